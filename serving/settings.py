@@ -1,0 +1,99 @@
+"""The settings of Tandem: one typed object, read once from the environment.
+
+Each field `name` is read from the variable `TANDEM_NAME`; `tandem settings` prints them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+PREFIX = "TANDEM_"
+
+
+class SettingsError(ValueError):
+    """A `TANDEM_*` variable is unknown or holds a value that does not fit."""
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:  # noqa: ANN401
+    """A field with its default, its sentence for `tandem settings`, and the values that it may take."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a user may change without editing a file."""
+
+    model: str = setting("fashion", "folder in models/ to work on")
+    artifacts: Path = setting(Path("artifacts"), "where data, runs, the model repository and logs lie")
+    platform: str = setting("auto", "where the targets run", ("auto", "process"))
+    profile: str = setting("quick", "training profile", ("quick", "full"))
+    seed: int = setting(1, "seed of the split, the initial weights and the batches")
+    source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
+
+    host: str = setting("127.0.0.1", "address that the servers bind to")
+    tf_serving_rest_port: int = setting(8501, "tf-serving, REST")
+    tf_serving_grpc_port: int = setting(8500, "tf-serving, gRPC")
+    litert_rest_port: int = setting(8010, "litert, REST")
+    litert_grpc_port: int = setting(8011, "litert, gRPC")
+    tfjs_port: int = setting(8090, "gateway: the page, the TF.js files, /api/<target>/")
+    torchserve_rest_port: int = setting(8080, "torchserve, inference")
+    torchserve_management_port: int = setting(8081, "torchserve, management")
+    torchserve_metrics_port: int = setting(8082, "torchserve, metrics")
+    torchserve_grpc_port: int = setting(7070, "torchserve, gRPC inference")
+    torchserve_grpc_management_port: int = setting(7071, "torchserve, gRPC management")
+    onnxruntime_rest_port: int = setting(8000, "onnxruntime, REST")
+    onnxruntime_grpc_port: int = setting(8001, "onnxruntime, gRPC")
+
+    ready_seconds: int = setting(180, "how long a target may take to answer with the published version")
+    stop_seconds: int = setting(15, "how long a target may take to finish its requests before it is killed")
+
+    @property
+    def repository(self) -> Path:
+        """The model repository that the servers read."""
+        return self.artifacts / "repository"
+
+    @property
+    def logs(self) -> Path:
+        """One log file a target."""
+        return self.artifacts / "logs"
+
+    @property
+    def run(self) -> Path:
+        """State of the running targets: pids, sockets, generated configuration, keys."""
+        return self.artifacts / "run"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the `TANDEM_*` variables. Raises `SettingsError` naming the variable and what it may be."""
+        environment = os.environ if environment is None else environment
+        hints = get_type_hints(cls)
+        fields = {PREFIX + f.name.upper(): f for f in dataclasses.fields(cls)}
+        unknown = [name for name in environment if name.startswith(PREFIX) and name not in fields]
+        if unknown:
+            raise SettingsError(f"unknown setting {unknown[0]}; `tandem settings` lists those that exist")
+        values = {
+            f.name: _parse(name, environment[name], hints[f.name], f.metadata["choices"])
+            for name, f in fields.items()
+            if name in environment
+        }
+        settings = cls(**values)
+        return dataclasses.replace(settings, artifacts=settings.artifacts.resolve())
+
+
+def _parse(name: str, text: str, kind: type, choices: tuple[str, ...]) -> object:
+    if choices and text not in choices:
+        raise SettingsError(f"{name}={text!r}: expected one of {', '.join(repr(c) for c in choices)}")
+    try:
+        value = kind(text)
+    except ValueError:
+        raise SettingsError(f"{name}={text!r}: expected {kind.__name__}") from None
+    if name.endswith("_PORT") and not 1 <= value <= 65535:
+        raise SettingsError(f"{name}={text!r}: a port is 1 to 65535")
+    if name.endswith("_SECONDS") and value < 1:
+        raise SettingsError(f"{name}={text!r}: expected at least 1 second")
+    return value

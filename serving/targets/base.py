@@ -1,0 +1,83 @@
+"""What every target has: how it is launched, when it is ready, how it swaps versions, how it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.settings import Settings
+
+Images = NDArray[np.float32]
+"""Pictures: float32 [N, 28, 28, 1] (NHWC), values 0..1."""
+
+
+class TargetError(Exception):
+    """A target did not do what was asked of it; the message says which one, and what it answered."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The answer of an endpoint: `logits` and `probabilities`, float32 [N, classes]."""
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a target's server is started as a local process. It stays in the foreground and logs to stderr."""
+
+    command: list[str]
+    ports: dict[str, int]
+    """What the server will listen on, by purpose, so that a busy port is seen before the start."""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One protocol of a running target; `curl` is a line that works when pasted into a shell ("" for gRPC)."""
+
+    protocol: str
+    address: str
+    curl: str = ""
+
+
+class Client(Protocol):
+    """Calls one endpoint by one protocol; reuses its connection."""
+
+    def predict(self, images: Images) -> Outputs:
+        """Raises `TargetError` with what the endpoint answered."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Target(Protocol):
+    """One runtime that Tandem ships to. Adding one: DESIGN of the house, docs/adding-a-target.md."""
+
+    name: str
+    """As in DESIGN.md: `tf-serving`, `litert`, `tfjs`, `torchserve` or `onnxruntime`."""
+    source: str
+    """The framework whose weights it serves unless `--source` says otherwise."""
+
+    def launch(self, settings: Settings) -> Launch:
+        """Write the configuration that the server needs under `settings.run / self.name`, and say how to start it."""
+
+    def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
+        """Where it answers. `samples` is the folder of the sample requests that the curl lines send
+        (`picture.png`, `instances.json` in TF Serving's row form, `inference.json` for the Open Inference
+        Protocol)."""
+
+    def served_version(self, settings: Settings) -> int | None:
+        """The version of `settings.model` that the running server answers with; None while it is not ready."""
+
+    def activate(self, settings: Settings, version: int) -> None:
+        """Tell the running server to serve `version`, which is published. Does nothing where it polls the
+        repository by itself; does not wait. Raises `TargetError` where the server refuses."""
+
+    def clients(self, settings: Settings) -> dict[str, Client]:
+        """A client for each protocol that takes pictures, by the protocol's name (`rest`, `grpc`, ...)."""
