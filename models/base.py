@@ -59,6 +59,21 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class PictureSet:
+    """Labelled pictures in the four IDX files of MNIST's format (http://yann.lecun.com/exdb/mnist/).
+
+    `sha256` maps each file's name, without .gz, to the digest of its *uncompressed* bytes: sources compress
+    differently. `debian_package` and `urls` say where the files may come from; each url is a folder that
+    holds `<file>.gz`.
+    """
+
+    name: str
+    sha256: dict[str, str]
+    debian_package: str = ""
+    urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Everything about a model that is not code.
 
@@ -67,6 +82,7 @@ class ModelSpec:
     """
 
     name: str
+    data: PictureSet
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     mean: float

@@ -1,9 +1,21 @@
 """The numbers of the model: a small residual network for the pictures of Fashion-MNIST."""
 
-from models.base import ModelSpec, Profile
+from models.base import ModelSpec, PictureSet, Profile
 
 SPEC = ModelSpec(
     name=__name__.split(".")[-2],
+    # Han Xiao et al., Fashion-MNIST (2017), MIT licence.
+    data=PictureSet(
+        name="fashion-mnist",
+        sha256={
+            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        },
+        debian_package="dataset-fashion-mnist",
+        urls=("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",),
+    ),
     classes=(
         "T-shirt/top",
         "Trouser",

@@ -1,0 +1,122 @@
+"""Training in TensorFlow: `keras.Model.fit`, resumed from its last epoch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import tensorflow as tf
+
+from models.base import Model
+from pipelines.data import Pictures
+from pipelines.training.batches import Batch, BatchPlan
+from pipelines.training.record import PARITY_STEPS, Epoch, History, Trained
+
+
+@keras.saving.register_keras_serializable("tandem")
+class PlannedRate(keras.optimizers.schedules.LearningRateSchedule):
+    """The plan's learning rates, step by step."""
+
+    def __init__(self, rates: list[float]) -> None:
+        self.rates = rates
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        rates = tf.constant(self.rates, tf.float32)
+        return tf.gather(rates, tf.minimum(tf.cast(step, tf.int32), len(self.rates) - 1))
+
+    def get_config(self) -> dict[str, object]:
+        return {"rates": self.rates}
+
+
+def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, logs: Path) -> Trained:
+    """Train, or go on from the last checkpoint; ends with the same weights either way."""
+    keras.utils.set_random_seed(plan.seed)
+    tf.config.experimental.enable_op_determinism()
+    done = sorted(checkpoints.glob("epoch-*.keras"))
+    if done:
+        network = keras.saving.load_model(done[-1])
+        history = History.read(done[-1].with_suffix(".json"))
+    else:
+        network = compile_network(model, plan)
+        history = History.empty()
+    record = Record(checkpoints, history)
+    network.fit(
+        batches(plan, first_epoch=len(history.epochs)),
+        initial_epoch=len(history.epochs),
+        epochs=plan.profile.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        validation_data=(validation.floats(), validation.labels),
+        validation_batch_size=500,
+        callbacks=[record, keras.callbacks.TensorBoard(str(logs), write_graph=False)],
+    )
+    return Trained("tensorflow", model.from_keras(network), record.history)
+
+
+def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
+    """The network with the initial weights, ready for `fit`."""
+    network = model.build_keras()
+    model.to_keras(model.initial_weights(plan.seed), network)
+    network.compile(
+        optimizer=keras.optimizers.AdamW(
+            PlannedRate(plan.learning_rates().tolist()),
+            weight_decay=plan.profile.weight_decay,
+            epsilon=1e-8,
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    return network
+
+
+def batches(plan: BatchPlan, first_epoch: int) -> tf.data.Dataset:
+    """All batches from `first_epoch` on, one after the other; made while the one before is trained on."""
+
+    def every() -> Iterator[Batch]:
+        for epoch in range(first_epoch, plan.profile.epochs):
+            yield from plan.epoch(epoch)
+
+    shape = (plan.profile.batch_size, *plan.pictures.images.shape[1:], 1)
+    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec(shape[:1], tf.int64))
+    return tf.data.Dataset.from_generator(every, output_signature=signature).prefetch(2)
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps the history, and a checkpoint of every epoch beside the history up to it."""
+
+    def __init__(self, checkpoints: Path, history: History) -> None:
+        super().__init__()
+        self.checkpoints, self.history = checkpoints, history
+        self.total = 0.0
+        self.started = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if not self.history.epochs and batch < PARITY_STEPS and logs:
+            # Keras reports the mean since the epoch's start.
+            total = float(logs["loss"]) * (batch + 1)
+            self.history.step_losses.append(total - self.total)
+            self.total = total
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        assert logs is not None
+        now = time.monotonic()
+        figures = Epoch(logs["loss"], logs["accuracy"], logs["val_loss"], logs["val_accuracy"])
+        self.history = replace(
+            self.history,
+            epochs=[*self.history.epochs, figures],
+            seconds=self.history.seconds + now - self.started,
+        )
+        self.started = now
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        path = self.checkpoints / f"epoch-{epoch:03d}.keras"
+        self.history.write(path.with_suffix(".json"))
+        beside = self.checkpoints / "incoming.keras"
+        self.model.save(beside)
+        beside.replace(path)

@@ -1,0 +1,160 @@
+"""Training in PyTorch: Lightning's `Trainer.fit`, resumed from its last epoch."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from models.base import Model
+from pipelines.data import Pictures
+from pipelines.training.batches import BatchPlan
+from pipelines.training.record import PARITY_STEPS, Epoch, History, Trained
+
+
+def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, logs: Path) -> Trained:
+    """Train, or go on from the last checkpoint; ends with the same weights either way."""
+    quieten()
+    lightning.seed_everything(plan.seed, verbose=False)
+    torch.use_deterministic_algorithms(True)
+    network = model.build_torch()
+    model.to_torch(model.initial_weights(plan.seed), network)
+    done = sorted(checkpoints.glob("epoch-*.ckpt"))
+    history = History.read(done[-1].with_suffix(".json")) if done else History.empty()
+    record = Record(checkpoints, history)
+    trainer = lightning.Trainer(
+        max_epochs=plan.profile.epochs,
+        accelerator="cpu",
+        deterministic=True,
+        logger=TensorBoardLogger(logs.parent, name="", version=logs.name),
+        callbacks=[record],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+    )
+    trainer.fit(
+        Classifier(network, plan),
+        datamodule=PlannedBatches(plan, validation),
+        ckpt_path=done[-1] if done else None,
+        weights_only=True,
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return Trained("pytorch", model.from_torch(network), record.history)
+
+
+class Classifier(lightning.LightningModule):
+    """The network with its loss, optimizer and schedule."""
+
+    def __init__(self, network: nn.Module, plan: BatchPlan) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.plan = plan
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images, labels = batch
+        logits = self.network(images)
+        loss = nn.functional.cross_entropy(logits, labels)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        self.log_dict({"loss": loss, "accuracy": accuracy}, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        images, labels = batch
+        logits = self.network(images)
+        loss = nn.functional.cross_entropy(logits, labels)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, prog_bar=True, batch_size=len(labels))
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
+        profile, rates = self.plan.profile, self.plan.learning_rates()
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), profile.peak_learning_rate, eps=1e-8, weight_decay=profile.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: float(rates[min(step, len(rates) - 1)]) / profile.peak_learning_rate
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class EpochBatches(IterableDataset[tuple[Tensor, Tensor]]):
+    """The batches of one epoch of the plan."""
+
+    def __init__(self, plan: BatchPlan, epoch: int) -> None:
+        self.plan, self.epoch = plan, epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in self.plan.epoch(self.epoch):
+            yield torch.from_numpy(images), torch.from_numpy(labels)
+
+    def __len__(self) -> int:
+        return self.plan.steps_per_epoch
+
+
+class PlannedBatches(lightning.LightningDataModule):
+    """Gives the trainer each epoch's own batches, and the validation pictures."""
+
+    def __init__(self, plan: BatchPlan, validation: Pictures) -> None:
+        super().__init__()
+        self.plan, self.validation = plan, validation
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        assert self.trainer is not None
+        return DataLoader(EpochBatches(self.plan, self.trainer.current_epoch), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        labels = torch.from_numpy(self.validation.labels.astype("int64"))
+        return DataLoader(TensorDataset(torch.from_numpy(self.validation.floats()), labels), batch_size=500)
+
+
+class Record(lightning.Callback):
+    """Keeps the history, and a checkpoint of every epoch beside the history up to it."""
+
+    def __init__(self, checkpoints: Path, history: History) -> None:
+        self.checkpoints, self.history = checkpoints, history
+        self.started = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        if trainer.current_epoch == 0 and batch_idx < PARITY_STEPS:
+            self.history.step_losses.append(float(outputs["loss"]))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        now, figures = time.monotonic(), trainer.callback_metrics
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        self.history = replace(
+            self.history,
+            epochs=[*self.history.epochs, Epoch(*(float(figures[name]) for name in names))],
+            seconds=self.history.seconds + now - self.started,
+        )
+        self.started = now
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        path = self.checkpoints / f"epoch-{trainer.current_epoch:03d}.ckpt"
+        self.history.write(path.with_suffix(".json"))
+        beside = self.checkpoints / "incoming.ckpt"
+        trainer.save_checkpoint(beside)
+        beside.replace(path)
+
+
+def quieten() -> None:
+    """Lightning's tips and its advice on data loader workers are noise here: the plan makes batches in line."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*`IterableDataset` has `__len__` defined.*")

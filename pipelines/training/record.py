@@ -1,0 +1,81 @@
+"""What a training leaves behind: weights, and the figures of how they came about."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.base import Weights
+from serving.repository import write_atomically
+
+PARITY_STEPS = 50
+"""How many first steps of the two frameworks are compared loss by loss."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Means over an epoch's training batches, and figures on the validation pictures after it."""
+
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class History:
+    """`step_losses` are the losses of the first `PARITY_STEPS` batches; `seconds` is the time spent training."""
+
+    step_losses: list[float]
+    epochs: list[Epoch]
+    seconds: float
+
+    @classmethod
+    def empty(cls) -> History:
+        return cls([], [], 0.0)
+
+    @classmethod
+    def read(cls, path: Path) -> History:
+        fields = json.loads(path.read_text())
+        return cls(fields["step_losses"], [Epoch(**epoch) for epoch in fields["epochs"]], fields["seconds"])
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One framework's finished training."""
+
+    framework: str
+    weights: Weights
+    history: History
+
+    def write(self, folder: Path) -> None:
+        """Write both, the weights last: a folder that has weights is a finished training."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.history.write(folder / "history.json")
+        beside = folder / ".weights.npz"
+        np.savez(beside, **self.weights)  # type: ignore[arg-type]
+        beside.replace(folder / "weights.npz")
+
+    @classmethod
+    def read(cls, framework: str, folder: Path) -> Trained | None:
+        """None where the training is not finished."""
+        if not (folder / "weights.npz").exists():
+            return None
+        with np.load(folder / "weights.npz") as file:
+            weights = {name: file[name] for name in file.files}
+        return cls(framework, weights, History.read(folder / "history.json"))
+
+
+def loss_difference(one: History, other: History) -> float:
+    """Largest relative difference of the two frameworks' losses in the first steps."""
+    steps = min(len(one.step_losses), len(other.step_losses))
+    if steps == 0:
+        return float("inf")
+    a, b = np.array(one.step_losses[:steps]), np.array(other.step_losses[:steps])
+    return float(np.max(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))))
