@@ -6,16 +6,16 @@ import importlib
 import pkgutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    # The command line reads this file, and has no time to import numpy.
     import keras
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
-Weights = dict[str, NDArray[np.float32]]
+Weights: TypeAlias = "dict[str, NDArray[np.float32]]"
 """Weights in neither framework's form: `<layer>/<role>` to array. Kernels are [height, width, in, out],
 dense matrices [in, out]; roles are kernel, bias, scale, offset, mean, variance."""
 

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,10 @@ VALIDATION_PICTURES = 5_000
 """Held out of the training pictures, to watch the training; the test pictures are for gates and reports only."""
 
 TIMEOUT_SECONDS = 60
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with a file's name, the bytes that have come, and the bytes that will come (0: unknown)."""
 
 
 class DataError(Exception):
@@ -80,10 +85,6 @@ def digest(source: PictureSet) -> str:
     return hashlib.sha256("".join(f"{n}:{d};" for n, d in sorted(source.sha256.items())).encode()).hexdigest()
 
 
-Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes that have come, and the bytes that will come (0: unknown)."""
-
-
 def fetch(source: PictureSet, cache: Path, progress: Progress) -> None:
     """Make `cache` hold the uncompressed files. Raises `DataError` naming every source that was tried."""
     if all(_digest(cache / name) == expected for name, expected in source.sha256.items()):
@@ -91,8 +92,8 @@ def fetch(source: PictureSet, cache: Path, progress: Progress) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     attempts: list[tuple[str, Callable[[Path], None]]] = []
     if source.debian_package:
-        attempts.append((f"Debian package {source.debian_package}", lambda to: _from_debian(source, to)))
-    attempts += [(url, lambda to, url=url: _from_url(source, url, to, progress)) for url in source.urls]
+        attempts.append((f"Debian package {source.debian_package}", partial(_from_debian, source)))
+    attempts += [(url, partial(_from_url, source, url, progress)) for url in source.urls]
     failures = [f"cache {cache}: not there, or not complete"]
     for name, attempt in attempts:
         with tempfile.TemporaryDirectory(dir=cache, prefix=".incoming-") as folder:
@@ -156,7 +157,7 @@ def _run(command: list[str], folder: Path) -> None:
         raise DataError(f"`{' '.join(command)}` failed: {reason[-1] if reason else done.returncode}")
 
 
-def _from_url(source: PictureSet, url: str, to: Path, progress: Progress) -> None:
+def _from_url(source: PictureSet, url: str, progress: Progress, to: Path) -> None:
     for name in source.sha256:
         packed = to / f"{name}.gz"
         with urllib.request.urlopen(f"{url}/{packed.name}", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310

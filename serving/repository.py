@@ -129,6 +129,11 @@ def read_manifest(directory: Path) -> Manifest:
         raise ManifestError(f"{path} cannot be read as a manifest: {error}") from error
 
 
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write a version's manifest."""
+    write_atomically(directory / MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
+
+
 def verify(directory: Path) -> Manifest:
     """Read a version's manifest and check every file against it. Raises `ManifestError` naming the first fault."""
     manifest = read_manifest(directory)

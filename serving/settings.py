@@ -76,7 +76,7 @@ class Settings:
         unknown = [name for name in environment if name.startswith(PREFIX) and name not in fields]
         if unknown:
             raise SettingsError(f"unknown setting {unknown[0]}; `tandem settings` lists those that exist")
-        values = {
+        values: dict[str, Any] = {
             f.name: _parse(name, environment[name], hints[f.name], f.metadata["choices"])
             for name, f in fields.items()
             if name in environment
@@ -85,7 +85,7 @@ class Settings:
         return dataclasses.replace(settings, artifacts=settings.artifacts.resolve())
 
 
-def _parse(name: str, text: str, kind: type, choices: tuple[str, ...]) -> object:
+def _parse(name: str, text: str, kind: type, choices: tuple[str, ...]) -> Any:  # noqa: ANN401
     if choices and text not in choices:
         raise SettingsError(f"{name}={text!r}: expected one of {', '.join(repr(c) for c in choices)}")
     try:

@@ -1,0 +1,49 @@
+"""From trained weights to one artifact a target; one file each."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from models.base import Model, Weights
+from pipelines.exporting.base import Exporter
+from serving.targets.base import Images
+
+MODULES = {
+    "tf-serving": "savedmodel",
+    "litert": "litert",
+    "tfjs": "tfjs",
+    "torchserve": "torchserve",
+    "onnxruntime": "onnx",
+}
+
+
+def load(target: str) -> Exporter:
+    """The exporter of a target."""
+    exporter: Exporter = importlib.import_module(f"pipelines.exporting.{MODULES[target]}").EXPORTER
+    return exporter
+
+
+def export_all(
+    model: Model,
+    weights: Mapping[str, Weights],
+    folder: Path,
+    calibration: Images,
+    report: Callable[[str], None],
+) -> None:
+    """Write every target's artifact to `folder / target`; what is there already is left alone.
+
+    `weights` gives each target its own. Each artifact appears by a rename, complete.
+    """
+    for target, own in weights.items():
+        done = folder / target
+        if done.exists():
+            continue
+        report(target)
+        beside = folder / f".incoming-{target}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        load(target).write(model, own, beside, calibration)
+        beside.replace(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,7 +39,6 @@ class PlannedRate(keras.optimizers.schedules.LearningRateSchedule):
 def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, logs: Path) -> Trained:
     """Train, or go on from the last checkpoint; ends with the same weights either way."""
     keras.utils.set_random_seed(plan.seed)
-    tf.config.experimental.enable_op_determinism()
     done = sorted(checkpoints.glob("epoch-*.keras"))
     if done:
         network = keras.saving.load_model(done[-1])
@@ -52,6 +52,8 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
         initial_epoch=len(history.epochs),
         epochs=plan.profile.epochs,
         steps_per_epoch=plan.steps_per_epoch,
+        shuffle=False,
+        verbose=1 if sys.stdout.isatty() else 2,
         validation_data=(validation.floats(), validation.labels),
         validation_batch_size=500,
         callbacks=[record, keras.callbacks.TensorBoard(str(logs), write_graph=False)],
@@ -71,7 +73,8 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False,
+        # XLA halves the time of a step on CPUs.
+        jit_compile=True,
     )
     return network
 

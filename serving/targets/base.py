@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from serving.settings import Settings
 
-Images = NDArray[np.float32]
+if TYPE_CHECKING:
+    # `tandem status` reads this file, and has no time to import numpy.
+    import numpy as np
+    from numpy.typing import NDArray
+
+Images: TypeAlias = "NDArray[np.float32]"
 """Pictures: float32 [N, 28, 28, 1] (NHWC), values 0..1."""
 
 

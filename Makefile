@@ -1,0 +1,62 @@
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+TANDEM := $(VENV)/bin/tandem
+# Passed on to tandem: make deploy MODEL=mine PROFILE=full SEED=2 SOURCE=pytorch
+export TANDEM_MODEL := $(or $(MODEL),$(TANDEM_MODEL),fashion)
+export TANDEM_PROFILE := $(or $(PROFILE),$(TANDEM_PROFILE),quick)
+export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
+export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
+export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
+.PHONY: help setup deploy status logs down rollback train export publish compare test test-e2e unit lint format types lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.main ## the virtual environment with everything that is needed to deploy
+
+deploy: $(VENV)/.main ## train, export, gate, publish, and start five endpoints
+	@$(TANDEM) deploy
+
+status logs down rollback train export publish compare: $(VENV)/.main
+	@$(TANDEM) $@
+
+status: ## target, state, version, memory, address
+logs: ## the end of every target's log
+down: ## stop what deploy started
+rollback: ## serve the version that was published before
+train: ## train in both frameworks
+export: ## train and write every artifact
+publish: ## train, export, gate and publish, without starting a server
+compare: ## latency and parity of every endpoint
+
+test: $(VENV)/.dev ## every test: unit, slow ones, then five endpoints end to end
+	@tests/run
+
+unit: $(VENV)/.dev ## the fast tests only
+	@$(VENV)/bin/pytest -q
+
+test-e2e: $(VENV)/.dev ## the end-to-end test only
+	@$(VENV)/bin/pytest -q -m e2e tests/e2e
+
+lint: $(VENV)/.dev ## ruff
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+format: $(VENV)/.dev ## let ruff mend what it can
+	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
+
+types: $(VENV)/.dev ## mypy, strict
+	@$(VENV)/bin/mypy
+
+lock: $(VENV)/.dev ## refresh the pins in requirements/
+	@requirements/lock $(VENV)/bin/uv
+
+clean: ## remove the environment and everything that was made (not while targets run)
+	@if [ -x $(TANDEM) ]; then $(TANDEM) down; fi
+	rm -rf $(VENV) artifacts .mypy_cache .ruff_cache .pytest_cache *.egg-info
+
+$(VENV)/.main: requirements/main.txt requirements/install pyproject.toml
+	@requirements/install $(VENV) requirements/main.txt && touch $@
+
+$(VENV)/.dev: requirements/dev.txt requirements/install pyproject.toml
+	@requirements/install $(VENV) requirements/dev.txt && touch $(VENV)/.main $@

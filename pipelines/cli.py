@@ -1,0 +1,304 @@
+"""The command `tandem`: the only file that knows everything, and that imports nothing before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from serving.settings import PREFIX, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from pipelines import data, stages
+    from serving.targets.base import Endpoint
+
+# Read by TensorFlow when it is first imported: its notices would drown our own lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, 1 where it failed, 2 where it was called wrongly, 130 on Ctrl-C."""
+    options = parser().parse_args(arguments)
+    # SIGTERM ends a stage as Ctrl-C does: what it was writing is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        settings = Settings.from_environment()
+        overrides = {
+            field.name: getattr(options, field.name)
+            for field in dataclasses.fields(Settings)
+            if getattr(options, field.name, None) is not None
+        }
+        return int(options.verb(dataclasses.replace(settings, **overrides), options) or 0)
+    except SettingsError as error:
+        complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted; what is served stays as it is, and running this again goes on from here")
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except expected_errors() as error:
+        complain(str(error))
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb with its options."""
+    top = argparse.ArgumentParser(
+        prog="tandem",
+        description="Train one model in TensorFlow and PyTorch, deploy it to five runtimes, prove that they agree.",
+        epilog="Settings come from TANDEM_* variables; `tandem settings` lists them.",
+    )
+    verbs = top.add_subparsers(metavar="verb", required=True)
+
+    def add(verb: Callable[..., int | None], help: str, *groups: str) -> argparse.ArgumentParser:
+        own = verbs.add_parser(verb.__name__, help=help, description=help)
+        own.set_defaults(verb=verb)
+        own.add_argument("--model", help="folder in models/ (default: fashion)")
+        if "making" in groups:
+            own.add_argument("--profile", choices=("quick", "full"), help="how long to train (default: quick)")
+            own.add_argument("--seed", type=int, help="seed of split, weights and batches (default: 1)")
+            own.add_argument(
+                "--source", choices=("tensorflow", "pytorch"), help="export every target from this framework"
+            )
+        if "target" in groups:
+            own.add_argument("target", nargs="?", help="one target; all where it is left out")
+        return own
+
+    add(deploy, "train, export, gate, publish, start the five targets, and wait until they answer", "making")
+    add(train, "train in both frameworks", "making")
+    add(export, "train and write every artifact", "making")
+    own = add(publish, "train, export, gate, and publish the next version; starts no server", "making")
+    own.add_argument("--version", type=int, help="publish this version again, which is in the repository")
+    own = add(rollback, "serve the version that was published before")
+    own.add_argument("--version", type=int, help="serve this one instead")
+    add(status, "show target, state, version, memory and address")
+    own = add(logs, "print the end of the targets' logs", "target")
+    own.add_argument("-n", "--lines", type=int, default=40, help="how many lines of each (default: 40)")
+    own.add_argument("-f", "--follow", action="store_true", help="go on with the lines that come (one target)")
+    add(down, "stop what `deploy` started")
+    own = add(predict, "ask every endpoint about a picture", "target")
+    own.add_argument("--picture", help="PNG or JPEG (default: the sample picture)")
+    own = add(compare, "measure the latency and parity of every endpoint", "target")
+    own.add_argument("-n", "--pictures", type=int, default=200, help="test pictures (default: 200)")
+    add(settings, "show every setting, its value and its variable")
+    return top
+
+
+def deploy(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines import stages
+
+    started = time.monotonic()
+    with stages.exclusive(settings), progress() as bar:
+        done = stages.deploy(settings, say, bar)
+    say(f"five targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
+    show_endpoints(done.endpoints)
+    return 0
+
+
+def train(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from pipelines.training.record import loss_difference
+
+    with stages.exclusive(settings), progress() as bar:
+        made_from = stages.sources(settings, say, bar)
+        trained = stages.train(made_from, say)
+    for framework, result in trained.items():
+        last = result.history.epochs[-1]
+        say(
+            f"{framework}: validation accuracy {last.validation_accuracy:.4f}, "
+            f"loss {last.validation_loss:.4f}, {result.history.seconds:.0f} s"
+        )
+    apart = loss_difference(trained["tensorflow"].history, trained["pytorch"].history)
+    say(f"losses of the first steps differ by {apart:.2g} at most; logs: tensorboard --logdir {made_from.run}")
+    return 0
+
+
+def export(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines import stages
+
+    with stages.exclusive(settings), progress() as bar:
+        made_from = stages.sources(settings, say, bar)
+        folder = stages.export(made_from, stages.train(made_from, say), say)
+    say(f"artifacts are in {folder}; `tandem publish` holds them against the gates")
+    return 0
+
+
+def publish(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import publish as publishing
+    from pipelines import stages
+
+    with stages.exclusive(settings), progress() as bar:
+        if options.version is not None:
+            publishing.point(settings.repository, settings.model, options.version)
+            return _swap(settings, options.version)
+        version = stages.ensure_published(stages.sources(settings, say, bar), say)
+    say(f"version {version} is published; `tandem deploy` serves it")
+    return 0
+
+
+def rollback(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import publish as publishing
+    from pipelines import stages
+
+    with stages.exclusive(settings):
+        version = publishing.rollback(settings.repository, settings.model, options.version)
+        say(f"version {version} is published")
+        return _swap(settings, version)
+
+
+def _swap(settings: Settings, version: int) -> int:
+    from pipelines import stages
+    from serving import platforms
+
+    platform, _ = platforms.choose(settings)
+    if not platform.states(settings):
+        say("no target runs; `tandem deploy` starts them")
+        return 0
+    stages.serve(settings, version, say)
+    return 0
+
+
+def status(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines import table
+    from serving import platforms, targets
+
+    platform, why = platforms.choose(settings)
+    states = platform.states(settings)
+    rows = []
+    for name in targets.NAMES:
+        target, state = targets.load(name), states.get(name)
+        version = target.served_version(settings) if state else None
+        rows.append(
+            [
+                name,
+                str(state.pid or "-") if state else "-",
+                state.state if state else "stopped",
+                str(version or "-"),
+                table.duration(state.uptime_seconds) if state else "-",
+                table.size(state.memory) if state else "-",
+                target.endpoints(settings, version or 0, settings.artifacts)[0].address,
+            ]
+        )
+    write(f"platform {platform.name} ({why})")
+    write(table.render(["target", "pid", "state", "version", "uptime", "memory", "address"], rows))
+    ready = sum(row[3] != "-" for row in rows)
+    if ready < len(rows):
+        write(f"{ready} of {len(rows)} targets answer; `make deploy` starts the others")
+    return 0 if ready == len(rows) else 1
+
+
+def logs(settings: Settings, options: argparse.Namespace) -> int:
+    from serving import platforms, targets
+    from serving.platforms.base import PlatformError
+
+    if options.target is not None and options.target not in targets.NAMES:
+        raise PlatformError(f"there is no target {options.target!r}; there are: {', '.join(targets.NAMES)}")
+    if options.follow and options.target is None:
+        raise PlatformError("--follow takes one target: tandem logs tf-serving --follow")
+    platform, _ = platforms.choose(settings)
+    for name in [options.target] if options.target else targets.NAMES:
+        for line in platform.log(settings, name, options.lines, options.follow):
+            write(line.rstrip("\n") if options.target else f"{name}: {line.rstrip()}")
+            sys.stdout.flush()
+    return 0
+
+
+def down(settings: Settings, _options: argparse.Namespace) -> int:
+    from serving import platforms
+
+    platform, _ = platforms.choose(settings)
+    say("stopped" if platform.down(settings) else "nothing ran")
+    return 0
+
+
+def predict(settings: Settings, options: argparse.Namespace) -> int:
+    from serving.compare import ask
+
+    return ask.show(settings, options.target, options.picture, write)
+
+
+def compare(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import comparison
+
+    return comparison.show(settings, options.target, options.pictures, write)
+
+
+def settings(settings: Settings, _options: argparse.Namespace) -> int:
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        write(f"{PREFIX + field.name.upper():40}{value!s:24}{field.metadata['help']}")
+    return 0
+
+
+def show_endpoints(endpoints: dict[str, list[Endpoint]]) -> None:
+    """The table of where everything answers, then the lines to paste."""
+    from pipelines import table
+
+    rows = [[name, one.protocol, one.address] for name, own in endpoints.items() for one in own]
+    write("\n" + table.render(["target", "protocol", "address"], rows) + "\n\nPaste one of these:\n")
+    for name, own in endpoints.items():
+        write(f"# {name}\n{own[0].curl}")
+
+
+def say(line: str) -> None:
+    """Tell the user what is going on now."""
+    write(f"==> {line}")
+
+
+def write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def complain(message: str) -> None:
+    sys.stderr.write(f"error: {message}\n")
+
+
+@contextmanager
+def progress() -> Iterator[data.Progress]:
+    """A progress bar for downloads, shown once something comes in."""
+    from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
+
+    with Progress(*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn()) as bar:
+        tasks: dict[str, int] = {}
+
+        def update(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total or None)
+            bar.update(tasks[name], completed=done)  # type: ignore[arg-type]
+
+        yield update
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """The errors that a user can mend: their message is enough. Anything else is a fault of ours: it is shown whole."""
+    errors: list[type[Exception]] = [OSError]
+    for module, names in {
+        "models.base": ["ModelError"],
+        "serving.repository": ["RepositoryError"],
+        "serving.targets.base": ["TargetError"],
+        "serving.platforms.base": ["PlatformError"],
+        "pipelines.data": ["DataError"],
+        "pipelines.gates": ["GateError"],
+        "pipelines.publish": ["PublishError"],
+        "pipelines.stages": ["BusyError"],
+        "pipelines.exporting.base": ["ExportError"],
+    }.items():
+        # Only what was imported can have been raised.
+        if module in sys.modules:
+            errors += [getattr(sys.modules[module], name) for name in names]
+    return tuple(errors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

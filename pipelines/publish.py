@@ -1,0 +1,129 @@
+"""From a candidate that passed its gates to a version that the servers see, and back again.
+
+Folders appear complete, by a rename; the pointer of the model is the commit; the targets' own pointers follow
+it. A publication that was cut off anywhere is put right by the next one, or by `settle`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from serving import repository, targets
+from serving.repository import POINTER, Manifest, Pointer
+
+
+class PublishError(Exception):
+    """Nothing was published, or there is nothing to go back to."""
+
+
+def pointer_path(root: Path, model: str) -> Path:
+    """The pointer that commits a publication of `model`."""
+    return root / f"{model}.json"
+
+
+def pointer(root: Path, model: str) -> Pointer | None:
+    """Which version is published; None before the first."""
+    return repository.read_pointer(pointer_path(root, model))
+
+
+def versions(root: Path, model: str) -> list[int]:
+    """The versions that are there for every target, ascending."""
+    present = [set(repository.versions(repository.model_dir(root, target, model))) for target in targets.NAMES]
+    return sorted(set.intersection(*present))
+
+
+def find(root: Path, model: str, fingerprint: str) -> int | None:
+    """The version that was made from just these sources, data and parameters."""
+    for version in reversed(versions(root, model)):
+        folder = repository.version_dir(root, targets.NAMES[0], model, version)
+        if repository.read_manifest(folder).fingerprint == fingerprint:
+            return version
+    return None
+
+
+def publish(root: Path, model: str, candidate: Path, manifests: Mapping[str, Manifest]) -> int:
+    """Copy `candidate/<target>` into the repository as the next version and point to it.
+
+    `manifests` come without files and version. Returns the version. Where the disk is full, or anything else
+    fails, what is published stays. Raises `PublishError`.
+    """
+    settle(root, model)
+    version = max(versions(root, model), default=0) + 1
+    incoming = {}
+    try:
+        for target in targets.NAMES:
+            beside = repository.model_dir(root, target, model) / f".incoming-{version}"
+            incoming[target] = beside
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.copytree(candidate / target, beside)
+            manifest = dataclasses.replace(
+                manifests[target], version=version, files=repository.file_digests(beside)
+            )
+            repository.write_manifest(beside, manifest)
+            _sync_tree(beside)
+        for target, beside in incoming.items():
+            beside.replace(repository.version_dir(root, target, model, version))
+            repository.sync_directory(beside.parent)
+    except OSError as error:
+        for beside in incoming.values():
+            shutil.rmtree(beside, ignore_errors=True)
+        raise PublishError(f"version {version} of {model} could not be written: {error}") from error
+    point(root, model, version)
+    return version
+
+
+def point(root: Path, model: str, version: int, held: bool = False) -> None:
+    """Make `version` the published one. Raises `PublishError` where it is not there for every target."""
+    if version not in versions(root, model):
+        raise PublishError(
+            f"version {version} of {model} is not in the repository; "
+            f"there are: {', '.join(map(str, versions(root, model))) or 'none'}"
+        )
+    before = pointer(root, model)
+    previous = None
+    if before is not None:
+        previous = before.previous if before.version == version else before.version
+    repository.write_pointer(pointer_path(root, model), Pointer(version, previous, held))
+    settle(root, model)
+
+
+def rollback(root: Path, model: str, version: int | None = None) -> int:
+    """Point to `version`, or to the one that was published before; `deploy` leaves it there until the sources
+    change. Returns the version. Raises `PublishError` where there is none."""
+    now = pointer(root, model)
+    if now is None:
+        raise PublishError(f"no version of {model} is published; `make deploy` publishes the first")
+    target = version if version is not None else now.previous
+    if target is None:
+        raise PublishError(f"version {now.version} of {model} is the only one; there is nothing to go back to")
+    point(root, model, target, held=True)
+    return target
+
+
+def settle(root: Path, model: str) -> None:
+    """Put right what an interrupted publication left: half-written folders, pointers that lag behind."""
+    committed = pointer(root, model)
+    complete = versions(root, model)
+    last = max([*complete, committed.version if committed else 0])
+    for target in targets.NAMES:
+        folder = repository.model_dir(root, target, model)
+        for left in folder.glob(".incoming-*"):
+            shutil.rmtree(left)
+        for version in repository.versions(folder):
+            if version > last:
+                shutil.rmtree(folder / str(version))
+        if committed and repository.read_pointer(folder / POINTER) != committed:
+            repository.write_pointer(folder / POINTER, committed)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

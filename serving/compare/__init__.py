@@ -1,0 +1,1 @@
+"""Every endpoint called with the same pictures, and measured."""

@@ -1,0 +1,241 @@
+"""The targets as local processes, kept alive by supervisord (http://supervisord.org)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from serving.platforms.base import PlatformError, TargetState
+from serving.platforms.ports import require_free
+from serving.repository import write_atomically
+from serving.settings import PREFIX, Settings
+from serving.targets.base import Launch, Target
+
+SUPERVISOR = """\
+[unix_http_server]
+file={socket}
+chmod=0600
+
+[supervisord]
+identifier=tandem
+directory={directory}
+logfile={logs}/supervisor.log
+logfile_maxbytes=1MB
+logfile_backups=1
+pidfile={pidfile}
+umask=077
+{user}
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+"""
+PROGRAM = """
+[program:{name}]
+command={command}
+environment={environment}
+autostart=false
+autorestart=true
+startsecs=1
+startretries=5
+stopwaitsecs={stop_seconds}
+stopasgroup=true
+killasgroup=true
+redirect_stderr=true
+stdout_logfile={logs}/{name}.log
+stdout_logfile_maxbytes=10MB
+stdout_logfile_backups=2
+"""
+STATES = {
+    "RUNNING": "running",
+    "STARTING": "starting",
+    "BACKOFF": "restarting",
+    "STOPPING": "stopping",
+    "STOPPED": "stopped",
+    "EXITED": "stopped",
+    "FATAL": "failed",
+    "UNKNOWN": "failed",
+}
+LONGEST_SOCKET_PATH = 90
+"""Unix sockets' paths end at 104 (macOS) or 108 bytes, and supervisord appends its pid while it binds."""
+
+
+class ProcessPlatform:
+    """Local processes; nothing but this Python environment is needed."""
+
+    name = "process"
+
+    def up(self, settings: Settings, targets: Sequence[Target]) -> list[str]:
+        launches = {target.name: target.launch(settings) for target in targets}
+        running = {
+            name
+            for name, state in self.states(settings).items()
+            if state.state in ("running", "starting", "restarting")
+        }
+        for name, launch in launches.items():
+            if name not in running:
+                _require_ports(settings, name, launch)
+        settings.logs.mkdir(parents=True, exist_ok=True)
+        write_atomically(_configuration(settings), _configure(settings, launches))
+        with _supervisor(settings) as supervisor:
+            if supervisor is None:
+                _start_supervisor(settings)
+        with _supervisor(settings) as supervisor:
+            if supervisor is None:
+                raise PlatformError(f"supervisord did not start; see {settings.logs}/supervisor.log")
+            return _reconcile(supervisor, list(launches))
+
+    def down(self, settings: Settings) -> bool:
+        with _supervisor(settings) as supervisor:
+            if supervisor is None:
+                return False
+            pid = int(supervisor.getPID())
+            supervisor.shutdown()
+        deadline = time.monotonic() + settings.stop_seconds + 10
+        while psutil.pid_exists(pid):
+            if time.monotonic() > deadline:
+                raise PlatformError(f"supervisord (process {pid}) did not stop; see {settings.logs}/supervisor.log")
+            time.sleep(0.1)
+        return True
+
+    def states(self, settings: Settings) -> dict[str, TargetState]:
+        with _supervisor(settings) as supervisor:
+            if supervisor is None:
+                return {}
+            return {info["name"]: _state(info) for info in supervisor.getAllProcessInfo()}
+
+    def log(self, settings: Settings, target: str, lines: int, follow: bool) -> Iterator[str]:
+        path = settings.logs / f"{target}.log"
+        if not path.exists():
+            raise PlatformError(f"{target} has no log yet; `make deploy` starts it")
+        with path.open(errors="replace") as file:
+            yield from deque(file, maxlen=lines)
+            while follow:
+                line = file.readline()
+                if line:
+                    yield line
+                else:
+                    time.sleep(0.2)
+
+
+def _require_ports(settings: Settings, name: str, launch: Launch) -> None:
+    for purpose, port in launch.ports.items():
+        field = next(
+            (f for f, value in vars(settings).items() if f.endswith("_port") and value == port), "another_port"
+        )
+        require_free(settings.host, port, f"{name} ({purpose})", PREFIX + field.upper())
+
+
+def _configuration(settings: Settings) -> Path:
+    return settings.run / "supervisord.conf"
+
+
+def _socket(settings: Settings) -> Path:
+    beside = settings.run / "supervisor.sock"
+    if len(str(beside)) <= LONGEST_SOCKET_PATH:
+        return beside
+    name = hashlib.sha256(str(settings.run).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"tandem-{os.getuid()}-{name}.sock"
+
+
+def _configure(settings: Settings, launches: dict[str, Launch]) -> str:
+    text = SUPERVISOR.format(
+        socket=_escape(_socket(settings)),
+        directory=_escape(Path.cwd()),
+        logs=_escape(settings.logs),
+        pidfile=_escape(settings.run / "supervisord.pid"),
+        user="user=root\n" if os.geteuid() == 0 else "",
+    )
+    for name, launch in launches.items():
+        text += PROGRAM.format(
+            name=name,
+            command=_escape(" ".join(_quote(word) for word in launch.command)),
+            environment=_escape(",".join(f"{key}={_quote(value)}" for key, value in launch.environment.items())),
+            stop_seconds=settings.stop_seconds,
+            logs=_escape(settings.logs),
+        )
+    return text
+
+
+def _escape(text: object) -> str:
+    return str(text).replace("%", "%%")
+
+
+def _quote(word: str) -> str:
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _start_supervisor(settings: Settings) -> None:
+    settings.run.chmod(0o700)
+    command = [str(Path(sys.executable).with_name("supervisord")), "-c", str(_configuration(settings))]
+    # A session of its own: Ctrl-C in the terminal that ran `make deploy` must not reach the servers.
+    done = subprocess.run(
+        command, start_new_session=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise PlatformError(f"supervisord did not start: {(done.stderr or done.stdout).strip()}")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with _supervisor(settings) as supervisor:
+            if supervisor is not None:
+                return
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _supervisor(settings: Settings) -> Iterator[Any]:
+    """The running supervisord's own interface; None where none runs."""
+    from supervisor.xmlrpc import SupervisorTransport
+
+    transport = SupervisorTransport(None, None, f"unix://{_socket(settings)}")
+    proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport)
+    try:
+        try:
+            proxy.supervisor.getState()
+        except (OSError, xmlrpc.client.Error, ConnectionError):
+            yield None
+            return
+        try:
+            yield proxy.supervisor
+        except xmlrpc.client.Fault as fault:
+            raise PlatformError(f"supervisord refused: {fault.faultString}") from fault
+    finally:
+        transport.close()
+
+
+def _reconcile(supervisor: Any, names: list[str]) -> list[str]:  # noqa: ANN401
+    [[added, changed, removed]] = supervisor.reloadConfig()
+    for name in [*changed, *removed]:
+        supervisor.stopProcessGroup(name)
+        supervisor.removeProcessGroup(name)
+    for name in [*added, *changed]:
+        supervisor.addProcessGroup(name)
+    started = []
+    for name in names:
+        if STATES[supervisor.getProcessInfo(name)["statename"]] in ("stopped", "failed"):
+            supervisor.startProcess(name, False)
+            started.append(name)
+    return started
+
+
+def _state(info: dict[str, Any]) -> TargetState:
+    state = STATES.get(info["statename"], "failed")
+    if not info["pid"]:
+        return TargetState(state)
+    try:
+        process = psutil.Process(info["pid"])
+        tree = [process, *process.children(recursive=True)]
+        memory = sum(p.memory_info().rss for p in tree)
+    except psutil.Error:
+        return TargetState(state, info["pid"])
+    return TargetState(state, info["pid"], info["now"] - info["start"], memory)

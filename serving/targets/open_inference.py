@@ -1,0 +1,73 @@
+"""Targets served by Tandem's own server with the Open Inference Protocol v2."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.repository import model_dir
+from serving.settings import Settings
+from serving.targets.base import Client, Endpoint, Launch, TargetError
+from serving.targets.http import HttpConnection
+
+
+@dataclass(frozen=True)
+class OpenInferenceTarget:
+    """A backend of `tandem-server` as a target; the ports are the settings `<name>_rest_port`, `_grpc_port`."""
+
+    name: str
+    source: str
+
+    def launch(self, settings: Settings) -> Launch:
+        ports = {"REST": self.rest_port(settings), "gRPC": self.grpc_port(settings)}
+        command = [
+            str(Path(sys.executable).with_name("tandem-server")),
+            f"--backend={self.name}",
+            f"--model-repository={model_dir(settings.repository, self.name, '')}",
+            f"--host={settings.host}",
+            f"--http-port={ports['REST']}",
+            f"--grpc-port={ports['gRPC']}",
+        ]
+        return Launch(command, ports)
+
+    def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
+        rest = f"http://{settings.host}:{self.rest_port(settings)}"
+        infer = f"{rest}/v2/models/{settings.model}/infer"
+        return [
+            Endpoint("REST", infer, f"curl -s {infer} -d @{samples}/inference.json"),
+            Endpoint("gRPC", f"{settings.host}:{self.grpc_port(settings)}"),
+            Endpoint("metrics", f"{rest}/metrics", f"curl -s {rest}/metrics"),
+        ]
+
+    def served_version(self, settings: Settings) -> int | None:
+        connection = HttpConnection(settings.host, self.rest_port(settings), timeout=5)
+        try:
+            connection.request("GET", f"/v2/models/{settings.model}/ready")
+            metadata = connection.json("GET", f"/v2/models/{settings.model}")
+            return max(int(version) for version in metadata["versions"])
+        except TargetError:
+            return None
+        finally:
+            connection.close()
+
+    def activate(self, settings: Settings, version: int) -> None:
+        """Nothing to tell: the server polls the pointer in the repository."""
+
+    def clients(self, settings: Settings) -> dict[str, Client]:
+        from serving.targets.open_inference_client import BinaryRestClient, GrpcClient, RestClient
+
+        rest = self.rest_port(settings)
+        return {
+            "rest": RestClient(settings.host, rest, settings.model),
+            "rest-binary": BinaryRestClient(settings.host, rest, settings.model),
+            "grpc": GrpcClient(settings.host, self.grpc_port(settings), settings.model),
+        }
+
+    def rest_port(self, settings: Settings) -> int:
+        port: int = getattr(settings, f"{self.name}_rest_port")
+        return port
+
+    def grpc_port(self, settings: Settings) -> int:
+        port: int = getattr(settings, f"{self.name}_grpc_port")
+        return port

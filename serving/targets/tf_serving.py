@@ -1,0 +1,93 @@
+"""TensorFlow Serving: the SavedModel behind TF Serving's own protocol.
+
+Versions are chosen by a model config file that the server polls, so that the original
+`tensorflow_model_server` and Tandem's embedded one are told in the same way.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from serving.repository import model_dir, served_version, write_atomically
+from serving.settings import Settings
+from serving.targets.base import Client, Endpoint, Launch, TargetError
+from serving.targets.http import HttpConnection
+
+CONFIG = """model_config_list {{
+  config {{
+    name: "{model}"
+    base_path: "{base_path}"
+    model_platform: "tensorflow"
+    model_version_policy {{ specific {{ versions: {version} }} }}
+  }}
+}}
+"""
+MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
+
+
+class TensorFlowServing:
+    name = "tf-serving"
+    source = "tensorflow"
+
+    def launch(self, settings: Settings) -> Launch:
+        version = served_version(model_dir(settings.repository, self.name, settings.model))
+        if version is None:
+            raise TargetError(f"{self.name}: no version of {settings.model} is published")
+        self.activate(settings, version)
+        monitoring = self._folder(settings) / "monitoring.config"
+        write_atomically(monitoring, MONITORING)
+        command = [
+            str(Path(sys.executable).with_name("tandem-tf-serving")),
+            f"--host={settings.host}",
+            f"--port={settings.tf_serving_grpc_port}",
+            f"--rest_api_port={settings.tf_serving_rest_port}",
+            f"--model_config_file={self._config(settings)}",
+            "--model_config_file_poll_wait_seconds=1",
+            f"--monitoring_config_file={monitoring}",
+        ]
+        ports = {"REST": settings.tf_serving_rest_port, "gRPC": settings.tf_serving_grpc_port}
+        return Launch(command, ports)
+
+    def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
+        rest = f"http://{settings.host}:{settings.tf_serving_rest_port}"
+        predict = f"{rest}/v1/models/{settings.model}:predict"
+        metrics = f"{rest}/monitoring/prometheus/metrics"
+        return [
+            Endpoint("REST", predict, f"curl -s {predict} -d @{samples}/instances.json"),
+            Endpoint("gRPC", f"{settings.host}:{settings.tf_serving_grpc_port}"),
+            Endpoint("metrics", metrics, f"curl -s {metrics}"),
+        ]
+
+    def served_version(self, settings: Settings) -> int | None:
+        connection = HttpConnection(settings.host, settings.tf_serving_rest_port, timeout=5)
+        try:
+            status = connection.json("GET", f"/v1/models/{settings.model}")
+        except TargetError:
+            return None
+        finally:
+            connection.close()
+        available = [int(s["version"]) for s in status["model_version_status"] if s["state"] == "AVAILABLE"]
+        return max(available, default=None)
+
+    def activate(self, settings: Settings, version: int) -> None:
+        base_path = model_dir(settings.repository, self.name, settings.model)
+        config = CONFIG.format(model=settings.model, base_path=base_path, version=version)
+        write_atomically(self._config(settings), config)
+
+    def clients(self, settings: Settings) -> dict[str, Client]:
+        from serving.targets.tf_serving_client import GrpcClient, RestClient
+
+        return {
+            "rest": RestClient(settings.host, settings.tf_serving_rest_port, settings.model),
+            "grpc": GrpcClient(settings.host, settings.tf_serving_grpc_port, settings.model),
+        }
+
+    def _folder(self, settings: Settings) -> Path:
+        return settings.run / self.name
+
+    def _config(self, settings: Settings) -> Path:
+        return self._folder(settings) / "models.config"
+
+
+TARGET = TensorFlowServing()
