@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
         own.set_defaults(verb=verb)
         own.add_argument("--model", help="folder in models/ (default: fashion)")
         if "making" in groups:
-            own.add_argument("--profile", choices=("quick", "full"), help="how long to train (default: quick)")
+            own.add_argument(
+                "--profile", choices=("quick", "full"), help="how long to train (default: quick)"
+            )
             own.add_argument("--seed", type=int, help="seed of split, weights and batches (default: 1)")
             own.add_argument(
                 "--source", choices=("tensorflow", "pytorch"), help="export every target from this framework"
@@ -84,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
     add(status, "show target, state, version, memory and address")
     own = add(logs, "print the end of the targets' logs", "target")
     own.add_argument("-n", "--lines", type=int, default=40, help="how many lines of each (default: 40)")
-    own.add_argument("-f", "--follow", action="store_true", help="go on with the lines that come (one target)")
+    own.add_argument(
+        "-f", "--follow", action="store_true", help="go on with the lines that come (one target)"
+    )
     add(down, "stop what `deploy` started")
     own = add(predict, "ask every endpoint about a picture", "target")
     own.add_argument("--picture", help="PNG or JPEG (default: the sample picture)")
@@ -119,7 +123,9 @@ def train(settings: Settings, _options: argparse.Namespace) -> int:
             f"loss {last.validation_loss:.4f}, {result.history.seconds:.0f} s"
         )
     apart = loss_difference(trained["tensorflow"].history, trained["pytorch"].history)
-    say(f"losses of the first steps differ by {apart:.2g} at most; logs: tensorboard --logdir {made_from.run}")
+    say(
+        f"losses of the first steps differ by {apart:.2g} at most; logs: tensorboard --logdir {made_from.run}"
+    )
     return 0
 
 

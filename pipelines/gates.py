@@ -48,24 +48,32 @@ class Check:
 
     def __str__(self) -> str:
         verdict = "ok  " if self.passed else "FAIL"
-        return f"{verdict} {self.gate}: {self.name} {self.figure:.6g} (limit {self.relation} {self.limit:.6g})"
+        return (
+            f"{verdict} {self.gate}: {self.name} {self.figure:.6g} (limit {self.relation} {self.limit:.6g})"
+        )
 
 
 def require(checks: Iterable[Check]) -> None:
     """Raises `GateError` naming every check that failed, with its figure and limit."""
     failed = [str(check) for check in checks if not check.passed]
     if failed:
-        raise GateError("a gate refused this version; what is served stays as it is\n  " + "\n  ".join(failed))
+        raise GateError(
+            "a gate refused this version; what is served stays as it is\n  " + "\n  ".join(failed)
+        )
 
 
 def data(spec: ModelSpec, dataset: Dataset) -> list[Check]:
     """Shapes and labels fit the spec, classes are balanced, and no test picture was seen in training."""
     checks = []
     for name, part in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
-        wrong = int(part.images.shape[1:] != spec.image_shape[:2]) + int(np.sum(part.labels >= len(spec.classes)))
+        wrong = int(part.images.shape[1:] != spec.image_shape[:2]) + int(
+            np.sum(part.labels >= len(spec.classes))
+        )
         checks.append(Check("data", f"{name}: pictures or labels outside the spec", wrong, "<=", 0))
         shares = np.bincount(part.labels, minlength=len(spec.classes)) / len(part) * len(spec.classes)
-        checks.append(Check("data", f"{name}: class imbalance", float(np.max(np.abs(shares - 1))), "<=", BALANCE))
+        checks.append(
+            Check("data", f"{name}: class imbalance", float(np.max(np.abs(shares - 1))), "<=", BALANCE)
+        )
     seen = _distinct(dataset.train) | _distinct(dataset.validation)
     leaked = len(seen & _distinct(dataset.test))
     checks.append(Check("data", "test pictures that are training pictures too", leaked, "<=", 0))
@@ -76,7 +84,9 @@ def _distinct(pictures: Pictures) -> set[bytes]:
     return {image.tobytes() for image in pictures.images}
 
 
-def metrics(logits: NDArray[np.float32], labels: NDArray[np.uint8], classes: tuple[str, ...]) -> dict[str, float]:
+def metrics(
+    logits: NDArray[np.float32], labels: NDArray[np.uint8], classes: tuple[str, ...]
+) -> dict[str, float]:
     """`accuracy`, and `accuracy/<class>` for each class."""
     right = logits.argmax(axis=1) == labels
     result = {"accuracy": float(right.mean())}
@@ -106,7 +116,9 @@ def quality(
             checks.append(Check("quality", label, now.get(name, 0.0), ">=", before - margin))
     accuracies = [now["accuracy"] for now in found.values()]
     apart = max(accuracies) - min(accuracies)
-    checks.append(Check("quality", "test accuracy, between frameworks", apart, "<=", limits.framework_accuracy))
+    checks.append(
+        Check("quality", "test accuracy, between frameworks", apart, "<=", limits.framework_accuracy)
+    )
     return checks
 
 
@@ -135,10 +147,14 @@ def parity(
     limits = spec.tolerances
     classes, expected = outputs.logits.argmax(1), reference.argmax(1)
     sums = float(np.max(np.abs(outputs.probabilities.sum(axis=1) - 1)))
-    checks = [Check("parity", f"{artifact}: probabilities' distance from a sum of 1", sums, "<=", PROBABILITY_SUM)]
+    checks = [
+        Check("parity", f"{artifact}: probabilities' distance from a sum of 1", sums, "<=", PROBABILITY_SUM)
+    ]
     if precision == "float32":
         difference = float(np.max(np.abs(outputs.logits - reference)))
-        checks.append(Check("parity", f"{artifact}: largest difference of logits", difference, "<=", limits.logits))
+        checks.append(
+            Check("parity", f"{artifact}: largest difference of logits", difference, "<=", limits.logits)
+        )
         return checks
     agreement = limits.float16_agreement if precision == "float16" else limits.int8_agreement
     drop = float(np.mean(expected == labels) - np.mean(classes == labels))

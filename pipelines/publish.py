@@ -32,7 +32,9 @@ def pointer(root: Path, model: str) -> Pointer | None:
 
 def versions(root: Path, model: str) -> list[int]:
     """The versions that are there for every target, ascending."""
-    present = [set(repository.versions(repository.model_dir(root, target, model))) for target in targets.NAMES]
+    present = [
+        set(repository.versions(repository.model_dir(root, target, model))) for target in targets.NAMES
+    ]
     return sorted(set.intersection(*present))
 
 
@@ -99,7 +101,9 @@ def rollback(root: Path, model: str, version: int | None = None) -> int:
         raise PublishError(f"no version of {model} is published; `make deploy` publishes the first")
     target = version if version is not None else now.previous
     if target is None:
-        raise PublishError(f"version {now.version} of {model} is the only one; there is nothing to go back to")
+        raise PublishError(
+            f"version {now.version} of {model} is the only one; there is nothing to go back to"
+        )
     point(root, model, target, held=True)
     return target
 

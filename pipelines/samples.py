@@ -34,4 +34,6 @@ def write(spec: ModelSpec, test: Pictures, folder: Path) -> None:
 
 def _one_a_class(spec: ModelSpec, test: Pictures) -> list[tuple[int, int]]:
     """Position and label of a picture of each class, other than the first."""
-    return [(int(np.flatnonzero(test.labels[1:] == label)[0]) + 1, label) for label in range(len(spec.classes))]
+    return [
+        (int(np.flatnonzero(test.labels[1:] == label)[0]) + 1, label) for label in range(len(spec.classes))
+    ]

@@ -99,9 +99,7 @@ def sources(settings: Settings, report: Report, progress: data.Progress | None =
     cache = settings.artifacts / "data" / model.spec.data.name
     dataset = data.load(model.spec.data, cache, settings.seed, progress)
     trained = fingerprint.training(model, settings.profile, settings.seed, dataset.digest)
-    return Sources(
-        settings, model, dataset, trained, fingerprint.version_of(model, trained, settings.source)
-    )
+    return Sources(settings, model, dataset, trained, fingerprint.version_of(model, trained, settings.source))
 
 
 def train(made_from: Sources, report: Report) -> dict[str, Trained]:
@@ -138,7 +136,9 @@ def gate(made_from: Sources, trained: Mapping[str, Trained], report: Report) -> 
     checks = gates.data(spec, made_from.dataset)
     found = {
         framework: gates.metrics(
-            reference.logits(model, framework, trained[framework].weights, test.floats()), test.labels, spec.classes
+            reference.logits(model, framework, trained[framework].weights, test.floats()),
+            test.labels,
+            spec.classes,
         )
         for framework in FRAMEWORKS
     }
@@ -189,7 +189,9 @@ def publish_candidate(made_from: Sources, found: Mapping[str, Mapping[str, float
     shape = [-1, *spec.image_shape]
     signature = {
         "inputs": {spec.input_name: {"dtype": "float32", "shape": shape}},
-        "outputs": {name: {"dtype": "float32", "shape": [-1, len(spec.classes)]} for name in spec.output_names},
+        "outputs": {
+            name: {"dtype": "float32", "shape": [-1, len(spec.classes)]} for name in spec.output_names
+        },
     }
     manifests = {
         target: Manifest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -37,7 +39,8 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
         accelerator="cpu",
         deterministic=True,
         logger=TensorBoardLogger(logs.parent, name="", version=logs.name),
-        callbacks=[record],
+        callbacks=[record, Bar()] if sys.stdout.isatty() else [record],
+        enable_progress_bar=sys.stdout.isatty(),
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -145,6 +148,10 @@ class Record(lightning.Callback):
             seconds=self.history.seconds + now - self.started,
         )
         self.started = now
+        if not sys.stdout.isatty():
+            told = " - ".join(f"{name}: {float(figures[name]):.4f}" for name in names)
+            sys.stdout.write(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs} - {told}\n")
+            sys.stdout.flush()
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         path = self.checkpoints / f"epoch-{trainer.current_epoch:03d}.ckpt"
         self.history.write(path.with_suffix(".json"))
@@ -153,8 +160,18 @@ class Record(lightning.Callback):
         beside.replace(path)
 
 
+class Bar(TQDMProgressBar):
+    """Lightning's bar without the logger's version, which pushes the accuracy off a terminal of 80 columns."""
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        return {
+            name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"
+        }
+
+
 def quieten() -> None:
     """Lightning's tips and its advice on data loader workers are noise here: the plan makes batches in line."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*`IterableDataset` has `__len__` defined.*")

@@ -1,0 +1,25 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import models.base
+from models.base import Model
+from pipelines.data import Pictures
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """The model that the repository ships."""
+    return models.base.load("fashion")
+
+
+@pytest.fixture(scope="session")
+def sample() -> Pictures:
+    """512 training pictures, 51 or 52 a class."""
+    with np.load(Path(__file__).parent / "data" / "fashion-sample.npz") as file:
+        return Pictures(file["images"], file["labels"])

@@ -1,0 +1,177 @@
+"""Five endpoints, deployed as a user deploys them, on free ports and in a folder of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import models.base
+from models.base import FRAMEWORKS, Weights
+from pipelines import data
+from serving import targets
+from serving.settings import PREFIX, Settings
+from serving.targets.base import Images, TargetError
+
+ROOT = Path(__file__).parents[2]
+TANDEM = Path(sys.executable).with_name("tandem")
+REUSE = "E2E_ARTIFACTS"
+"""Names a folder to deploy in and to leave, so that a second run need not train again."""
+
+
+@dataclass
+class Stack:
+    """A deployment, and the command line that changes it."""
+
+    settings: Settings
+    environment: dict[str, str]
+    output: str = ""
+    seconds: float = 0.0
+    version: int = 0
+
+    def tandem(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(TANDEM), *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+        )
+        if check:
+            assert done.returncode == 0, (
+                f"tandem {' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            )
+        return done
+
+    def deploy(self, *arguments: str) -> str:
+        started = time.monotonic()
+        self.output = self.tandem("deploy", *arguments).stdout
+        self.seconds = time.monotonic() - started
+        found = re.search(r"five targets answer with version (\d+)", self.output)
+        assert found, self.output
+        self.version = int(found[1])
+        return self.output
+
+    def curl_lines(self) -> dict[str, str]:
+        """The lines to paste, by target, as they were printed."""
+        pairs = re.findall(r"^# (\S+)\n(curl .+)$", self.output, re.MULTILINE)
+        return dict(pairs)
+
+    def versions(self) -> dict[str, int | None]:
+        return {name: targets.load(name).served_version(self.settings) for name in targets.NAMES}
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The five targets on a freshly trained model."""
+    reused = os.environ.get(REUSE)
+    artifacts = Path(reused).resolve() if reused else tmp_path_factory.mktemp("e2e") / "artifacts"
+    values: dict[str, str] = {"artifacts": str(artifacts)}
+    with _reserved_ports() as reserve:
+        for f in dataclasses.fields(Settings):
+            if f.name.endswith("_port"):
+                values[f.name] = str(reserve())
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+    environment |= {PREFIX + name.upper(): value for name, value in values.items()}
+    stack = Stack(Settings.from_environment(environment), environment)
+    try:
+        stack.deploy()
+        yield stack
+    finally:
+        stack.tandem("down", check=False)
+        if not reused:
+            shutil.rmtree(artifacts, ignore_errors=True)
+
+
+@contextmanager
+def _reserved_ports() -> Iterator[Callable[[], int]]:
+    held: list[socket.socket] = []
+
+    def reserve() -> int:
+        probe = socket.socket()
+        probe.bind(("127.0.0.1", 0))
+        held.append(probe)
+        return int(probe.getsockname()[1])
+
+    yield reserve
+    for probe in held:
+        probe.close()
+
+
+@pytest.fixture(scope="session")
+def pictures(stack: Stack) -> tuple[Images, np.ndarray]:
+    """200 test pictures and their labels."""
+    spec = models.base.load("fashion").spec
+    dataset = data.load(spec.data, stack.settings.artifacts / "data" / spec.data.name, 1)
+    return data.to_floats(dataset.test.images[:200]), dataset.test.labels[:200]
+
+
+@pytest.fixture(scope="session")
+def reference(stack: Stack, pictures: tuple[Images, np.ndarray]) -> dict[str, np.ndarray]:
+    """Each framework's own logits on these pictures, from the weights that this deployment trained."""
+    from pipelines import reference
+
+    model, result = models.base.load("fashion"), {}
+    (run,) = (stack.settings.artifacts / "runs").iterdir()
+    for framework in FRAMEWORKS:
+        with np.load(run / framework / "weights.npz") as file:
+            weights: Weights = {name: file[name] for name in file.files}
+        result[framework] = reference.logits(model, framework, weights, pictures[0])
+    return result
+
+
+@dataclass
+class Trickle:
+    """Calls to every REST endpoint, one after the other, until it is stopped."""
+
+    calls: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def trickle(stack: Stack, image: Images) -> Iterator[Trickle]:
+    """Keep calling every target while the block runs; one thread a target."""
+    result, stop = Trickle(), threading.Event()
+
+    def call(name: str) -> None:
+        client = targets.load(name).clients(stack.settings)["rest"]
+        while not stop.wait(0.02):
+            try:
+                client.predict(image)
+            except TargetError as error:
+                result.failures.append(f"{name}: {error}")
+            result.calls[name] = result.calls.get(name, 0) + 1
+        client.close()
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in targets.NAMES if name != "tfjs"]
+    for thread in threads:
+        thread.start()
+    try:
+        yield result
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def until(condition: Callable[[], bool], seconds: float) -> float:
+    """Wait for it; returns how long it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, "it did not happen in time"
+        time.sleep(0.1)
+    return time.monotonic() - started

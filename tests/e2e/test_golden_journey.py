@@ -1,0 +1,211 @@
+"""The journey of DESIGN: deploy, paste the curl lines, compare, change, roll back, break, take down.
+
+The tests build on one another, in this order, on one deployment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from pipelines import comparison
+from serving import repository, targets
+from serving.compare.load import Measurement, measure
+from serving.platforms.process import ProcessPlatform
+from serving.targets.base import Images
+from tests.e2e.conftest import ROOT, TANDEM, Stack, trickle, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+PLATFORM = ProcessPlatform()
+
+
+@pytest.fixture(scope="module")
+def measurements(stack: Stack, pictures: tuple[Images, np.ndarray]) -> list[Measurement]:
+    """Every endpoint by every protocol on 200 pictures, one picture a call."""
+    result = []
+    for name in targets.NAMES:
+        for protocol, client in targets.load(name).clients(stack.settings).items():
+            try:
+                result.append(measure(name, protocol, client, pictures[0]))
+            finally:
+                client.close()
+    return result
+
+
+def test_deploy_ends_with_every_target_on_the_published_version(stack: Stack) -> None:
+    assert stack.versions() == dict.fromkeys(targets.NAMES, stack.version)
+    status = stack.tandem("status").stdout
+    for name in targets.NAMES:
+        assert re.search(rf"^{name} +\d+ +running +{stack.version} ", status, re.MULTILINE), status
+
+
+def test_curl_lines_work_as_they_were_printed(stack: Stack) -> None:
+    lines = stack.curl_lines()
+    assert set(lines) == set(targets.NAMES)
+    expected = 9
+    for name, line in lines.items():
+        done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, line
+        if name == "tfjs":
+            assert "<html" in done.stdout
+        elif name in ("tf-serving", "torchserve"):
+            (prediction,) = json.loads(done.stdout)["predictions"]
+            assert int(np.argmax(prediction["logits"])) == expected
+            assert sum(prediction["probabilities"]) == pytest.approx(1, abs=1e-4)
+        else:
+            outputs = {o["name"]: o for o in json.loads(done.stdout)["outputs"]}
+            assert outputs["logits"]["shape"] == [1, 10]
+            assert int(np.argmax(outputs["logits"]["data"])) == expected
+
+
+def test_every_endpoint_answers_as_its_source_framework_does(
+    measurements: list[Measurement], reference: dict[str, np.ndarray]
+) -> None:
+    protocols = {(m.target, m.protocol) for m in measurements}
+    assert {target for target, _ in protocols} == set(targets.NAMES)
+    assert {
+        ("tf-serving", "grpc"),
+        ("litert", "grpc"),
+        ("onnxruntime", "grpc"),
+        ("torchserve", "grpc"),
+    } < protocols
+    for m in measurements:
+        expected = reference[targets.load(m.target).source]
+        np.testing.assert_array_equal(m.outputs.logits.argmax(1), expected.argmax(1), err_msg=f"{m.target}")
+        # JSON and the browser's wasm kernels round in their own ways.
+        np.testing.assert_allclose(
+            m.outputs.logits, expected, rtol=0, atol=2e-5, err_msg=f"{m.target} {m.protocol}"
+        )
+        odds = np.exp(expected - expected.max(axis=1, keepdims=True))
+        softmax = odds / odds.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(m.outputs.probabilities, softmax, rtol=0, atol=1e-5, err_msg=m.target)
+
+
+def test_frameworks_agree_on_nearly_all_pictures(
+    measurements: list[Measurement], pictures: tuple[Images, np.ndarray]
+) -> None:
+    for m in measurements:
+        assert np.mean(m.outputs.logits.argmax(1) == pictures[1]) >= 0.85, m.target
+        assert np.mean(m.outputs.logits.argmax(1) == measurements[0].outputs.logits.argmax(1)) >= 0.9, (
+            m.target
+        )
+
+
+def test_latency_table(measurements: list[Measurement], capsys: pytest.CaptureFixture[str]) -> None:
+    table = comparison.latency_table(measurements)
+    assert len(table.splitlines()) == 2 + len(measurements)
+    with capsys.disabled():
+        print(f"\n\n{table}\n\n{comparison.parity_table(measurements)}")
+
+
+def test_predict_asks_every_endpoint(stack: Stack) -> None:
+    lines = stack.tandem("predict").stdout.splitlines()
+    assert len(lines) == 11
+    assert all("Ankle boot" in line for line in lines)
+    done = stack.tandem("predict", "--picture", "Makefile", check=False)
+    assert (done.returncode, done.stderr) == (1, "error: Makefile is no picture: expected PNG or JPEG\n")
+
+
+def test_deploy_again_has_nothing_to_do(stack: Stack) -> None:
+    pids = {name: state.pid for name, state in PLATFORM.states(stack.settings).items()}
+    before = stack.version
+    output = stack.deploy()
+    assert stack.version == before
+    assert "nothing to train, export or publish" in output
+    assert "==> train" not in output
+    assert {name: state.pid for name, state in PLATFORM.states(stack.settings).items()} == pids
+    assert stack.seconds < 30
+
+
+def test_a_change_is_served_without_a_failed_request_and_rolled_back(
+    stack: Stack, pictures: tuple[Images, np.ndarray]
+) -> None:
+    before = stack.version
+    with trickle(stack, pictures[0][:1]) as calls:
+        time.sleep(1)
+        # Other weights in three of the targets: a new version, without another training.
+        stack.deploy("--source", "pytorch")
+        assert stack.version != before
+        assert stack.versions() == dict.fromkeys(targets.NAMES, stack.version)
+        time.sleep(2)
+        rolled_back = stack.tandem("rollback").stdout
+        assert f"version {before} is published" in rolled_back
+        assert stack.versions() == dict.fromkeys(targets.NAMES, before)
+        time.sleep(2)
+    assert calls.failures == []
+    assert min(calls.calls.values()) > 50, calls.calls
+
+
+def test_all_targets_from_one_framework_agree_to_the_last_digits(
+    stack: Stack, pictures: tuple[Images, np.ndarray], reference: dict[str, np.ndarray]
+) -> None:
+    stack.tandem("rollback")
+    for name in targets.NAMES:
+        for client in list(targets.load(name).clients(stack.settings).values())[:1]:
+            logits = client.predict(pictures[0][:50]).logits
+            client.close()
+            np.testing.assert_allclose(logits, reference["pytorch"][:50], rtol=0, atol=5e-5, err_msg=name)
+    stack.tandem("rollback")
+
+
+@pytest.mark.parametrize("name", targets.NAMES)
+def test_a_killed_target_answers_again_within_its_start_time(stack: Stack, name: str) -> None:
+    target, pid = targets.load(name), PLATFORM.states(stack.settings)[name].pid
+    assert pid is not None
+    before = target.served_version(stack.settings)
+    workers = psutil.Process(pid).children(recursive=True)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: PLATFORM.states(stack.settings)[name].pid not in (None, pid), 20)
+    seconds = until(lambda: target.served_version(stack.settings) == before, 90)
+    client = next(iter(target.clients(stack.settings).values()))
+    client.predict(np.zeros((1, 28, 28, 1), np.float32))
+    client.close()
+    until(lambda: not any(worker.is_running() for worker in workers), 20)
+    assert seconds < 60
+
+
+def test_killed_deploy_leaves_what_is_served_and_the_next_one_repairs(stack: Stack) -> None:
+    served, root = stack.versions(), stack.settings.repository
+    pointers = sorted(root.rglob("*.json"))
+    before = {p: p.read_bytes() for p in pointers}
+    process = subprocess.Popen(
+        [str(TANDEM), "deploy", "--source", "tensorflow"],
+        cwd=ROOT,
+        env=stack.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    candidates = stack.settings.artifacts / "candidates"
+    until(lambda: any(candidates.glob("*/*")), 120)
+    process.kill()
+    process.wait()
+    assert stack.versions() == served
+    assert {p: p.read_bytes() for p in before} == before
+    highest = max(repository.versions(repository.model_dir(root, "tfjs", "fashion")))
+    stack.deploy("--source", "tensorflow")
+    assert stack.version == highest + 1
+    for name in targets.NAMES:
+        repository.verify(repository.version_dir(root, name, "fashion", stack.version))
+    assert not list(root.rglob(".incoming*"))
+
+
+def test_down_stops_everything_that_was_started(stack: Stack) -> None:
+    processes = []
+    for state in PLATFORM.states(stack.settings).values():
+        assert state.pid is not None
+        parent = psutil.Process(state.pid)
+        processes += [parent, *parent.children(recursive=True)]
+    assert len(processes) >= 5
+    stack.tandem("down")
+    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes), 20)
+    assert stack.versions() == dict.fromkeys(targets.NAMES)
+    assert stack.tandem("status", check=False).returncode == 1

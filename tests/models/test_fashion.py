@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.base import Model, ModelError, Weights
+from pipelines.data import Pictures
+
+
+@pytest.fixture(scope="module")
+def weights(model: Model) -> Weights:
+    """Weights in which every array matters: fresh batch norms would hide swapped statistics."""
+    generator = np.random.default_rng(7)
+    drawn = model.initial_weights(seed=3)
+    for name, array in drawn.items():
+        if name.endswith(("/mean", "/offset", "/bias")):
+            drawn[name] = generator.normal(0, 0.2, array.shape).astype(np.float32)
+        elif name.endswith(("/variance", "/scale")):
+            drawn[name] = generator.uniform(0.5, 2, array.shape).astype(np.float32)
+    return drawn
+
+
+def test_initial_weights_are_a_function_of_the_seed(model: Model) -> None:
+    first, again, other = model.initial_weights(1), model.initial_weights(1), model.initial_weights(2)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["stem_conv/kernel"], other["stem_conv/kernel"])
+
+
+def test_bridge_refuses_weights_of_another_network(model: Model, weights: Weights) -> None:
+    network = model.build_torch()
+    with pytest.raises(ModelError, match="classifier/bias is missing"):
+        model.to_torch({name: array for name, array in weights.items() if name != "classifier/bias"}, network)
+    with pytest.raises(ModelError, match=r"classifier/bias is \(3,\), expected \(10,\)"):
+        model.to_torch(weights | {"classifier/bias": np.zeros(3, np.float32)}, network)
+
+
+def test_torch_round_trip_is_exact(model: Model, weights: Weights) -> None:
+    network = model.build_torch()
+    model.to_torch(weights, network)
+    back = model.from_torch(network)
+    assert set(back) == set(weights)
+    assert all(np.array_equal(back[name], weights[name]) for name in weights)
+
+
+@pytest.mark.slow
+def test_same_weights_give_the_same_logits_in_both_frameworks(
+    model: Model, weights: Weights, sample: Pictures
+) -> None:
+    import torch
+
+    keras_network, torch_network = model.build_keras(), model.build_torch().eval()
+    model.to_keras(weights, keras_network)
+    model.to_torch(weights, torch_network)
+    back = model.from_keras(keras_network)
+    assert all(np.array_equal(back[name], weights[name]) for name in weights)
+
+    images = sample.floats()[:128]
+    with torch.inference_mode():
+        torch_logits = torch_network(torch.from_numpy(images)).numpy()
+    keras_logits = keras_network(images, training=False).numpy()
+    assert np.ptp(torch_logits) > 1, "logits that do not vary would agree by chance"
+    np.testing.assert_allclose(keras_logits, torch_logits, rtol=0, atol=model.spec.tolerances.logits)
+
+
+@pytest.mark.slow
+def test_batch_norms_learn_the_same_statistics(model: Model, weights: Weights, sample: Pictures) -> None:
+    import torch
+
+    keras_network, torch_network = model.build_keras(), model.build_torch().train()
+    model.to_keras(weights, keras_network)
+    model.to_torch(weights, torch_network)
+    images = sample.floats()[:128]
+    keras_network(images, training=True)
+    torch_network(torch.from_numpy(images))
+    from_keras, from_torch = model.from_keras(keras_network), model.from_torch(torch_network)
+    for name in ("stem_norm/mean", "block3_second_norm/mean", "stem_norm/variance"):
+        assert not np.array_equal(from_keras[name], weights[name])
+        np.testing.assert_allclose(from_keras[name], from_torch[name], rtol=1e-3, atol=1e-4)

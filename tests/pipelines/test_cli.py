@@ -1,0 +1,118 @@
+"""The command as a user types it, in a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving import targets
+
+TANDEM = Path(sys.executable).with_name("tandem")
+
+
+def tandem(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    own = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
+    return subprocess.run(
+        [str(TANDEM), *arguments],
+        env=own | {"TANDEM_ARTIFACTS": str(folder)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_help_lists_every_verb(tmp_path: Path) -> None:
+    done = tandem("--help", folder=tmp_path)
+    assert done.returncode == 0
+    for verb in (
+        "deploy",
+        "status",
+        "logs",
+        "down",
+        "train",
+        "export",
+        "publish",
+        "rollback",
+        "predict",
+        "compare",
+    ):
+        assert f"\n    {verb} " in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_wrong_call_exits_with_2(tmp_path: Path) -> None:
+    assert tandem("conquer", folder=tmp_path).returncode == 2
+    done = tandem("status", folder=tmp_path, TANDEM_TFJS_PORT="x")
+    assert done.returncode == 2
+    assert done.stderr == "error: TANDEM_TFJS_PORT='x': expected int\n"
+
+
+def test_status_before_anything_ran(tmp_path: Path) -> None:
+    done = tandem("status", folder=tmp_path)
+    assert done.returncode == 1
+    for name in targets.NAMES:
+        assert f"\n{name} " in done.stdout
+    assert "0 of 5 targets answer" in done.stdout
+
+
+def test_help_and_status_import_no_heavy_library(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pipelines.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'torch', 'keras', 'numpy', 'onnxruntime', 'grpc', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    for arguments in (["--help"], ["status"], ["settings"], ["down"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            env=os.environ | {"TANDEM_ARTIFACTS": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_unknown_names_are_one_clear_line(tmp_path: Path) -> None:
+    for arguments, message in (
+        (
+            ["publish", "--model", "nothing"],
+            "error: there is no model 'nothing' in models/; there are: fashion\n",
+        ),
+        (
+            ["logs", "redis"],
+            "error: there is no target 'redis'; there are: " + ", ".join(targets.NAMES) + "\n",
+        ),
+        (["rollback"], "error: no version of fashion is published; `make deploy` publishes the first\n"),
+        (["predict"], "error: no version of fashion is published; `make deploy` publishes the first\n"),
+    ):
+        done = tandem(*arguments, folder=tmp_path)
+        assert (done.returncode, done.stderr) == (1, message), arguments
+
+
+def test_two_at_once_is_refused_with_the_holder(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("4711")
+        file.flush()
+        done = tandem("rollback", folder=tmp_path)
+    assert done.returncode == 1
+    assert "process 4711 is changing" in done.stderr
+
+
+def test_down_when_nothing_runs(tmp_path: Path) -> None:
+    done = tandem("down", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "==> nothing ran\n")
+
+
+@pytest.mark.parametrize("name", ["TANDEM_PROFILE", "TANDEM_SEED"])
+def test_settings_show_where_a_value_comes_from(tmp_path: Path, name: str) -> None:
+    done = tandem("settings", folder=tmp_path, TANDEM_SEED="7")
+    assert done.returncode == 0
+    assert name in done.stdout
+    assert "7 " in done.stdout

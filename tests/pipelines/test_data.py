@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.base import PictureSet
+from pipelines import data
+from pipelines.data import DataError, Pictures
+
+TRAIN, TEST = 6_000, 100
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def files() -> dict[str, bytes]:
+    generator = np.random.default_rng(0)
+    result = {}
+    for part, count in (("train", TRAIN), ("t10k", TEST)):
+        result[f"{part}-images-idx3-ubyte"] = idx(generator.integers(0, 256, (count, 4, 4), np.uint8))
+        result[f"{part}-labels-idx1-ubyte"] = idx(generator.integers(0, 10, count, np.uint8))
+    return result
+
+
+@pytest.fixture
+def publisher(tmp_path: Path, files: dict[str, bytes]) -> Iterator[str]:
+    folder = tmp_path / "publisher"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def source(files: dict[str, bytes], url: str) -> PictureSet:
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return PictureSet("pictures", digests, urls=(url,))
+
+
+def test_comes_from_the_publisher_then_from_the_cache(
+    tmp_path: Path, files: dict[str, bytes], publisher: str
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    pictures = source(files, publisher)
+    first = data.load(pictures, tmp_path / "cache", 1, lambda *call: seen.append(call))
+    assert {name for name, done, total in seen if done == total > 0} == set(files)
+    seen.clear()
+    again = data.load(pictures, tmp_path / "cache", 1, lambda *call: seen.append(call))
+    assert not seen
+    np.testing.assert_array_equal(first.train.images, again.train.images)
+    assert len(first.train) + len(first.validation) == TRAIN
+    assert len(first.test) == TEST
+
+
+def test_split_follows_the_seed_and_keeps_every_picture(
+    tmp_path: Path, files: dict[str, bytes], publisher: str
+) -> None:
+    pictures = source(files, publisher)
+    one, other = (data.load(pictures, tmp_path / "cache", seed) for seed in (1, 2))
+    assert not np.array_equal(one.validation.images, other.validation.images)
+    both = np.concatenate([one.train.images, one.validation.images])
+    everything = data.read_idx(tmp_path / "cache" / "train-images-idx3-ubyte", 3)
+    assert sorted(i.tobytes() for i in both) == sorted(i.tobytes() for i in everything)
+
+
+def test_damaged_cache_is_fetched_again(tmp_path: Path, files: dict[str, bytes], publisher: str) -> None:
+    pictures = source(files, publisher)
+    data.load(pictures, tmp_path / "cache", 1)
+    path = tmp_path / "cache" / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-10])
+    data.load(pictures, tmp_path / "cache", 1)
+    assert path.read_bytes() == files[path.name]
+
+
+def test_a_changed_download_is_refused_and_not_kept(
+    tmp_path: Path, files: dict[str, bytes], publisher: str
+) -> None:
+    name = "t10k-images-idx3-ubyte"
+    (tmp_path / "publisher" / f"{name}.gz").write_bytes(gzip.compress(files[name][:-1] + b"?"))
+    with pytest.raises(DataError, match=f"{name} has sha256"):
+        data.load(source(files, publisher), tmp_path / "cache", 1)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_cut_off_download_is_refused(tmp_path: Path, files: dict[str, bytes], publisher: str) -> None:
+    packed = tmp_path / "publisher" / "t10k-images-idx3-ubyte.gz"
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(DataError, match="could not get the pictures"):
+        data.load(source(files, publisher), tmp_path / "cache", 1)
+
+
+def test_failure_names_every_source_and_the_way_out(tmp_path: Path, files: dict[str, bytes]) -> None:
+    pictures = PictureSet(
+        "pictures",
+        source(files, "").sha256,
+        debian_package="no-such-package-of-pictures",
+        urls=("http://127.0.0.1:9",),
+    )
+    with pytest.raises(DataError) as failure:
+        data.load(pictures, tmp_path / "cache", 1)
+    message = str(failure.value)
+    assert "cache" in message
+    assert "no-such-package-of-pictures" in message
+    assert "http://127.0.0.1:9" in message
+    assert "Put train-images-idx3-ubyte" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0\0\x08", bytes((0, 0, 8, 1, 0, 0, 0, 5)) + b"1234", bytes((0, 0, 9, 1, 0, 0, 0, 4)) + b"1234"],
+    ids=["empty", "cut header", "cut data", "other type"],
+)
+def test_read_idx_refuses_what_is_no_idx_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "labels"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="labels"):
+        data.read_idx(path, 1)
+
+
+def test_floats_are_what_the_endpoints_take() -> None:
+    pictures = Pictures(np.array([[[0, 255], [51, 102]]], np.uint8), np.array([1], np.uint8))
+    floats = pictures.floats()
+    assert floats.dtype == np.float32
+    assert floats.shape == (1, 2, 2, 1)
+    np.testing.assert_allclose(floats.ravel(), [0, 1, 0.2, 0.4], rtol=1e-6)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.base import Model
+from pipelines import gates
+from pipelines.data import Dataset, Pictures
+from pipelines.gates import Check, GateError
+from pipelines.training.record import History
+from serving.targets.base import Outputs
+
+
+@pytest.fixture
+def dataset(sample: Pictures) -> Dataset:
+    thirds = [Pictures(sample.images[i::3], sample.labels[i::3]) for i in range(3)]
+    return Dataset(*thirds, digest="")
+
+
+def failing(checks: list[Check]) -> list[str]:
+    return [check.name for check in checks if not check.passed]
+
+
+def test_refusal_tells_check_figure_and_limit() -> None:
+    with pytest.raises(GateError, match=r"FAIL quality: test accuracy 0\.5 \(limit >= 0\.9\)"):
+        gates.require([Check("quality", "test accuracy", 0.5, ">=", 0.9)])
+    gates.require([Check("quality", "test accuracy", 0.9, ">=", 0.9)])
+
+
+def test_nan_never_passes() -> None:
+    assert not Check("parity", "x", math.nan, "<=", 1.0).passed
+    assert not Check("parity", "x", math.nan, ">=", 0.0).passed
+
+
+def test_good_data_passes(model: Model, dataset: Dataset) -> None:
+    assert failing(gates.data(model.spec, dataset)) == []
+
+
+def test_leaked_test_pictures_are_found(model: Model, dataset: Dataset) -> None:
+    leaked = Pictures(
+        np.concatenate([dataset.train.images, dataset.test.images[:3]]),
+        np.concatenate([dataset.train.labels, dataset.test.labels[:3]]),
+    )
+    checks = gates.data(model.spec, replace(dataset, train=leaked))
+    assert [(c.name, c.figure) for c in checks if not c.passed] == [
+        ("test pictures that are training pictures too", 3)
+    ]
+
+
+def test_missing_class_and_foreign_label_are_found(model: Model, dataset: Dataset) -> None:
+    kept = dataset.train.labels != 4
+    without = Pictures(dataset.train.images[kept], dataset.train.labels[kept])
+    assert failing(gates.data(model.spec, replace(dataset, train=without))) == ["train: class imbalance"]
+    foreign = Pictures(dataset.train.images, dataset.train.labels.copy())
+    foreign.labels[0] = 10
+    assert "train: pictures or labels outside the spec" in failing(
+        gates.data(model.spec, replace(dataset, train=foreign))
+    )
+
+
+def test_accuracy_is_told_overall_and_by_class() -> None:
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
+    found = gates.metrics(logits, np.array([0, 1, 2, 1], np.uint8), ("a", "b", "c"))
+    assert found == {"accuracy": 0.75, "accuracy/a": 1.0, "accuracy/b": 0.5, "accuracy/c": 1.0}
+
+
+def test_quality_needs_accuracy_in_both_and_near_each_other(model: Model) -> None:
+    profile = replace(model.spec.profile("quick"), minimum_accuracy=0.9)
+    good = {"tensorflow": {"accuracy": 0.915}, "pytorch": {"accuracy": 0.913}}
+    assert failing(gates.quality(model.spec, profile, good, {})) == []
+    poor = good | {"pytorch": {"accuracy": 0.895}}
+    assert failing(gates.quality(model.spec, profile, poor, {})) == [
+        "pytorch: test accuracy",
+        "test accuracy, between frameworks",
+    ]
+
+
+def test_quality_refuses_what_lost_one_class_only(model: Model) -> None:
+    profile = replace(model.spec.profile("quick"), minimum_accuracy=0.9)
+    published = {"tensorflow": {"accuracy": 0.92, "accuracy/Bag": 0.98}}
+    now = {"tensorflow": {"accuracy": 0.915, "accuracy/Bag": 0.80}}
+    assert failing(gates.quality(model.spec, profile, now, published)) == [
+        "tensorflow: accuracy/Bag against the published version"
+    ]
+
+
+def test_training_parity(model: Model) -> None:
+    one = History([1.0, 0.5], [], 0)
+    assert failing(gates.training(model.spec, one, History([1.0005, 0.5], [], 0))) == []
+    assert len(failing(gates.training(model.spec, one, History([1.01, 0.5], [], 0)))) == 1
+    assert len(failing(gates.training(model.spec, one, History.empty()))) == 1, (
+        "nothing compared is no parity"
+    )
+
+
+def outputs(logits: np.ndarray) -> Outputs:
+    odds = np.exp(logits)
+    return Outputs(logits, odds / odds.sum(axis=1, keepdims=True))
+
+
+def test_parity_of_float32_is_by_logits(model: Model) -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
+    labels = logits.argmax(1).astype(np.uint8)
+    close, far = logits.copy(), logits.copy()
+    close[3, 4] += 5e-6
+    far[3, 4] += 5e-5
+    assert failing(gates.parity(model.spec, "x", "float32", outputs(close), logits, labels)) == []
+    assert failing(gates.parity(model.spec, "x", "float32", outputs(far), logits, labels)) == [
+        "x: largest difference of logits"
+    ]
+
+
+def test_parity_sees_swapped_outputs(model: Model) -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
+    right = outputs(logits)
+    swapped = Outputs(right.probabilities, right.logits)
+    failures = failing(
+        gates.parity(model.spec, "x", "float32", swapped, logits, logits.argmax(1).astype(np.uint8))
+    )
+    assert len(failures) == 2
+
+
+def test_parity_of_int8_is_by_classes(model: Model) -> None:
+    logits = 5 * np.eye(10, dtype=np.float32)[np.arange(100) % 10]
+    labels = logits.argmax(1).astype(np.uint8)
+    off = logits.copy()
+    off[:5] = np.roll(off[:5], 1, axis=1)
+    assert failing(gates.parity(model.spec, "x", "int8", outputs(logits * 0.9), logits, labels)) == []
+    assert failing(gates.parity(model.spec, "x", "int8", outputs(off), logits, labels)) == [
+        "x: same class",
+        "x: lost accuracy",
+    ]
+
+
+def test_size_sees_a_file_without_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(bytes(31_000))
+    assert len(failing(gates.size("litert", "float32", path, 79_000))) == 1
+    path.write_bytes(bytes(320_000))
+    assert failing(gates.size("litert", "float32", path, 79_000)) == []
+    (tmp_path / "more").write_bytes(bytes(3_000_000))
+    assert len(failing(gates.size("tf-serving", "float32", tmp_path, 79_000))) == 1

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.base import Model
+from pipelines.data import Pictures
+from pipelines.training.batches import BatchPlan
+
+
+@pytest.fixture
+def plan(model: Model, sample: Pictures) -> BatchPlan:
+    return BatchPlan(sample, replace(model.spec.profile("quick"), batch_size=100, epochs=3), seed=1)
+
+
+def test_the_same_epoch_is_the_same_batches(plan: BatchPlan) -> None:
+    for (images, labels), (again, labels_again) in zip(plan.epoch(1), plan.epoch(1), strict=True):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(labels, labels_again)
+
+
+def test_epochs_and_seeds_differ(plan: BatchPlan) -> None:
+    first = next(plan.epoch(0))[1]
+    assert not np.array_equal(first, next(plan.epoch(1))[1])
+    assert not np.array_equal(first, next(replace(plan, seed=2).epoch(0))[1])
+
+
+def test_an_epoch_shows_each_picture_at_most_once_and_flips_half(plan: BatchPlan) -> None:
+    batches = list(plan.epoch(0))
+    assert len(batches) == plan.steps_per_epoch == 5
+    assert all(images.shape == (100, 28, 28, 1) and images.dtype == np.float32 for images, _ in batches)
+    shown = np.concatenate([images for images, _ in batches])
+    originals = {image.tobytes() for image in plan.pictures.floats()}
+    mirrored = {np.ascontiguousarray(image[:, ::-1]).tobytes() for image in plan.pictures.floats()}
+    straight = [image.tobytes() in originals for image in shown]
+    assert all(s or image.tobytes() in mirrored for s, image in zip(straight, shown, strict=True))
+    assert 0.4 < np.mean(straight) < 0.6
+    upright = {np.minimum(image, image[:, ::-1]).tobytes() for image in shown}
+    assert len(upright) == len(shown)
+
+
+def test_labels_stay_with_their_pictures(plan: BatchPlan) -> None:
+    label_of = {
+        image.tobytes(): label
+        for image, label in zip(plan.pictures.floats(), plan.pictures.labels, strict=True)
+    }
+    images, labels = next(plan.epoch(0))
+    known = [
+        (label_of[i.tobytes()], label)
+        for i, label in zip(images, labels, strict=True)
+        if i.tobytes() in label_of
+    ]
+    assert len(known) > 20
+    assert all(expected == label for expected, label in known)
+
+
+def test_learning_rate_rises_to_its_peak_and_falls(plan: BatchPlan) -> None:
+    rates = plan.learning_rates()
+    peak = int(rates.argmax())
+    assert rates.shape == (15,)
+    assert rates[peak] == pytest.approx(plan.profile.peak_learning_rate)
+    assert np.all(np.diff(rates[: peak + 1]) > 0)
+    assert np.all(np.diff(rates[peak:]) < 0)
+    assert rates[0] < rates[peak] / 50

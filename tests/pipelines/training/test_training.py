@@ -1,0 +1,110 @@
+"""Both frameworks really train here, on the sample: a few seconds an epoch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.base import FRAMEWORKS, Model
+from pipelines import training
+from pipelines.data import Pictures
+from pipelines.training.batches import BatchPlan
+from pipelines.training.record import Trained, loss_difference
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.pipelines.training import test_training as t
+t.train_sample(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def sample_plan(model: Model, sample: Pictures, epochs: int) -> BatchPlan:
+    return BatchPlan(sample, replace(model.spec.profile("quick"), batch_size=32, epochs=epochs), seed=1)
+
+
+def train_sample(framework: str, folder: Path, epochs: int = 4) -> Trained:
+    import models.base
+
+    model = models.base.load("fashion")
+    with np.load(Path(__file__).parents[2] / "data" / "fashion-sample.npz") as file:
+        sample = Pictures(file["images"], file["labels"])
+    return training.train(framework, model, sample_plan(model, sample, epochs), sample, folder)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return {framework: train_sample(framework, folder) for framework in FRAMEWORKS}
+
+
+def test_both_learn_and_leave_tensorboard_logs_in_one_folder(
+    uninterrupted: dict[str, Trained], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for trained in uninterrupted.values():
+        epochs = trained.history.epochs
+        assert len(epochs) == 4
+        assert epochs[-1].loss < epochs[0].loss * 0.7
+        assert epochs[-1].accuracy > 0.6
+        assert trained.history.seconds > 0
+    logs = next(tmp_path_factory.getbasetemp().glob("uninterrupted*")) / "tensorboard"
+    for framework in FRAMEWORKS:
+        assert list((logs / framework).rglob("events.out.tfevents.*"))
+
+
+def test_both_go_the_same_way(uninterrupted: dict[str, Trained], model: Model) -> None:
+    one, other = (trained.history for trained in uninterrupted.values())
+    assert len(one.step_losses) == len(other.step_losses) == 16, "one epoch of the sample has 16 steps"
+    assert loss_difference(one, other) <= model.spec.tolerances.training_loss
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path, uninterrupted: dict[str, Trained]) -> None:
+    uninterrupted["pytorch"].write(tmp_path / "pytorch")
+    started = time.monotonic()
+    again = train_sample("pytorch", tmp_path)
+    assert time.monotonic() - started < 2
+    assert_same_weights(again, uninterrupted["pytorch"])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_killed_training_goes_on_and_ends_with_the_same_weights(
+    framework: str, tmp_path: Path, uninterrupted: dict[str, Trained]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, framework, str(tmp_path)],
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = tmp_path / framework / "checkpoints"
+    deadline = time.monotonic() + 300
+    while not list(checkpoints.glob("epoch-001.*t")) + list(checkpoints.glob("epoch-001.keras")):
+        assert process.poll() is None, "it ended before its second epoch did"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / framework / "weights.npz").exists(), "it was to be killed before its end"
+
+    resumed = train_sample(framework, tmp_path)
+    assert_same_weights(resumed, uninterrupted[framework])
+    assert resumed.history.step_losses == uninterrupted[framework].history.step_losses
+    assert [e.loss for e in resumed.history.epochs] == [
+        e.loss for e in uninterrupted[framework].history.epochs
+    ]
+    assert not checkpoints.exists()
+
+
+def assert_same_weights(one: Trained, other: Trained) -> None:
+    for name, array in one.weights.items():
+        np.testing.assert_array_equal(array, other.weights[name], err_msg=name)

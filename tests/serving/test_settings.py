@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.settings import Settings, SettingsError
+
+
+def test_defaults_are_the_documented_addresses() -> None:
+    settings = Settings.from_environment({"PATH": "/bin"})
+    assert (settings.host, settings.tf_serving_rest_port, settings.tfjs_port) == ("127.0.0.1", 8501, 8090)
+    assert settings.artifacts == Path.cwd() / "artifacts"
+
+
+def test_values_come_from_the_environment() -> None:
+    settings = Settings.from_environment({"TANDEM_TFJS_PORT": "9999", "TANDEM_ARTIFACTS": "/somewhere"})
+    assert settings.tfjs_port == 9999
+    assert settings.repository == Path("/somewhere/repository")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TANDEM_TFJS_PORT", "http", "expected int"),
+        ("TANDEM_TFJS_PORT", "70000", "a port is 1 to 65535"),
+        ("TANDEM_PROFILE", "fast", "expected one of 'quick', 'full'"),
+        ("TANDEM_READY_SECONDS", "0", "at least 1 second"),
+        ("TANDEM_PROT", "1", "unknown setting TANDEM_PROT"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_may_be(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as failure:
+        Settings.from_environment({name: value})
+    assert name in str(failure.value)

@@ -1,0 +1,104 @@
+"""The rules of the house: lists that agree, and imports that point one way."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import exporting
+from serving import targets
+from serving.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+FLOORS = (
+    ("models", "serving.repository", "serving.settings"),
+    ("serving.server", "serving.targets", "serving.torchserve", "serving.web"),
+    ("serving.platforms", "serving.compare"),
+    ("pipelines",),
+)
+
+
+def floor(module: str) -> int | None:
+    for number, names in enumerate(FLOORS):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return number
+    return None
+
+
+def modules() -> dict[str, Path]:
+    paths = [p for package in ("models", "pipelines", "serving") for p in (ROOT / package).rglob("*.py")]
+    return {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in paths}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_every_target_has_an_exporter_and_ports() -> None:
+    assert set(exporting.MODULES) == set(targets.NAMES)
+    for name in targets.NAMES:
+        assert targets.load(name).name == name
+        assert exporting.load(name).target == name
+        launch_ports = [
+            f for f in vars(Settings()) if f.startswith(name.replace("-", "_")) and f.endswith("_port")
+        ]
+        assert launch_ports, name
+
+
+def test_no_import_runs_upward() -> None:
+    wrong = []
+    for module, path in modules().items():
+        own = floor(module)
+        if own is None:
+            continue
+        for imported in imports(ast.parse(path.read_text())):
+            other = floor(imported)
+            if other is not None and other > own:
+                wrong.append(f"{module} imports {imported}")
+    assert wrong == []
+
+
+def test_the_server_needs_no_framework() -> None:
+    script = (
+        "import sys, serving.server.main, serving.server.backends.onnxruntime, serving.server.backends.litert,"
+        " serving.server.protocols.oip_rest, serving.server.protocols.oip_grpc, serving.server.protocols.tfs_rest\n"
+        "sys.exit(', '.join({'tensorflow', 'keras', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("pins", ["main.txt", "dev.txt"])
+def test_pins_are_exact_and_hold_no_address(pins: str) -> None:
+    lines = [
+        line for line in (ROOT / "requirements" / pins).read_text().splitlines() if not line.startswith("#")
+    ]
+    assert len(lines) > 80
+    for line in lines:
+        assert re.match(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+( ; .+)?$", line), line
+
+
+def test_makefile_help_lists_every_target_with_a_sentence() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert phony
+    for name in phony[1].split():
+        assert re.search(rf"^{name}:.*## \S", makefile, re.MULTILINE), name
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)", document.read_text()):
+            if not link.startswith("http"):
+                assert (document.parent / link).exists(), f"{document.name}: {link}"
