@@ -1,0 +1,1 @@
+"""Tandem's model server: one data plane, several protocols in front of it, several runtimes behind it."""

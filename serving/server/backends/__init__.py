@@ -1,0 +1,1 @@
+"""Runtimes: each loads an artifact into a `Servable` and knows no protocol."""

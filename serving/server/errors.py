@@ -1,0 +1,77 @@
+"""Everything that can go wrong with a request or an artifact: one tree, each error with its statuses.
+
+A message says what was expected and what came. Each error knows its HTTP status and its gRPC code, so that no
+protocol front decides anew how bad something is.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from grpc import StatusCode
+
+
+class ServerError(Exception):
+    """The server could not do what was asked; a fault on its own side unless a subclass says otherwise."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[StatusCode] = StatusCode.INTERNAL
+
+
+class InvalidRequestError(ServerError):
+    """The request does not say, or does not hold, what the model or the protocol expects."""
+
+    status = 400
+    code = StatusCode.INVALID_ARGUMENT
+
+
+class NotFoundError(ServerError):
+    """No such model, version or path is served."""
+
+    status = 404
+    code = StatusCode.NOT_FOUND
+
+
+class MethodNotAllowedError(ServerError):
+    """The path exists, but not for this HTTP method."""
+
+    status = 405
+    code = StatusCode.UNIMPLEMENTED
+
+
+class TooLargeError(ServerError):
+    """The request exceeds a limit of the server; smaller requests are answered."""
+
+    status = 413
+    code = StatusCode.RESOURCE_EXHAUSTED
+
+
+class UnsupportedEncodingError(ServerError):
+    """The body is compressed, or otherwise encoded, in a way that is not read here."""
+
+    status = 415
+    code = StatusCode.INVALID_ARGUMENT
+
+
+class UnavailableError(ServerError):
+    """Not now: the model is loading, the server is stopping, or its queue is full. Worth another try."""
+
+    status = 503
+    code = StatusCode.UNAVAILABLE
+
+
+class DeadlineError(ServerError):
+    """The answer would come later than the client or the configuration allows."""
+
+    status = 504
+    code = StatusCode.DEADLINE_EXCEEDED
+
+
+class BackendError(ServerError):
+    """The runtime failed on inputs that fit the model's signature."""
+
+
+class ArtifactError(ServerError):
+    """A version cannot be served: its files are damaged, or the runtime cannot load or run it."""
+
+    code = StatusCode.FAILED_PRECONDITION

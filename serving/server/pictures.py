@@ -1,0 +1,77 @@
+"""Encoded pictures to the model's tensors: PNG or JPEG bytes to float32 [N, H, W, C], 0..1."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.server.errors import InvalidRequestError
+from serving.server.signature import TensorSpec
+
+FORMATS = ("PNG", "JPEG")
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MAX_PIXELS = 16_777_216
+"""A picture of 4096 x 4096. Its header tells its size before anything is decoded."""
+
+
+def decode(encoded: Sequence[bytes], spec: TensorSpec) -> NDArray[np.float32]:
+    """Decode pictures for an input of shape [-1, H, W, C]; one of another size is resized.
+
+    Raises `InvalidRequestError` naming the picture that is none or is too large, or where the model
+    leaves H or W open and the pictures differ in it.
+    """
+    channels = spec.channels_of_picture
+    if channels is None or spec.shape is None:
+        raise InvalidRequestError(f"input {spec.name!r} takes no pictures: it is {spec.dtype} {spec.shape}")
+    height, width = spec.shape[1], spec.shape[2]
+    arrays = [
+        _decode(data, f"picture {index} of input {spec.name!r}", height, width, channels)
+        for index, data in enumerate(encoded)
+    ]
+    if len({array.shape for array in arrays}) > 1:
+        sizes = ", ".join(sorted({f"{a.shape[1]}x{a.shape[0]}" for a in arrays}))
+        raise InvalidRequestError(
+            f"pictures of one request must be of one size for input {spec.name!r}, got {sizes}"
+        )
+    return np.stack(arrays)
+
+
+def _decode(data: bytes, what: str, height: int, width: int, channels: int) -> NDArray[np.float32]:
+    try:
+        with warnings.catch_warnings(), Image.open(BytesIO(data), formats=FORMATS) as picture:
+            warnings.simplefilter("ignore")
+            if picture.width * picture.height > MAX_PIXELS:
+                raise InvalidRequestError(
+                    f"{what} is {picture.width}x{picture.height}: at most {MAX_PIXELS} pixels are decoded"
+                )
+            array = _pixels(picture, height, width, channels)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise InvalidRequestError(
+            f"{what} is no picture: expected PNG or JPEG bytes, got {_glimpse(data)} ({type(error).__name__})"
+        ) from error
+    return array
+
+
+def _pixels(picture: Image.Image, height: int, width: int, channels: int) -> NDArray[np.float32]:
+    full = 255.0
+    converted: Image.Image
+    if picture.mode.startswith("I"):  # 16-bit gray, which convert() would clip
+        converted, full = picture.convert("F"), 65535.0
+    else:
+        converted = picture.convert(MODES[channels])
+    size = (width if width != -1 else picture.width, height if height != -1 else picture.height)
+    if converted.size != size:
+        converted = converted.resize(size, Image.Resampling.BILINEAR)
+    array = np.asarray(converted, np.float32) / np.float32(full)
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, np.newaxis], channels, axis=2)
+    return array
+
+
+def _glimpse(data: bytes) -> str:
+    return f"{len(data)} bytes" + (f" that begin with {data[:8]!r}" if data else "")

@@ -1,0 +1,54 @@
+"""Which versions of a model are to be served, judged from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving import repository
+
+Policy = Callable[[Path], list[int]]
+"""From a model's folder to the versions wanted. Raises `RepositoryError` where it cannot be understood."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model to serve: where its versions lie, and which of them are wanted."""
+
+    name: str
+    directory: Path
+    policy: Policy
+
+
+def pointed(directory: Path) -> list[int]:
+    """The version that the publisher's pointer names, else the highest."""
+    version = repository.served_version(directory)
+    return [] if version is None else [version]
+
+
+def latest(count: int = 1) -> Policy:
+    """The `count` highest versions."""
+    return lambda directory: repository.versions(directory)[-count:]
+
+
+def every(directory: Path) -> list[int]:
+    """All versions."""
+    return repository.versions(directory)
+
+
+def specific(*numbers: int) -> Policy:
+    """These versions."""
+    return lambda directory: sorted(numbers)  # noqa: ARG005 - the folder has no say
+
+
+def models_below(root: Path) -> dict[str, ModelConfig]:
+    """Every model in a model repository: each folder that holds a version or a pointer."""
+    if not root.is_dir():
+        return {}
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return {
+        p.name: ModelConfig(p.name, p, pointed)
+        for p in folders
+        if (p / repository.POINTER).exists() or repository.versions(p)
+    }

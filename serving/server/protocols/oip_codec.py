@@ -1,0 +1,170 @@
+"""Tensors of the Open Inference Protocol: its datatypes, and their raw and JSON forms.
+
+Raw form: little-endian, row-major; each element of BYTES is a 4-byte length and that many bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from binascii import a2b_base64
+from collections.abc import Sequence
+
+import numpy as np
+
+from serving.server.errors import InvalidRequestError, ServerError
+from serving.server.protocols.json_numbers import numbers
+from serving.server.signature import BYTES, Array
+
+DATATYPES = {
+    "bool": "BOOL",
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+    BYTES: "BYTES",
+    **{f"int{bits}": f"INT{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"UINT{bits}" for bits in (8, 16, 32, 64)},
+}
+"""The protocol's names of our dtypes."""
+DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+
+
+def dtype(name: str, datatype: object) -> str:
+    """Our dtype of a datatype. Raises `InvalidRequestError`."""
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise InvalidRequestError(
+            f"input {name!r}: unknown datatype {datatype!r}; expected one of {', '.join(DTYPES)}"
+        )
+    return DTYPES[datatype]
+
+
+def shape(name: str, sizes: object) -> tuple[int, ...]:
+    """A shape of non-negative sizes. Raises `InvalidRequestError`."""
+    if (
+        not isinstance(sizes, Sequence)
+        or isinstance(sizes, str)
+        or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sizes)
+    ):
+        raise InvalidRequestError(
+            f"input {name!r}: expected a shape of non-negative integers, got {str(sizes)[:80]}"
+        )
+    if len(sizes) > 32:
+        raise InvalidRequestError(
+            f"input {name!r}: expected a shape of at most 32 dimensions, got {len(sizes)}"
+        )
+    return tuple(sizes)
+
+
+def from_raw(name: str, datatype: str, sizes: tuple[int, ...], raw: bytes | memoryview) -> Array:
+    """A tensor from its raw form. Raises `InvalidRequestError` where the sizes do not match."""
+    kind = dtype(name, datatype)
+    count = math.prod(sizes)
+    if kind == BYTES:
+        return strings(name, sizes, _split(name, raw))
+    expected = count * np.dtype(kind).itemsize
+    if len(raw) != expected:
+        raise InvalidRequestError(
+            f"input {name!r}: expected {expected} bytes for {datatype} {list(sizes)}, got {len(raw)}"
+        )
+    return np.frombuffer(raw, np.dtype(kind).newbyteorder("<")).astype(kind, copy=False).reshape(sizes)
+
+
+def from_json(name: str, datatype: str, sizes: tuple[int, ...], data: object, base64: bool) -> Array:
+    """A tensor from JSON data, nested or flat; BYTES are strings, in base64 or as they are.
+
+    Raises `InvalidRequestError`.
+    """
+    kind = dtype(name, datatype)
+    if kind == BYTES:
+        return strings(name, sizes, _texts(name, data, base64))
+    return fit_shape(name, numbers(name, kind, data), sizes)
+
+
+def fit_shape(name: str, array: Array, sizes: tuple[int, ...]) -> Array:
+    """Give flat data its shape; nested data must have it already. Raises `InvalidRequestError`."""
+    if array.shape == sizes:
+        return array
+    if array.ndim == 1 and array.size == math.prod(sizes):
+        return array.reshape(sizes)
+    raise InvalidRequestError(
+        f"input {name!r}: expected data of shape {list(sizes)}, got {list(array.shape)}"
+    )
+
+
+def to_raw(array: Array) -> bytes:
+    """A tensor's raw form."""
+    if array.dtype == np.object_:
+        return b"".join(struct.pack("<I", len(value)) + value for value in map(to_bytes, array.flat))
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+def to_json(name: str, array: Array) -> object:
+    """A tensor as flat JSON data. Raises `ServerError` where it holds what JSON cannot carry."""
+    if array.dtype == np.object_:
+        try:
+            return [to_bytes(value).decode() for value in array.flat]
+        except UnicodeDecodeError:
+            raise ServerError(
+                f"output {name!r} holds bytes that are no text: ask for binary_data, or use gRPC"
+            ) from None
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ServerError(
+            f"output {name!r} holds NaN or infinity, which JSON has not: ask for binary_data, or use gRPC"
+        )
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    return np.ascontiguousarray(array).reshape(-1)
+
+
+def to_bytes(value: object) -> bytes:
+    """An element of a tensor of strings."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _split(name: str, raw: bytes | memoryview) -> list[bytes]:
+    values = []
+    start = 0
+    while start < len(raw):
+        end = start + 4
+        if end > len(raw):
+            raise InvalidRequestError(
+                f"input {name!r}: expected a 4-byte length at byte {start}, got {len(raw) - start}"
+            )
+        (length,) = struct.unpack_from("<I", raw, start)
+        start, end = end, end + length
+        if end > len(raw):
+            raise InvalidRequestError(
+                f"input {name!r}: an element says {length} bytes, but the tensor has {len(raw) - start} left"
+            )
+        values.append(bytes(raw[start:end]))
+        start = end
+    return values
+
+
+def _texts(name: str, data: object, base64: bool) -> list[bytes]:
+    flat: list[object] = data if isinstance(data, list) else [data]
+    while flat and all(isinstance(value, list) for value in flat):
+        flat = [element for value in flat if isinstance(value, list) for element in value]
+    decoded = []
+    for value in flat:
+        if not isinstance(value, str):
+            raise InvalidRequestError(
+                f"input {name!r}: expected strings for BYTES, got {type(value).__name__}"
+            )
+        try:
+            decoded.append(a2b_base64(value, strict_mode=True) if base64 else value.encode())
+        except ValueError as error:
+            raise InvalidRequestError(f"input {name!r}: expected pictures in base64: {error}") from None
+    return decoded
+
+
+def strings(name: str, sizes: tuple[int, ...], values: list[bytes]) -> Array:
+    """A tensor of strings from its flat elements. Raises `InvalidRequestError`."""
+    count = math.prod(sizes)
+    if len(values) != count:
+        raise InvalidRequestError(
+            f"input {name!r}: expected {count} elements for shape {list(sizes)}, got {len(values)}"
+        )
+    array = np.empty(count, object)
+    array[:] = values
+    return array.reshape(sizes)

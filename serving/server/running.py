@@ -1,0 +1,181 @@
+"""The life of a server process: bind, answer, look for new versions, and leave without dropping a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+import uvicorn
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as grpc_health  # type: ignore[attr-defined]
+
+from serving.server.dataplane import DataPlane
+from serving.server.errors import ServerError
+from serving.server.http import App
+from serving.server.protocols.grpc_service import Service
+
+log = logging.getLogger("tandem.server")
+
+
+LINGER_SECONDS = 0.5
+"""How long a connection without a request stays open after SIGTERM: its request may be on the way."""
+
+
+class StartError(Exception):
+    """The server cannot start; the message is for its operator."""
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where a server listens (a port of None: not at all) and what it bears."""
+
+    host: str
+    http_port: int | None
+    grpc_port: int | None
+    max_message_bytes: int
+    poll_seconds: float
+    grace_seconds: float
+
+
+class _Http(uvicorn.Server):
+    """uvicorn, whose signals are ours to handle: gRPC has to stop with it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def drain(self, bound: socket.socket | None) -> None:
+        """Accept no more; let clients that are connected already send what they have begun; then shut down."""
+        if bound is not None:
+            # Closing resets what waits to be accepted: let the queue run dry first.
+            bound.listen(0)
+            await asyncio.sleep(0.05)
+        for server in getattr(self, "servers", []):
+            server.close()
+        end = asyncio.get_running_loop().time() + LINGER_SECONDS
+        while self.server_state.connections and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
+        self.should_exit = True
+
+
+def run(plane: DataPlane, app: App, services: Callable[[], Sequence[Service]], listening: Listening) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `StartError` where a port cannot be had.
+
+    `services` are made only when the HTTP port is ours, for their modules may take seconds to import.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(plane, app, services, listening))
+
+
+async def _serve(
+    plane: DataPlane, app: App, services: Callable[[], Sequence[Service]], listening: Listening
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    bound = _bind(listening)
+    made = services()
+    health = grpc_health.HealthServicer()
+    grpc_server = await _start_grpc(made, health, listening)
+    http = _Http(_uvicorn_config(app, listening))
+    names = ["", *(service.name for service in made)]
+    poll = asyncio.create_task(_poll(plane, health, names, listening.poll_seconds))
+    running = [asyncio.create_task(http.serve(sockets=[bound]))] if bound else []
+    stopped = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopped, poll, *running], return_when=asyncio.FIRST_COMPLETED)
+    log.info("stopping: what is in flight has %g s to finish", listening.grace_seconds)
+    plane.stopping = True
+    poll.cancel()
+    await health.enter_graceful_shutdown()
+    app.closing = True
+    await asyncio.gather(http.drain(bound), grpc_server.stop(listening.grace_seconds), *running)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(plane.models.close(), listening.grace_seconds)
+    log.info("stopped")
+    for task in done - {stopped}:
+        task.result()  # Neither ends by itself: its exception is why the server stopped.
+
+
+def _bind(listening: Listening) -> socket.socket | None:
+    if listening.http_port is None:
+        return None
+    family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
+    try:
+        # No SO_REUSEPORT: a second server on this port must fail, not share its requests.
+        bound = socket.create_server((listening.host, listening.http_port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {listening.host}:{listening.http_port} (HTTP): {error.strerror}"
+        ) from None
+    bound.setblocking(False)
+    log.info("HTTP on %s:%d", listening.host, bound.getsockname()[1])
+    return bound
+
+
+async def _start_grpc(
+    services: Sequence[Service], health: grpc_health.HealthServicer, listening: Listening
+) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", listening.max_message_bytes),
+            ("grpc.max_send_message_length", listening.max_message_bytes),
+        ]
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    for service in services:
+        service.register(server)
+    if listening.grpc_port is not None:
+        host = f"[{listening.host}]" if ":" in listening.host else listening.host
+        address = f"{host}:{listening.grpc_port}"
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {address} (gRPC): {error}") from None
+        if port == 0:
+            raise StartError(f"cannot listen on {address} (gRPC)")
+        log.info("gRPC on %s:%d", host, port)
+    await server.start()
+    return server
+
+
+def _uvicorn_config(app: App, listening: Listening) -> uvicorn.Config:
+    application: Any = app
+    return uvicorn.Config(
+        application,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(listening.grace_seconds)),
+    )
+
+
+async def _poll(
+    plane: DataPlane, health: grpc_health.HealthServicer, names: Sequence[str], seconds: float
+) -> None:
+    status = health_pb2.HealthCheckResponse
+    was_ready: bool | None = None
+    while True:
+        try:
+            await plane.models.refresh()
+        except (OSError, ServerError):
+            log.exception("the models could not be refreshed; what serves goes on")
+        if plane.ready != was_ready:
+            was_ready = plane.ready
+            log.info("ready" if was_ready else "not ready: %s", *([] if was_ready else [plane.account()]))
+            for name in names:
+                await health.set(name, status.SERVING if was_ready else status.NOT_SERVING)
+        await asyncio.sleep(seconds)

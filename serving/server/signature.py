@@ -1,0 +1,81 @@
+"""What a model takes and gives: names, dtypes and shapes, in words that every runtime and protocol shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+"""A tensor. Strings are arrays of dtype object that hold `bytes`."""
+Tensors = dict[str, Array]
+"""Tensors by name."""
+
+BYTES = "bytes"
+DEFAULT_SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: `dtype` is numpy's name of it or "bytes"; -1 in `shape` stands for any size.
+
+    `shape` is None where the model does not say even the rank.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape fits."""
+        if self.shape is None:
+            return True
+        return len(shape) == len(self.shape) and all(
+            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
+        )
+
+    @property
+    def batched(self) -> bool:
+        """Whether the first dimension is free, so that requests can share a run."""
+        return bool(self.shape) and self.shape is not None and self.shape[0] == -1
+
+    @property
+    def channels_of_picture(self) -> int | None:
+        """C where this is a batch of float32 pictures [-1, H, W, C] with C of 1, 3 or 4; else None."""
+        if self.dtype != "float32" or not self.batched or self.shape is None or len(self.shape) != 4:
+            return None
+        return self.shape[3] if self.shape[3] in (1, 3, 4) else None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One way to call a model, its tensors in the model's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    method: str = "tensorflow/serving/predict"
+
+    @property
+    def batched(self) -> bool:
+        """Whether every tensor is a batch, so that requests can share a run."""
+        return all(spec.batched for spec in (*self.inputs, *self.outputs))
+
+
+Signatures = Mapping[str, Signature]
+
+
+def dtype_of(array: Array) -> str:
+    """The name of an array's dtype, as `TensorSpec.dtype` has it."""
+    return BYTES if array.dtype == np.object_ else array.dtype.name
+
+
+def example(signature: Signature) -> Tensors | None:
+    """One row of zeros for a warm-up run; None where an input is of strings: no value of them is harmless."""
+    if any(spec.dtype == BYTES or spec.shape is None for spec in signature.inputs):
+        return None
+    return {
+        spec.name: np.zeros([max(size, 1) for size in spec.shape or ()], spec.dtype)
+        for spec in signature.inputs
+    }

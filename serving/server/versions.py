@@ -1,0 +1,228 @@
+"""Which versions are loaded, which one answers, and how one follows another without a failed request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from serving.repository import RepositoryError
+from serving.server.batching import Batcher
+from serving.server.errors import NotFoundError, ServerError, UnavailableError
+from serving.server.loading import Loaded
+from serving.server.metrics import Metrics
+from serving.server.policies import ModelConfig
+from serving.server.signature import Signatures
+
+log = logging.getLogger("tandem.server")
+
+LoadVersion = Callable[[Path], Loaded]
+"""From a version's folder to a warm servable, in a thread. Raises `ArtifactError`."""
+
+
+class State(StrEnum):
+    """The life of a version, in TF Serving's words."""
+
+    START = "START"
+    LOADING = "LOADING"
+    AVAILABLE = "AVAILABLE"
+    UNLOADING = "UNLOADING"
+    END = "END"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a version is in its life, and why it ended where that was a fault."""
+
+    state: State
+    fault: ServerError | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a batch and a queue may hold."""
+
+    batch_rows: int = 64
+    queue: int = 512
+
+
+class Version:
+    """One loaded version. It is unloaded only when nobody leases it any more."""
+
+    def __init__(self, model: str, number: int, loaded: Loaded, batcher: Batcher) -> None:
+        self.model = model
+        self.number = number
+        self.signatures: Signatures = loaded.servable.signatures
+        self.batcher = batcher
+        self._servable = loaded.servable
+        self._leases = 0
+        self._free = asyncio.Event()
+        self._free.set()
+
+    @contextmanager
+    def lease(self) -> Iterator[Version]:
+        """Hold the version loaded."""
+        self._leases += 1
+        self._free.clear()
+        try:
+            yield self
+        finally:
+            self._leases -= 1
+            if self._leases == 0:
+                self._free.set()
+
+    async def unload(self) -> None:
+        """Wait for the last lease, then give back what the version holds."""
+        await self._free.wait()
+        await asyncio.to_thread(self._servable.close)
+
+
+class Model:
+    """The versions of one model."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        load: LoadVersion,
+        threads: ThreadPoolExecutor,
+        metrics: Metrics,
+        limits: Limits,
+    ) -> None:
+        self.config = config
+        self.statuses: dict[int, Status] = {}
+        self._load = load
+        self._threads = threads
+        self._metrics = metrics
+        self._limits = limits
+        self._loaded: dict[int, Version] = {}
+        self._current: Version | None = None
+        self._refused: dict[int, object] = {}
+        self._complaint = ""
+        self._unloading: set[asyncio.Task[None]] = set()
+
+    @property
+    def name(self) -> str:
+        """As in URLs."""
+        return self.config.name
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests that name no version are answered."""
+        return self._current is not None
+
+    @property
+    def loaded(self) -> list[int]:
+        """The versions that answer, ascending."""
+        return sorted(self._loaded)
+
+    def version(self, number: int | None = None) -> Version:
+        """A loaded version, by default the current one. Raises `NotFoundError` or `UnavailableError`."""
+        if number is None:
+            if self._current is None:
+                raise UnavailableError(self.account())
+            return self._current
+        if number not in self._loaded:
+            served = ", ".join(map(str, self.loaded)) or "none"
+            status = self.statuses.get(number)
+            if status is not None and status.state is State.LOADING:
+                raise UnavailableError(f"version {number} of model {self.name} is loading; served: {served}")
+            why = f" ({status.fault})" if status is not None and status.fault is not None else ""
+            raise NotFoundError(f"version {number} of model {self.name} is not served{why}; served: {served}")
+        return self._loaded[number]
+
+    def account(self) -> str:
+        """Why the model is not ready."""
+        accounts = [
+            f"version {number} is {status.state}" + (f": {status.fault}" if status.fault else "")
+            for number, status in sorted(self.statuses.items())
+        ]
+        return f"model {self.name} is not ready: {'; '.join(accounts) or 'no version was found'}"
+
+    async def refresh(self) -> None:
+        """Look at the folder once: load what is wanted and new, make it current, then let go of the rest."""
+        try:
+            wanted = await asyncio.to_thread(self.config.policy, self.config.directory)
+        except (RepositoryError, OSError) as error:
+            self._complain(f"{error}; model {self.name} stays as it is")
+            return
+        for number in wanted:
+            if number not in self._loaded:
+                await self._try(number)
+        serving = [number for number in wanted if number in self._loaded]
+        if wanted and not serving:
+            return  # What is wanted does not load: whatever serves now goes on.
+        self._complaint = ""
+        current = self._loaded[max(serving)] if serving else None
+        if current is not None and current is not self._current:
+            log.info("model %s: version %d answers", self.name, current.number)
+        self._current = current
+        for number in [number for number in self._loaded if number not in serving]:
+            self._let_go(number)
+
+    async def close(self) -> None:
+        """Unload every version, each when its last request is answered."""
+        self._current = None
+        for number in list(self._loaded):
+            self._let_go(number)
+        await asyncio.gather(*self._unloading)
+
+    async def _try(self, number: int) -> None:
+        directory = self.config.directory / str(number)
+        stamp = await asyncio.to_thread(_stamp, directory)
+        if number in self._refused and self._refused[number] == stamp:
+            return
+        self.statuses[number] = Status(State.LOADING)
+        try:
+            loaded = await asyncio.to_thread(self._load, directory)
+        except ServerError as error:
+            self._refused[number] = stamp
+            self.statuses[number] = Status(State.END, error)
+            serving = f"version {self._current.number} goes on serving" if self._current else "none serves"
+            log.error("model %s: version %d is refused: %s; %s", self.name, number, error, serving)
+            return
+        self._refused.pop(number, None)
+        batcher = Batcher(
+            loaded.servable,
+            self._threads,
+            self._limits.batch_rows,
+            self._limits.queue,
+            lambda rows, seconds: self._metrics.run(self.name, rows, seconds),
+            loaded.row_seconds,
+        )
+        self._loaded[number] = Version(self.name, number, loaded, batcher)
+        self.statuses[number] = Status(State.AVAILABLE)
+        self._metrics.loaded(self.name, number, True)
+
+    def _let_go(self, number: int) -> None:
+        version = self._loaded.pop(number)
+        self.statuses[number] = Status(State.UNLOADING)
+
+        async def unload() -> None:
+            await version.unload()
+            if number not in self._loaded:  # A rollback may have loaded it anew.
+                self._metrics.loaded(self.name, number, False)
+                self.statuses[number] = Status(State.END)
+            log.info("model %s: version %d is unloaded", self.name, number)
+
+        task = asyncio.create_task(unload())
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            log.error("%s", text)
+        self._complaint = text
+
+
+def _stamp(directory: Path) -> object:
+    """What changes when files of the folder do, so that a refused version is tried again only then."""
+    try:
+        files = sorted(p for p in directory.rglob("*") if p.is_file())
+        return tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
+    except OSError as error:
+        return str(error)

@@ -1,0 +1,135 @@
+"""Tiny real models: logits = image @ WEIGHTS * version, so that an answer shows which version gave it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.repository import MANIFEST, Manifest, Pointer, file_digests, write_atomically, write_pointer
+
+WEIGHTS: NDArray[np.float32] = (np.arange(7840, dtype=np.float32).reshape(784, 10) % 7 - 3) / np.float32(784)
+
+
+def logits(images: NDArray[np.float32], version: int = 1) -> NDArray[np.float32]:
+    """What version `version` answers for float32 [N, 28, 28, 1]."""
+    answer: NDArray[np.float32] = images.reshape(-1, 784) @ (WEIGHTS * np.float32(version))
+    return answer
+
+
+def images(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """float32 [count, 28, 28, 1], 0..1, each value of those that 8 bits can hold."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 28, 28, 1))
+    return (pixels / 255).astype(np.float32)
+
+
+def encode(image: NDArray[np.float32], form: str = "PNG") -> bytes:
+    """A picture of [H, W, 1], 0..1, as a PNG or JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray((image[..., 0] * 255).round().astype(np.uint8)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def write_onnx(folder: Path, version: int) -> Path:
+    """Write `folder/<version>/model.onnx`."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 28, 28, 1])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 10])
+            for name in ("logits", "probabilities")
+        ],
+        [numpy_helper.from_array(WEIGHTS * version, "weights")],
+    )
+    directory = folder / str(version)
+    directory.mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, directory / "model.onnx")
+    return directory
+
+
+def write_manifest(directory: Path, serve: str = "") -> None:
+    """Write the manifest of a version's folder as it is now."""
+    manifest = Manifest(
+        model=directory.parent.name,
+        version=int(directory.name),
+        target="onnxruntime",
+        source="pytorch",
+        files=file_digests(directory),
+        serve=serve,
+        signature={},
+        metrics={},
+        data_digest="",
+        seed=1,
+        fingerprint="",
+        created="",
+    )
+    write_atomically(directory / MANIFEST, json.dumps(asdict(manifest)))
+
+
+def point(folder: Path, version: int) -> None:
+    """Publish a version: what the server of `folder` is to serve."""
+    write_pointer(folder / "current.json", Pointer(version))
+
+
+def write_saved_models(root: Path) -> None:
+    """Write `fashion` in versions 1 and 2 (with the signature `encoded`) and `half_plus_two` in version 1."""
+    import tensorflow as tf
+
+    class Tiny(tf.Module):  # type: ignore[misc]
+        def __init__(self, version: int) -> None:
+            super().__init__()
+            self.weights = tf.Variable(WEIGHTS * version)
+
+        def answer(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+            values = tf.reshape(image, [-1, 784]) @ self.weights
+            return {"logits": values, "probabilities": tf.nn.softmax(values)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.float32, name="image")])  # type: ignore[untyped-decorator]
+        def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self.answer(image)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])  # type: ignore[untyped-decorator]
+        def encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            def decode(picture: tf.Tensor) -> tf.Tensor:
+                pixels = tf.io.decode_image(picture, channels=1, expand_animations=False)
+                return tf.ensure_shape(tf.cast(pixels, tf.float32) / 255.0, [28, 28, 1])
+
+            spec = tf.TensorSpec([28, 28, 1], tf.float32)
+            return self.answer(tf.map_fn(decode, image_bytes, fn_output_signature=spec))
+
+    class HalfPlusTwo(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])  # type: ignore[untyped-decorator]
+        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": x * 0.5 + 2.0}
+
+    for version in (1, 2):
+        tiny = Tiny(version)
+        signatures = {"serving_default": tiny.serve, "encoded": tiny.encoded}
+        tf.saved_model.save(tiny, str(root / "fashion" / str(version)), signatures)
+    half = HalfPlusTwo()
+    tf.saved_model.save(half, str(root / "half_plus_two" / "1"), {"serving_default": half.serve})
+
+
+def write_tflite(folder: Path, saved_model: Path) -> None:
+    """Convert a SavedModel's `serving_default` to `folder/1/model.tflite`."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=["serving_default"])
+    directory = folder / "1"
+    directory.mkdir(parents=True)
+    (directory / "model.tflite").write_bytes(converter.convert())

@@ -1,0 +1,139 @@
+"""Servers as processes of their own, on free ports of the loopback."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+ROOT = Path(__file__).parents[3]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port: int = bound.getsockname()[1]
+        return port
+
+
+def assert_matches(pattern: str, text: str) -> None:
+    """Assert that a message says what it should."""
+    assert re.search(pattern, text, re.DOTALL), text
+
+
+@dataclass
+class Answer:
+    """What a REST call brought back."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON is anything
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The message of an error, which is JSON with this one key."""
+        document = self.json()
+        assert list(document) == ["error"]
+        message: str = document["error"]
+        return message
+
+
+class ServerProcess:
+    """A running server; `http` and `grpc` are host:port."""
+
+    def __init__(self, command: str, *flags: str, log: Path, http_port: int, grpc_port: int) -> None:
+        self.http = f"127.0.0.1:{http_port}"
+        self.grpc = f"127.0.0.1:{grpc_port}"
+        self.http_port, self.grpc_port = http_port, grpc_port
+        self._log = log
+        code = f"from serving.server.main import {command}; {command}()"
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, *flags], stdout=output, stderr=output, cwd=ROOT
+            )
+        self._pool = urllib3.PoolManager(retries=False)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def call(
+        self, method: str, path: str, body: bytes | dict[str, Any] | None = None, **headers: str
+    ) -> Answer:
+        """One REST call; a dict is sent as JSON."""
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = self._pool.request(method, f"http://{self.http}{path}", body=data, headers=names)
+        return Answer(answer.status, answer.data, answer.headers)
+
+    def wait_for(self, path: str, pattern: str = "", seconds: float = 60) -> Answer:
+        """Ask until the answer is a 200 that holds `pattern`."""
+        end = time.monotonic() + seconds
+        last: object = None
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log
+            try:
+                last = answer = self.call("GET", path)
+                if answer.status == 200 and re.search(pattern, answer.body.decode()):
+                    return answer
+            except urllib3.exceptions.HTTPError as error:
+                last = error
+            time.sleep(0.02)
+        raise AssertionError(f"{path} did not answer {pattern!r}: {last}\n{self.log}")
+
+    def wait_for_log(self, text: str, seconds: float = 20) -> None:
+        """Wait until the log holds `text`."""
+        end = time.monotonic() + seconds
+        while text not in self.log:
+            assert time.monotonic() < end, self.log
+            time.sleep(0.02)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self._pool.clear()
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+def tandem_server(backend: str, repository: Path, log: Path, *flags: str) -> ServerProcess:
+    """Start `tandem-server`."""
+    http, grpc = free_port(), free_port()
+    return ServerProcess(
+        "tandem_server",
+        f"--backend={backend}",
+        f"--model-repository={repository}",
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+        "--poll-seconds=0.1",
+        *flags,
+        log=log,
+        http_port=http,
+        grpc_port=grpc,
+    )
+
+
+def tandem_tf_serving(log: Path, *flags: str) -> ServerProcess:
+    """Start `tandem-tf-serving`."""
+    http, grpc = free_port(), free_port()
+    return ServerProcess(
+        "tandem_tf_serving",
+        f"--rest_api_port={http}",
+        "--port",
+        str(grpc),
+        *flags,
+        log=log,
+        http_port=http,
+        grpc_port=grpc,
+    )

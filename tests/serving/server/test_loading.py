@@ -1,0 +1,74 @@
+"""A version is verified, loaded and run once, or refused with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serving.repository import MANIFEST
+from serving.server.backends.base import Servable, loader
+from serving.server.errors import ArtifactError
+from serving.server.loading import load_version
+
+from .artifacts import write_manifest, write_onnx
+
+onnx = loader("onnxruntime")
+
+
+def test_a_version_without_a_manifest_loads_by_the_backend_s_usual_name(tmp_path: Path) -> None:
+    loaded = load_version(write_onnx(tmp_path, 1), onnx, 1)
+    signature = loaded.servable.signatures["serving_default"]
+    assert [spec.shape for spec in signature.inputs] == [(-1, 28, 28, 1)]
+    assert loaded.row_seconds > 0
+
+
+def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
+    directory = write_onnx(tmp_path, 1)
+    (directory / "model.onnx").rename(directory / "other.onnx")
+    with pytest.raises(ArtifactError, match=r"model\.onnx"):
+        load_version(directory, onnx, 1)
+    write_manifest(directory, "other.onnx")
+    assert load_version(directory, onnx, 1).row_seconds > 0
+
+
+def _change(directory: Path) -> None:
+    (directory / "model.onnx").write_bytes(b"other")
+
+
+def _add(directory: Path) -> None:
+    (directory / "more").touch()
+
+
+def _remove(directory: Path) -> None:
+    (directory / "model.onnx").unlink()
+
+
+def _garble(directory: Path) -> None:
+    (directory / MANIFEST).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_change, "was changed: sha256"),
+        (_add, "more is not listed"),
+        (_remove, "is missing"),
+        (_garble, "cannot be read as a manifest"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], reason: str) -> None:
+    directory = write_onnx(tmp_path, 1)
+    write_manifest(directory, "model.onnx")
+    damage(directory)
+    with pytest.raises(ArtifactError, match=reason):
+        load_version(directory, onnx, 1)
+
+
+def test_whatever_a_runtime_raises_refuses_the_version(tmp_path: Path) -> None:
+    def load(directory: Path, file: str, threads: int) -> Servable:
+        raise AttributeError("no such attribute")
+
+    with pytest.raises(ArtifactError, match="cannot be loaded: AttributeError: no such attribute"):
+        load_version(write_onnx(tmp_path, 1), load, 1)

@@ -1,0 +1,61 @@
+"""Tensors of the Open Inference Protocol, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.server.errors import InvalidRequestError, ServerError
+from serving.server.protocols.oip_codec import DTYPES, from_json, from_raw, to_json, to_raw
+from serving.server.signature import Array
+
+
+@pytest.mark.parametrize("datatype", [name for name in DTYPES if name != "BYTES"])
+def test_every_datatype_survives_both_forms(datatype: str) -> None:
+    array = np.array([[0, 1, 1], [1, 0, 1]], DTYPES[datatype])
+    raw = from_raw("x", datatype, (2, 3), to_raw(array))
+    flat: Any = to_json("x", array)
+    parsed = from_json("x", datatype, (2, 3), flat.tolist(), base64=False)
+    for given in (raw, parsed):
+        assert given.dtype == array.dtype
+        np.testing.assert_array_equal(given, array)
+
+
+def test_strings_survive_both_forms() -> None:
+    array = np.array([b"", "größe".encode()], object)
+    assert from_raw("x", "BYTES", (2,), to_raw(array)).tolist() == array.tolist()
+    assert from_json("x", "BYTES", (2,), to_json("x", array), base64=False).tolist() == array.tolist()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "message"),
+    [
+        ("INT8", [1, 300], "expected int8, -128 to 127, got others"),
+        ("INT32", [1.5, 2], "expected numbers of dtype int32, got fractions"),
+        ("UINT8", [-1, 2], "expected uint8, 0 to 255"),
+        ("BOOL", [1, 0], "expected numbers of dtype bool, got int64"),
+        ("FP32", [1, "2"], "expected numbers of dtype float32, got strings"),
+        ("FP32", [1, {}], "mixed values"),
+        ("FP32", [1, [2]], "equal lengths"),
+        ("FP32", [1], r"expected data of shape \[2\], got \[1\]"),
+        ("BYTES", ["a", 1], "expected strings for BYTES, got int"),
+        ("BYTES", ["a"], "expected 2 elements"),
+    ],
+)
+def test_nothing_is_converted_in_silence(datatype: str, data: list[object], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        from_json("x", datatype, (2,), data, base64=False)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([1, np.nan]), "holds NaN or infinity"),
+        (np.array([b"\xff"], object), "bytes that are no text"),
+    ],
+)
+def test_what_json_cannot_carry_is_said_and_not_turned_into_null(array: Array, message: str) -> None:
+    with pytest.raises(ServerError, match=message):
+        to_json("y", array)
