@@ -273,17 +273,24 @@ def complain(message: str) -> None:
 @contextmanager
 def progress() -> Iterator[data.Progress]:
     """A progress bar for downloads, shown once something comes in."""
-    from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
+    from rich.progress import DownloadColumn, Progress, TaskID, TimeRemainingColumn
 
-    with Progress(*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn()) as bar:
-        tasks: dict[str, int] = {}
+    bar = Progress(*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
 
-        def update(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total or None)
-            bar.update(tasks[name], completed=done)  # type: ignore[arg-type]
+    def update(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            # Only one live display can be on a terminal, and the trainings have their own.
+            bar.start()
+            tasks[name] = bar.add_task(name, total=total or None)
+        bar.update(tasks[name], completed=done)
+        if done == total:
+            bar.stop()
 
+    try:
         yield update
+    finally:
+        bar.stop()
 
 
 def expected_errors() -> tuple[type[Exception], ...]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from serving.repository import POINTER, Pointer, model_dir, write_pointer
 from serving.settings import Settings
@@ -37,7 +38,7 @@ def free_ports(count: int) -> list[int]:
 
 def settings_in(artifacts: Path) -> Settings:
     """Settings with free ports, none of which answers yet."""
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    ports: dict[str, Any] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     return dataclasses.replace(Settings(), artifacts=artifacts, stop_seconds=5, **ports)
 
 

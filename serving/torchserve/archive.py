@@ -1,0 +1,42 @@
+"""A .mar: a zip with a manifest that names the handler, and the version to register it under."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+MANIFEST = "MAR-INF/MANIFEST.json"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The first moment that a zip can name: equal contents give equal archives."""
+
+
+def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write an archive beside `path` and rename it, so that a reader never sees half of it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in sorted(files.items()):
+                entry = zipfile.ZipInfo(name, EPOCH)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_archive(path: Path) -> dict[str, bytes]:
+    """All files of an archive. Raises `zipfile.BadZipFile` where it is none."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def stage(source: Path, destination: Path, version: int) -> None:
+    """Copy an archive under another version: it is exported before it is known which one it will become."""
+    files = read_archive(source)
+    manifest = json.loads(files[MANIFEST])
+    manifest["model"]["modelVersion"] = str(version)
+    write_archive(destination, files | {MANIFEST: json.dumps(manifest, indent=2).encode()})

@@ -1,0 +1,98 @@
+"""What TorchServe is started with: its properties, its logging, and where it keeps what it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from serving.settings import Settings
+
+MAXIMUM_BODY = 8 * 1024 * 1024
+"""Bytes: 2,600 pictures as .npy. A larger request is answered 413, and 507 where too many large ones come at
+once. With 16 MiB in a heap of 256, two dozen at once left a server that answered 507 for ever."""
+
+LOGGING = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="error">
+  <Appenders>
+    <Console name="stderr" target="SYSTEM_ERR">
+      <PatternLayout pattern="%d{ISO8601} %-5p %c{1} - %m%n"/>
+    </Console>
+  </Appenders>
+  <Loggers>
+    <!-- The access log costs a line a request. -->
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="MODEL_METRICS" level="off"/>
+    <Logger name="TS_METRICS" level="off"/>
+    <Logger name="io.netty" level="error"/>
+    <Logger name="org.apache" level="off"/>
+    <Logger name="org.pytorch.serve.wlm" level="warn"/>
+    <Root level="info">
+      <AppenderRef ref="stderr"/>
+    </Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+def state(settings: Settings) -> Path:
+    """The server's own folder: configuration, keys, staged archives. Only its owner may read it."""
+    return settings.run / "torchserve"
+
+
+def model_store(settings: Settings) -> Path:
+    """Where the archives lie that the server may register."""
+    return state(settings) / "model-store"
+
+
+def staged(settings: Settings, version: int) -> Path:
+    """The archive of a version in the model store."""
+    return model_store(settings) / f"{settings.model}-{version}.mar"
+
+
+def write_config(settings: Settings, version: int) -> Path:
+    """Write `config.properties` and `log4j2.xml`; the server starts with this version. Returns the former."""
+    host = settings.host
+    properties = {
+        "inference_address": f"http://{host}:{settings.torchserve_rest_port}",
+        "management_address": f"http://{host}:{settings.torchserve_management_port}",
+        "metrics_address": f"http://{host}:{settings.torchserve_metrics_port}",
+        "grpc_inference_address": host,
+        "grpc_inference_port": settings.torchserve_grpc_port,
+        "grpc_management_address": host,
+        "grpc_management_port": settings.torchserve_grpc_management_port,
+        "model_store": model_store(settings),
+        "load_models": f"{settings.model}={staged(settings, version).name}",
+        "default_workers_per_model": 1,
+        # Registering takes files of the model store by name; no address is needed, so none is allowed.
+        "allowed_urls": "(?!)",
+        "disable_token_authorization": "false",
+        "enable_model_api": "true",
+        "install_py_dep_per_model": "false",
+        "enable_envvars_config": "false",
+        "max_request_size": MAXIMUM_BODY,
+        "max_response_size": MAXIMUM_BODY,
+        # The handler parses JSON itself: faster, and it can say what is wrong with it.
+        "decode_input_request": "false",
+        "metrics_mode": "prometheus",
+        "disable_system_metrics": "true",
+        "unregister_model_timeout": settings.stop_seconds,
+        "number_of_gpu": 0,
+    }
+    folder = state(settings)
+    (folder / "log4j2.xml").write_text(LOGGING)
+    path = folder / "config.properties"
+    path.write_text("".join(f"{key}={_escape(str(value))}\n" for key, value in properties.items()))
+    return path
+
+
+def _escape(value: str) -> str:
+    # java.util.Properties reads a backslash as an escape, and the file as Latin-1.
+    return "".join(
+        character if character.isascii() else "".join(f"\\u{unit:04x}" for unit in _utf16(character))
+        for character in value.replace("\\", "\\\\")
+    )
+
+
+def _utf16(character: str) -> list[int]:
+    encoded = character.encode("utf-16-be")
+    return [int.from_bytes(encoded[index : index + 2]) for index in range(0, len(encoded), 2)]

