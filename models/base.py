@@ -56,6 +56,8 @@ class Profile:
     minimum_accuracy: float
     batch_size: int = 128
     weight_decay: float = 1e-2
+    label_smoothing: float = 0.1
+    """Keeps logits small, so that rounding in another runtime stays small beside them (Szegedy et al. 2016)."""
 
 
 @dataclass(frozen=True)

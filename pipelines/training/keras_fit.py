@@ -13,11 +13,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from models.base import Model
 from pipelines.data import Pictures
-from pipelines.training.batches import Batch, BatchPlan
+from pipelines.training.batches import BatchPlan
 from pipelines.training.record import PARITY_STEPS, Epoch, History, Trained
 
 
@@ -47,14 +49,15 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
         network = compile_network(model, plan)
         history = History.empty()
     record = Record(checkpoints, history)
+    classes = len(model.spec.classes)
     network.fit(
-        batches(plan, first_epoch=len(history.epochs)),
+        batches(plan, first_epoch=len(history.epochs), classes=classes),
         initial_epoch=len(history.epochs),
         epochs=plan.profile.epochs,
         steps_per_epoch=plan.steps_per_epoch,
         shuffle=False,
         verbose=1 if sys.stdout.isatty() else 2,
-        validation_data=(validation.floats(), validation.labels),
+        validation_data=(validation.floats(), keras.utils.to_categorical(validation.labels, classes)),
         validation_batch_size=500,
         callbacks=[record, keras.callbacks.TensorBoard(str(logs), write_graph=False)],
     )
@@ -71,7 +74,9 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
             weight_decay=plan.profile.weight_decay,
             epsilon=1e-8,
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=plan.profile.label_smoothing
+        ),
         metrics=["accuracy"],
         # XLA halves the time of a step on CPUs.
         jit_compile=True,
@@ -79,15 +84,19 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
     return network
 
 
-def batches(plan: BatchPlan, first_epoch: int) -> tf.data.Dataset:
-    """All batches from `first_epoch` on, one after the other; made while the one before is trained on."""
+def batches(plan: BatchPlan, first_epoch: int, classes: int) -> tf.data.Dataset:
+    """All batches from `first_epoch` on, one after the other; made while the one before is trained on.
 
-    def every() -> Iterator[Batch]:
+    Labels are one-hot, float32 [B, classes]: Keras smooths no others.
+    """
+
+    def every() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         for epoch in range(first_epoch, plan.profile.epochs):
-            yield from plan.epoch(epoch)
+            for images, labels in plan.epoch(epoch):
+                yield images, keras.utils.to_categorical(labels, classes)
 
     shape = (plan.profile.batch_size, *plan.pictures.images.shape[1:], 1)
-    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec(shape[:1], tf.int64))
+    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((shape[0], classes), tf.float32))
     return tf.data.Dataset.from_generator(every, output_signature=signature).prefetch(2)
 
 

@@ -65,19 +65,22 @@ class Classifier(lightning.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.plan = plan
 
+    def figures(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's mean loss and accuracy."""
+        logits = self.network(images)
+        smoothing = self.plan.profile.label_smoothing
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return loss, (logits.argmax(1) == labels).float().mean()
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
-        logits = self.network(images)
-        loss = nn.functional.cross_entropy(logits, labels)
-        accuracy = (logits.argmax(1) == labels).float().mean()
+        loss, accuracy = self.figures(images, labels)
         self.log_dict({"loss": loss, "accuracy": accuracy}, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch
-        logits = self.network(images)
-        loss = nn.functional.cross_entropy(logits, labels)
-        accuracy = (logits.argmax(1) == labels).float().mean()
+        loss, accuracy = self.figures(images, labels)
         self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, prog_bar=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
