@@ -170,7 +170,9 @@ def load(name: str) -> Model:
         raise ModelError(f"there is no model {name!r} in models/; there are: {', '.join(names())}")
     spec = importlib.import_module(f"models.{name}.spec").SPEC
     if not isinstance(spec, ModelSpec):
-        raise ModelError(f"models/{name}/spec.py: expected SPEC to be a ModelSpec, it is {type(spec).__name__}")
+        raise ModelError(
+            f"models/{name}/spec.py: expected SPEC to be a ModelSpec, it is {type(spec).__name__}"
+        )
     if spec.name != name:
         raise ModelError(f"models/{name}/spec.py: expected the name {name!r}, it says {spec.name!r}")
     return Model(spec, f"models.{name}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from serving.settings import PREFIX, Settings, SettingsError
 
 if TYPE_CHECKING:
-    from pipelines import data, stages
+    from pipelines import data
     from serving.targets.base import Endpoint
 
 # Read by TensorFlow when it is first imported: its notices would drown our own lines.

@@ -149,7 +149,13 @@ def parity(
     classes, expected = outputs.logits.argmax(1), reference.argmax(1)
     sums = float(np.max(np.abs(outputs.probabilities.sum(axis=1) - 1)))
     checks = [
-        Check("parity", f"{artifact}: probabilities' distance from a sum of 1", sums, "<=", PROBABILITY_SUM[precision])
+        Check(
+            "parity",
+            f"{artifact}: probabilities' distance from a sum of 1",
+            sums,
+            "<=",
+            PROBABILITY_SUM[precision],
+        )
     ]
     if precision == "float32":
         difference = float(np.max(np.abs(outputs.logits - reference)))

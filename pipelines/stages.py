@@ -252,10 +252,7 @@ def serve(settings: Settings, version: int, report: Report) -> Deployment:
     platform, why = platforms.choose(settings)
     report(f"platform {platform.name}: {why}")
     all_targets = [targets.load(name) for name in targets.NAMES]
-    started = platform.up(settings, all_targets)
-    for target in all_targets:
-        if target.name not in started:
-            target.activate(settings, version)
+    platform.up(settings, all_targets)
     wait_until_ready(settings, platform, all_targets, version, report)
     folder = sample_folder(settings)
     endpoints = {target.name: target.endpoints(settings, version, folder) for target in all_targets}
@@ -265,8 +262,9 @@ def serve(settings: Settings, version: int, report: Report) -> Deployment:
 def wait_until_ready(
     settings: Settings, platform: Platform, all_targets: list[Target], version: int, report: Report
 ) -> None:
-    """Wait until each target answers with `version`."""
+    """Wait until each target answers with `version`; those that answer with another are told to swap."""
     started = time.monotonic()
+    told: set[str] = set()
     waiting = {target.name: target for target in all_targets}
     while waiting:
         states = platform.states(settings)
@@ -275,6 +273,9 @@ def wait_until_ready(
             if served == version:
                 report(f"ready {name}: version {served}, {time.monotonic() - started:.1f} s")
                 del waiting[name]
+            elif served is not None and name not in told:
+                told.add(name)
+                target.activate(settings, version)
             elif (state := states.get(name)) is None or state.state == "failed":
                 last = "".join(platform.log(settings, name, 15, follow=False))
                 raise TargetError(f"{name} does not stay up; the end of its log:\n{last}")

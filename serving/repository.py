@@ -77,7 +77,9 @@ def versions(directory: Path) -> list[int]:
     """The versions under a model's folder, ascending; names that are not plain integers are passed over."""
     if not directory.is_dir():
         return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir())
+    return sorted(
+        int(p.name) for p in directory.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir()
+    )
 
 
 def read_pointer(path: Path) -> Pointer | None:
@@ -88,7 +90,9 @@ def read_pointer(path: Path) -> Pointer | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise RepositoryError(f"{path}: expected a pointer with version, previous and held: {error}") from error
+        raise RepositoryError(
+            f"{path}: expected a pointer with version, previous and held: {error}"
+        ) from error
 
 
 def write_pointer(path: Path, pointer: Pointer) -> None:

@@ -43,7 +43,9 @@ class Convolution(nn.Sequential):
 class Residual(nn.Module):
     def __init__(self, spec: ModelSpec, before: int, width: int, stride: int) -> None:
         super().__init__()
-        self.shortcut = nn.Identity() if stride == 1 else Convolution(spec, before, width, size=1, stride=stride)
+        self.shortcut = (
+            nn.Identity() if stride == 1 else Convolution(spec, before, width, size=1, stride=stride)
+        )
         self.first = Convolution(spec, before, width, stride=stride)
         self.second = Convolution(spec, width, width)
 

@@ -18,7 +18,9 @@ def show(settings: Settings, target: str | None, picture: str | None, write: Cal
     """Print class and probability by endpoint; returns 1 where one did not answer."""
     path = Path(picture) if picture else settings.artifacts / "samples" / "picture.png"
     images = read_picture(path, _shape(settings))
-    classes = [one["class"] for one in json.loads((settings.artifacts / "samples" / "index.json").read_text())[1:]]
+    classes = [
+        one["class"] for one in json.loads((settings.artifacts / "samples" / "index.json").read_text())[1:]
+    ]
     failed = 0
     for name in [target] if target else [name for name in targets.NAMES if name != "tfjs"]:
         try:

@@ -20,7 +20,9 @@ def require_free(host: str, port: int, purpose: str, setting: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise PlatformError(f"cannot listen on {host}:{port} for {purpose}: {error.strerror}") from error
+                raise PlatformError(
+                    f"cannot listen on {host}:{port} for {purpose}: {error.strerror}"
+                ) from error
             raise PlatformError(
                 f"port {port} is wanted for {purpose}, but {holder(port)} listens on it. "
                 f"Stop that, or choose another port: {setting}=<port>"
@@ -34,7 +36,9 @@ def holder(port: int) -> str:
     except psutil.AccessDenied:
         return "another process"
     for connection in connections:
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+        listens = (
+            connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+        )
         if listens and connection.pid:
             try:
                 command = " ".join(psutil.Process(connection.pid).cmdline())

@@ -104,7 +104,9 @@ class ProcessPlatform:
         deadline = time.monotonic() + settings.stop_seconds + 10
         while psutil.pid_exists(pid):
             if time.monotonic() > deadline:
-                raise PlatformError(f"supervisord (process {pid}) did not stop; see {settings.logs}/supervisor.log")
+                raise PlatformError(
+                    f"supervisord (process {pid}) did not stop; see {settings.logs}/supervisor.log"
+                )
             time.sleep(0.1)
         return True
 
@@ -131,7 +133,8 @@ class ProcessPlatform:
 def _require_ports(settings: Settings, name: str, launch: Launch) -> None:
     for purpose, port in launch.ports.items():
         field = next(
-            (f for f, value in vars(settings).items() if f.endswith("_port") and value == port), "another_port"
+            (f for f, value in vars(settings).items() if f.endswith("_port") and value == port),
+            "another_port",
         )
         require_free(settings.host, port, f"{name} ({purpose})", PREFIX + field.upper())
 
@@ -160,7 +163,9 @@ def _configure(settings: Settings, launches: dict[str, Launch]) -> str:
         text += PROGRAM.format(
             name=name,
             command=_escape(" ".join(_quote(word) for word in launch.command)),
-            environment=_escape(",".join(f"{key}={_quote(value)}" for key, value in launch.environment.items())),
+            environment=_escape(
+                ",".join(f"{key}={_quote(value)}" for key, value in launch.environment.items())
+            ),
             stop_seconds=settings.stop_seconds,
             logs=_escape(settings.logs),
         )

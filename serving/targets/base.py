@@ -59,10 +59,10 @@ class Client(Protocol):
 
 
 class Target(Protocol):
-    """One runtime that Tandem ships to. Adding one: DESIGN of the house, docs/adding-a-target.md."""
+    """One runtime that Tandem ships to; docs/adding-a-target.md tells how another one is added."""
 
     name: str
-    """As in DESIGN.md: `tf-serving`, `litert`, `tfjs`, `torchserve` or `onnxruntime`."""
+    """`tf-serving`, `litert`, `tfjs`, `torchserve` or `onnxruntime`."""
     source: str
     """The framework whose weights it serves unless `--source` says otherwise."""
 
@@ -79,7 +79,7 @@ class Target(Protocol):
 
     def activate(self, settings: Settings, version: int) -> None:
         """Tell the running server to serve `version`, which is published. Does nothing where it polls the
-        repository by itself; does not wait. Raises `TargetError` where the server refuses."""
+        repository by itself. Raises `TargetError` where the server refuses; it serves on what it did."""
 
     def clients(self, settings: Settings) -> dict[str, Client]:
         """A client for each protocol that takes pictures, by the protocol's name (`rest`, `grpc`, ...)."""

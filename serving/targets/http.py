@@ -40,12 +40,16 @@ class HttpConnection:
             self._connection.close()
             # A server may close an idle connection just as we send: that says nothing about the request.
             if fresh or not isinstance(error, http.client.RemoteDisconnected | ConnectionError):
-                raise TargetError(f"{self.base}{path} does not answer: {error or type(error).__name__}") from error
+                raise TargetError(
+                    f"{self.base}{path} does not answer: {error or type(error).__name__}"
+                ) from error
         try:
             return self._exchange(method, path, body, headers or {})
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise TargetError(f"{self.base}{path} does not answer: {error or type(error).__name__}") from error
+            raise TargetError(
+                f"{self.base}{path} does not answer: {error or type(error).__name__}"
+            ) from error
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -57,9 +61,7 @@ class HttpConnection:
             raise TargetError(f"{self.base}{path} answered {answer.status}: {text}")
         return answer
 
-    def json(
-        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
-    ) -> Any:  # noqa: ANN401
+    def json(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:  # noqa: ANN401
         """Send and receive JSON. Raises `TargetError` as `request` does, or where the answer is not JSON."""
         data = None if body is None else json.dumps(body).encode()
         own = {"Content-Type": "application/json"} if data else {}
@@ -77,4 +79,6 @@ class HttpConnection:
         self._connection.request(method, path, body, headers)
         response = self._connection.getresponse()
         content = response.read()
-        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+        return Answer(
+            response.status, {name.lower(): value for name, value in response.getheaders()}, content
+        )

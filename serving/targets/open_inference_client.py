@@ -36,7 +36,12 @@ class RestClient:
 
 def inference_request(images: Images) -> dict[str, object]:
     """The JSON body that asks for both outputs."""
-    tensor = {"name": "image", "datatype": "FP32", "shape": list(images.shape), "data": images.ravel().tolist()}
+    tensor = {
+        "name": "image",
+        "datatype": "FP32",
+        "shape": list(images.shape),
+        "data": images.ravel().tolist(),
+    }
     return {"inputs": [tensor], "outputs": [{"name": name} for name in OUTPUTS]}
 
 

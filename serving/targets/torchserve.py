@@ -17,6 +17,7 @@ from serving.torchserve.management import Management
 
 SETTLE_SECONDS = 0.5
 """How long a call may be on its way between asking for the default version and standing in its queue."""
+LAUNCH_SETTINGS = ("model", "artifacts", "host", "stop_seconds")
 
 
 class TorchServe:
@@ -31,6 +32,8 @@ class TorchServe:
         environment = {
             PREFIX + field.name.upper(): str(getattr(settings, field.name))
             for field in dataclasses.fields(settings)
+            # A seed or a profile that changes must not restart the server.
+            if field.name in LAUNCH_SETTINGS or field.name.startswith("torchserve_")
         }
         ports = {
             "REST": settings.torchserve_rest_port,

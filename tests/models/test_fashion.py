@@ -5,19 +5,12 @@ import pytest
 
 from models.base import Model, ModelError, Weights
 from pipelines.data import Pictures
+from tests.weights import unsettled
 
 
 @pytest.fixture(scope="module")
 def weights(model: Model) -> Weights:
-    """Weights in which every array matters: fresh batch norms would hide swapped statistics."""
-    generator = np.random.default_rng(7)
-    drawn = model.initial_weights(seed=3)
-    for name, array in drawn.items():
-        if name.endswith(("/mean", "/offset", "/bias")):
-            drawn[name] = generator.normal(0, 0.2, array.shape).astype(np.float32)
-        elif name.endswith(("/variance", "/scale")):
-            drawn[name] = generator.uniform(0.5, 2, array.shape).astype(np.float32)
-    return drawn
+    return unsettled(model)
 
 
 def test_initial_weights_are_a_function_of_the_seed(model: Model) -> None:

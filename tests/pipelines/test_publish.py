@@ -159,7 +159,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copytree", fills_up)
-        with pytest.raises(PublishError, match="version 2 of fashion could not be written: .*No space left"):
+        with pytest.raises(PublishError, match=r"version 2 of fashion could not be written: .*No space left"):
             publish.publish(root, "fashion", candidate, manifests("b"))
     assert served(root) == {1}
     assert not list(root.rglob(".incoming*"))

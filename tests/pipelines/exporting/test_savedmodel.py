@@ -24,7 +24,7 @@ def artifact(
 
 
 @pytest.fixture(scope="module")
-def signatures(artifact: Path) -> Any:  # noqa: ANN401
+def signatures(artifact: Path) -> Any:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(artifact))
@@ -54,7 +54,7 @@ def test_it_answers_as_keras_does(
     np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-6, rtol=0)
 
 
-def test_its_signatures_are_the_contract(signatures: Any) -> None:  # noqa: ANN401
+def test_its_signatures_are_the_contract(signatures: Any) -> None:
     assert sorted(signatures) == ["encoded", "serving_default"]
     default, by_bytes = signatures["serving_default"][1], signatures["encoded"][1]
     ((name, spec),) = default.structured_input_signature[1].items()
@@ -70,7 +70,7 @@ def test_its_signatures_are_the_contract(signatures: Any) -> None:  # noqa: ANN4
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
 def test_encoded_pictures_are_read_as_pillow_reads_them(
     artifact: Path,
-    signatures: Any,  # noqa: ANN401
+    signatures: Any,
     kind: str,
     shape: tuple[int, ...],
 ) -> None:
@@ -82,7 +82,7 @@ def test_encoded_pictures_are_read_as_pillow_reads_them(
     np.testing.assert_allclose(outputs["logits"], expected.logits, atol=1e-5, rtol=0)
 
 
-def test_a_picture_of_another_size_is_resized(artifact: Path, signatures: Any) -> None:  # noqa: ANN401
+def test_a_picture_of_another_size_is_resized(artifact: Path, signatures: Any) -> None:
     import tensorflow as tf
 
     ramp = np.add.outer(np.arange(120), np.arange(90)).astype(np.uint8)
@@ -92,14 +92,14 @@ def test_a_picture_of_another_size_is_resized(artifact: Path, signatures: Any) -
     np.testing.assert_allclose(outputs["probabilities"][:1], expected.probabilities, atol=5e-3, rtol=0)
 
 
-def test_no_pictures_give_no_answers(signatures: Any) -> None:  # noqa: ANN401
+def test_no_pictures_give_no_answers(signatures: Any) -> None:
     import tensorflow as tf
 
     outputs = signatures["encoded"][1](image_bytes=tf.constant([], tf.string))
     assert outputs["logits"].shape == outputs["probabilities"].shape == (0, 10)
 
 
-def test_what_is_no_picture_is_refused(signatures: Any) -> None:  # noqa: ANN401
+def test_what_is_no_picture_is_refused(signatures: Any) -> None:
     import tensorflow as tf
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file format"):

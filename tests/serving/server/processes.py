@@ -38,7 +38,7 @@ class Answer:
     body: bytes
     headers: Mapping[str, str]
 
-    def json(self) -> Any:  # noqa: ANN401 - JSON is anything
+    def json(self) -> Any:
         return json.loads(self.body)
 
     @property

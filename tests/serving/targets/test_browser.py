@@ -217,7 +217,7 @@ def test_the_page_shows_a_sample_its_class_and_the_endpoints(
 
 
 def test_a_file_that_is_no_picture_is_a_sentence_until_the_next(page: Page) -> None:
-    def file(contents: bytes) -> Any:  # noqa: ANN401
+    def file(contents: bytes) -> Any:
         return {"name": "shoe.png", "mimeType": "image/png", "buffer": contents}
 
     page.set_input_files("#file", file(b"no picture"))

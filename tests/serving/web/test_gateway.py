@@ -100,7 +100,7 @@ def gateway(settings: Settings, upstream: None) -> Iterator[Any]:
     ],
 )
 def test_files_have_their_type_and_their_lifetime(
-    gateway: Any,  # noqa: ANN401
+    gateway: Any,
     path: str,
     kind: str,
     cache: str | None,
@@ -112,13 +112,13 @@ def test_files_have_their_type_and_their_lifetime(
     assert "Server" not in answer.headers
 
 
-def test_the_page_may_load_nothing_from_elsewhere(gateway: Any) -> None:  # noqa: ANN401
+def test_the_page_may_load_nothing_from_elsewhere(gateway: Any) -> None:
     policy = gateway("/").headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "http" not in policy
 
 
-def test_text_is_compressed(gateway: Any) -> None:  # noqa: ANN401
+def test_text_is_compressed(gateway: Any) -> None:
     answer = gateway("/tfjs/fashion/1/model.json", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["Content-Encoding"] == "gzip"
     assert answer.json()["format"] == "graph-model"
@@ -140,7 +140,7 @@ def test_text_is_compressed(gateway: Any) -> None:  # noqa: ANN401
         "/api/nobody/v1",
     ],
 )
-def test_what_is_not_there_is_a_json_404_that_is_not_kept(gateway: Any, path: str) -> None:  # noqa: ANN401
+def test_what_is_not_there_is_a_json_404_that_is_not_kept(gateway: Any, path: str) -> None:
     answer = gateway(path)
     assert (answer.status, answer.headers["Content-Type"]) == (404, "application/json")
     assert list(answer.json()) == ["error"]
@@ -148,24 +148,24 @@ def test_what_is_not_there_is_a_json_404_that_is_not_kept(gateway: Any, path: st
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_files_can_only_be_read(gateway: Any, method: str) -> None:  # noqa: ANN401
+def test_files_can_only_be_read(gateway: Any, method: str) -> None:
     answer = gateway("/tfjs/fashion/current.json", method)
     assert (answer.status, list(answer.json())) == (405, ["error"])
 
 
-def test_a_target_is_reached_without_the_prefix(gateway: Any) -> None:  # noqa: ANN401
+def test_a_target_is_reached_without_the_prefix(gateway: Any) -> None:
     answer = gateway("/api/tf-serving/v1/models/fashion:predict?a=1", "POST", body=b"12345")
     assert answer.json() == {"path": "/v1/models/fashion:predict?a=1", "bytes": 5}
 
 
-def test_a_target_that_is_down_is_a_json_502(gateway: Any) -> None:  # noqa: ANN401
+def test_a_target_that_is_down_is_a_json_502(gateway: Any) -> None:
     answer = gateway("/api/litert/v2/health/ready")
     assert (answer.status, answer.headers["Content-Type"]) == (502, "application/json")
     assert "does not answer" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 413), (100_000_000, 413)])
-def test_bodies_have_a_limit(gateway: Any, size: int, status: int) -> None:  # noqa: ANN401
+def test_bodies_have_a_limit(gateway: Any, size: int, status: int) -> None:
     answer = gateway("/api/tf-serving/v1", "POST", body=bytes(size))
     assert answer.status == status
     if status == 413:
@@ -173,7 +173,7 @@ def test_bodies_have_a_limit(gateway: Any, size: int, status: int) -> None:  # n
     assert gateway("/healthz").status == 200
 
 
-def test_a_body_of_no_announced_length_has_it_too(gateway: Any, settings: Settings) -> None:  # noqa: ANN401
+def test_a_body_of_no_announced_length_has_it_too(gateway: Any, settings: Settings) -> None:
     connection = http.client.HTTPConnection(settings.host, settings.tfjs_port, timeout=20)
     chunks = (bytes(65536) for _ in range(2 * LIMIT // 65536))
     try:
@@ -187,14 +187,14 @@ def test_a_body_of_no_announced_length_has_it_too(gateway: Any, settings: Settin
     assert gateway("/healthz").status == 200
 
 
-def test_a_moved_pointer_is_seen_at_once(gateway: Any, settings: Settings) -> None:  # noqa: ANN401
+def test_a_moved_pointer_is_seen_at_once(gateway: Any, settings: Settings) -> None:
     for version in (2, 1, 2, 1):
         serve_version(settings, version)
         assert gateway("/tfjs/fashion/current.json").json()["version"] == version
         assert TARGET.served_version(settings) == version
 
 
-def test_a_pointer_to_a_version_that_is_not_there_is_not_served(gateway: Any, settings: Settings) -> None:  # noqa: ANN401
+def test_a_pointer_to_a_version_that_is_not_there_is_not_served(gateway: Any, settings: Settings) -> None:
     serve_version(settings, 7)
     assert TARGET.served_version(settings) is None
     serve_version(settings, 1)
