@@ -76,6 +76,9 @@ class ProcessPlatform:
     name = "process"
 
     def up(self, settings: Settings, targets: Sequence[Target]) -> list[str]:
+        with _supervisor(settings) as supervisor:
+            if supervisor is None:
+                _end_orphans(settings)
         launches = {target.name: target.launch(settings) for target in targets}
         running = {
             name
@@ -98,7 +101,7 @@ class ProcessPlatform:
     def down(self, settings: Settings) -> bool:
         with _supervisor(settings) as supervisor:
             if supervisor is None:
-                return False
+                return _end_orphans(settings) > 0
             pid = int(supervisor.getPID())
             supervisor.shutdown()
         deadline = time.monotonic() + settings.stop_seconds + 10
@@ -216,6 +219,26 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
             raise PlatformError(f"supervisord refused: {fault.faultString}") from fault
     finally:
         transport.close()
+
+
+def _end_orphans(settings: Settings) -> int:
+    """End the servers of a supervisord that was killed; returns how many there were.
+
+    Each was given the address of its supervisord when it was started.
+    """
+    orphans = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SUPERVISOR_SERVER_URL") == f"unix://{_socket(settings)}":
+                process.terminate()
+                orphans.append(process)
+        except psutil.Error:
+            continue
+    _, alive = psutil.wait_procs(orphans, timeout=settings.stop_seconds)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=5)
+    return len(orphans)
 
 
 def _reconcile(supervisor: Any, names: list[str]) -> list[str]:  # noqa: ANN401

@@ -121,6 +121,26 @@ def test_a_killed_server_comes_back(settings: Settings, server: WebServer) -> No
     until(lambda: PLATFORM.states(settings)["web-server"].pid not in (None, pid) and server.answers())
 
 
+def test_servers_of_a_killed_supervisor_are_ended(settings: Settings, server: WebServer) -> None:
+    def supervisor() -> int:
+        return int((settings.run / "supervisord.pid").read_text())
+
+    PLATFORM.up(settings, [server])  # type: ignore[list-item]
+    until(lambda: server.answers() and PLATFORM.states(settings)["web-server"].state == "running")
+    pid = PLATFORM.states(settings)["web-server"].pid
+    os.kill(supervisor(), signal.SIGKILL)
+    until(lambda: PLATFORM.states(settings) == {})
+    assert pid is not None
+    assert psutil.pid_exists(pid), "the orphan lives on, and holds the port"
+    assert PLATFORM.up(settings, [server]) == ["web-server"]  # type: ignore[list-item]
+    until(lambda: server.answers() and PLATFORM.states(settings)["web-server"].state == "running")
+    assert PLATFORM.states(settings)["web-server"].pid != pid
+    os.kill(supervisor(), signal.SIGKILL)
+    until(lambda: PLATFORM.states(settings) == {})
+    assert PLATFORM.down(settings) is True
+    assert not server.answers()
+
+
 def test_a_busy_port_names_its_holder_and_the_setting(settings: Settings, server: WebServer) -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
