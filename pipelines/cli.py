@@ -192,7 +192,7 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
                 str(version or "-"),
                 table.duration(state.uptime_seconds) if state else "-",
                 table.size(state.memory) if state else "-",
-                target.endpoints(settings, version or 0, settings.artifacts)[0].address,
+                _host(target.endpoints(settings, version or 0, settings.artifacts)[0].address),
             ]
         )
     write(f"platform {platform.name} ({why})")
@@ -201,6 +201,11 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
     if ready < len(rows):
         write(f"{ready} of {len(rows)} targets answer; `make deploy` starts the others")
     return 0 if ready == len(rows) else 1
+
+
+def _host(address: str) -> str:
+    """An address without its path: a row of the table fits into 80 columns."""
+    return "/".join(address.split("/")[:3])
 
 
 def logs(settings: Settings, options: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ from models import base as models
 from serving.repository import POINTER
 from serving.settings import Settings
 from serving.targets.base import Client, Endpoint, Launch, TargetError
-from serving.targets.browser import BrowserClient
 from serving.targets.http import HttpConnection
 from serving.web.install import HERE, assemble
 
@@ -69,6 +68,8 @@ class TensorFlowJs:
         """Nothing to tell: the pointer file is read by every page anew."""
 
     def clients(self, settings: Settings) -> dict[str, Client]:
+        from serving.targets.browser import BrowserClient
+
         return {"browser": BrowserClient(f"http://{settings.host}:{settings.tfjs_port}/")}
 
 
