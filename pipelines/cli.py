@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except expected_errors() as error:
-        complain(str(error))
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        complain(f"{error}; free some space and run this again" if full else str(error))
         return 1
 
 

@@ -41,8 +41,3 @@ def measure(target: str, protocol: str, client: Client, images: Images) -> Measu
         np.concatenate([answer.probabilities for answer in answers]),
     )
     return Measurement(target, protocol, outputs, np.array(seconds))
-
-
-def measure_all(clients: dict[tuple[str, str], Client], images: Images) -> list[Measurement]:
-    """Measure clients by (target, protocol), one after the other."""
-    return [measure(target, protocol, client, images) for (target, protocol), client in clients.items()]

@@ -122,10 +122,11 @@ async function askEndpoints(mine, values, { probabilities: [reference], millisec
     try {
       const { probabilities, milliseconds: taken } = await ask(config, name, values);
       const difference = Math.max(...probabilities.map((share, index) => Math.abs(share - reference[index])));
-      const same = best(probabilities) === best(reference) && difference <= AGREEMENT;
-      const verdict = same ? "✓ yes" : best(probabilities) === best(reference) ? "≈ same class" : "✗ no";
+      const sameClass = best(probabilities) === best(reference);
+      const same = sameClass && difference <= AGREEMENT;
+      const verdict = same ? "✓ yes" : sameClass ? "≈ same class" : "✗ no";
       fill(line, [config.classes[best(probabilities)], verdict, difference.toExponential(1), time(taken)]);
-      line.className = same ? "agrees" : "differs";
+      line.className = same ? "agrees" : sameClass ? "" : "differs";
     } catch (error) {
       const cell = document.createElement("td");
       Object.assign(cell, { colSpan: 4, textContent: error.message });
