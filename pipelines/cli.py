@@ -165,14 +165,14 @@ def rollback(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _swap(settings: Settings, version: int) -> int:
-    from pipelines import stages
+    from pipelines import rollout
     from serving import platforms
 
     platform, _ = platforms.choose(settings)
     if not platform.states(settings):
         say("no target runs; `tandem deploy` starts them")
         return 0
-    stages.serve(settings, version, say)
+    rollout.serve(settings, version, say)
     return 0
 
 

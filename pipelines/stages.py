@@ -1,4 +1,4 @@
-"""The stages in order: data, train, export, gate, publish, serve. Each takes values and returns values."""
+"""The stages in order: data, train, export, gate, publish. Each takes values and returns values."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import fcntl
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,22 +15,18 @@ from pathlib import Path
 
 import models.base
 from models.base import FRAMEWORKS, Model, Weights, count_parameters
-from pipelines import data, exporting, fingerprint, gates, publish, samples, training
+from pipelines import data, exporting, fingerprint, gates, publish, rollout, samples, training
 from pipelines.data import Dataset
 from pipelines.gates import Check
+from pipelines.rollout import Report
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained
-from serving import platforms, repository, targets
-from serving.platforms.base import Platform
+from serving import repository, targets
 from serving.repository import Manifest
 from serving.settings import Settings
-from serving.targets.base import Endpoint, Target, TargetError
 
 CALIBRATION_PICTURES = 500
 """How many validation pictures int8 quantization is calibrated on."""
-
-Report = Callable[[str], None]
-"""Called with a line for the user."""
 
 
 class BusyError(Exception):
@@ -62,15 +57,6 @@ class Sources:
     def source(self, target: str) -> str:
         """The framework whose weights go to a target."""
         return self.settings.source or targets.load(target).source
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """What `deploy` ends with: a version, and where each target answers with it."""
-
-    version: int
-    platform: str
-    endpoints: dict[str, list[Endpoint]]
 
 
 @contextmanager
@@ -247,60 +233,12 @@ def ensure_published(made_from: Sources, report: Report) -> int:
     return now.version
 
 
-def serve(settings: Settings, version: int, report: Report) -> Deployment:
-    """Have every target answer with `version`. Raises `TargetError` or `PlatformError` where one does not."""
-    platform, why = platforms.choose(settings)
-    report(f"platform {platform.name}: {why}")
-    all_targets = [targets.load(name) for name in targets.NAMES]
-    platform.up(settings, all_targets)
-    wait_until_ready(settings, platform, all_targets, version, report)
-    folder = sample_folder(settings)
-    endpoints = {target.name: target.endpoints(settings, version, folder) for target in all_targets}
-    return Deployment(version, platform.name, endpoints)
-
-
-def wait_until_ready(
-    settings: Settings, platform: Platform, all_targets: list[Target], version: int, report: Report
-) -> None:
-    """Wait until each target answers with `version`; those that answer with another are told to swap."""
-    started = time.monotonic()
-    told: set[str] = set()
-    waiting = {target.name: target for target in all_targets}
-    while waiting:
-        states = platform.states(settings)
-        for name, target in list(waiting.items()):
-            served = target.served_version(settings)
-            if served == version:
-                report(f"ready {name}: version {served}, {time.monotonic() - started:.1f} s")
-                del waiting[name]
-            elif served is not None and name not in told:
-                told.add(name)
-                target.activate(settings, version)
-            elif (state := states.get(name)) is None or state.state == "failed":
-                last = "".join(platform.log(settings, name, 15, follow=False))
-                raise TargetError(f"{name} does not stay up; the end of its log:\n{last}")
-            elif time.monotonic() - started > settings.ready_seconds:
-                answer = f"answers with version {served}" if served else "does not answer"
-                raise TargetError(
-                    f"{name} {answer} after {settings.ready_seconds} s, expected version {version}; "
-                    f"see `tandem logs {name}`"
-                )
-        if waiting:
-            time.sleep(0.25)
-
-
-def deploy(settings: Settings, report: Report, progress: data.Progress | None = None) -> Deployment:
+def deploy(settings: Settings, report: Report, progress: data.Progress | None = None) -> rollout.Deployment:
     """From nothing, or from whatever is there, to five targets that answer with the version of these sources."""
     made_from = sources(settings, report, progress)
     version = ensure_published(made_from, report)
-    samples.write(made_from.model.spec, made_from.dataset.test, settings.artifacts / "samples")
-    return serve(settings, version, report)
-
-
-def sample_folder(settings: Settings) -> Path:
-    """The folder of the sample requests, as short as it can be said from here."""
-    folder = settings.artifacts / "samples"
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    samples.write(made_from.model.spec, made_from.dataset.test, rollout.sample_folder(settings))
+    return rollout.serve(settings, version, report)
 
 
 def _published_metrics(made_from: Sources) -> dict[str, dict[str, float]]:
