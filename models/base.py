@@ -39,8 +39,9 @@ class Tolerances:
     """Most accuracy that a quantized artifact may lose."""
     training_loss: float = 1e-3
     """Largest relative difference of the two frameworks' losses in the first 50 steps."""
-    framework_accuracy: float = 0.005
-    """Largest difference of the two frameworks' test accuracies."""
+    framework_accuracy: float = 0.01
+    """Largest difference of the two frameworks' test accuracies. Half of it is what is aimed at; chance alone
+    moves the difference of two trainings by a quarter of a point (10,000 pictures, 600 answered differently)."""
     regression: float = 0.01
     """Most accuracy that a version may lose against the published one."""
     class_regression: float = 0.05

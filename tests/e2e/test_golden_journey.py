@@ -48,6 +48,20 @@ def test_deploy_ends_with_every_target_on_the_published_version(stack: Stack) ->
         assert re.search(rf"^{name} +\d+ +running +{stack.version} ", status, re.MULTILINE), status
 
 
+def test_the_trainings_reach_their_figures(stack: Stack) -> None:
+    (record,) = (stack.settings.artifacts / "runs").glob("*/gates.json")
+    gates = json.loads(record.read_text())
+    accuracies = [found["accuracy"] for found in gates["metrics"].values()]
+    assert len(accuracies) == 2
+    assert min(accuracies) >= 0.90
+    assert max(accuracies) - min(accuracies) <= 0.005
+    (losses,) = (check["figure"] for check in gates["checks"] if check["gate"] == "training parity")
+    assert losses <= 1e-3
+    float32 = [c for c in gates["checks"] if "float32" in c["name"] and "difference of logits" in c["name"]]
+    assert len(float32) == 5
+    assert all(check["figure"] <= 1e-5 for check in float32)
+
+
 def test_curl_lines_work_as_they_were_printed(stack: Stack) -> None:
     lines = stack.curl_lines()
     assert set(lines) == set(targets.NAMES)
