@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import models
+
 if TYPE_CHECKING:
     # The command line reads this file, and has no time to import numpy.
     import keras
@@ -162,7 +164,7 @@ class Model:
 
 def names() -> list[str]:
     """The models that exist: the packages in models/."""
-    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.ispkg)
+    return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if module.ispkg)
 
 
 def load(name: str) -> Model:

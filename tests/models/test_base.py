@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+import models
 import models.base
 from models.base import ModelError
 
@@ -16,8 +20,17 @@ def test_unknown_profile_names_those_that_exist() -> None:
         models.base.load("fashion").spec.profile("endless")
 
 
-def test_copied_folder_takes_its_name_from_the_folder() -> None:
-    assert models.base.load("fashion").spec.name == "fashion"
+def test_a_copied_folder_is_a_model_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fashion = models.base.load("fashion")
+    shutil.copytree(fashion.folder, tmp_path / "mine")
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    assert models.base.names() == ["fashion", "mine"]
+    mine = models.base.load("mine")
+    assert mine.spec.name == "mine"
+    assert mine.folder == tmp_path / "mine"
+    network = mine.build_torch()
+    mine.to_torch(mine.initial_weights(seed=1), network)
+    assert type(network).__module__ == "models.mine.torch_model"
 
 
 def test_model_stays_small(model: models.base.Model) -> None:
