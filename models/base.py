@@ -59,6 +59,8 @@ class Profile:
     minimum_accuracy: float
     batch_size: int = 128
     weight_decay: float = 1e-2
+    shift: int = 0
+    """Training pictures are moved by up to this many pixels each way: slower to learn, better in the end."""
     label_smoothing: float = 0.1
     """Keeps logits small, so that rounding in another runtime stays small beside them (Szegedy et al. 2016)."""
 

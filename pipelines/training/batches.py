@@ -20,7 +20,7 @@ Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which pictures, flipped or not, make up each batch of each epoch: a pure function of the seed.
+    """Which pictures, flipped and shifted or not, make up each batch of each epoch: a pure function of the seed.
 
     A batch is `images` float32 [B, H, W, 1], values 0..1, and `labels` int64 [B]. The last pictures of an
     epoch that fill no batch are left out, as in the order of that epoch.
@@ -43,11 +43,15 @@ class BatchPlan:
         generator = np.random.default_rng([self.seed, number])
         order = generator.permutation(len(self.pictures))
         flipped = generator.random(len(self.pictures)) < 0.5
+        shift = self.profile.shift
+        offsets = generator.integers(0, 2 * shift + 1, (len(self.pictures), 2))
         size = self.profile.batch_size
         for step in range(self.steps_per_epoch):
             chosen = order[step * size : (step + 1) * size]
             images = self.pictures.images[chosen]
             images = np.where(flipped[chosen, None, None], images[:, :, ::-1], images)
+            if shift:
+                images = _shifted(images, offsets[chosen], shift)
             yield to_floats(images), self.pictures.labels[chosen].astype(np.int64)
 
     def learning_rates(self) -> NDArray[np.float32]:
@@ -58,3 +62,11 @@ class BatchPlan:
         fall = (step - warmup) / max(1, self.steps - warmup)
         cosine = FINAL_SHARE + (1 - FINAL_SHARE) * (1 + np.cos(np.pi * fall)) / 2
         return (self.profile.peak_learning_rate * np.where(step < warmup, rise, cosine)).astype(np.float32)
+
+
+def _shifted(images: NDArray[np.uint8], offsets: NDArray[np.int64], shift: int) -> NDArray[np.uint8]:
+    """Move each of [B, H, W] down and right by its `offsets` [B, 2] less `shift`; what comes in is black."""
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=(1, 2))
+    moved: NDArray[np.uint8] = windows[np.arange(len(images)), *(2 * shift - offsets).T]
+    return moved

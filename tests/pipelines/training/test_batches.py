@@ -64,3 +64,17 @@ def test_learning_rate_rises_to_its_peak_and_falls(plan: BatchPlan) -> None:
     assert np.all(np.diff(rates[: peak + 1]) > 0)
     assert np.all(np.diff(rates[peak:]) < 0)
     assert rates[0] < rates[peak] / 50
+
+
+def test_shifted_pictures_move_by_whole_pixels_and_not_too_far(plan: BatchPlan) -> None:
+    dot = np.zeros_like(plan.pictures.images)
+    dot[:, 14, 14] = 255
+    moved = replace(
+        plan, pictures=Pictures(dot, plan.pictures.labels), profile=replace(plan.profile, shift=2)
+    )
+    rows, columns = np.concatenate(
+        [np.argwhere(images[..., 0] == 1)[:, 1:] for images, _ in moved.epoch(0)]
+    ).T
+    assert len(rows) == 500
+    assert set(rows) == set(range(12, 17))
+    assert set(columns) == set(range(11, 17)), "column 14 is column 13 in a mirrored picture"
