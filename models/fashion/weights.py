@@ -60,7 +60,7 @@ def initial(spec: ModelSpec, seed: int) -> Weights:
 
 def from_keras(spec: ModelSpec, network: keras.Model) -> Weights:
     """Read a Keras network's weights."""
-    return {name: np.array(_keras_variable(network, name)) for name in shapes(spec)}
+    return {name: np.array(_keras_variable(network, name).numpy()) for name in shapes(spec)}
 
 
 def to_keras(spec: ModelSpec, weights: Weights, network: keras.Model) -> None:
