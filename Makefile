@@ -18,8 +18,11 @@ setup: $(VENV)/.main ## the virtual environment with everything that is needed t
 deploy: $(VENV)/.main ## train, export, gate, publish, and start five endpoints
 	@$(TANDEM) deploy
 
-status logs down rollback train export publish compare: $(VENV)/.main
+status logs down rollback train export publish: $(VENV)/.main
 	@$(TANDEM) $@
+
+compare: $(VENV)/.dev
+	@requirements/browser && $(TANDEM) compare
 
 status: ## target, state, version, memory, address
 logs: ## the end of every target's log

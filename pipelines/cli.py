@@ -297,7 +297,9 @@ def progress() -> Iterator[data.Progress]:
     try:
         yield update
     finally:
-        bar.stop()
+        # Stopping what never started would print an empty line.
+        if tasks:
+            bar.stop()
 
 
 def expected_errors() -> tuple[type[Exception], ...]:

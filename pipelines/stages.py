@@ -94,7 +94,10 @@ def train(made_from: Sources, report: Report) -> dict[str, Trained]:
     plan = BatchPlan(dataset.train, model.spec.profile(settings.profile), settings.seed)
     result = {}
     for framework in FRAMEWORKS:
-        report(f"train {framework}: profile {settings.profile}, {plan.profile.epochs} epochs")
+        if Trained.read(framework, made_from.run / framework) is None:
+            report(f"train {framework}: profile {settings.profile}, {plan.profile.epochs} epochs")
+        else:
+            report(f"train {framework}: done already, in {made_from.run.name}")
         result[framework] = training.train(framework, model, plan, dataset.validation, made_from.run)
     return result
 

@@ -124,7 +124,7 @@ def _playwright_error() -> type[Exception]:
     except ImportError:
         raise TargetError(
             "the browser client needs playwright, which is among the development requirements: "
-            "pip install -r requirements/dev.txt"
+            "`make compare` installs it"
         ) from None
     return Error
 
