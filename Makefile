@@ -2,13 +2,14 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 VENV := .venv
 TANDEM := $(VENV)/bin/tandem
-# Passed on to tandem: make deploy MODEL=mine PROFILE=full SEED=2 SOURCE=pytorch
+# Passed on to tandem: make deploy MODEL=mine PROFILE=full SEED=2 SOURCE=pytorch PLATFORM=docker MONITORING=1
 export TANDEM_MODEL := $(or $(MODEL),$(TANDEM_MODEL),fashion)
 export TANDEM_PROFILE := $(or $(PROFILE),$(TANDEM_PROFILE),quick)
 export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
 export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
+export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
-.PHONY: help setup deploy status logs down rollback train export publish compare test test-e2e unit lint format types lock clean
+.PHONY: help setup deploy status logs down rollback train export publish compare images base-images sbom test test-e2e unit lint format types lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,8 +19,14 @@ setup: $(VENV)/.main ## the virtual environment with everything that is needed t
 deploy: $(VENV)/.main ## train, export, gate, publish, and start five endpoints
 	@$(TANDEM) deploy
 
-status logs down rollback train export publish: $(VENV)/.main
+status logs down rollback train export publish images: $(VENV)/.main
 	@$(TANDEM) $@
+
+base-images: ## debian:bookworm-slim from Debian's packages, where it cannot be pulled
+	@docker/base-image
+
+sbom: $(VENV)/.dev ## what is in each image and in the model repository: artifacts/sbom/
+	@docker/sbom
 
 compare: $(VENV)/.dev
 	@requirements/browser && $(TANDEM) compare
@@ -31,6 +38,7 @@ rollback: ## serve the version that was published before
 train: ## train in both frameworks
 export: ## train and write every artifact
 publish: ## train, export, gate and publish, without starting a server
+images: ## build the container images that are missing or older than their sources
 compare: ## latency and parity of every endpoint
 
 test: $(VENV)/.dev ## every test: unit, slow ones, then five endpoints end to end

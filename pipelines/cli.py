@@ -96,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--picture", help="PNG or JPEG (default: the sample picture)")
     own = add(compare, "measure the latency and parity of every endpoint", "target")
     own.add_argument("-n", "--pictures", type=int, default=200, help="test pictures (default: 200)")
+    own = add(images, "build the container images that are missing or older than their sources")
+    own.add_argument("image", nargs="*", help="which (default: all)")
     add(settings, "show every setting, its value and its variable")
     return top
 
@@ -199,6 +201,13 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
         )
     write(f"platform {platform.name} ({why})")
     write(table.render(["target", "pid", "state", "version", "uptime", "memory", "address"], rows))
+    if served_by := states.get("tf-serving"):
+        original = served_by.image.startswith("tensorflow/")
+        write(
+            f"tf-serving is {'the original server' if original else 'our embedded server, not the original'}"
+        )
+    if beside := states.get("prometheus"):
+        write(f"prometheus is {beside.state}: http://{settings.host}:{settings.prometheus_port}")
     ready = sum(row[3] != "-" for row in rows)
     if ready < len(rows):
         write(f"{ready} of {len(rows)} targets answer; `make deploy` starts the others")
@@ -244,6 +253,13 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import comparison
 
     return comparison.show(settings, options.target, options.pictures, write)
+
+
+def images(settings: Settings, options: argparse.Namespace) -> int:
+    from serving.platforms import docker
+
+    docker.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
+    return 0
 
 
 def settings(settings: Settings, _options: argparse.Namespace) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.board import watching
 from serving import platforms, targets
-from serving.platforms.base import Platform
+from serving.platforms.base import Platform, Watch
 from serving.settings import Settings
 from serving.targets.base import Endpoint, Target, TargetError
 
@@ -28,42 +30,59 @@ class Deployment:
 def serve(settings: Settings, version: int, report: Report) -> Deployment:
     """Have every target answer with `version`. Raises `TargetError` or `PlatformError` where one does not."""
     platform, why = platforms.choose(settings)
+    settings = dataclasses.replace(settings, platform=platform.name)
     report(f"platform {platform.name}: {why}")
     all_targets = [targets.load(name) for name in targets.NAMES]
-    platform.up(settings, all_targets)
-    wait_until_ready(settings, platform, all_targets, version, report)
+    with watching(report) as watch:
+        started = platform.up(settings, all_targets, watch)
+        wait_until_ready(settings, platform, all_targets, started, version, watch)
     folder = sample_folder(settings)
     endpoints = {target.name: target.endpoints(settings, version, folder) for target in all_targets}
     return Deployment(version, platform.name, endpoints)
 
 
 def wait_until_ready(
-    settings: Settings, platform: Platform, all_targets: list[Target], version: int, report: Report
+    settings: Settings,
+    platform: Platform,
+    all_targets: list[Target],
+    started: list[str],
+    version: int,
+    watch: Watch,
 ) -> None:
     """Wait until each target answers with `version`; those that answer with another are told to swap."""
-    started = time.monotonic()
+    since = time.monotonic()
     told: set[str] = set()
     waiting = {target.name: target for target in all_targets}
-    while waiting:
+    # What runs beside the targets has no version.
+    beside = [name for name in started if name not in waiting]
+    while waiting or beside:
         states = platform.states(settings)
-        for name, target in list(waiting.items()):
-            served = target.served_version(settings)
-            if served == version:
-                report(f"ready {name}: version {served}, {time.monotonic() - started:.1f} s")
-                del waiting[name]
-            elif served is not None and name not in told:
-                told.add(name)
-                target.activate(settings, version)
-            elif (state := states.get(name)) is None or state.state == "failed":
+        seconds = time.monotonic() - since
+        for name in [*waiting, *beside]:
+            state = states.get(name)
+            if state is None or state.state == "failed":
                 last = "".join(platform.log(settings, name, 15, follow=False))
                 raise TargetError(f"{name} does not stay up; the end of its log:\n{last}")
-            elif time.monotonic() - started > settings.ready_seconds:
+        for name in [name for name in beside if states[name].state == "running"]:
+            watch(name, f"ready, {seconds:.1f} s")
+            beside.remove(name)
+        for name, target in list(waiting.items()):
+            served = target.served_version(settings)
+            if served == version and states[name].state == "running":
+                watch(name, f"ready, version {served}, {seconds:.1f} s")
+                del waiting[name]
+            elif served not in (None, version) and name not in told:
+                told.add(name)
+                watch(name, f"swapping version {served} for {version}")
+                target.activate(settings, version)
+            elif seconds > settings.ready_seconds:
                 answer = f"answers with version {served}" if served else "does not answer"
+                last = "".join(platform.log(settings, name, 15, follow=False))
                 raise TargetError(
-                    f"{name} {answer} after {settings.ready_seconds} s, expected version {version}; "
-                    f"see `tandem logs {name}`"
+                    f"{name} {answer} after {settings.ready_seconds} s and is {states[name].state}, expected "
+                    f"version {version}; the end of its log:\n{last}"
                 )
-        if waiting:
+        if waiting or beside:
             time.sleep(0.25)
 
 

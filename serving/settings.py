@@ -30,7 +30,7 @@ class Settings:
 
     model: str = setting("fashion", "folder in models/ to work on")
     artifacts: Path = setting(Path("artifacts"), "where data, runs, the model repository and logs lie")
-    platform: str = setting("auto", "where the targets run", ("auto", "process"))
+    platform: str = setting("auto", "where the targets run", ("auto", "docker", "process"))
     profile: str = setting("quick", "training profile", ("quick", "full"))
     seed: int = setting(1, "seed of the split, the initial weights and the batches")
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
@@ -48,6 +48,15 @@ class Settings:
     torchserve_grpc_management_port: int = setting(7071, "torchserve, gRPC management")
     onnxruntime_rest_port: int = setting(8000, "onnxruntime, REST")
     onnxruntime_grpc_port: int = setting(8001, "onnxruntime, gRPC")
+    prometheus_port: int = setting(9090, "Prometheus, with monitoring")
+
+    project: str = setting("tandem", "on docker: prefix of the containers' names")
+    tf_serving: str = setting(
+        "auto",
+        "on docker: TensorFlow's own server, ours, or what is to be had",
+        ("auto", "original", "embedded"),
+    )
+    monitoring: bool = setting(False, "on docker: Prometheus beside the targets")
 
     ready_seconds: int = setting(180, "how long a target may take to answer with the published version")
     stop_seconds: int = setting(15, "how long a target may take to finish its requests before it is killed")
@@ -88,6 +97,10 @@ class Settings:
 def _parse(name: str, text: str, kind: type, choices: tuple[str, ...]) -> Any:  # noqa: ANN401
     if choices and text not in choices:
         raise SettingsError(f"{name}={text!r}: expected one of {', '.join(repr(c) for c in choices)}")
+    if kind is bool:
+        if text not in ("0", "1"):
+            raise SettingsError(f"{name}={text!r}: expected 0 or 1")
+        return text == "1"
     try:
         value = kind(text)
     except ValueError:

@@ -36,7 +36,7 @@ SPEC = ModelSpec(
     batch_norm_epsilon=1e-3,
     profiles={
         "quick": Profile(epochs=3, peak_learning_rate=4e-3, minimum_accuracy=0.90),
-        "full": Profile(epochs=24, peak_learning_rate=4e-3, minimum_accuracy=0.93, shift=2),
+        "full": Profile(epochs=30, peak_learning_rate=4e-3, minimum_accuracy=0.93, shift=2),
     },
     maximum_parameters=300_000,
 )

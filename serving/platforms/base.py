@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,10 +19,16 @@ class TargetState:
     """How a target's server is. `memory` is the resident bytes of its whole process tree."""
 
     state: str
-    """`running`, `starting`, `restarting`, `stopping`, `stopped` or `failed`."""
+    """`running`, `starting`, `unhealthy`, `restarting`, `stopping`, `stopped` or `failed`."""
     pid: int | None = None
     uptime_seconds: float | None = None
     memory: int | None = None
+    image: str = ""
+    """What its container was made from; empty for a process."""
+
+
+Watch = Callable[[str, str], None]
+"""Called with a target's name and what goes on with it now."""
 
 
 class Platform(Protocol):
@@ -30,7 +36,7 @@ class Platform(Protocol):
 
     name: str
 
-    def up(self, settings: Settings, targets: Sequence[Target]) -> list[str]:
+    def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
         """Start what does not run, restart what is to run differently; names what was started. Does not wait
         until they answer. Raises `PlatformError`."""
 

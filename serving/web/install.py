@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from serving.targets.base import TargetError
 
@@ -51,16 +49,15 @@ def install(destination: Path) -> Path:
     return folder
 
 
-def assemble(destination: Path, config: dict[str, Any]) -> Path:
-    """The folder that the gateway serves: the page, the TensorFlow.js files, and `config` as config.json.
+def assemble(destination: Path) -> Path:
+    """The folder that the gateway serves: the page and the TensorFlow.js files.
 
     Its name is a digest of its contents, so a running gateway never sees a folder change. Raises
     `TargetError` where the TensorFlow.js files cannot be had.
     """
     scripts = install(destination)
-    text = json.dumps(config, indent=2) + "\n"
     page = sorted((HERE / "page").iterdir())
-    digest = hashlib.sha256(scripts.name.encode() + text.encode())
+    digest = hashlib.sha256(scripts.name.encode())
     for file in page:
         digest.update(file.name.encode() + file.read_bytes())
     folder = destination / f"site-{digest.hexdigest()[:16]}"
@@ -70,7 +67,6 @@ def assemble(destination: Path, config: dict[str, Any]) -> Path:
         for file in page:
             shutil.copyfile(file, site / file.name)
         shutil.copytree(scripts, site / "tensorflowjs")
-        (site / "config.json").write_text(text)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Five endpoints, deployed as a user deploys them, on free ports and in a folder of their own."""
+"""Five endpoints, deployed as a user deploys them, on free ports and in a folder of their own, on each platform."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ import pytest
 import models.base
 from models.base import FRAMEWORKS, Weights
 from pipelines import data
-from serving import targets
+from serving import platforms, targets
+from serving.platforms.base import Platform
 from serving.settings import PREFIX, Settings
 from serving.targets.base import Images, TargetError
 
@@ -30,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 TANDEM = Path(sys.executable).with_name("tandem")
 REUSE = "E2E_ARTIFACTS"
 """Names a folder to deploy in and to leave, so that a second run need not train again."""
+KEPT = ("data", "runs", "web")
+"""What a second platform's deployment takes over: it exports, gates and publishes anew, but trains no more."""
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Stack:
 
     settings: Settings
     environment: dict[str, str]
+    platform: Platform
     output: str = ""
     seconds: float = 0.0
     version: int = 0
@@ -76,24 +80,46 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The five targets on a freshly trained model."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the first platform's deployment, whose training the second one goes on with."""
     reused = os.environ.get(REUSE)
     artifacts = Path(reused).resolve() if reused else tmp_path_factory.mktemp("e2e") / "artifacts"
-    values: dict[str, str] = {"artifacts": str(artifacts)}
+    yield artifacts
+    if not reused:
+        shutil.rmtree(artifacts, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+def stack(
+    request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """The five targets on a freshly trained model, on one platform."""
+    platform: str = request.param
+    artifacts = trained
+    if platform != "process" and trained.exists():
+        artifacts = tmp_path_factory.mktemp("e2e") / "artifacts"
+        for name in KEPT:
+            shutil.copytree(trained / name, artifacts / name)
+    values: dict[str, str] = {
+        "artifacts": str(artifacts),
+        "platform": platform,
+        "project": f"tandem-test-{os.getpid()}",
+        "monitoring": "1" if platform == "docker" else "0",
+    }
     with _reserved_ports() as reserve:
         for f in dataclasses.fields(Settings):
             if f.name.endswith("_port"):
                 values[f.name] = str(reserve())
     environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
     environment |= {PREFIX + name.upper(): value for name, value in values.items()}
-    stack = Stack(Settings.from_environment(environment), environment)
+    settings = Settings.from_environment(environment)
+    stack = Stack(settings, environment, platforms.choose(settings)[0])
     try:
         stack.deploy()
         yield stack
     finally:
         stack.tandem("down", check=False)
-        if not reused:
+        if artifacts != trained:
             shutil.rmtree(artifacts, ignore_errors=True)
 
 

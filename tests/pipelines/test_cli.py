@@ -19,7 +19,7 @@ def tandem(*arguments: str, folder: Path, **environment: str) -> subprocess.Comp
     own = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
     return subprocess.run(
         [str(TANDEM), *arguments],
-        env=own | {"TANDEM_ARTIFACTS": str(folder)} | environment,
+        env=own | {"TANDEM_ARTIFACTS": str(folder), "TANDEM_PLATFORM": "process"} | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -60,6 +60,22 @@ def test_status_before_anything_ran(tmp_path: Path) -> None:
     assert "0 of 5 targets answer" in done.stdout
 
 
+@pytest.mark.docker
+def test_status_and_down_on_an_engine_where_nothing_runs(tmp_path: Path) -> None:
+    done = tandem("status", folder=tmp_path, TANDEM_PLATFORM="docker")
+    assert done.returncode == 1
+    assert done.stdout.startswith("platform docker (Docker ")
+    assert "0 of 5 targets answer" in done.stdout
+    done = tandem("down", folder=tmp_path, TANDEM_PLATFORM="docker")
+    assert (done.returncode, done.stdout) == (0, "==> nothing ran\n")
+
+
+def test_docker_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    nowhere = tmp_path / "no.sock"
+    done = tandem("status", folder=tmp_path, TANDEM_PLATFORM="docker", DOCKER_HOST=f"unix://{nowhere}")
+    assert (done.returncode, done.stderr) == (1, f"error: no container engine answers at {nowhere}\n")
+
+
 def test_help_and_status_import_no_heavy_library(tmp_path: Path) -> None:
     script = (
         "import sys; from pipelines.cli import main\n"
@@ -71,7 +87,7 @@ def test_help_and_status_import_no_heavy_library(tmp_path: Path) -> None:
     for arguments in (["--help"], ["status"], ["settings"], ["down"]):
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
-            env=os.environ | {"TANDEM_ARTIFACTS": str(tmp_path)},
+            env=os.environ | {"TANDEM_ARTIFACTS": str(tmp_path), "TANDEM_PLATFORM": "process"},
             capture_output=True,
             text=True,
         )

@@ -24,6 +24,10 @@ from serving.targets.base import Launch
 PLATFORM = ProcessPlatform()
 
 
+def ignore(_name: str, _state: str) -> None:
+    """Nobody watches."""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -39,6 +43,12 @@ class WebServer:
     name: str = "web-server"
     greeting: str = "100 %"
 
+    def ports(self, settings: Settings) -> dict[str, int]:
+        return {"HTTP": self.port}
+
+    def configure(self, settings: Settings) -> None:
+        pass
+
     def launch(self, settings: Settings) -> Launch:
         script = (
             "import http.server, os, sys; os.chdir(sys.argv[1]);"
@@ -47,7 +57,7 @@ class WebServer:
             " http.server.SimpleHTTPRequestHandler).serve_forever()"
         )
         command = [sys.executable, "-c", script, str(self.folder), str(self.port)]
-        return Launch(command, {"HTTP": self.port}, {"GREETING": self.greeting})
+        return Launch(command, {"GREETING": self.greeting})
 
     def answers(self) -> bool:
         try:
@@ -80,7 +90,7 @@ def server(tmp_path: Path) -> WebServer:
 
 def test_up_states_log_and_down(settings: Settings, server: WebServer) -> None:
     assert PLATFORM.states(settings) == {}
-    assert PLATFORM.up(settings, [server]) == ["web-server"]  # type: ignore[list-item]
+    assert PLATFORM.up(settings, [server], ignore) == ["web-server"]  # type: ignore[list-item]
     until(server.answers)
     until(lambda: PLATFORM.states(settings)["web-server"].state == "running")
     state = PLATFORM.states(settings)["web-server"]
@@ -99,13 +109,13 @@ def test_up_again_restarts_only_what_is_to_run_differently(
 ) -> None:
     (tmp_path / "other").mkdir()
     other = WebServer(tmp_path / "other", free_port(), name="other")
-    PLATFORM.up(settings, [server, other])  # type: ignore[list-item]
+    PLATFORM.up(settings, [server, other], ignore)  # type: ignore[list-item]
     until(lambda: server.answers() and other.answers())
     until(lambda: all(s.state == "running" for s in PLATFORM.states(settings).values()))
     before = PLATFORM.states(settings)
-    assert PLATFORM.up(settings, [server, other]) == []  # type: ignore[list-item]
+    assert PLATFORM.up(settings, [server, other], ignore) == []  # type: ignore[list-item]
     other.greeting = "changed"
-    assert PLATFORM.up(settings, [server, other]) == ["other"]  # type: ignore[list-item]
+    assert PLATFORM.up(settings, [server, other], ignore) == ["other"]  # type: ignore[list-item]
     until(other.answers)
     after = PLATFORM.states(settings)
     assert after["web-server"].pid == before["web-server"].pid
@@ -113,7 +123,7 @@ def test_up_again_restarts_only_what_is_to_run_differently(
 
 
 def test_a_killed_server_comes_back(settings: Settings, server: WebServer) -> None:
-    PLATFORM.up(settings, [server])  # type: ignore[list-item]
+    PLATFORM.up(settings, [server], ignore)  # type: ignore[list-item]
     until(lambda: server.answers() and PLATFORM.states(settings)["web-server"].state == "running")
     pid = PLATFORM.states(settings)["web-server"].pid
     assert pid is not None
@@ -125,14 +135,14 @@ def test_servers_of_a_killed_supervisor_are_ended(settings: Settings, server: We
     def supervisor() -> int:
         return int((settings.run / "supervisord.pid").read_text())
 
-    PLATFORM.up(settings, [server])  # type: ignore[list-item]
+    PLATFORM.up(settings, [server], ignore)  # type: ignore[list-item]
     until(lambda: server.answers() and PLATFORM.states(settings)["web-server"].state == "running")
     pid = PLATFORM.states(settings)["web-server"].pid
     os.kill(supervisor(), signal.SIGKILL)
     until(lambda: PLATFORM.states(settings) == {})
     assert pid is not None
     assert psutil.pid_exists(pid), "the orphan lives on, and holds the port"
-    assert PLATFORM.up(settings, [server]) == ["web-server"]  # type: ignore[list-item]
+    assert PLATFORM.up(settings, [server], ignore) == ["web-server"]  # type: ignore[list-item]
     until(lambda: server.answers() and PLATFORM.states(settings)["web-server"].state == "running")
     assert PLATFORM.states(settings)["web-server"].pid != pid
     os.kill(supervisor(), signal.SIGKILL)
@@ -148,7 +158,7 @@ def test_a_busy_port_names_its_holder_and_the_setting(settings: Settings, server
         port = squatter.getsockname()[1]
         busy = replace(settings, tfjs_port=port)
         with pytest.raises(PlatformError) as failure:
-            PLATFORM.up(busy, [replace(server, port=port)])  # type: ignore[list-item]
+            PLATFORM.up(busy, [replace(server, port=port)], ignore)  # type: ignore[list-item]
     message = str(failure.value)
     assert f"port {port} is wanted for web-server (HTTP)" in message
     assert f"process {os.getpid()}" in message
@@ -157,7 +167,7 @@ def test_a_busy_port_names_its_holder_and_the_setting(settings: Settings, server
 
 
 def test_a_server_that_cannot_start_is_failed_in_the_end(settings: Settings, server: WebServer) -> None:
-    PLATFORM.up(settings, [replace(server, folder=server.folder / "missing")])  # type: ignore[list-item]
+    PLATFORM.up(settings, [replace(server, folder=server.folder / "missing")], ignore)  # type: ignore[list-item]
     until(lambda: PLATFORM.states(settings)["web-server"].state in ("restarting", "failed"))
     assert "FileNotFoundError" in "".join(PLATFORM.log(settings, "web-server", 20, follow=False))
 

@@ -16,10 +16,9 @@ def test_it_is_launched_on_its_port_with_paths_and_neighbours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving.targets.tfjs.assemble", lambda *_: tmp_path / "site")
-    launch = TARGET.launch(
-        Settings(artifacts=tmp_path, tfjs_port=1234, litert_rest_port=4321, stop_seconds=9)
-    )
-    assert launch.ports == {"HTTP": 1234}
+    settings = Settings(artifacts=tmp_path, tfjs_port=1234, litert_rest_port=4321, stop_seconds=9)
+    launch = TARGET.launch(settings)
+    assert TARGET.ports(settings) == {"HTTP": 1234}
     assert Path(launch.command[0]).name.startswith("caddy")
     assert launch.environment["GATEWAY_LITERT"] == "127.0.0.1:4321"
     assert launch.environment["GATEWAY_MODELS"] == str(tmp_path / "repository" / "tfjs")

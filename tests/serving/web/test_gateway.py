@@ -13,7 +13,7 @@ import urllib3
 from serving.repository import model_dir
 from serving.settings import Settings
 from serving.targets import tfjs
-from serving.targets.tfjs import TARGET, page_config
+from serving.targets.tfjs import TARGET
 from tests.serving.gateway import running, serve_version, settings_in
 
 LIMIT = 16 * 1024 * 1024
@@ -76,7 +76,7 @@ def gateway(settings: Settings, upstream: None) -> Iterator[Any]:
     site.mkdir()
     (site / "index.html").write_text("<!doctype html><title>Tandem</title>")
     (site / "some.wasm").write_bytes(b"\0asm")
-    (site / "config.json").write_text(json.dumps(page_config(settings)))
+    TARGET.configure(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tfjs, "assemble", lambda *_: site)
         with running(settings), urllib3.PoolManager(retries=False, timeout=20) as pool:
@@ -207,6 +207,7 @@ def test_open_requests_are_answered_when_it_is_stopped(
     monkeypatch.setattr(tfjs, "assemble", lambda *_: tmp_path)
     other = settings_in(tmp_path)
     other = Settings(**{**vars(other), "tf_serving_rest_port": settings.tf_serving_rest_port})
+    TARGET.configure(other)
     answers: list[int] = []
     address = f"http://{other.host}:{other.tfjs_port}/api/tf-serving/slow"
     with running(other):

@@ -34,19 +34,19 @@ def test_it_is_installed_once(npm: list[str], tmp_path: Path) -> None:
     assert [path for path in tmp_path.iterdir() if path != first] == []
 
 
-def test_a_site_is_the_page_its_scripts_and_its_configuration(npm: list[str], tmp_path: Path) -> None:
-    site = install.assemble(tmp_path, {"model": "fashion"})
-    assert {path.name for path in site.iterdir()} == {*PAGE, "tensorflowjs", "config.json"}
-    assert json.loads((site / "config.json").read_text()) == {"model": "fashion"}
+def test_a_site_is_the_page_and_its_scripts(npm: list[str], tmp_path: Path) -> None:
+    site = install.assemble(tmp_path)
+    assert {path.name for path in site.iterdir()} == {*PAGE, "tensorflowjs"}
     assert stat.S_IMODE(site.stat().st_mode) & 0o055 == 0o055, (
         "another user's gateway must be able to read it"
     )
 
 
-def test_another_configuration_is_another_site(npm: list[str], tmp_path: Path) -> None:
-    first = install.assemble(tmp_path, {"model": "fashion"})
-    assert install.assemble(tmp_path, {"model": "fashion"}) == first
-    assert install.assemble(tmp_path, {"model": "mine"}) != first
+def test_a_site_is_made_once(npm: list[str], tmp_path: Path) -> None:
+    first = install.assemble(tmp_path)
+    made = first.stat().st_mtime_ns
+    assert install.assemble(tmp_path) == first
+    assert first.stat().st_mtime_ns == made
 
 
 def test_a_failed_install_leaves_nothing_behind(

@@ -1,0 +1,90 @@
+"""What goes into an image: its Dockerfile's COPY lines are what the build context holds and its digest covers."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from serving.platforms.base import PlatformError
+from serving.repository import MANIFEST, POINTER, served_version
+from serving.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+REPOSITORY = "artifacts/repository"
+NOT_COPIED = {"Dockerfile", "requirements.in", "excludes.txt"}
+"""Files of an image's folder that say how it is built."""
+
+
+class ImageError(PlatformError):
+    """An image could not be built; the message says why and where the whole output is."""
+
+
+def dockerfile(name: str) -> str:
+    """The text of an image's Dockerfile. Raises `ImageError` where there is none."""
+    path = ROOT / "docker" / name / "Dockerfile"
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise ImageError(f"there is no image {name!r}: {path} is missing") from None
+
+
+def copied(text: str) -> list[str]:
+    """What a Dockerfile copies out of the build context, relative to the repository's root."""
+    lines = text.replace("\\\n", " ").splitlines()
+    words = [line.split() for line in lines if line.startswith("COPY ") and "--from=" not in line]
+    return [source for line in words for source in line[1:-1] if not source.startswith("--")]
+
+
+def context_files(settings: Settings, text: str) -> dict[str, Path]:
+    """The files that a Dockerfile copies, by their path in the build context. Raises `ImageError`."""
+    found: dict[str, Path] = {}
+    for source in copied(text):
+        path = ROOT / source
+        if source == REPOSITORY:
+            found |= _published(settings)
+        elif path.is_dir():
+            inner = [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+            found |= {f.relative_to(ROOT).as_posix(): f for f in inner if f.name not in NOT_COPIED}
+        elif path.is_file():
+            found[source] = path
+        else:
+            raise ImageError(f"{path} is missing, and a Dockerfile copies it")
+    return dict(sorted(found.items()))
+
+
+def digest(text: str, files: dict[str, Path], base_id: str, machine: str) -> str:
+    """What an image is made of. Of a published version the manifest is read, which holds its files' digests."""
+    whole = hashlib.sha256()
+    for part in (text, base_id, machine):
+        whole.update(hashlib.sha256(part.encode()).digest())
+    for name, path in files.items():
+        whole.update(f"{name}\0{path.stat().st_mode & 0o100}\0".encode())
+        if not name.startswith(REPOSITORY) or path.suffix == ".json":
+            whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()[:16]
+
+
+def fill(context: Path, name: str, text: str, files: dict[str, Path]) -> None:
+    """Write a build context: the Dockerfile, and the files that it copies, readable by all."""
+    shutil.rmtree(context, ignore_errors=True)
+    (context / "docker" / name).mkdir(parents=True)
+    (context / "Dockerfile").write_text(text)
+    for relative, path in files.items():
+        copy = context / relative
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def _published(settings: Settings) -> dict[str, Path]:
+    """The version of each model that each target serves, and the pointers to it."""
+    root = settings.repository
+    found = {path.name: path for path in root.glob("*.json")}
+    for directory in sorted(path for path in root.glob("*/*") if path.is_dir()):
+        number = served_version(directory)
+        inner = [directory / POINTER, *(directory / str(number)).rglob("*")]
+        found |= {path.relative_to(root).as_posix(): path for path in inner if path.is_file()}
+    if not any(path.name == MANIFEST for path in found.values()):
+        raise ImageError(f"no version is published in {root}: `tandem publish` makes one")
+    return {f"{REPOSITORY}/{name}": path for name, path in found.items()}

@@ -1,0 +1,101 @@
+"""The container engine of this machine: where it is, whether it can be used, and the compose that drives it."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.platforms.base import PlatformError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+DEFAULT = "unix:///var/run/docker.sock"
+PATIENCE = 3
+"""Seconds that an engine may take to say that it is there."""
+
+
+@functools.cache
+def find() -> tuple[str, str]:
+    """The engine's address and version. Raises `PlatformError` saying why none can be used."""
+    address = os.environ.get("DOCKER_HOST") or _of_context()
+    if not address.startswith("unix://"):
+        raise PlatformError(
+            f"the engine at {address} is not reached by a local socket, and the containers read the model "
+            "repository from this machine's disk"
+        )
+    connection = _UnixConnection(address.removeprefix("unix://"))
+    try:
+        connection.request("GET", "/version")
+        version: str = json.loads(connection.getresponse().read())["Version"]
+    except PermissionError:
+        raise PlatformError(
+            f"you may not use {address[7:]}: `sudo usermod -aG docker $USER`, then log in again"
+        ) from None
+    except (OSError, ValueError, KeyError, http.client.HTTPException):
+        raise PlatformError(f"no container engine answers at {address[7:]}") from None
+    finally:
+        connection.close()
+    return address, version
+
+
+@functools.cache
+def compose() -> tuple[str, ...]:
+    """The command that reads compose.yaml. Raises `PlatformError` where there is none."""
+    for command in (("docker", "compose"), ("docker-compose",)):
+        if shutil.which(command[0]) is None:
+            continue
+        done = subprocess.run([*command, "version"], capture_output=True, check=False)
+        if done.returncode == 0:
+            return command
+    raise PlatformError(
+        "neither `docker compose` nor docker-compose is here (Docker's package docker-compose-plugin, "
+        "Debian's docker-compose)"
+    )
+
+
+def client() -> DockerClient:
+    """The engine through its SDK. Raises `PlatformError` as `find` does."""
+    # Half a second to import: only for those who talk to an engine.
+    import docker
+
+    return docker.DockerClient(base_url=find()[0], version="auto")
+
+
+def _of_context() -> str:
+    """Docker Desktop, Colima and rootless engines have sockets of their own, which the command line knows."""
+    if Path(DEFAULT.removeprefix("unix://")).exists():
+        return DEFAULT
+    if shutil.which("docker") is None:
+        raise PlatformError("no container engine is installed")
+    command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or DEFAULT
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(self._path)
+
+
+if __name__ == "__main__":
+    # For scripts: is there one, and if not, why not.
+    try:
+        find()
+        compose()
+    except PlatformError as missing:
+        sys.exit(str(missing))

@@ -1,0 +1,250 @@
+"""The images of docker/, built where they are missing or older than their sources.
+
+All before a Dockerfile's `FROM ${DEPENDENCIES}` is an image of its own, named by the digest of what is in it: only
+that one needs wheels, fetched here, where pip has its settings and certificates. After a change of our own code
+a build sends a few files and takes seconds, whatever the builder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.platforms import wheels
+from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill
+from serving.platforms.engine import find as find_engine
+from serving.settings import Settings
+from serving.targets.base import TargetError
+from serving.web.install import install
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.images import Image
+
+__all__ = ["IMAGES", "TF_SERVING", "ImageError", "build", "find_base", "is_current", "reference", "version"]
+
+Report = Callable[[str], object]
+
+IMAGES = ("onnxruntime", "litert", "tf-serving", "torchserve", "web", "models", "pipeline", "prometheus")
+TF_SERVING = "tensorflow/serving:2.20.0"
+BASE = "debian:bookworm-slim"
+BASE_DIGEST = "sha256:4724b8cc51e33e398f0e2e15e18d5ec2851ff0c2280647e1310bc1642182655d"
+DIVISION = "\nFROM ${DEPENDENCIES}\n"
+LABEL, BASE_LABEL = "tandem.context", "tandem.base"
+LINES = 15
+
+
+def version() -> str:
+    """The project's version, which is every image's tag."""
+    return metadata.version("tandem")
+
+
+def reference(name: str) -> str:
+    """The name and tag of one of `IMAGES`."""
+    return f"tandem/{name}:{version()}"
+
+
+def find_base(engine: DockerClient, report: Report) -> str:
+    """What the images are built on: Debian's image if it is here or can be pulled, else one made of Debian's
+    packages. Raises `ImageError` where none can be had."""
+    from docker.errors import APIError
+
+    pinned = f"{BASE}@{BASE_DIGEST}"
+    for name in (BASE, pinned):
+        if _image(engine, name) is not None:
+            return name
+    report(f"pulling {BASE}")
+    try:
+        engine.images.pull(BASE.split(":", maxsplit=1)[0], tag=BASE_DIGEST)
+    except APIError as error:
+        report(
+            f"{BASE} cannot be pulled ({error.explanation}): making it from Debian's packages, in about a minute"
+        )
+    else:
+        return pinned
+    done = subprocess.run(
+        [ROOT / "docker" / "base-image", BASE],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ImageError(f"docker/base-image failed:\n{_end(done.stdout + done.stderr)}")
+    return BASE
+
+
+def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
+    """Whether the image is there, with the content that its sources would give now."""
+    image = _image(engine, reference(name))
+    if image is None:
+        return False
+    base = _image(engine, BASE) or _image(engine, f"{BASE}@{BASE_DIGEST}")
+    # A base that was removed since is no reason to build.
+    base_id = str(base.id) if base else image.labels.get(BASE_LABEL, "")
+    text = dockerfile(name)
+    return image.labels.get(LABEL) == digest(text, context_files(settings, text), base_id, _machine(engine))
+
+
+def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> bool:
+    """Build an image; False where it is current. `base` is what `find_base` gave. The output goes to
+    `settings.logs / build-<name>.log`. Raises `ImageError`."""
+    if is_current(engine, settings, name):
+        return False
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    log = settings.logs / f"build-{name}.log"
+    log.write_text("")
+    old = _image(engine, reference(name))
+    base_id, machine, text = str(engine.images.get(base).id), _machine(engine), dockerfile(name)
+    arguments = {"BASE": base}
+    with _explained(log), _context(settings, name) as context:
+        if DIVISION in text:
+            arguments["DEPENDENCIES"] = _dependencies(engine, settings, name, base, context, log, report)
+        files = context_files(settings, text)
+        fill(context, name, text, files)
+        labels = {LABEL: digest(text, files, base_id, machine), BASE_LABEL: base_id}
+        arguments |= {"VERSION": version(), "REVISION": _revision()}
+        report(f"building {reference(name)}")
+        _docker_build(context, log, reference(name), arguments, labels)
+    if old is not None:
+        _remove(engine, str(old.id))
+    return True
+
+
+def _dependencies(
+    engine: DockerClient, settings: Settings, name: str, base: str, context: Path, log: Path, report: Report
+) -> str:
+    """The image of what comes before our own code; built where it is missing."""
+    text = dockerfile(name).split(DIVISION)[0] + "\n"
+    files = context_files(settings, text)
+    machine = _machine(engine)
+    tag = f"tandem/{name}-dependencies:{digest(text, files, str(engine.images.get(base).id), machine)}"
+    if _image(engine, tag) is not None:
+        return tag
+    fill(context, name, text, files)
+    report("fetching wheels")
+    arguments = {"BASE": base}
+    pins = [
+        line for file in files.values() if file.suffix == ".txt" for line in file.read_text().splitlines()
+    ]
+    try:
+        if wheels.fetch(pins, machine, context / "docker" / name / "wheels", log):
+            arguments |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+        if name == "web":
+            scripts = install(settings.artifacts / "web")
+            shutil.copytree(scripts, context / "docker" / name / scripts.name)
+    except (wheels.WheelError, TargetError) as error:
+        raise ImageError(str(error)) from error
+    report("building its dependencies")
+    older = engine.images.list(name=tag.split(":", maxsplit=1)[0])
+    _docker_build(context, log, tag, arguments, {}, "--target=dependencies")
+    for image in older:
+        for other in image.tags:
+            _remove(engine, other)
+    return tag
+
+
+def _docker_build(
+    context: Path, log: Path, tag: str, arguments: dict[str, str], labels: dict[str, str], *more: str
+) -> None:
+    command = ["docker", "build", f"--tag={tag}", *more]
+    command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    command += [f"--label={name}={value}" for name, value in labels.items()]
+    with log.open("a") as output:
+        try:
+            process = subprocess.Popen(
+                [*command, str(context)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+            )
+        except FileNotFoundError:
+            raise ImageError("no `docker` command is on the PATH, and it builds the images") from None
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if code != 0:
+        raise ImageError(f"`docker build` of {tag} failed")
+
+
+@contextlib.contextmanager
+def _context(settings: Settings, name: str) -> Iterator[Path]:
+    """A folder for the build context, which is gone afterwards."""
+    folder = settings.artifacts / "docker" / name
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _explained(log: Path) -> Iterator[None]:
+    """Adds to an error what the log says about it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise ImageError(f"the disk is full: {error}") from error
+    except ImageError as error:
+        said = log.read_text(errors="replace")
+        if not said:
+            raise
+        full = "\nThe disk is full; `docker system prune` frees what no container uses."
+        hint = full if "no space left on device" in said.lower() else ""
+        raise ImageError(f"{error}; the end of {log}:\n{_end(said)}{hint}") from None
+
+
+def _end(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(f"  {line}" for line in lines[-LINES:])
+
+
+def _environment() -> dict[str, str]:
+    """For the command line: the engine that we speak to, and the builder that is part of it."""
+    return os.environ | {
+        "DOCKER_HOST": find_engine()[0],
+        "BUILDX_BUILDER": "default",
+        "BUILDKIT_PROGRESS": "plain",
+    }
+
+
+def _image(engine: DockerClient, name: str) -> Image | None:
+    from docker.errors import ImageNotFound
+
+    try:
+        return engine.images.get(name)
+    except ImageNotFound:
+        return None
+
+
+def _remove(engine: DockerClient, name: str) -> None:
+    """Remove what a newer image replaced, unless something still uses it."""
+    from docker.errors import APIError
+
+    with contextlib.suppress(APIError):
+        engine.images.remove(name)
+
+
+def _machine(engine: DockerClient) -> str:
+    machine: str = engine.version()["Arch"]
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def _revision() -> str:
+    """The commit that is built, marked where it was changed; "" outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return ""

@@ -1,0 +1,209 @@
+"""What only containers have: rights, draining by `docker stop`, failures that the engine would hide, monitoring."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import urllib3
+from docker import DockerClient
+
+from serving import repository, targets
+from serving.platforms import engine
+from serving.platforms.docker import MONITORING, NOBODY
+from serving.settings import PREFIX
+from serving.targets.base import Outputs
+from tests.e2e.conftest import Stack, until
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.docker,
+    pytest.mark.timeout(1800),
+    pytest.mark.parametrize("stack", ["docker"], indirect=True),
+]
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[DockerClient]:
+    client = engine.client()
+    yield client
+    client.close()
+
+
+def container(docker: DockerClient, stack: Stack, service: str) -> Any:
+    labels = [
+        f"com.docker.compose.project={stack.settings.project}",
+        f"com.docker.compose.service={service}",
+    ]
+    (found,) = docker.containers.list(all=True, filters={"label": labels})
+    return found
+
+
+@pytest.fixture
+def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
+    """A second deployment of the same version, on other ports and under another name; not started."""
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(stack.settings.artifacts, artifacts, ignore=shutil.ignore_patterns("run", "docker"))
+    values: dict[str, Any] = {"artifacts": artifacts, "project": stack.settings.project + "-other"}
+    probes = []
+    for field in dataclasses.fields(stack.settings):
+        if field.name.endswith("_port"):
+            probes.append(socket.socket())
+            probes[-1].bind(("127.0.0.1", 0))
+            values[field.name] = probes[-1].getsockname()[1]
+    for probe in probes:
+        probe.close()
+    settings = dataclasses.replace(stack.settings, monitoring=False, **values)
+    environment = stack.environment | {PREFIX + name.upper(): str(value) for name, value in values.items()}
+    second = Stack(settings, environment | {PREFIX + "MONITORING": "0"}, stack.platform)
+    yield second
+    second.tandem("down", check=False)
+
+
+@pytest.mark.parametrize("service", [*targets.NAMES, MONITORING])
+def test_a_container_has_no_more_rights_than_it_needs(
+    stack: Stack, docker: DockerClient, service: str
+) -> None:
+    own = container(docker, stack, service)
+    host = own.attrs["HostConfig"]
+    assert own.attrs["Config"]["User"] not in ("", "0", "root")
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"]) == (True, ["ALL"], False)
+    assert host["Memory"] > 0
+    assert {binding["HostIp"] for ports in host["PortBindings"].values() for binding in ports} == {
+        "127.0.0.1"
+    }
+    server = psutil.Process(own.attrs["State"]["Pid"]).children()[0]
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    assert "\nNoNewPrivs:\t1\n" in status
+    assert "\nCapEff:\t0000000000000000\n" in status
+    assert own.exec_run(["bash", "-c", "echo x > /app/x || echo x > /etc/x"]).exit_code != 0
+    for mount in own.attrs["Mounts"]:
+        assert not mount["RW"] or mount["Destination"] in ("/tandem/run/torchserve", "/prometheus")
+
+
+def test_the_gateway_reaches_every_target_by_name(stack: Stack) -> None:
+    base = f"http://127.0.0.1:{stack.settings.tfjs_port}/api"
+    body = (stack.settings.artifacts / "samples" / "inference.json").read_bytes()
+    rows = (stack.settings.artifacts / "samples" / "instances.json").read_bytes()
+    for path, content in {
+        "tf-serving/v1/models/fashion:predict": rows,
+        "torchserve/predictions/fashion": rows,
+        "litert/v2/models/fashion/infer": body,
+        "onnxruntime/v2/models/fashion/infer": body,
+    }.items():
+        answer = urllib3.request("POST", f"{base}/{path}", body=content)
+        assert answer.status == 200, (path, answer.data)
+
+
+def test_status_tells_which_tensorflow_serving_it_is(stack: Stack) -> None:
+    lines = stack.tandem("status").stdout.splitlines()
+    image = stack.platform.states(stack.settings)["tf-serving"].image
+    expected = (
+        "the original server" if image.startswith("tensorflow/") else "our embedded server, not the original"
+    )
+    assert f"tf-serving is {expected}" in lines
+    assert f"prometheus is running: http://127.0.0.1:{stack.settings.prometheus_port}" in lines
+
+
+def test_logs_are_the_containers(stack: Stack) -> None:
+    lines = stack.tandem("logs", "--lines", "3").stdout.splitlines()
+    assert {line.split(":")[0] for line in lines} == set(targets.NAMES)
+    assert len(lines) <= 15
+
+
+def test_prometheus_sees_every_target(stack: Stack) -> None:
+    base = f"http://127.0.0.1:{stack.settings.prometheus_port}/api/v1"
+
+    def health() -> dict[str, str]:
+        active = urllib3.request("GET", f"{base}/targets").json()["data"]["activeTargets"]
+        return {one["labels"]["job"]: one["health"] for one in active}
+
+    until(lambda: set(health().values()) == {"up"}, 60)
+    assert set(targets.NAMES) <= set(health())
+    rules = urllib3.request("GET", f"{base}/rules").json()["data"]["groups"]
+    assert rules
+    assert all(rule["health"] != "err" for group in rules for rule in group["rules"])
+
+
+@pytest.mark.parametrize("service", ["onnxruntime", "litert", "tf-serving"])
+def test_docker_stop_lets_a_request_be_answered(stack: Stack, docker: DockerClient, service: str) -> None:
+    own = container(docker, stack, service)
+    client = targets.load(service).clients(stack.settings)["grpc"]
+    large = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
+    answers: list[Outputs | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(client.predict(large))
+        except Exception as error:  # noqa: BLE001
+            answers.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.1)
+    started = time.monotonic()
+    own.stop()
+    seconds = time.monotonic() - started
+    thread.join()
+    client.close()
+    assert isinstance(answers[0], Outputs), answers
+    assert answers[0].logits.shape == (1000, 10)
+    assert seconds < stack.settings.stop_seconds, "it was killed"
+    assert stack.platform.states(stack.settings)[service].state == "stopped"
+    stack.deploy()
+    assert stack.platform.states(stack.settings)[service].state == "running"
+
+
+def test_a_container_that_does_not_stay_up_is_shown_with_its_log(stack: Stack, other: Stack) -> None:
+    folder = repository.version_dir(other.settings.repository, "torchserve", "fashion", stack.version)
+    (archive,) = folder.glob("*.mar")
+    archive.write_bytes(archive.read_bytes() + b"!")
+    done = other.tandem("deploy", check=False)
+    assert done.returncode == 1
+    assert "torchserve does not stay up; the end of its log:" in done.stderr
+    assert f"{archive.name} was changed: sha256" in done.stderr
+    assert other.tandem("status", check=False).returncode == 1
+
+
+def test_a_busy_port_is_named_before_anything_is_started(stack: Stack, other: Stack) -> None:
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", other.settings.tfjs_port))
+        squatter.listen()
+        done = other.tandem("deploy", check=False)
+    assert done.returncode == 1
+    assert f"port {other.settings.tfjs_port} is wanted for tfjs (HTTP)" in done.stderr
+    assert "TANDEM_TFJS_PORT=<port>" in done.stderr
+    assert other.platform.states(other.settings) == {}
+
+
+def test_two_deployments_under_one_name_are_refused(stack: Stack, other: Stack) -> None:
+    other.environment[PREFIX + "PROJECT"] = stack.settings.project
+    done = other.tandem("deploy", check=False)
+    assert done.returncode == 1
+    assert f"belongs to the deployment of {stack.settings.artifacts}" in done.stderr
+    assert stack.versions() == dict.fromkeys(targets.NAMES, stack.version)
+
+
+def test_containers_run_as_who_may_read_the_artifacts(stack: Stack, docker: DockerClient) -> None:
+    own = container(docker, stack, "torchserve")
+    user = json.loads(
+        own.exec_run(
+            ["python", "-c", "import os, json; print(json.dumps([os.getuid(), os.getgid()]))"]
+        ).output
+    )
+    keys = stack.settings.run / "torchserve" / "key_file.json"
+    assert user[0] in (NOBODY, keys.stat().st_uid)
+    assert keys.stat().st_mode & 0o077 == 0
+    done = subprocess.run(["cat", keys], capture_output=True, text=True)
+    assert "management" in done.stdout

@@ -1,0 +1,132 @@
+"""compose.yaml against the house's rules, and an engine's words against ours; the containers run end to end."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from serving import targets
+from serving.platforms import docker, images
+from serving.platforms.base import PlatformError
+from serving.settings import PREFIX, Settings
+
+COMPOSE = docker.COMPOSE_FILE.read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+SERVERS = [*targets.NAMES, docker.MONITORING]
+VARIABLES = {"RUN_AS", "CPUS", "IMAGE_VERSION", "TF_SERVING_IMAGE"}
+
+
+def test_every_target_is_a_service_and_every_image_is_built() -> None:
+    assert set(targets.NAMES) < set(SERVICES)
+    built = {service["build"]["dockerfile"] for service in SERVICES.values()}
+    assert built == {f"docker/{name}/Dockerfile" for name in images.IMAGES}
+    for service in SERVICES.values():
+        assert (docker.COMPOSE_FILE.parent.parent / service["build"]["dockerfile"]).is_file()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_has_no_more_rights_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["init"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["user"] == "${RUN_AS:-10001:10001}"
+    assert service["restart"] == "unless-stopped"
+    assert service["networks"] == ["tandem"]
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert {"mem_limit", "cpus", "pids_limit"} <= set(service)
+    assert service["healthcheck"]["start_period"] == "60s"
+    assert all(port.startswith("${TANDEM_HOST:-127.0.0.1}:") for port in service["ports"])
+    for volume in service.get("volumes", []):
+        assert volume.endswith(":ro") or volume.startswith(
+            ("prometheus:", "${TANDEM_ARTIFACTS:-../artifacts}/run/torchserve:")
+        )
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_published_ports_are_those_of_the_settings(name: str) -> None:
+    settings = Settings()
+    published = {
+        int(default): getattr(settings, variable.removeprefix(PREFIX).lower())
+        for variable, default in re.findall(
+            r"\$\{(TANDEM_\w+_PORT):-(\d+)\}", " ".join(SERVICES[name]["ports"])
+        )
+    }
+    assert all(default == own for default, own in published.items())
+    expected = (
+        {settings.prometheus_port}
+        if name == docker.MONITORING
+        else set(targets.load(name).ports(settings).values())
+    )
+    assert set(published) == expected
+
+
+def test_every_variable_is_one_that_is_set() -> None:
+    known = {PREFIX + field.upper() for field in vars(Settings())} | VARIABLES
+    assert set(re.findall(r"\$\{(\w+)", COMPOSE)) <= known
+    for version in re.findall(r"IMAGE_VERSION:-([^}]+)\}|tandem/tf-serving:([^}]+)\}", COMPOSE):
+        assert images.version() in version
+
+
+def container(restarts: int = 0, image: str = "tandem/litert:1", **state: Any) -> Any:
+    whole = {"Status": "running", "Running": True, "Restarting": False} | state
+    attributes = {"State": whole, "RestartCount": restarts, "Config": {"Image": image}}
+    return SimpleNamespace(attrs=attributes)
+
+
+MOMENTS = {"StartedAt": "2026-01-01T00:00:00.123456789Z", "FinishedAt": "2026-01-01T00:00:03.5Z"}
+LONG = MOMENTS | {"FinishedAt": "2026-01-02T00:00:00Z"}
+RESTARTING = {"Status": "restarting", "Restarting": True}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (container(), "running"),
+        (container(Health={"Status": "starting"}), "starting"),
+        (container(Health={"Status": "healthy"}), "running"),
+        (container(Health={"Status": "unhealthy"}), "unhealthy"),
+        (container(Status="created", Running=False), "stopped"),
+        (container(Status="exited", Running=False, **MOMENTS), "stopped"),
+        (container(1, **RESTARTING, **MOMENTS), "restarting"),
+        (container(docker.GIVEN_UP, **RESTARTING, **MOMENTS), "failed"),
+        (container(docker.GIVEN_UP, **RESTARTING, **LONG), "restarting"),
+        (container(Status="dead", Running=False), "failed"),
+    ],
+)
+def test_states_are_told_in_our_words(state: Any, expected: str) -> None:
+    assert docker._word(state) == expected
+
+
+def test_a_full_disk_is_named_with_what_helps() -> None:
+    said = docker._explained("one\nwrite /x: no space left on device\n")
+    assert said.startswith("one\n")
+    assert "docker system prune" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root deploys for another user")
+def test_what_the_containers_may_not_read_is_named(tmp_path: Path) -> None:
+    settings = Settings(artifacts=tmp_path)
+    for folder in ("repository", "samples", "run/tf-serving", "run/tfjs", "run/torchserve"):
+        (tmp_path / folder).mkdir(parents=True)
+    secret = tmp_path / "repository" / "model"
+    secret.write_text("")
+    (tmp_path / "run" / "torchserve" / "keys").write_text("")
+    docker._hand_over(settings, "10001:10001")
+    assert (tmp_path / "run" / "torchserve" / "keys").stat().st_uid == docker.NOBODY
+    secret.chmod(0o600)
+    with pytest.raises(PlatformError, match=f"may not read {secret}: `chmod -R o\\+rX"):
+        docker._hand_over(settings, "10001:10001")
+    docker._hand_over(settings, "0:0")
+
+
+def test_an_unknown_image_is_named_with_those_that_exist() -> None:
+    with pytest.raises(PlatformError, match="there is no image 'tfserving'; there are: onnxruntime, "):
+        docker.build(Settings(), ["tfserving"], lambda *_: None)

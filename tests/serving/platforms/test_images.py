@@ -1,0 +1,378 @@
+"""Images without an engine: what their contexts hold, what makes them be built again, and how a build fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from docker.errors import ImageNotFound
+
+from serving.platforms import contexts, images, wheels
+from serving.platforms.base import PlatformError
+from serving.settings import Settings
+from serving.web.install import FILES
+
+DOCKER = contexts.ROOT / "docker"
+PYTHON_IMAGES = ("onnxruntime", "litert", "tf-serving", "torchserve", "web", "pipeline")
+DOCKERFILE = """\
+FROM scratch AS dependencies
+COPY docker/tool/ /build/
+
+FROM ${DEPENDENCIES}
+COPY code /app/code
+COPY --from=dependencies /elsewhere /
+"""
+
+
+class Engine:
+    """As much of the Docker SDK as a build asks for."""
+
+    def __init__(self) -> None:
+        self.present: dict[str, Any] = {}
+        self.images = self
+        self.add(images.BASE, {})
+
+    def add(self, name: str, labels: dict[str, str]) -> None:
+        self.present[name] = SimpleNamespace(id=f"sha256:{name}", labels=labels, tags=[name])
+
+    def get(self, name: str) -> Any:
+        if name not in self.present:
+            raise ImageNotFound(name)
+        return self.present[name]
+
+    def list(self, name: str) -> list[Any]:
+        return [image for tag, image in self.present.items() if tag.startswith(f"{name}:")]
+
+    def remove(self, name: str) -> None:
+        self.present.pop(name, None)
+
+    def version(self) -> dict[str, str]:
+        return {"Arch": "amd64"}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one image, `tool`."""
+    root = tmp_path / "root"
+    for name, text in {
+        "docker/tool/Dockerfile": DOCKERFILE,
+        "docker/tool/requirements.txt": "numpy==1\n",
+        "docker/tool/requirements.in": "numpy\n",
+        "code/main.py": "print()\n",
+        "code/__pycache__/main.pyc": "",
+        "other.py": "",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setattr(contexts, "ROOT", root)
+    monkeypatch.setattr(images, "ROOT", root)
+    monkeypatch.setattr(images, "find_engine", lambda: ("unix:///nowhere", "0"))
+    return root
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return replace(Settings(), artifacts=tmp_path / "artifacts")
+
+
+def quiet(line: str) -> None:
+    """Nobody reads the report."""
+
+
+def all_wheels(*arguments: Any) -> bool:
+    """Every wheel was fetched."""
+    return True
+
+
+def docker_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
+    """Puts a `docker` on the PATH that does `script`, after it has noted its arguments and its context."""
+    folder, calls = tmp_path / "bin", tmp_path / "calls"
+    folder.mkdir(exist_ok=True)
+    command = folder / "docker"
+    note = f'for last; do :; done\necho "$*" >> {calls}\n(cd "$last" && find . -type f | sort >> {calls})\n'
+    command.write_text(f"#!/bin/sh\n{note}{script}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return calls
+
+
+def digest(settings: Settings, base: str = "base", machine: str = "x86_64") -> str:
+    text = contexts.dockerfile("tool")
+    return contexts.digest(text, contexts.context_files(settings, text), base, machine)
+
+
+def publish(settings: Settings, version: int) -> None:
+    model = settings.repository / "litert" / "fashion"
+    for number in range(1, version + 1):
+        (model / str(number)).mkdir(parents=True, exist_ok=True)
+        (model / str(number) / "model.tflite").write_text(f"weights {number}")
+        (model / str(number) / "manifest.json").write_text(f'{{"version": {number}}}')
+    (model / "current.json").write_text(f'{{"version": {version}, "previous": null, "held": false}}')
+
+
+def test_the_digest_changes_with_each_file_that_is_copied_and_with_no_other(
+    root: Path, settings: Settings
+) -> None:
+    first = digest(settings)
+    (root / "other.py").write_text("changed")
+    (root / "docker/tool/requirements.in").write_text("changed")
+    (root / "code/__pycache__/main.pyc").write_text("changed")
+    os.utime(root / "code/main.py", (0, 0))
+    assert digest(settings) == first
+
+    (root / "code/main.py").chmod(0o755)
+    executable = digest(settings)
+    (root / "code/main.py").write_text("print(1)\n")
+    changed = digest(settings)
+    (root / "code/more.py").touch()
+    added = digest(settings)
+    (root / "docker/tool/requirements.txt").write_text("numpy==2\n")
+    others = [digest(settings), digest(settings, base="another"), digest(settings, machine="aarch64")]
+    assert len({first, executable, changed, added, *others}) == 7
+
+
+def test_a_context_holds_exactly_what_is_copied_readable_by_any_user(
+    root: Path, settings: Settings, tmp_path: Path
+) -> None:
+    (root / "code/main.py").chmod(0o600)
+    context = tmp_path / "context"
+    (context / "left-over").mkdir(parents=True)
+    text = contexts.dockerfile("tool")
+    contexts.fill(context, "tool", text, contexts.context_files(settings, text))
+    files = {path.relative_to(context).as_posix(): path for path in context.rglob("*") if path.is_file()}
+    assert set(files) == {"Dockerfile", "code/main.py", "docker/tool/requirements.txt"}
+    assert files["code/main.py"].stat().st_mode & 0o777 == 0o644
+
+
+def test_a_dockerfile_that_copies_what_is_not_there_is_named(root: Path, settings: Settings) -> None:
+    (root / "code/main.py").unlink()
+    (root / "code/__pycache__/main.pyc").unlink()
+    (root / "code/__pycache__").rmdir()
+    (root / "code").rmdir()
+    with pytest.raises(PlatformError, match="code is missing"):
+        digest(settings)
+
+
+def test_the_models_image_holds_the_published_version_only(settings: Settings) -> None:
+    text = contexts.dockerfile("models")
+    with pytest.raises(images.ImageError, match="tandem publish"):
+        contexts.context_files(settings, text)
+    publish(settings, 2)
+    files = contexts.context_files(settings, text)
+    folder = "artifacts/repository/litert/fashion"
+    assert list(files) == [f"{folder}/{n}" for n in ("2/manifest.json", "2/model.tflite", "current.json")]
+    second = contexts.digest(text, files, "", "")
+    publish(settings, 3)
+    assert contexts.digest(text, contexts.context_files(settings, text), "", "") != second
+    publish(settings, 2)
+    assert contexts.digest(text, contexts.context_files(settings, text), "", "") == second
+
+
+def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
+    root: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = Engine()
+    fetched = []
+
+    def fetch(pins: list[str], machine: str, folder: Path, log: Path) -> bool:
+        folder.mkdir()
+        (folder / "numpy.whl").touch()
+        fetched.append((list(pins), machine))
+        return True
+
+    monkeypatch.setattr(wheels, "fetch", fetch)
+    calls = docker_command(tmp_path, monkeypatch, "exit 0")
+
+    def build() -> list[str]:
+        calls.write_text("")
+        assert images.build(engine, settings, "tool", images.BASE, quiet)
+        for call in re.findall("^build .*$", calls.read_text(), re.MULTILINE):
+            tag = re.search("--tag=([^ ]+)", call)
+            assert tag
+            engine.add(tag[1], dict(re.findall("--label=([^= ]+)=([^ ]*)", call)))
+        return calls.read_text().splitlines()
+
+    dependencies, *first = build()
+    assert fetched == [(["numpy==1"], "x86_64")]
+    assert "--target=dependencies" in dependencies
+    assert "UV_OFFLINE=1" in dependencies
+    assert first[:3] == ["./Dockerfile", "./docker/tool/requirements.txt", "./docker/tool/wheels/numpy.whl"]
+    assert first[4:] == ["./Dockerfile", "./code/main.py", "./docker/tool/requirements.txt"]
+    own = re.search(r"--tag=(tandem/tool-dependencies:\w+)", dependencies)
+    assert own
+    assert f"DEPENDENCIES={own[1]}" in first[3]
+    assert not images.build(engine, settings, "tool", images.BASE, quiet)
+
+    (root / "code/main.py").write_text("changed")
+    again = build()
+    assert len(fetched) == 1
+    assert len([line for line in again if line.startswith("build ")]) == 1
+
+    (root / "docker/tool/requirements.txt").write_text("numpy==2\n")
+    build()
+    assert len(fetched) == 2
+    assert len([name for name in engine.present if "dependencies" in name]) == 1, "the older one is removed"
+    assert not (settings.artifacts / "docker" / "tool").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            "for i in $(seq 30); do echo line $i; done; exit 1",
+            r"build-tool\.log:\n  line 16\n(.*\n)+  line 30$",
+        ),
+        ("echo 'write /x: no space left on device' >&2; exit 1", "The disk is full; `docker system prune`"),
+    ],
+)
+def test_a_failed_build_says_why(
+    root: Path,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(wheels, "fetch", all_wheels)
+    docker_command(tmp_path, monkeypatch, script)
+    with pytest.raises(images.ImageError, match=said):
+        images.build(Engine(), settings, "tool", images.BASE, quiet)  # type: ignore[arg-type]
+    assert not (settings.artifacts / "docker" / "tool").exists()
+
+
+def test_without_a_docker_command_it_is_said(
+    root: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "fetch", all_wheels)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(images.ImageError, match="no `docker` command is on the PATH"):
+        images.build(Engine(), settings, "tool", images.BASE, quiet)  # type: ignore[arg-type]
+
+
+def test_an_interrupt_ends_the_build(
+    root: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "fetch", all_wheels)
+    docker_command(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; exec sleep 60")
+    wait = subprocess.Popen.wait
+    interrupted = []
+
+    def interrupt(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        if not interrupted:
+            interrupted.append(self)
+            while not (tmp_path / "pid").exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        return wait(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        images.build(Engine(), settings, "tool", images.BASE, quiet)  # type: ignore[arg-type]
+    assert interrupted[0].returncode is not None
+
+
+def test_an_image_without_its_base_is_still_current(root: Path, settings: Settings) -> None:
+    engine: Any = Engine()
+    labels = {images.LABEL: digest(settings, base="old"), images.BASE_LABEL: "old"}
+    engine.add(images.reference("tool"), labels)
+    assert not images.is_current(engine, settings, "tool")
+    engine.remove(images.BASE)
+    assert images.is_current(engine, settings, "tool")
+
+
+def test_wheels_are_chosen_for_the_engines_machine() -> None:
+    pins = (DOCKER / "tf-serving" / "requirements.txt").read_text().splitlines()
+    for machine, tensorflow in {"x86_64": "tensorflow-cpu", "aarch64": "tensorflow"}.items():
+        found = [pin.split("==")[0] for pin in wheels.for_machine(pins, machine)]
+        assert [name for name in found if name in ("tensorflow", "tensorflow-cpu")] == [tensorflow]
+        assert all(tag.endswith(machine) for tag in wheels.platforms(machine))
+    assert "manylinux_2_36_x86_64" in wheels.platforms("x86_64")
+    assert "manylinux_2_38_x86_64" not in wheels.platforms("x86_64")
+
+
+def test_torch_never_comes_from_the_general_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(command: list[str], **others: Any) -> Any:
+        asked.append(command)
+        return SimpleNamespace(returncode=int("--no-index" in command))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert not wheels.fetch(["numpy==1", "torch==2"], "x86_64", tmp_path, tmp_path / "log")
+    assert ["torch==2" in command for command in asked] == [False, True]
+
+
+def test_what_pip_cannot_fetch_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(wheels.WheelError, match="aarch64"):
+        wheels.fetch(["no-such-distribution==1"], "aarch64", tmp_path, tmp_path / "log")
+    assert "no-such-distribution" in (tmp_path / "log").read_text()
+
+
+def test_every_pin_of_an_image_is_that_of_the_main_environment() -> None:
+    def pins(path: Path) -> dict[str, str]:
+        lines = [line.partition(" ; ")[0] for line in path.read_text().splitlines() if line[0] != "#"]
+        return dict(line.split("==") for line in lines)
+
+    main = pins(contexts.ROOT / "requirements" / "main.txt")
+    files = sorted(DOCKER.glob("*/requirements.txt"))
+    assert len(files) >= 5
+    for file in files:
+        wanted = re.findall(r"^([a-z][\w-]*)", file.with_name("requirements.in").read_text(), re.MULTILINE)
+        assert set(wanted) <= set(pins(file)), f"{file}: `make lock`"
+        assert pins(file).items() <= main.items(), file
+    assert (DOCKER / "uv.txt").read_text().strip() in (contexts.ROOT / "requirements" / "install").read_text()
+
+
+@pytest.mark.parametrize("name", images.IMAGES)
+def test_dockerfiles_are_alike(name: str) -> None:
+    text = contexts.dockerfile(name)
+    assert f"ARG BASE={images.BASE}@{images.BASE_DIGEST}\n" in text
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) <= {"${BASE}", "${DEPENDENCIES}", "python"}
+    final = text[text.rindex("\nFROM ") :]
+    assert "USER 10001:10001" in final
+    for label in ("title", "description", "licenses", "revision", "version"):
+        assert f"org.opencontainers.image.{label}=" in final
+    if name in PYTHON_IMAGES:
+        # One layer for all of them.
+        stage = contexts.dockerfile("onnxruntime").split("FROM python AS builder")[0]
+        assert text.startswith(stage)
+        assert images.DIVISION in text
+
+
+@pytest.mark.parametrize("name", images.IMAGES)
+def test_a_plain_build_is_sent_what_the_dockerfile_copies(name: str, settings: Settings) -> None:
+    publish(settings, 1)
+    lines = (contexts.ROOT / ".dockerignore").read_text().splitlines()
+    allowed = [line[1:] for line in lines if line.startswith("!")]
+    for file in map(Path, contexts.context_files(settings, contexts.dockerfile(name))):
+        assert any(part.match(pattern) for pattern in allowed for part in (file, *file.parents)), file
+
+
+def test_the_modules_that_a_server_imports_are_in_its_image(settings: Settings, tmp_path: Path) -> None:
+    for name, module in {
+        "onnxruntime": "serving.server.main",
+        "tf-serving": "serving.server.main",
+        "torchserve": "serving.torchserve.launch",
+    }.items():
+        text = contexts.dockerfile(name)
+        context = tmp_path / name
+        contexts.fill(context, name, text, contexts.context_files(settings, text))
+        script = f"import sys; sys.path.insert(0, {str(context)!r}); import {module} as m; print(m.__file__)"
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.stdout.startswith(str(context)), done.stderr
+
+
+def test_the_web_image_and_the_gateway_take_the_same_scripts() -> None:
+    collect = (DOCKER / "web" / "collect").read_text()
+    assert set(re.findall(r"tfjs-\S+/dist/\S+", collect)) == set(FILES)
