@@ -181,7 +181,6 @@ def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
                 watch(name, f"{images.reference(name)} is up to date")
                 continue
             base = base or images.find_base(docker, lambda line: watch("base", line))
-            watch(name, f"building {images.reference(name)}")
             started = time.monotonic()
             images.build(docker, settings, name, base, functools.partial(watch, name))
             watch(name, f"built in {time.monotonic() - started:.0f} s")

@@ -175,7 +175,8 @@ def image() -> str:
         archive.add(FOLDER, "docker/prometheus")
     file = "--file=docker/prometheus/Dockerfile"
     base = "--build-arg=BASE=debian:bookworm-slim"
-    docker("build", "--quiet", f"--tag={IMAGE}", file, base, "-", data=context.getvalue())
+    labels = ["--build-arg=VERSION=0.1.0", "--build-arg=REVISION=tested"]
+    docker("build", "--quiet", f"--tag={IMAGE}", file, base, *labels, "-", data=context.getvalue())
     return IMAGE
 
 

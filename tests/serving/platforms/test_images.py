@@ -352,9 +352,9 @@ def test_dockerfiles_are_alike(name: str) -> None:
 def test_a_plain_build_is_sent_what_the_dockerfile_copies(name: str, settings: Settings) -> None:
     publish(settings, 1)
     lines = (contexts.ROOT / ".dockerignore").read_text().splitlines()
-    allowed = [line[1:] for line in lines if line.startswith("!")]
+    sent = [line[1:] for line in lines if line.startswith("!")]
     for file in map(Path, contexts.context_files(settings, contexts.dockerfile(name))):
-        assert any(part.match(pattern) for pattern in allowed for part in (file, *file.parents)), file
+        assert any(part.match(pattern) for pattern in sent for part in (file, *file.parents)), file
 
 
 def test_the_modules_that_a_server_imports_are_in_its_image(settings: Settings, tmp_path: Path) -> None:
