@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from serving.platforms import engine, images
 from serving.platforms.base import PlatformError, TargetState, Watch
 from serving.platforms.ports import require_ports
+from serving.platforms.process import memory_of
 from serving.settings import PREFIX, Settings
 from serving.targets.base import Target
 
@@ -59,7 +62,8 @@ class DockerPlatform:
             if MONITORING in before and not settings.monitoring:
                 before[MONITORING].remove(force=True)
             for name in names:
-                watch(name, "starting")
+                if name not in before or before[name].status != "running":
+                    watch(name, "starting")
             _compose(settings, environment, "up", "-d", "--no-build", *names)
             after = _containers(docker, settings)
             ages = {name: (c.id, c.attrs["State"]["StartedAt"]) for name, c in before.items()}
@@ -77,7 +81,7 @@ class DockerPlatform:
     def states(self, settings: Settings) -> dict[str, TargetState]:
         with _engine() as docker:
             found = _containers(docker, settings)
-            return {name: _state(docker, container) for name, container in found.items()}
+            return {name: _state(container) for name, container in found.items()}
 
     def log(self, settings: Settings, target: str, lines: int, follow: bool) -> Iterator[str]:
         with _engine() as docker:
@@ -178,7 +182,6 @@ def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
         base = ""
         for name in names or images.IMAGES:
             if images.is_current(docker, settings, name):
-                watch(name, f"{images.reference(name)} is up to date")
                 continue
             base = base or images.find_base(docker, lambda line: watch("base", line))
             started = time.monotonic()
@@ -227,20 +230,28 @@ def _explained(text: str) -> str:
     return f"{said}\nThe engine's disk is full: `docker system prune` frees some." if FULL in text else said
 
 
-def _state(docker: DockerClient, container: Container) -> TargetState:
+def _state(container: Container) -> TargetState:
     attributes: dict[str, Any] = container.attrs["State"]
     image = container.attrs["Config"]["Image"]
     state = _word(container)
     if not attributes["Running"] or attributes["Restarting"]:
         return TargetState(state, image=image)
     uptime = (datetime.now(UTC) - _moment(attributes["StartedAt"])).total_seconds()
-    usage = docker.api.stats(str(container.id), stream=False, one_shot=True).get("memory_stats", {})
-    memory = None
-    if "usage" in usage:
-        # As `docker stats` counts: what was only read from disk can go at any time.
-        cache = usage.get("stats", {})
-        memory = usage["usage"] - cache.get("total_inactive_file", cache.get("inactive_file", 0))
-    return TargetState(state, attributes["Pid"], uptime, memory, image)
+    return TargetState(state, attributes["Pid"], uptime, _memory(container), image)
+
+
+def _memory(container: Container) -> int | None:
+    """Resident bytes, as for a process; None where the engine is in a virtual machine (Docker Desktop).
+
+    The engine's own statistics take a second a container.
+    """
+    pid: int = container.attrs["State"]["Pid"]
+    try:
+        if str(container.id) in Path(f"/proc/{pid}/cgroup").read_text():
+            return memory_of(pid)
+    except (OSError, psutil.Error):
+        pass
+    return None
 
 
 def _word(container: Container) -> str:

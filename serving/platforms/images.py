@@ -113,7 +113,7 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
         arguments |= {"VERSION": version(), "REVISION": _revision()}
         report(f"building {reference(name)}")
         _docker_build(context, log, reference(name), arguments, labels)
-    if old is not None:
+    if old is not None and old != _image(engine, reference(name)):
         _remove(engine, str(old.id))
     return True
 

@@ -257,9 +257,14 @@ def _state(info: dict[str, Any]) -> TargetState:
     if not info["pid"]:
         return TargetState(state)
     try:
-        process = psutil.Process(info["pid"])
-        tree = [process, *process.children(recursive=True)]
-        memory = sum(p.memory_info().rss for p in tree)
+        memory = memory_of(info["pid"])
     except psutil.Error:
         return TargetState(state, info["pid"])
     return TargetState(state, info["pid"], info["now"] - info["start"], memory)
+
+
+def memory_of(pid: int) -> int:
+    """Resident bytes of a process and all that it started. Raises `psutil.Error`."""
+    process = psutil.Process(pid)
+    tree = [process, *process.children(recursive=True)]
+    return sum(p.memory_info().rss for p in tree)

@@ -58,7 +58,8 @@ def _download(arguments: list[str], machine: str, folder: Path, log: Path) -> bo
         "--only-binary=:all:",
         "--progress-bar=off",
     ]
-    command += ["--implementation=cp", "--python-version=3.11"]
+    # uv, which chose the pins, knows no upper bounds of Python's version.
+    command += ["--implementation=cp", "--python-version=3.11", "--ignore-requires-python"]
     command += [f"--abi={abi}" for abi in ("cp311", "abi3", "none")]
     command += [f"--platform={tag}" for tag in platforms(machine)]
     with log.open("a") as output:

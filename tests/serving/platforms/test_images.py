@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from docker.errors import ImageNotFound
+from docker.errors import APIError, ImageNotFound
 
 from serving.platforms import contexts, images, wheels
 from serving.platforms.base import PlatformError
@@ -286,6 +286,37 @@ def test_an_image_without_its_base_is_still_current(root: Path, settings: Settin
     assert not images.is_current(engine, settings, "tool")
     engine.remove(images.BASE)
     assert images.is_current(engine, settings, "tool")
+
+
+def test_a_base_that_cannot_be_pulled_is_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = Engine()
+    engine.remove(images.BASE)
+
+    def refuse(name: str, tag: str) -> None:
+        raise APIError("500 Server Error", explanation=f"no route to the registry of {name}@{tag}")
+
+    engine.pull = refuse
+    script = root / "docker" / "base-image"
+    script.write_text(f'#!/bin/sh\necho "$1" > {root}/made\n')
+    script.chmod(0o755)
+    said: list[str] = []
+    assert images.find_base(engine, said.append) == images.BASE
+    assert (root / "made").read_text() == f"{images.BASE}\n"
+    assert any("no route to the registry of debian@sha256:" in line for line in said)
+
+    script.write_text("#!/bin/sh\necho error: mmdebstrap is missing >&2\nexit 1\n")
+    with pytest.raises(images.ImageError, match="mmdebstrap is missing"):
+        images.find_base(engine, said.append)
+
+
+def test_a_base_is_pulled_by_its_digest(root: Path) -> None:
+    engine: Any = Engine()
+    engine.remove(images.BASE)
+    engine.pull = lambda name, tag: engine.add(f"{name}:bookworm-slim@{tag}", {})
+    said: list[str] = []
+    assert images.find_base(engine, said.append) == f"{images.BASE}@{images.BASE_DIGEST}"
+    assert images.find_base(engine, said.append) == f"{images.BASE}@{images.BASE_DIGEST}"
+    assert len(said) == 1, "and only once"
 
 
 def test_wheels_are_chosen_for_the_engines_machine() -> None:
