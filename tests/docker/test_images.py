@@ -1,0 +1,61 @@
+"""The images as they are, and their Dockerfiles by hadolint."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+
+from serving.platforms import engine, images
+
+ROOT = Path(__file__).parents[2]
+LARGEST = {"onnxruntime": 330, "litert": 300, "web": 250, "torchserve": 1400, "tf-serving": 1800}
+"""Megabytes (10^6), the base included."""
+BUILD_TOOLS = ("pip", "pip3", "uv", "gcc", "cc", "g++", "make", "ld", "npm", "node", "git", "curl")
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[DockerClient]:
+    client = engine.client()
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize("name", images.IMAGES)
+def test_hadolint_finds_nothing(name: str) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [hadolint, "--config", ROOT / ".hadolint.yaml", ROOT / "docker" / name / "Dockerfile"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(("name", "megabytes"), LARGEST.items())
+def test_an_image_is_no_larger_than_it_need_be(docker: DockerClient, name: str, megabytes: int) -> None:
+    assert docker.images.get(images.reference(name)).attrs["Size"] / 1e6 <= megabytes
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("name", [name for name in images.IMAGES if name != "pipeline"])
+def test_a_final_stage_has_nothing_to_build_with_and_says_what_it_is(docker: DockerClient, name: str) -> None:
+    image = docker.images.get(images.reference(name))
+    labels = {key.removeprefix("org.opencontainers.image."): value for key, value in image.labels.items()}
+    assert labels["title"] == f"tandem/{name}"
+    assert labels["licenses"] == "Apache-2.0"
+    assert labels["version"] == images.version()
+    assert {"description", "revision"} <= set(labels)
+    user = image.attrs["Config"]["User"]
+    assert user == "10001:10001"
+    left = "find /var/lib/apt/lists /root/.cache -type f -size +0 2>/dev/null"
+    script = f"for tool in {' '.join(BUILD_TOOLS)}; do command -v $tool; done; {left}; true"
+    found = docker.containers.run(
+        image, entrypoint=["sh", "-c"], command=[script], user="0", remove=True, network_disabled=True
+    )
+    assert found == b""
