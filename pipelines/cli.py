@@ -259,7 +259,7 @@ def images(settings: Settings, options: argparse.Namespace) -> int:
     from serving.platforms import docker
 
     docker.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
-    say("every image is up to date" if not options.image else f"up to date: {', '.join(options.image)}")
+    say(f"up to date: {', '.join(options.image) or 'every image'}")
     return 0
 
 

@@ -181,6 +181,9 @@ def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
     with _engine() as docker:
         base = ""
         for name in names or images.IMAGES:
+            if name == "models" and not names and not any(settings.repository.glob("*.json")):
+                watch(name, "left out: nothing is published yet")
+                continue
             if images.is_current(docker, settings, name):
                 continue
             base = base or images.find_base(docker, lambda line: watch("base", line))

@@ -20,7 +20,7 @@ import urllib3
 from docker import DockerClient
 
 from serving import repository, targets
-from serving.platforms import engine
+from serving.platforms import engine, images
 from serving.platforms.docker import MONITORING, NOBODY
 from serving.settings import PREFIX
 from serving.targets.base import Outputs
@@ -104,6 +104,26 @@ def test_the_gateway_reaches_every_target_by_name(stack: Stack) -> None:
     }.items():
         answer = urllib3.request("POST", f"{base}/{path}", body=content)
         assert answer.status == 200, (path, answer.data)
+
+
+def test_the_image_of_the_models_holds_what_is_published(stack: Stack, docker: DockerClient) -> None:
+    """As a Kubernetes pod takes it from there: an init container copies one target's versions."""
+    stack.tandem("images", "models")
+    script = "cp -r /models/litert /tmp/ && cd /tmp/litert/fashion && cat current.json && ls $0"
+    image = images.reference("models")
+    said = docker.containers.run(
+        image,
+        entrypoint=["sh", "-c"],
+        command=[script, str(stack.version)],
+        user="12345",
+        read_only=True,
+        tmpfs={"/tmp": ""},
+        remove=True,
+    ).decode()
+    assert json.loads(said.splitlines()[0])["version"] == stack.version
+    assert {"manifest.json", "model.tflite"} <= set(said.splitlines())
+    stack.tandem("images", "models")
+    docker.images.remove(image)
 
 
 def test_status_tells_which_tensorflow_serving_it_is(stack: Stack) -> None:
