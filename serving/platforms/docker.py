@@ -47,10 +47,11 @@ class DockerPlatform:
             before = _containers(docker, settings)
             _require_project(docker, settings)
             names = [target.name for target in targets] + ([MONITORING] if settings.monitoring else [])
+            up = {name for name, container in before.items() if container.status in ("running", "restarting")}
             for target in targets:
-                if target.name not in before or before[target.name].status != "running":
+                if target.name not in up:
                     require_ports(settings, target.name, target.ports(settings))
-            if settings.monitoring and MONITORING not in before:
+            if settings.monitoring and MONITORING not in up:
                 require_ports(settings, MONITORING, {"HTTP": settings.prometheus_port})
             for target in targets:
                 target.configure(settings)
@@ -62,7 +63,7 @@ class DockerPlatform:
             if MONITORING in before and not settings.monitoring:
                 before[MONITORING].remove(force=True)
             for name in names:
-                if name not in before or before[name].status != "running":
+                if name not in up:
                     watch(name, "starting")
             _compose(settings, environment, "up", "-d", "--no-build", *names)
             after = _containers(docker, settings)

@@ -76,6 +76,10 @@ class ProcessPlatform:
     name = "process"
 
     def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
+        if settings.monitoring:
+            raise PlatformError(
+                "Prometheus comes with containers only: PLATFORM=docker, or leave MONITORING out"
+            )
         with _supervisor(settings) as supervisor:
             if supervisor is None:
                 _end_orphans(settings)
