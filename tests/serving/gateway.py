@@ -50,6 +50,7 @@ def serve_version(settings: Settings, version: int) -> None:
 @contextmanager
 def running(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """The gateway, answering; stopped at the end, which it must survive being asked for."""
+    TARGET.configure(settings)
     launch = TARGET.launch(settings)
     log = settings.artifacts / "gateway.log"
     with log.open("wb") as file:

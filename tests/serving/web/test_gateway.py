@@ -76,7 +76,6 @@ def gateway(settings: Settings, upstream: None) -> Iterator[Any]:
     site.mkdir()
     (site / "index.html").write_text("<!doctype html><title>Tandem</title>")
     (site / "some.wasm").write_bytes(b"\0asm")
-    TARGET.configure(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tfjs, "assemble", lambda *_: site)
         with running(settings), urllib3.PoolManager(retries=False, timeout=20) as pool:
@@ -207,7 +206,6 @@ def test_open_requests_are_answered_when_it_is_stopped(
     monkeypatch.setattr(tfjs, "assemble", lambda *_: tmp_path)
     other = settings_in(tmp_path)
     other = Settings(**{**vars(other), "tf_serving_rest_port": settings.tf_serving_rest_port})
-    TARGET.configure(other)
     answers: list[int] = []
     address = f"http://{other.host}:{other.tfjs_port}/api/tf-serving/slow"
     with running(other):

@@ -12,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.repository import model_dir
 from serving.settings import Settings
 from serving.targets import tfjs
-from serving.targets.tfjs import TARGET
 from tests.serving.gateway import running, serve_version, settings_in
 
 Ask = Callable[[str], urllib3.BaseHTTPResponse]
@@ -38,7 +37,6 @@ def gateway(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A function that asks the gateway."""
     site = tmp_path_factory.mktemp("site")
     (site / "index.html").write_text("<!doctype html>")
-    TARGET.configure(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tfjs, "assemble", lambda *_: site)
         with running(settings), urllib3.PoolManager(retries=False, timeout=20) as pool:
