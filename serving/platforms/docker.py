@@ -203,7 +203,8 @@ def _hand_over(settings: Settings, run_as: str) -> None:
     folders = [
         settings.repository,
         settings.artifacts / "samples",
-        *(settings.run / n for n in ("tf-serving", "tfjs")),
+        settings.run / "tf-serving",
+        settings.run / "tfjs" / "config",
     ]
     for folder in folders:
         for path in [folder, *folder.rglob("*")]:

@@ -28,7 +28,8 @@ class TensorFlowJs:
     def configure(self, settings: Settings) -> None:
         """What the page must know of the model."""
         write_atomically(
-            settings.run / self.name / "config.json", json.dumps(page_config(settings), indent=2) + "\n"
+            settings.run / self.name / "config" / "config.json",
+            json.dumps(page_config(settings), indent=2) + "\n",
         )
 
     def launch(self, settings: Settings) -> Launch:
@@ -42,7 +43,7 @@ class TensorFlowJs:
             "GATEWAY_PORT": str(settings.tfjs_port),
             "GATEWAY_GRACE": f"{max(1, settings.stop_seconds - SHUTDOWN_RESERVE)}s",
             "GATEWAY_SITE": str(site),
-            "GATEWAY_CONFIG": str(folder),
+            "GATEWAY_CONFIG": str(folder / "config"),
             "GATEWAY_MODELS": str(settings.repository / self.name),
             "GATEWAY_SAMPLES": str(settings.artifacts / "samples"),
             "GATEWAY_TF_SERVING": f"{settings.host}:{settings.tf_serving_rest_port}",

@@ -114,8 +114,10 @@ def test_a_full_disk_is_named_with_what_helps() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root deploys for another user")
 def test_what_the_containers_may_not_read_is_named(tmp_path: Path) -> None:
     settings = Settings(artifacts=tmp_path)
-    for folder in ("repository", "samples", "run/tf-serving", "run/tfjs", "run/torchserve"):
+    for folder in ("repository", "samples", "run/tf-serving", "run/tfjs/config", "run/torchserve"):
         (tmp_path / folder).mkdir(parents=True)
+    # What Caddy keeps as a process is its own.
+    (tmp_path / "run" / "tfjs" / "caddy").mkdir(mode=0o700)
     secret = tmp_path / "repository" / "model"
     secret.write_text("")
     (tmp_path / "run" / "torchserve" / "keys").write_text("")
