@@ -82,7 +82,8 @@ class BrowserClient:
         self._browser = launch_chromium(self._playwright)
         self._page = self._browser.new_page()
         self._page.goto(self.address)
-        self._page.wait_for_function("window.tandem !== undefined", timeout=READY_MILLISECONDS)
+        # Waiting for a function evaluates a string in the page, which its Content-Security-Policy forbids.
+        self._page.wait_for_selector("[data-ready]", state="attached", timeout=READY_MILLISECONDS)
         return self._page
 
     def _close(self) -> None:

@@ -25,6 +25,7 @@ async function start() {
   document.title = `Tandem: ${config.model}`;
   model = new Model(config);
   window.tandem = { config, predict: (pictures, count) => model.predict(pictures, count) };
+  document.documentElement.dataset.ready = "";
   element("file").addEventListener("change", (event) => choose(event.target.files[0], ""));
   element("invert").addEventListener("change", () => chosen && classify());
   for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, drag);

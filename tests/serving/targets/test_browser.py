@@ -1,11 +1,14 @@
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -128,6 +131,39 @@ def test_a_moved_pointer_changes_the_next_prediction(
         outputs = client.predict(pictures[:3])
         assert client.version == version
         np.testing.assert_allclose(outputs.logits[:, 0] - logits[:3, 0], version - 1, atol=1e-4)
+
+
+def test_a_page_that_is_slow_to_start_is_waited_for(settings: Settings) -> None:
+    gateway = f"http://{settings.host}:{settings.tfjs_port}"
+
+    class SlowLine(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/config.json":
+                time.sleep(1)
+            try:
+                with urlopen(gateway + self.path) as answer:
+                    status, headers, body = answer.status, answer.headers, answer.read()
+            except HTTPError as error:
+                status, headers, body = error.code, error.headers, error.read()
+            self.send_response(status)
+            for name in ("Content-Type", "Content-Security-Policy"):
+                if name in headers:
+                    self.send_header(name, headers[name])
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    line = ThreadingHTTPServer((settings.host, 0), SlowLine)
+    threading.Thread(target=line.serve_forever).start()
+    client = BrowserClient(f"http://{settings.host}:{line.server_port}/")
+    try:
+        assert client.predict(np.zeros((1, 28, 28, 1), np.float32)).logits.shape == (1, 10)
+    finally:
+        client.close()
+        line.shutdown()
+        line.server_close()
 
 
 @pytest.fixture(scope="module")
