@@ -28,6 +28,8 @@ class Call:
     signature: str = DEFAULT_SIGNATURE
     pictures: bool = True
     """Whether encoded pictures may stand in for a float32 [-1, H, W, C] input."""
+    finite: bool = True
+    """Whether NaN, infinity and empty tensors are refused."""
 
 
 @dataclass
@@ -54,9 +56,12 @@ class DataPlane:
         return "the server is stopping" if self.stopping else self.models.account()
 
     @contextmanager
-    def serve(self, protocol: str, model: str, version: int | None) -> Iterator[Version]:
+    def serve(
+        self, protocol: str, model: str, version: int | None = None, label: str = ""
+    ) -> Iterator[Version]:
         """Hold a version loaded for one request, and count the request with what became of it.
 
+        The version is asked for by its number, by its label, or by neither: the current one.
         Raises `NotFoundError` or `UnavailableError`.
         """
         start = time.perf_counter()
@@ -64,7 +69,7 @@ class DataPlane:
         try:
             served = self.models.model(model)
             found = model
-            with served.version(version).lease() as leased:
+            with served.version(version, label).lease() as leased:
                 number = str(leased.number)
                 yield leased
             code = "OK"
@@ -88,21 +93,21 @@ class DataPlane:
         outputs = _outputs(signature, call.outputs)
         inputs: Tensors = {}
         for spec in signature.inputs:
-            inputs[spec.name] = await self._fit(spec, call.inputs[spec.name], call.pictures)
+            inputs[spec.name] = await self._fit(spec, call.inputs[spec.name], call)
         return await version.batcher.run(call.signature, inputs, outputs)
 
-    async def _fit(self, spec: TensorSpec, array: Array, may_decode: bool) -> Array:
+    async def _fit(self, spec: TensorSpec, array: Array, call: Call) -> Array:
         if array.ndim and len(array) > self.max_rows and spec.batched:
             raise TooLargeError(
                 f"input {spec.name!r} has {len(array)} rows: at most {self.max_rows} in one request"
             )
-        if may_decode and array.dtype == np.object_ and spec.channels_of_picture is not None:
+        if call.pictures and array.dtype == np.object_ and spec.channels_of_picture is not None:
             encoded = _encoded(spec, array)
             # Decoding takes milliseconds that the event loop does not have.
             return await asyncio.get_running_loop().run_in_executor(
                 self.decoders, pictures.decode, encoded, spec
             )
-        check(spec, array)
+        check(spec, array, call.finite)
         return array
 
 
@@ -114,14 +119,18 @@ def signature_of(version: Version, key: str) -> Signature:
     return version.signatures[key]
 
 
-def check(spec: TensorSpec, array: Array) -> None:
-    """Raise `InvalidRequestError` unless the tensor has the dtype, the shape, some rows and finite values."""
+def check(spec: TensorSpec, array: Array, finite: bool = True) -> None:
+    """Raise `InvalidRequestError` unless the tensor has the dtype and the shape; and, where they are asked for,
+    some rows and finite values.
+    """
     if dtype_of(array) != spec.dtype:
         raise InvalidRequestError(f"input {spec.name!r}: expected dtype {spec.dtype}, got {dtype_of(array)}")
     if not spec.admits(array.shape):
         raise InvalidRequestError(
             f"input {spec.name!r}: expected shape {list(spec.shape or ())} (-1: any), got {list(array.shape)}"
         )
+    if not finite:
+        return
     if array.size == 0:
         raise InvalidRequestError(
             f"input {spec.name!r}: expected at least one row, got shape {list(array.shape)}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving import repository
@@ -19,6 +19,8 @@ class ModelConfig:
     name: str
     directory: Path
     policy: Policy
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """Version numbers by names that clients may use for them."""
 
 
 def pointed(directory: Path) -> list[int]:

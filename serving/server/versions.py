@@ -18,6 +18,7 @@ from serving.server.loading import Loaded
 from serving.server.metrics import Metrics
 from serving.server.policies import ModelConfig
 from serving.server.signature import Signatures
+from serving.server.statistics import Statistics
 
 log = logging.getLogger("tandem.server")
 
@@ -59,6 +60,7 @@ class Version:
         self.number = number
         self.signatures: Signatures = loaded.servable.signatures
         self.batcher = batcher
+        self.statistics = Statistics()
         self._servable = loaded.servable
         self._leases = 0
         self._free = asyncio.Event()
@@ -120,8 +122,16 @@ class Model:
         """The versions that answer, ascending."""
         return sorted(self._loaded)
 
-    def version(self, number: int | None = None) -> Version:
-        """A loaded version, by default the current one. Raises `NotFoundError` or `UnavailableError`."""
+    def version(self, number: int | None = None, label: str = "") -> Version:
+        """A loaded version, by its number or its label, by default the current one.
+
+        Raises `NotFoundError` or `UnavailableError`.
+        """
+        if label:
+            if label not in self.config.labels:
+                known = ", ".join(sorted(self.config.labels)) or "none"
+                raise NotFoundError(f"model {self.name} has no version label {label!r}; it has: {known}")
+            number = self.config.labels[label]
         if number is None:
             if self._current is None:
                 raise UnavailableError(self.account())
