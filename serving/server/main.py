@@ -87,11 +87,10 @@ def _serve_saved_models(options: argparse.Namespace) -> None:
     )
     source.available = plane.models.available
     metrics = TfsMetrics()
+    routes = tfs_rest.routes(plane, metrics, options.enable_signature_method_name_check)
+    page = tfs_flags.monitoring_path(options)
     app = App(
-        [
-            metrics_route(plane.metrics, tfs_flags.monitoring_path(options), metrics.page),
-            *tfs_rest.routes(plane, metrics, options.enable_signature_method_name_check),
-        ],
+        [*([metrics_route(plane.metrics, page, metrics.page)] if page else []), *routes],
         options.max_body_bytes,
         options.rest_api_timeout_in_ms / 1000,
     )

@@ -37,6 +37,11 @@ class Models:
         """Whether there are models and every one answers."""
         return self._looked and bool(self._models) and all(model.ready for model in self._models.values())
 
+    @property
+    def started(self) -> bool:
+        """Whether every model has been looked at once."""
+        return self._looked
+
     def model(self, name: str) -> Model:
         """A model by its name. Raises `NotFoundError`."""
         if name not in self._models:

@@ -103,7 +103,9 @@ def _add_listening(made: argparse.ArgumentParser) -> None:
         help="address to listen on (not in the original, which takes every one)",
     )
     add(
-        "--monitoring_config_file", type=Path, help="a MonitoringConfig in text form: the path of the metrics"
+        "--monitoring_config_file",
+        type=Path,
+        help="a MonitoringConfig in text form: whether and where metrics lie",
     )
 
 
@@ -202,12 +204,14 @@ def limits(options: argparse.Namespace) -> Limits:
     return Limits(rows, queue, max(options.max_num_load_retries, 0), retry_seconds)
 
 
-def monitoring_path(options: argparse.Namespace) -> str:
-    """Where the metrics lie: as a MonitoringConfig says, else the usual path. Raises `ConfigError`."""
+def monitoring_path(options: argparse.Namespace) -> str | None:
+    """Where the metrics lie, None where a MonitoringConfig does not ask for them. Raises `ConfigError`."""
     if options.monitoring_config_file is None:
-        return METRICS_PATH
-    config = read("monitoring_config_file", options.monitoring_config_file, "MonitoringConfig")
-    return str(config.prometheus_config.path) or METRICS_PATH
+        return None
+    config = read(
+        "monitoring_config_file", options.monitoring_config_file, "MonitoringConfig"
+    ).prometheus_config
+    return str(config.path) or METRICS_PATH if config.enable else None
 
 
 def channel_arguments(options: argparse.Namespace) -> tuple[tuple[str, str | int], ...]:

@@ -230,6 +230,8 @@ class Model:
             loaded.row_seconds,
         )
         self._loaded[number] = Version(self.name, number, loaded, batcher)
+        if self._current is None:
+            self._current = self._loaded[number]  # Better than none, while others load.
         self.statuses[number] = Status(State.AVAILABLE)
         self._metrics.loaded(self.name, number, True)
 

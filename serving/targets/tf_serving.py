@@ -51,6 +51,7 @@ class TensorFlowServing:
             f"--rest_api_port={settings.tf_serving_rest_port}",
             f"--model_config_file={self._config(settings)}",
             "--model_config_file_poll_wait_seconds=1",
+            "--enable_batching",
             f"--monitoring_config_file={self._folder(settings) / 'monitoring.config'}",
         ]
         return Launch(command)

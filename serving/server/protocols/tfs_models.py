@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError
 from serving.server.protocols.tfs_metrics import TfsMetrics
 from serving.server.signature import Tensors
-from serving.server.versions import State, Status, Version
+from serving.server.versions import Status, Version
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,17 @@ def statuses(plane: DataPlane, spec: ModelSpec) -> list[tuple[int, Status]]:
 
 
 def _missing(plane: DataPlane, spec: ModelSpec, error: ServerError) -> ServerError:
+    if not plane.models.started:
+        return error  # The original would not listen yet.
     known: dict[int, Status] = {}
-    try:
+    with suppress(NotFoundError):
         known = plane.models.model(spec.name).statuses
-    except UnavailableError:
-        return error  # The server is starting: the original would not listen yet.
-    except NotFoundError:
-        pass
-    loading = any(status.state in (State.START, State.LOADING) for status in known.values())
-    if loading and isinstance(error, UnavailableError):
-        return error
     faults = [
-        str(status.fault)
+        f"; {status.fault}"
         for number, status in known.items()
-        if status.fault and spec.number in (None, number)
+        if status.fault is not None and spec.number in (None, number)
     ]
-    return NotFoundError(
-        f"Servable not found for request: {spec}" + "".join(f"; {fault}" for fault in faults)
-    )
+    return NotFoundError(f"Servable not found for request: {spec}{''.join(faults)}")
 
 
 def _could_not_find(spec: ModelSpec) -> str:

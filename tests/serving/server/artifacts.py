@@ -166,7 +166,7 @@ def write_half_plus_two(directory: Path) -> None:
         a = v1.get_variable("a", initializer=0.5, use_resource=True)
         b = v1.get_variable("b", initializer=2.0, use_resource=True)
         c = v1.get_variable("c", initializer=3.0, use_resource=True)
-        examples = v1.placeholder(tf.string, name="tf_example")
+        examples = v1.placeholder(tf.string, [None], name="tf_example")
         feature = v1.io.FixedLenFeature([1], tf.float32, default_value=0.0)
         parsed = v1.io.parse_example(examples, {"x": feature, "x2": feature})
         x, x2 = tf.identity(parsed["x"], "x"), tf.identity(parsed["x2"], "x2")

@@ -143,6 +143,36 @@ async def test_a_bad_version_is_tried_again_only_when_its_files_change(
     assert served.model("fashion").version().number == 2
 
 
+async def test_a_bad_version_is_tried_again_so_often_and_no_more(
+    shelf: Shelf, threads: ThreadPoolExecutor
+) -> None:
+    limits = Limits(retries=2, retry_seconds=0.0)
+    served = Models(lambda: models_below(shelf.folder.parent), shelf.load, threads, Metrics(), limits)
+    shelf.put(1, bad=True)
+    for _ in range(5):
+        await served.refresh()
+    assert shelf.loads == [1, 1, 1]
+    assert served.model("fashion").statuses[1].state is State.END
+
+
+async def test_folders_may_have_leading_zeros_and_may_vanish_for_a_moment(
+    shelf: Shelf, threads: ThreadPoolExecutor
+) -> None:
+    config = ModelConfig("fashion", shelf.folder, latest())
+    served = Models(lambda: {"fashion": config}, shelf.load, threads, Metrics(), Limits())
+    shelf.put(7)
+    (shelf.folder / "7").rename(shelf.folder / "0007")
+    await served.refresh()
+    assert served.model("fashion").version().number == 7
+    shelf.folder.rename(shelf.folder.with_name("elsewhere"))
+    await served.refresh()
+    assert served.model("fashion").version().number == 7
+    shelf.folder.mkdir()
+    await served.refresh()
+    await settled()
+    assert (shelf.open, served.ready) == ([], False)
+
+
 async def test_a_pointer_rolls_back_and_a_broken_one_changes_nothing(
     shelf: Shelf, threads: ThreadPoolExecutor
 ) -> None:
