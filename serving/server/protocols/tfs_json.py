@@ -119,8 +119,12 @@ def _parse_with_nan(body: bytes) -> object:
     # The original takes Inf for Infinity; strings stay as they are.
     text = INF_OR_STRING.sub(lambda found: found[1] + b"Infinity" if found[1] is not None else found[0], body)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = json.loads(text)
+        orjson.dumps(
+            document
+        )  # What it would not write, such as half a surrogate pair, it would not have read.
+        return document
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidRequestError(f"JSON Parse error: Invalid value. {error}") from None
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.signature import BYTES, Array
 
+LARGEST = 2**59
+"""Elements that a tensor of 16 bytes each can have."""
 STRING_BYTES = 24
 """What TensorFlow takes for a string, apart from its characters."""
 
@@ -56,13 +58,15 @@ def from_proto(name: str, proto: Any, max_bytes: int) -> Array:  # noqa: ANN401 
     if form is None:
         raise InvalidRequestError(f"input {name!r}: tensor parsing error: dtype {proto.dtype} is not served")
     shape = [dim.size for dim in proto.tensor_shape.dim]
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape) or len(shape) > 32:
+    # Not even where a dimension is 0 may the others be anything: no library could count them.
+    countable = math.prod(max(size, 1) for size in shape) < LARGEST
+    if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0 or len(shape) > 32 or not countable:
         raise InvalidRequestError(f"input {name!r}: tensor parsing error: {shape} is no shape of a tensor")
     count = math.prod(shape)
     if proto.tensor_content and form.dtype != BYTES:
         return _from_content(name, proto.tensor_content, form, shape)
     values = getattr(proto, form.field)
-    if len(values) > count * form.items:
+    if len(values) > count * form.items or len(values) % form.items:
         raise InvalidRequestError(
             f"input {name!r}: tensor parsing error: expected {count} values in {form.field} for shape {shape}, "
             f"got {len(values) // form.items}"
@@ -112,9 +116,10 @@ def _from_values(name: str, values: Any, form: Form, count: int) -> Array:  # no
         strings[:given] = list(values)
         return strings
     item = np.dtype(form.item)
-    # The field of the small integers takes 32 bits: whatever does not fit must not pass as something else.
-    read = np.array(values[:], np.int32 if form.field == "int_val" else item)  # A slice is a list, and fast.
-    if form.field in ("int_val", "half_val") and read.size:
+    # These fields take 32 bits: whatever does not fit must not pass as something else.
+    wide = form.field in ("int_val", "half_val")
+    read = np.array(values[:], np.int32 if wide else item)  # A slice is a list, and fast.
+    if wide and read.size:
         limits = np.iinfo(item)
         if read.min() < limits.min or read.max() > limits.max:
             raise InvalidRequestError(

@@ -59,3 +59,34 @@ def test_outputs_that_are_no_rows_are_refused_in_row_form() -> None:
     assert json.loads(write(outputs, rows=False)) == {"outputs": 1.5}
     with pytest.raises(InvalidRequestError, match="column form"):
         write(outputs, rows=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"signature_name": "\\ud800", "instances": [NaN]}',
+        b'{"instances": [NaN, ' + b"9" * 5000 + b"]}",
+        b'{"instances": [NaN, Infinity, Inf, -Inf, InfX]}',
+        b"[" * 100_000 + b"NaN",
+        b'{"instances": [NaN], "instances',
+    ],
+)
+def test_garbage_next_to_nan_is_a_parse_error(body: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="JSON Parse error"):
+        parse(body)
+
+
+def test_inf_is_infinity_outside_of_strings() -> None:
+    document = parse(b'{"a": [Inf, -Inf, NaN], "Inf \\" Inf": "-Inf"}')
+    assert document == {"a": [np.inf, -np.inf, pytest.approx(np.nan, nan_ok=True)], 'Inf " Inf': "-Inf"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number"), [("float32", 2**24 + 1), ("float64", 2**53 + 1), ("float16", 1e6)]
+)
+def test_a_number_that_its_dtype_would_round_is_refused(dtype: str, number: float) -> None:
+    signature = Signature((TensorSpec("x", dtype, (-1,)),), ())
+    with pytest.raises(InvalidRequestError, match="without loss of precision"):
+        read({"instances": [1.0, number]}, signature)
+    inputs, _ = read({"instances": [np.inf, np.nan, 1.0]}, signature)
+    np.testing.assert_array_equal(inputs["x"].astype(float), [np.inf, np.nan, 1.0])
