@@ -10,6 +10,9 @@ from typing import ClassVar
 
 from grpc import StatusCode
 
+DEADLINE_PASSED = "deadline passed"
+"""With this message a task is cancelled whose answer would come too late; without it, its client has gone."""
+
 
 class ServerError(Exception):
     """The server could not do what was asked; a fault on its own side unless a subclass says otherwise."""

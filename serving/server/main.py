@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from serving.server import flags, tfs_flags
+from serving.server import cores, flags, tfs_flags
 from serving.server.backends.base import loader
 from serving.server.dataplane import DataPlane
 from serving.server.http import App, Request, Response, Route
@@ -21,6 +21,7 @@ from serving.server.models import Models
 from serving.server.policies import ModelConfig, models_below
 from serving.server.protocols import oip_rest, tfs_rest
 from serving.server.protocols.grpc_service import Service
+from serving.server.run_threads import RunThreads
 from serving.server.running import Listening, StartError, run
 from serving.server.versions import Limits
 
@@ -103,7 +104,7 @@ def metrics_route(metrics: Metrics, path: str) -> Route:
 def _data_plane(
     backend: str, find: Callable[[], dict[str, ModelConfig]], threads: int, options: argparse.Namespace
 ) -> DataPlane:
-    pool = ThreadPoolExecutor(thread_name_prefix="run")
+    pool = RunThreads(cores.available())
     metrics = Metrics()
 
     def load(directory: Path) -> Loaded:
@@ -111,7 +112,7 @@ def _data_plane(
 
     limits = Limits(options.max_batch_rows, options.max_queue)
     # Pictures have threads of their own, so that many of them cannot hold up the runs.
-    decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="picture")
+    decoders = ThreadPoolExecutor(cores.available(), thread_name_prefix="picture")
     return DataPlane(Models(find, load, pool, metrics, limits), metrics, decoders, backend, options.max_rows)
 
 

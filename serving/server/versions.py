@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,8 +16,8 @@ from serving.server.errors import NotFoundError, ServerError, UnavailableError
 from serving.server.loading import Loaded
 from serving.server.metrics import Metrics
 from serving.server.policies import ModelConfig
+from serving.server.run_threads import RunThreads
 from serving.server.signature import Signatures
-from serving.server.statistics import Statistics
 
 log = logging.getLogger("tandem.server")
 
@@ -60,7 +59,7 @@ class Version:
         self.number = number
         self.signatures: Signatures = loaded.servable.signatures
         self.batcher = batcher
-        self.statistics = Statistics()
+        self.statistics = batcher.statistics
         self._servable = loaded.servable
         self._leases = 0
         self._free = asyncio.Event()
@@ -91,7 +90,7 @@ class Model:
         self,
         config: ModelConfig,
         load: LoadVersion,
-        threads: ThreadPoolExecutor,
+        threads: RunThreads,
         metrics: Metrics,
         limits: Limits,
     ) -> None:
@@ -201,7 +200,7 @@ class Model:
             self._threads,
             self._limits.batch_rows,
             self._limits.queue,
-            lambda rows, seconds: self._metrics.run(self.name, rows, seconds),
+            self._metrics.model(self.name),
             loaded.row_seconds,
         )
         self._loaded[number] = Version(self.name, number, loaded, batcher)
