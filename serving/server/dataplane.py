@@ -21,6 +21,7 @@ from serving.server.errors import (
 )
 from serving.server.metrics import Metrics
 from serving.server.models import Models
+from serving.server.observer import Observer
 from serving.server.signature import DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec, dtype_of
 from serving.server.versions import Version
 
@@ -55,6 +56,7 @@ class DataPlane:
     """The runtime behind, as model metadata names it."""
     max_rows: int = 1024
     """Rows in one request."""
+    observer: Observer = field(default_factory=Observer)
     stopping: bool = field(default=False, init=False)
 
     @property

@@ -70,6 +70,12 @@ class DeadlineError(ServerError):
     code = StatusCode.DEADLINE_EXCEEDED
 
 
+class BodyTimeoutError(DeadlineError):
+    """The client took too long to send its request."""
+
+    status = 408
+
+
 class BackendError(ServerError):
     """The runtime failed on inputs that fit the model's signature."""
 

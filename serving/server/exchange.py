@@ -6,25 +6,20 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from serving.server.trace_context import TraceContext
+
 
 @dataclass(slots=True)
 class Exchange:
     """Facts about one request. Sizes are in bytes, times in seconds."""
 
     method: str
-    """GET, POST, ... or a gRPC method's full name."""
+    """HTTP's, or "gRPC"."""
     path: str
+    """The URL's, decoded, or the gRPC method."""
     client: str
-    trace_id: str = ""
-    parent_id: str = ""
-    """The caller's span."""
-    sampled: bool = False
-    """Whether the caller records its spans."""
-    trace_state: str = ""
-    started: int = field(default_factory=time.time_ns)
-    """Nanoseconds since 1970."""
-    begun: float = field(default_factory=time.perf_counter)
-    protocol: str = "http"
+    trace: TraceContext | None = None
+    protocol: str = ""
     model: str = ""
     version: str = ""
     code: str = "OK"
@@ -37,7 +32,10 @@ class Exchange:
     request_bytes: int = 0
     response_bytes: int = 0
     seconds: float = 0.0
-    """From the request read to the response made."""
+    """From the head of the request read to the response made."""
+    started: int = field(default_factory=time.time_ns)
+    """Nanoseconds since 1970."""
+    begun: float = field(default_factory=time.perf_counter)
 
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
