@@ -106,6 +106,8 @@ class Batcher:
         finally:
             if job.started:
                 self._account(job)
+            # Else an error would hold, through its traceback and this frame, the job that holds the error.
+            del job
 
     def _account(self, job: _Job) -> None:
         queued = job.started - job.queued
@@ -222,7 +224,8 @@ class Batcher:
                 inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
             answer = self._servable.run(first.signature, inputs, first.outputs)
         except ServerError as error:
-            return error
+            # Its traceback would hold this frame, and so the batch, which holds the error.
+            return error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - a fault of a runtime must reach its caller, not the loop
             return BackendError(f"the runtime failed: {type(error).__name__}: {error}")
         else:

@@ -47,6 +47,7 @@ class Connection(HttpToolsProtocol):
         self._task: asyncio.Task[None] | None = None
         self._answering: RequestResponseCycle | None = None
         self._head_timer: TimerHandle | None = None
+        self._write_timer: TimerHandle | None = None
         self._in_head = False
         self._head_bytes = self._head_count = 0
         self._deaf = False
@@ -61,10 +62,12 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there to answer."""
         self._stop_head_timer()
+        self._stop_write_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self.pipeline.clear()
         if self._task is not None and self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -140,6 +143,16 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self.loop.call_later(self.patience.idle_seconds, self.transport.abort)
 
+    def pause_writing(self) -> None:
+        """The client does not take what it asked for: wait, but not for ever."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.patience.idle_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does."""
+        super().resume_writing()
+        self._stop_write_timer()
+
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that was idle for too long."""
         if self.transport.get_write_buffer_size():
@@ -157,6 +170,11 @@ class Connection(HttpToolsProtocol):
         self._head_timer = None
         if self._in_head or self.cycle is None or self.cycle.response_complete:
             self._refuse(408, f"expected a request's head within {self.patience.head_seconds:g} s")
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -124,7 +124,11 @@ class App:
         except DisconnectedError:
             self._tell(seen, 499, "CANCELLED", 0)  # As nginx has it.
             return
-        encoded, encoding = await compress(response.body, headers.get("accept-encoding"))
+        try:
+            encoded, encoding = await compress(response.body, headers.get("accept-encoding"))
+        except asyncio.CancelledError:
+            self._tell(seen, 499, "CANCELLED", 0)
+            return
         sent = [
             (b"content-type", response.content_type.encode()),
             (b"content-length", str(len(encoded)).encode()),
@@ -138,8 +142,11 @@ class App:
             sent.append((b"connection", b"close"))
         for name, value in self._tell(seen, response.status, response.code, len(encoded)):
             sent.append((name.encode(), value.encode()))
-        await send({"type": "http.response.start", "status": response.status, "headers": sent})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else encoded})
+        try:
+            await send({"type": "http.response.start", "status": response.status, "headers": sent})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else encoded})
+        except asyncio.CancelledError:
+            return  # The client has gone before it took the answer.
 
     async def _respond(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive
@@ -160,24 +167,25 @@ class App:
         except asyncio.CancelledError as error:
             if DEADLINE_PASSED not in error.args:
                 raise DisconnectedError from None
-            failure: ServerError = DeadlineError(f"no answer within {self._timeout_seconds:g} s")
             if body is None:
-                failure = BodyTimeoutError(f"the body was not whole within {self._timeout_seconds:g} s")
+                return _failure(
+                    BodyTimeoutError(f"the body was not whole within {self._timeout_seconds:g} s")
+                ), True
+            return _failure(DeadlineError(f"no answer within {self._timeout_seconds:g} s")), False
         except ServerError as error:
-            failure = error
             if error.status == 500:
                 log.error("%s %s: %s", scope["method"], scope["path"], error)
+            # The rest of a body that is refused would be read and thrown away, for ever where it has no end.
+            return _failure(error), body is None and _has_body(headers)
         except DisconnectedError:
             raise
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            failure = ServerError("the server failed on this request; its log says why")
+            return _failure(ServerError("the server failed on this request; its log says why")), True
         finally:
             timer.cancel()
             if body is not None:
                 self._bodies.release(body)
-        # The rest of a body that is refused would be read and thrown away, for ever where it has no end.
-        return _failure(failure), body is None and _has_body(headers)
 
     def _tell(self, seen: Exchange | None, status: int, code: str, size: int) -> Sequence[tuple[str, str]]:
         if seen is None:

@@ -194,6 +194,7 @@ def _uvicorn_config(app: App, listening: Listening) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         log_level="warning",
         server_header=False,
