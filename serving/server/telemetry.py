@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 
+EXPORT_SECONDS = 2.0
+"""For a batch of spans, tries again included: SIGTERM waits for the last one."""
+
+
 class TelemetryError(Exception):
     """Traces cannot be exported; the message is for the operator."""
 
@@ -32,7 +36,7 @@ class Spans:
             ) from None
         resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", service)})
         self._provider: TracerProvider = TracerProvider(resource=resource)
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("tandem.server")
 
