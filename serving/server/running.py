@@ -59,19 +59,36 @@ class _Http(uvicorn.Server):
 
     async def drain(self, bound: socket.socket | None, shared: bool) -> None:
         """Accept no more; let clients that are connected already send what they have begun; then shut down."""
-        if shared:
-            # Whoever is not accepted here is by another worker; when all stop, the parent sees to the rest.
+        if bound is not None:
+            # Closing resets what waits to be accepted: let the queue run dry first. Where the socket is shared,
+            # the queue is that of other workers too.
+            if not shared:
+                bound.listen(0)
             await asyncio.sleep(0.05)
-        elif bound is not None:
-            # Closing resets what waits to be accepted: let the queue run dry first.
-            bound.listen(0)
-            await asyncio.sleep(0.05)
-        for server in getattr(self, "servers", []):
-            server.close()
+            last = bound.dup()
+            for server in getattr(self, "servers", []):
+                server.close()
+            await asyncio.sleep(0)
+            await self._accept_rest(last)
         end = asyncio.get_running_loop().time() + LINGER_SECONDS
         while self.server_state.connections and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
         self.should_exit = True
+
+    async def _accept_rest(self, listening: socket.socket) -> None:
+        """Close a socket with nobody waiting on it."""
+        accepted = []
+        with listening, contextlib.suppress(OSError):
+            while True:
+                accepted.append(listening.accept()[0])
+        for connection in accepted:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
+
+    def _connection(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
 
 def run(plane: DataPlane, app: App, services: Callable[[], Sequence[Service]], listening: Listening) -> None:

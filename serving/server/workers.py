@@ -79,11 +79,10 @@ def supervise(count: int, http: socket.socket, flags: Sequence[str], grace_secon
         workers = [start() for _ in range(count)]
         failed = _keep(workers, start, bury, stop)
         log.info("stopping %d workers", len(workers))
-        http.listen(0)
+        # Only the workers hold the socket now, and each accepts what comes until it closes it.
+        http.close()
         for worker in workers:
             worker.process.terminate()
-        time.sleep(0.1)
-        http.close()
         killed = _wait(workers, grace_seconds)
         os.close(writing)
         return 1 if failed or killed else 0

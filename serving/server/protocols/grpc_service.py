@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from serving.server.dataplane import DataPlane
 from serving.server.errors import ServerError
 from serving.server.exchange import Exchange
 from serving.server.observer import Observer
@@ -39,8 +40,8 @@ def answers_errors(method: Method[Servicer, Asked, Answered]) -> Method[Servicer
     """
 
     async def answer(servicer: Servicer, request: Asked, context: Context) -> Answered:
-        plane = getattr(servicer, "_plane", None)
-        observer = plane.observer if plane is not None else Observer()
+        plane: DataPlane = servicer._plane  # type: ignore[attr-defined]
+        observer = plane.observer
         seen = _begin(observer, method.__name__, request, context)
         try:
             answered = await method(servicer, request, context)
