@@ -11,12 +11,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.server import pictures
-from serving.server.errors import InvalidRequestError, ServerError, TooLargeError
+from serving.server import exchange, pictures
+from serving.server.errors import (
+    DEADLINE_PASSED,
+    DeadlineError,
+    InvalidRequestError,
+    ServerError,
+    TooLargeError,
+)
 from serving.server.metrics import Metrics
 from serving.server.models import Models
+from serving.server.observer import Observer
 from serving.server.signature import DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec, dtype_of
 from serving.server.versions import Version
+
+TIMED = ("OK", "INTERNAL", "DEADLINE_EXCEEDED")
+"""The codes of requests whose duration tells of the server: it refuses in no time, and clients leave when they will."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class Call:
     """Whether encoded pictures may stand in for a float32 [-1, H, W, C] input."""
     finite: bool = True
     """Whether NaN, infinity and empty tensors are refused."""
+    timeout: float | None = None
+    """Seconds after which the answer is of no use any more."""
 
 
 @dataclass
@@ -44,6 +56,7 @@ class DataPlane:
     """The runtime behind, as model metadata names it."""
     max_rows: int = 1024
     """Rows in one request."""
+    observer: Observer = field(default_factory=Observer)
     stopping: bool = field(default=False, init=False)
 
     @property
@@ -66,6 +79,7 @@ class DataPlane:
         """
         start = time.perf_counter()
         code, found, number = "INTERNAL", "", ""
+        leased: Version | None = None
         try:
             served = self.models.model(model)
             found = model
@@ -76,18 +90,35 @@ class DataPlane:
         except ServerError as error:
             code = error.code.name
             raise
-        except asyncio.CancelledError:
-            code = "CANCELLED"
+        except asyncio.CancelledError as error:
+            code = "DEADLINE_EXCEEDED" if DEADLINE_PASSED in error.args else "CANCELLED"
             raise
         finally:
-            self.metrics.request(found, number, protocol, code, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self.metrics.request(found, number, protocol, code, seconds, code in TIMED)
+            if leased is not None:
+                leased.statistics.request(seconds, code == "OK")
+            seen = exchange.current.get()
+            if seen is not None:
+                seen.protocol, seen.model, seen.version, seen.code = protocol, found, number, code
 
     async def infer(self, version: Version, call: Call) -> Tensors:
         """Answer a call with the outputs wanted, in the order wanted.
 
         Raises `InvalidRequestError` where the call does not fit the signature, `TooLargeError` where it has
-        too many rows, and what the runtime raises.
+        too many rows, `DeadlineError`, and what the runtime raises.
         """
+        if call.timeout is None:
+            return await self._infer(version, call)
+        try:
+            async with asyncio.timeout(call.timeout):
+                return await self._infer(version, call)
+        except TimeoutError:
+            raise DeadlineError(
+                f"no answer within the {call.timeout:g} s that the request allows; allow more, or send less at once"
+            ) from None
+
+    async def _infer(self, version: Version, call: Call) -> Tensors:
         signature = signature_of(version, call.signature)
         _check_names(signature, call.inputs)
         outputs = _outputs(signature, call.outputs)

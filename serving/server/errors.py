@@ -10,6 +10,9 @@ from typing import ClassVar
 
 from grpc import StatusCode
 
+DEADLINE_PASSED = "deadline passed"
+"""With this message a task is cancelled whose answer would come too late; without it, its client has gone."""
+
 
 class ServerError(Exception):
     """The server could not do what was asked; a fault on its own side unless a subclass says otherwise."""
@@ -79,6 +82,12 @@ class DeadlineError(ServerError):
 
     status = 504
     code = StatusCode.DEADLINE_EXCEEDED
+
+
+class BodyTimeoutError(DeadlineError):
+    """The client took too long to send its request."""
+
+    status = 408
 
 
 class BackendError(ServerError):

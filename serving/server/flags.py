@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from serving.server import cores
 from serving.server.backends.base import BACKENDS
 
 MEBIBYTE = 1024 * 1024
@@ -24,7 +25,10 @@ def parser() -> argparse.ArgumentParser:
     add("--http-port", type=port, default=8000, help="REST and /metrics; 0: any free port")
     add("--grpc-port", type=port, default=8001, help="gRPC; 0: any free port")
     add("--poll-seconds", type=_positive, default=1.0, help="how often to look for another version")
-    add("--threads", type=int, default=1, help="threads within one run of a model")
+    add("--threads", type=_threads, default=1, help='threads within one run of a model; "auto": one a core')
+    add(
+        "--workers", type=_workers, default=1, help="processes that share the ports, each with its own models"
+    )
     add_limits(made)
     add(
         "--request-timeout-seconds",
@@ -39,6 +43,24 @@ def port(text: str) -> int:
     """A port number, or 0."""
     value = int(text)
     if not 0 <= value <= 65535:
+        raise ValueError(text)
+    return value
+
+
+def _threads(text: str) -> int:
+    return cores.available() if text == "auto" else _workers(text)
+
+
+def _workers(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
         raise ValueError(text)
     return value
 
@@ -69,4 +91,48 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10.0,
         help="to finish requests after SIGTERM",
+    )
+    add(
+        "--max-connections",
+        "--max_connections",
+        type=int,
+        default=1000,
+        help="of HTTP, and calls of gRPC, at once",
+    )
+    add(
+        "--head-timeout-seconds",
+        "--head_timeout_seconds",
+        type=_positive,
+        default=10.0,
+        help="for the head of an HTTP request, from its first byte",
+    )
+    add(
+        "--idle-timeout-seconds",
+        "--idle_timeout_seconds",
+        type=_positive,
+        default=75.0,
+        help="for an HTTP connection without a request",
+    )
+    add(
+        "--access-log",
+        "--access_log",
+        default="off",
+        metavar="off|FILE|-",
+        help="a line of JSON for each request; -: standard output",
+    )
+    add(
+        "--access-log-sample",
+        "--access_log_sample",
+        type=_share,
+        default=1.0,
+        help="the share of requests that is logged, 0 to 1; those that fail always are",
+    )
+    add(
+        "--new-traces",
+        "--new_traces",
+        action="store_true",
+        help="give a request without traceparent a trace of its own",
+    )
+    add(
+        "--otlp-endpoint", "--otlp_endpoint", metavar="URL", help="send spans to this OpenTelemetry collector"
     )

@@ -13,19 +13,24 @@ from pathlib import Path
 
 from grpc import ServerCredentials, ssl_server_credentials
 
-from serving.server import flags, tfs_flags
+from serving.server import cores, flags, tfs_flags, workers
+from serving.server.access_log import AccessLog
 from serving.server.backends.base import Servable, loader
+from serving.server.connections import Patience
 from serving.server.dataplane import DataPlane
 from serving.server.http import App, Request, Response, Route
 from serving.server.loading import Loaded, load_version
 from serving.server.metrics import Metrics
 from serving.server.model_config import ConfigSource, LabelRules
 from serving.server.models import Models
+from serving.server.observer import Observer
 from serving.server.policies import ModelConfig, models_below
 from serving.server.protocols import oip_rest, tfs_rest
 from serving.server.protocols.grpc_service import Service
 from serving.server.protocols.tfs_metrics import TfsMetrics
-from serving.server.running import Listening, StartError, run
+from serving.server.run_threads import RunThreads
+from serving.server.running import Listening, StartError, bind, free_grpc_port, run
+from serving.server.telemetry import Spans, TelemetryError
 from serving.server.text_configs import ConfigError, read
 from serving.server.versions import Limits
 
@@ -34,18 +39,22 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
     """Serve a model repository by the Open Inference Protocol, until SIGTERM."""
     options = flags.parser().parse_args(arguments)
     _log_to_stderr("tandem-server")
+    inherited = workers.inherited()
+    if options.workers > 1 and inherited is None:
+        _run_or_exit("tandem-server", lambda: sys.exit(_supervise(options)))
     root: Path = options.model_repository
     plane = _data_plane(
         options.backend,
         lambda: models_below(root),
         lambda directory: load_version(directory, loader(options.backend), options.threads),
-        options.max_rows,
         Limits(options.max_batch_rows, options.max_queue),
+        options,
     )
     app = App(
         [*oip_rest.routes(plane), metrics_route(plane.metrics, "/metrics")],
         options.max_body_bytes,
         options.request_timeout_seconds,
+        observer=plane.observer,
     )
     _run_or_exit(
         "tandem-server",
@@ -60,6 +69,8 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
                 options.max_body_bytes,
                 options.poll_seconds,
                 options.grace_seconds,
+                _patience(options),
+                inherited,
             ),
         ),
     )
@@ -83,7 +94,7 @@ def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
 def _serve_saved_models(options: argparse.Namespace) -> None:
     source = _config_source(options)
     plane = _data_plane(
-        "tensorflow", source.find, _saved_model_loader(options), options.max_rows, tfs_flags.limits(options)
+        "tensorflow", source.find, _saved_model_loader(options), tfs_flags.limits(options), options
     )
     source.available = plane.models.available
     metrics = TfsMetrics()
@@ -93,6 +104,8 @@ def _serve_saved_models(options: argparse.Namespace) -> None:
         [*([metrics_route(plane.metrics, page, metrics.page)] if page else []), *routes],
         options.max_body_bytes,
         options.rest_api_timeout_in_ms / 1000,
+        cors=options.rest_api_enable_cors_support,
+        observer=plane.observer,
     )
     listening = Listening(
         options.host,
@@ -101,6 +114,7 @@ def _serve_saved_models(options: argparse.Namespace) -> None:
         options.max_body_bytes,
         tfs_flags.poll_seconds(options),
         options.grace_seconds,
+        _patience(options),
         grpc_socket=options.grpc_socket_path,
         grpc_options=tfs_flags.channel_arguments(options),
         grpc_credentials=_credentials(options.ssl_config_file),
@@ -162,14 +176,44 @@ def _data_plane(
     platform: str,
     find: Callable[[], dict[str, ModelConfig]],
     load: Callable[[Path], Loaded],
-    max_rows: int,
     limits: Limits,
+    options: argparse.Namespace,
 ) -> DataPlane:
-    pool = ThreadPoolExecutor(thread_name_prefix="run")
+    pool = RunThreads(cores.available())
     metrics = Metrics()
     # Pictures have threads of their own, so that many of them cannot hold up the runs.
-    decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="picture")
-    return DataPlane(Models(find, load, pool, metrics, limits), metrics, decoders, platform, max_rows)
+    decoders = ThreadPoolExecutor(cores.available(), thread_name_prefix="picture")
+    return DataPlane(
+        Models(find, load, pool, metrics, limits),
+        metrics,
+        decoders,
+        platform,
+        options.max_rows,
+        _observer(options, metrics),
+    )
+
+
+def _observer(options: argparse.Namespace, metrics: Metrics) -> Observer:
+    access = spans = None
+    try:
+        if options.access_log != "off":
+            access = AccessLog(options.access_log, options.access_log_sample, metrics.dropped)
+        if options.otlp_endpoint:
+            spans = Spans(options.otlp_endpoint, "tandem-server")
+    except (OSError, TelemetryError) as error:
+        sys.exit(str(error))
+    return Observer(access, spans, options.new_traces)
+
+
+def _patience(options: argparse.Namespace) -> Patience:
+    return Patience(options.max_connections, options.head_timeout_seconds, options.idle_timeout_seconds)
+
+
+def _supervise(options: argparse.Namespace) -> int:
+    http = bind(options.host, options.http_port)
+    grpc_port = free_grpc_port(options.host, options.grpc_port)
+    ports = (f"--http-port={http.getsockname()[1]}", f"--grpc-port={grpc_port}")
+    return workers.supervise(options.workers, http, ports, options.grace_seconds)
 
 
 def _oip_services(plane: DataPlane) -> list[Service]:

@@ -2,69 +2,197 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Protocol
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+WAITS = (0.0001, *SECONDS)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus_client learns where the workers of one server keep their figures together."""
+VERSION = "0.1.0"
+
+
+class Waiting(Protocol):
+    """A queue."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests in it."""
+
+
+class ModelMetrics:
+    """The figures of one model's runs. Only the event loop's thread uses them."""
+
+    def __init__(self, queue: Histogram, runs: Histogram, rows: Histogram) -> None:
+        self.batchers: WeakSet[Waiting] = WeakSet()
+        self.queue_seconds = queue.observe
+        """Count how long a request has waited for its run."""
+        self._runs = runs.observe
+        self._rows = rows.observe
+
+    def run(self, rows: int, seconds: float) -> None:
+        """Count one run of the model."""
+        self._rows(rows)
+        self._runs(seconds)
 
 
 class Metrics:
-    """The figures of one server, in a registry of its own."""
+    """The figures of one server: of one process, or of all its workers together."""
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        self._registry = registry = CollectorRegistry()
+        self._shared = SHARED in os.environ
         self._requests = Counter(
             "tandem_requests",
             "Inference requests answered; model and version are empty where none was found.",
             ["model", "version", "protocol", "code"],
-            registry=self._registry,
+            registry=registry,
         )
         self._seconds = Histogram(
             "tandem_request_seconds",
-            "From the whole request read to the response made.",
+            "From the whole request read to the response made; not of requests refused for their own faults.",
             ["model", "protocol"],
             buckets=SECONDS,
-            registry=self._registry,
+            registry=registry,
+        )
+        self._queue = Histogram(
+            "tandem_queue_seconds",
+            "Requests' waiting for their run.",
+            ["model"],
+            buckets=WAITS,
+            registry=registry,
         )
         self._runs = Histogram(
-            "tandem_run_seconds", "Runs of a model.", ["model"], buckets=SECONDS, registry=self._registry
+            "tandem_run_seconds", "Runs of a model.", ["model"], buckets=SECONDS, registry=registry
         )
         self._rows = Histogram(
-            "tandem_batch_rows", "Rows in a run of a model.", ["model"], buckets=ROWS, registry=self._registry
+            "tandem_batch_rows", "Rows in a run of a model.", ["model"], buckets=ROWS, registry=registry
         )
-        self._loaded = Gauge(
-            "tandem_model_version",
-            "1 for each version that is loaded.",
-            ["model", "version"],
-            registry=self._registry,
+        self._depth = Gauge(
+            "tandem_queue_depth",
+            "Requests that wait for a run now.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livesum",
         )
+        self._dropped = Counter(
+            "tandem_access_log_dropped",
+            "Lines that the access log could not keep up with.",
+            registry=registry,
+        )
+        self._process = _SharedProcess(registry) if self._shared else ProcessCollector(registry=registry)
+        self._versions: set[tuple[str, str]] = set()
+        self._models: dict[str, ModelMetrics] = {}
         # Finding a child by its labels costs more than counting in it.
         self._request_child = lru_cache(1024)(self._requests.labels)
         self._seconds_child = lru_cache(256)(self._seconds.labels)
 
-    def request(self, model: str, version: str, protocol: str, code: str, seconds: float) -> None:
-        """Count an answered request; `model` is a served one's name or empty, never a client's words."""
+    def request(
+        self, model: str, version: str, protocol: str, code: str, seconds: float, timed: bool = True
+    ) -> None:
+        """Count an answered request; `model` is a served one's name or empty, never a client's words.
+
+        `timed` says whether `seconds` tell of the server: a refusal comes sooner than any answer.
+        """
         self._request_child(model, version, protocol, code).inc()
-        self._seconds_child(model, protocol).observe(seconds)
+        if timed:
+            self._seconds_child(model, protocol).observe(seconds)
+
+    def model(self, model: str) -> ModelMetrics:
+        """The figures of one model's runs."""
+        if model not in self._models:
+            self._models[model] = ModelMetrics(
+                self._queue.labels(model), self._runs.labels(model), self._rows.labels(model)
+            )
+        return self._models[model]
 
     def run(self, model: str, rows: int, seconds: float) -> None:
         """Count one run of a model."""
-        self._rows.labels(model).observe(rows)
-        self._runs.labels(model).observe(seconds)
+        self.model(model).run(rows, seconds)
 
     def loaded(self, model: str, version: int, present: bool) -> None:
         """Note that a version was loaded or unloaded."""
-        if present:
-            self._loaded.labels(model, str(version)).set(1)
-        else:
-            self._loaded.remove(model, str(version))
+        (self._versions.add if present else self._versions.discard)((model, str(version)))
+
+    def dropped(self) -> None:
+        """Count a line that the access log has dropped."""
+        self._dropped.inc()
+
+    def sample(self) -> None:
+        """Look at what changes without an event. Workers do it every second: they cannot be asked."""
+        for name, model in self._models.items():
+            self._depth.labels(name).set(sum(batcher.waiting for batcher in model.batchers))
+        if isinstance(self._process, _SharedProcess):
+            self._process.sample()
 
     def page(self) -> bytes:
-        """The exposition in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """The exposition in Prometheus' text format. Of several workers: their sum, from whichever is asked."""
+        self.sample()
+        state = CollectorRegistry()
+        state.register(_State(self._versions))
+        if not self._shared:
+            return generate_latest(self._registry) + generate_latest(state)
+        MultiProcessCollector(state)  # type: ignore[no-untyped-call]
+        return generate_latest(state)
+
+
+class _State:
+    """What the process that is asked has loaded, and what it is."""
+
+    def __init__(self, versions: set[tuple[str, str]]) -> None:
+        self._versions = versions
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus_client's collectors."""
+        loaded = GaugeMetricFamily(
+            "tandem_model_version", "1 for each version that is loaded.", labels=["model", "version"]
+        )
+        for labels in sorted(self._versions):
+            loaded.add_metric(labels, 1)
+        yield loaded
+        build = GaugeMetricFamily("tandem_build_info", "1.", labels=["version", "python"])
+        build.add_metric([VERSION, platform.python_version()], 1)
+        yield build
+
+
+class _SharedProcess:
+    """Memory, CPU time and start of all workers, by the names that `ProcessCollector` has for those of one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._own = ProcessCollector(registry=None)
+        self._memory = Gauge(
+            "process_resident_memory_bytes",
+            "Resident memory of all workers.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._cpu = Counter("process_cpu_seconds", "CPU time of all workers.", registry=registry)
+        self._counted = 0.0
+        self._start = Gauge(
+            "process_start_time_seconds",
+            "When the newest worker was started.",
+            registry=registry,
+            multiprocess_mode="max",
+        )
+
+    def sample(self) -> None:
+        """Look again."""
+        seen = {sample.name: sample.value for family in self._own.collect() for sample in family.samples}
+        if not seen:  # There is no /proc here.
+            return
+        self._memory.set(seen["process_resident_memory_bytes"])
+        self._cpu.inc(max(0.0, seen["process_cpu_seconds_total"] - self._counted))
+        self._counted = seen["process_cpu_seconds_total"]
+        self._start.set(seen["process_start_time_seconds"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from serving.server.errors import NotFoundError, UnavailableError
 from serving.server.metrics import Metrics
 from serving.server.policies import ModelConfig
+from serving.server.run_threads import RunThreads
 from serving.server.versions import Limits, LoadVersion, Model
 
 
@@ -19,7 +19,7 @@ class Models:
         self,
         find: Callable[[], dict[str, ModelConfig]],
         load: LoadVersion,
-        threads: ThreadPoolExecutor,
+        threads: RunThreads,
         metrics: Metrics,
         limits: Limits,
     ) -> None:

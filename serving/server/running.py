@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -18,10 +18,12 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health  # type: ignore[attr-defined]
 
+from serving.server.connections import Connection, Patience
 from serving.server.dataplane import DataPlane
 from serving.server.errors import ServerError
 from serving.server.http import App
 from serving.server.protocols.grpc_service import Service
+from serving.server.workers import Inherited
 
 log = logging.getLogger("tandem.server")
 
@@ -44,6 +46,9 @@ class Listening:
     max_message_bytes: int
     poll_seconds: float
     grace_seconds: float
+    patience: Patience = field(default_factory=Patience)
+    inherited: Inherited | None = None
+    """Where this process is one of several on these ports."""
     grpc_socket: str = ""
     """The path of a Unix socket for gRPC, too; "": none."""
     grpc_options: tuple[tuple[str, str | int], ...] = ()
@@ -59,18 +64,38 @@ class _Http(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
-    async def drain(self, bound: socket.socket | None) -> None:
+    async def drain(self, bound: socket.socket | None, shared: bool) -> None:
         """Accept no more; let clients that are connected already send what they have begun; then shut down."""
         if bound is not None:
-            # Closing resets what waits to be accepted: let the queue run dry first.
-            bound.listen(0)
+            # Closing resets what waits to be accepted: let the queue run dry first. Where the socket is shared,
+            # the queue is that of other workers too.
+            if not shared:
+                bound.listen(0)
             await asyncio.sleep(0.05)
-        for server in getattr(self, "servers", []):
-            server.close()
+            last = bound.dup()
+            for server in getattr(self, "servers", []):
+                server.close()
+            await asyncio.sleep(0)
+            await self._accept_rest(last)
         end = asyncio.get_running_loop().time() + LINGER_SECONDS
         while self.server_state.connections and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
         self.should_exit = True
+
+    async def _accept_rest(self, listening: socket.socket) -> None:
+        """Close a socket with nobody waiting on it."""
+        accepted = []
+        with listening, contextlib.suppress(OSError):
+            while True:
+                accepted.append(listening.accept()[0])
+        for connection in accepted:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
+
+    def _connection(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
 
 def run(plane: DataPlane, app: App, services: Callable[[], Sequence[Service]], listening: Listening) -> None:
@@ -88,55 +113,82 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    bound = _bind(listening)
+    inherited = listening.inherited
+    if inherited is not None:
+        asyncio.get_running_loop().add_reader(inherited.parent, stop.set)
+        # Among workers, only those that can answer take requests: those of one that is restarted would fail.
+        bound: socket.socket | None = inherited.http
+        await _refresh(plane)
+    else:
+        bound = None if listening.http_port is None else bind(listening.host, listening.http_port)
     made = services()
     health = grpc_health.HealthServicer()
     grpc_server = await _start_grpc(made, health, listening)
     http = _Http(_uvicorn_config(app, listening))
     names = ["", *(service.name for service in made)]
     poll = asyncio.create_task(_poll(plane, health, names, listening.poll_seconds))
+    sampling = asyncio.create_task(_sample(plane))
     running = [asyncio.create_task(http.serve(sockets=[bound]))] if bound else []
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopped, poll, *running], return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping: what is in flight has %g s to finish", listening.grace_seconds)
     plane.stopping = True
     poll.cancel()
+    sampling.cancel()
+    if inherited is not None:
+        asyncio.get_running_loop().remove_reader(inherited.parent)
     await health.enter_graceful_shutdown()
     app.closing = True
-    await asyncio.gather(http.drain(bound), grpc_server.stop(listening.grace_seconds), *running)
+    await asyncio.gather(
+        http.drain(bound, inherited is not None), grpc_server.stop(listening.grace_seconds), *running
+    )
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(plane.models.close(), listening.grace_seconds)
+    plane.observer.close()
     log.info("stopped")
     for task in done - {stopped}:
         task.result()  # Neither ends by itself: its exception is why the server stopped.
 
 
-def _bind(listening: Listening) -> socket.socket | None:
-    if listening.http_port is None:
-        return None
-    family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
+def bind(host: str, port: int) -> socket.socket:
+    """The socket for HTTP, listening. Raises `StartError`."""
     try:
         # No SO_REUSEPORT: a second server on this port must fail, not share its requests.
-        bound = socket.create_server((listening.host, listening.http_port), family=family, backlog=2048)
+        bound = socket.create_server((host, port), family=_family(host), backlog=2048)
     except OSError as error:
-        raise StartError(
-            f"cannot listen on {listening.host}:{listening.http_port} (HTTP): {error.strerror}"
-        ) from None
+        raise StartError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
     bound.setblocking(False)
-    log.info("HTTP on %s:%d", listening.host, bound.getsockname()[1])
+    log.info("HTTP on %s:%d", host, bound.getsockname()[1])
     return bound
+
+
+def free_grpc_port(host: str, port: int) -> int:
+    """The port for the gRPC of several workers: found free now. Raises `StartError`."""
+    with socket.socket(_family(host)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartError(f"cannot listen on {host}:{port} (gRPC): {error.strerror}") from None
+        found: int = probe.getsockname()[1]
+        return found
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 async def _start_grpc(
     services: Sequence[Service], health: grpc_health.HealthServicer, listening: Listening
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
+        maximum_concurrent_rpcs=listening.patience.connections,
         options=[
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(listening.inherited is not None)),
             ("grpc.max_receive_message_length", listening.max_message_bytes),
             ("grpc.max_send_message_length", listening.max_message_bytes),
             *listening.grpc_options,
-        ]
+        ],
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for service in services:
@@ -167,16 +219,21 @@ def _add_grpc(server: grpc.aio.Server, address: str, listening: Listening) -> in
 
 def _uvicorn_config(app: App, listening: Listening) -> uvicorn.Config:
     application: Any = app
+
+    class Limited(Connection):
+        patience = listening.patience
+
     return uvicorn.Config(
         application,
-        http="httptools",
+        http=Limited,
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         log_level="warning",
         server_header=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=round(listening.patience.idle_seconds) or 1,
         timeout_graceful_shutdown=max(1, round(listening.grace_seconds)),
     )
 
@@ -187,13 +244,23 @@ async def _poll(
     status = health_pb2.HealthCheckResponse
     was_ready: bool | None = None
     while True:
-        try:
-            await plane.models.refresh()
-        except (OSError, ServerError):
-            log.exception("the models could not be refreshed; what serves goes on")
+        await _refresh(plane)
         if plane.ready != was_ready:
             was_ready = plane.ready
             log.info("ready" if was_ready else "not ready: %s", *([] if was_ready else [plane.account()]))
             for name in names:
                 await health.set(name, status.SERVING if was_ready else status.NOT_SERVING)
         await asyncio.sleep(seconds)
+
+
+async def _refresh(plane: DataPlane) -> None:
+    try:
+        await plane.models.refresh()
+    except (OSError, ServerError):
+        log.exception("the models could not be refreshed; what serves goes on")
+
+
+async def _sample(plane: DataPlane) -> None:
+    while True:
+        plane.metrics.sample()
+        await asyncio.sleep(1)

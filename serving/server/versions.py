@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,8 +18,8 @@ from serving.server.errors import InvalidRequestError, NotFoundError, ServerErro
 from serving.server.loading import Loaded
 from serving.server.metrics import Metrics
 from serving.server.policies import ModelConfig, folder_of
+from serving.server.run_threads import RunThreads
 from serving.server.signature import Signatures
-from serving.server.statistics import Statistics
 
 log = logging.getLogger("tandem.server")
 
@@ -78,7 +77,7 @@ class Version:
         self.number = number
         self.signatures: Signatures = loaded.servable.signatures
         self.batcher = batcher
-        self.statistics = Statistics()
+        self.statistics = batcher.statistics
         self.servable: Servable = loaded.servable
         self._leases = 0
         self._free = asyncio.Event()
@@ -109,7 +108,7 @@ class Model:
         self,
         config: ModelConfig,
         load: LoadVersion,
-        threads: ThreadPoolExecutor,
+        threads: RunThreads,
         metrics: Metrics,
         limits: Limits,
     ) -> None:
@@ -226,7 +225,7 @@ class Model:
             self._threads,
             self._limits.batch_rows,
             self._limits.queue,
-            lambda rows, seconds: self._metrics.run(self.name, rows, seconds),
+            self._metrics.model(self.name),
             loaded.row_seconds,
         )
         self._loaded[number] = Version(self.name, number, loaded, batcher)

@@ -1,4 +1,4 @@
-"""What the gRPC fronts share: how a service joins a server, and how errors leave it."""
+"""What the gRPC fronts share: how a service joins a server, and how requests and errors are seen by others."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from serving.server.dataplane import DataPlane
 from serving.server.errors import ServerError
+from serving.server.exchange import Exchange
+from serving.server.observer import Observer
 
 log = logging.getLogger("tandem.server")
 
 Servicer = TypeVar("Servicer")
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
-Method = Callable[[Servicer, Asked, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Answered]]
+Context = grpc.aio.ServicerContext[Any, Any]
+Method = Callable[[Servicer, Asked, Context], Awaitable[Answered]]
 
 
 @dataclass(frozen=True)
@@ -30,24 +34,58 @@ class Service:
 
 
 def answers_errors(method: Method[Servicer, Asked, Answered]) -> Method[Servicer, Asked, Answered]:
-    """Let a servicer's method raise `ServerError`s: they end the call with their own code and message."""
+    """Let a servicer's method raise `ServerError`s: they end the call with their own code and message.
 
-    async def answer(
-        servicer: Servicer, request: Asked, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> Answered:
+    The servicer's data plane, `_plane`, has the observer that hears of each call.
+    """
+
+    async def answer(servicer: Servicer, request: Asked, context: Context) -> Answered:
+        plane: DataPlane = servicer._plane  # type: ignore[attr-defined]
+        observer = plane.observer
+        seen = _begin(observer, method.__name__, request, context)
         try:
-            return await method(servicer, request, context)
+            answered = await method(servicer, request, context)
         except ServerError as error:
             if error.status == 500:
                 log.error("%s: %s", method.__qualname__, error)
+            _end(observer, seen, context, error.code.name)
             await context.abort(error.code, str(error))
         except (asyncio.CancelledError, grpc.aio.AbortError):
+            _end(observer, seen, context, "CANCELLED")
             raise
         except Exception:
             log.exception("%s failed", method.__qualname__)
+            _end(observer, seen, context, "INTERNAL")
             await context.abort(
                 grpc.StatusCode.INTERNAL, "the server failed on this request; its log says why"
             )
+        else:
+            if seen is not None:
+                seen.response_bytes = answered.ByteSize()  # type: ignore[attr-defined]
+                _end(observer, seen, context, "OK")
+            return answered
         raise AssertionError("abort always raises")
 
     return answer
+
+
+def _begin(observer: Observer, method: str, request: Any, context: Context) -> Exchange | None:  # noqa: ANN401 - a message
+    parent = state = None
+    for name, value in context.invocation_metadata() or ():
+        if name == "traceparent":
+            parent = str(value)
+        elif name == "tracestate":
+            state = str(value)
+    seen = observer.begin("gRPC", method, context.peer(), parent, state or "")
+    if seen is not None:
+        seen.request_bytes = request.ByteSize()
+    return seen
+
+
+def _end(observer: Observer, seen: Exchange | None, context: Context, code: str) -> None:
+    if seen is None:
+        return
+    seen.code = code
+    trace = observer.end(seen)
+    if trace:
+        context.set_trailing_metadata(tuple(trace))

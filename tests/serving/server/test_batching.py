@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from serving.server.batching import Batcher
 from serving.server.errors import InvalidRequestError, UnavailableError
+from serving.server.metrics import Metrics
+from serving.server.run_costs import BELIEVED, RETRY, RunCosts
+from serving.server.run_threads import RunThreads
 from serving.server.signature import Signature, Tensors, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (-1, -1)),), (TensorSpec("y", "float32", (-1, -1)),))
@@ -38,13 +40,15 @@ class Doubling:
 
 
 @pytest.fixture
-async def threads() -> AsyncIterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
+async def threads() -> AsyncIterator[RunThreads]:
+    with RunThreads(2) as pool:
         yield pool
 
 
-def batcher(servable: Doubling, threads: ThreadPoolExecutor, rows: int = 64, queue: int = 100) -> Batcher:
-    return Batcher(servable, threads, rows, queue, lambda *_: None, 1.0)
+def batcher(
+    servable: Doubling, threads: RunThreads, rows: int = 64, queue: int = 100, seconds: float = 1.0
+) -> Batcher:
+    return Batcher(servable, threads, rows, queue, Metrics().model("doubling"), seconds)
 
 
 def x(*values: float, width: int = 1) -> Tensors:
@@ -57,7 +61,7 @@ async def call(target: Batcher, inputs: Tensors) -> list[float]:
     return values
 
 
-async def test_what_queues_during_a_run_shares_the_next_one(threads: ThreadPoolExecutor) -> None:
+async def test_what_queues_during_a_run_shares_the_next_one(threads: RunThreads) -> None:
     servable = Doubling(0.05)
     target = batcher(servable, threads)
     first = asyncio.create_task(call(target, x(1)))
@@ -67,21 +71,21 @@ async def test_what_queues_during_a_run_shares_the_next_one(threads: ThreadPoolE
     assert servable.rows == [1, 10]
 
 
-async def test_a_shared_run_stays_within_its_rows(threads: ThreadPoolExecutor) -> None:
+async def test_a_shared_run_stays_within_its_rows(threads: RunThreads) -> None:
     servable = Doubling(0.01)
     target = batcher(servable, threads, rows=4)
     await asyncio.gather(*(call(target, x(1, 2, 3)) for _ in range(3)), call(target, x(*range(9))))
     assert servable.rows == [3, 3, 3, 9]  # a larger request runs alone
 
 
-async def test_requests_of_different_shapes_do_not_share(threads: ThreadPoolExecutor) -> None:
+async def test_requests_of_different_shapes_do_not_share(threads: RunThreads) -> None:
     servable = Doubling(0.01)
     target = batcher(servable, threads)
     await asyncio.gather(call(target, x(1)), call(target, x(1, width=3)), call(target, x(1, width=3)))
     assert servable.rows == [1, 2]
 
 
-async def test_a_bad_request_does_not_fail_its_neighbours(threads: ThreadPoolExecutor) -> None:
+async def test_a_bad_request_does_not_fail_its_neighbours(threads: RunThreads) -> None:
     target = batcher(Doubling(0.01), threads)
     good, bad, other = await asyncio.gather(
         call(target, x(1)), call(target, x(-1)), call(target, x(3)), return_exceptions=True
@@ -90,14 +94,14 @@ async def test_a_bad_request_does_not_fail_its_neighbours(threads: ThreadPoolExe
     assert isinstance(bad, InvalidRequestError)
 
 
-async def test_a_full_queue_refuses_at_once_and_drains(threads: ThreadPoolExecutor) -> None:
+async def test_a_full_queue_refuses_at_once_and_drains(threads: RunThreads) -> None:
     target = batcher(Doubling(0.05), threads, queue=3)
     answers = await asyncio.gather(*(call(target, x(1)) for _ in range(5)), return_exceptions=True)
     assert [isinstance(answer, UnavailableError) for answer in answers] == [False] * 3 + [True] * 2
     assert await call(target, x(5)) == [10.0]
 
 
-async def test_a_request_that_is_given_up_is_not_run(threads: ThreadPoolExecutor) -> None:
+async def test_a_request_that_is_given_up_is_not_run(threads: RunThreads) -> None:
     servable = Doubling(0.05)
     target = batcher(servable, threads)
     first = asyncio.create_task(call(target, x(1)))
@@ -107,3 +111,76 @@ async def test_a_request_that_is_given_up_is_not_run(threads: ThreadPoolExecutor
     await first
     assert await call(target, x(2)) == [4.0]
     assert servable.rows == [1, 1]
+
+
+async def test_what_was_given_up_makes_room_in_a_full_queue(threads: RunThreads) -> None:
+    target = batcher(Doubling(0.05), threads, queue=1)
+    first = asyncio.create_task(call(target, x(1)))
+    await asyncio.sleep(0.01)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(call(target, x(2)), 0.01)
+    assert await call(target, x(3)) == [6.0]
+    assert await first == [2.0]
+
+
+async def test_a_slow_model_delays_a_quick_one_by_no_run_of_its_own(threads: RunThreads) -> None:
+    slow = [batcher(Doubling(0.5), threads, rows=1) for _ in range(3)]
+    quick = batcher(Doubling(0.01), threads, seconds=0.01)
+    waiting = [asyncio.create_task(call(target, x(n))) for target in slow for n in range(4)]
+    await asyncio.sleep(0.05)
+    for n in range(10):
+        assert await call(quick, x(n)) == [2.0 * n]
+    assert not any(task.done() for task in waiting)  # a quick one had to wait for none of them
+    for task in waiting:
+        task.cancel()
+
+
+async def test_models_take_turns(threads: RunThreads) -> None:
+    ran: list[str] = []
+
+    class Noting(Doubling):
+        def __init__(self, name: str) -> None:
+            super().__init__(0.15)
+            self._name = name
+
+        def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            ran.append(self._name)
+            return super().run(signature, inputs, outputs)
+
+    targets = [batcher(Noting(name), threads, rows=1) for name in "abc"]
+    busy = [call(targets[0], x(n)) for n in range(4)]
+    await asyncio.gather(*busy, *(call(target, x(1)) for target in targets[1:]))
+    assert sorted(ran[:3]) == ["a", "b", "c"]  # nobody was second before everybody was first
+
+
+async def test_statistics_tell_waiting_from_running(threads: RunThreads) -> None:
+    target = batcher(Doubling(0.05), threads)
+    await asyncio.gather(*(call(target, x(1, 2)) for _ in range(3)))
+    told = target.statistics
+    assert (told.queue.count, told.compute.count, told.rows) == (3, 3, 6)
+    assert {rows: runs.count for rows, runs in told.runs.items()} == {6: 1}
+    assert told.compute.nanoseconds >= 3 * 0.05e9  # a shared run counts whole for each
+
+
+def test_sizes_that_are_slower_by_the_row_are_withheld_and_tried_again() -> None:
+    costs = RunCosts(0.001)
+    assert costs.limit(64, 32) == 32  # never tried: may be good
+    for _ in range(BELIEVED):
+        costs.add(32, 32 * 0.004)
+        costs.add(8, 8 * 0.0005)
+    assert costs.limit(64, 32) == 16
+    limits = [costs.limit(64, 32) for _ in range(RETRY)]
+    assert sorted(set(limits)) == [16, 32]
+    assert limits.count(32) == 1
+    for _ in range(30):
+        costs.add(32, 32 * 0.0002)
+    assert costs.limit(64, 32) == 32
+
+
+def test_costs_that_are_unknown_are_taken_for_slow() -> None:
+    assert RunCosts(0.0).expected(1) == float("inf")
+    assert RunCosts(0.001).expected(4) == pytest.approx(0.004)
+    costs = RunCosts(0.0)
+    costs.add(4, 0.004)
+    assert costs.expected(1) == pytest.approx(0.001)
+    assert costs.expected(8) == pytest.approx(0.008)

@@ -266,14 +266,14 @@ def test_a_body_that_does_not_come_in_time_is_given_up(tmp_path: Path) -> None:
         server.wait_for("/v2/health/ready")
         with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as connection:
             connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
-            assert connection.recv(4096).startswith(b"HTTP/1.1 504")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 408")
     finally:
         server.stop()
 
 
 def test_a_compressed_body_is_refused_by_its_name(oip: ServerProcess) -> None:
-    answer = oip.call("POST", INFER, b"\x1f\x8b", Content_Encoding="gzip")
-    assert (answer.status, "gzip" in answer.error) == (415, True)
+    answer = oip.call("POST", INFER, b"\x1f\x8b", Content_Encoding="br")
+    assert (answer.status, "'br'" in answer.error) == (415, True)
 
 
 def test_prometheus_counts_by_model_version_protocol_and_code(oip: ServerProcess) -> None:

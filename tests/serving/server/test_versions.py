@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import threading
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from serving.server.loading import Loaded
 from serving.server.metrics import Metrics
 from serving.server.models import Models
 from serving.server.policies import ModelConfig, Policy, every, latest, models_below, pointed, specific
+from serving.server.run_threads import RunThreads
 from serving.server.signature import Signature, Tensors
 from serving.server.versions import Limits, State
 
@@ -72,12 +72,12 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 @pytest.fixture
-async def threads() -> AsyncIterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
+async def threads() -> AsyncIterator[RunThreads]:
+    with RunThreads(1) as pool:
         yield pool
 
 
-def models(shelf: Shelf, threads: ThreadPoolExecutor) -> Models:
+def models(shelf: Shelf, threads: RunThreads) -> Models:
     return Models(lambda: models_below(shelf.folder.parent), shelf.load, threads, Metrics(), Limits())
 
 
@@ -87,7 +87,7 @@ async def settled() -> None:
 
 
 async def test_the_old_version_is_closed_only_when_its_last_request_is_answered(
-    shelf: Shelf, threads: ThreadPoolExecutor
+    shelf: Shelf, threads: RunThreads
 ) -> None:
     served = models(shelf, threads)
     shelf.put(1)
@@ -107,7 +107,7 @@ async def test_the_old_version_is_closed_only_when_its_last_request_is_answered(
 
 
 async def test_requests_go_to_the_old_version_while_the_new_one_loads(
-    shelf: Shelf, threads: ThreadPoolExecutor
+    shelf: Shelf, threads: RunThreads
 ) -> None:
     served = models(shelf, threads)
     shelf.put(1)
@@ -125,7 +125,7 @@ async def test_requests_go_to_the_old_version_while_the_new_one_loads(
 
 
 async def test_a_bad_version_is_tried_again_only_when_its_files_change(
-    shelf: Shelf, threads: ThreadPoolExecutor
+    shelf: Shelf, threads: RunThreads
 ) -> None:
     served = models(shelf, threads)
     shelf.put(1)
@@ -174,7 +174,7 @@ async def test_folders_may_have_leading_zeros_and_may_vanish_for_a_moment(
 
 
 async def test_a_pointer_rolls_back_and_a_broken_one_changes_nothing(
-    shelf: Shelf, threads: ThreadPoolExecutor
+    shelf: Shelf, threads: RunThreads
 ) -> None:
     served = models(shelf, threads)
     shelf.put(1)
@@ -190,7 +190,7 @@ async def test_a_pointer_rolls_back_and_a_broken_one_changes_nothing(
     assert served.model("fashion").loaded == [1]
 
 
-async def test_a_deleted_version_or_model_is_let_go(shelf: Shelf, threads: ThreadPoolExecutor) -> None:
+async def test_a_deleted_version_or_model_is_let_go(shelf: Shelf, threads: RunThreads) -> None:
     served = models(shelf, threads)
     with pytest.raises(UnavailableError, match="the server is starting"):
         served.model("fashion")
@@ -212,7 +212,7 @@ async def test_a_deleted_version_or_model_is_let_go(shelf: Shelf, threads: Threa
     ("policy", "wanted"),
     [(latest(), [3]), (latest(2), [2, 3]), (every, [1, 2, 3]), (specific(3, 1), [1, 3]), (pointed, [2])],
 )
-async def test_policies(shelf: Shelf, threads: ThreadPoolExecutor, policy: Policy, wanted: list[int]) -> None:
+async def test_policies(shelf: Shelf, threads: RunThreads, policy: Policy, wanted: list[int]) -> None:
     for number in (1, 2, 3):
         shelf.put(number)
     point(shelf.folder, 2)

@@ -1,0 +1,78 @@
+"""What runs of a model cost by their size, and so how many rows are worth a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+WEIGHT = 0.2
+"""Of the newest run in the averages."""
+BELIEVED = 5
+"""Runs of a size before its average is believed."""
+TOLERANCE = 1.1
+"""Times what single runs cost: measurements differ by as much."""
+RETRY = 64
+"""Withheld once so often, a size is tried again: what made it slow may be gone."""
+
+
+@dataclass
+class _Average:
+    row_seconds: float = 0.0
+    runs: int = 0
+
+    def add(self, row_seconds: float) -> None:
+        self.runs += 1
+        # A plain mean at first, so that the first run weighs no more than its neighbours.
+        self.row_seconds += max(WEIGHT, 1 / self.runs) * (row_seconds - self.row_seconds)
+
+
+@dataclass
+class RunCosts:
+    """Average seconds per row, by sizes of 1, 2, 3 to 4, 5 to 8, ... rows.
+
+    `limit` is the backend's own best: the rows up to which a shared run has been no slower per row than single
+    runs. A size that was never tried passes; one that is withheld is tried again now and then. Single runs are
+    measured whenever a request comes alone, and again as soon as all sizes above are withheld: so both sides of
+    the comparison follow the load of the machine.
+    """
+
+    single_seconds: float
+    """Of one row as the warm-up has shown it; 0: unknown."""
+    _sizes: dict[int, _Average] = field(default_factory=dict)
+    _withheld: int = 0
+
+    def __post_init__(self) -> None:
+        if self.single_seconds > 0:
+            self._sizes[0] = _Average(self.single_seconds, 1)
+
+    def add(self, rows: int, seconds: float) -> None:
+        """Note a run."""
+        rows = max(rows, 1)
+        self._sizes.setdefault(_size(rows), _Average()).add(seconds / rows)
+
+    def expected(self, rows: int) -> float:
+        """Seconds that a run should take; infinite where nothing is known."""
+        size = _size(rows)
+        while size >= 0:
+            if size in self._sizes:
+                return rows * self._sizes[size].row_seconds
+            size -= 1
+        return min((rows * average.row_seconds for average in self._sizes.values()), default=float("inf"))
+
+    def limit(self, queued: int, most: int) -> int:
+        """How many of the `queued` rows to run together, at most `most`."""
+        wanted = min(queued, most)
+        single = self._sizes.get(0)
+        if single is None:
+            return wanted
+        for size in range(1, _size(wanted) + 1):
+            average = self._sizes.get(size)
+            if average is None or average.runs < BELIEVED:
+                continue
+            if average.row_seconds > TOLERANCE * single.row_seconds:
+                self._withheld += 1
+                return wanted if self._withheld % RETRY == 0 else 1 << (size - 1)
+        return wanted
+
+
+def _size(rows: int) -> int:
+    return max(rows - 1, 0).bit_length()

@@ -1,0 +1,136 @@
+"""Several processes behind one port: a parent that serves nothing keeps its workers alive.
+
+The parent holds the HTTP socket, so that no connection is lost with a worker; gRPC's port is shared by SO_REUSEPORT,
+for gRPC takes no sockets. Workers are the same command again, so that each has its own runtimes and threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from prometheus_client import multiprocess
+
+from serving.server.metrics import SHARED
+
+log = logging.getLogger("tandem.server")
+
+VARIABLE = "TANDEM_WORKER"
+"""In a worker's environment: the descriptors of the HTTP socket and of the pipe that ends with the parent."""
+SETTLED_SECONDS = 10.0
+"""A worker that has lived so long has started well."""
+MOST_FAILURES = 5
+"""Starts that fail in a row before the server gives up."""
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What a worker has from its parent."""
+
+    http: socket.socket
+    parent: int
+    """A pipe that becomes readable when the parent is gone."""
+
+
+def inherited() -> Inherited | None:
+    """None where this process is no worker."""
+    if VARIABLE not in os.environ:
+        return None
+    http, parent = map(int, os.environ[VARIABLE].split(","))
+    return Inherited(socket.socket(fileno=http), parent)
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.monotonic)
+
+
+def supervise(count: int, http: socket.socket, flags: Sequence[str], grace_seconds: float) -> int:
+    """Run `count` workers on `http`, this command line's `flags` last, until SIGTERM or SIGINT; the exit code.
+
+    A worker that ends is replaced: at once, or after a delay that doubles while they end soon after their start.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    reading, writing = (
+        os.pipe()
+    )  # Never written to: `writing` closes when this process ends, however it ends.
+    with tempfile.TemporaryDirectory(prefix="tandem-metrics-") as folder:
+        environment = {**os.environ, SHARED: folder, VARIABLE: f"{http.fileno()},{reading}"}
+
+        def start() -> _Worker:
+            command = [sys.executable, *sys.orig_argv[1:], *flags]
+            return _Worker(subprocess.Popen(command, env=environment, pass_fds=(http.fileno(), reading)))
+
+        def bury(worker: _Worker) -> None:
+            multiprocess.mark_process_dead(worker.process.pid, folder)  # type: ignore[no-untyped-call]
+
+        workers = [start() for _ in range(count)]
+        failed = _keep(workers, start, bury, stop)
+        log.info("stopping %d workers", len(workers))
+        # Only the workers hold the socket now, and each accepts what comes until it closes it.
+        http.close()
+        for worker in workers:
+            worker.process.terminate()
+        killed = _wait(workers, grace_seconds)
+        os.close(writing)
+        return 1 if failed or killed else 0
+
+
+def _keep(
+    workers: list[_Worker],
+    start: Callable[[], _Worker],
+    bury: Callable[[_Worker], None],
+    stop: threading.Event,
+) -> bool:
+    """Replace workers that end, until `stop`; whether it was given up."""
+    failures = 0
+    while not stop.wait(0.1):
+        for index, worker in enumerate(workers):
+            code = worker.process.poll()
+            if code is None:
+                continue
+            bury(worker)
+            lived = time.monotonic() - worker.started
+            failures = failures + 1 if lived < SETTLED_SECONDS else 0
+            if failures >= MOST_FAILURES:
+                log.error(
+                    "a worker ended with %d; %d have ended soon after their start: giving up", code, failures
+                )
+                workers.remove(worker)
+                return True
+            delay = 0.0 if failures <= 1 else 0.1 * 2**failures
+            log.warning(
+                "a worker (%d) ended with %d; another starts in %g s", worker.process.pid, code, delay
+            )
+            if stop.wait(delay):
+                workers.remove(worker)
+                return False
+            workers[index] = start()
+            log.info("worker %d has started", workers[index].process.pid)
+    return False
+
+
+def _wait(workers: Sequence[_Worker], grace_seconds: float) -> bool:
+    """Let workers end; whether one had to be killed or ended badly."""
+    end = time.monotonic() + 2 * grace_seconds + 5
+    bad = False
+    for worker in workers:
+        try:
+            bad |= worker.process.wait(max(0.0, end - time.monotonic())) != 0
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+            bad = True
+    return bad
