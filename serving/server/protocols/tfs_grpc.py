@@ -64,6 +64,7 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
 
     def __init__(self, served: Served, options: Options) -> None:
         self._served = served
+        self._plane = served.plane
         self._options = options
 
     @answers_errors
