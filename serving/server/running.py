@@ -139,9 +139,10 @@ async def _serve(
         asyncio.get_running_loop().remove_reader(inherited.parent)
     await health.enter_graceful_shutdown()
     app.closing = True
-    await asyncio.gather(
-        http.drain(bound, inherited is not None), grpc_server.stop(listening.grace_seconds), *running
-    )
+    end = asyncio.get_running_loop().time() + listening.grace_seconds
+    await asyncio.gather(http.drain(bound, inherited is not None), *running)
+    # Last, because gRPC cancels calls that reach a server which has stopped but whose process goes on.
+    await grpc_server.stop(max(1.0, end - asyncio.get_running_loop().time()))
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(plane.models.close(), listening.grace_seconds)
     plane.observer.close()
