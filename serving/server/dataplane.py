@@ -15,7 +15,15 @@ from serving.server import pictures
 from serving.server.errors import InvalidRequestError, ServerError, TooLargeError
 from serving.server.metrics import Metrics
 from serving.server.models import Models
-from serving.server.signature import DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec, dtype_of
+from serving.server.signature import (
+    DEFAULT_SIGNATURE,
+    Array,
+    Signature,
+    Tensors,
+    TensorSpec,
+    dtype_of,
+    is_floating,
+)
 from serving.server.versions import Version
 
 
@@ -135,7 +143,7 @@ def check(spec: TensorSpec, array: Array, finite: bool = True) -> None:
         raise InvalidRequestError(
             f"input {spec.name!r}: expected at least one row, got shape {list(array.shape)}"
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if is_floating(array) and not np.isfinite(array).all():
         raise InvalidRequestError(f"input {spec.name!r}: expected finite numbers, got NaN or infinity")
 
 
