@@ -15,6 +15,9 @@ from serving.server.errors import ServerError
 
 log = logging.getLogger("tandem.server")
 
+MAX_DETAILS = 2000
+"""Characters of an error: details travel in headers, of which clients take 8 KiB."""
+
 Servicer = TypeVar("Servicer")
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -40,7 +43,7 @@ def answers_errors(method: Method[Servicer, Asked, Answered]) -> Method[Servicer
         except ServerError as error:
             if error.status == 500:
                 log.error("%s: %s", method.__qualname__, error)
-            await context.abort(error.code, str(error))
+            await context.abort(error.code, str(error)[:MAX_DETAILS])
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception:

@@ -54,7 +54,7 @@ def _pack(flat: list[Any], wanted: np.dtype[Any]) -> Array:
     numpy would find the dtype by itself, but takes large integers for float64, and a long string next to many
     numbers for as many long strings.
     """
-    first: type[Any] | None = type(flat[0]) if flat else None
+    first: object = type(flat[0]) if flat else None
     if wanted.kind == "b":
         if not set(map(type, flat)) <= {bool}:
             raise TypeError

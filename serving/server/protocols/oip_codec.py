@@ -178,3 +178,10 @@ def strings(name: str, sizes: tuple[int, ...], values: list[bytes]) -> Array:
     array = np.empty(count, object)
     array[:] = values
     return array.reshape(sizes)
+
+
+def one(value: bytes) -> Array:
+    """A tensor of one string."""
+    array = np.empty(1, object)
+    array[0] = value
+    return array

@@ -1,0 +1,59 @@
+"""Parameters of the Open Inference Protocol: what requests and tensors say beside their data.
+
+Known are the `timeout` of the schedule policy and those of binary tensors. Others are accepted and mean nothing,
+but those that ask for something that would change the answer and is not offered.
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_schedule_policy.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+from serving.server.errors import DeadlineError, InvalidRequestError
+
+Answer = TypeVar("Answer")
+
+NOT_OFFERED = {
+    "classification": "the classification extension (class_count); sort the output in the client",
+    "shared_memory_region": "shared memory; send the data with the request",
+}
+"""What stands behind parameters of tensors that cannot be passed over in silence."""
+
+
+def check_offered(parameters: Mapping[str, object], kind: str, name: str) -> None:
+    """Raise `InvalidRequestError` where a tensor's parameters ask for what this server has not."""
+    for parameter, extension in NOT_OFFERED.items():
+        if parameter in parameters:
+            raise InvalidRequestError(f"{kind} {name!r}: this server does not offer {extension}")
+
+
+def timeout_seconds(parameters: Mapping[str, object]) -> float | None:
+    """The request's time limit: `timeout` is in microseconds, 0 for none. Raises `InvalidRequestError`."""
+    timeout = parameters.get("timeout", 0)
+    if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
+        raise InvalidRequestError(
+            f"expected timeout to be a number of microseconds, 0 for none, got {str(timeout)[:80]!r}"
+        )
+    return timeout / 1e6 if timeout else None
+
+
+async def within(seconds: float | None, answer: Awaitable[Answer]) -> Answer:
+    """Await an answer. Raises `DeadlineError` where it takes longer."""
+    if seconds is None:
+        return await answer
+    start = time.perf_counter()
+    try:
+        async with asyncio.timeout(seconds):
+            result = await answer
+    except TimeoutError:
+        raise _late(seconds) from None
+    if time.perf_counter() - start > seconds:  # A run on the event loop itself is not interrupted.
+        raise _late(seconds)
+    return result
+
+
+def _late(seconds: float) -> DeadlineError:
+    return DeadlineError(f"no answer within the request's timeout of {seconds * 1e6:.0f} microseconds")
