@@ -138,7 +138,10 @@ class Models:
                 model = self._models[name] = self._make(config)
             model.config = config
             await model.refresh()
-            wanted = await asyncio.to_thread(config.policy, config.directory)
+            try:
+                wanted = await asyncio.to_thread(config.policy, config.directory)
+            except (repository.RepositoryError, OSError) as error:
+                raise InvalidRequestError(f"model {name!r} is not loaded: {error}") from error
             missing = [number for number in wanted if number not in model.loaded]
             if missing or not wanted:
                 fault = model.statuses[missing[0]].fault if missing and missing[0] in model.statuses else None
