@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import ml_dtypes  # noqa: F401 - teaches numpy the dtype bfloat16
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ DEFAULT_SIGNATURE = "serving_default"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output: `dtype` is numpy's name of it or "bytes"; -1 in `shape` stands for any size.
+    """One input or output: `dtype` is numpy's name of it, or "bytes"; -1 in `shape` stands for any size.
 
     `shape` is None where the model does not say even the rank.
     """
@@ -71,6 +72,11 @@ Signatures = Mapping[str, Signature]
 def dtype_of(array: Array) -> str:
     """The name of an array's dtype, as `TensorSpec.dtype` has it."""
     return BYTES if array.dtype == np.object_ else array.dtype.name
+
+
+def is_floating(array: Array) -> bool:
+    """Whether an array may hold NaN or infinity."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
 def example(signature: Signature) -> Tensors | None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from serving.server.errors import ArtifactError, BackendError
+from serving.server.errors import ArtifactError, BackendError, InvalidRequestError
 from serving.server.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
 FILE = "model.onnx"
+BFLOAT16 = "bfloat16"
+ONNX_BFLOAT16 = 16
+"""TensorProto.DataType.BFLOAT16."""
 
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
     "tensor(float16)": "float16",
+    "tensor(bfloat16)": BFLOAT16,
     "tensor(bool)": "bool",
     "tensor(string)": BYTES,
     **{f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
@@ -45,6 +51,7 @@ class OnnxServable:
         self._session: ort.InferenceSession | None = session
         signature = Signature(_specs(session.get_inputs()), _specs(session.get_outputs()))
         self._strings = {spec.name for spec in signature.inputs if spec.dtype == BYTES}
+        self._bfloat16 = any(spec.dtype == BFLOAT16 for spec in (*signature.inputs, *signature.outputs))
         self.signatures = {DEFAULT_SIGNATURE: signature}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
@@ -53,7 +60,11 @@ class OnnxServable:
             raise BackendError(f"{signature} was called after its version was unloaded")
         texts = {name: _text(inputs[name]) for name in self._strings}
         try:
+            if self._bfloat16:
+                return _run_bfloat16(self._session, inputs | texts, outputs)
             values = self._session.run(list(outputs), inputs | texts)
+        except InvalidArgument as error:
+            raise InvalidRequestError(f"the model refused its input: {error}") from error
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {error}") from error
         return dict(zip(outputs, values, strict=True))
@@ -72,6 +83,28 @@ def _specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
         shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
         specs.append(TensorSpec(argument.name, DTYPES[argument.type], shape))
     return tuple(specs)
+
+
+def _run_bfloat16(session: ort.InferenceSession, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+    """As `session.run`, which takes and gives no arrays of bfloat16: their bits go in and are read out."""
+    given = {name: _ort_value(array) for name, array in inputs.items()}
+    values = session.run_with_ort_values(list(outputs), given)
+    return {name: _array(value) for name, value in zip(outputs, values, strict=True)}
+
+
+def _ort_value(array: Array) -> ort.OrtValue:
+    if array.dtype.name != BFLOAT16:
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    bits = np.ascontiguousarray(array).view(np.uint16)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ONNX_BFLOAT16)
+
+
+def _array(value: ort.OrtValue) -> Array:
+    if value.data_type() != f"tensor({BFLOAT16})":
+        array: Array = value.numpy()
+        return array
+    bits = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(bits, np.dtype(BFLOAT16)).reshape(value.shape())
 
 
 def _text(array: Array) -> Array:

@@ -18,6 +18,9 @@ from serving.server.observer import Observer
 
 log = logging.getLogger("tandem.server")
 
+MAX_DETAILS = 2000
+"""Characters of an error: details travel in headers, of which clients take 8 KiB."""
+
 Servicer = TypeVar("Servicer")
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -49,7 +52,7 @@ def answers_errors(method: Method[Servicer, Asked, Answered]) -> Method[Servicer
             if error.status == 500:
                 log.error("%s: %s", method.__qualname__, error)
             _end(observer, seen, context, error.code.name)
-            await context.abort(error.code, str(error))
+            await context.abort(error.code, str(error)[:MAX_DETAILS])
         except (asyncio.CancelledError, grpc.aio.AbortError):
             _end(observer, seen, context, "CANCELLED")
             raise

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from serving.server.errors import InvalidRequestError, ServerError
+from serving.server.errors import InvalidRequestError
 from serving.server.protocols.json_numbers import numbers
-from serving.server.signature import BYTES, Array
+from serving.server.signature import BYTES, Array, is_floating
 
 DATATYPES = {
     "bool": "BOOL",
+    "bfloat16": "BF16",
     "float16": "FP16",
     "float32": "FP32",
     "float64": "FP64",
@@ -27,6 +28,14 @@ DATATYPES = {
 }
 """The protocol's names of our dtypes."""
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+MAX_DIMENSIONS = 32
+MAX_ELEMENTS = 2**59
+"""Of the sizes that are not 0: numpy counts bytes in 63 bits."""
+
+
+def datatype(dtype: str) -> str:
+    """The protocol's name of one of our dtypes; one that it has no name for (complex64) keeps its own."""
+    return DATATYPES.get(dtype, dtype.upper())
 
 
 def dtype(name: str, datatype: object) -> str:
@@ -48,9 +57,10 @@ def shape(name: str, sizes: object) -> tuple[int, ...]:
         raise InvalidRequestError(
             f"input {name!r}: expected a shape of non-negative integers, got {str(sizes)[:80]}"
         )
-    if len(sizes) > 32:
+    if len(sizes) > MAX_DIMENSIONS or math.prod(size for size in sizes if size) > MAX_ELEMENTS:
         raise InvalidRequestError(
-            f"input {name!r}: expected a shape of at most 32 dimensions, got {len(sizes)}"
+            f"input {name!r}: expected a shape of at most {MAX_DIMENSIONS} dimensions and {MAX_ELEMENTS} elements, "
+            f"got {str(sizes)[:80]}"
         )
     return tuple(sizes)
 
@@ -99,19 +109,19 @@ def to_raw(array: Array) -> bytes:
 
 
 def to_json(name: str, array: Array) -> object:
-    """A tensor as flat JSON data. Raises `ServerError` where it holds what JSON cannot carry."""
+    """A tensor as flat JSON data. Raises `InvalidRequestError` where it holds what JSON cannot carry."""
     if array.dtype == np.object_:
         try:
             return [to_bytes(value).decode() for value in array.flat]
         except UnicodeDecodeError:
-            raise ServerError(
+            raise InvalidRequestError(
                 f"output {name!r} holds bytes that are no text: ask for binary_data, or use gRPC"
             ) from None
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ServerError(
+    if is_floating(array) and not np.isfinite(array).all():
+        raise InvalidRequestError(
             f"output {name!r} holds NaN or infinity, which JSON has not: ask for binary_data, or use gRPC"
         )
-    if array.dtype == np.float16:
+    if is_floating(array) and array.itemsize == 2:
         array = array.astype(np.float32)
     return np.ascontiguousarray(array).reshape(-1)
 
@@ -168,3 +178,10 @@ def strings(name: str, sizes: tuple[int, ...], values: list[bytes]) -> Array:
     array = np.empty(count, object)
     array[:] = values
     return array.reshape(sizes)
+
+
+def one(value: bytes) -> Array:
+    """A tensor of one string."""
+    array = np.empty(1, object)
+    array[0] = value
+    return array

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+
 import grpc.aio
 import numpy as np
+from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, ServerError
 from serving.server.protocols import oip_codec
+from serving.server.protocols import oip_description as description
 from serving.server.protocols.grpc_service import Service, answers_errors
 from serving.server.protocols.json_numbers import numbers
-from serving.server.protocols.oip_rest import SERVER, default_key, default_signature
-from serving.server.signature import Array, Tensors, TensorSpec, dtype_of
+from serving.server.protocols.oip_parameters import check_offered, timeout_seconds
+from serving.server.signature import Array, Tensors, dtype_of
 from serving.server.versions import Version
 
 PROTOCOL = "oip-grpc"
@@ -32,7 +36,7 @@ CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""The field of InferTensorContents that carries each datatype; FP16 travels in raw form only."""
+"""The field of InferTensorContents that carries each datatype; FP16 and BF16 travel in raw form only."""
 
 
 def services(plane: DataPlane) -> list[Service]:
@@ -74,28 +78,77 @@ class OipGrpc(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         self, _request: pb.ServerMetadataRequest, _context: object
     ) -> pb.ServerMetadataResponse:
         """Server metadata."""
-        return pb.ServerMetadataResponse(**SERVER)
+        return ParseDict(description.SERVER, pb.ServerMetadataResponse())
 
     @answers_errors
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, _context: object
     ) -> pb.ModelMetadataResponse:
-        """Names, datatypes and shapes of a model; `versions` are those that answer."""
-        model = self._plane.models.model(request.name)
-        signature = default_signature(model.version(_number(request.version)))
-        return pb.ModelMetadataResponse(
-            name=model.name,
-            versions=[str(number) for number in model.loaded],
-            platform=self._plane.platform,
-            inputs=[_describe(spec) for spec in signature.inputs],
-            outputs=[_describe(spec) for spec in signature.outputs],
-        )
+        """Names, datatypes and shapes of a model."""
+        document = description.metadata(self._plane, request.name, _number(request.version))
+        return ParseDict(document, pb.ModelMetadataResponse())
+
+    @answers_errors
+    async def ModelConfig(self, request: pb.ModelConfigRequest, _context: object) -> pb.ModelConfigResponse:  # noqa: N802
+        """A model's configuration in Triton's words."""
+        document = description.configuration(self._plane, request.name, _number(request.version))
+        return ParseDict({"config": document}, pb.ModelConfigResponse())
+
+    @answers_errors
+    async def ModelStatistics(  # noqa: N802
+        self, request: pb.ModelStatisticsRequest, _context: object
+    ) -> pb.ModelStatisticsResponse:
+        """Statistics of a version, of a model's versions, or of all models."""
+        document = description.statistics(self._plane, request.name or None, _number(request.version))
+        return ParseDict(document, pb.ModelStatisticsResponse())
+
+    @answers_errors
+    async def RepositoryIndex(  # noqa: N802
+        self, request: pb.RepositoryIndexRequest, _context: object
+    ) -> pb.RepositoryIndexResponse:
+        """What the repository holds."""
+        models = description.index(await self._plane.models.index(), request.ready)
+        return ParseDict({"models": models}, pb.RepositoryIndexResponse())
+
+    @answers_errors
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, _context: object
+    ) -> pb.RepositoryModelLoadResponse:
+        """Load what the repository holds of a model."""
+        description.check_repository_parameters(request.parameters)
+        await self._plane.models.load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    @answers_errors
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, _context: object
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Unload a model until it is loaded again."""
+        await self._plane.models.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
 
     @answers_errors
     async def ModelInfer(self, request: pb.ModelInferRequest, _context: object) -> pb.ModelInferResponse:  # noqa: N802
         """Inference."""
+        return await self._infer(request)
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, requests: AsyncIterator[pb.ModelInferRequest], _context: object
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Inference for each request of a stream, one after the other; an error does not end the stream."""
+        async for request in requests:
+            try:
+                answer = pb.ModelStreamInferResponse(infer_response=await self._infer(request))
+            except ServerError as error:
+                answer = pb.ModelStreamInferResponse(error_message=str(error))
+                answer.infer_response.id = request.id
+            yield answer
+
+    async def _infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
         with self._plane.serve(PROTOCOL, request.model_name, _number(request.model_version)) as version:
-            call = Call(_inputs(request), tuple(o.name for o in request.outputs), default_key(version))
+            timeout = timeout_seconds(_parameters(request.parameters)) if request.parameters else None
+            key = description.default_key(version)
+            call = Call(_inputs(request), _wanted(request), key, timeout=timeout)
             outputs = await self._plane.infer(version, call)
             return _respond(version, request, outputs)
 
@@ -108,12 +161,20 @@ def _number(version: str) -> int | None:
     return int(version)
 
 
-def _describe(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
-    return pb.ModelMetadataResponse.TensorMetadata(
-        name=spec.name,
-        datatype=oip_codec.DATATYPES[spec.dtype],
-        shape=spec.shape if spec.shape is not None else [-1],
-    )
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, object]:
+    return {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
+        for name, value in parameters.items()
+    }
+
+
+def _wanted(request: pb.ModelInferRequest) -> tuple[str, ...]:
+    names = tuple(output.name for output in request.outputs)
+    if len(set(names)) < len(names):
+        raise InvalidRequestError(f"each output can be asked for once, got {', '.join(names)[:200]}")
+    for output in request.outputs:
+        check_offered(output.parameters, "output", output.name)
+    return names
 
 
 def _inputs(request: pb.ModelInferRequest) -> Tensors:
@@ -126,6 +187,7 @@ def _inputs(request: pb.ModelInferRequest) -> Tensors:
     for index, tensor in enumerate(request.inputs):
         if tensor.name in inputs:
             raise InvalidRequestError(f"input {tensor.name!r} is given twice")
+        check_offered(tensor.parameters, "input", tensor.name)
         if raw:
             if tensor.HasField("contents"):
                 raise InvalidRequestError(
@@ -164,7 +226,7 @@ def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) 
         id=request.id,
         outputs=[
             pb.ModelInferResponse.InferOutputTensor(
-                name=name, datatype=oip_codec.DATATYPES[dtype_of(array)], shape=array.shape
+                name=name, datatype=oip_codec.datatype(dtype_of(array)), shape=array.shape
             )
             for name, array in outputs.items()
         ],

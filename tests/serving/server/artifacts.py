@@ -63,6 +63,23 @@ def write_onnx(folder: Path, version: int) -> Path:
     return directory
 
 
+def write_identity(folder: Path, datatype: str) -> None:
+    """Write `folder/1/model.onnx`, y = x of [-1, 3] and a datatype of ONNX's (FLOAT, STRING, BFLOAT16)."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    kind = TensorProto.DataType.Value(datatype)
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "identity",
+        [helper.make_tensor_value_info("x", kind, ["N", 3])],
+        [helper.make_tensor_value_info("y", kind, ["N", 3])],
+    )
+    (folder / "1").mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / "1" / "model.onnx")
+
+
 def write_manifest(directory: Path, serve: str = "") -> None:
     """Write the manifest of a version's folder as it is now."""
     manifest = Manifest(

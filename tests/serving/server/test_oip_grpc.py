@@ -105,7 +105,9 @@ def _of_model(name: str, version: str = "") -> pb.ModelInferRequest:
 BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     "shape": (request(RAW, shape=[1, 28, 28]), "INVALID_ARGUMENT", "expected shape"),
     "size": (request(RAW[:-4]), "INVALID_ARGUMENT", "expected 3136 bytes .* got 3132"),
-    "huge shape": (request(RAW, shape=[2**62, 28, 28, 1]), "INVALID_ARGUMENT", "got 3136"),
+    "huge shape": (request(RAW, shape=[2**40, 28, 28, 1]), "INVALID_ARGUMENT", "got 3136"),
+    "shape past 2^63": (request(RAW, shape=[2**62, 28, 28, 1]), "INVALID_ARGUMENT", "at most .* elements"),
+    "empty past 2^63": (request(b"", shape=[0, 2**62, 2**62, 1]), "INVALID_ARGUMENT", "at most .* elements"),
     "negative shape": (request(RAW, shape=[-1, 28, 28, 1]), "INVALID_ARGUMENT", "non-negative"),
     "dtype": (
         request(np.zeros((1, 28, 28, 1), np.int64).tobytes(), datatype="INT64"),

@@ -108,7 +108,7 @@ BAD_BODIES: dict[str, tuple[bytes | dict[str, object], str]] = {
         {"inputs": [tensor(ONE, data=["1.5"] * 784)]},
         "expected numbers of dtype float32, got strings",
     ),
-    "null": ({"inputs": [tensor(ONE, data=[None] * 784)]}, "expected numbers .* or null"),
+    "null": ({"inputs": [tensor(ONE, data=[None] * 784)]}, "expected numbers .* got null"),
     "NaN": (_with_nan(), "NaN"),
     "too large for float32": ({"inputs": [tensor(ONE, data=[1e39] * 784)]}, "finite numbers"),
     "empty batch": (
@@ -137,15 +137,38 @@ BAD_BODIES: dict[str, tuple[bytes | dict[str, object], str]] = {
     "twice": ({"inputs": [tensor(ONE), tensor(ONE)]}, "given twice"),
     "unknown output": ({"inputs": [tensor(ONE)], "outputs": [{"name": "labels"}]}, "unknown output 'labels'"),
     "negative shape": ({"inputs": [tensor(ONE, shape=[-1, 28, 28, 1])]}, "non-negative"),
-    "shape past 2^63": ({"inputs": [tensor(ONE, shape=[2**62, 28, 28, 1])]}, "expected data of shape"),
+    "shape past 2^63": ({"inputs": [tensor(ONE, shape=[2**62, 28, 28, 1])]}, "at most .* elements"),
+    "empty past 2^63": (
+        {"inputs": [tensor(ONE, shape=[0, 2**62, 2**62, 1], data=[])]},
+        "at most .* elements",
+    ),
+    "a number of a million digits": (
+        b'{"inputs": [{"name": "image", "datatype": "FP32", "shape": [' + b"9" * 1_000_000 + b"]}]}",
+        "expected JSON",
+    ),
+    "output twice": ({"inputs": [tensor(ONE)], "outputs": [{"name": "logits"}] * 2}, "asked for twice"),
+    "id of another kind": ({"id": [1], "inputs": [tensor(ONE)]}, 'expected "id" to be a string, got list'),
+    "timeout of another kind": ({"parameters": {"timeout": "1"}, "inputs": [tensor(ONE)]}, "microseconds"),
+    "class count": (
+        {"inputs": [tensor(ONE)], "outputs": [{"name": "logits", "parameters": {"classification": 3}}]},
+        "does not offer the classification extension",
+    ),
+    "shared memory": (
+        {"inputs": [tensor(ONE, parameters={"shared_memory_region": "r"})]},
+        "does not offer shared memory",
+    ),
     "no picture": (
         {"inputs": [tensor(np.zeros(1), datatype="BYTES", data=["aGVsbG8="])]},
         "picture 0 of input 'image' is no picture: expected PNG or JPEG",
     ),
     "no base64": ({"inputs": [tensor(np.zeros(1), datatype="BYTES", data=["?"])]}, "base64"),
     "binary size": (
-        {"inputs": [tensor(ONE, parameters={"binary_data_size": 3136})]},
+        {"inputs": [tensor(ONE, data=None, parameters={"binary_data_size": 3136})]},
         "0 bytes of binary data",
+    ),
+    "data twice": (
+        {"inputs": [tensor(ONE, parameters={"binary_data_size": 3136})]},
+        "or binary_data_size, got both",
     ),
 }
 
@@ -220,6 +243,8 @@ def test_an_endless_chunked_body_is_cut_off_at_the_limit(oip: ServerProcess) -> 
     [
         ("99999999", b"", "expected at most the body's"),
         ("-5", b"", "expected at most the body's"),
+        ("\xb2", b"", "expected at most the body's"),
+        ("9" * 5000, b"", "expected at most the body's"),
         ("", b"x" * 3000, "3000 bytes of binary data are left"),
         ("", b"x" * 4000, "account for 3136 bytes of binary data, but 4000 came"),
     ],

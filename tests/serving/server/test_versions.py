@@ -143,9 +143,7 @@ async def test_a_bad_version_is_tried_again_only_when_its_files_change(
     assert served.model("fashion").version().number == 2
 
 
-async def test_a_bad_version_is_tried_again_so_often_and_no_more(
-    shelf: Shelf, threads: ThreadPoolExecutor
-) -> None:
+async def test_a_bad_version_is_tried_again_so_often_and_no_more(shelf: Shelf, threads: RunThreads) -> None:
     limits = Limits(retries=2, retry_seconds=0.0)
     served = Models(lambda: models_below(shelf.folder.parent), shelf.load, threads, Metrics(), limits)
     shelf.put(1, bad=True)
@@ -156,7 +154,7 @@ async def test_a_bad_version_is_tried_again_so_often_and_no_more(
 
 
 async def test_folders_may_have_leading_zeros_and_may_vanish_for_a_moment(
-    shelf: Shelf, threads: ThreadPoolExecutor
+    shelf: Shelf, threads: RunThreads
 ) -> None:
     config = ModelConfig("fashion", shelf.folder, latest())
     served = Models(lambda: {"fashion": config}, shelf.load, threads, Metrics(), Limits())
