@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
 from weakref import WeakSet
@@ -30,10 +31,35 @@ class Waiting(Protocol):
         """Requests in it."""
 
 
+class Tally:
+    """What a histogram is to be told: counted here at a tenth of the cost, and told when somebody looks."""
+
+    def __init__(self, histogram: Histogram, bounds: Sequence[float]) -> None:
+        self._histogram = histogram
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def tell(self) -> None:
+        """Hand over what was counted since the last time."""
+        # The library takes single values only, and shares these fields between its own ways of storing them.
+        for bucket, count in zip(self._histogram._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._histogram._sum.inc(self._sum)
+        self._counts = [0] * len(self._counts)
+        self._sum = 0.0
+
+
 class ModelMetrics:
     """The figures of one model's runs. Only the event loop's thread uses them."""
 
-    def __init__(self, queue: Histogram, runs: Histogram, rows: Histogram) -> None:
+    def __init__(self, queue: Tally, runs: Tally, rows: Tally) -> None:
         self.batchers: WeakSet[Waiting] = WeakSet()
         self.queue_seconds = queue.observe
         """Count how long a request has waited for its run."""
@@ -95,9 +121,10 @@ class Metrics:
         self._process = _SharedProcess(registry) if self._shared else ProcessCollector(registry=registry)
         self._versions: set[tuple[str, str]] = set()
         self._models: dict[str, ModelMetrics] = {}
+        self._tallies: list[Tally] = []
         # Finding a child by its labels costs more than counting in it.
         self._request_child = lru_cache(1024)(self._requests.labels)
-        self._seconds_child = lru_cache(256)(self._seconds.labels)
+        self._seconds_child = lru_cache(None)(lambda *labels: self._tally(self._seconds, SECONDS, *labels))
 
     def request(
         self, model: str, version: str, protocol: str, code: str, seconds: float, timed: bool = True
@@ -114,9 +141,15 @@ class Metrics:
         """The figures of one model's runs."""
         if model not in self._models:
             self._models[model] = ModelMetrics(
-                self._queue.labels(model), self._runs.labels(model), self._rows.labels(model)
+                self._tally(self._queue, WAITS, model),
+                self._tally(self._runs, SECONDS, model),
+                self._tally(self._rows, ROWS, model),
             )
         return self._models[model]
+
+    def _tally(self, histogram: Histogram, bounds: Sequence[float], *labels: str) -> Tally:
+        self._tallies.append(Tally(histogram.labels(*labels), bounds))
+        return self._tallies[-1]
 
     def run(self, model: str, rows: int, seconds: float) -> None:
         """Count one run of a model."""
@@ -131,7 +164,9 @@ class Metrics:
         self._dropped.inc()
 
     def sample(self) -> None:
-        """Look at what changes without an event. Workers do it every second: they cannot be asked."""
+        """Bring up to date what is not counted as it happens. Workers do it every second: they cannot be asked."""
+        for tally in self._tallies:
+            tally.tell()
         for name, model in self._models.items():
             self._depth.labels(name).set(sum(batcher.waiting for batcher in model.batchers))
         if isinstance(self._process, _SharedProcess):

@@ -128,7 +128,9 @@ def _wait(workers: Sequence[_Worker], grace_seconds: float) -> bool:
     bad = False
     for worker in workers:
         try:
-            bad |= worker.process.wait(max(0.0, end - time.monotonic())) != 0
+            code = worker.process.wait(max(0.0, end - time.monotonic()))
+            # One that was still starting, and so held no request, ends by the signal itself.
+            bad |= code not in (0, -signal.SIGTERM)
         except subprocess.TimeoutExpired:
             worker.process.kill()
             worker.process.wait()

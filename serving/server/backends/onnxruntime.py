@@ -49,7 +49,8 @@ class OnnxServable:
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session: ort.InferenceSession | None = session
-        signature = Signature(_specs(session.get_inputs()), _specs(session.get_outputs()))
+        self._arguments: Sequence[ort.NodeArg] = session.get_inputs()
+        signature = Signature(_specs(self._arguments), _specs(session.get_outputs()))
         self._strings = {spec.name for spec in signature.inputs if spec.dtype == BYTES}
         self._bfloat16 = any(spec.dtype == BFLOAT16 for spec in (*signature.inputs, *signature.outputs))
         self.signatures = {DEFAULT_SIGNATURE: signature}
@@ -66,8 +67,21 @@ class OnnxServable:
         except InvalidArgument as error:
             raise InvalidRequestError(f"the model refused its input: {error}") from error
         except Exception as error:
+            self._check_free_sizes(inputs)
             raise BackendError(f"ONNX Runtime failed: {error}") from error
         return dict(zip(outputs, values, strict=True))
+
+    def _check_free_sizes(self, inputs: Tensors) -> None:
+        """Raise `InvalidRequestError` where sizes that the model calls by one name differ."""
+        sizes: dict[str, int] = {}
+        for argument in self._arguments:
+            for axis, symbol in enumerate(argument.shape):
+                size = inputs[argument.name].shape[axis]
+                if isinstance(symbol, str) and sizes.setdefault(symbol, size) != size:
+                    raise InvalidRequestError(
+                        f"input {argument.name!r}: expected size {sizes[symbol]} in dimension {axis} ({symbol}), "
+                        f"as in the inputs before it, got {size}"
+                    )
 
     def close(self) -> None:
         """As `Servable.close`."""

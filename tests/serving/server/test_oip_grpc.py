@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,25 @@ def test_encoded_pictures_are_decoded(stub: service_pb2_grpc.GRPCInferenceServic
     np.testing.assert_allclose(np.frombuffer(answer.raw_output_contents[0], "<f4"), logits(ONE)[0], atol=1e-5)
 
 
+def test_several_pictures_are_decoded_from_raw_contents(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub,
+) -> None:
+    batch = images(3)
+    raw = b"".join(struct.pack("<I", len(each)) + each for each in map(encode, batch))
+    for shape in ([3], [3, 1]):
+        answer = stub.ModelInfer(request(raw, datatype="BYTES", shape=shape))
+        found = np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(3, 10)
+        np.testing.assert_allclose(found, logits(batch), atol=1e-5)
+
+
+def test_a_long_name_does_not_break_the_error(stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as failure:
+        stub.ModelInfer(request(RAW, name="é" * 100_000))
+    call: Any = failure.value
+    assert call.code().name == "INVALID_ARGUMENT"
+    assert_matches("expected input image, got é", call.details())
+
+
 def _extra_output() -> pb.ModelInferRequest:
     asked = request(RAW)
     asked.outputs.add().name = "labels"
@@ -126,6 +146,16 @@ BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
         "expected fp32_contents .* got int_contents",
     ),
     "two raw tensors": (_two_raw(), "INVALID_ARGUMENT", "expected 1 raw_input_contents"),
+    "no pictures in raw form": (
+        request(b"\x05\0\0\0hello", datatype="BYTES", shape=[1]),
+        "INVALID_ARGUMENT",
+        "is no picture",
+    ),
+    "a picture too few": (
+        request(b"\x05\0\0\0hello", datatype="BYTES", shape=[2]),
+        "INVALID_ARGUMENT",
+        "expected 2 elements",
+    ),
     "no picture": (_not_a_picture(), "INVALID_ARGUMENT", "is no picture"),
     "too many rows": (
         request(np.zeros((65, 28, 28, 1), np.float32).tobytes(), shape=[65, 28, 28, 1]),

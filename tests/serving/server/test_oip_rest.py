@@ -87,6 +87,44 @@ def test_encoded_pictures_are_decoded_in_all_three_ways(oip: ServerProcess, form
     client.close()
 
 
+@pytest.mark.parametrize(("given", "echoed"), [("", ""), ("x", "x"), (7, "7"), (None, None)])
+def test_the_id_comes_back_as_it_was_sent(oip: ServerProcess, given: object, echoed: str | None) -> None:
+    answer = oip.call("POST", INFER, {"id": given, "inputs": [tensor(images(1))]}).json()
+    assert answer.get("id") == echoed
+
+
+def test_a_bare_tensor_needs_no_header(oip: ServerProcess) -> None:
+    batch = images(2)
+    answer = oip.call("POST", INFER, batch.tobytes(), Inference_Header_Content_Length="0")
+    assert answer.status == 200, answer.body
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    found = json.loads(answer.body[:length])["outputs"][0]
+    assert found["shape"] == [2, 10]
+    np.testing.assert_allclose(
+        np.frombuffer(answer.body[length:][:80], "<f4").reshape(2, 10), logits(batch), atol=1e-5
+    )
+    refused = oip.call("POST", INFER, b"12345", Inference_Header_Content_Length="0")
+    assert (refused.status, "got 5" in refused.error) == (400, True)
+
+
+def test_outputs_may_be_binary_one_by_one(oip: ServerProcess) -> None:
+    wanted = [
+        {"name": "probabilities", "parameters": {"binary_data": False}},
+        {"name": "logits"},
+    ]
+    body = {
+        "inputs": [tensor(images(1))],
+        "outputs": wanted,
+        "parameters": {"binary_data_output": True},
+    }
+    answer = oip.call("POST", INFER, body)
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    first, second = json.loads(answer.body[:length])["outputs"]
+    assert (first["name"], len(first["data"])) == ("probabilities", 10)
+    assert (second["name"], second["parameters"]) == ("logits", {"binary_data_size": 40})
+    assert len(answer.body) == length + 40
+
+
 def _with_nan() -> bytes:
     body = json.dumps({"inputs": [tensor(images(1))]})
     return body.replace('"data": [[[[', '"data": [[[[NaN, ', 1).encode()

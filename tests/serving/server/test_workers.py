@@ -78,10 +78,10 @@ def test_requests_of_all_workers_are_counted_together(server: ServerProcess) -> 
     for protocol, requests in (("oip-rest", 60), ("oip-grpc", 20)):
         series = f'tandem_requests_total{{code="OK",{labels.format(protocol)}}}'
         assert {counted(server, series) for _ in range(10)} == {requests}
+    time.sleep(1.1)  # Histograms are brought up to date every second.
     assert counted(server, 'tandem_batch_rows_count{model="fashion"}') == 80
     assert counted(server, 'tandem_queue_depth{model="fashion"}') == 0
     assert counted(server, 'tandem_model_version{model="fashion",version="1"}') == 1
-    time.sleep(1.1)
     memory = counted(server, "process_resident_memory_bytes")
     assert memory == pytest.approx(sum(w.memory_info().rss for w in workers(server)), rel=0.2)
     used = sum(w.cpu_times().user + w.cpu_times().system for w in workers(server))
