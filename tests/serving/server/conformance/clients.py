@@ -33,7 +33,7 @@ class Grpc:
         import grpc
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-        self.channel = grpc.insecure_channel(address)
+        self.channel = grpc.insecure_channel(address, [("grpc.max_receive_message_length", -1)])
         self.predictions: Any = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models: Any = model_service_pb2_grpc.ModelServiceStub(self.channel)
 

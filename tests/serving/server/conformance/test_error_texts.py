@@ -1,14 +1,18 @@
-"""The texts of REST errors that clients match, each by a telling fragment; statuses are tested elsewhere.
+"""The texts of errors that clients match, each by a telling fragment; statuses are tested elsewhere.
 
 From http_rest_api_handler_test.cc, json_tensor.cc and its test, server_core.cc, get_model_status_impl.cc.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from ..processes import ServerProcess, assert_matches
-from .clients import predict
+from .clients import SECONDS, Grpc, code_and_details, predict, predict_request
+from .test_grpc_inference import multi, request_for
 
 
 @pytest.mark.parametrize(
@@ -56,3 +60,36 @@ def test_paths(server: ServerProcess, method: str, path: str, fragment: str) -> 
     """http_rest_api_handler_test.cc, UnsupportedApiCalls; server_core.cc; get_model_status_impl.cc."""
     body = b'{"instances": [1.0]}' if method == "POST" else None
     assert_matches(fragment, server.call(method, path, body).error)
+
+
+X = np.float32([1])
+
+
+@pytest.mark.parametrize(
+    ("request_of_kind", "fragment"),
+    [
+        (lambda: ("Predict", predict_request("foo", x=X)), r"Servable not found for request: Latest\(foo\)"),
+        (
+            lambda: ("Predict", predict_request("half_plus", "wrong", x=X)),
+            'Serving signature key "wrong" not found',
+        ),
+        (lambda: ("Predict", predict_request("half_plus")), "input size does not match signature"),
+        (
+            lambda: ("Predict", predict_request("half_plus", y=X)),
+            "input tensor alias not found in signature: y",
+        ),
+        (lambda: ("Classify", request_for("Classify", "classify_x_to_y")), "Input is empty"),
+        (lambda: ("Regress", request_for("Regress", "regress_x_to_y")), "Input is empty"),
+        (lambda: ("MultiInference", multi("regress_wrong")), "signature not found"),
+        (lambda: ("MultiInference", multi(*["regress_x_to_y"] * 2)), "Duplicate evaluation of signature"),
+        (
+            lambda: ("MultiInference", multi("regress_x_to_y", "regress_x2_to_y3")),
+            "Input tensor must be the same",
+        ),
+        (lambda: ("MultiInference", multi("predict_x")), "signature"),
+    ],
+)
+def test_grpc(grpc_client: Grpc, request_of_kind: Any, fragment: str) -> None:
+    """basic_manager.cc, predict_util.cc, util.cc, multi_inference_test.cc."""
+    kind, request = request_of_kind()
+    assert_matches(fragment, code_and_details(getattr(grpc_client.predictions, kind), request, SECONDS)[1])

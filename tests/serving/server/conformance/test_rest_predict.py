@@ -112,9 +112,8 @@ def test_the_content_type_of_a_request_does_not_matter(
 ) -> None:
     """http_server.cc never looks at it; api_rest's own example is `curl -d`, which sends a form's."""
     body = json.dumps({"instances": [2.0]}).encode()
-    assert server.call("POST", "/v1/models/half_plus:predict", body, **headers).json() == {
-        "predictions": [3.0]
-    }
+    answer = server.call("POST", "/v1/models/half_plus:predict", body, **headers)
+    assert answer.json() == {"predictions": [4.0]}
 
 
 def test_a_body_may_be_gzipped(server: ServerProcess) -> None:
