@@ -21,7 +21,7 @@ def value(server: ServerProcess, model: str, body: dict[str, Any] | bytes, where
     answer = predict(server, model, body, where)
     assert answer.status == 200, answer.body
     document = answer.json()
-    expected = "predictions" if b'"instances"' in body or "instances" in body else "outputs"  # type: ignore[operator]
+    expected = "predictions" if b'"instances"' in body or "instances" in body else "outputs"
     assert list(document) == [expected]
     return document[expected]
 
@@ -93,6 +93,13 @@ def predict_request(model: str, signature: str = "", **inputs: Any) -> Any:
     return request
 
 
+def floats(values: Any) -> Any:
+    """A float32 array."""
+    import numpy as np
+
+    return np.array(values, np.float32)
+
+
 def example(**features: float | int | bytes | list[float]) -> Any:
     """A tf.Example; floats and lists become float features, ints int64, bytes bytes."""
     from tensorflow.core.example.example_pb2 import Example
@@ -116,7 +123,7 @@ def code_and_details(call: Any, *arguments: Any) -> tuple[str, str]:
     try:
         answer = call(*arguments)
     except grpc.RpcError as error:
-        return error.code().name, error.details() or ""  # type: ignore[attr-defined]
+        return error.code().name, error.details() or ""
     raise AssertionError(f"answered {answer}")
 
 

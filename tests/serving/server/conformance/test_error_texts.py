@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ..processes import ServerProcess, assert_matches
-from .clients import SECONDS, Grpc, code_and_details, predict, predict_request
+from .clients import SECONDS, Grpc, code_and_details, floats, predict, predict_request
 from .test_grpc_inference import multi, request_for
 
 
@@ -62,7 +61,7 @@ def test_paths(server: ServerProcess, method: str, path: str, fragment: str) -> 
     assert_matches(fragment, server.call(method, path, body).error)
 
 
-X = np.float32([1])
+X = floats([1])
 
 
 @pytest.mark.parametrize(

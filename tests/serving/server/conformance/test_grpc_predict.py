@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .clients import Grpc, code_and_details, example, predict_request
+from .clients import Grpc, code_and_details, example, floats, predict_request
 from .saved_models import DTYPES
 
 
@@ -21,7 +21,7 @@ def test_predict(grpc_client: Grpc) -> None:
     """tensorflow_model_server_test.py, VerifyPredictRequest: the value as float_val, and the whole model spec."""
     from tensorflow.core.framework.types_pb2 import DT_FLOAT
 
-    answer = grpc_client.predict(predict_request("half_plus_two", x=np.float32([2.0])))
+    answer = grpc_client.predict(predict_request("half_plus_two", x=floats([2.0])))
     assert list(answer.outputs) == ["y"]
     tensor = answer.outputs["y"]
     assert tensor.dtype == DT_FLOAT
@@ -59,7 +59,7 @@ def test_the_forms_of_a_tensor(grpc_client: Grpc) -> None:
     from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow.core.framework.types_pb2 import DT_FLOAT
 
-    content = TensorProto(dtype=DT_FLOAT, tensor_content=np.float32([1, 2, 3]).tobytes())
+    content = TensorProto(dtype=DT_FLOAT, tensor_content=floats([1, 2, 3]).tobytes())
     content.tensor_shape.dim.add().size = 3
     assert array(grpc_client.predict(predict_request("half_plus", x=content)).outputs["y"]).tolist() == [
         3.5,
@@ -81,13 +81,13 @@ def test_the_forms_of_a_tensor(grpc_client: Grpc) -> None:
 
 def test_scalars_nan_and_infinities(grpc_client: Grpc) -> None:
     """Tensors as they are."""
-    answer = grpc_client.predict(predict_request("shapes", "scalar", x=np.float32(3)))
+    answer = grpc_client.predict(predict_request("shapes", "scalar", x=floats(3)))
     assert array(answer.outputs["y"]).shape == ()
     assert array(answer.outputs["y"]) == 6
-    values = np.float32([np.nan, np.inf, -np.inf])
+    values = floats([np.nan, np.inf, -np.inf])
     answer = grpc_client.predict(predict_request("types", "float32", x=values))
     assert np.array_equal(array(answer.outputs["y"]), values, equal_nan=True)
-    answer = grpc_client.predict(predict_request("shapes", "uneven", x=np.float32([1])))
+    answer = grpc_client.predict(predict_request("shapes", "uneven", x=floats([1])))
     assert {name: array(tensor).tolist() for name, tensor in answer.outputs.items()} == {
         "one": [1],
         "two": [1, 1],
@@ -96,7 +96,7 @@ def test_scalars_nan_and_infinities(grpc_client: Grpc) -> None:
 
 def test_output_filter(grpc_client: Grpc) -> None:
     """predict.proto: the named outputs only; without names all of them."""
-    request = predict_request("shapes", "two_out", x=np.float32([1]))
+    request = predict_request("shapes", "two_out", x=floats([1]))
     assert set(grpc_client.predict(request).outputs) == {"double", "half"}
     request.output_filter.append("half")
     assert list(grpc_client.predict(request).outputs) == ["half"]
@@ -105,14 +105,14 @@ def test_output_filter(grpc_client: Grpc) -> None:
 def test_output_filters_that_do_not_fit(grpc_client: Grpc) -> None:
     """predict_impl_test.cc: unknown and repeated names are INVALID_ARGUMENT."""
     for names in (["wrong"], ["half"] * 2):
-        request = predict_request("shapes", "two_out", x=np.float32([1]))
+        request = predict_request("shapes", "two_out", x=floats([1]))
         request.output_filter.extend(names)
         assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize(
     "inputs",
-    [{}, {"x": np.float32([1]), "more": np.float32([1])}, {"wrong": np.float32([1])}],
+    [{}, {"x": floats([1]), "more": floats([1])}, {"wrong": floats([1])}],
     ids=["none", "more", "wrong"],
 )
 def test_inputs_that_do_not_fit(grpc_client: Grpc, inputs: dict[str, Any]) -> None:
@@ -124,11 +124,11 @@ def test_inputs_that_do_not_fit(grpc_client: Grpc, inputs: dict[str, Any]) -> No
 def test_the_wrong_type_and_shape(grpc_client: Grpc) -> None:
     """The graph's own INVALID_ARGUMENT: nothing is cast, and shapes must fit the operations."""
     for request in (
-        predict_request("half_plus", x=np.int32([1])),
-        predict_request("half_plus", x=np.float64([1])),
+        predict_request("half_plus", x=np.array([1], np.int32)),
+        predict_request("half_plus", x=np.array([1], np.float64)),
         predict_request("half_plus", x=np.array([b"1"], object)),
-        predict_request("shapes", "two_in", a=np.float32([1, 2]), b=np.float32([1, 2, 3])),
-        predict_request("shapes", "fails", x=np.float32([11])),
+        predict_request("shapes", "two_in", a=floats([1, 2]), b=floats([1, 2, 3])),
+        predict_request("shapes", "fails", x=floats([11])),
     ):
         code, _ = code_and_details(grpc_client.predict, request)
         assert code == "INVALID_ARGUMENT"
@@ -148,20 +148,18 @@ def test_tensors_that_are_none(grpc_client: Grpc) -> None:
     for tensor in (short, untyped, negative):
         code, _ = code_and_details(grpc_client.predict, predict_request("half_plus", x=tensor))
         assert code == "INVALID_ARGUMENT", tensor
-    assert grpc_client.predict(predict_request("half_plus", x=np.float32([2]))).outputs["y"].float_val == [
-        4.0
-    ]
+    assert grpc_client.predict(predict_request("half_plus", x=floats([2]))).outputs["y"].float_val == [4.0]
 
 
 def test_a_tensor_of_another_shape_than_the_signature(grpc_client: Grpc) -> None:
     """tensorflow_model_server_test.py, VerifyPredictRequest: x of shape [1], where the signature says [-1, 1]."""
-    answer = grpc_client.predict(predict_request("half_plus_two", x=np.float32([[1, 2], [3, 4]])))
+    answer = grpc_client.predict(predict_request("half_plus_two", x=floats([[1, 2], [3, 4]])))
     assert array(answer.outputs["y"]).tolist() == [[2.5, 3.0], [3.5, 4.0]]
 
 
 def test_unknown_signatures(grpc_client: Grpc) -> None:
     """predict_util.cc, RunPredict: FAILED_PRECONDITION, unlike over REST."""
-    request = predict_request("half_plus", "wrong", x=np.float32([1]))
+    request = predict_request("half_plus", "wrong", x=floats([1]))
     assert code_and_details(grpc_client.predict, request)[0] == "FAILED_PRECONDITION"
 
 
@@ -175,7 +173,7 @@ def test_signatures_of_other_methods(grpc_client: Grpc) -> None:
 def test_model_specs(grpc_client: Grpc) -> None:
     """server_core.cc, ServableRequestFromModelSpec: versions; and what is not there."""
     for version, expected in ((1, 2.0), (2, 3.0), (3, 4.0)):
-        request = predict_request("half_plus", x=np.float32([2]))
+        request = predict_request("half_plus", x=floats([2]))
         request.model_spec.version.value = version
         answer = grpc_client.predict(request)
         assert list(answer.outputs["y"].float_val) == [expected]
@@ -184,13 +182,13 @@ def test_model_specs(grpc_client: Grpc) -> None:
     assert code_and_details(grpc_client.predict, request)[0] == "NOT_FOUND"
     request.model_spec.version_label = "wrong"
     assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
-    request = predict_request("foo", x=np.float32([2]))
+    request = predict_request("foo", x=floats([2]))
     assert code_and_details(grpc_client.predict, request)[0] == "NOT_FOUND"
 
 
 def test_no_model_spec(grpc_client: Grpc) -> None:
     """predict_impl_test.cc, MissingOrEmptyModelSpec: INVALID_ARGUMENT for both."""
-    request = predict_request("", x=np.float32([2]))
+    request = predict_request("", x=floats([2]))
     assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
     request.ClearField("model_spec")
     assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
@@ -198,11 +196,9 @@ def test_no_model_spec(grpc_client: Grpc) -> None:
 
 def test_the_clients_deadline(grpc_client: Grpc) -> None:
     """prediction_service_impl.cc runs with the time that the client gave; the server lives on."""
-    request = predict_request("shapes", "slow", rounds=np.int32([2000]))
+    request = predict_request("shapes", "slow", rounds=np.array([2000], np.int32))
     assert code_and_details(grpc_client.predictions.Predict, request, 0.2)[0] == "DEADLINE_EXCEEDED"
-    assert grpc_client.predict(predict_request("half_plus", x=np.float32([2]))).outputs["y"].float_val == [
-        4.0
-    ]
+    assert grpc_client.predict(predict_request("half_plus", x=floats([2]))).outputs["y"].float_val == [4.0]
 
 
 def test_large_messages(grpc_client: Grpc) -> None:

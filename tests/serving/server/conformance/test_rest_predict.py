@@ -43,12 +43,12 @@ def test_signature_name_is_optional(server: ServerProcess) -> None:
 
 def test_several_inputs_and_outputs_in_rows(server: ServerProcess) -> None:
     """api_rest: one object a row with every input, and one with every output; one output has no name."""
-    rows = [{"a": [1, 2], "b": 10.0}, {"a": [3, 4], "b": 20.0}]
+    rows: list[Any] = [{"a": [1, 2], "b": 10.0}, {"a": [3, 4], "b": 20.0}]
     assert value(server, "shapes", {"instances": rows}) == [
         {"sum": [11.0, 12.0], "first": 1.0},
         {"sum": [23.0, 24.0], "first": 3.0},
     ]
-    body = {"signature_name": "two_in", "instances": [{"a": 1, "b": 2}]}
+    body: dict[str, Any] = {"signature_name": "two_in", "instances": [{"a": 1, "b": 2}]}
     assert value(server, "shapes", body) == [3.0]
     body = {"signature_name": "two_out", "instances": [1.0, 2.0]}
     assert value(server, "shapes", body) == [{"double": 2.0, "half": 0.5}, {"double": 4.0, "half": 1.0}]

@@ -118,7 +118,7 @@ def test_binary_strings(server: ServerProcess) -> None:
             "",
         ]
     for request in ("instances", "inputs"):
-        body = {"signature_name": "bytes_out", request: [b64(raw), "text"]}
+        body: dict[str, Any] = {"signature_name": "bytes_out", request: [b64(raw), "text"]}
         assert value(server, "types", body) == [b64(raw), b64(b"text")]
     body = {"signature_name": "bytes_in", "instances": [{"x_bytes": b64(b"a")}, {"x_bytes": "b"}]}
     assert value(server, "types", body) == ["a", "b"]
