@@ -24,7 +24,7 @@ def write_half_plus_two(folder: Path, version: int) -> Path:
         half, two, three = (
             v1.get_variable(name, initializer=value) for name, value in (("a", 0.5), ("b", 2.0), ("c", 3.0))
         )
-        serialized = v1.placeholder(tf.string, [None], name="tf_example")
+        serialized = v1.placeholder(tf.string, name="tf_example")
         features = v1.parse_example(
             serialized,
             {

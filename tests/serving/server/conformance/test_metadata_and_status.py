@@ -103,8 +103,34 @@ def test_metadata(server: ServerProcess) -> None:
     assert default["outputs"] == {"y": tensor("y:0", "DT_FLOAT", -1, 1)}
     regress = signatures["regress_x_to_y"]
     assert regress["method_name"] == "tensorflow/serving/regress"
-    assert regress["inputs"] == {"inputs": tensor("tf_example:0", "DT_STRING", -1)}
+    unknown = {"dim": [], "unknown_rank": True}
+    assert regress["inputs"] == {
+        "inputs": {"dtype": "DT_STRING", "tensor_shape": unknown, "name": "tf_example:0"}
+    }
     assert regress["outputs"] == {"outputs": tensor("y:0", "DT_FLOAT", -1, 1)}
+
+
+def test_metadata_has_every_field(server: ServerProcess) -> None:
+    """testdata/saved_model_half_plus_two_2_versions_metadata.json: `defaults` as well, since TensorFlow has it."""
+    document = get(server, "/v1/models/half_plus_two/metadata").json()
+    for signature in document["metadata"]["signature_def"]["signature_def"].values():
+        assert set(signature) == {"inputs", "outputs", "method_name", "defaults"}
+        assert signature["defaults"] == {}
+
+
+def test_metadata_of_tensorflow_2(server: ServerProcess) -> None:
+    """testdata/saved_model_half_plus_two_tf2_2_versions_metadata.json: as saved, the signature of the init op too."""
+    signatures = get(server, "/v1/models/half_plus/metadata").json()["metadata"]["signature_def"][
+        "signature_def"
+    ]
+    assert set(signatures) == {"serving_default", "__saved_model_init_op"}
+    assert signatures["serving_default"]["inputs"] == {"x": tensor("serving_default_x:0", "DT_FLOAT", -1)}
+    assert signatures["serving_default"]["method_name"] == "tensorflow/serving/predict"
+    init = signatures["__saved_model_init_op"]
+    assert (init["inputs"], init["method_name"]) == ({}, "")
+    unknown = {"dim": [], "unknown_rank": True}
+    output = {"dtype": "DT_INVALID", "tensor_shape": unknown, "name": "NoOp"}
+    assert init["outputs"] == {"__saved_model_init_op": output}
 
 
 def test_metadata_of_versions(server: ServerProcess) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .clients import Grpc, eventually, example, floats, predict_request, value
+from .clients import Grpc, code_and_details, eventually, example, floats, predict_request, value
 from .conftest import Start
 from .saved_models import model_config
 from .test_grpc_inference import multi, request_for
@@ -79,19 +80,26 @@ def test_warm_up(start: Start, tmp_path: Path, warm: Callable[..., str]) -> None
         server.wait_for(f"/v1/models/{name}", "AVAILABLE")
     assert value(server, "one", {"instances": [2.0]}) == [2.0]
     with Grpc(server.grpc) as client:
-        import grpc
-
-        with pytest.raises(grpc.RpcError) as failed:
-            client.reload(model_config(**sound, **broken))
-        # server_core.cc, WaitUntilModelsAvailable.
-        assert failed.value.code() == grpc.StatusCode.UNKNOWN
+        reload = concurrent.futures.ThreadPoolExecutor(1).submit(
+            client.reload, model_config(**sound, **broken)
+        )
         for name in broken:
-            (state,) = eventually(
-                lambda name=name: [s for s in client.status(name).values() if s[0] == "END"]
-            )
-            assert state[1] != 0, name
-            assert state[2], name
-    assert value(server, "one", {"instances": [2.0]}) == [2.0]
+            ended = eventually(lambda name=name: states(client, name).get("END"))
+            assert ended[0] != 0, name
+            assert ended[1], name
+        assert value(server, "one", {"instances": [2.0]}) == [2.0]
+        # server_core.cc, WaitUntilModelsAvailable.
+        assert code_and_details(reload.result)[0] == "UNKNOWN"
+
+
+def states(client: Grpc, model: str) -> dict[str, tuple[int, str]]:
+    """State -> error code and message; empty while nothing is known of the model."""
+    import grpc
+
+    try:
+        return {state: (code, message) for state, code, message in client.status(model).values()}
+    except grpc.RpcError:
+        return {}
 
 
 def test_warm_up_can_be_off(start: Start, warm: Callable[..., str]) -> None:
