@@ -25,6 +25,13 @@ class InvalidRequestError(ServerError):
     code = StatusCode.INVALID_ARGUMENT
 
 
+class FailedPreconditionError(ServerError):
+    """The request is well formed, but the model or the server is not in the state that it needs."""
+
+    status = 400
+    code = StatusCode.FAILED_PRECONDITION
+
+
 class NotFoundError(ServerError):
     """No such model, version or path is served."""
 
@@ -51,6 +58,13 @@ class UnsupportedEncodingError(ServerError):
 
     status = 415
     code = StatusCode.INVALID_ARGUMENT
+
+
+class UnimplementedError(ServerError):
+    """The protocol knows what was asked for; this server, like the original, does not do it."""
+
+    status = 501
+    code = StatusCode.UNIMPLEMENTED
 
 
 class UnavailableError(ServerError):

@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from grpc import ServerCredentials, ssl_server_credentials
+
 from serving.server import flags, tfs_flags
-from serving.server.backends.base import loader
+from serving.server.backends.base import Servable, loader
 from serving.server.dataplane import DataPlane
 from serving.server.http import App, Request, Response, Route
 from serving.server.loading import Loaded, load_version
 from serving.server.metrics import Metrics
-from serving.server.model_config import ConfigError, ConfigSource, monitoring_path
+from serving.server.model_config import ConfigSource, LabelRules
 from serving.server.models import Models
 from serving.server.policies import ModelConfig, models_below
 from serving.server.protocols import oip_rest, tfs_rest
 from serving.server.protocols.grpc_service import Service
 from serving.server.running import Listening, StartError, run
+from serving.server.text_configs import ConfigError, read
 from serving.server.versions import Limits
 
 
@@ -30,7 +34,13 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
     options = flags.parser().parse_args(arguments)
     _log_to_stderr("tandem-server")
     root: Path = options.model_repository
-    plane = _data_plane(options.backend, lambda: models_below(root), options.threads, options)
+    plane = _data_plane(
+        options.backend,
+        lambda: models_below(root),
+        lambda directory: load_version(directory, loader(options.backend), options.threads),
+        options.max_rows,
+        Limits(options.max_batch_rows, options.max_queue),
+    )
     app = App(
         [*oip_rest.routes(plane), metrics_route(plane.metrics, "/metrics")],
         options.max_body_bytes,
@@ -63,32 +73,79 @@ def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
         "it is not the original tensorflow_model_server"
     )
     tfs_flags.warn_of_unimplemented(options)
-
-    def serve() -> None:
-        source = ConfigSource.from_flags(options)
-        plane = _data_plane("tensorflow", source.find, options.tensorflow_intra_op_parallelism, options)
-        app = App(
-            [
-                *tfs_rest.routes(plane),
-                metrics_route(plane.metrics, monitoring_path(options.monitoring_config_file)),
-            ],
-            options.max_body_bytes,
-            options.rest_api_timeout_in_ms / 1000,
-        )
-        listening = Listening(
-            options.host,
-            options.rest_api_port or None,
-            options.port or None,
-            options.max_body_bytes,
-            tfs_flags.poll_seconds(options),
-            options.grace_seconds,
-        )
-        run(plane, app, lambda: _tfs_services(plane, source), listening)
-
     try:
-        _run_or_exit("tandem-tf-serving", serve)
+        _run_or_exit("tandem-tf-serving", lambda: _serve_saved_models(options))
     except ConfigError as error:
-        sys.exit(f"tandem-tf-serving: {error}")
+        sys.exit(f"tandem-tf-serving: Failed to start server. Error: {error}")
+
+
+def _serve_saved_models(options: argparse.Namespace) -> None:
+    source = _config_source(options)
+    plane = _data_plane(
+        "tensorflow", source.find, _saved_model_loader(options), options.max_rows, tfs_flags.limits(options)
+    )
+    source.available = plane.models.available
+    app = App(
+        [
+            metrics_route(plane.metrics, tfs_flags.monitoring_path(options)),
+            *tfs_rest.routes(plane, options.enable_signature_method_name_check),
+        ],
+        options.max_body_bytes,
+        options.rest_api_timeout_in_ms / 1000,
+    )
+    listening = Listening(
+        options.host,
+        options.rest_api_port or None,
+        options.port or None,
+        options.max_body_bytes,
+        tfs_flags.poll_seconds(options),
+        options.grace_seconds,
+        grpc_socket=options.grpc_socket_path,
+        grpc_options=tfs_flags.channel_arguments(options),
+        grpc_credentials=_credentials(options.ssl_config_file),
+    )
+    run(plane, app, lambda: _tfs_services(plane, source, options), listening)
+
+
+def _config_source(options: argparse.Namespace) -> ConfigSource:
+    if options.model_config_file is not None:
+        rules = LabelRules(
+            options.allow_version_labels_for_unavailable_models,
+            options.force_allow_any_version_labels_for_unavailable_models,
+        )
+        poll_seconds = options.model_config_file_poll_wait_seconds
+        return ConfigSource.from_file(options.model_config_file, poll_seconds, rules)
+    if options.model_base_path is None:
+        raise ConfigError("expected --model_base_path or --model_config_file, got neither")
+    return ConfigSource.of_one(options.model_name, options.model_base_path)
+
+
+def _saved_model_loader(options: argparse.Namespace) -> Callable[[Path], Loaded]:
+    intra, inter = tfs_flags.threads(options)
+    times = max(options.num_request_iterations_for_warmup, 1)
+
+    def open_version(directory: Path, file: str, threads: int) -> Servable:
+        from serving.server.backends import litert, tensorflow
+
+        if options.prefer_tflite_model and (directory / litert.FILE).is_file():
+            return litert.load(directory, file, threads)
+        return tensorflow.load(directory, file, threads, inter, options.saved_model_tags.split(","))
+
+    def replay(directory: Path, servable: Servable) -> None:
+        from serving.server.protocols import tfs_warm_up
+
+        tfs_warm_up.replay(directory, servable, times, options.max_body_bytes)
+
+    warm_up = replay if options.enable_model_warmup else None
+    return lambda directory: load_version(directory, open_version, intra, zeros=False, replay=warm_up)
+
+
+def _credentials(file: Path | None) -> ServerCredentials | None:
+    if file is None:
+        return None
+    config = read("ssl_config_file", file, "SSLConfig")
+    pair = (config.server_key.encode(), config.server_cert.encode())
+    return ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
 
 
 def metrics_route(metrics: Metrics, path: str) -> Route:
@@ -101,18 +158,17 @@ def metrics_route(metrics: Metrics, path: str) -> Route:
 
 
 def _data_plane(
-    backend: str, find: Callable[[], dict[str, ModelConfig]], threads: int, options: argparse.Namespace
+    platform: str,
+    find: Callable[[], dict[str, ModelConfig]],
+    load: Callable[[Path], Loaded],
+    max_rows: int,
+    limits: Limits,
 ) -> DataPlane:
     pool = ThreadPoolExecutor(thread_name_prefix="run")
     metrics = Metrics()
-
-    def load(directory: Path) -> Loaded:
-        return load_version(directory, loader(backend), threads)
-
-    limits = Limits(options.max_batch_rows, options.max_queue)
     # Pictures have threads of their own, so that many of them cannot hold up the runs.
     decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="picture")
-    return DataPlane(Models(find, load, pool, metrics, limits), metrics, decoders, backend, options.max_rows)
+    return DataPlane(Models(find, load, pool, metrics, limits), metrics, decoders, platform, max_rows)
 
 
 def _oip_services(plane: DataPlane) -> list[Service]:
@@ -121,10 +177,19 @@ def _oip_services(plane: DataPlane) -> list[Service]:
     return oip_grpc.services(plane)
 
 
-def _tfs_services(plane: DataPlane, source: ConfigSource) -> list[Service]:
+def _tfs_services(plane: DataPlane, source: ConfigSource, options: argparse.Namespace) -> list[Service]:
+    # TensorFlow takes seconds to import, and nothing is in flight yet: SIGTERM need not wait for it.
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    from serving.server.backends import tensorflow  # noqa: F401 - not under way when the first model loads
     from serving.server.protocols import tfs_grpc
 
-    return tfs_grpc.services(plane, source)
+    signal.signal(signal.SIGTERM, before)
+    choices = tfs_grpc.Options(
+        options.max_body_bytes,
+        options.enable_signature_method_name_check,
+        options.enable_serialization_as_tensor_content,
+    )
+    return tfs_grpc.services(plane, source, choices)
 
 
 def _run_or_exit(command: str, serve: Callable[[], None]) -> None:

@@ -2,139 +2,156 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.message_factory import GetMessages
-
-from serving.server.errors import InvalidRequestError
+from serving.server.errors import FailedPreconditionError, InvalidRequestError, ServerError
 from serving.server.policies import ModelConfig, Policy, every, latest, specific
+from serving.server.text_configs import ConfigError, read
 
 log = logging.getLogger("tandem.server")
 
-METRICS_PATH = "/monitoring/prometheus/metrics"
+PLATFORM = "tensorflow"
+TENSORFLOW_TYPE = 1
+"""What the deprecated field model_type calls it."""
+
+Available = Callable[[str, int], bool]
+"""Whether a version of a model answers now."""
 
 
-class ConfigError(Exception):
-    """A flag or a file that it names does not say what to serve."""
+@dataclass(frozen=True)
+class LabelRules:
+    """Which labels may name versions that do not answer now."""
+
+    unused: bool = False
+    """Those that name no other version yet: --allow_version_labels_for_unavailable_models."""
+    every: bool = False
+    """All: --force_allow_any_version_labels_for_unavailable_models."""
 
 
 class ConfigSource:
     """The models to serve now. A file is read again every `poll_seconds` and replaces what was before."""
 
     def __init__(
-        self, configs: dict[str, ModelConfig], file: Path | None = None, poll_seconds: float = 0
+        self,
+        configs: dict[str, ModelConfig],
+        file: Path | None = None,
+        poll_seconds: float = 0,
+        rules: LabelRules | None = None,
     ) -> None:
-        self._configs = configs
+        self.available: Available = lambda _model, _version: False
+        """Set it to what the server's models say."""
+        self._rules = rules or LabelRules()
+        self._configs: dict[str, ModelConfig] = {}
         self._file = file
         self._poll_seconds = poll_seconds
-        self._read = time.monotonic()
-        self._text = file.read_text() if file else ""
+        self._looked = time.monotonic()
+        self._text = _text(file)
+        try:
+            self._accept(configs)
+        except ServerError as error:
+            raise ConfigError(str(error)) from error
 
     @classmethod
-    def from_flags(cls, options: argparse.Namespace) -> ConfigSource:
-        """Raises `ConfigError`."""
-        file: Path | None = options.model_config_file
-        if file is not None:
-            return cls(read_config_file(file), file, options.model_config_file_poll_wait_seconds)
-        if options.model_base_path is None:
-            raise ConfigError("expected --model_base_path or --model_config_file")
-        name: str = options.model_name
-        return cls({name: ModelConfig(name, options.model_base_path, latest())})
+    def from_file(cls, file: Path, poll_seconds: float, rules: LabelRules) -> ConfigSource:
+        """By a ModelServerConfig in text form. Raises `ConfigError`."""
+        try:
+            return cls(configs_of(_parse(file)), file, poll_seconds, rules)
+        except InvalidRequestError as error:
+            raise ConfigError(f"--model_config_file {file}: {error}") from error
+
+    @classmethod
+    def of_one(cls, name: str, base_path: Path) -> ConfigSource:
+        """The latest version of one model."""
+        return cls({name: ModelConfig(name, base_path.absolute(), latest())})
 
     def find(self) -> dict[str, ModelConfig]:
-        """The models to serve; a file that has become unreadable changes nothing."""
-        if (
-            self._file is not None
-            and self._poll_seconds
-            and time.monotonic() - self._read >= self._poll_seconds
-        ):
-            self._read = time.monotonic()
-            try:
-                text = self._file.read_text()
-                if text != self._text:
-                    self._configs = configs_of(_parse(text, self._file))
+        """The models to serve; a file that cannot be followed changes nothing."""
+        if self._file is None or not self._poll_seconds:
+            return self._configs
+        if time.monotonic() - self._looked >= self._poll_seconds:
+            self._looked = time.monotonic()
+            text = _text(self._file)
+            if text != self._text:
+                try:
+                    self._accept(configs_of(_parse(self._file)))
                     self._text = text
-            except (OSError, ConfigError, InvalidRequestError) as error:
-                log.error("%s; the models stay as they are", error)
+                except (ConfigError, ServerError) as error:
+                    log.error("%s; the models stay as they are", error)
         return self._configs
 
-    def replace(self, config: Any) -> None:  # noqa: ANN401 - a ModelServerConfig, whose package has no types
-        """Serve what a ModelServerConfig says. Raises `InvalidRequestError`."""
-        self._configs = configs_of(config)
+    def replace(self, config: Any) -> set[str]:  # noqa: ANN401 - a ModelServerConfig, whose package has no types
+        """Serve what a ModelServerConfig says, and return which models are new.
 
+        Raises `InvalidRequestError` or `FailedPreconditionError`; then everything stays as it is.
+        """
+        before = self._configs
+        self._accept(configs_of(config))
+        return self._configs.keys() - before.keys()
 
-def read_config_file(file: Path) -> dict[str, ModelConfig]:
-    """The models that a file with a ModelServerConfig names. Raises `ConfigError`."""
-    try:
-        return configs_of(_parse(file.read_text(), file))
-    except (OSError, InvalidRequestError) as error:
-        raise ConfigError(f"--model_config_file {file}: {error}") from error
+    def _accept(self, configs: dict[str, ModelConfig]) -> None:
+        for model in configs.values():
+            old = self._configs[model.name].labels if model.name in self._configs else {}
+            for label, version in model.labels.items():
+                if not self._may_name(model.name, old, label, version):
+                    raise FailedPreconditionError(
+                        f"Request to assign label to version {version} of model {model.name}, "
+                        f"which is not currently available for inference: label {label}"
+                    )
+        self._configs = configs
+
+    def _may_name(self, model: str, old: Mapping[str, int], label: str, version: int) -> bool:
+        if self._rules.every or (self._rules.unused and old.get(label, version) == version):
+            return True
+        return self.available(model, version)
 
 
 def configs_of(config: Any) -> dict[str, ModelConfig]:  # noqa: ANN401 - see ConfigSource.replace
     """The models of a ModelServerConfig. Raises `InvalidRequestError`."""
+    if config.WhichOneof("config") == "custom_model_config":
+        raise InvalidRequestError(
+            "ModelServer does not yet support custom model config; use model_config_list"
+        )
     configs: dict[str, ModelConfig] = {}
     for model in config.model_config_list.config:
-        if not model.name or not model.base_path:
-            raise InvalidRequestError("expected a name and a base_path for each model of the configuration")
+        if not model.name:
+            raise InvalidRequestError("expected a name for each model of the configuration")
         if model.name in configs:
-            raise InvalidRequestError(f"model {model.name!r} is configured twice")
-        if model.model_platform not in ("", "tensorflow"):
+            raise InvalidRequestError(f"Illegal to list model {model.name} multiple times in config list")
+        if not Path(model.base_path).is_absolute():
             raise InvalidRequestError(
-                f"model {model.name!r}: expected platform tensorflow, got {model.model_platform!r}"
+                f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
-        if model.version_labels:
-            log.warning("model %s: version_labels are not served by Tandem's embedded server", model.name)
-        configs[model.name] = ModelConfig(model.name, Path(model.base_path), _policy(model))
+        _check_platform(model)
+        path = Path(model.base_path)
+        configs[model.name] = ModelConfig(model.name, path, _policy(model), dict(model.version_labels))
     return configs
 
 
-def monitoring_path(file: Path | None) -> str:
-    """Where the metrics lie: as a MonitoringConfig says, else the usual path. Raises `ConfigError`."""
-    if file is None:
-        return METRICS_PATH
-    try:
-        config = text_format.Parse(file.read_text(), _monitoring_config())
-    except (OSError, text_format.ParseError) as error:
-        raise ConfigError(f"--monitoring_config_file {file}: {error}") from error
-    return str(config.prometheus_config.path) or METRICS_PATH
+def _check_platform(model: Any) -> None:  # noqa: ANN401 - a ModelConfig's message
+    if model.model_type:
+        if model.model_platform:
+            raise InvalidRequestError(
+                f"Illegal setting both model_type (deprecated) and model_platform of model {model.name}."
+            )
+        if model.model_type == TENSORFLOW_TYPE:
+            return
+    if not model.model_platform:
+        raise InvalidRequestError(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+            f'ModelServerConfig::model_platform: expected model_platform: "{PLATFORM}" of model {model.name}'
+        )
+    if model.model_platform != PLATFORM:
+        raise InvalidRequestError(
+            f"Model {model.name} requests unsupported platform {model.model_platform}; expected {PLATFORM}"
+        )
 
 
-def _monitoring_config() -> Any:  # noqa: ANN401 - a message made on the spot
-    """TensorFlow Serving's MonitoringConfig, which tensorflow-serving-api leaves out."""
-    file = FileDescriptorProto(name="tandem/monitoring_config.proto", package="tandem", syntax="proto3")
-    prometheus = file.message_type.add(name="PrometheusConfig")
-    prometheus.field.add(name="enable", number=1, type=Field.TYPE_BOOL, label=Field.LABEL_OPTIONAL)
-    prometheus.field.add(name="path", number=2, type=Field.TYPE_STRING, label=Field.LABEL_OPTIONAL)
-    file.message_type.add(name="MonitoringConfig").field.add(
-        name="prometheus_config",
-        number=1,
-        type=Field.TYPE_MESSAGE,
-        type_name=".tandem.PrometheusConfig",
-        label=Field.LABEL_OPTIONAL,
-    )
-    return GetMessages([file])["tandem.MonitoringConfig"]()
-
-
-def _parse(text: str, file: Path) -> Any:  # noqa: ANN401 - see ConfigSource.replace
-    from tensorflow_serving.config.model_server_config_pb2 import (
-        ModelServerConfig,
-    )
-
-    try:
-        return text_format.Parse(text, ModelServerConfig())
-    except text_format.ParseError as error:
-        raise ConfigError(f"{file} is no ModelServerConfig: {error}") from error
-
-
-def _policy(model: Any) -> Policy:  # noqa: ANN401 - see ConfigSource.replace
+def _policy(model: Any) -> Policy:  # noqa: ANN401 - see _check_platform
     policy = model.model_version_policy
     match policy.WhichOneof("policy_choice"):
         case "all":
@@ -145,3 +162,16 @@ def _policy(model: Any) -> Policy:  # noqa: ANN401 - see ConfigSource.replace
             return specific(*policy.specific.versions)
         case _:
             return latest(policy.latest.num_versions or 1)
+
+
+def _parse(file: Path) -> Any:  # noqa: ANN401 - see ConfigSource.replace
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    return read("model_config_file", file, ModelServerConfig())
+
+
+def _text(file: Path | None) -> str:
+    try:
+        return file.read_text() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        return str(error)

@@ -47,6 +47,10 @@ class Models:
             )
         return self._models[name]
 
+    def available(self, name: str, version: int) -> bool:
+        """Whether a version of a model answers now."""
+        return name in self._models and version in self._models[name].loaded
+
     def account(self) -> str:
         """Why not every model answers."""
         if not self._models:

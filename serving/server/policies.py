@@ -23,6 +23,15 @@ class ModelConfig:
     """Version numbers by names that clients may use for them."""
 
 
+def folder_of(directory: Path, version: int) -> Path:
+    """The folder of a version, whose name may have leading zeros."""
+    plain = directory / str(version)
+    if plain.is_dir() or not directory.is_dir():
+        return plain
+    named = (p for p in directory.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir())
+    return next((p for p in sorted(named) if int(p.name) == version), plain)
+
+
 def pointed(directory: Path) -> list[int]:
     """The version that the publisher's pointer names, else the highest."""
     version = repository.served_version(directory)
@@ -31,12 +40,14 @@ def pointed(directory: Path) -> list[int]:
 
 def latest(count: int = 1) -> Policy:
     """The `count` highest versions."""
-    return lambda directory: repository.versions(directory)[-count:]
+    return lambda directory: every(directory)[-count:]
 
 
 def every(directory: Path) -> list[int]:
-    """All versions."""
-    return repository.versions(directory)
+    """All versions. A folder that is not there, perhaps for a moment only, says nothing."""
+    if not directory.is_dir():
+        raise repository.RepositoryError(f"could not find base path {directory}")
+    return sorted(set(repository.versions(directory)))
 
 
 def specific(*numbers: int) -> Policy:

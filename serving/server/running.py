@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import grpc.aio
 import uvicorn
 import uvloop
@@ -43,6 +44,12 @@ class Listening:
     max_message_bytes: int
     poll_seconds: float
     grace_seconds: float
+    grpc_socket: str = ""
+    """The path of a Unix socket for gRPC, too; "": none."""
+    grpc_options: tuple[tuple[str, str | int], ...] = ()
+    """Channel arguments, which go over the server's own choices."""
+    grpc_credentials: grpc.ServerCredentials | None = None
+    """TLS for gRPC; None: without."""
 
 
 class _Http(uvicorn.Server):
@@ -128,6 +135,7 @@ async def _start_grpc(
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", listening.max_message_bytes),
             ("grpc.max_send_message_length", listening.max_message_bytes),
+            *listening.grpc_options,
         ]
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -135,16 +143,26 @@ async def _start_grpc(
         service.register(server)
     if listening.grpc_port is not None:
         host = f"[{listening.host}]" if ":" in listening.host else listening.host
-        address = f"{host}:{listening.grpc_port}"
-        try:
-            port = server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise StartError(f"cannot listen on {address} (gRPC): {error}") from None
-        if port == 0:
-            raise StartError(f"cannot listen on {address} (gRPC)")
+        port = _add_grpc(server, f"{host}:{listening.grpc_port}", listening)
         log.info("gRPC on %s:%d", host, port)
+    if listening.grpc_socket:
+        _add_grpc(server, f"unix:{listening.grpc_socket}", listening)
+        log.info("gRPC on %s", listening.grpc_socket)
     await server.start()
     return server
+
+
+def _add_grpc(server: grpc.aio.Server, address: str, listening: Listening) -> int:
+    try:
+        if listening.grpc_credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, listening.grpc_credentials)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {address} (gRPC): {error}") from None
+    if port == 0:
+        raise StartError(f"cannot listen on {address} (gRPC)")
+    return port
 
 
 def _uvicorn_config(app: App, listening: Listening) -> uvicorn.Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     method: str = "tensorflow/serving/predict"
+    defaults: Tensors = field(default_factory=dict, compare=False)
+    """What stands in for inputs that a request leaves out."""
 
     @property
     def batched(self) -> bool:

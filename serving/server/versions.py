@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,11 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from serving.repository import RepositoryError
+from serving.server.backends.base import Servable
 from serving.server.batching import Batcher
-from serving.server.errors import NotFoundError, ServerError, UnavailableError
+from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError
 from serving.server.loading import Loaded
 from serving.server.metrics import Metrics
-from serving.server.policies import ModelConfig
+from serving.server.policies import ModelConfig, folder_of
 from serving.server.signature import Signatures
 from serving.server.statistics import Statistics
 
@@ -45,11 +47,27 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A version that did not load: what its files were, how often it was tried, and when last."""
+
+    stamp: object
+    attempts: int
+    when: float
+
+
+@dataclass(frozen=True)
 class Limits:
-    """What a batch and a queue may hold."""
+    """What a batch and a queue may hold, and how often a version is tried again whose files did not change."""
 
     batch_rows: int = 64
     queue: int = 512
+    retries: int = 0
+    retry_seconds: float = 60.0
+
+    def retries_now(self, refusal: Refusal) -> bool:
+        """Whether it is time for another attempt."""
+        waited = time.monotonic() - refusal.when >= self.retry_seconds
+        return waited and refusal.attempts <= self.retries
 
 
 class Version:
@@ -61,7 +79,7 @@ class Version:
         self.signatures: Signatures = loaded.servable.signatures
         self.batcher = batcher
         self.statistics = Statistics()
-        self._servable = loaded.servable
+        self.servable: Servable = loaded.servable
         self._leases = 0
         self._free = asyncio.Event()
         self._free.set()
@@ -81,7 +99,7 @@ class Version:
     async def unload(self) -> None:
         """Wait for the last lease, then give back what the version holds."""
         await self._free.wait()
-        await asyncio.to_thread(self._servable.close)
+        await asyncio.to_thread(self.servable.close)
 
 
 class Model:
@@ -103,7 +121,7 @@ class Model:
         self._limits = limits
         self._loaded: dict[int, Version] = {}
         self._current: Version | None = None
-        self._refused: dict[int, object] = {}
+        self._refused: dict[int, Refusal] = {}
         self._complaint = ""
         self._unloading: set[asyncio.Task[None]] = set()
 
@@ -125,12 +143,14 @@ class Model:
     def version(self, number: int | None = None, label: str = "") -> Version:
         """A loaded version, by its number or its label, by default the current one.
 
-        Raises `NotFoundError` or `UnavailableError`.
+        Raises `NotFoundError`, `UnavailableError`, or `InvalidRequestError` for a label that is none.
         """
         if label:
             if label not in self.config.labels:
                 known = ", ".join(sorted(self.config.labels)) or "none"
-                raise NotFoundError(f"model {self.name} has no version label {label!r}; it has: {known}")
+                raise InvalidRequestError(
+                    f"Unrecognized servable version label: {label}; model {self.name} has: {known}"
+                )
             number = self.config.labels[label]
         if number is None:
             if self._current is None:
@@ -161,6 +181,9 @@ class Model:
             self._complain(f"{error}; model {self.name} stays as it is")
             return
         for number in wanted:
+            if number not in self._loaded and number not in self._refused:
+                self.statuses[number] = Status(State.START)
+        for number in wanted:
             if number not in self._loaded:
                 await self._try(number)
         serving = [number for number in wanted if number in self._loaded]
@@ -182,15 +205,17 @@ class Model:
         await asyncio.gather(*self._unloading)
 
     async def _try(self, number: int) -> None:
-        directory = self.config.directory / str(number)
+        directory = await asyncio.to_thread(folder_of, self.config.directory, number)
         stamp = await asyncio.to_thread(_stamp, directory)
-        if number in self._refused and self._refused[number] == stamp:
+        refusal = self._refused.get(number)
+        if refusal is not None and refusal.stamp == stamp and not self._limits.retries_now(refusal):
             return
         self.statuses[number] = Status(State.LOADING)
         try:
             loaded = await asyncio.to_thread(self._load, directory)
         except ServerError as error:
-            self._refused[number] = stamp
+            attempts = refusal.attempts + 1 if refusal is not None and refusal.stamp == stamp else 1
+            self._refused[number] = Refusal(stamp, attempts, time.monotonic())
             self.statuses[number] = Status(State.END, error)
             serving = f"version {self._current.number} goes on serving" if self._current else "none serves"
             log.error("model %s: version %d is refused: %s; %s", self.name, number, error, serving)

@@ -1,4 +1,7 @@
-"""The JSON of TensorFlow Serving's predict: row form, column form, and {"b64": ...} for strings."""
+"""The JSON of TensorFlow Serving's predict: row form, column form, and {"b64": ...} for strings.
+
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
 
 from __future__ import annotations
 
@@ -10,61 +13,131 @@ from collections.abc import Mapping
 import numpy as np
 import orjson
 
-from serving.server.errors import InvalidRequestError
+from serving.server.errors import InvalidRequestError, UnimplementedError
 from serving.server.protocols.json_numbers import numbers
 from serving.server.signature import BYTES, Array, Signature, Tensors, TensorSpec
 
 
+def parse(body: bytes) -> dict[str, object]:
+    """A request's JSON object, with NaN, Infinity and -Infinity, which JSON has not, but the original takes.
+
+    Raises `InvalidRequestError`.
+    """
+    if not body:
+        raise InvalidRequestError("JSON Parse error: The document is empty")
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" not in body and b"Infinity" not in body:
+            hint = "; at most 1024 levels are read" if "depth" in str(error) else ""
+            raise InvalidRequestError(f"JSON Parse error: {error}{hint}") from None
+        document = _parse_with_nan(body)
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"JSON Value: {glimpse(document)} Is not object")
+    return document
+
+
+def signature_name(document: Mapping[str, object]) -> str:
+    """The signature that a request asks for, "" for the default. Raises `InvalidRequestError`."""
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise InvalidRequestError(
+            f"JSON Value: {glimpse(name)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return name
+
+
 def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors, bool]:
     """The inputs of a request, and whether it is in row form. Raises `InvalidRequestError`."""
-    if ("instances" in document) == ("inputs" in document):
-        raise InvalidRequestError(
-            'expected one of "instances" (row form) and "inputs" (column form), got both or none'
-        )
     rows = "instances" in document
-    columns = _rows(document["instances"], signature) if rows else _columns(document["inputs"], signature)
+    if rows and "inputs" in document:
+        raise InvalidRequestError(
+            "Not formatted correctly: expected only one of 'inputs' or 'instances' keys"
+        )
+    if not rows and "inputs" not in document:
+        raise InvalidRequestError("Missing 'inputs' or 'instances' key")
     specs = {spec.name: spec for spec in signature.inputs}
-    unknown = [name for name in columns if name not in specs]
-    if unknown or len(columns) < len(specs):
-        raise InvalidRequestError(f"expected inputs {', '.join(specs)}, got {', '.join(columns) or 'none'}")
+    columns = _rows(document["instances"], signature) if rows else _columns(document["inputs"], signature)
     return {name: _tensor(specs[name], value) for name, value in columns.items()}, rows
 
 
 def write(outputs: Tensors, rows: bool) -> bytes:
     """The response body. Raises `InvalidRequestError` where row form is asked of outputs that are no rows."""
-    finite = all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in outputs.values())
     values = {name: _value(name, array) for name, array in outputs.items()}
-    document: dict[str, object]
     if not rows:
-        document = {"outputs": values if len(values) > 1 else next(iter(values.values()))}
-    else:
-        counts = {len(array) if array.ndim else None for array in outputs.values()}
-        if len(counts) != 1 or None in counts:
-            raise InvalidRequestError("the outputs are no rows of one batch: ask in column form, with inputs")
-        document = {"predictions": _predictions(values)}
-    if finite:
-        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    # TensorFlow Serving writes NaN and Infinity, which are no JSON, and which orjson would turn into null.
+        return dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
+    count = -1
+    for name, array in outputs.items():
+        if array.ndim == 0:
+            raise InvalidRequestError(
+                f"Tensor name: {name} has no shape information: it is no row; ask in column form, with 'inputs'"
+            )
+        if count not in (-1, len(array)):
+            raise InvalidRequestError(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {count}; "
+                "ask in column form, with 'inputs'"
+            )
+        count = len(array)
+    return dumps({"predictions": _predictions(values)})
+
+
+def dumps(document: object) -> bytes:
+    """JSON in which numbers that are not finite stand as NaN, Infinity and -Infinity, as the original writes them."""
+    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"null" not in text:  # which nothing here but such a number becomes
+        return text
     return json.dumps(document, default=lambda array: array.tolist()).encode()
 
 
+def b64(value: object) -> bytes | None:
+    """What {"b64": "..."} stands for, None for anything else. Raises `InvalidRequestError` where it is no base64."""
+    if not isinstance(value, dict) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
+        return None
+    text = value["b64"].translate({ord("-"): "+", ord("_"): "/"})
+    try:
+        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError as error:
+        raise InvalidRequestError(f"Unable to base64 decode: {error}") from None
+
+
+def glimpse(value: object) -> str:
+    """The beginning of a JSON value, for a message."""
+    text = str(value)
+    return f"{text[:80]}{'…' if len(text) > 80 else ''}"
+
+
+def _parse_with_nan(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"JSON Parse error: {error}") from None
+
+
 def _rows(instances: object, signature: Signature) -> dict[str, object]:
-    if not isinstance(instances, list) or not instances:
+    if not isinstance(instances, list):
         raise InvalidRequestError(
-            f'expected "instances" to be a list of at least one, got {_glimpse(instances)}'
+            f"JSON Value: {glimpse(instances)} Expecting 'instances' to be an list/array"
         )
+    if not instances:
+        raise InvalidRequestError("No values in 'instances' array: expected at least one")
     if not _named(instances[0]):
-        if len(signature.inputs) != 1:
-            names = ", ".join(spec.name for spec in signature.inputs)
-            raise InvalidRequestError(f"expected each instance to be an object with {names}, got bare values")
-        if any(_named(instance) for instance in instances):
-            raise InvalidRequestError("expected instances of one kind, got objects among bare values")
-        return {signature.inputs[0].name: instances}
+        name = _only_input("instances is a plain list, but expecting list of objects", signature)
+        for index, instance in enumerate(instances):
+            if _named(instance):
+                raise InvalidRequestError(
+                    f"Expecting value/list but got object at item {index} of input list"
+                )
+        return {name: instances}
     columns: dict[str, list[object]] = {name: [] for name in instances[0]}
+    expected = {spec.name for spec in signature.inputs}
+    fits = expected - signature.defaults.keys() <= columns.keys() <= expected
     for index, instance in enumerate(instances):
-        if not isinstance(instance, dict) or instance.keys() != columns.keys():
+        if not _named(instance):
+            raise InvalidRequestError(f"Expecting object but got list at item {index} of input list")
+        if not fits or instance.keys() != columns.keys():
             raise InvalidRequestError(
-                f"instance {index}: expected an object with {', '.join(columns)}, as instance 0"
+                f"Failed to process element: {index} of 'instances' list. JSON object: {glimpse(instance)} "
+                f"keys must be equal to: {','.join(sorted(expected))}"
             )
         for name, value in instance.items():
             columns[name].append(value)
@@ -72,25 +145,32 @@ def _rows(instances: object, signature: Signature) -> dict[str, object]:
 
 
 def _columns(inputs: object, signature: Signature) -> dict[str, object]:
-    if isinstance(inputs, dict) and _named(inputs):
-        return dict(inputs)
-    if len(signature.inputs) != 1:
-        names = ", ".join(spec.name for spec in signature.inputs)
-        raise InvalidRequestError(f'expected "inputs" to be an object with {names}, got {_glimpse(inputs)}')
-    return {signature.inputs[0].name: inputs}
+    if not isinstance(inputs, dict) or b64(inputs) is not None:
+        return {_only_input("inputs is a plain value/list, but expecting an object", signature): inputs}
+    names = [spec.name for spec in signature.inputs]
+    for name in names:
+        if name not in inputs and name not in signature.defaults:
+            raise InvalidRequestError(f"Missing named input: {name} in 'inputs' object.")
+    # Like the original, it passes over what is no input.
+    return {name: inputs[name] for name in names if name in inputs}
+
+
+def _only_input(complaint: str, signature: Signature) -> str:
+    names = [spec.name for spec in signature.inputs]
+    if len(names) != 1:
+        raise InvalidRequestError(
+            f"{complaint} as multiple input tensors required as per tensorinfo_map: {', '.join(names) or 'none'}"
+        )
+    return names[0]
 
 
 def _named(value: object) -> bool:
-    return isinstance(value, dict) and value.keys() != {"b64"}
+    return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
 
 
 def _tensor(spec: TensorSpec, value: object) -> Array:
     if spec.dtype != BYTES:
-        if _holds_base64(value):
-            raise InvalidRequestError(
-                f"input {spec.name!r}: expected numbers of dtype {spec.dtype}, got base64 strings"
-            )
-        return numbers(spec.name, spec.dtype, value)
+        return _numbers(spec, value)
     shape: list[int] = []
     level = value
     while isinstance(level, list):
@@ -102,10 +182,26 @@ def _tensor(spec: TensorSpec, value: object) -> Array:
     return array.reshape(shape)
 
 
-def _holds_base64(value: object) -> bool:
-    while isinstance(value, list) and value:
-        value = value[0]
-    return isinstance(value, dict)
+def _numbers(spec: TensorSpec, value: object) -> Array:
+    # numpy's own dtypes only: bfloat16 is read as what holds it.
+    kind = "float32" if spec.dtype == "bfloat16" else spec.dtype
+    if kind.startswith("complex"):
+        raise UnimplementedError(f"input {spec.name!r}: Conversion of JSON Value to type: {kind}")
+    try:
+        array = numbers(spec.name, kind, value)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"JSON Value: {error}; is not of expected type: {_word(spec)}") from None
+    if kind.startswith("float") and not np.isfinite(array).all():
+        exact = numbers(spec.name, "float64", value)
+        if np.isfinite(exact[~np.isfinite(array)]).any():
+            raise InvalidRequestError(
+                f"input {spec.name!r}: Cannot convert JSON value to {_word(spec)} without loss of precision."
+            )
+    return array.astype(spec.dtype, copy=False)
+
+
+def _word(spec: TensorSpec) -> str:
+    return {"float32": "float", "float64": "double", "float16": "half"}.get(spec.dtype, spec.dtype)
 
 
 def _strings(spec: TensorSpec, value: object, shape: list[int]) -> list[bytes]:
@@ -117,19 +213,23 @@ def _strings(spec: TensorSpec, value: object, shape: list[int]) -> list[bytes]:
         return [string for element in value for string in _strings(spec, element, shape[1:])]
     if isinstance(value, str):
         return [value.encode()]
-    if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
-        try:
-            return [binascii.a2b_base64(value["b64"], strict_mode=True)]
-        except (binascii.Error, ValueError) as error:
-            raise InvalidRequestError(f"input {spec.name!r}: {{'b64'}} is no base64: {error}") from None
-    raise InvalidRequestError(
-        f'input {spec.name!r}: expected strings or {{"b64": ...}}, got {_glimpse(value)}'
-    )
+    decoded = b64(value)
+    if decoded is None:
+        if isinstance(value, dict):
+            raise InvalidRequestError(f"JSON Value: {glimpse(value)} not formatted correctly for base64 data")
+        raise InvalidRequestError(
+            f"input {spec.name!r}: JSON Value: {glimpse(value)} is not of expected type: string"
+        )
+    return [decoded]
 
 
 def _value(name: str, array: Array) -> object:
+    if array.dtype.kind == "c":
+        raise InvalidRequestError(
+            f"Failed to write JSON value for tensor type: {array.dtype.name}, output {name}"
+        )
     if array.dtype != np.object_:
-        array = array.astype(np.float32) if array.dtype == np.float16 else array
+        array = array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
         return np.ascontiguousarray(array) if array.ndim else array.item()
     if name.endswith("_bytes"):
         encoded = np.frompyfunc(lambda value: {"b64": base64.b64encode(value).decode()}, 1, 1)(array)
@@ -143,8 +243,3 @@ def _predictions(values: Mapping[str, object]) -> object:
         return next(iter(values.values()))
     columns: list[list[object]] = [list(column) for column in values.values()]  # type: ignore[call-overload]
     return [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _glimpse(value: object) -> str:
-    text = str(value)
-    return f"{type(value).__name__} {text[:60]}{'…' if len(text) > 60 else ''}"

@@ -1,96 +1,129 @@
-"""TensorFlow Serving's REST: predict in row and column form, status and metadata.
+"""TensorFlow Serving's REST: predict, classify, regress, status and metadata.
 
 https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
-from serving.server.dataplane import Call, DataPlane, signature_of
-from serving.server.errors import InvalidRequestError, NotFoundError
+import numpy as np
+
+from serving.server.dataplane import Call, DataPlane
+from serving.server.errors import InvalidRequestError
 from serving.server.http import Request, Response, Route
 from serving.server.protocols import tfs_json
-from serving.server.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from serving.server.protocols.tfs_models import ModelSpec, leased, statuses
+from serving.server.signature import DEFAULT_SIGNATURE
 from serving.server.versions import Status
 
 PROTOCOL = "tfs-rest"
-MODEL = r"/v1/models/(?P<model>[^/:]+)(/versions/(?P<version>\d{1,18}))?"
-
-DTYPES = {
-    "float16": "DT_HALF",
-    "float32": "DT_FLOAT",
-    "float64": "DT_DOUBLE",
-    "bool": "DT_BOOL",
-    "bytes": "DT_STRING",
-    **{f"int{bits}": f"DT_INT{bits}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"DT_UINT{bits}" for bits in (8, 16, 32, 64)},
-}
+VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+MODEL = rf"(?i:/v1/models)/(?P<model>[^/:]+){VERSION}"
+LARGEST = 2**63 - 1
 
 
-def routes(plane: DataPlane) -> list[Route]:
-    """The front's routes."""
-    front = TfsRest(plane)
+def routes(plane: DataPlane, check_methods: bool = False) -> list[Route]:
+    """The front's routes. `check_methods`: classify and regress only by signatures that were saved for it."""
+    front = TfsRest(plane, check_methods)
     return [
         Route("POST", f"{MODEL}:predict", front.predict),
+        Route("POST", f"{MODEL}:classify", front.classify),
+        Route("POST", f"{MODEL}:regress", front.regress),
         Route("GET", MODEL, front.status),
         Route("GET", f"{MODEL}/metadata", front.metadata),
+        Route("GET", "(?i:/v1/models)", front.nameless),
+        *(
+            Route(method, "(?i:/v1)/.*", front.malformed)
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        ),
     ]
 
 
 class TfsRest:
     """The handlers; each answers or raises a `ServerError`."""
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, check_methods: bool) -> None:
         self._plane = plane
+        self._check_methods = check_methods
 
     async def predict(self, request: Request) -> Response:
         """Prediction in row form (`instances` -> `predictions`) or column form (`inputs` -> `outputs`)."""
-        model, number = _target(request)
-        with self._plane.serve(PROTOCOL, model, number) as version:
-            document = request.json()
-            if not isinstance(document, dict):
-                raise InvalidRequestError(f"expected a JSON object, got {type(document).__name__}")
-            key = document.get("signature_name", DEFAULT_SIGNATURE)
-            if not isinstance(key, str):
-                raise InvalidRequestError(f"expected signature_name to be a string, got {type(key).__name__}")
-            inputs, rows = tfs_json.read(document, signature_of(version, key))
-            outputs = await self._plane.infer(version, Call(inputs, signature=key, pictures=False))
-            return Response(tfs_json.write(outputs, rows))
+        with leased(self._plane, PROTOCOL, _asked(request)) as version:
+            document = tfs_json.parse(request.body)
+            key = tfs_json.signature_name(document) or DEFAULT_SIGNATURE
+            if key not in version.signatures:
+                known = ", ".join(sorted(version.signatures))
+                raise InvalidRequestError(
+                    f'Serving signature name: "{key}" not found in signature def; '
+                    f"model {version.model} has: {known}"
+                )
+            signature = version.signatures[key]
+            inputs, rows = tfs_json.read(document, signature)
+            call = Call(signature.defaults | inputs, signature=key, pictures=False, finite=False)
+            return Response(tfs_json.write(await self._plane.infer(version, call), rows))
+
+    async def classify(self, request: Request) -> Response:
+        """Classification of tf.Examples: for each, its classes with their scores."""
+        from serving.server.protocols.tfs_examples import CLASSIFY
+
+        answer = await self._infer(request, CLASSIFY)
+        rows = [[[c.label, _float32(c.score)] for c in row.classes] for row in answer.classifications]
+        return Response(tfs_json.dumps({"results": rows}))
+
+    async def regress(self, request: Request) -> Response:
+        """Regression of tf.Examples: for each, a number."""
+        from serving.server.protocols.tfs_examples import REGRESS
+
+        answer = await self._infer(request, REGRESS)
+        return Response(tfs_json.dumps({"results": [_float32(r.value) for r in answer.regressions]}))
 
     async def status(self, request: Request) -> Response:
         """The state of every version, or of one."""
-        name, number = _target(request)
-        statuses = versions_asked(self._plane.models.model(name).statuses, name, number)
-        return Response.json({"model_version_status": [_state(n, status) for n, status in statuses]})
+        known = statuses(self._plane, _asked(request))
+        return Response.json({"model_version_status": [_state(n, status) for n, status in known]})
 
     async def metadata(self, request: Request) -> Response:
         """The signatures of a version."""
-        name, number = _target(request)
-        version = self._plane.models.model(name).version(number)
-        definitions = {key: _definition(signature) for key, signature in version.signatures.items()}
-        return Response.json(
-            {
-                "model_spec": {"name": name, "signature_name": "", "version": str(version.number)},
-                "metadata": {"signature_def": {"signature_def": definitions}},
-            }
-        )
+        from google.protobuf.json_format import MessageToDict
+
+        from serving.server.protocols.tfs_metadata import signature_defs
+
+        spec = _asked(request)
+        with leased(self._plane, PROTOCOL, spec) as version:
+            definitions = MessageToDict(
+                signature_defs(version),
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+            asked = {"name": spec.name, "signature_name": "", "version": str(version.number)}
+        return Response.json({"model_spec": asked, "metadata": {"signature_def": definitions}})
+
+    async def nameless(self, _request: Request) -> Response:
+        """The status of all models, which the original has not either."""
+        raise InvalidRequestError("Missing model name in request.")
+
+    async def malformed(self, request: Request) -> Response:
+        """Whatever else lies under /v1."""
+        raise InvalidRequestError(f"Malformed request: {request.method} {request.path[:200]}")
+
+    async def _infer(self, request: Request, method: str) -> Any:  # noqa: ANN401 - see tfs_examples.infer
+        from serving.server.protocols import tfs_examples
+
+        with leased(self._plane, PROTOCOL, _asked(request)) as version:
+            document = tfs_json.parse(request.body)
+            key = tfs_json.signature_name(document)
+            examples = tfs_examples.serialized(tfs_examples.input_of(document))
+            key = tfs_examples.signature_for(version.signatures, method, key, self._check_methods)
+            return await tfs_examples.infer(self._plane, version, method, key, examples)
 
 
-def versions_asked(statuses: Mapping[int, Status], name: str, number: int | None) -> list[tuple[int, Status]]:
-    """The versions that a status request is about, newest first. Raises `NotFoundError`."""
-    if number is None:
-        if not statuses:
-            raise NotFoundError(f"could not find any versions of model {name}")
-        return sorted(statuses.items(), reverse=True)
-    if number not in statuses:
-        raise NotFoundError(f"could not find version {number} of model {name}")
-    return [(number, statuses[number])]
-
-
-def _target(request: Request) -> tuple[str, int | None]:
-    version = request.variables["version"]
-    return request.variables["model"], int(version) if version else None
+def _asked(request: Request) -> ModelSpec:
+    given = request.variables
+    number = int(given["version"][:20]) if given["version"] else None
+    if number is not None and number > LARGEST:
+        raise InvalidRequestError(f"Failed to convert version: {given['version'][:40]} to numeric.")
+    return ModelSpec(given["model"], number, given["label"] or "")
 
 
 def _state(number: int, status: Status) -> dict[str, object]:
@@ -105,21 +138,6 @@ def _state(number: int, status: Status) -> dict[str, object]:
     }
 
 
-def _definition(signature: Signature) -> dict[str, object]:
-    return {
-        "inputs": {spec.name: _info(spec) for spec in signature.inputs},
-        "outputs": {spec.name: _info(spec) for spec in signature.outputs},
-        "method_name": signature.method,
-        "defaults": {},
-    }
-
-
-def _info(spec: TensorSpec) -> dict[str, object]:
-    return {
-        "dtype": DTYPES[spec.dtype],
-        "tensor_shape": {
-            "dim": [{"size": str(size), "name": ""} for size in spec.shape or ()],
-            "unknown_rank": spec.shape is None,
-        },
-        "name": f"{spec.name}:0",
-    }
+def _float32(value: float) -> np.float32:
+    # JSON of a double shows digits that a float has not.
+    return np.float32(value)

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,3 +134,112 @@ def write_tflite(folder: Path, saved_model: Path) -> None:
     directory = folder / "1"
     directory.mkdir(parents=True)
     (directory / "model.tflite").write_bytes(converter.convert())
+
+
+def write_half_plus_two(directory: Path) -> None:
+    """Write a TF1 SavedModel with the signatures of the original's `saved_model_half_plus_two_cpu`.
+
+    `a` is 0.5 and `b` is 2; an asset names nothing but is there, as in the original. `x` is no placeholder:
+    the original lets it be fed in any shape.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    info = v1.saved_model.build_tensor_info
+    names = v1.saved_model.signature_constants
+
+    def predict(x: tf.Tensor, y: tf.Tensor) -> Any:
+        return v1.saved_model.build_signature_def({"x": info(x)}, {"y": info(y)}, names.PREDICT_METHOD_NAME)
+
+    def regress(given: tf.Tensor, y: tf.Tensor) -> Any:
+        inputs, outputs = {names.REGRESS_INPUTS: info(given)}, {names.REGRESS_OUTPUTS: info(y)}
+        return v1.saved_model.build_signature_def(inputs, outputs, names.REGRESS_METHOD_NAME)
+
+    def classify(given: tf.Tensor, y: tf.Tensor) -> Any:
+        inputs, outputs = {names.CLASSIFY_INPUTS: info(given)}, {names.CLASSIFY_OUTPUT_SCORES: info(y)}
+        return v1.saved_model.build_signature_def(inputs, outputs, names.CLASSIFY_METHOD_NAME)
+
+    asset = directory.parent / "foo.txt"
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    asset.write_text("asset-file-contents")
+    with tf.Graph().as_default(), v1.Session() as session:
+        a = v1.get_variable("a", initializer=0.5, use_resource=True)
+        b = v1.get_variable("b", initializer=2.0, use_resource=True)
+        c = v1.get_variable("c", initializer=3.0, use_resource=True)
+        examples = v1.placeholder(tf.string, name="tf_example")
+        feature = v1.io.FixedLenFeature([1], tf.float32, default_value=0.0)
+        parsed = v1.io.parse_example(examples, {"x": feature, "x2": feature})
+        x, x2 = tf.identity(parsed["x"], "x"), tf.identity(parsed["x2"], "x2")
+        y, y2, y3 = tf.add(a * x, b, "y"), tf.add(a * x, c, "y2"), tf.add(a * x2, c, "y3")
+        v1.add_to_collection(v1.GraphKeys.ASSET_FILEPATHS, tf.constant(str(asset), name="filename_tensor"))
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.Builder(str(directory))
+        builder.add_meta_graph_and_variables(
+            session,
+            [v1.saved_model.tag_constants.SERVING],
+            {
+                "serving_default": predict(x, y),
+                "regress_x_to_y": regress(examples, y),
+                "regress_x_to_y2": regress(examples, y2),
+                "regress_x2_to_y3": regress(x2, y3),
+                "classify_x_to_y": classify(examples, y),
+            },
+            assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
+        )
+        builder.save()
+    asset.unlink()
+
+
+NUMBERS = (
+    *("float16", "bfloat16", "float32", "float64", "bool"),
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+)
+"""The dtypes that the model `zoo` takes besides strings."""
+
+
+def write_zoo(directory: Path) -> None:
+    """Write a SavedModel of odd signatures: every dtype, strings, scalars, a default, a state, two inputs."""
+    import tensorflow as tf
+
+    class Zoo(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = tf.Variable(0, dtype=tf.int64)
+
+        def runs(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"runs": tf.fill(tf.shape(x)[:1], self.count.assign_add(1))}
+
+    def same(**tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: tf.identity(tensor) for name, tensor in tensors.items()}
+
+    def strings(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"text": tf.identity(text), "text_bytes": tf.identity(text)}
+
+    def total(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"sum": tf.reduce_sum(x)}
+
+    ten = tf.constant(10.0)
+
+    def scaled(x: tf.Tensor, by: tf.Tensor = ten) -> dict[str, tf.Tensor]:
+        return {"y": x * by}
+
+    def joined(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"sum": a + tf.cast(b, tf.float32), "difference": a - tf.cast(b, tf.float32)}
+
+    def of(function: Any, **specs: tf.TensorSpec) -> Any:
+        return tf.function(function).get_concrete_function(**specs)
+
+    def row(dtype: str, *shape: int | None, name: str | None = None) -> tf.TensorSpec:
+        return tf.TensorSpec([None, *shape], dtype, name=name)
+
+    zoo = Zoo()
+    by = tf.function(scaled, input_signature=[row("float32"), tf.TensorSpec([], "float32")])
+    signatures = {
+        "serving_default": of(zoo.runs, x=row("float32")),
+        "numbers": of(same, **{f"of_{name}": row(name, name=f"of_{name}") for name in NUMBERS}),
+        "strings": of(strings, text=row("string")),
+        "total": of(total, x=row("float32")),
+        "scaled": by,
+        "joined": of(joined, a=row("float32", 2), b=row("int64", 2)),
+    }
+    tf.saved_model.save(zoo, str(directory), signatures)

@@ -62,6 +62,7 @@ def tfs(saved_models: Path, model_config: Path) -> Iterator[ServerProcess]:
         f"--monitoring_config_file={monitoring}",
         "--max_body_bytes=1048576",
         "--enable_batching",
+        "--flush_filesystem_caches=false",
     )
     server.wait_for("/v1/models/fashion", "AVAILABLE")
     server.wait_for("/v1/models/half_plus_two", "AVAILABLE")

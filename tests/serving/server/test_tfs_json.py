@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from serving.server.errors import InvalidRequestError
-from serving.server.protocols.tfs_json import read, write
+from serving.server.protocols.tfs_json import parse, read, write
 from serving.server.signature import Array, Signature, Tensors, TensorSpec
 
 TEXT = TensorSpec("text", "bytes", (-1,))
@@ -33,9 +33,9 @@ def test_several_inputs_come_by_name_in_rows_and_in_columns() -> None:
         inputs, _ = read(document, signature)
         assert inputs["text"].tolist() == [b"a", b"b"]
         assert inputs["number"].tolist() == [[1, 2], [3, 4]]
-    with pytest.raises(InvalidRequestError, match="an object with text, number, got bare values"):
+    with pytest.raises(InvalidRequestError, match="list of objects as multiple input tensors required"):
         read({"instances": [1, 2]}, signature)
-    with pytest.raises(InvalidRequestError, match="expected inputs text, number, got text"):
+    with pytest.raises(InvalidRequestError, match="Missing named input: number in 'inputs' object"):
         read({"inputs": {"text": ["a"]}}, signature)
 
 
@@ -48,6 +48,10 @@ def test_outputs_named_bytes_go_back_as_base64_and_others_as_text() -> None:
 def test_nan_is_written_as_the_original_writes_it() -> None:
     text = write({"y": np.array([1.5, np.nan, np.inf], np.float32)}, rows=True)
     assert text == b'{"predictions": [1.5, NaN, Infinity]}'
+    assert parse(b'{"instances": [NaN, -Infinity]}')["instances"] == [
+        pytest.approx(np.nan, nan_ok=True),
+        -np.inf,
+    ]
 
 
 def test_outputs_that_are_no_rows_are_refused_in_row_form() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 
 import numpy as np
@@ -63,36 +62,43 @@ def test_status_and_metadata_have_the_original_s_form(tfs: ServerProcess) -> Non
     assert [dim["size"] for dim in image["tensor_shape"]["dim"]] == ["-1", "28", "28", "1"]
 
 
-def _with_nan() -> bytes:
-    return json.dumps({"instances": [float("nan")]}).encode()
-
-
 BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "shape": ({"instances": [[[0.0]]]}, r"expected shape \[-1, 28, 28, 1\].*got \[1, 1, 1\]"),
-    "dtype": ({"instances": ["text"]}, "expected numbers of dtype float32, got strings"),
-    "base64 for numbers": ({"instances": [b64(b"x")]}, "float32, got base64"),
-    "NaN": (_with_nan(), "NaN"),
-    "empty": ({"instances": []}, "at least one"),
+    "dtype": ({"instances": ["text"]}, "got strings; is not of expected type: float"),
+    "base64 for numbers": ({"instances": [b64(b"x")]}, "not of expected type: float"),
+    "empty": ({"instances": []}, "No values in 'instances' array"),
     "empty column": ({"inputs": {"image": []}}, r"got \[0\]"),
-    "not a list": ({"instances": 1}, 'expected "instances" to be a list'),
-    "both forms": ({"instances": ROWS, "inputs": ROWS}, 'one of "instances"'),
-    "neither": ({}, 'one of "instances"'),
-    "broken": (b"{", "expected JSON"),
-    "nested": (b"[" * 100_000 + b"]" * 100_000, "1024 levels"),
+    "not a list": ({"instances": 1}, "Expecting 'instances' to be an list"),
+    "both forms": ({"instances": ROWS, "inputs": ROWS}, "expected only one of 'inputs' or 'instances'"),
+    "neither": ({}, "Missing 'inputs' or 'instances' key"),
+    "not an object": (b"[1]", "Is not object"),
+    "nothing": (b"", "JSON Parse error: The document is empty"),
+    "broken": (b"{", "JSON Parse error: "),
+    "broken with NaN": (b'{"instances": [NaN}', "JSON Parse error: "),
+    "nested": (b"[" * 100_000 + b"]" * 100_000, "JSON Parse error: .*1024 levels"),
+    "nested with NaN": (b"[" * 100_000 + b"NaN" + b"]" * 100_000, "JSON Parse error: "),
     "ragged": ({"instances": [[1.0, 2.0], [3.0]]}, "ragged"),
-    "other input": ({"instances": [{"picture": ROWS[0]}]}, "expected inputs image, got picture"),
-    "extra input": ({"inputs": {"image": ROWS, "mask": 1}}, "expected inputs image, got image, mask"),
-    "rows differ": ({"instances": [{"image": ROWS[0]}, {"other": 1}]}, "instance 1: expected an object"),
-    "mixed": ({"instances": [1.0, {"image": 1}]}, "got objects among bare values"),
+    "beyond": ({"instances": [[[[1e39]]]]}, "to float without loss of precision"),
+    "other input": ({"instances": [{"picture": ROWS[0]}]}, "keys must be equal to: image"),
+    "extra input": (
+        {"instances": [{"image": ROWS[0], "mask": 1}]},
+        "element: 0.*keys must be equal to: image",
+    ),
+    "no column": ({"inputs": {"mask": 1}}, "Missing named input: image in 'inputs' object"),
+    "rows differ": ({"instances": [{"image": ROWS[0]}, {"other": 1}]}, "element: 1 .*keys must be equal to"),
+    "mixed": ({"instances": [1.0, {"image": 1}]}, "Expecting value/list but got object at item 1"),
+    "mixed the other way": ({"instances": [{"image": 1}, 1.0]}, "Expecting object but got list at item 1"),
     "signature": (
         {"signature_name": "x", "instances": ROWS},
-        "no signature 'x'; it has: encoded, serving_default",
+        'Serving signature name: "x" not found in signature def; .*encoded, serving_default',
     ),
+    "signature's type": ({"signature_name": 1, "instances": ROWS}, "'signature_name' key must be a string"),
     "no picture": (
         {"signature_name": "encoded", "instances": [b64(b"hello")]},
         "the model refused .*(?i:image|format)",
     ),
     "no base64": ({"signature_name": "encoded", "instances": [{"b64": "?"}]}, "base64"),
+    "b64 of a number": ({"signature_name": "encoded", "inputs": {"image_bytes": [{"b64": 1}]}}, "base64"),
 }
 
 
@@ -106,20 +112,38 @@ def test_a_bad_body_is_refused_with_what_was_expected(tfs: ServerProcess, case: 
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
+    ("method", "path", "status", "message"),
     [
-        ("POST", "/v1/models/nope:predict", 404),
-        ("POST", "/v1/models/fashion/versions/99:predict", 404),
-        ("GET", "/v1/models/nope", 404),
-        ("GET", "/v1/models/fashion/versions/99", 404),
-        ("GET", "/nothing", 404),
-        ("GET", PREDICT, 405),
-        ("POST", "/v1/models/fashion:explain", 404),
+        ("POST", "/v1/models/nope:predict", 404, r"^Servable not found for request: Latest\(nope\)$"),
+        ("POST", "/v1/models/fashion/versions/99:predict", 404, r": Specific\(fashion, 99\)$"),
+        ("POST", "/v1/models/fashion/versions/99999999999999999999:predict", 400, "convert version"),
+        ("POST", "/v1/models/fashion/labels/nope:predict", 400, "Unrecognized servable version label: nope"),
+        ("GET", "/v1/models/fashion/labels/nope", 400, "Unrecognized servable version label: nope"),
+        ("GET", "/v1/models/nope", 404, "Could not find any versions of model nope"),
+        ("GET", "/v1/models/nope/metadata", 404, "Servable not found"),
+        ("GET", "/v1/models/fashion/versions/99", 404, "Could not find version 99 of model fashion"),
+        ("GET", "/v1/models", 400, "Missing model name in request"),
+        ("GET", "/nothing", 404, "/nothing"),
+        ("GET", PREDICT, 400, f"Malformed request: GET {PREDICT}"),
+        ("POST", "/v1/models/fashion", 400, "Malformed request: POST /v1/models/fashion"),
+        ("POST", "/v1/models/fashion:explain", 400, "Malformed request: POST /v1/models/fashion:explain"),
+        ("POST", "/v1/models/fashion/versions/x:predict", 400, "Malformed request"),
+        ("DELETE", "/v1/models/fashion", 400, "Malformed request: DELETE"),
     ],
 )
-def test_what_does_not_exist_is_a_json_error(tfs: ServerProcess, method: str, path: str, status: int) -> None:
+def test_what_does_not_exist_is_a_json_error(
+    tfs: ServerProcess, method: str, path: str, status: int, message: str
+) -> None:
     answer = tfs.call(method, path, {"instances": ROWS} if method == "POST" else None)
-    assert (answer.status, bool(answer.error)) == (status, True)
+    assert answer.status == status, answer.body
+    assert_matches(message, answer.error)
+
+
+def test_what_is_not_finite_passes_both_ways(tfs: ServerProcess) -> None:
+    half = "/v1/models/half_plus_two:predict"
+    answer = tfs.call("POST", half, b'{"instances": [NaN, Infinity, -Infinity, 1]}')
+    assert answer.body.replace(b" ", b"") == b'{"predictions":[NaN,Infinity,-Infinity,2.5]}'
+    assert tfs.call("POST", half, {"inputs": []}).json() == {"outputs": []}
 
 
 def test_a_body_of_100_mb_is_refused(tfs: ServerProcess) -> None:
@@ -135,4 +159,4 @@ def test_the_metrics_lie_at_the_configured_path(tfs: ServerProcess) -> None:
 
 def test_the_log_says_what_server_this_is_and_which_flags_do_nothing(tfs: ServerProcess) -> None:
     assert "not the original tensorflow_model_server" in tfs.log
-    assert tfs.log.count("--enable_batching is accepted, but does nothing") == 1
+    assert tfs.log.count("--flush_filesystem_caches is accepted, but does nothing") == 1

@@ -1,0 +1,66 @@
+"""TensorFlow Serving's ModelService: what is served in which state, and what is to be served from now on."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import grpc
+from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, model_service_pb2_grpc
+
+from serving.server.dataplane import DataPlane
+from serving.server.errors import InvalidRequestError, ServerError
+from serving.server.model_config import ConfigSource
+from serving.server.protocols.grpc_service import answers_errors
+from serving.server.protocols.tfs_models import ModelSpec, statuses
+
+log = logging.getLogger("tandem.server")
+
+
+class LoadError(ServerError):
+    """A model that a new configuration names did not load."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
+    """ModelService."""
+
+    def __init__(self, plane: DataPlane, source: ConfigSource) -> None:
+        self._plane = plane
+        self._source = source
+
+    @answers_errors
+    async def GetModelStatus(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+        """The state of every version, or of one."""
+        if not request.HasField("model_spec"):
+            raise InvalidRequestError("Missing ModelSpec")
+        asked = request.model_spec
+        number = asked.version.value if asked.HasField("version") else None
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version, status in statuses(self._plane, ModelSpec(asked.name, number, asked.version_label)):
+            entry = response.model_version_status.add()
+            entry.version = version
+            entry.state = get_model_status_pb2.ModelVersionStatus.State.Value(status.state.value)
+            entry.status.error_code = status.fault.code.value[0] if status.fault else 0
+            entry.status.error_message = str(status.fault) if status.fault else ""
+        return response
+
+    @answers_errors
+    async def HandleReloadConfigRequest(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+        """Serve what the given ModelServerConfig says; answered when its versions are loaded or refused."""
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise InvalidRequestError(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        new = self._source.replace(request.config)
+        await self._plane.models.refresh()
+        missing = [self._plane.models.model(name) for name in sorted(new)]
+        accounts = [model.account() for model in missing if not model.ready]
+        if accounts:
+            raise LoadError(f"{len(accounts)} model(s) did not become available: {'; '.join(accounts)}")
+        log.info("serving by a new configuration: %s", ", ".join(sorted(self._source.find())) or "no models")
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.error_code = 0
+        return response
