@@ -32,6 +32,8 @@ def write_half_plus_two(folder: Path, version: int) -> Path:
                 "x2": v1.FixedLenFeature([1], tf.float32, default_value=[0.0]),
             },
         )
+        for feature in features.values():
+            feature.set_shape([None, 1])
         x = tf.identity(features["x"], name="x")
         x2 = tf.identity(features["x2"], name="x2")
         y = tf.add(half * x, two, name="y")
