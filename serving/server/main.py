@@ -24,6 +24,7 @@ from serving.server.models import Models
 from serving.server.policies import ModelConfig, models_below
 from serving.server.protocols import oip_rest, tfs_rest
 from serving.server.protocols.grpc_service import Service
+from serving.server.protocols.tfs_metrics import TfsMetrics
 from serving.server.running import Listening, StartError, run
 from serving.server.text_configs import ConfigError, read
 from serving.server.versions import Limits
@@ -85,10 +86,11 @@ def _serve_saved_models(options: argparse.Namespace) -> None:
         "tensorflow", source.find, _saved_model_loader(options), options.max_rows, tfs_flags.limits(options)
     )
     source.available = plane.models.available
+    metrics = TfsMetrics()
     app = App(
         [
-            metrics_route(plane.metrics, tfs_flags.monitoring_path(options)),
-            *tfs_rest.routes(plane, options.enable_signature_method_name_check),
+            metrics_route(plane.metrics, tfs_flags.monitoring_path(options), metrics.page),
+            *tfs_rest.routes(plane, metrics, options.enable_signature_method_name_check),
         ],
         options.max_body_bytes,
         options.rest_api_timeout_in_ms / 1000,
@@ -104,7 +106,7 @@ def _serve_saved_models(options: argparse.Namespace) -> None:
         grpc_options=tfs_flags.channel_arguments(options),
         grpc_credentials=_credentials(options.ssl_config_file),
     )
-    run(plane, app, lambda: _tfs_services(plane, source, options), listening)
+    run(plane, app, lambda: _tfs_services(plane, source, metrics, options), listening)
 
 
 def _config_source(options: argparse.Namespace) -> ConfigSource:
@@ -148,11 +150,11 @@ def _credentials(file: Path | None) -> ServerCredentials | None:
     return ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
 
 
-def metrics_route(metrics: Metrics, path: str) -> Route:
-    """The page that Prometheus reads."""
+def metrics_route(metrics: Metrics, path: str, more: Callable[[], str] = str) -> Route:
+    """The page that Prometheus reads, with what else there is to say."""
 
     async def page(request: Request) -> Response:  # noqa: ARG001 - every handler takes it
-        return Response(metrics.page(), metrics.content_type)
+        return Response(metrics.page() + more().encode(), metrics.content_type)
 
     return Route("GET", path, page)
 
@@ -177,7 +179,9 @@ def _oip_services(plane: DataPlane) -> list[Service]:
     return oip_grpc.services(plane)
 
 
-def _tfs_services(plane: DataPlane, source: ConfigSource, options: argparse.Namespace) -> list[Service]:
+def _tfs_services(
+    plane: DataPlane, source: ConfigSource, metrics: TfsMetrics, options: argparse.Namespace
+) -> list[Service]:
     # TensorFlow takes seconds to import, and nothing is in flight yet: SIGTERM need not wait for it.
     before = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from serving.server.backends import tensorflow  # noqa: F401 - not under way when the first model loads
@@ -189,7 +193,7 @@ def _tfs_services(plane: DataPlane, source: ConfigSource, options: argparse.Name
         options.enable_signature_method_name_check,
         options.enable_serialization_as_tensor_content,
     )
-    return tfs_grpc.services(plane, source, choices)
+    return tfs_grpc.services(plane, source, metrics, choices)
 
 
 def _run_or_exit(command: str, serve: Callable[[], None]) -> None:

@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         "tandem-tf-serving",
         description="Tandem's server for SavedModels, with TensorFlow Serving's protocols and flags.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     for add in (_add_listening, _add_models, _add_loading, _add_running, add_limits):
@@ -229,4 +230,4 @@ def _versions() -> str:
 
     tensorflow = known("tensorflow-cpu") or known("tensorflow") or "unknown"
     tandem = known("tandem") or "unknown"
-    return f"TensorFlow ModelServer: stand-in of Tandem {tandem}\nTensorFlow Library: {tensorflow}"
+    return f"TensorFlow ModelServer: {tandem} (Tandem's stand-in)\nTensorFlow Library: {tensorflow}"

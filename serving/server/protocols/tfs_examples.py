@@ -15,9 +15,10 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationResult
 from tensorflow_serving.apis.input_pb2 import Input
 from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
-from serving.server.dataplane import Call, DataPlane
+from serving.server.dataplane import Call
 from serving.server.errors import FailedPreconditionError, InvalidRequestError
 from serving.server.protocols.tfs_json import b64, glimpse
+from serving.server.protocols.tfs_models import Served
 from serving.server.signature import DEFAULT_SIGNATURE, Array, Signature, Signatures, Tensors
 from serving.server.versions import Version
 
@@ -99,13 +100,15 @@ def signature_for(signatures: Signatures, method: str, key: str, checked: bool) 
     return key
 
 
-async def infer(plane: DataPlane, version: Version, method: str, key: str, examples: Array) -> Any:  # noqa: ANN401
+async def infer(served: Served, version: Version, method: str, key: str, examples: Array) -> Any:  # noqa: ANN401
     """The ClassificationResult or RegressionResult of examples by a signature that `signature_for` has found.
 
-    Raises what `DataPlane.infer` raises.
+    Raises what `Served.infer` raises.
     """
     call = examples_call(version.signatures, method, key, examples)
-    return result(method, await plane.infer(version, call), len(examples))
+    return result(
+        method, await served.infer(version, call, method.rpartition("/")[2].capitalize()), len(examples)
+    )
 
 
 def examples_call(signatures: Signatures, method: str, key: str, examples: Array) -> Call:

@@ -23,13 +23,12 @@ from serving.server.protocols import tfs_examples
 from serving.server.protocols.grpc_service import Service, answers_errors
 from serving.server.protocols.tfs_examples import CLASSIFY, REGRESS
 from serving.server.protocols.tfs_metadata import signature_defs
+from serving.server.protocols.tfs_metrics import TfsMetrics
 from serving.server.protocols.tfs_model_service import ModelService
-from serving.server.protocols.tfs_models import leased
+from serving.server.protocols.tfs_models import Served
 from serving.server.protocols.tfs_requests import check_signatures, check_tasks, model_spec, predict_call
 from serving.server.protocols.tfs_tensors import to_proto
 from serving.server.versions import Version
-
-PROTOCOL = "tfs-grpc"
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Options:
     """Whether answers carry their values as tensor_content."""
 
 
-def services(plane: DataPlane, source: ConfigSource, options: Options) -> list[Service]:
+def services(plane: DataPlane, source: ConfigSource, metrics: TfsMetrics, options: Options) -> list[Service]:
     """Both services, over one data plane."""
 
     def prediction(server: grpc.aio.Server) -> None:
-        servicer = Prediction(plane, options)
+        servicer = Prediction(Served(plane, "tfs-grpc", "GRPC", metrics), options)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
 
     def models(server: grpc.aio.Server) -> None:
@@ -63,16 +62,16 @@ def services(plane: DataPlane, source: ConfigSource, options: Options) -> list[S
 class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
     """PredictionService."""
 
-    def __init__(self, plane: DataPlane, options: Options) -> None:
-        self._plane = plane
+    def __init__(self, served: Served, options: Options) -> None:
+        self._served = served
         self._options = options
 
     @answers_errors
     async def Predict(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """Prediction by a signature (`serving_default` unless named); `output_filter` picks outputs."""
-        with leased(self._plane, PROTOCOL, model_spec(request.model_spec)) as version:
+        with self._served.lease(model_spec(request.model_spec), "Predict") as version:
             call = predict_call(request, version.signatures, self._options.max_tensor_bytes)
-            outputs = await self._plane.infer(version, call)
+            outputs = await self._served.infer(version, call, "Predict")
             response = predict_pb2.PredictResponse()
             _fill(response.model_spec, version, call.signature)
             for name, array in outputs.items():
@@ -93,12 +92,12 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
     async def MultiInference(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """Classifications and regressions of the same tf.Examples by signatures of one model."""
         tasks = check_tasks(request)
-        with leased(self._plane, PROTOCOL, model_spec(tasks[0].model_spec)) as version:
+        with self._served.lease(model_spec(tasks[0].model_spec), "MultiInference") as version:
             keys = check_signatures(tasks, version.signatures, self._options.check_methods)
             examples = tfs_examples.serialized(request.input)
             response = inference_pb2.MultiInferenceResponse()
             for task, key in zip(tasks, keys, strict=True):
-                answer = await tfs_examples.infer(self._plane, version, task.method_name, key, examples)
+                answer = await tfs_examples.infer(self._served, version, task.method_name, key, examples)
                 result = response.results.add()
                 _fill(result.model_spec, version, key)
                 field = "classification_result" if task.method_name == CLASSIFY else "regression_result"
@@ -115,7 +114,7 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
         for field in request.metadata_field:
             if field != "signature_def":
                 raise InvalidRequestError(f"Metadata field {field} is not supported; signature_def is")
-        with leased(self._plane, PROTOCOL, model_spec(request.model_spec)) as version:
+        with self._served.lease(model_spec(request.model_spec), "GetModelMetadata") as version:
             response = get_model_metadata_pb2.GetModelMetadataResponse()
             response.model_spec.name = version.model
             response.model_spec.version.value = version.number
@@ -123,11 +122,12 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
             return response
 
     async def _infer(self, request: Any, method: str, response: Any) -> Any:  # noqa: ANN401 - stubs without types
-        with leased(self._plane, PROTOCOL, model_spec(request.model_spec)) as version:
+        api = "Classify" if method == CLASSIFY else "Regress"
+        with self._served.lease(model_spec(request.model_spec), api) as version:
             key = request.model_spec.signature_name
             key = tfs_examples.signature_for(version.signatures, method, key, self._options.check_methods)
             examples = tfs_examples.serialized(request.input)
-            answer = await tfs_examples.infer(self._plane, version, method, key, examples)
+            answer = await tfs_examples.infer(self._served, version, method, key, examples)
             response.result.CopyFrom(answer)
             _fill(response.model_spec, version, key)
             return response

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from serving.server.dataplane import DataPlane
+from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError
+from serving.server.protocols.tfs_metrics import TfsMetrics
+from serving.server.signature import Tensors
 from serving.server.versions import State, Status, Version
 
 
@@ -23,17 +26,50 @@ class ModelSpec:
         return f"Latest({self.name})" if self.number is None else f"Specific({self.name}, {self.number})"
 
 
-@contextmanager
-def leased(plane: DataPlane, protocol: str, spec: ModelSpec) -> Iterator[Version]:
-    """Hold the version that a request is about. Raises what `DataPlane.serve` raises, in the original's words."""
-    if not spec.name:
-        raise InvalidRequestError("ModelSpec has no name specified.")
-    with ExitStack() as stack:
+@dataclass(frozen=True)
+class Served:
+    """What the fronts share: the data plane, the protocol's name in our metrics, and the original's metrics."""
+
+    plane: DataPlane
+    protocol: str
+    entrypoint: str
+    """What the original's metrics call the protocol."""
+    metrics: TfsMetrics
+
+    @contextmanager
+    def lease(self, spec: ModelSpec, api: str) -> Iterator[Version]:
+        """Hold the version that a request is about, and count the request.
+
+        Raises what `DataPlane.serve` raises, in the original's words.
+        """
+        if not spec.name:
+            raise InvalidRequestError("ModelSpec has no name specified.")
+        start = time.perf_counter()
+        with ExitStack() as stack:
+            try:
+                version = stack.enter_context(
+                    self.plane.serve(self.protocol, spec.name, spec.number, spec.label)
+                )
+            except (NotFoundError, UnavailableError) as error:
+                raise _missing(self.plane, spec, error) from error
+            code = "UNKNOWN"
+            try:
+                yield version
+                code = "OK"
+            except ServerError as error:
+                code = error.code.name
+                raise
+            finally:
+                self.metrics.request(spec.name, code)
+                self.metrics.latency(spec.name, api, self.entrypoint, time.perf_counter() - start)
+
+    async def infer(self, version: Version, call: Call, api: str) -> Tensors:
+        """As `DataPlane.infer`, timed."""
+        start = time.perf_counter()
         try:
-            version = stack.enter_context(plane.serve(protocol, spec.name, spec.number, spec.label))
-        except (NotFoundError, UnavailableError) as error:
-            raise _missing(plane, spec, error) from error
-        yield version
+            return await self.plane.infer(version, call)
+        finally:
+            self.metrics.run(version.model, api, time.perf_counter() - start)
 
 
 def statuses(plane: DataPlane, spec: ModelSpec) -> list[tuple[int, Status]]:

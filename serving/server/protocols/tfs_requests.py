@@ -16,14 +16,29 @@ def predict_call(request: Any, signatures: Signatures, max_bytes: int) -> Call: 
     """What a PredictRequest asks of a version. Raises `InvalidRequestError`, or another `ServerError`."""
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     if key not in signatures:
-        known = ", ".join(sorted(signatures))
-        raise FailedPreconditionError(f'Serving signature key "{key}" not found. The model has: {known}')
+        has = ", ".join(sorted(signatures))
+        raise FailedPreconditionError(f'Serving signature key "{key}" not found. The model has: {has}')
     outputs = tuple(request.output_filter)
     if len(set(outputs)) < len(outputs):
         raise InvalidRequestError(f"duplicate output tensor alias: {', '.join(outputs)}")
+    signature = signatures[key]
+    known, given = {spec.name for spec in signature.inputs}, set(request.inputs)
+    required = known - signature.defaults.keys()
+    if not required <= given or len(given) > len(known):
+        raise InvalidRequestError(
+            f"input size does not match signature: {len(given)}!={len(known)} len({{{_listed(given)}}}) != "
+            f"len({{{_listed(known)}}}). Sent extra: {{{_listed(given - known)}}}. "
+            f"Missing but required: {{{_listed(required - given)}}}."
+            if len(given) != len(known)
+            else f"input tensor alias not found in signature: {_listed(given - known)}. "
+            f"Inputs expected to be in the set {{{_listed(known)}}}."
+        )
     inputs = {name: from_proto(name, proto, max_bytes) for name, proto in request.inputs.items()}
-    defaults = signatures[key].defaults
-    return Call(defaults | inputs, outputs, key, pictures=False, finite=False)
+    return Call(signature.defaults | inputs, outputs, key, pictures=False, finite=False)
+
+
+def _listed(names: set[str]) -> str:
+    return ",".join(sorted(names))
 
 
 def model_spec(spec: Any) -> ModelSpec:  # noqa: ANN401 - a ModelSpec's message

@@ -13,19 +13,19 @@ from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError
 from serving.server.http import Request, Response, Route
 from serving.server.protocols import tfs_json
-from serving.server.protocols.tfs_models import ModelSpec, leased, statuses
+from serving.server.protocols.tfs_metrics import TfsMetrics
+from serving.server.protocols.tfs_models import ModelSpec, Served, statuses
 from serving.server.signature import DEFAULT_SIGNATURE
 from serving.server.versions import Status
 
-PROTOCOL = "tfs-rest"
 VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 MODEL = rf"(?i:/v1/models)/(?P<model>[^/:]+){VERSION}"
 LARGEST = 2**63 - 1
 
 
-def routes(plane: DataPlane, check_methods: bool = False) -> list[Route]:
+def routes(plane: DataPlane, metrics: TfsMetrics, check_methods: bool = False) -> list[Route]:
     """The front's routes. `check_methods`: classify and regress only by signatures that were saved for it."""
-    front = TfsRest(plane, check_methods)
+    front = TfsRest(Served(plane, "tfs-rest", "REST", metrics), check_methods)
     return [
         Route("POST", f"{MODEL}:predict", front.predict),
         Route("POST", f"{MODEL}:classify", front.classify),
@@ -43,15 +43,16 @@ def routes(plane: DataPlane, check_methods: bool = False) -> list[Route]:
 class TfsRest:
     """The handlers; each answers or raises a `ServerError`."""
 
-    def __init__(self, plane: DataPlane, check_methods: bool) -> None:
-        self._plane = plane
+    def __init__(self, served: Served, check_methods: bool) -> None:
+        self._served = served
+        self._plane = served.plane
         self._check_methods = check_methods
 
     async def predict(self, request: Request) -> Response:
         """Prediction in row form (`instances` -> `predictions`) or column form (`inputs` -> `outputs`)."""
-        with leased(self._plane, PROTOCOL, _asked(request)) as version:
-            document = tfs_json.parse(request.body)
-            key = tfs_json.signature_name(document) or DEFAULT_SIGNATURE
+        document = tfs_json.parse(request.body)
+        key = tfs_json.signature_name(document) or DEFAULT_SIGNATURE
+        with self._served.lease(_asked(request), "predict") as version:
             if key not in version.signatures:
                 known = ", ".join(sorted(version.signatures))
                 raise InvalidRequestError(
@@ -61,7 +62,7 @@ class TfsRest:
             signature = version.signatures[key]
             inputs, rows = tfs_json.read(document, signature)
             call = Call(signature.defaults | inputs, signature=key, pictures=False, finite=False)
-            return Response(tfs_json.write(await self._plane.infer(version, call), rows))
+            return Response(tfs_json.write(await self._served.infer(version, call, "Predict"), rows))
 
     async def classify(self, request: Request) -> Response:
         """Classification of tf.Examples: for each, its classes with their scores."""
@@ -90,7 +91,7 @@ class TfsRest:
         from serving.server.protocols.tfs_metadata import signature_defs
 
         spec = _asked(request)
-        with leased(self._plane, PROTOCOL, spec) as version:
+        with self._served.lease(spec, "metadata") as version:
             definitions = MessageToDict(
                 signature_defs(version),
                 preserving_proto_field_name=True,
@@ -110,12 +111,12 @@ class TfsRest:
     async def _infer(self, request: Request, method: str) -> Any:  # noqa: ANN401 - see tfs_examples.infer
         from serving.server.protocols import tfs_examples
 
-        with leased(self._plane, PROTOCOL, _asked(request)) as version:
-            document = tfs_json.parse(request.body)
-            key = tfs_json.signature_name(document)
-            examples = tfs_examples.serialized(tfs_examples.input_of(document))
+        document = tfs_json.parse(request.body)
+        key = tfs_json.signature_name(document)
+        examples = tfs_examples.serialized(tfs_examples.input_of(document))
+        with self._served.lease(_asked(request), method.rpartition("/")[2]) as version:
             key = tfs_examples.signature_for(version.signatures, method, key, self._check_methods)
-            return await tfs_examples.infer(self._plane, version, method, key, examples)
+            return await tfs_examples.infer(self._served, version, method, key, examples)
 
 
 def _asked(request: Request) -> ModelSpec:
