@@ -165,6 +165,32 @@ def write_shapes(folder: Path) -> Path:
     return folder / "1"
 
 
+def write_vocabulary(folder: Path) -> Path:
+    """Words -> their numbers, by a table that an asset fills when the model is loaded, times a variable of 10."""
+    import tensorflow as tf
+
+    words = folder / "words.txt"
+    folder.mkdir(parents=True)
+    words.write_text("one\ntwo\nthree\n")
+    whole, line = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+
+    class Vocabulary(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            source = tf.lookup.TextFileInitializer(str(words), tf.string, whole, tf.int64, line)
+            self.table = tf.lookup.StaticHashTable(source, -1)
+            self.factor = tf.Variable(10, dtype=tf.int64)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="word")])  # type: ignore[untyped-decorator]
+        def serve(self, word: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"number": self.table.lookup(word) * self.factor}
+
+    module = Vocabulary()
+    tf.saved_model.save(module, str(folder / "1"), {"serving_default": module.serve})
+    words.unlink()
+    return folder / "1"
+
+
 def write_broken(folder: Path, version: int) -> Path:
     """A version whose saved_model.pb is no protobuf."""
     export = folder / str(version)

@@ -116,8 +116,17 @@ def test_every_flag_of_the_original_is_taken(start: Start, models: Path, tmp_pat
         with Grpc(address) as client:
             answer = client.predict(predict_request("default", x=floats([2.0])))
             assert list(answer.outputs["y"].float_val) == [4.0]
-    answered = predict(server, "default", BODY)
-    assert answered.headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.slow
+def test_pages_of_other_origins(start: Start, models: Path) -> None:
+    """main.cc, --rest_api_enable_cors_support; http_rest_api_util.cc, AddCORSHeaders."""
+    server = start(f"--model_base_path={models}/half_plus", "--rest_api_enable_cors_support=true")
+    server.wait_for("/v1/models/default", "AVAILABLE")
+    data = json.dumps(BODY).encode()
+    answer = server.call("POST", "/v1/models/default:predict", data, Origin="http://page.example")
+    assert answer.status == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
 @pytest.mark.slow
@@ -211,11 +220,8 @@ def test_prefer_tflite_model(start: Start, models: Path, tmp_path: Path) -> None
     assert value(plain, "both", BODY) == [2.0]
 
 
-@pytest.mark.slow
-def test_batching(start: Start, models: Path, tmp_path: Path) -> None:
-    """serving_config, "Batching Configuration"; batching/batching_session.cc: inputs need an equal first dimension."""
-    import concurrent.futures
-
+def batched(start: Start, models: Path, tmp_path: Path) -> ServerProcess:
+    """A server of `shapes` with the parameters that serving_config shows."""
     parameters = tmp_path / "batching.config"
     parameters.write_text(
         "max_batch_size { value: 128 } batch_timeout_micros { value: 1000 } max_enqueued_batches { value: 1000000 } "
@@ -228,6 +234,15 @@ def test_batching(start: Start, models: Path, tmp_path: Path) -> None:
         f"--batching_parameters_file={parameters}",
     )
     server.wait_for("/v1/models/shapes", "AVAILABLE")
+    return server
+
+
+@pytest.mark.slow
+def test_batching(start: Start, models: Path, tmp_path: Path) -> None:
+    """serving_config, "Batching Configuration": every caller gets the rows of his own."""
+    import concurrent.futures
+
+    server = batched(start, models, tmp_path)
 
     def ask(number: int) -> bool:
         rows = [float(number)] * (1 + number % 5)
@@ -239,6 +254,12 @@ def test_batching(start: Start, models: Path, tmp_path: Path) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(100)))
+
+
+@pytest.mark.slow
+def test_batching_needs_a_first_dimension(start: Start, models: Path, tmp_path: Path) -> None:
+    """batching/batching_session.cc, ComputeInputSize: one dimension at least, and the first of one size."""
+    server = batched(start, models, tmp_path)
     for body in (
         {"signature_name": "scalar", "inputs": 1.0},
         {"signature_name": "two_in", "inputs": {"a": [1.0], "b": [1.0, 2.0]}},

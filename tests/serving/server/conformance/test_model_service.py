@@ -138,6 +138,25 @@ def test_configs_that_are_refused(reloaded: ServerProcess, client: Grpc, models:
         assert value(reloaded, "half_plus", {"instances": [2.0]}, "/versions/1") == [2.0]
 
 
+def test_the_deprecated_type_of_a_model(reloaded: ServerProcess, client: Grpc, models: Path) -> None:
+    """server_core.cc, GetPlatform: model_type TENSORFLOW in place of the platform; not both."""
+    entry = f'name: "half_plus" base_path: "{models}/half_plus" model_type: TENSORFLOW'
+    client.reload(f"model_config_list {{ config {{ {entry} }} }}")
+    eventually(lambda: predict(reloaded, "half_plus", {"instances": [2.0]}).json() == {"predictions": [4.0]})
+    both = f'model_config_list {{ config {{ {entry} model_platform: "tensorflow" }} }}'
+    assert code_and_details(client.reload, both)[0] == "INVALID_ARGUMENT"
+
+
+def test_another_base_path(reloaded: ServerProcess, client: Grpc, models: Path) -> None:
+    """server_core_test.cc, ReloadConfigChangeModelBasePath: the versions of the new folder take over."""
+    client.reload(model_config(half_plus=f"{models}/half_plus_two"))
+    eventually(
+        lambda: predict(reloaded, "half_plus", {"instances": [[2.0]]}).json() == {"predictions": [[3.0]]}
+    )
+    eventually(lambda: client.status("half_plus")[2][0] == "END")
+    assert client.status("half_plus")[123][0] == "AVAILABLE"
+
+
 def test_an_empty_list_unloads_everything(reloaded: ServerProcess, client: Grpc) -> None:
     """model_service_impl.cc takes any ModelConfigList, and serving_config: only what the new one has is served."""
     assert client.reload("model_config_list { }").status.error_code == 0

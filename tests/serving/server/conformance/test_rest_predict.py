@@ -150,6 +150,11 @@ def test_versions(server: ServerProcess) -> None:
         assert value(server, "half_plus", {"instances": [2.0]}, where) == [answer]
 
 
+def test_models_with_assets_and_variables(server: ServerProcess) -> None:
+    """cc/saved_model/loader.cc: variables are restored and the init op is run, with the assets at their new place."""
+    assert value(server, "vocabulary", {"instances": ["two", "three", "four"]}) == [10, 20, -10]
+
+
 def test_many_rows(server: ServerProcess) -> None:
     """api_rest sets no limit to the rows of a request."""
     rows: list[Any] = [float(row % 7) for row in range(5000)]
