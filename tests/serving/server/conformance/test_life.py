@@ -137,7 +137,7 @@ def test_loading_and_unloading_are_states(models: Path, tmp_path: Path, start: S
         records.write(log.SerializeToString())
     (tmp_path / "incoming").rename(base / "2")
     eventually(lambda: states(server, "shapes") == {"1": "AVAILABLE", "2": "LOADING"})
-    assert predict(server, "shapes", {"inputs": 1.0, "signature_name": "scalar"}, "/versions/2").status == 404
+    while_loading = predict(server, "shapes", {"inputs": 1.0, "signature_name": "scalar"}, "/versions/2")
     with Grpc(server.grpc) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
         eventually(lambda: states(server, "shapes").get("2") == "AVAILABLE")
         eventually(lambda: states(server, "shapes").get("1") == "END")
@@ -146,6 +146,8 @@ def test_loading_and_unloading_are_states(models: Path, tmp_path: Path, start: S
         eventually(lambda: states(server, "shapes").get("2") == "UNLOADING")
         assert running.result().outputs["y"].float_val == [2500.0]
         eventually(lambda: states(server, "shapes").get("2") == "END")
+    # core/basic_manager.cc: what is loading is not found.
+    assert while_loading.status == 404, while_loading.body
 
 
 def test_sigterm(models: Path, start: Start) -> None:
