@@ -141,10 +141,11 @@ def test_loading_and_unloading_are_states(models: Path, tmp_path: Path, start: S
     with Grpc(server.grpc) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
         eventually(lambda: states(server, "shapes").get("2") == "AVAILABLE")
         eventually(lambda: states(server, "shapes").get("1") == "END")
-        running = pool.submit(client.predictions.Predict, slow, 60)
+        slow.inputs["rounds"].int_val[:] = [20000]
+        running = pool.submit(client.predictions.Predict, slow, 90)
         shutil.rmtree(base / "2")
         eventually(lambda: states(server, "shapes").get("2") == "UNLOADING")
-        assert running.result().outputs["y"].float_val == [2500.0]
+        assert running.result().outputs["y"].float_val == [20000.0]
         eventually(lambda: states(server, "shapes").get("2") == "END")
     # core/basic_manager.cc: what is loading is not found.
     assert while_loading.status == 404, while_loading.body
