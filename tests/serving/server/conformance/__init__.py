@@ -1,0 +1,1 @@
+"""TensorFlow Serving's protocols from outside: written from its documents, protos and public source, not from ours."""

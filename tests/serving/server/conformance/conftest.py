@@ -1,0 +1,82 @@
+"""Models and servers for the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ..processes import ServerProcess, tandem_tf_serving
+from .clients import Grpc
+from .saved_models import (
+    model_config,
+    write_half_plus,
+    write_half_plus_two,
+    write_shapes,
+    write_types,
+    write_vocabulary,
+)
+
+Start = Callable[..., ServerProcess]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """half_plus_two in version 123, half_plus in versions 1 to 3, types, shapes and vocabulary; not to be changed."""
+    root = tmp_path_factory.mktemp("conformance")
+    write_half_plus_two(root / "half_plus_two", 123)
+    for version in (1, 2, 3):
+        write_half_plus(root / "half_plus", version)
+    write_types(root / "types")
+    write_shapes(root / "shapes")
+    write_vocabulary(root / "vocabulary")
+    return root
+
+
+@pytest.fixture(scope="session")
+def server(models: Path) -> Iterator[ServerProcess]:
+    """A server of every model of `models`, all versions of each, with the metrics on."""
+    everything = "model_version_policy { all { } }"
+    names = ("half_plus_two", "half_plus", "types", "shapes", "vocabulary")
+    config = models / "models.config"
+    config.write_text(model_config(**{name: f"{models / name} {everything}" for name in names}))
+    monitoring = models / "monitoring.config"
+    monitoring.write_text('prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }')
+    flags = (f"--model_config_file={config}", f"--monitoring_config_file={monitoring}")
+    process = tandem_tf_serving(models / "server.log", *flags)
+    for path in (
+        "half_plus_two",
+        "half_plus/versions/1",
+        "half_plus/versions/2",
+        "half_plus/versions/3",
+        "types",
+        "shapes",
+        "vocabulary",
+    ):
+        process.wait_for(f"/v1/models/{path}", "AVAILABLE")
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def grpc_client(server: ServerProcess) -> Iterator[Grpc]:
+    """The stubs of `server`."""
+    with Grpc(server.grpc) as client:
+        yield client
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start servers with flags of a test's own; they end with it."""
+    processes: list[ServerProcess] = []
+
+    def start_one(*flags: str) -> ServerProcess:
+        processes.append(tandem_tf_serving(tmp_path / f"server{len(processes)}.log", *flags))
+        return processes[-1]
+
+    yield start_one
+    for process in processes:
+        if process.process.poll() is None:
+            process.process.kill()
+        process.process.wait(20)

@@ -1,0 +1,210 @@
+"""The SavedModels that the suite serves: those of the original's own tests, rebuilt, and one signature per question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+DTYPES = (
+    *("bool", "string", "float16", "float32", "float64", "complex64"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
+
+def write_half_plus_two(folder: Path, version: int) -> Path:
+    """y = x / 2 + 2 with the original's signatures, by the builder of TensorFlow 1, as saved_model_half_plus_two.py.
+
+    The tf.Example has the features x and x2 (default 0), both float [1]; `classify_labels` has labels as well.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    export = folder / str(version)
+    with tf.Graph().as_default(), v1.Session() as session:
+        half, two, three = (
+            v1.get_variable(name, initializer=value) for name, value in (("a", 0.5), ("b", 2.0), ("c", 3.0))
+        )
+        serialized = v1.placeholder(tf.string, name="tf_example")
+        features = v1.parse_example(
+            serialized,
+            {
+                "x": v1.FixedLenFeature([1], tf.float32),
+                "x2": v1.FixedLenFeature([1], tf.float32, default_value=[0.0]),
+            },
+        )
+        for feature in features.values():
+            feature.set_shape([None, 1])
+        x = tf.identity(features["x"], name="x")
+        x2 = tf.identity(features["x2"], name="x2")
+        y = tf.add(half * x, two, name="y")
+        y2 = tf.add(half * x, three, name="y2")
+        y3 = tf.add(half * x2, three, name="y3")
+        labels = tf.concat([tf.as_string(x, precision=1), tf.fill(tf.shape(x), "other")], 1)
+        session.run(v1.global_variables_initializer())
+
+        def signature(inputs: dict[str, Any], outputs: dict[str, Any], method: str) -> Any:
+            infos = [
+                {k: v1.saved_model.build_tensor_info(t) for k, t in named.items()}
+                for named in (inputs, outputs)
+            ]
+            return v1.saved_model.build_signature_def(*infos, f"tensorflow/serving/{method}")
+
+        examples = {"inputs": serialized}
+        builder = v1.saved_model.Builder(str(export))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={
+                "serving_default": signature({"x": x}, {"y": y}, "predict"),
+                "regress_x_to_y": signature(examples, {"outputs": y}, "regress"),
+                "regress_x_to_y2": signature(examples, {"outputs": y2}, "regress"),
+                "regress_x2_to_y3": signature({"inputs": x2}, {"outputs": y3}, "regress"),
+                "classify_x_to_y": signature(examples, {"scores": y}, "classify"),
+                "classify_x2_to_y3": signature({"inputs": x2}, {"scores": y3}, "classify"),
+                "classify_labels": signature(
+                    examples, {"classes": labels, "scores": tf.concat([y, y2], 1)}, "classify"
+                ),
+                "classify_names": signature(examples, {"classes": labels}, "classify"),
+            },
+        )
+        builder.save()
+    return export
+
+
+def write_half_plus(folder: Path, version: int) -> Path:
+    """y = x / 2 + version, so that an answer shows which version gave it; x float [None]."""
+    import tensorflow as tf
+
+    class HalfPlus(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])  # type: ignore[untyped-decorator]
+        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": x * 0.5 + float(version)}
+
+    export = folder / str(version)
+    module = HalfPlus()
+    tf.saved_model.save(module, str(export), {"serving_default": module.serve})
+    return export
+
+
+def write_types(folder: Path) -> Path:
+    """A signature for each name of DTYPES: x [None] -> y = x, and those of strings whose names end in _bytes."""
+    import tensorflow as tf
+
+    def echo(dtype: str) -> Any:
+        spec = tf.TensorSpec([None], dtype, name="x")
+        return tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[spec])
+
+    texts = tf.TensorSpec([None], tf.string, name="x")
+    raw = tf.TensorSpec([None], tf.string, name="x_bytes")
+    module = tf.Module()
+    signatures = {dtype: echo(dtype) for dtype in DTYPES}
+    signatures["bytes_out"] = tf.function(lambda x: {"y_bytes": tf.identity(x)}, input_signature=[texts])
+    signatures["bytes_in"] = tf.function(lambda x_bytes: {"y": tf.identity(x_bytes)}, input_signature=[raw])
+    signatures["bytes_and_text"] = tf.function(
+        lambda x: {"image_bytes": tf.identity(x), "text": tf.strings.upper(x)}, input_signature=[texts]
+    )
+    signatures["to_half"] = tf.function(
+        lambda x: {"y": tf.cast(x, tf.float16)}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
+    )
+    for name, function in signatures.items():
+        setattr(module, name, function)
+    tf.saved_model.save(module, str(folder / "1"), signatures)
+    return folder / "1"
+
+
+def write_shapes(folder: Path) -> Path:
+    """Signatures that differ in shapes and in the number of inputs and outputs, one that fails and one that is slow."""
+    import tensorflow as tf
+
+    def spec(name: str, *shape: int | None, dtype: Any = tf.float32) -> Any:
+        return tf.TensorSpec(shape, dtype, name=name)
+
+    def fails(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([tf.debugging.assert_less(x, 10.0, message="too large")]):
+            return {"y": tf.identity(x)}
+
+    def slow(rounds: tf.Tensor) -> dict[str, tf.Tensor]:
+        square = tf.fill([256, 256], 1e-3)
+        _, last = tf.while_loop(
+            lambda i, _: i < tf.reduce_max(rounds),
+            lambda i, value: (i + 1, tf.tanh(value @ value)),
+            (0, square),
+            parallel_iterations=1,
+        )
+        return {"y": tf.cast(rounds, tf.float32) + 0.0 * last[0, 0]}
+
+    def odd(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x[:, tf.newaxis] * 0.0 + tf.constant([float("nan"), float("inf"), float("-inf")])}
+
+    x = spec("x", None)
+    functions: dict[str, tuple[Any, list[Any]]] = {
+        "serving_default": (
+            lambda a, b: {"sum": a + b[:, tf.newaxis], "first": a[:, 0]},
+            [spec("a", None, 2), spec("b", None)],
+        ),
+        "two_in": (lambda a, b: {"sum": a + b}, [spec("a", None), spec("b", None)]),
+        "two_out": (lambda x: {"double": 2 * x, "half": x / 2}, [x]),
+        "matrix": (lambda x: {"y": 2 * x}, [spec("x", None, 2, 3)]),
+        "scalar": (lambda x: {"y": 2 * x}, [spec("x")]),
+        "to_scalar": (lambda x: {"y": tf.reduce_sum(x)}, [x]),
+        "uneven": (lambda x: {"one": x, "two": tf.concat([x, x], 0)}, [x]),
+        "columns_only": (lambda x: {"mean": tf.reduce_mean(x), "y": 2 * x}, [x]),
+        "odd": (odd, [x]),
+        "fails": (fails, [x]),
+        "slow": (slow, [spec("rounds", None, dtype=tf.int32)]),
+        "classify_native": (
+            lambda inputs: {"scores": tf.fill([tf.shape(inputs)[0], 1], 7.0)},
+            [spec("inputs", None, dtype=tf.string)],
+        ),
+    }
+    module = tf.Module()
+    signatures = {name: tf.function(f, input_signature=specs) for name, (f, specs) in functions.items()}
+    for name, function in signatures.items():
+        setattr(module, name, function)
+    tf.saved_model.save(module, str(folder / "1"), signatures)
+    return folder / "1"
+
+
+def write_vocabulary(folder: Path) -> Path:
+    """Words -> their numbers, by a table that an asset fills when the model is loaded, times a variable of 10."""
+    import tensorflow as tf
+
+    words = folder / "words.txt"
+    folder.mkdir(parents=True)
+    words.write_text("one\ntwo\nthree\n")
+    whole, line = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+
+    class Vocabulary(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            source = tf.lookup.TextFileInitializer(str(words), tf.string, whole, tf.int64, line)
+            self.table = tf.lookup.StaticHashTable(source, -1)
+            self.factor = tf.Variable(10, dtype=tf.int64)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="word")])  # type: ignore[untyped-decorator]
+        def serve(self, word: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"number": self.table.lookup(word) * self.factor}
+
+    module = Vocabulary()
+    tf.saved_model.save(module, str(folder / "1"), {"serving_default": module.serve})
+    words.unlink()
+    return folder / "1"
+
+
+def write_broken(folder: Path, version: int) -> Path:
+    """A version whose saved_model.pb is no protobuf."""
+    export = folder / str(version)
+    export.mkdir(parents=True)
+    (export / "saved_model.pb").write_bytes(b"this is no SavedModel")
+    return export
+
+
+def model_config(**models: str) -> str:
+    """A ModelServerConfig in text form: name -> base path, or name -> base path and more fields behind it."""
+    entries = []
+    for name, rest in models.items():
+        path, _, more = rest.partition(" ")
+        entries.append(
+            f'  config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" {more} }}'
+        )
+    return "model_config_list {\n" + "\n".join(entries) + "\n}\n"

@@ -1,0 +1,216 @@
+"""PredictionService.Predict: apis/predict.proto, servables/tensorflow/predict_util.cc and predict_impl_test.cc."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .clients import Grpc, code_and_details, example, floats, predict_request
+from .saved_models import DTYPES
+
+
+def array(tensor: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.make_ndarray(tensor)
+
+
+def test_predict(grpc_client: Grpc) -> None:
+    """tensorflow_model_server_test.py, VerifyPredictRequest: the value as float_val, and the whole model spec."""
+    from tensorflow.core.framework.types_pb2 import DT_FLOAT
+
+    answer = grpc_client.predict(predict_request("half_plus_two", x=floats([2.0])))
+    assert list(answer.outputs) == ["y"]
+    tensor = answer.outputs["y"]
+    assert tensor.dtype == DT_FLOAT
+    assert list(tensor.float_val) == [3.0]
+    assert [dim.size for dim in tensor.tensor_shape.dim] == [1]
+    spec = answer.model_spec
+    assert (spec.name, spec.signature_name, spec.version.value) == ("half_plus_two", "serving_default", 123)
+
+
+def test_values_are_in_the_fields_of_their_type(grpc_client: Grpc) -> None:
+    """server_core.h: outputs are serialized "as proto fields" by default, and so clients read float_val."""
+    request = predict_request("shapes", "matrix", x=np.ones((2, 2, 3), np.float32))
+    tensor = grpc_client.predict(request).outputs["y"]
+    assert list(tensor.float_val) == [2.0] * 12
+    assert not tensor.tensor_content
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_type(grpc_client: Grpc, dtype: str) -> None:
+    """predict.proto takes any TensorProto that the graph takes."""
+    values: Any = {"string": np.array([b"a\xff\x00", b""], object), "bool": np.array([True, False])}.get(
+        dtype
+    )
+    if values is None:
+        values = np.array([0, 1, 100], dtype)
+    answer = grpc_client.predict(predict_request("types", dtype, x=values))
+    result = array(answer.outputs["y"])
+    assert result.dtype == values.dtype
+    assert result.tolist() == values.tolist()
+    assert answer.model_spec.signature_name == dtype
+
+
+def test_the_forms_of_a_tensor(grpc_client: Grpc) -> None:
+    """tensor.proto: bytes in tensor_content; values in fields, where the last one given fills the rest."""
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow.core.framework.types_pb2 import DT_FLOAT
+
+    content = TensorProto(dtype=DT_FLOAT, tensor_content=floats([1, 2, 3]).tobytes())
+    content.tensor_shape.dim.add().size = 3
+    assert array(grpc_client.predict(predict_request("half_plus", x=content)).outputs["y"]).tolist() == [
+        3.5,
+        4,
+        4.5,
+    ]
+    filled = TensorProto(dtype=DT_FLOAT, float_val=[1, 2])
+    filled.tensor_shape.dim.add().size = 4
+    assert array(grpc_client.predict(predict_request("half_plus", x=filled)).outputs["y"]).tolist() == [
+        3.5,
+        4,
+        4,
+        4,
+    ]
+    empty = TensorProto(dtype=DT_FLOAT)
+    empty.tensor_shape.dim.add().size = 0
+    assert array(grpc_client.predict(predict_request("half_plus", x=empty)).outputs["y"]).shape == (0,)
+
+
+def test_scalars_nan_and_infinities(grpc_client: Grpc) -> None:
+    """Tensors as they are."""
+    answer = grpc_client.predict(predict_request("shapes", "scalar", x=floats(3)))
+    assert array(answer.outputs["y"]).shape == ()
+    assert array(answer.outputs["y"]) == 6
+    values = floats([np.nan, np.inf, -np.inf])
+    answer = grpc_client.predict(predict_request("types", "float32", x=values))
+    assert np.array_equal(array(answer.outputs["y"]), values, equal_nan=True)
+    answer = grpc_client.predict(predict_request("shapes", "uneven", x=floats([1])))
+    assert {name: array(tensor).tolist() for name, tensor in answer.outputs.items()} == {
+        "one": [1],
+        "two": [1, 1],
+    }
+
+
+def test_output_filter(grpc_client: Grpc) -> None:
+    """predict.proto: the named outputs only; without names all of them."""
+    request = predict_request("shapes", "two_out", x=floats([1]))
+    assert set(grpc_client.predict(request).outputs) == {"double", "half"}
+    request.output_filter.append("half")
+    assert list(grpc_client.predict(request).outputs) == ["half"]
+
+
+def test_output_filters_that_do_not_fit(grpc_client: Grpc) -> None:
+    """predict_impl_test.cc: unknown and repeated names are INVALID_ARGUMENT."""
+    for names in (["wrong"], ["half"] * 2):
+        request = predict_request("shapes", "two_out", x=floats([1]))
+        request.output_filter.extend(names)
+        assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{}, {"x": floats([1]), "more": floats([1])}, {"wrong": floats([1])}],
+    ids=["none", "more", "wrong"],
+)
+def test_inputs_that_do_not_fit(grpc_client: Grpc, inputs: dict[str, Any]) -> None:
+    """predict_impl_test.cc, InputTensorsHaveWrongKeys and the like: INVALID_ARGUMENT."""
+    request = predict_request("half_plus", **inputs)
+    assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
+
+
+def test_the_wrong_type_and_shape(grpc_client: Grpc) -> None:
+    """The graph's own INVALID_ARGUMENT: nothing is cast, and shapes must fit the operations."""
+    for request in (
+        predict_request("half_plus", x=np.array([1], np.int32)),
+        predict_request("half_plus", x=np.array([1], np.float64)),
+        predict_request("half_plus", x=np.array([b"1"], object)),
+        predict_request("shapes", "two_in", a=floats([1, 2]), b=floats([1, 2, 3])),
+        predict_request("shapes", "fails", x=floats([11])),
+    ):
+        code, _ = code_and_details(grpc_client.predict, request)
+        assert code == "INVALID_ARGUMENT"
+
+
+def test_tensors_that_are_none(grpc_client: Grpc) -> None:
+    """predict_util.cc: a TensorProto that TensorFlow cannot read is INVALID_ARGUMENT, "tensor parsing error"."""
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow.core.framework.types_pb2 import DT_FLOAT
+
+    short = TensorProto(dtype=DT_FLOAT, tensor_content=b"abc")
+    short.tensor_shape.dim.add().size = 3
+    untyped = TensorProto(float_val=[1.0])
+    untyped.tensor_shape.dim.add().size = 1
+    negative = TensorProto(dtype=DT_FLOAT, float_val=[1.0])
+    negative.tensor_shape.dim.add().size = -1
+    for tensor in (short, untyped, negative):
+        code, _ = code_and_details(grpc_client.predict, predict_request("half_plus", x=tensor))
+        assert code == "INVALID_ARGUMENT", tensor
+    assert grpc_client.predict(predict_request("half_plus", x=floats([2]))).outputs["y"].float_val == [4.0]
+
+
+def test_a_tensor_of_another_shape_than_the_signature(grpc_client: Grpc) -> None:
+    """tensorflow_model_server_test.py, VerifyPredictRequest: x of shape [1], where the signature says [-1, 1]."""
+    answer = grpc_client.predict(predict_request("half_plus_two", x=floats([[1, 2], [3, 4]])))
+    assert array(answer.outputs["y"]).tolist() == [[2.5, 3.0], [3.5, 4.0]]
+
+
+def test_unknown_signatures(grpc_client: Grpc) -> None:
+    """predict_util.cc, RunPredict: FAILED_PRECONDITION, unlike over REST."""
+    request = predict_request("half_plus", "wrong", x=floats([1]))
+    assert code_and_details(grpc_client.predict, request)[0] == "FAILED_PRECONDITION"
+
+
+def test_signatures_of_other_methods(grpc_client: Grpc) -> None:
+    """predict_util.cc, VerifySignature."""
+    serialized = np.array([example(x=2.0).SerializeToString()], object)
+    answer = grpc_client.predict(predict_request("half_plus_two", "regress_x_to_y", inputs=serialized))
+    assert array(answer.outputs["outputs"]).tolist() == [[3.0]]
+
+
+def test_model_specs(grpc_client: Grpc) -> None:
+    """server_core.cc, ServableRequestFromModelSpec: versions; and what is not there."""
+    for version, expected in ((1, 2.0), (2, 3.0), (3, 4.0)):
+        request = predict_request("half_plus", x=floats([2]))
+        request.model_spec.version.value = version
+        answer = grpc_client.predict(request)
+        assert list(answer.outputs["y"].float_val) == [expected]
+        assert answer.model_spec.version.value == version
+    request.model_spec.version.value = 99
+    assert code_and_details(grpc_client.predict, request)[0] == "NOT_FOUND"
+    request.model_spec.version_label = "wrong"
+    assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
+    request = predict_request("foo", x=floats([2]))
+    assert code_and_details(grpc_client.predict, request)[0] == "NOT_FOUND"
+
+
+def test_no_model_spec(grpc_client: Grpc) -> None:
+    """predict_impl_test.cc, MissingOrEmptyModelSpec: INVALID_ARGUMENT for both."""
+    request = predict_request("", x=floats([2]))
+    assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
+    request.ClearField("model_spec")
+    assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
+
+
+def test_the_clients_deadline(grpc_client: Grpc) -> None:
+    """prediction_service_impl.cc runs with the time that the client gave; the server lives on."""
+    request = predict_request("shapes", "slow", rounds=np.array([2000], np.int32))
+    assert code_and_details(grpc_client.predictions.Predict, request, 0.2)[0] == "DEADLINE_EXCEEDED"
+    assert grpc_client.predict(predict_request("half_plus", x=floats([2]))).outputs["y"].float_val == [4.0]
+
+
+def test_large_messages(grpc_client: Grpc) -> None:
+    """server.cc, SetMaxMessageSize(int32 max): more than gRPC's own 4 MiB go in."""
+    text = b"a" * 3_000_000
+    request = predict_request("types", "bytes_in", x_bytes=np.array([text, b"b" * 3_000_000], object))
+    (first, second) = grpc_client.predict(request).outputs["y"].string_val
+    assert first == text
+    assert len(second) == 3_000_000
+
+
+def test_many_rows(grpc_client: Grpc) -> None:
+    """No limit to the rows of a request is documented or known to server.cc."""
+    request = predict_request("shapes", "to_scalar", x=np.ones(100_000, np.float32))
+    assert list(grpc_client.predict(request).outputs["y"].float_val) == [100_000.0]
