@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from . import callers, inprocess
 from .contenders import ROOT, Artifacts, Contender, Place
 from .encodings import Answers, Floats
 from .processes import Server
+from .worker import Worker
 
 PICTURES = 8
 Asked = tuple[str, Floats, Answers]
@@ -38,15 +36,8 @@ class Bench:
         self._artifacts = artifacts
         self._stack = stack
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self._client = self._process()
-        self._runtimes: dict[str, tuple[ProcessPoolExecutor, Path, Asked]] = {}
-
-    def _process(self) -> ProcessPoolExecutor:
-        # Ctrl-C is the first process's to handle.
-        ignore = (signal.SIGINT, signal.SIG_IGN)
-        pool = ProcessPoolExecutor(1, get_context("spawn"), signal.signal, ignore)
-        self._stack.callback(pool.shutdown, cancel_futures=True)
-        return pool
+        self._client = stack.enter_context(Worker())
+        self._runtimes: dict[str, tuple[Worker, Path, Asked]] = {}
 
     def start(self, contender: Contender, python: Path) -> tuple[Server, float, list[callers.Target]]:
         """A server that answers: itself, the seconds that it took, and an endpoint for each protocol.
@@ -74,20 +65,20 @@ class Bench:
     def _asked(self, contender: Contender) -> Asked:
         runtime = contender.runtime
         if runtime not in self._runtimes:
-            pool, path = self._process(), self._artifacts.version(contender.target)
-            name, shape = pool.submit(inprocess.describe, runtime, path).result()
+            worker, path = self._stack.enter_context(Worker()), self._artifacts.version(contender.target)
+            name, shape = worker.do(inprocess.describe, runtime, path)
             images = pictures(shape)
-            answers = pool.submit(inprocess.expected, runtime, path, images).result()
-            self._runtimes[runtime] = pool, path, (name, images, answers)
+            answers = worker.do(inprocess.expected, runtime, path, images)
+            self._runtimes[runtime] = worker, path, (name, images, answers)
         return self._runtimes[runtime][2]
 
     def alone(self, runtime: str, calls: int) -> float:
         """CPU seconds of a run of the model alone, now."""
-        pool, path, (_, images, _) = self._runtimes[runtime]
-        return pool.submit(inprocess.measure, runtime, path, images, calls).result()
+        worker, path, (_, images, _) = self._runtimes[runtime]
+        return worker.do(inprocess.measure, runtime, path, images, calls)
 
     def call(
         self, target: callers.Target, concurrency: int, *, calls: int = 0, seconds: float = 0
     ) -> callers.Turn:
         """One turn, as `callers.drive`, from the client's process."""
-        return self._client.submit(callers.drive, target, concurrency, calls, seconds).result()
+        return self._client.do(callers.drive, target, concurrency, calls, seconds)

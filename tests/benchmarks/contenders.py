@@ -122,6 +122,7 @@ CONTENDERS = {
         Contender(OURS, ORT, ORT, OIP, _tandem(ORT, ORT), peer=False),
         Contender(LITERT, "litert", "litert", OIP, _tandem("litert", "litert"), peer=False),
         Contender(TFS, "tensorflow", "tf-serving", (ROWS,), _tandem_tf_serving, peer=False),
+        Contender("bare", ORT, ORT, OIP, _peer("bare"), peer=False),
         # MLServer refuses binary tensors.
         Contender("mlserver", ORT, ORT, (JSON, GRPC), _peer("mlserver")),
         Contender("kserve", ORT, ORT, (JSON, BINARY, GRPC), _peer("kserve")),

@@ -6,6 +6,7 @@ Each runtime is measured in a process of its own, in a tight loop, in turns with
 from __future__ import annotations
 
 import time
+import timeit
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,17 @@ def measure(runtime: str, path: Path, pictures: Floats, calls: int) -> float:
     for call in range(calls):
         run(images[call % len(images)])
     return (time.process_time() - start) / calls
+
+
+def python_speed() -> float:
+    """CPU seconds of 1,000 additions in Python, now: what a server's overhead goes up and down with."""
+
+    def add() -> None:
+        total = 0
+        for number in range(1000):
+            total += number
+
+    return min(timeit.repeat(add, timer=time.process_time, number=100, repeat=5)) / 100
 
 
 def _onnxruntime(path: Path) -> tuple[str, tuple[int, ...], Run]:

@@ -85,7 +85,10 @@ class Results:
     """CPU seconds of a run of the model alone, by runtime and round."""
     load: list[float] = field(default_factory=list)
     """Load averages of the machine's last minute, before each round and at the end."""
+    additions: list[float] = field(default_factory=list)
+    """CPU seconds of 1,000 additions in Python, by round."""
     seconds: float = 0.0
+    """The whole run."""
 
     def endpoint(self, server: str, *protocols: str) -> Endpoint | None:
         """A server by the first of these protocols that it has; None where it was not measured."""

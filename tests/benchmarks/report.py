@@ -61,6 +61,7 @@ def notes(results: Results, options: argparse.Namespace) -> str:
         f" {options.concurrency} (req/s) by each row; {results.seconds:.0f} s in all",
         f"{psutil.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python"
         f" {platform.python_version()}; load average {min(results.load):.1f} to {max(results.load):.1f}",
+        f"1,000 additions in Python: {_spread([one * 1e6 for one in results.additions])} us of CPU",
         f"requests: {sum(calls for calls, _ in sent)}, failed or answered wrongly:"
         f" {sum(len(faults) for _, faults in sent)}",
     ]
@@ -157,6 +158,7 @@ def document(results: Results) -> dict[str, Any]:
     return {
         "machine": {"cores": psutil.cpu_count(), "release": platform.release(), "load": results.load},
         "alone": results.alone,
+        "additions": results.additions,
         "concurrency": results.concurrency,
         "left_out": results.left_out,
         "servers": servers,

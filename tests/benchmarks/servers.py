@@ -24,18 +24,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from importlib import metadata
-from multiprocessing import get_context
 from pathlib import Path
 
-from . import environments, export, report
+from . import environments, export, inprocess, report
 from .bench import Bench
 from .callers import Target
 from .contenders import CONTENDERS, ROOT, Artifacts, Contender
 from .processes import ServerError
 from .readings import Endpoint, Measured, Results
+from .worker import Worker
 
 SHORT_CALLS, SHORT_SECONDS = 50, 0.5
 """The load before memory is read."""
@@ -95,6 +94,7 @@ def measure(options: argparse.Namespace, artifacts: Artifacts, stack: ExitStack)
     for number in range(options.rounds):
         results.load.append(os.getloadavg()[0])
         say(f"round {number + 1} of {options.rounds}, load average {results.load[-1]:.1f}")
+        results.additions.append(inprocess.python_speed())
         for runtime in sorted(runtimes):
             results.alone[runtime].append(bench.alone(runtime, options.calls))
         for name, targets in running.items():
@@ -112,8 +112,8 @@ def exported(stack: ExitStack, names: Sequence[str]) -> Path:
     targets = sorted({"onnxruntime", *(CONTENDERS[name].target for name in names)})
     say(f"exporting the project's network for {', '.join(targets)}")
     # The frameworks would stay in this process's memory.
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        pool.submit(export.repository, root, "fashion", targets).result()
+    with Worker() as worker:
+        worker.do(export.repository, root, "fashion", targets)
     return root
 
 
