@@ -40,6 +40,9 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # An idle one ends by itself, and tidies up; a busy one would go on.
+        self._connection.close()
+        self._process.join(1)
         self._process.kill()
         self._process.join()
 
