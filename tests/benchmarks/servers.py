@@ -144,12 +144,16 @@ def command_line() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    options = command_line().parse_args(arguments)
+    parser = command_line()
+    options = parser.parse_args(arguments)
     # So that being told to stop ends the servers, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begun = time.monotonic()
     with ExitStack() as stack:
-        artifacts = Artifacts.find(options.model or exported(stack, options.servers))
+        try:
+            artifacts = Artifacts.find(options.model or exported(stack, options.servers))
+        except FileNotFoundError as error:
+            parser.error(str(error))
         results = measure(options, artifacts, stack)
     results.seconds = time.monotonic() - begun
     print(report.render(results), report.notes(results, options), report.verdicts(results), sep="\n\n")
