@@ -1,0 +1,59 @@
+"""The peers' environments: made by uv from the pins beside their programs, kept until the pins change."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from .peers import PINS
+
+UV = Path(sys.executable).with_name("uv")
+
+
+class InstallError(Exception):
+    """A peer cannot be installed here; the message says why."""
+
+
+def install(peer: str, environments: Path) -> Path:
+    """The Python of a peer's environment, which is made where it is missing or of other pins.
+
+    Raises `InstallError`.
+    """
+    folder = environments / peer
+    python = folder / "bin" / "python"
+    pins = PINS / f"{peer}.txt"
+    installed = folder / "installed.txt"
+    if python.exists() and installed.exists() and installed.read_text() == pins.read_text():
+        return python
+    _uv("venv", "--clear", "--python", sys.executable, str(folder))
+    _uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
+    installed.write_text(pins.read_text())
+    return python
+
+
+def versions(python: Path) -> dict[str, str]:
+    """What is installed beside a Python, by name."""
+    lines = _uv("pip", "freeze", "--python", str(python)).splitlines()
+    return dict(line.split("==", 1) for line in lines if "==" in line)
+
+
+def _uv(*arguments: str) -> str:
+    done = subprocess.run([str(UV), "--quiet", *arguments], env=_settings(), capture_output=True, text=True)
+    if done.returncode:
+        raise InstallError(done.stderr.strip() or f"uv {arguments[0]} failed")
+    return done.stdout
+
+
+def _settings() -> dict[str, str]:
+    """uv does not read pip's settings: pass on what requirements/install passes on."""
+    settings = {"UV_NATIVE_TLS": "1", "UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1"}
+    for name, option in (("UV_FIND_LINKS", "find-links"), ("UV_DEFAULT_INDEX", "index-url")):
+        asked = [sys.executable, "-m", "pip", "config", "get", f"global.{option}"]
+        pip = "PIP_" + option.replace("-", "_").upper()
+        value = os.environ.get(pip) or subprocess.run(asked, capture_output=True, text=True).stdout
+        if value.strip():
+            # pip separates by white space, uv by commas.
+            settings[name] = ",".join(value.split())
+    return settings | os.environ
