@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import http.client
 import shlex
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from serving.settings import PREFIX, Settings
 from serving.targets.base import Client, Endpoint, Launch, TargetError
 from serving.torchserve.config import staged, state
+from serving.torchserve.drain import wait_for_queue
 from serving.torchserve.launch import find_java, stage_version
 from serving.torchserve.management import Management
 
@@ -98,7 +98,8 @@ class TorchServe:
         if others:
             time.sleep(SETTLE_SECONDS)
         for other in others:
-            _drain(settings, other)
+            # Unregistering kills the worker at once.
+            wait_for_queue(settings, other)
             management.unregister(settings.model, other)
             staged(settings, other).unlink(missing_ok=True)
 
@@ -111,24 +112,6 @@ class TorchServe:
             "rest-npy": RestClient(settings, npy=True),
             "grpc": GrpcClient(settings),
         }
-
-
-def _drain(settings: Settings, version: int) -> None:
-    """Wait until a version has answered all calls that it has taken.
-
-    Unregistering kills the worker at once. Its queue is served in order, so we stand in it ourselves.
-    """
-    connection = http.client.HTTPConnection(
-        settings.host, settings.torchserve_rest_port, timeout=settings.ready_seconds
-    )
-    try:
-        connection.request("POST", f"/predictions/{settings.model}/{version}", b"")
-        connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        # A worker that does not answer has no calls left to lose.
-        return
-    finally:
-        connection.close()
 
 
 def _is_ready(description: dict[str, object]) -> bool:

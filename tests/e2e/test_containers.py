@@ -156,10 +156,21 @@ def test_prometheus_sees_every_target(stack: Stack) -> None:
     assert all(rule["health"] != "err" for group in rules for rule in group["rules"])
 
 
-@pytest.mark.parametrize("service", ["onnxruntime", "litert", "tf-serving"])
-def test_docker_stop_lets_a_request_be_answered(stack: Stack, docker: DockerClient, service: str) -> None:
+@pytest.mark.parametrize(
+    ("service", "protocol"),
+    [
+        ("onnxruntime", "grpc"),
+        ("litert", "grpc"),
+        ("tf-serving", "grpc"),
+        ("torchserve", "grpc"),
+        ("torchserve", "rest-npy"),
+    ],
+)
+def test_docker_stop_lets_a_request_be_answered(
+    stack: Stack, docker: DockerClient, service: str, protocol: str
+) -> None:
     own = container(docker, stack, service)
-    client = targets.load(service).clients(stack.settings)["grpc"]
+    client = targets.load(service).clients(stack.settings)[protocol]
     large = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
     answers: list[Outputs | Exception] = []
 
@@ -183,6 +194,30 @@ def test_docker_stop_lets_a_request_be_answered(stack: Stack, docker: DockerClie
     assert stack.platform.states(stack.settings)[service].state == "stopped"
     stack.deploy()
     assert stack.platform.states(stack.settings)[service].state == "running"
+
+
+def test_docker_stop_lets_the_gateway_pass_on_an_answer(stack: Stack, docker: DockerClient) -> None:
+    count = 1000
+    picture = {
+        "name": "image",
+        "datatype": "FP32",
+        "shape": [count, 28, 28, 1],
+        "data": [0.5] * (784 * count),
+    }
+    address = f"http://127.0.0.1:{stack.settings.tfjs_port}/api/onnxruntime/v2/models/fashion/infer"
+    answers: list[urllib3.BaseHTTPResponse] = []
+    body = json.dumps({"inputs": [picture]})
+
+    def ask() -> None:
+        answers.append(urllib3.PoolManager(retries=False).request("POST", address, body=body))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.1)
+    container(docker, stack, "tfjs").stop()
+    thread.join()
+    assert answers[0].status == 200
+    stack.deploy()
 
 
 def test_a_container_that_does_not_stay_up_is_shown_with_its_log(stack: Stack, other: Stack) -> None:

@@ -392,7 +392,7 @@ def test_the_modules_that_a_server_imports_are_in_its_image(settings: Settings, 
     for name, module in {
         "onnxruntime": "serving.server.main",
         "tf-serving": "serving.server.main",
-        "torchserve": "serving.torchserve.launch",
+        "torchserve": "serving.torchserve.drain",
     }.items():
         text = contexts.dockerfile(name)
         context = tmp_path / name
