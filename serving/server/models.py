@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from serving import repository
 from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError
+from serving.server.limits import Limits
 from serving.server.metrics import Metrics
 from serving.server.policies import ModelConfig
 from serving.server.run_threads import RunThreads
-from serving.server.versions import Limits, LoadVersion, Model, State, Status
+from serving.server.versions import LoadVersion, Model, State, Status
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from serving.server.flags import add_limits, port
+from serving.server.limits import Limits
 from serving.server.text_configs import ConfigError, read
-from serving.server.versions import Limits
 
 log = logging.getLogger("tandem.server")
 

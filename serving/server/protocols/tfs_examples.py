@@ -17,7 +17,7 @@ from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
 from serving.server.dataplane import Call
 from serving.server.errors import InvalidRequestError
-from serving.server.protocols.tfs_json import b64, glimpse
+from serving.server.protocols.tfs_json_tensors import b64, glimpse
 from serving.server.protocols.tfs_models import Served
 from serving.server.signature import DEFAULT_SIGNATURE, Array, Signature, Signatures, Tensors
 from serving.server.versions import Version
