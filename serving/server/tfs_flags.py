@@ -96,7 +96,7 @@ def _add_listening(made: argparse.ArgumentParser) -> None:
         default=30_000,
         help="for a REST request's body and answer together",
     )
-    _add_boolean(made, "rest_api_enable_cors_support", False, "let any page call REST", "enable_cors_support")
+    _add_boolean(made, "rest_api_enable_cors_support", False, "let any page call REST")
     add(
         "--host",
         default="127.0.0.1",
