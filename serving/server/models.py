@@ -59,6 +59,15 @@ class Models:
         return self._looked
 
     @property
+    def loading(self) -> bool:
+        """Whether a version is being loaded."""
+        return any(
+            status.state is State.LOADING
+            for model in self._models.values()
+            for status in model.statuses.values()
+        )
+
+    @property
     def names(self) -> list[str]:
         """The models served, sorted."""
         return sorted(self._models)
