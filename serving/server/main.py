@@ -5,34 +5,22 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from grpc import ServerCredentials, ssl_server_credentials
-
-from serving.server import cores, flags, tfs_flags, workers
-from serving.server.access_log import AccessLog
-from serving.server.backends.base import Servable, loader
-from serving.server.connections import Patience
+from serving.server import flags, tfs_flags, tfs_serving, workers
+from serving.server.assembly import data_plane, metrics_route, patience
+from serving.server.backends.base import loader
 from serving.server.dataplane import DataPlane
-from serving.server.http import App, Request, Response, Route
-from serving.server.loading import Loaded, load_version
-from serving.server.metrics import Metrics
-from serving.server.model_config import ConfigSource, LabelRules
-from serving.server.models import Models
-from serving.server.observer import Observer
-from serving.server.policies import ModelConfig, models_below
-from serving.server.protocols import oip_rest, tfs_rest
+from serving.server.http import App
+from serving.server.limits import Limits
+from serving.server.loading import load_version
+from serving.server.policies import models_below
+from serving.server.protocols import oip_rest
 from serving.server.protocols.grpc_service import Service
-from serving.server.protocols.tfs_metrics import TfsMetrics
-from serving.server.run_threads import RunThreads
 from serving.server.running import Listening, StartError, bind, free_grpc_port, run
-from serving.server.telemetry import Spans, TelemetryError
-from serving.server.text_configs import ConfigError, read
-from serving.server.versions import Limits
+from serving.server.text_configs import ConfigError
 
 
 def tandem_server(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +31,7 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
     if options.workers > 1 and inherited is None:
         _run_or_exit("tandem-server", lambda: sys.exit(_supervise(options)))
     root: Path = options.model_repository
-    plane = _data_plane(
+    plane = data_plane(
         options.backend,
         lambda: models_below(root),
         lambda directory: load_version(directory, loader(options.backend), options.threads),
@@ -69,7 +57,7 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
                 options.max_body_bytes,
                 options.poll_seconds,
                 options.grace_seconds,
-                _patience(options),
+                patience(options),
                 inherited,
             ),
         ),
@@ -86,127 +74,9 @@ def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
     )
     tfs_flags.warn_of_unimplemented(options)
     try:
-        _run_or_exit("tandem-tf-serving", lambda: _serve_saved_models(options))
+        _run_or_exit("tandem-tf-serving", lambda: tfs_serving.serve(options))
     except ConfigError as error:
         sys.exit(f"tandem-tf-serving: Failed to start server. Error: {error}")
-
-
-def _serve_saved_models(options: argparse.Namespace) -> None:
-    source = _config_source(options)
-    plane = _data_plane(
-        "tensorflow", source.find, _saved_model_loader(options), tfs_flags.limits(options), options
-    )
-    source.available = plane.models.available
-    metrics = TfsMetrics()
-    routes = tfs_rest.routes(plane, metrics, options.enable_signature_method_name_check)
-    page = tfs_flags.monitoring_path(options)
-    app = App(
-        [*([metrics_route(plane.metrics, page, metrics.page)] if page else []), *routes],
-        options.max_body_bytes,
-        options.rest_api_timeout_in_ms / 1000,
-        cors=options.rest_api_enable_cors_support,
-        observer=plane.observer,
-    )
-    listening = Listening(
-        options.host,
-        options.rest_api_port or None,
-        options.port or None,
-        options.max_body_bytes,
-        tfs_flags.poll_seconds(options),
-        options.grace_seconds,
-        _patience(options),
-        grpc_socket=options.grpc_socket_path,
-        grpc_options=tfs_flags.channel_arguments(options),
-        grpc_credentials=_credentials(options.ssl_config_file),
-    )
-    run(plane, app, lambda: _tfs_services(plane, source, metrics, options), listening)
-
-
-def _config_source(options: argparse.Namespace) -> ConfigSource:
-    if options.model_config_file is not None:
-        rules = LabelRules(
-            options.allow_version_labels_for_unavailable_models,
-            options.force_allow_any_version_labels_for_unavailable_models,
-        )
-        poll_seconds = options.model_config_file_poll_wait_seconds
-        return ConfigSource.from_file(options.model_config_file, poll_seconds, rules)
-    if options.model_base_path is None:
-        raise ConfigError("expected --model_base_path or --model_config_file, got neither")
-    return ConfigSource.of_one(options.model_name, options.model_base_path)
-
-
-def _saved_model_loader(options: argparse.Namespace) -> Callable[[Path], Loaded]:
-    intra, inter = tfs_flags.threads(options)
-    times = max(options.num_request_iterations_for_warmup, 1)
-
-    def open_version(directory: Path, file: str, threads: int) -> Servable:
-        from serving.server.backends import litert, tensorflow
-
-        if options.prefer_tflite_model and (directory / litert.FILE).is_file():
-            return litert.load(directory, file, threads)
-        return tensorflow.load(directory, file, threads, inter, options.saved_model_tags.split(","))
-
-    def replay(directory: Path, servable: Servable) -> None:
-        from serving.server.protocols import tfs_warm_up
-
-        tfs_warm_up.replay(directory, servable, times, options.max_body_bytes)
-
-    warm_up = replay if options.enable_model_warmup else None
-    return lambda directory: load_version(directory, open_version, intra, zeros=False, replay=warm_up)
-
-
-def _credentials(file: Path | None) -> ServerCredentials | None:
-    if file is None:
-        return None
-    config = read("ssl_config_file", file, "SSLConfig")
-    pair = (config.server_key.encode(), config.server_cert.encode())
-    return ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
-
-
-def metrics_route(metrics: Metrics, path: str, more: Callable[[], str] = str) -> Route:
-    """The page that Prometheus reads, with what else there is to say."""
-
-    async def page(request: Request) -> Response:  # noqa: ARG001 - every handler takes it
-        return Response(metrics.page() + more().encode(), metrics.content_type)
-
-    return Route("GET", path, page)
-
-
-def _data_plane(
-    platform: str,
-    find: Callable[[], dict[str, ModelConfig]],
-    load: Callable[[Path], Loaded],
-    limits: Limits,
-    options: argparse.Namespace,
-) -> DataPlane:
-    pool = RunThreads(cores.available())
-    metrics = Metrics()
-    # Pictures have threads of their own, so that many of them cannot hold up the runs.
-    decoders = ThreadPoolExecutor(cores.available(), thread_name_prefix="picture")
-    return DataPlane(
-        Models(find, load, pool, metrics, limits),
-        metrics,
-        decoders,
-        platform,
-        options.max_rows,
-        _observer(options, metrics),
-    )
-
-
-def _observer(options: argparse.Namespace, metrics: Metrics) -> Observer:
-    access = spans = None
-    try:
-        if options.access_log != "off":
-            access = AccessLog(options.access_log, options.access_log_sample, metrics.dropped)
-        if options.otlp_endpoint:
-            spans = Spans(options.otlp_endpoint, "tandem-server")
-    except (OSError, TelemetryError) as error:
-        sys.exit(str(error))
-    return Observer(access, spans, options.new_traces)
-
-
-def _patience(options: argparse.Namespace) -> Patience:
-    return Patience(options.max_connections, options.head_timeout_seconds, options.idle_timeout_seconds)
 
 
 def _supervise(options: argparse.Namespace) -> int:
@@ -220,23 +90,6 @@ def _oip_services(plane: DataPlane) -> list[Service]:
     from serving.server.protocols import oip_grpc
 
     return oip_grpc.services(plane)
-
-
-def _tfs_services(
-    plane: DataPlane, source: ConfigSource, metrics: TfsMetrics, options: argparse.Namespace
-) -> list[Service]:
-    # TensorFlow takes seconds to import, and nothing is in flight yet: SIGTERM need not wait for it.
-    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    from serving.server.backends import tensorflow  # noqa: F401 - not under way when the first model loads
-    from serving.server.protocols import tfs_grpc
-
-    signal.signal(signal.SIGTERM, before)
-    choices = tfs_grpc.Options(
-        options.max_body_bytes,
-        options.enable_signature_method_name_check,
-        options.enable_serialization_as_tensor_content,
-    )
-    return tfs_grpc.services(plane, source, metrics, choices)
 
 
 def _run_or_exit(command: str, serve: Callable[[], None]) -> None:

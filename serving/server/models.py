@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from serving import repository
 from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError
+from serving.server.limits import Limits
 from serving.server.metrics import Metrics
 from serving.server.policies import ModelConfig
 from serving.server.run_threads import RunThreads
-from serving.server.versions import Limits, LoadVersion, Model, State, Status
+from serving.server.versions import LoadVersion, Model, State, Status
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,15 @@ class Models:
     def started(self) -> bool:
         """Whether every model has been looked at once."""
         return self._looked
+
+    @property
+    def loading(self) -> bool:
+        """Whether a version is being loaded."""
+        return any(
+            status.state is State.LOADING
+            for model in self._models.values()
+            for status in model.statuses.values()
+        )
 
     @property
     def names(self) -> list[str]:

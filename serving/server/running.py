@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
@@ -149,6 +150,10 @@ async def _serve(
     log.info("stopped")
     for task in done - {stopped}:
         task.result()  # Neither ends by itself: its exception is why the server stopped.
+    if plane.models.loading:
+        # Nothing interrupts a load, and the interpreter would wait for its thread.
+        logging.shutdown()
+        os._exit(0)
 
 
 def bind(host: str, port: int) -> socket.socket:

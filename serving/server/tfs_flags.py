@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from serving.server.flags import add_limits, port
+from serving.server.limits import Limits
 from serving.server.text_configs import ConfigError, read
-from serving.server.versions import Limits
 
 log = logging.getLogger("tandem.server")
 
@@ -96,7 +96,7 @@ def _add_listening(made: argparse.ArgumentParser) -> None:
         default=30_000,
         help="for a REST request's body and answer together",
     )
-    _add_boolean(made, "rest_api_enable_cors_support", False, "let any page call REST", "enable_cors_support")
+    _add_boolean(made, "rest_api_enable_cors_support", False, "let any page call REST")
     add(
         "--host",
         default="127.0.0.1",

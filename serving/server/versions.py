@@ -15,6 +15,7 @@ from serving.repository import RepositoryError
 from serving.server.backends.base import Servable
 from serving.server.batching import Batcher
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError
+from serving.server.limits import Limits, Refusal, stamp_of
 from serving.server.loading import Loaded
 from serving.server.metrics import Metrics
 from serving.server.policies import ModelConfig, folder_of
@@ -43,30 +44,6 @@ class Status:
 
     state: State
     fault: ServerError | None = None
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A version that did not load: what its files were, how often it was tried, and when last."""
-
-    stamp: object
-    attempts: int
-    when: float
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a batch and a queue may hold, and how often a version is tried again whose files did not change."""
-
-    batch_rows: int = 64
-    queue: int = 512
-    retries: int = 0
-    retry_seconds: float = 60.0
-
-    def retries_now(self, refusal: Refusal) -> bool:
-        """Whether it is time for another attempt."""
-        waited = time.monotonic() - refusal.when >= self.retry_seconds
-        return waited and refusal.attempts <= self.retries
 
 
 class Version:
@@ -205,7 +182,7 @@ class Model:
 
     async def _try(self, number: int) -> None:
         directory = await asyncio.to_thread(folder_of, self.config.directory, number)
-        stamp = await asyncio.to_thread(_stamp, directory)
+        stamp = await asyncio.to_thread(stamp_of, directory)
         refusal = self._refused.get(number)
         if refusal is not None and refusal.stamp == stamp and not self._limits.retries_now(refusal):
             return
@@ -253,12 +230,3 @@ class Model:
         if text != self._complaint:
             log.error("%s", text)
         self._complaint = text
-
-
-def _stamp(directory: Path) -> object:
-    """What changes when files of the folder do, so that a refused version is tried again only then."""
-    try:
-        files = sorted(p for p in directory.rglob("*") if p.is_file())
-        return tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
-    except OSError as error:
-        return str(error)

@@ -16,8 +16,8 @@ from tensorflow_serving.apis.input_pb2 import Input
 from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
 from serving.server.dataplane import Call
-from serving.server.errors import FailedPreconditionError, InvalidRequestError
-from serving.server.protocols.tfs_json import b64, glimpse
+from serving.server.errors import InvalidRequestError
+from serving.server.protocols.tfs_json_tensors import b64, glimpse
 from serving.server.protocols.tfs_models import Served
 from serving.server.signature import DEFAULT_SIGNATURE, Array, Signature, Signatures, Tensors
 from serving.server.versions import Version
@@ -66,7 +66,7 @@ def serialized(given: Any) -> Array:  # noqa: ANN401 - an Input
 def signature_for(signatures: Signatures, method: str, key: str, checked: bool) -> str:
     """The key of a signature that can answer by `method`; where it is `checked`, one that was saved for it.
 
-    Raises `InvalidRequestError` or `FailedPreconditionError`.
+    Raises `InvalidRequestError`.
     """
     key = key or DEFAULT_SIGNATURE
     if key not in signatures:
@@ -82,18 +82,16 @@ def signature_for(signatures: Signatures, method: str, key: str, checked: bool) 
         raise InvalidRequestError("Expected one input Tensor.")
     outputs = {spec.name for spec in signature.outputs}
     if signature.inputs[0].name != INPUTS:
-        raise FailedPreconditionError(f"No {what} inputs found in SignatureDef: {_tensors(signature)}")
+        raise InvalidRequestError(f"No {what} inputs found in SignatureDef: {_tensors(signature)}")
     if method == REGRESS:
         if len(outputs) != 1:
             raise InvalidRequestError("Expected one output Tensor.")
         if OUTPUTS not in outputs:
-            raise FailedPreconditionError(
-                f"No regression outputs found in SignatureDef: {_tensors(signature)}"
-            )
+            raise InvalidRequestError(f"No regression outputs found in SignatureDef: {_tensors(signature)}")
     elif len(outputs) > 2:
         raise InvalidRequestError(f"Expected one or two output Tensors, found {len(outputs)}")
     elif not outputs & {CLASSES, SCORES}:
-        raise FailedPreconditionError(
+        raise InvalidRequestError(
             f'Expected classification signature outputs to contain at least one of "{CLASSES}" or "{SCORES}". '
             f"Signature was: {_tensors(signature)}"
         )

@@ -41,13 +41,16 @@ class Options:
     """Whether only signatures that were saved for it classify and regress."""
     as_content: bool = False
     """Whether answers carry their values as tensor_content."""
+    batching: bool = False
+    """Whether requests share runs."""
 
 
 def services(plane: DataPlane, source: ConfigSource, metrics: TfsMetrics, options: Options) -> list[Service]:
     """Both services, over one data plane."""
 
     def prediction(server: grpc.aio.Server) -> None:
-        servicer = Prediction(Served(plane, "tfs-grpc", "GRPC", metrics), options)
+        served = Served(plane, "tfs-grpc", "GRPC", metrics, options.batching)
+        servicer = Prediction(served, options)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
 
     def models(server: grpc.aio.Server) -> None:

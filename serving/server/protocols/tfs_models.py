@@ -35,6 +35,8 @@ class Served:
     entrypoint: str
     """What the original's metrics call the protocol."""
     metrics: TfsMetrics
+    batching: bool = False
+    """Whether requests share runs, and so need a first dimension."""
 
     @contextmanager
     def lease(self, spec: ModelSpec, api: str) -> Iterator[Version]:
@@ -65,6 +67,8 @@ class Served:
 
     async def infer(self, version: Version, call: Call, api: str) -> Tensors:
         """As `DataPlane.infer`, timed."""
+        if self.batching and not call.outputs:  # The original runs what asks for some outputs by itself.
+            _check_first_dimension(call.inputs)
         start = time.perf_counter()
         try:
             return await self.plane.infer(version, call)
@@ -88,6 +92,19 @@ def statuses(plane: DataPlane, spec: ModelSpec) -> list[tuple[int, Status]]:
     if not wanted:
         raise NotFoundError(_could_not_find(spec))
     return [(n, known[n]) for n in wanted]
+
+
+def _check_first_dimension(inputs: Tensors) -> None:
+    if any(array.ndim == 0 for array in inputs.values()):
+        scalars = ", ".join(sorted(name for name, array in inputs.items() if array.ndim == 0))
+        raise InvalidRequestError(
+            f"Batching Run() input tensors must have at least one dimension, got a scalar for: {scalars}"
+        )
+    if len({len(array) for array in inputs.values()}) > 1:
+        sizes = ", ".join(f"{name} {len(array)}" for name, array in sorted(inputs.items()))
+        raise InvalidRequestError(
+            f"Batching Run() input tensors must have equal 0th-dimension size, got: {sizes}"
+        )
 
 
 def _missing(plane: DataPlane, spec: ModelSpec, error: ServerError) -> ServerError:

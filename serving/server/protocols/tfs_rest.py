@@ -23,9 +23,14 @@ MODEL = rf"(?i:/v1/models)/(?P<model>[^/:]+){VERSION}"
 LARGEST = 2**63 - 1
 
 
-def routes(plane: DataPlane, metrics: TfsMetrics, check_methods: bool = False) -> list[Route]:
-    """The front's routes. `check_methods`: classify and regress only by signatures that were saved for it."""
-    front = TfsRest(Served(plane, "tfs-rest", "REST", metrics), check_methods)
+def routes(
+    plane: DataPlane, metrics: TfsMetrics, *, check_methods: bool = False, batching: bool = False
+) -> list[Route]:
+    """The front's routes.
+
+    `check_methods`: classify and regress only by signatures that were saved for it; `batching`: requests share runs.
+    """
+    front = TfsRest(Served(plane, "tfs-rest", "REST", metrics, batching), check_methods)
     return [
         Route("POST", f"{MODEL}:predict", front.predict),
         Route("POST", f"{MODEL}:classify", front.classify),

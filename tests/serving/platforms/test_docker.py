@@ -132,3 +132,9 @@ def test_what_the_containers_may_not_read_is_named(tmp_path: Path) -> None:
 def test_an_unknown_image_is_named_with_those_that_exist() -> None:
     with pytest.raises(PlatformError, match="there is no image 'tfserving'; there are: onnxruntime, "):
         docker.build(Settings(), ["tfserving"], lambda *_: None)
+
+
+def test_the_container_of_tf_serving_has_the_flags_of_its_process() -> None:
+    process = {flag.partition("=")[0] for flag in targets.load("tf-serving").launch(Settings()).command[1:]}
+    container = {flag.partition("=")[0] for flag in SERVICES["tf-serving"]["command"]}
+    assert container == process - {"--host"}

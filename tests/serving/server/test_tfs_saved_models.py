@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 from .artifacts import NUMBERS, write_half_plus_two, write_saved_models, write_tflite, write_zoo
 from .processes import ServerProcess, assert_matches, tandem_tf_serving
 from .test_tfs_grpc import Client, array
+from .warm_up_records import examples, predict_log, write_warm_up
 
 CONFIG = """model_config_list {{
   config {{
@@ -29,35 +27,6 @@ CONFIG = """model_config_list {{
 }}
 """
 WARM_UPS = 3
-
-
-def write_warm_up(directory: Path, *records: Any) -> None:
-    import tensorflow as tf
-
-    (directory / "assets.extra").mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(directory / "assets.extra" / "tf_serving_warmup_requests")) as file:
-        for record in records:
-            file.write(record if isinstance(record, bytes) else record.SerializeToString())
-
-
-def predict_log(signature: str, **inputs: object) -> Any:
-    import tensorflow as tf
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-
-    log = PredictionLog()
-    log.predict_log.request.model_spec.signature_name = signature
-    for name, value in inputs.items():
-        log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return log
-
-
-def examples(**features: float) -> Any:
-    from tensorflow_serving.apis.input_pb2 import Input
-
-    made = Input()
-    for name, value in features.items():
-        made.example_list.examples.add().features.feature[name].float_list.value.append(value)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +132,6 @@ def test_one_value_may_stand_for_all_within_the_limit(client: Client) -> None:
     assert call.code().name == "RESOURCE_EXHAUSTED"
 
 
-def test_rows_that_are_none_are_refused_in_row_form(served: ServerProcess) -> None:
-    answer = served.call(
-        "POST", "/v1/models/zoo:predict", {"signature_name": "total", "instances": [1.0, 2.0]}
-    )
-    assert answer.status == 400
-    assert_matches("Tensor name: sum has no shape information", answer.error)
-
-
 def test_a_model_of_tensorflow_1_answers_by_all_its_signatures(served: ServerProcess, client: Client) -> None:
     # Its x is declared as [-1, 1], and the original answers this all the same.
     assert rest(served, "one:predict", {"instances": [1.0, 2.0, 5.0]}) == {"predictions": [2.5, 3.0, 4.5]}
@@ -271,73 +232,3 @@ def test_a_tflite_model_is_preferred_where_there_is_one(served: ServerProcess) -
 def test_grpc_answers_on_a_unix_socket_too(served: ServerProcess, root: Path) -> None:
     with grpc.insecure_channel(f"unix:{root / 'grpc'}") as channel:
         assert array(Client(channel).predict("one", x=np.array([2], np.float32)), "y").tolist() == [3.0]
-
-
-def test_several_inferences_share_their_examples(client: Client) -> None:
-    from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
-
-    request = MultiInferenceRequest()
-    request.input.CopyFrom(examples(x=2.0))
-    for method in ("regress", "classify"):
-        task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
-        task.model_spec.name, task.model_spec.signature_name = "one", f"{method}_x_to_y"
-    first, second = client.prediction.MultiInference(request, timeout=20).results
-    assert first.regression_result.regressions[0].value == 3.0
-    assert second.classification_result.classifications[0].classes[0].score == 3.0
-    assert (second.model_spec.signature_name, second.model_spec.version.value) == ("classify_x_to_y", 123)
-
-
-def test_bad_warm_up_records_refuse_the_version(root: Path, tmp_path: Path) -> None:
-    """One server, three versions: a record of a signature that is not there, garbage, and no TFRecords at all."""
-    for number, records in ((1, [predict_log("nope")]), (2, [b"garbage"]), (3, [predict_log("total")])):
-        write_zoo(tmp_path / "zoo" / str(number))
-        write_warm_up(tmp_path / "zoo" / str(number), *records)
-    write_zoo(tmp_path / "zoo" / "4")
-    (tmp_path / "zoo" / "4" / "assets.extra").mkdir()
-    (tmp_path / "zoo" / "4" / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"garbage" * 9)
-    config = tmp_path / "models.config"
-    every = f'name: "zoo" base_path: "{tmp_path}/zoo" model_platform: "tensorflow" model_version_policy {{ all {{}} }}'
-    config.write_text(f"model_config_list {{ config {{ {every} }} }}")
-    server = tandem_tf_serving(tmp_path / "log", f"--model_config_file={config}")
-    try:
-        server.wait_for_log("version 4 is refused", 60)
-        statuses = server.wait_for("/v1/models/zoo", "Please verify").json()["model_version_status"]
-        reasons = ["TFRecord format", "Missing but required: {x}", "Failed to parse", 'key "nope" not found']
-        assert [status["state"] for status in statuses] == ["END"] * 4
-        for status, reason in zip(statuses, reasons, strict=True):
-            assert status["status"]["error_code"] == "FAILED_PRECONDITION"
-            assert reason in status["status"]["error_message"], json.dumps(statuses)
-        refused = server.call("POST", "/v1/models/zoo:predict", {"instances": [1.0]})
-        assert refused.status == 404
-        assert_matches(r"Servable not found for request: Latest\(zoo\); .*warmup", refused.error)
-    finally:
-        assert server.stop() == 0
-
-
-def test_sigterm_while_tensorflow_is_imported_ends_the_process_at_once(root: Path, tmp_path: Path) -> None:
-    server = tandem_tf_serving(tmp_path / "log", f"--model_base_path={root / 'one'}")
-    server.wait_for_log("HTTP on", 60)  # What comes next is the import, which takes seconds.
-    server.process.terminate()
-    assert server.process.wait(3) == 0
-
-
-def test_grpc_by_tls(root: Path, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {certificate}"
-    subprocess.run(
-        shlex.split(f"{command} -addext subjectAltName=DNS:localhost"), check=True, capture_output=True
-    )
-    config = tmp_path / "ssl.config"
-    server_key, server_cert = (json.dumps(file.read_text()) for file in (key, certificate))
-    config.write_text(f"server_key: {server_key} server_cert: {server_cert} client_verify: false")
-    flags = (f"--model_base_path={root / 'one'}", "--model_name=one", f"--ssl_config_file={config}")
-    server = tandem_tf_serving(tmp_path / "log", *flags)
-    try:
-        server.wait_for("/v1/models/one", "AVAILABLE")
-        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
-        with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as channel:
-            assert array(Client(channel).predict("one", x=np.array([2], np.float32)), "y").tolist() == [3.0]
-        with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError):
-            Client(channel).predict("one", x=np.array([2], np.float32))
-    finally:
-        assert server.stop() == 0

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from serving.server.errors import ArtifactError, NotFoundError, UnavailableError
+from serving.server.limits import Limits
 from serving.server.loading import Loaded
 from serving.server.metrics import Metrics
 from serving.server.models import Models
 from serving.server.policies import ModelConfig, Policy, every, latest, models_below, pointed, specific
 from serving.server.run_threads import RunThreads
 from serving.server.signature import Signature, Tensors
-from serving.server.versions import Limits, State
+from serving.server.versions import State
 
 from .artifacts import point
 

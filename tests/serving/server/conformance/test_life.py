@@ -34,6 +34,22 @@ def publish(models: Path, base: Path, version: int, name: str | None = None) -> 
     (base.parent / "incoming").rename(base / (name or str(version)))
 
 
+def publish_slow(models: Path, base: Path, version: int, request: Any) -> None:
+    """Move a version of shapes into place whose warm-up, and so whose load, takes as long as `request` does."""
+    import tensorflow as tf
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    incoming = base.parent / "incoming"
+    shutil.copytree(models / "shapes" / "1", incoming)
+    (incoming / "assets.extra").mkdir()
+    log = PredictionLog()
+    log.predict_log.request.CopyFrom(request)
+    with tf.io.TFRecordWriter(str(incoming / "assets.extra" / "tf_serving_warmup_requests")) as records:
+        records.write(log.SerializeToString())
+    base.mkdir(exist_ok=True)
+    incoming.rename(base / str(version))
+
+
 def test_versions_come_and_go(models: Path, tmp_path: Path, start: Start) -> None:
     """serving_basic: the newest version is served; a broken one ends with its error, and the old one stays.
 
@@ -119,23 +135,13 @@ def test_loading_and_unloading_are_states(models: Path, tmp_path: Path, start: S
     import concurrent.futures
 
     import numpy as np
-    import tensorflow as tf
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
     base = tmp_path / "shapes"
     shutil.copytree(models / "shapes" / "1", base / "1")
     server = start(f"--model_base_path={base}", "--model_name=shapes", "--file_system_poll_wait_seconds=1")
     server.wait_for("/v1/models/shapes", "AVAILABLE")
     slow = predict_request("shapes", "slow", rounds=np.array([2500], np.int32))
-    shutil.copytree(models / "shapes" / "1", tmp_path / "incoming")
-    (tmp_path / "incoming" / "assets.extra").mkdir()
-    log = PredictionLog()
-    log.predict_log.request.CopyFrom(slow)
-    with tf.io.TFRecordWriter(
-        str(tmp_path / "incoming" / "assets.extra" / "tf_serving_warmup_requests")
-    ) as records:
-        records.write(log.SerializeToString())
-    (tmp_path / "incoming").rename(base / "2")
+    publish_slow(models, base, 2, slow)
     eventually(lambda: states(server, "shapes") == {"1": "AVAILABLE", "2": "LOADING"})
     while_loading = predict(server, "shapes", {"inputs": 1.0, "signature_name": "scalar"}, "/versions/2")
     with Grpc(server.grpc) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -158,3 +164,15 @@ def test_sigterm(models: Path, start: Start) -> None:
     assert value(server, "half_plus", BODY) == [4.0]
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(20)
+
+
+def test_sigterm_while_a_version_loads(models: Path, tmp_path: Path, start: Start) -> None:
+    """The process ends at once: nothing waits for a load, which may take hours."""
+    import numpy as np
+
+    base = tmp_path / "shapes"
+    publish_slow(models, base, 1, predict_request("shapes", "slow", rounds=np.array([10**8], np.int32)))
+    server = start(f"--model_base_path={base}", "--model_name=shapes")
+    server.wait_for("/v1/models/shapes", "LOADING")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .clients import code_and_details, eventually, floats, predict_request
+from .clients import Grpc, code_and_details, eventually, floats, predict_request
 from .conftest import Start
 
 pytestmark = [
@@ -70,3 +70,5 @@ def test_tls(start: Start, models: Path, tmp_path: Path, verify: bool) -> None:
     assert list(answer.outputs["y"].float_val) == [4.0]
     if verify:
         assert code_and_details(predict, server.grpc, cert.encode())[0] == "UNAVAILABLE"
+    with Grpc(server.grpc) as without:
+        assert code_and_details(without.status, "default")[0] == "UNAVAILABLE"
