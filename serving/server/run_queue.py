@@ -25,8 +25,6 @@ from serving.server.statistics import Statistics
 LONG_SECONDS = 0.02
 """From here on nobody waits for the end of a run that need not."""
 
-Key = tuple[object, ...]
-
 
 @dataclass(eq=False, slots=True)
 class _Job:
@@ -34,13 +32,22 @@ class _Job:
     inputs: Tensors
     outputs: tuple[str, ...]
     rows: int
-    key: Key | None
-    """Jobs of equal keys can share a run; None can share with nobody."""
+    batched: bool
+    """Whether every input has these rows, so that others like it can share its run."""
     done: asyncio.Future[Tensors]
     queued: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     seconds: float = 0.0
     """The run's."""
+
+    def shares(self, other: _Job) -> bool:
+        """Whether one run can be for both."""
+        return (
+            self.batched
+            and other.batched
+            and (self.signature, self.outputs) == (other.signature, other.outputs)
+            and all(array.shape[1:] == other.inputs[name].shape[1:] for name, array in self.inputs.items())
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -91,16 +98,16 @@ class RunQueue:
             raise UnavailableError(
                 f"{self._max_queue} requests are already waiting for this model; try again"
             )
-        loop = asyncio.get_running_loop()
         batched = self._servable.signatures[signature].batched
-        rows = min((len(array) for array in inputs.values()), default=1) if batched else 1
-        job = _Job(signature, inputs, outputs, rows, None, loop.create_future())
-        if batched and all(len(array) == rows for array in inputs.values()):
-            job.key = (
-                signature,
-                outputs,
-                *((name, array.shape[1:]) for name, array in sorted(inputs.items())),
-            )
+        lengths = {len(array) for array in inputs.values()} if batched else {1}
+        job = _Job(
+            signature,
+            inputs,
+            outputs,
+            min(lengths, default=1),
+            batched and len(lengths) == 1,
+            asyncio.get_running_loop().create_future(),
+        )
         self._queue.append(job)
         self._schedule()
         try:
@@ -183,7 +190,7 @@ class RunQueue:
         rows, limit = 0, self._rows_to_share()
         while self._queue:
             job = self._queue[0]
-            if batch and (job.key is None or job.key != batch[0].key or rows + job.rows > limit):
+            if batch and (rows + job.rows > limit or not job.shares(batch[0])):
                 break
             batch.append(self._queue.popleft())
             rows += job.rows
