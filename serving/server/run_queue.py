@@ -7,15 +7,12 @@ queue. When it is the queue's turn, its head is taken together with the requests
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from dataclasses import dataclass, field
-
-import numpy as np
 
 from serving.server import exchange
 from serving.server.backends.base import Servable
-from serving.server.errors import BackendError, ServerError, UnavailableError
+from serving.server.batch import Batch, Job
+from serving.server.errors import BackendError, UnavailableError
 from serving.server.metrics import ModelMetrics
 from serving.server.run_costs import SHORT_SECONDS, RunCosts
 from serving.server.run_threads import SLOW_SECONDS, RunThreads
@@ -24,40 +21,6 @@ from serving.server.statistics import Statistics
 
 LONG_SECONDS = 0.02
 """From here on nobody waits for the end of a run that need not."""
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    signature: str
-    inputs: Tensors
-    outputs: tuple[str, ...]
-    rows: int
-    batched: bool
-    """Whether every input has these rows, so that others like it can share its run."""
-    done: asyncio.Future[Tensors]
-    queued: float = field(default_factory=time.perf_counter)
-    started: float = 0.0
-    seconds: float = 0.0
-    """The run's."""
-
-    def shares(self, other: _Job) -> bool:
-        """Whether one run can be for both."""
-        return (
-            self.batched
-            and other.batched
-            and (self.signature, self.outputs) == (other.signature, other.outputs)
-            and all(array.shape[1:] == other.inputs[name].shape[1:] for name, array in self.inputs.items())
-        )
-
-
-@dataclass(eq=False, slots=True)
-class _Batch:
-    jobs: list[_Job]
-    results: list[Tensors | Exception] = field(default_factory=list)
-    runs: list[tuple[int, float]] = field(default_factory=list)
-    """Rows and seconds of each run that succeeded."""
-    alone: bool = True
-    """Whether the queue waits for its end."""
 
 
 class RunQueue:
@@ -80,7 +43,7 @@ class RunQueue:
         self._max_queue = max_queue
         self._metrics = metrics
         self._costs = RunCosts(row_seconds)
-        self._queue: deque[_Job] = deque()
+        self._queue: deque[Job] = deque()
         self._busy = False
         """Whether a turn is asked for, or a run goes on."""
         self._scheduled = False
@@ -100,7 +63,7 @@ class RunQueue:
             )
         batched = self._servable.signatures[signature].batched
         lengths = {len(array) for array in inputs.values()} if batched else {1}
-        job = _Job(
+        job = Job(
             signature,
             inputs,
             outputs,
@@ -118,7 +81,7 @@ class RunQueue:
             # Else an error would hold, through its traceback and this frame, the job that holds the error.
             del job
 
-    def _account(self, job: _Job) -> None:
+    def _account(self, job: Job) -> None:
         queued = job.started - job.queued
         self._metrics.queue_seconds(queued)
         self._statistics.queue.add(queued)
@@ -142,8 +105,8 @@ class RunQueue:
             return
         self._busy = True
         if len(self._queue) == 1 and self._costs.short(self._queue[0].rows):
-            batch = _Batch([self._queue.popleft()])
-            self._execute(batch)
+            batch = Batch([self._queue.popleft()])
+            batch.execute(self._servable)
             self._finish(batch)
             return
         slow = self._costs.expected(self._rows_to_share()) >= SLOW_SECONDS
@@ -151,7 +114,7 @@ class RunQueue:
 
     def _begin(self, slow: bool) -> None:
         """Run in a thread what has queued until now."""
-        batch = _Batch(self._take())
+        batch = Batch(self._take())
 
         def overdue() -> None:
             nonlocal slow
@@ -172,7 +135,7 @@ class RunQueue:
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(LONG_SECONDS, overdue)
-        loop.run_in_executor(self._threads, self._execute, batch).add_done_callback(finish)
+        loop.run_in_executor(self._threads, batch.execute, self._servable).add_done_callback(finish)
 
     def _forget_given_up(self) -> None:
         """Drop those from the queue whose client has gone, or whose deadline has passed."""
@@ -184,9 +147,9 @@ class RunQueue:
     def _rows_to_share(self) -> int:
         return self._costs.limit(sum(job.rows for job in self._queue), self._max_rows)
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[Job]:
         self._forget_given_up()
-        batch: list[_Job] = []
+        batch: list[Job] = []
         rows, limit = 0, self._rows_to_share()
         while self._queue:
             job = self._queue[0]
@@ -196,7 +159,7 @@ class RunQueue:
             rows += job.rows
         return batch
 
-    def _finish(self, batch: _Batch) -> None:
+    def _finish(self, batch: Batch) -> None:
         for rows, seconds in batch.runs:
             self._costs.add(rows, seconds)
             self._statistics.run(rows, seconds)
@@ -217,46 +180,3 @@ class RunQueue:
         self._busy = False
         if self._queue:
             self._schedule()
-
-    def _execute(self, batch: _Batch) -> None:
-        jobs = batch.jobs
-        if len(jobs) > 1:
-            batch.results = self._share(batch) or [self._attempt(batch, [job]) for job in jobs]
-        else:
-            batch.results = [self._attempt(batch, [job]) for job in jobs]
-
-    def _share(self, batch: _Batch) -> list[Tensors | Exception]:
-        """The results of one run for all, or nothing where each job has to run for itself."""
-        jobs = batch.jobs
-        answer = self._attempt(batch, jobs)
-        rows = sum(job.rows for job in jobs)
-        if isinstance(answer, Exception) or any(len(array) != rows for array in answer.values()):
-            # One bad request must not fail its neighbours, and outputs that are no batch cannot be split.
-            return []
-        results: list[Tensors | Exception] = []
-        start = 0
-        for job in jobs:
-            results.append({name: array[start : start + job.rows] for name, array in answer.items()})
-            start += job.rows
-        return results
-
-    def _attempt(self, batch: _Batch, jobs: list[_Job]) -> Tensors | Exception:
-        first = jobs[0]
-        start = time.perf_counter()
-        try:
-            inputs = first.inputs
-            if len(jobs) > 1:
-                inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
-            answer = self._servable.run(first.signature, inputs, first.outputs)
-        except ServerError as error:
-            # Its traceback would hold this frame, and so the batch, which holds the error.
-            return error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - a fault of a runtime must reach its caller, not the loop
-            return BackendError(f"the runtime failed: {type(error).__name__}: {error}")
-        else:
-            batch.runs.append((sum(job.rows for job in jobs), time.perf_counter() - start))
-            return answer
-        finally:
-            seconds = time.perf_counter() - start
-            for job in jobs:
-                job.started, job.seconds = start, seconds
