@@ -1,58 +1,19 @@
-"""Runs of one version: inline when idle, shared by what has queued while the last run lasted, never delayed.
-
-Requests that arrive in one turn of the event loop, or during a run, wait in a bounded queue. When it is the
-model's turn, the head of the queue is taken together with the requests behind it that can share its run.
-"""
+"""Runs of one version: each signature has a queue of its own, so that a slow one holds up no other."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Awaitable
 
-import numpy as np
-
-from serving.server import exchange
 from serving.server.backends.base import Servable
-from serving.server.errors import BackendError, ServerError, UnavailableError
 from serving.server.metrics import ModelMetrics
-from serving.server.run_costs import RunCosts
-from serving.server.run_threads import SLOW_SECONDS, RunThreads
+from serving.server.run_queue import RunQueue
+from serving.server.run_threads import RunThreads
 from serving.server.signature import Tensors
 from serving.server.statistics import Statistics
 
-INLINE_SECONDS = 0.005
-"""A single run expected to be shorter than this blocks the event loop for less than a thread would cost."""
-
-Key = tuple[object, ...]
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    signature: str
-    inputs: Tensors
-    outputs: tuple[str, ...]
-    rows: int
-    key: Key | None
-    """Jobs of equal keys can share a run; None can share with nobody."""
-    done: asyncio.Future[Tensors]
-    queued: float = field(default_factory=time.perf_counter)
-    started: float = 0.0
-    seconds: float = 0.0
-    """The run's."""
-
-
-@dataclass(eq=False, slots=True)
-class _Batch:
-    jobs: list[_Job]
-    results: list[Tensors | Exception] = field(default_factory=list)
-    runs: list[tuple[int, float]] = field(default_factory=list)
-    """Rows and seconds of each run that succeeded."""
-
 
 class Batcher:
-    """The queue of one servable. Its methods belong to the event loop; runs may happen in `threads`."""
+    """The queues of one servable, each of at most `max_queue` requests; one for all where only one run may go on."""
 
     def __init__(
         self,
@@ -64,174 +25,22 @@ class Batcher:
         row_seconds: float,
     ) -> None:
         self.statistics = Statistics()
-        self._servable = servable
-        self._threads = threads
-        self._max_rows = max_rows
-        self._max_queue = max_queue
-        self._metrics = metrics
-        self._costs = RunCosts(row_seconds)
-        self._queue: deque[_Job] = deque()
-        self._busy = False
-        """Whether a turn is asked for, or a run goes on."""
-        self._scheduled = False
+        signatures = servable.signatures
+        if len(signatures) > 1:
+            row_seconds = 0.0  # Which of them it was measured on says nothing about the others.
+
+        def queue() -> RunQueue:
+            return RunQueue(servable, threads, max_rows, max_queue, metrics, self.statistics, row_seconds)
+
+        shared = queue()
+        self._queues = {key: queue() if servable.concurrent else shared for key in signatures}
         metrics.batchers.add(self)
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._queue)
+        """Requests in the queues."""
+        return sum(queue.waiting for queue in set(self._queues.values()))
 
-    async def run(self, signature: str, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+    def run(self, signature: str, inputs: Tensors, outputs: tuple[str, ...]) -> Awaitable[Tensors]:
         """Compute `outputs`. Raises `UnavailableError` where the queue is full."""
-        if len(self._queue) >= self._max_queue:
-            self._forget_given_up()
-        if len(self._queue) >= self._max_queue:
-            raise UnavailableError(
-                f"{self._max_queue} requests are already waiting for this model; try again"
-            )
-        loop = asyncio.get_running_loop()
-        batched = self._servable.signatures[signature].batched
-        rows = min((len(array) for array in inputs.values()), default=1) if batched else 1
-        job = _Job(signature, inputs, outputs, rows, None, loop.create_future())
-        if batched and all(len(array) == rows for array in inputs.values()):
-            job.key = (
-                signature,
-                outputs,
-                *((name, array.shape[1:]) for name, array in sorted(inputs.items())),
-            )
-        self._queue.append(job)
-        self._schedule()
-        try:
-            return await job.done
-        finally:
-            if job.started:
-                self._account(job)
-            # Else an error would hold, through its traceback and this frame, the job that holds the error.
-            del job
-
-    def _account(self, job: _Job) -> None:
-        queued = job.started - job.queued
-        self._metrics.queue_seconds(queued)
-        self.statistics.queue.add(queued)
-        self.statistics.compute.add(job.seconds)
-        seen = exchange.current.get()
-        if seen is not None:
-            seen.rows += job.rows
-            seen.queue += queued
-            seen.compute += job.seconds
-
-    def _schedule(self) -> None:
-        # One turn of the loop later, so that requests read in the same turn share a run.
-        if not self._busy and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
-
-    def _start(self) -> None:
-        self._scheduled = False
-        self._forget_given_up()
-        if not self._queue:
-            return
-        self._busy = True
-        if len(self._queue) == 1 and self._costs.expected(self._queue[0].rows) < INLINE_SECONDS:
-            batch = _Batch([self._queue.popleft()])
-            self._execute(batch)
-            self._finish(batch)
-            return
-        slow = self._costs.expected(self._rows_to_share()) >= SLOW_SECONDS
-        self._threads.ask(slow, lambda: self._begin(slow))
-
-    def _begin(self, slow: bool) -> None:
-        """Run in a thread what has queued until now."""
-        batch = _Batch(self._take())
-
-        def finish(running: asyncio.Future[None]) -> None:
-            error = running.exception()
-            if error is not None:
-                fault = BackendError(f"the run of a batch failed: {type(error).__name__}: {error}")
-                batch.results = [fault] * len(batch.jobs)
-            self._threads.leave(slow)
-            self._finish(batch)
-
-        loop = asyncio.get_running_loop()
-        loop.run_in_executor(self._threads, self._execute, batch).add_done_callback(finish)
-
-    def _forget_given_up(self) -> None:
-        """Drop those from the queue whose client has gone, or whose deadline has passed."""
-        if any(job.done.done() for job in self._queue):
-            waiting = [job for job in self._queue if not job.done.done()]
-            self._queue.clear()
-            self._queue.extend(waiting)
-
-    def _rows_to_share(self) -> int:
-        return self._costs.limit(sum(job.rows for job in self._queue), self._max_rows)
-
-    def _take(self) -> list[_Job]:
-        self._forget_given_up()
-        batch: list[_Job] = []
-        rows, limit = 0, self._rows_to_share()
-        while self._queue:
-            job = self._queue[0]
-            if batch and (job.key is None or job.key != batch[0].key or rows + job.rows > limit):
-                break
-            batch.append(self._queue.popleft())
-            rows += job.rows
-        return batch
-
-    def _finish(self, batch: _Batch) -> None:
-        for rows, seconds in batch.runs:
-            self._costs.add(rows, seconds)
-            self.statistics.run(rows, seconds)
-            self._metrics.run(rows, seconds)
-        for job, result in zip(batch.jobs, batch.results, strict=True):
-            if job.done.done():
-                continue
-            if isinstance(result, Exception):
-                job.done.set_exception(result)
-            else:
-                job.done.set_result(result)
-        self._busy = False
-        if self._queue:
-            self._schedule()
-
-    def _execute(self, batch: _Batch) -> None:
-        jobs = batch.jobs
-        if len(jobs) > 1:
-            batch.results = self._share(batch) or [self._attempt(batch, [job]) for job in jobs]
-        else:
-            batch.results = [self._attempt(batch, [job]) for job in jobs]
-
-    def _share(self, batch: _Batch) -> list[Tensors | Exception]:
-        """The results of one run for all, or nothing where each job has to run for itself."""
-        jobs = batch.jobs
-        answer = self._attempt(batch, jobs)
-        rows = sum(job.rows for job in jobs)
-        if isinstance(answer, Exception) or any(len(array) != rows for array in answer.values()):
-            # One bad request must not fail its neighbours, and outputs that are no batch cannot be split.
-            return []
-        results: list[Tensors | Exception] = []
-        start = 0
-        for job in jobs:
-            results.append({name: array[start : start + job.rows] for name, array in answer.items()})
-            start += job.rows
-        return results
-
-    def _attempt(self, batch: _Batch, jobs: list[_Job]) -> Tensors | Exception:
-        first = jobs[0]
-        start = time.perf_counter()
-        try:
-            inputs = first.inputs
-            if len(jobs) > 1:
-                inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
-            answer = self._servable.run(first.signature, inputs, first.outputs)
-        except ServerError as error:
-            # Its traceback would hold this frame, and so the batch, which holds the error.
-            return error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - a fault of a runtime must reach its caller, not the loop
-            return BackendError(f"the runtime failed: {type(error).__name__}: {error}")
-        else:
-            batch.runs.append((sum(job.rows for job in jobs), time.perf_counter() - start))
-            return answer
-        finally:
-            seconds = time.perf_counter() - start
-            for job in jobs:
-                job.started, job.seconds = start, seconds
+        return self._queues[signature].run(signature, inputs, outputs)

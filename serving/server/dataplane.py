@@ -184,10 +184,8 @@ def check(spec: TensorSpec, array: Array, finite: bool = True) -> None:
 
 
 def _check_names(signature: Signature, inputs: Tensors) -> None:
-    expected = [spec.name for spec in signature.inputs]
-    missing = [name for name in expected if name not in inputs]
-    unknown = [name for name in inputs if name not in expected]
-    if missing or unknown:
+    expected = signature.input_names
+    if inputs.keys() != set(expected):
         raise InvalidRequestError(
             f"expected input{'s' if len(expected) > 1 else ''} {', '.join(expected) or '(none)'}, "
             f"got {', '.join(inputs) or 'none'}"
@@ -195,7 +193,7 @@ def _check_names(signature: Signature, inputs: Tensors) -> None:
 
 
 def _outputs(signature: Signature, wanted: Sequence[str]) -> tuple[str, ...]:
-    known = tuple(spec.name for spec in signature.outputs)
+    known = signature.output_names
     for name in wanted:
         if name not in known:
             raise InvalidRequestError(f"unknown output {name!r}; the model has {', '.join(known)}")

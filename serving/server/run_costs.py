@@ -1,4 +1,4 @@
-"""What runs of a model cost by their size, and so how many rows are worth a run."""
+"""What runs of a model cost by their size: how many rows are worth a run, and which runs are sure to be short."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ BELIEVED = 5
 """Runs of a size before its average is believed."""
 TOLERANCE = 1.1
 """Times what single runs cost: measurements differ by as much."""
+SHORT_SECONDS = 0.005
+"""A run shorter than this blocks the event loop for less than a thread would cost."""
+PROOF = 32
+"""Short runs in a row after which the next one of their size is believed to be short, too."""
 RETRY = 64
 """Withheld once so often, a size is tried again: what made it slow may be gone."""
 
@@ -18,9 +22,12 @@ RETRY = 64
 class _Average:
     row_seconds: float = 0.0
     runs: int = 0
+    short: int = 0
+    """Short runs since the last one that was not."""
 
-    def add(self, row_seconds: float) -> None:
+    def add(self, row_seconds: float, short: bool) -> None:
         self.runs += 1
+        self.short = self.short + 1 if short else 0
         # A plain mean at first, so that the first run weighs no more than its neighbours.
         self.row_seconds += max(WEIGHT, 1 / self.runs) * (row_seconds - self.row_seconds)
 
@@ -42,21 +49,32 @@ class RunCosts:
 
     def __post_init__(self) -> None:
         if self.single_seconds > 0:
-            self._sizes[0] = _Average(self.single_seconds, 1)
+            short = self.single_seconds < SHORT_SECONDS
+            self._sizes[0] = _Average(self.single_seconds, 1, PROOF if short else 0)
 
     def add(self, rows: int, seconds: float) -> None:
         """Note a run."""
         rows = max(rows, 1)
-        self._sizes.setdefault(_size(rows), _Average()).add(seconds / rows)
+        self._sizes.setdefault(_size(rows), _Average()).add(seconds / rows, seconds < SHORT_SECONDS)
+
+    def doubt(self, rows: int) -> None:
+        """Note that a run which goes on is not short."""
+        if _size(rows) in self._sizes:
+            self._sizes[_size(rows)].short = 0
+
+    def short(self, rows: int) -> bool:
+        """Whether a run is sure to be short: all the last ones of its size were, for means hide what may come."""
+        average = self._sizes.get(_size(rows))
+        return average is not None and average.short >= PROOF
 
     def expected(self, rows: int) -> float:
-        """Seconds that a run should take; infinite where nothing is known."""
+        """Seconds that a run should take; 0 where nothing is known."""
         size = _size(rows)
         while size >= 0:
             if size in self._sizes:
                 return rows * self._sizes[size].row_seconds
             size -= 1
-        return min((rows * average.row_seconds for average in self._sizes.values()), default=float("inf"))
+        return min((rows * average.row_seconds for average in self._sizes.values()), default=0.0)
 
     def limit(self, queued: int, most: int) -> int:
         """How many of the `queued` rows to run together, at most `most`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 import ml_dtypes  # noqa: F401 - teaches numpy the dtype bfloat16
 import numpy as np
@@ -33,16 +34,18 @@ class TensorSpec:
         """Whether a tensor of this shape fits."""
         if self.shape is None:
             return True
+        if self.batched and len(shape) > 0 and shape[1:] == self.shape[1:]:
+            return True  # As most are: only the rows are free.
         return len(shape) == len(self.shape) and all(
             want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
         )
 
-    @property
+    @cached_property
     def batched(self) -> bool:
         """Whether the first dimension is free, so that requests can share a run."""
         return bool(self.shape) and self.shape is not None and self.shape[0] == -1
 
-    @property
+    @cached_property
     def channels_of_picture(self) -> int | None:
         """C where this is a batch of float32 pictures [-1, H, W, C] with C of 1, 3 or 4; else None."""
         if self.dtype != "float32" or not self.batched or self.shape is None or len(self.shape) != 4:
@@ -60,7 +63,17 @@ class Signature:
     defaults: Tensors = field(default_factory=dict, compare=False)
     """What stands in for inputs that a request leaves out."""
 
-    @property
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """In the model's order."""
+        return tuple(spec.name for spec in self.inputs)
+
+    @cached_property
+    def output_names(self) -> tuple[str, ...]:
+        """In the model's order."""
+        return tuple(spec.name for spec in self.outputs)
+
+    @cached_property
     def batched(self) -> bool:
         """Whether every tensor is a batch, so that requests can share a run."""
         return all(spec.batched for spec in (*self.inputs, *self.outputs))
@@ -71,12 +84,17 @@ Signatures = Mapping[str, Signature]
 
 def dtype_of(array: Array) -> str:
     """The name of an array's dtype, as `TensorSpec.dtype` has it."""
-    return BYTES if array.dtype == np.object_ else array.dtype.name
+    return _name(array.dtype)
+
+
+@lru_cache(64)  # numpy makes the name anew each time, in 10 us.
+def _name(dtype: np.dtype[np.generic]) -> str:
+    return BYTES if dtype == np.object_ else dtype.name
 
 
 def is_floating(array: Array) -> bool:
     """Whether an array may hold NaN or infinity."""
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    return array.dtype.kind == "f" or dtype_of(array) == "bfloat16"
 
 
 def example(signature: Signature) -> Tensors | None:

@@ -11,7 +11,11 @@ from serving.server.signature import Signatures, Tensors
 
 
 class Servable(Protocol):
-    """A loaded artifact. `run` may be called from any thread, but the server never runs two at a time."""
+    """A loaded artifact. `run` may be called from any thread, by several at a time only where it is `concurrent`."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several runs may go on at once."""
 
     @property
     def signatures(self) -> Signatures:

@@ -32,6 +32,8 @@ class LitertServable:
     It is resized where a batch differs in shape from the one before it.
     """
 
+    concurrent = False
+
     def __init__(self, interpreter: Interpreter) -> None:
         self._interpreter: Interpreter | None = interpreter
         inputs = {d["name"]: d for d in interpreter.get_input_details()}

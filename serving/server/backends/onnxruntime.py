@@ -47,6 +47,8 @@ def load(directory: Path, file: str, threads: int) -> OnnxServable:
 class OnnxServable:
     """One ONNX Runtime session with the one signature `serving_default`."""
 
+    concurrent = True
+
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session: ort.InferenceSession | None = session
         self._arguments: Sequence[ort.NodeArg] = session.get_inputs()

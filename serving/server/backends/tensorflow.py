@@ -53,6 +53,8 @@ def load(
 class SavedModelServable:
     """One graph in one session, and its signatures that take and give plain tensors."""
 
+    concurrent = True
+
     def __init__(
         self, session: tf.compat.v1.Session, definitions: Mapping[str, Any], in_caller_thread: bool
     ) -> None:

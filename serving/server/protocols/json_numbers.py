@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array as packed
 from itertools import chain
 from typing import Any
@@ -65,12 +66,10 @@ def _pack(flat: list[Any], wanted: np.dtype[Any]) -> Array:
         return np.frombuffer(packed("Q", flat), np.uint64)
     if wanted.kind in "iu":
         return np.frombuffer(packed("q", flat), np.int64)
-    if first is int:
-        try:
-            return np.frombuffer(packed("q", flat), np.int64)
-        except (TypeError, OverflowError):
-            pass  # Fractions are among them.
-    return np.frombuffer(packed("d", flat), np.float64)
+    try:  # Which is three times as fast for floats as `packed`.
+        return np.frombuffer(struct.pack(f"{len(flat)}d", *flat), np.float64)
+    except struct.error:
+        raise TypeError from None
 
 
 def _beyond(name: str, wanted: np.dtype[Any]) -> str:

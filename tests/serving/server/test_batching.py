@@ -12,7 +12,7 @@ import pytest
 from serving.server.batching import Batcher
 from serving.server.errors import InvalidRequestError, UnavailableError
 from serving.server.metrics import Metrics
-from serving.server.run_costs import BELIEVED, RETRY, RunCosts
+from serving.server.run_costs import BELIEVED, PROOF, RETRY, RunCosts
 from serving.server.run_threads import RunThreads
 from serving.server.signature import Signature, Tensors, TensorSpec
 
@@ -21,6 +21,8 @@ SIGNATURE = Signature((TensorSpec("x", "float32", (-1, -1)),), (TensorSpec("y", 
 
 class Doubling:
     """y = 2 x; refuses negative numbers; takes `seconds` a run."""
+
+    concurrent = False
 
     def __init__(self, seconds: float) -> None:
         self.signatures = {"serving_default": SIGNATURE}
@@ -135,6 +137,33 @@ async def test_a_slow_model_delays_a_quick_one_by_no_run_of_its_own(threads: Run
         task.cancel()
 
 
+async def test_a_run_of_unknown_length_leaves_the_event_loop_and_the_threads_to_others(
+    threads: RunThreads,
+) -> None:
+    slow = [asyncio.create_task(call(batcher(Doubling(0.5), threads, seconds=0.0), x(1))) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    assert await call(batcher(Doubling(0.0), threads, seconds=0.0), x(2)) == [4.0]
+    assert not any(task.done() for task in slow)
+    assert await asyncio.gather(*slow) == [[2.0]] * 3
+
+
+async def test_a_long_run_holds_up_no_other_of_a_concurrent_model(threads: RunThreads) -> None:
+    class Concurrent(Doubling):
+        concurrent = True
+
+        def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            time.sleep(float(np.asarray(inputs["x"])[0, 0]))
+            return super().run(signature, inputs, outputs)
+
+    target = batcher(Concurrent(0.0), threads, seconds=0.0)
+    slow = asyncio.create_task(call(target, x(0.5)))
+    await asyncio.sleep(0.01)
+    for _ in range(3):
+        assert await call(target, x(0.0)) == [0.0]
+    assert not slow.done()
+    assert await slow == [1.0]
+
+
 async def test_models_take_turns(threads: RunThreads) -> None:
     ran: list[str] = []
 
@@ -177,8 +206,21 @@ def test_sizes_that_are_slower_by_the_row_are_withheld_and_tried_again() -> None
     assert costs.limit(64, 32) == 32
 
 
-def test_costs_that_are_unknown_are_taken_for_slow() -> None:
-    assert RunCosts(0.0).expected(1) == float("inf")
+def test_only_a_row_of_short_runs_is_believed_to_go_on() -> None:
+    costs = RunCosts(0.0)
+    assert not costs.short(1)  # nothing is known
+    for _ in range(PROOF):
+        assert not costs.short(1)
+        costs.add(1, 0.0001)
+    assert costs.short(1)
+    assert not costs.short(2)  # another size
+    costs.add(1, 0.5)
+    assert not costs.short(1)  # whatever the mean says
+    assert RunCosts(0.0001).short(1)  # as the warm-up has shown
+    assert not RunCosts(0.5).short(1)
+
+
+def test_costs_follow_the_rows() -> None:
     assert RunCosts(0.001).expected(4) == pytest.approx(0.004)
     costs = RunCosts(0.0)
     costs.add(4, 0.004)

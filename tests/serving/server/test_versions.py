@@ -26,6 +26,8 @@ from .artifacts import point
 class Note:
     """A servable that only notes whether it was closed."""
 
+    concurrent = False
+
     def __init__(self) -> None:
         self.signatures = {"serving_default": Signature((), ())}
         self.closed = False
