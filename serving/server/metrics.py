@@ -15,12 +15,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from serving.server import VERSION
+
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 WAITS = (0.0001, *SECONDS)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client learns where the workers of one server keep their figures together."""
-VERSION = "0.1.0"
 
 
 class Waiting(Protocol):

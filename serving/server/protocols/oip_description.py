@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from serving.server import VERSION
 from serving.server.dataplane import DataPlane, signature_of
 from serving.server.errors import InvalidRequestError
 from serving.server.models import Entry
@@ -22,7 +23,7 @@ Document = dict[str, Any]
 
 SERVER: Document = {
     "name": "tandem",
-    "version": "0.1.0",
+    "version": VERSION,
     "extensions": [
         "binary_tensor_data",
         "model_configuration",
