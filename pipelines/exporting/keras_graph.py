@@ -35,11 +35,12 @@ def network(model: Model, weights: Weights) -> keras.Model:
     return result
 
 
-def write_saved_model(model: Model, weights: Weights, folder: Path, encoded: bool = True) -> None:
+def write_saved_model(model: Model, weights: Weights, folder: Path, served: bool = True) -> None:
     """Write a SavedModel whose `serving_default` takes pictures as the spec states them.
 
-    With `encoded` it also has the signature `encoded`: input `image_bytes`, string [N], PNG or JPEG. Both
-    answer `logits` and `probabilities`, float32 [N, classes].
+    Where it is to be `served`, not converted, it refuses NaN and infinity with an InvalidArgumentError, and has
+    the signature `encoded`, too: input `image_bytes`, string [N], PNG or JPEG. Both answer `logits` and
+    `probabilities`, float32 [N, classes].
     """
     import keras
     import tensorflow as tf
@@ -52,6 +53,11 @@ def write_saved_model(model: Model, weights: Weights, folder: Path, encoded: boo
         logits = layers(image, training=False)
         return {logits_name: logits, probabilities_name: tf.nn.softmax(logits)}
 
+    def classify_finite(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        # TensorFlow Serving passes everything on: only the graph itself can refuse what is no picture.
+        expected = f"{spec.input_name}: expected finite numbers, got NaN or infinity"
+        return classify(tf.debugging.check_numerics(image, expected))
+
     def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return classify(decode(spec, image_bytes))
 
@@ -60,10 +66,10 @@ def write_saved_model(model: Model, weights: Weights, folder: Path, encoded: boo
     # A plain tf.Module would serve as well, but TFLite converts one into a file without weights.
     archive.add_endpoint(
         FLOAT_SIGNATURE,
-        classify,
+        classify_finite if served else classify,
         [tf.TensorSpec((None, *spec.image_shape), tf.float32, name=spec.input_name)],
     )
-    if encoded:
+    if served:
         archive.add_endpoint(
             ENCODED_SIGNATURE, classify_encoded, [tf.TensorSpec((None,), tf.string, name=ENCODED_INPUT)]
         )

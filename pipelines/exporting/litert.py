@@ -29,7 +29,7 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Images) -> 
     if not len(calibration):
         raise ExportError("litert: int8 needs pictures to calibrate on, and there are none")
     with tempfile.TemporaryDirectory() as saved_model:
-        keras_graph.write_saved_model(model, weights, Path(saved_model), encoded=False)
+        keras_graph.write_saved_model(model, weights, Path(saved_model), served=False)
         for precision, name in VARIANTS.items():
             contents = _convert(saved_model, precision, model.spec.input_name, calibration)
             (folder / name).write_bytes(contents)

@@ -28,7 +28,7 @@ RUN_SCRIPT = Path(__file__).parents[2] / "serving" / "web" / "run.mjs"
 def write(model: Model, weights: Weights, folder: Path, calibration: Images) -> None:  # noqa: ARG001
     """Write model.json and its weight files. Raises `ExportError` with the end of what the converter said."""
     with tempfile.TemporaryDirectory() as saved_model:
-        keras_graph.write_saved_model(model, weights, Path(saved_model), encoded=False)
+        keras_graph.write_saved_model(model, weights, Path(saved_model), served=False)
         _process(
             "the converter",
             [sys.executable, "-m", "pipelines.exporting.tfjs_converter", saved_model, str(folder)],

@@ -27,6 +27,8 @@ from tests.serving.server.artifacts import write_onnx
 
 PARENT = """
 import subprocess, sys, time
+
+pytestmark = pytest.mark.slow
 burn = "import time\\nwhile time.process_time() < 0.3: pass"
 subprocess.run([sys.executable, "-c", burn])
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -18,8 +19,8 @@ from serving.server.observer import Observer
 
 log = logging.getLogger("tandem.server")
 
-MAX_DETAILS = 2000
-"""Characters of an error: details travel in headers, of which clients take 8 KiB."""
+MAX_DETAILS = 6000
+"""Bytes of an error's message: it travels in a header, percent-encoded, and clients begin to refuse at 8 KiB."""
 
 Servicer = TypeVar("Servicer")
 Asked = TypeVar("Asked")
@@ -52,7 +53,7 @@ def answers_errors(method: Method[Servicer, Asked, Answered]) -> Method[Servicer
             if error.status == 500:
                 log.error("%s: %s", method.__qualname__, error)
             _end(observer, seen, context, error.code.name)
-            await context.abort(error.code, str(error)[:MAX_DETAILS])
+            await context.abort(error.code, _details(error))
         except (asyncio.CancelledError, grpc.aio.AbortError):
             _end(observer, seen, context, "CANCELLED")
             raise
@@ -70,6 +71,13 @@ def answers_errors(method: Method[Servicer, Asked, Answered]) -> Method[Servicer
         raise AssertionError("abort always raises")
 
     return answer
+
+
+def _details(error: ServerError) -> str:
+    text = str(error)
+    while len(quote(text, safe=" ")) > MAX_DETAILS:
+        text = text[: len(text) // 2]
+    return text
 
 
 def _begin(observer: Observer, method: str, request: Any, context: Context) -> Exchange | None:  # noqa: ANN401 - a message

@@ -54,6 +54,16 @@ def test_it_answers_as_keras_does(
     np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_it_refuses_what_is_not_finite(artifact: Path, pictures: Images, value: float) -> None:
+    import tensorflow as tf
+
+    bad = pictures[:2].copy()
+    bad[1, 3, 4, 0] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image: expected finite numbers"):
+        EXPORTER.run(artifact, bad)
+
+
 def test_its_signatures_are_the_contract(signatures: Any) -> None:
     assert sorted(signatures) == ["encoded", "serving_default"]
     default, by_bytes = signatures["serving_default"][1], signatures["encoded"][1]

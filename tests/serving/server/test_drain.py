@@ -21,6 +21,8 @@ from .artifacts import images, point, write_manifest, write_onnx
 from .processes import ServerProcess, tandem_server
 from .test_processes import body
 
+pytestmark = pytest.mark.slow
+
 INTERVAL = 0.004
 """Seconds between two calls of a client, whatever became of those before."""
 REFUSED = "refused"

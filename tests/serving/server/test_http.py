@@ -17,6 +17,8 @@ import pytest
 from .artifacts import images, write_onnx
 from .processes import ServerProcess, tandem_server
 
+pytestmark = pytest.mark.slow
+
 INFER = "/v2/models/fashion/infer"
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 MEBIBYTE = 1024 * 1024

@@ -26,6 +26,8 @@ from .artifacts import images, write_onnx
 from .processes import ServerProcess, tandem_server
 from .test_processes import body
 
+pytestmark = pytest.mark.slow
+
 INFER = "/v2/models/fashion/infer"
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"

@@ -23,6 +23,8 @@ from serving.server.signature import Signature, TensorSpec
 from .artifacts import images
 from .processes import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 REFUSED = (InvalidRequestError, TooLargeError)
 INFER = "/v2/models/fashion/infer"
 KINDS = [dtype for dtype in oip_codec.DATATYPES if dtype not in ("bytes", "bfloat16")]

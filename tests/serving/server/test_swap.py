@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tritonclient.grpc as triton
 
 from .artifacts import images, logits, point, write_manifest, write_onnx
 from .conftest import CONFIG
 from .processes import ServerProcess, tandem_server
+
+pytestmark = pytest.mark.slow
 
 ONE = images(1)
 

@@ -15,6 +15,8 @@ from .processes import ServerProcess, assert_matches, tandem_tf_serving
 from .test_tfs_grpc import Client, array
 from .warm_up_records import examples, predict_log, write_warm_up
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """model_config_list {{
   config {{
     name: "zoo" base_path: "{root}/zoo" model_platform: "tensorflow"

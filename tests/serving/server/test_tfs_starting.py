@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from .artifacts import write_zoo
 from .processes import assert_matches, tandem_tf_serving
 from .warm_up_records import predict_log, write_warm_up
+
+pytestmark = pytest.mark.slow
 
 
 def test_bad_warm_up_records_refuse_the_version(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from .artifacts import images, logits, point, write_onnx
 from .processes import ServerProcess, assert_matches, tandem_server
 from .test_processes import body, run
 
+pytestmark = pytest.mark.slow
+
 INFER = "/v2/models/fashion/infer"
 
 

@@ -21,6 +21,13 @@ from .saved_models import (
 Start = Callable[..., ServerProcess]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of it is slow: TensorFlow starts in many ways."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """half_plus_two in version 123, half_plus in versions 1 to 3, types, shapes and vocabulary; not to be changed."""

@@ -6,13 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from ..processes import ServerProcess
 from .clients import Grpc, code_and_details, floats, predict, predict_request, value
 from .conftest import Start
-
-pytestmark = pytest.mark.slow
 
 BODY = {"instances": [2.0]}
 

@@ -14,8 +14,6 @@ from .clients import Grpc, eventually, predict, predict_request, value
 from .conftest import Start
 from .saved_models import write_broken
 
-pytestmark = pytest.mark.slow
-
 FLAGS = ("--model_name=half_plus", "--file_system_poll_wait_seconds=1", "--max_num_load_retries=0")
 BODY = {"instances": [2.0]}
 

@@ -15,8 +15,6 @@ from .conftest import Start
 from .saved_models import model_config
 from .test_grpc_inference import multi, request_for
 
-pytestmark = pytest.mark.slow
-
 
 def log(kind: str, request: Any) -> bytes:
     """A PredictionLog of one request: predict_log, classify_log, regress_log, multi_inference_log."""
