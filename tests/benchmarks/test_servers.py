@@ -25,10 +25,10 @@ from tests.benchmarks.processes import Server, ServerError, cpu_seconds
 from tests.benchmarks.readings import Endpoint, Measured, Results
 from tests.serving.server.artifacts import write_onnx
 
+pytestmark = pytest.mark.slow
+
 PARENT = """
 import subprocess, sys, time
-
-pytestmark = pytest.mark.slow
 burn = "import time\\nwhile time.process_time() < 0.3: pass"
 subprocess.run([sys.executable, "-c", burn])
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)

@@ -120,7 +120,7 @@ async def test_sigterm_under_load_drops_nothing(repository: Path, tmp_path: Path
     *rest, grpc_outcome = outcomes
     assert all(set(outcome) <= {"200", REFUSED} for outcome in rest), (outcomes, server.log)
     assert set(grpc_outcome) <= {"200", REFUSED, UNSEEN}, (outcomes, server.log)
-    assert min(outcome["200"] for outcome in outcomes) > 50
+    assert min(outcome["200"] for outcome in outcomes) > 10
     # Whatever the server has begun, it has answered.
     lines = [json.loads(line) for line in access.read_text().splitlines()]
     calls_seen = [line["code"] for line in lines if line["protocol"] == "oip-grpc"]
