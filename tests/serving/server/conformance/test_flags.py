@@ -126,6 +126,17 @@ def test_pages_of_other_origins(start: Start, models: Path) -> None:
     answer = server.call("POST", "/v1/models/default:predict", data, Origin="http://page.example")
     assert answer.status == 200
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    preflight = server.call(
+        "OPTIONS",
+        "/v1/models/default:predict",
+        Origin="http://page.example",
+        Access_Control_Request_Method="POST",
+        Access_Control_Request_Headers="content-type",
+    )
+    assert preflight.status == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == "*"
+    assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    assert preflight.headers["Access-Control-Allow-Headers"]
 
 
 @pytest.mark.slow
