@@ -23,6 +23,9 @@ from serving.server.protocols.tfs_metrics import TfsMetrics
 from serving.server.running import Listening, run
 from serving.server.text_configs import ConfigError, read
 
+TFLITE_FILE = "model.tflite"
+"""What --prefer_tflite_model looks for, in the version's folder."""
+
 
 def serve(options: argparse.Namespace) -> None:
     """Serve SavedModels as the flags say, until SIGTERM. Raises `ConfigError` or `StartError`."""
@@ -79,10 +82,13 @@ def _saved_model_loader(options: argparse.Namespace) -> Callable[[Path], Loaded]
     times = max(options.num_request_iterations_for_warmup, 1)
 
     def open_version(directory: Path, file: str, threads: int) -> Servable:
-        from serving.server.backends import litert, tensorflow
+        # Each is imported where it is wanted only: not every image has both libraries.
+        if options.prefer_tflite_model and (directory / TFLITE_FILE).is_file():
+            from serving.server.backends import litert
 
-        if options.prefer_tflite_model and (directory / litert.FILE).is_file():
             return litert.load(directory, file, threads)
+        from serving.server.backends import tensorflow
+
         return tensorflow.load(directory, file, threads, inter, options.saved_model_tags.split(","))
 
     def replay(directory: Path, servable: Servable) -> None:
