@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from serving.repository import served_version, version_dir
 
 from .encodings import BINARY, GRPC, JSON, OIP, OWN, ROWS, Protocol
-from .peers import PROGRAMS
+from .peers import PINS, PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +64,11 @@ class Contender:
     peer: bool = True
 
     @property
+    def pins(self) -> Path:
+        """What an environment of its own is made from: for Tandem's servers, what their images have."""
+        return PINS / f"{self.name}.txt" if self.peer else ROOT / "docker" / self.target / "requirements.txt"
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that it starts with; a peer sees nothing of this project's."""
         dropped = ("PYTHONPATH", "VIRTUAL_ENV") if self.peer else ()
@@ -74,7 +78,7 @@ class Contender:
 def _tandem(backend: str, target: str) -> Callable[[Artifacts, Place], list[str]]:
     def command(artifacts: Artifacts, place: Place) -> list[str]:
         return [
-            *_entry_point("tandem_server"),
+            *_entry_point(place.python, "tandem_server"),
             f"--backend={backend}",
             f"--model-repository={artifacts.root / target}",
             f"--http-port={place.http_port}",
@@ -86,7 +90,7 @@ def _tandem(backend: str, target: str) -> Callable[[Artifacts, Place], list[str]
 
 def _tandem_tf_serving(artifacts: Artifacts, place: Place) -> list[str]:
     return [
-        *_entry_point("tandem_tf_serving"),
+        *_entry_point(place.python, "tandem_tf_serving"),
         f"--model_name={artifacts.model}",
         f"--model_base_path={artifacts.root / 'tf-serving' / artifacts.model}",
         f"--rest_api_port={place.http_port}",
@@ -95,8 +99,8 @@ def _tandem_tf_serving(artifacts: Artifacts, place: Place) -> list[str]:
     ]
 
 
-def _entry_point(function: str) -> list[str]:
-    return [sys.executable, "-c", f"from serving.server.main import {function}; {function}()"]
+def _entry_point(python: Path, function: str) -> list[str]:
+    return [str(python), "-c", f"from serving.server.main import {function}; {function}()"]
 
 
 def _peer(name: str) -> Callable[[Artifacts, Place], list[str]]:

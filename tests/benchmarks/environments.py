@@ -1,4 +1,4 @@
-"""The peers' environments: made by uv from the pins beside their programs, kept until the pins change."""
+"""The servers' environments: made by uv from pins, kept until the pins or the interpreter change."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .peers import PINS
-
 UV = Path(sys.executable).with_name("uv")
 
 
 class InstallError(Exception):
-    """A peer cannot be installed here; the message says why."""
+    """A server cannot be installed here; the message says why."""
 
 
-def install(peer: str, environments: Path) -> Path:
-    """The Python of a peer's environment, which is made where it is missing or of other pins.
+def install(pins: Path, folder: Path, base: Path) -> Path:
+    """The Python of an environment of these pins in `folder`, made by `base` where it is missing or another.
 
     Raises `InstallError`.
     """
-    folder = environments / peer
     python = folder / "bin" / "python"
-    pins = PINS / f"{peer}.txt"
+    wanted = f"# {base}\n{pins.read_text()}"
     installed = folder / "installed.txt"
-    if python.exists() and installed.exists() and installed.read_text() == pins.read_text():
+    if python.exists() and installed.exists() and installed.read_text() == wanted:
         return python
-    _uv("venv", "--clear", "--python", sys.executable, str(folder))
+    _uv("venv", "--clear", "--python", str(base), str(folder))
     _uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
-    installed.write_text(pins.read_text())
+    installed.write_text(wanted)
     return python
 
 
 def versions(python: Path) -> dict[str, str]:
-    """What is installed beside a Python, by name."""
+    """A Python's own version and those of what is installed beside it, by name."""
     lines = _uv("pip", "freeze", "--python", str(python)).splitlines()
-    return dict(line.split("==", 1) for line in lines if "==" in line)
+    own = subprocess.run([python, "--version"], capture_output=True, text=True).stdout.strip()
+    return dict(line.split("==", 1) for line in [own.replace(" ", "=="), *lines] if "==" in line)
 
 
 def _uv(*arguments: str) -> str:

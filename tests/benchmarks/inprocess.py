@@ -5,8 +5,8 @@ Each runtime is measured in a process of its own, in a tight loop, in turns with
 
 from __future__ import annotations
 
+import subprocess
 import time
-import timeit
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -50,15 +50,19 @@ def measure(runtime: str, path: Path, pictures: Floats, calls: int) -> float:
     return (time.process_time() - start) / calls
 
 
-def python_speed() -> float:
+ADDITIONS = """
+import time, timeit
+def add():
+    total = 0
+    for number in range(1000):
+        total += number
+print(min(timeit.repeat(add, timer=time.process_time, number=100, repeat=5)) / 100)
+"""
+
+
+def python_speed(python: Path) -> float:
     """CPU seconds of 1,000 additions in Python, now: what a server's overhead goes up and down with."""
-
-    def add() -> None:
-        total = 0
-        for number in range(1000):
-            total += number
-
-    return min(timeit.repeat(add, timer=time.process_time, number=100, repeat=5)) / 100
+    return float(subprocess.run([python, "-c", ADDITIONS], capture_output=True, check=True).stdout)
 
 
 def _onnxruntime(path: Path) -> tuple[str, tuple[int, ...], Run]:

@@ -16,7 +16,7 @@ from .contenders import LITERT, OURS, TFS
 from .readings import Endpoint, Results
 
 HEADER = ["server", "protocol", "CPU us", "over", "x ours", "p50 ms", "p99 ms", "req/s", "start s", "PSS MB"]
-NAMED = ("onnxruntime", "ai-edge-litert", "tensorflow-cpu", "tensorflow", "uvicorn", "grpcio", "numpy")
+NAMED = ("Python", "onnxruntime", "ai-edge-litert", "tensorflow-cpu", "tensorflow", "grpcio", "numpy")
 PEER_PACKAGES = {"triton": "nvidia-pytriton"}
 Read = Callable[[Results], float | None]
 
@@ -59,8 +59,8 @@ def notes(results: Results, options: argparse.Namespace) -> str:
     lines = [
         f"{options.rounds} rounds, in each {options.calls} calls at concurrency 1 and {options.seconds:g} s at"
         f" {options.concurrency} (req/s) by each row; {results.seconds:.0f} s in all",
-        f"{psutil.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python"
-        f" {platform.python_version()}; load average {min(results.load):.1f} to {max(results.load):.1f}",
+        f"{psutil.cpu_count()} cores, {platform.machine()}, Linux {platform.release()};"
+        f" load average {min(results.load):.1f} to {max(results.load):.1f}",
         f"1,000 additions in Python: {_spread([one * 1e6 for one in results.additions])} us of CPU",
         f"requests: {sum(calls for calls, _ in sent)}, failed or answered wrongly:"
         f" {sum(len(faults) for _, faults in sent)}",

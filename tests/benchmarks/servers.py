@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -45,21 +46,22 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def interpreter(contender: Contender, folder: Path) -> tuple[Path, dict[str, str]]:
+def interpreter(contender: Contender, folder: Path, base: Path | None) -> tuple[Path, dict[str, str]]:
     """The Python of a server and what is installed beside it. Raises `InstallError`."""
-    if not contender.peer:
-        return Path(sys.executable), {dist.name: dist.version for dist in metadata.distributions()}
+    if not contender.peer and base is None:
+        installed = {dist.name: dist.version for dist in metadata.distributions()}
+        return Path(sys.executable), {"Python": platform.python_version(), **installed}
     say(f"{contender.name}: environment {folder / contender.name}")
-    python = environments.install(contender.name, folder)
+    python = environments.install(contender.pins, folder / contender.name, base or Path(sys.executable))
     return python, environments.versions(python)
 
 
-def read_alone(bench: Bench, contender: Contender, folder: Path, concurrency: int) -> tuple[Path, Measured]:
+def read_alone(bench: Bench, contender: Contender, options: argparse.Namespace) -> tuple[Path, Measured]:
     """Start one server with no other beside it, and read its start and its memory.
 
     Raises `InstallError` and `ServerError`.
     """
-    python, versions = interpreter(contender, folder)
+    python, versions = interpreter(contender, options.environments, options.python)
     say(f"{contender.name}: start and memory")
     server, seconds, targets = bench.start(contender, python)
     with server:
@@ -67,7 +69,7 @@ def read_alone(bench: Bench, contender: Contender, folder: Path, concurrency: in
             turn = bench.call(target, 1, calls=SHORT_CALLS)
             if not turn.latencies:
                 raise ServerError(f"{target.protocol.name}: {turn.faults[0]}")
-            bench.call(target, concurrency, seconds=SHORT_SECONDS)
+            bench.call(target, options.concurrency, seconds=SHORT_SECONDS)
         endpoints = {protocol.name: Endpoint(contender.runtime) for protocol in contender.protocols}
         return python, Measured(contender, versions, [seconds], server.pss(), endpoints)
 
@@ -78,9 +80,7 @@ def measure(options: argparse.Namespace, artifacts: Artifacts, stack: ExitStack)
     pythons: dict[str, Path] = {}
     for name in options.servers:
         try:
-            pythons[name], results.servers[name] = read_alone(
-                bench, CONTENDERS[name], options.environments, options.concurrency
-            )
+            pythons[name], results.servers[name] = read_alone(bench, CONTENDERS[name], options)
         except (environments.InstallError, ServerError) as error:
             results.left_out[name] = str(error)
             say(f"{name}: left out: {error}")
@@ -94,7 +94,7 @@ def measure(options: argparse.Namespace, artifacts: Artifacts, stack: ExitStack)
     for number in range(options.rounds):
         results.load.append(os.getloadavg()[0])
         say(f"round {number + 1} of {options.rounds}, load average {results.load[-1]:.1f}")
-        results.additions.append(inprocess.python_speed())
+        results.additions.append(inprocess.python_speed(options.python or Path(sys.executable)))
         for runtime in sorted(runtimes):
             results.alone[runtime].append(bench.alone(runtime, options.calls))
         for name, targets in running.items():
@@ -137,7 +137,14 @@ def command_line() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=32, help="for the requests a second (32)")
     add("--seconds", type=float, default=1.0, help="at that concurrency, in a turn (1)")
     peers = ROOT / "artifacts" / "peers"
-    add("--environments", type=Path, default=peers, metavar="DIR", help=f"of the peers ({peers})")
+    add(
+        "--python",
+        type=Path,
+        metavar="FILE",
+        help="make the environments of all servers with it, Tandem's from the pins of its images; "
+        "else Tandem's run in this environment",
+    )
+    add("--environments", type=Path, default=peers, metavar="DIR", help=f"of the servers ({peers})")
     add("--json", type=Path, metavar="FILE", help="write all readings there")
     return parser
 
