@@ -17,11 +17,11 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health  # type: ignore[attr-defined]
 
-from serving.server.connections import Patience
 from serving.server.dataplane import DataPlane
 from serving.server.errors import ServerError
 from serving.server.http import App
-from serving.server.http_server import HttpServer
+from serving.server.http.connection import Patience
+from serving.server.http.server import HttpServer
 from serving.server.protocols.grpc_service import Service
 from serving.server.workers import Inherited
 
@@ -79,13 +79,14 @@ async def _serve(
     made = services()
     health = grpc_health.HealthServicer()
     grpc_server = await _start_grpc(made, health, listening)
-    http = HttpServer(app, listening.patience, listening.grace_seconds)
+    http = HttpServer(app, listening.patience)
     names = ["", *(service.name for service in made)]
     poll = asyncio.create_task(_poll(plane, health, names, listening.poll_seconds))
     sampling = asyncio.create_task(_sample(plane))
-    running = [asyncio.create_task(http.serve(sockets=[bound]))] if bound else []
+    if bound is not None:
+        await http.start(bound)
     stopped = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([stopped, poll, *running], return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait([stopped, poll], return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping: what is in flight has %g s to finish", listening.grace_seconds)
     plane.stopping = True
     poll.cancel()
@@ -93,9 +94,9 @@ async def _serve(
     if inherited is not None:
         asyncio.get_running_loop().remove_reader(inherited.parent)
     await health.enter_graceful_shutdown()
-    app.closing = True
     end = asyncio.get_running_loop().time() + listening.grace_seconds
-    await asyncio.gather(http.drain(bound, inherited is not None), *running)
+    if bound is not None:
+        await http.drain(listening.grace_seconds, shared=inherited is not None)
     # Last, because gRPC cancels calls that reach a server which has stopped but whose process goes on.
     await grpc_server.stop(max(1.0, end - asyncio.get_running_loop().time()))
     with contextlib.suppress(TimeoutError):
