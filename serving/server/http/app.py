@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from serving.server import exchange
 from serving.server.errors import DEADLINE_PASSED, DeadlineError, ServerError
-from serving.server.http.bodies import WORTH_COMPRESSING, Bodies, compress
+from serving.server.http.bodies import IDENTITY, WORTH_COMPRESSING, Bodies, compress
 from serving.server.http.heads import Heads
 from serving.server.http.incoming import Incoming
 from serving.server.http.messages import Headers, Request, Response, Route
@@ -52,14 +52,15 @@ class App:
         incoming = Incoming(self._bodies, headers, target)
         incoming.keep_alive = keep_alive
         parent = headers.get(b"traceparent")
-        incoming.seen = incoming.context.run(
-            self._observer.begin,
-            target.method,
-            target.path,
-            client,
-            None if parent is None else parent.decode("latin-1"),
-            headers.get(b"tracestate", b"").decode("latin-1"),
-        )
+        if parent is not None or self._observer.curious:
+            incoming.seen = incoming.context.run(
+                self._observer.begin,
+                target.method,
+                target.path,
+                client,
+                None if parent is None else parent.decode("latin-1"),
+                headers.get(b"tracestate", b"").decode("latin-1"),
+            )
         if isinstance(target.found, ServerError):
             incoming.refusal = target.found
         elif incoming.has_body:
@@ -81,7 +82,7 @@ class App:
         try:
             if incoming.refusal is not None:
                 return _failure(incoming.refusal)
-            body = incoming.body() if incoming.encoding == "identity" else await incoming.inflated()
+            body = incoming.body() if incoming.encoding == IDENTITY else await incoming.inflated()
             seen = incoming.seen
             if seen is not None:
                 seen.request_bytes = len(body)

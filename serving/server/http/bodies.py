@@ -15,6 +15,7 @@ from serving.server.errors import (
 )
 from serving.server.http.messages import Response
 
+IDENTITY = "identity"
 ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content encodings by the window bits that zlib knows them by."""
 STEP = 1024 * 1024
@@ -34,7 +35,7 @@ class Bodies:
 
     def refusal(self, encoding: str, declared: bytes) -> ServerError | None:
         """Why a body is refused by its head: its Content-Encoding, or its Content-Length as `declared`."""
-        if encoding != "identity" and encoding not in ENCODINGS:
+        if encoding != IDENTITY and encoding not in ENCODINGS:
             return UnsupportedEncodingError(
                 f"expected a plain body or one of gzip or deflate, got Content-Encoding {encoding[:40]!r}"
             )

@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
                 UnavailableError(f"{self._patience.connections} connections are open already; try again")
             )
             return
-        head = self._headers if self._in_head else None
+        head, reading = self._headers if self._in_head else None, self._reading
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -115,11 +115,18 @@ class Connection(asyncio.Protocol):
                 self._refuse(cause)
                 return
         if self._in_head:
-            self._head_bytes = self._head_bytes + len(data) if self._headers is head else 0
-            if self._head_bytes > HEAD_BYTES:
-                self._refuse(HeadTooLargeError(f"expected a head of at most {HEAD_BYTES} bytes"))
-                return
-        elif self._reading is None and self._answering is None and not self._queue and data.isspace():
+            if self._headers is not head:
+                self._head_bytes = 0
+                self._wait(self._patience.head_seconds)
+            else:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES:
+                    self._refuse(HeadTooLargeError(f"expected a head of at most {HEAD_BYTES} bytes"))
+                    return
+        elif self._reading is not None:
+            if self._reading is not reading:
+                self._wait(self._app.timeout_seconds)
+        elif self._answering is None and not self._queue:
             # Empty lines before a request are no request, and no reason to wait for ever.
             self._in_head = True
             self._wait(self._patience.head_seconds)
@@ -141,7 +148,6 @@ class Connection(asyncio.Protocol):
         self._in_head = True
         self._url = b""
         self._headers = []
-        self._wait(self._patience.head_seconds)
 
     def on_url(self, url: bytes) -> None:
         """A part of the URL."""
@@ -178,7 +184,6 @@ class Connection(asyncio.Protocol):
             self._deaf = True
         else:
             self._reading = incoming
-            self._wait(self._app.timeout_seconds)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

@@ -8,7 +8,7 @@ from contextvars import Context, copy_context
 
 from serving.server.errors import ServerError, TooLargeError
 from serving.server.exchange import Exchange
-from serving.server.http.bodies import Bodies
+from serving.server.http.bodies import IDENTITY, Bodies
 from serving.server.http.routes import Target
 
 
@@ -42,8 +42,10 @@ class Incoming:
         self.context: Context = copy_context()
         """Where its handler runs."""
         self.seen: Exchange | None = None
-        self.encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
-        self.expects_continue = headers.get(b"expect", b"").lower() == b"100-continue"
+        encoding = headers.get(b"content-encoding")
+        self.encoding = IDENTITY if encoding is None else encoding.decode("latin-1").strip().lower()
+        expected = headers.get(b"expect")
+        self.expects_continue = expected is not None and expected.lower() == b"100-continue"
         self.keep_alive = True
         self.refusal: ServerError | None = None
         """Why it is answered without a look at its body."""
