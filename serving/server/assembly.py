@@ -10,9 +10,9 @@ from pathlib import Path
 
 from serving.server import cores
 from serving.server.access_log import AccessLog
-from serving.server.connections import Patience
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
+from serving.server.http.connection import Patience
 from serving.server.limits import Limits
 from serving.server.loading import Loaded
 from serving.server.metrics import Metrics

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serving.server import exchange, pictures
+from serving.server.eager import have_task
 from serving.server.errors import (
     DEADLINE_PASSED,
     DeadlineError,
@@ -122,6 +123,7 @@ class DataPlane:
             f"no answer within the {call.timeout:g} s that the request allows; allow more, or send less at once"
         )
         start = time.perf_counter()
+        await have_task()
         try:
             async with asyncio.timeout(call.timeout):
                 outputs = await self._infer(version, call)

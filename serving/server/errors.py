@@ -56,6 +56,12 @@ class TooLargeError(ServerError):
     code = StatusCode.RESOURCE_EXHAUSTED
 
 
+class HeadTooLargeError(TooLargeError):
+    """The head of an HTTP request exceeds a limit of the server."""
+
+    status = 431
+
+
 class UnsupportedEncodingError(ServerError):
     """The body is compressed, or otherwise encoded, in a way that is not read here."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 from serving.server import exchange, trace_context
 from serving.server.access_log import AccessLog
@@ -20,11 +21,16 @@ class Observer:
     new_traces: bool = False
     """Whether a request that belongs to no trace begins one."""
 
+    @cached_property
+    def curious(self) -> bool:
+        """Whether to hear of requests that belong to no trace."""
+        return self.log is not None or self.spans is not None or self.new_traces
+
     def begin(
         self, method: str, path: str, client: str, parent: str | None, state: str = ""
     ) -> Exchange | None:
         """Note that a request has come; None where nobody wants to hear of it."""
-        if parent is None and self.log is None and self.spans is None and not self.new_traces:
+        if parent is None and not self.curious:
             return None
         trace = trace_context.parse(parent, state)
         if trace is None and self.new_traces and self.spans is None:  # Spans begin traces of their own.

@@ -8,29 +8,24 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
 import grpc.aio
-import uvicorn
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health  # type: ignore[attr-defined]
 
-from serving.server.connections import Connection, Patience
 from serving.server.dataplane import DataPlane
 from serving.server.errors import ServerError
 from serving.server.http import App
+from serving.server.http.connection import Patience
+from serving.server.http.server import HttpServer
 from serving.server.protocols.grpc_service import Service
 from serving.server.workers import Inherited
 
 log = logging.getLogger("tandem.server")
-
-
-LINGER_SECONDS = 0.5
-"""How long a connection without a request stays open after SIGTERM: its request may be on the way."""
 
 
 class StartError(Exception):
@@ -56,47 +51,6 @@ class Listening:
     """Channel arguments, which go over the server's own choices."""
     grpc_credentials: grpc.ServerCredentials | None = None
     """TLS for gRPC; None: without."""
-
-
-class _Http(uvicorn.Server):
-    """uvicorn, whose signals are ours to handle: gRPC has to stop with it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def drain(self, bound: socket.socket | None, shared: bool) -> None:
-        """Accept no more; let clients that are connected already send what they have begun; then shut down."""
-        if bound is not None:
-            # Closing resets what waits to be accepted: let the queue run dry first. Where the socket is shared,
-            # the queue is that of other workers too.
-            if not shared:
-                bound.listen(0)
-            await asyncio.sleep(0.05)
-            last = bound.dup()
-            for server in getattr(self, "servers", []):
-                server.close()
-            await asyncio.sleep(0)
-            await self._accept_rest(last)
-        end = asyncio.get_running_loop().time() + LINGER_SECONDS
-        while self.server_state.connections and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.01)
-        self.should_exit = True
-
-    async def _accept_rest(self, listening: socket.socket) -> None:
-        """Close a socket with nobody waiting on it."""
-        accepted = []
-        with listening, contextlib.suppress(OSError):
-            while True:
-                accepted.append(listening.accept()[0])
-        for connection in accepted:
-            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
-
-    def _connection(self) -> asyncio.Protocol:
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return made
 
 
 def run(plane: DataPlane, app: App, services: Callable[[], Sequence[Service]], listening: Listening) -> None:
@@ -125,13 +79,14 @@ async def _serve(
     made = services()
     health = grpc_health.HealthServicer()
     grpc_server = await _start_grpc(made, health, listening)
-    http = _Http(_uvicorn_config(app, listening))
+    http = HttpServer(app, listening.patience)
     names = ["", *(service.name for service in made)]
     poll = asyncio.create_task(_poll(plane, health, names, listening.poll_seconds))
     sampling = asyncio.create_task(_sample(plane))
-    running = [asyncio.create_task(http.serve(sockets=[bound]))] if bound else []
+    if bound is not None:
+        await http.start(bound)
     stopped = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([stopped, poll, *running], return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait([stopped, poll], return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping: what is in flight has %g s to finish", listening.grace_seconds)
     plane.stopping = True
     poll.cancel()
@@ -139,9 +94,9 @@ async def _serve(
     if inherited is not None:
         asyncio.get_running_loop().remove_reader(inherited.parent)
     await health.enter_graceful_shutdown()
-    app.closing = True
     end = asyncio.get_running_loop().time() + listening.grace_seconds
-    await asyncio.gather(http.drain(bound, inherited is not None), *running)
+    if bound is not None:
+        await http.drain(listening.grace_seconds, shared=inherited is not None)
     # Last, because gRPC cancels calls that reach a server which has stopped but whose process goes on.
     await grpc_server.stop(max(1.0, end - asyncio.get_running_loop().time()))
     with contextlib.suppress(TimeoutError):
@@ -221,27 +176,6 @@ def _add_grpc(server: grpc.aio.Server, address: str, listening: Listening) -> in
     if port == 0:
         raise StartError(f"cannot listen on {address} (gRPC)")
     return port
-
-
-def _uvicorn_config(app: App, listening: Listening) -> uvicorn.Config:
-    application: Any = app
-
-    class Limited(Connection):
-        patience = listening.patience
-
-    return uvicorn.Config(
-        application,
-        http=Limited,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        proxy_headers=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        timeout_keep_alive=round(listening.patience.idle_seconds) or 1,
-        timeout_graceful_shutdown=max(1, round(listening.grace_seconds)),
-    )
 
 
 async def _poll(

@@ -7,50 +7,58 @@ what it does for its users. It runs in this project's own environment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 import grpc.aio
+import httptools
 import numpy as np
 import orjson
-import uvicorn
 import uvloop
 from onnx_model import Floats, OnnxModel, arguments
 from tritonclient.grpc import service_pb2 as pb
 
 HEADER_LENGTH = b"inference-header-content-length"
-Message = Mapping[str, Any]
 
 
-class Bare:
-    """One model by HTTP and gRPC."""
+class Bare(asyncio.Protocol):
+    """One connection of HTTP: any request is an inference, in JSON or with binary tensors both ways."""
 
-    def __init__(self) -> None:
-        self._model = OnnxModel()
+    def __init__(self, model: OnnxModel) -> None:
+        self._model = model
+        self._parser = httptools.HttpRequestParser(self)
+        self._body: list[bytes] = []
+        self._header_length: int | None = None
 
-    async def __call__(
-        self,
-        scope: Message,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
-        """The ASGI application: any request is an inference, in JSON or with binary tensors both ways."""
-        body = b""
-        while True:
-            message = await receive()
-            body += message["body"]
-            if not message["more_body"]:
-                break
-        header_length = dict(scope["headers"]).get(HEADER_LENGTH)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody has connected."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        self._parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header: only one is of interest."""
+        if name.lower() == HEADER_LENGTH:
+            self._header_length = int(value)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Answer, and be ready for the next request."""
+        body, header_length = b"".join(self._body), self._header_length
+        self._body, self._header_length = [], None
         if header_length is None:
             (tensor,) = orjson.loads(body)["inputs"]
             data = np.array(tensor["data"], np.float32)
         else:
-            (tensor,) = orjson.loads(body[: int(header_length)])["inputs"]
-            data = np.frombuffer(body, np.float32, offset=int(header_length))
+            (tensor,) = orjson.loads(body[:header_length])["inputs"]
+            data = np.frombuffer(body, np.float32, offset=header_length)
         answer = self._model(data.reshape(tensor["shape"]))
-        headers = []
+        head = b"HTTP/1.1 200 OK\r\n"
         if header_length is None:
             outputs = [_describe(name, values) | {"data": values.ravel()} for name, values in answer.items()]
             content = orjson.dumps({"outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -62,10 +70,15 @@ class Bare:
             ]
             header = orjson.dumps({"outputs": outputs})
             content = b"".join([header, *raw])
-            headers = [(HEADER_LENGTH, str(len(header)).encode())]
-        headers.append((b"content-length", str(len(content)).encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+            head += b"%b: %d\r\n" % (HEADER_LENGTH, len(header))
+        self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(content), content))
+
+
+class BareGrpc:
+    """The same by gRPC."""
+
+    def __init__(self, model: OnnxModel) -> None:
+        self._model = model
 
     async def infer(self, request: pb.ModelInferRequest, _context: object) -> pb.ModelInferResponse:
         """The gRPC method."""
@@ -84,7 +97,8 @@ def _describe(name: str, values: Floats) -> dict[str, object]:
 
 async def _serve() -> None:
     options = arguments()
-    bare: Any = Bare()
+    model = OnnxModel()
+    bare: Any = BareGrpc(model)
     method = grpc.unary_unary_rpc_method_handler(
         bare.infer, pb.ModelInferRequest.FromString, pb.ModelInferResponse.SerializeToString
     )
@@ -93,10 +107,8 @@ async def _serve() -> None:
     server.add_generic_rpc_handlers((handler,))
     server.add_insecure_port(f"127.0.0.1:{options.grpc_port}")
     await server.start()
-    config = uvicorn.Config(
-        bare, port=options.http_port, http="httptools", lifespan="off", access_log=False, log_level="warning"
-    )
-    await uvicorn.Server(config).serve()
+    http = await asyncio.get_running_loop().create_server(lambda: Bare(model), "127.0.0.1", options.http_port)
+    await http.serve_forever()
 
 
 if __name__ == "__main__":

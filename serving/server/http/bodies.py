@@ -1,20 +1,21 @@
-"""Bodies of HTTP: read and inflated within limits, compressed where it is worth it."""
+"""Bodies of HTTP: held and inflated within limits, compressed where it is worth it."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from serving.server.errors import (
     InvalidRequestError,
+    ServerError,
     TooLargeError,
     UnavailableError,
     UnsupportedEncodingError,
 )
+from serving.server.http.messages import Response
 
+IDENTITY = "identity"
 ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content encodings by the window bits that zlib knows them by."""
 STEP = 1024 * 1024
@@ -24,67 +25,41 @@ WORTH_COMPRESSING = 32 * 1024
 HELD = 16
 """Bodies of the largest size that are held at once, all requests together."""
 
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
-
-class DisconnectedError(Exception):
-    """The client went away before its request was whole; there is nobody to answer."""
-
-
-@dataclass
+@dataclass(slots=True)
 class Bodies:
-    """Reads bodies of at most `limit` bytes, as they come and inflated; those read are held until `release`d."""
+    """The limit of one body, as it comes and inflated, and the memory for those that are held at once."""
 
     limit: int
     _held: int = field(default=0, init=False)
 
-    async def read(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """A request's whole body, decompressed.
-
-        Raises `TooLargeError`, `UnsupportedEncodingError`, `InvalidRequestError`, `DisconnectedError`, and
-        `UnavailableError` where the bodies of other requests fill the memory meant for them.
-        """
-        encoding = headers.get("content-encoding", "identity").strip().lower()
-        if encoding != "identity" and encoding not in ENCODINGS:
-            raise UnsupportedEncodingError(
+    def refusal(self, encoding: str, declared: bytes) -> ServerError | None:
+        """Why a body is refused by its head: its Content-Encoding, or its Content-Length as `declared`."""
+        if encoding != IDENTITY and encoding not in ENCODINGS:
+            return UnsupportedEncodingError(
                 f"expected a plain body or one of gzip or deflate, got Content-Encoding {encoding[:40]!r}"
             )
-        declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self.limit:
-            raise TooLargeError(f"expected a body of at most {self.limit} bytes, got one of {declared}")
-        held = 0
-        chunks: list[bytes] = []
-        try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise DisconnectedError
-                chunk = message.get("body", b"")
-                held += len(chunk)
-                self._hold(len(chunk))
-                if held > self.limit:
-                    raise TooLargeError(f"expected a body of at most {self.limit} bytes, got more")
-                chunks.append(chunk)
-                if not message.get("more_body"):
-                    break
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            if encoding != "identity":
-                body = await self._inflate(body, encoding)
-            self._held += len(body)
-            return body
-        finally:
-            self._held -= held
+            return TooLargeError(
+                f"expected a body of at most {self.limit} bytes, got one of {declared.decode()}"
+            )
+        return None
 
-    def release(self, body: bytes) -> None:
-        """Let go of a body that was read: its request is answered."""
-        self._held -= len(body)
+    def hold(self, size: int) -> None:
+        """Take memory until it is `release`d, also where it is refused.
 
-    def _hold(self, size: int) -> None:
+        Raises `UnavailableError` where the bodies of other requests fill the memory meant for them.
+        """
         self._held += size
         if self._held > HELD * self.limit:
             raise UnavailableError(f"the bodies being read fill {HELD * self.limit} bytes already; try again")
 
-    async def _inflate(self, body: bytes, encoding: str) -> bytes:
+    def release(self, size: int) -> None:
+        """Give memory back."""
+        self._held -= size
+
+    async def inflate(self, body: bytes, encoding: str) -> bytes:
+        """A body as it was before it was compressed. Raises `TooLargeError` or `InvalidRequestError`."""
         bits = ENCODINGS[encoding]
         if encoding == "deflate" and not _has_zlib_header(body):
             bits = -15  # Some clients have always sent it raw.
@@ -118,18 +93,14 @@ def _has_zlib_header(body: bytes) -> bool:
     return len(body) >= 2 and body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
 
 
-async def compress(body: bytes, accepted: str | None) -> tuple[bytes, bytes]:
-    """A response's body and its content encoding, empty where the body stays as it is.
-
-    `accepted` is the request's Accept-Encoding.
-    """
-    if accepted is None or len(body) < WORTH_COMPRESSING:
-        return body, b""
+async def compress(response: Response, accepted: str) -> Response:
+    """A response with its body in an encoding of those that the request's Accept-Encoding has, if we know one."""
     encoding = _accepted(accepted)
     if not encoding:
-        return body, b""
-    packed = await asyncio.to_thread(_pack, body, ENCODINGS[encoding])
-    return packed, encoding.encode()
+        return response
+    packed = await asyncio.to_thread(_pack, response.body, ENCODINGS[encoding])
+    headers = [*response.headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding")]
+    return replace(response, body=packed, headers=headers)
 
 
 def _pack(body: bytes, bits: int) -> bytes:
