@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from serving.server.errors import InvalidRequestError
+from serving.server.protocols.json_arrays import MAX_DIMENSIONS, JsonArray
 from serving.server.signature import Array
-
-MAX_DIMENSIONS = 32
 
 WORDS = {
     "bool": "booleans",
@@ -28,25 +27,28 @@ WORDS = {
 def numbers(name: str, kind: str, data: object) -> Array:
     """Nested lists of JSON numbers as an array of dtype `kind`; nothing is rounded to an integer in silence.
 
-    Raises `InvalidRequestError` where the lists are ragged or hold something else than such numbers.
+    `data` are such lists, or a `JsonArray` of them. Raises `InvalidRequestError` where they are ragged or hold
+    something else than such numbers.
     """
-    flat, shape = _flatten(name, data)
     wanted = np.dtype(kind)
-    try:
-        found = _pack(flat, wanted)
-    except TypeError:
-        expected = "booleans" if wanted.kind == "b" else "numbers"
-        raise InvalidRequestError(
-            f"input {name!r}: expected {expected} of dtype {kind}, {_found(flat)}"
-        ) from None
-    except OverflowError:
-        raise InvalidRequestError(_beyond(name, wanted)) from None
+    found = data.numbers(wanted) if isinstance(data, JsonArray) else None
+    if found is None:
+        flat, shape = _flatten(name, data.lists() if isinstance(data, JsonArray) else data)
+        try:
+            found = _pack(flat, wanted).reshape(shape)
+        except TypeError:
+            expected = "booleans" if wanted.kind == "b" else "numbers"
+            raise InvalidRequestError(
+                f"input {name!r}: expected {expected} of dtype {kind}, {_found(flat)}"
+            ) from None
+        except OverflowError:
+            raise InvalidRequestError(_beyond(name, wanted)) from None
     if found.size and wanted.kind in "iu" and wanted.itemsize < 8:
         limits = np.iinfo(wanted)
         if found.min() < limits.min or found.max() > limits.max:
             raise InvalidRequestError(_beyond(name, wanted))
     with np.errstate(over="ignore"):
-        return found.astype(wanted, copy=False).reshape(shape)
+        return found.astype(wanted, copy=False)
 
 
 def _pack(flat: list[Any], wanted: np.dtype[Any]) -> Array:
@@ -55,12 +57,12 @@ def _pack(flat: list[Any], wanted: np.dtype[Any]) -> Array:
     numpy would find the dtype by itself, but takes large integers for float64, and a long string next to many
     numbers for as many long strings.
     """
-    first: object = type(flat[0]) if flat else None
+    kinds = set(map(type, flat))
     if wanted.kind == "b":
-        if not set(map(type, flat)) <= {bool}:
+        if not kinds <= {bool}:
             raise TypeError
         return np.array(flat, bool)
-    if first is bool:
+    if bool in kinds:
         raise TypeError
     if wanted == np.uint64:
         return np.frombuffer(packed("Q", flat), np.uint64)

@@ -6,21 +6,23 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import orjson
 
 from serving.server.errors import InvalidRequestError
-from serving.server.http import Request, Response, parse_json
-from serving.server.protocols import oip_codec
-from serving.server.protocols.oip_parameters import check_offered, timeout_seconds
-from serving.server.signature import BYTES, Array, Signature, Tensors, TensorSpec, dtype_of
+from serving.server.http import Request, Response
+from serving.server.protocols import oip_codec, oip_head
+from serving.server.protocols.json_arrays import PLACE, JsonArray, cut
+from serving.server.protocols.oip_head import Head
+from serving.server.signature import BYTES, Signature, Tensors, TensorSpec, dtype_of
 from serving.server.versions import Version
 
 HEADER_LENGTH = "inference-header-content-length"
+DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 PICTURES = ("image/png", "image/jpeg")
 
 
@@ -29,7 +31,7 @@ class Asked:
     """What an inference request asks for."""
 
     inputs: Tensors
-    outputs: dict[str, bool]
+    outputs: Mapping[str, bool]
     """By name: whether it goes back as binary."""
     binary: bool = False
     """Whether outputs go back as binary where the request names none."""
@@ -43,118 +45,67 @@ def parse(request: Request, signature: Signature) -> Asked:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type in PICTURES:
         return Asked({_picture_input(signature, content_type): oip_codec.one(request.body)}, {})
-    header, tail = _split(request)
-    if len(header) == 0 and HEADER_LENGTH in request.headers:
+    text, tail = _split(request)
+    if len(text) == 0 and HEADER_LENGTH in request.headers:
         return Asked(_bare(signature, request.body), {}, binary=True)
-    document = parse_json(header)
-    if not isinstance(document, dict):
-        raise InvalidRequestError(f"expected a JSON object with inputs, got {type(document).__name__}")
-    inputs = document.get("inputs")
-    if not isinstance(inputs, list):
-        raise InvalidRequestError('expected "inputs", a list of tensors with name, datatype, shape and data')
-    parsed = Asked({}, {}, id=_id(document.get("id")))
+    head, identity, arrays = _head(text)
+    inputs: Tensors = {}
     position = 0
-    pictures = {spec.name for spec in signature.inputs if spec.channels_of_picture is not None}
-    for tensor in inputs:
-        name, array, used = _tensor(tensor, tail[position:], pictures)
-        if name in parsed.inputs:
-            raise InvalidRequestError(f"input {name!r} is given twice")
-        parsed.inputs[name] = array
-        position += used
+    for given in head.inputs:
+        if given.size is None:
+            data = arrays.pop(0) if given.data == PLACE and arrays else given.data
+            inputs[given.name] = oip_codec.from_json(
+                given.name, given.datatype, given.shape, data, base64=given.name in _pictures(signature)
+            )
+            continue
+        left = len(tail) - position
+        if given.size > left:
+            raise InvalidRequestError(
+                f"input {given.name!r}: binary_data_size is {given.size}, but {left} bytes of binary data are left"
+            )
+        raw = tail[position : position + given.size]
+        inputs[given.name] = oip_codec.from_raw(given.name, given.datatype, given.shape, raw)
+        position += given.size
     if position != len(tail):
         raise InvalidRequestError(
             f"the inputs account for {position} bytes of binary data, but {len(tail)} came"
         )
-    parameters = _parameters(document, "the", "request")
-    parsed.binary = _flag(parameters, "binary_data_output", False)
-    parsed.timeout = timeout_seconds(parameters)
-    parsed.outputs = _wanted(document.get("outputs"), parsed.binary)
-    return parsed
+    return Asked(inputs, head.outputs, head.binary, identity, head.timeout)
 
 
-def _split(request: Request) -> tuple[memoryview, memoryview]:
-    body = memoryview(request.body)
+def _head(text: bytes) -> tuple[Head, str | None, list[JsonArray]]:
+    """The head of a request, its id, and the arrays that were cut out of it, those of its inputs in their order."""
+    rest, arrays = cut(text, DATA)
+    if arrays:
+        try:
+            head, identity = oip_head.read(rest)
+        except InvalidRequestError:
+            pass  # The whole text says where it is wrong.
+        else:
+            if sum(given.data == PLACE for given in head.inputs) == len(arrays):
+                return head, identity, arrays
+    head, identity = oip_head.read(text)
+    return head, identity, []
+
+
+def _split(request: Request) -> tuple[bytes, memoryview]:
     length = request.headers.get(HEADER_LENGTH)
     if length is None:
-        return body, memoryview(b"")
+        return request.body, memoryview(b"")
+    body = memoryview(request.body)
     if not (length.isascii() and length.isdigit() and len(length) <= 18 and int(length) <= len(body)):
         raise InvalidRequestError(
             f"Inference-Header-Content-Length is {length[:40]!r}: expected at most the body's {len(body)} bytes"
         )
-    return body[: int(length)], body[int(length) :]
+    return request.body[: int(length)], body[int(length) :]
 
 
-def _id(given: object) -> str | None:
-    if given is None or isinstance(given, str):
-        return given
-    if isinstance(given, int) and not isinstance(given, bool):
-        return str(given)
-    raise InvalidRequestError(f'expected "id" to be a string, got {type(given).__name__}')
-
-
-def _tensor(tensor: object, tail: memoryview, pictures: set[str]) -> tuple[str, Array, int]:
-    if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
-        raise InvalidRequestError("expected each input to be an object with a name")
-    name: str = tensor["name"]
-    datatype = tensor.get("datatype")
-    oip_codec.dtype(name, datatype)
-    parameters = _parameters(tensor, "input", name)
-    check_offered(parameters, "input", name)
-    shape = oip_codec.shape(name, tensor.get("shape"))
-    size = parameters.get("binary_data_size")
-    if size is None:
-        if "data" not in tensor:
-            raise InvalidRequestError(f'input {name!r}: expected "data", or the parameter binary_data_size')
-        return name, oip_codec.from_json(name, str(datatype), shape, tensor["data"], name in pictures), 0
-    if tensor.get("data") is not None:
-        raise InvalidRequestError(f'input {name!r}: expected "data" or binary_data_size, got both')
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail):
-        raise InvalidRequestError(
-            f"input {name!r}: binary_data_size is {size!r}, but {len(tail)} bytes of binary data are left"
-        )
-    return name, oip_codec.from_raw(name, str(datatype), shape, tail[:size]), size
-
-
-def _wanted(outputs: object, binary: bool) -> dict[str, bool]:
-    if outputs is None:
-        return {}
-    if not isinstance(outputs, list):
-        raise InvalidRequestError(f'expected "outputs" to be a list, got {type(outputs).__name__}')
-    wanted: dict[str, bool] = {}
-    for output in outputs:
-        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
-            raise InvalidRequestError("expected each output to be an object with a name")
-        name: str = output["name"]
-        if name in wanted:
-            raise InvalidRequestError(f"output {name!r} is asked for twice")
-        parameters = _parameters(output, "output", name)
-        check_offered(parameters, "output", name)
-        wanted[name] = _flag(parameters, "binary_data", binary)
-    return wanted
-
-
-def _parameters(holder: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:
-    parameters = holder.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise InvalidRequestError(
-            f"{kind} {name}: expected parameters to be an object, got {type(parameters).__name__}"
-        )
-    return parameters
-
-
-def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise InvalidRequestError(
-            f"expected the parameter {name} to be true or false, got {str(value)[:80]!r}"
-        )
-    return value
+def _pictures(signature: Signature) -> list[str]:
+    return [spec.name for spec in signature.inputs if spec.channels_of_picture is not None]
 
 
 def _picture_input(signature: Signature, content_type: str) -> str:
-    names = [spec.name for spec in signature.inputs if spec.channels_of_picture is not None]
+    names = _pictures(signature)
     if len(signature.inputs) != 1 or not names:
         raise InvalidRequestError(
             f"a body of {content_type} needs a model whose one input is a batch of pictures"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from serving.server.errors import InvalidRequestError
+from serving.server.protocols.json_arrays import MAX_DIMENSIONS, JsonArray
 from serving.server.protocols.json_numbers import numbers
 from serving.server.signature import BYTES, Array, is_floating
 
@@ -28,7 +29,6 @@ DATATYPES = {
 }
 """The protocol's names of our dtypes."""
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
-MAX_DIMENSIONS = 32
 MAX_ELEMENTS = 2**59
 """Of the sizes that are not 0: numpy counts bytes in 63 bits."""
 
@@ -86,7 +86,9 @@ def from_json(name: str, datatype: str, sizes: tuple[int, ...], data: object, ba
     """
     kind = dtype(name, datatype)
     if kind == BYTES:
-        return strings(name, sizes, _texts(name, data, base64))
+        return strings(
+            name, sizes, _texts(name, data.lists() if isinstance(data, JsonArray) else data, base64)
+        )
     return fit_shape(name, numbers(name, kind, data), sizes)
 
 

@@ -1,0 +1,109 @@
+"""Large arrays of numbers in JSON, cut out of their document and read without an object of Python for each number.
+
+simdjson reads them several times as fast as orjson, which reads the rest; what is odd is left to orjson as well.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import cast
+
+import numpy as np
+import orjson
+from simdjson import Array as Parsed
+from simdjson import Parser
+
+from serving.server.errors import InvalidRequestError
+from serving.server.signature import Array
+
+MAX_DIMENSIONS = 32
+PLACE = "\0"
+"""Stands in a document for an array that was cut out of it: no other string there can hold this character."""
+NO_BRACKETS = b"0123456789+-.eE \t\r\n"
+FORMS = {"i": ("i", np.int64), "u": ("u", np.uint64)}
+FLOATS = ("d", np.float64)
+
+
+class JsonArray:
+    """An array of JSON that is known to be well formed. Raises `ValueError` where it is not."""
+
+    __slots__ = ("_parsed", "_text")
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        # A parser is cheap, and may not be used again while what it has parsed is alive.
+        self._parsed = cast(Parsed, Parser().parse(text))
+
+    def numbers(self, wanted: np.dtype[np.generic]) -> Array | None:
+        """Its numbers as int64, uint64 or float64, whichever holds `wanted`; None where it holds anything else.
+
+        None too where it is ragged, or holds what does not fit.
+        """
+        if wanted.kind == "b":
+            return None
+        form, dtype = FORMS.get(wanted.kind, FLOATS)
+        try:
+            found = np.frombuffer(self._parsed.as_buffer(of_type=form), dtype)  # type: ignore[arg-type]
+        except (ValueError, TypeError, RuntimeError):
+            return None
+        shape = self._shape(found.size)
+        return None if shape is None else found.reshape(shape)
+
+    def lists(self) -> list[object]:
+        """The array as orjson reads it. Raises `InvalidRequestError` where it is nested too deep for that."""
+        try:
+            return cast(list[object], orjson.loads(self._text))
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequestError(f"expected JSON, got an array that is none: {error}") from None
+
+    def _shape(self, count: int) -> tuple[int, ...] | None:
+        """The sizes of an array of `count` numbers, None where it is ragged."""
+        if self._text.find(b"[", 1) < 0:
+            return (count,)
+        brackets = self._text.translate(None, NO_BRACKETS)
+        depth = len(brackets) - len(brackets.lstrip(b"["))
+        if depth > MAX_DIMENSIONS:
+            return None
+        shape: list[int] = []
+        even = b""  # What the first array of each level would be if all in it were like their first.
+        for level in range(1, depth + 1):
+            length = brackets.find(b"]" * level) + 2 * level - depth
+            size, rest = divmod(length - 1, len(even) + 1)
+            if size < 1 or rest:
+                return None
+            even = b"[" + (even + b",") * (size - 1) + even + b"]"
+            shape.insert(0, size)
+        # A number leaves nothing between brackets, so that [1] and [] look the same: only their count tells.
+        return tuple(shape) if even == brackets and math.prod(shape) == count else None
+
+
+def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[bytes, list[JsonArray]]:
+    """A JSON document with `PLACE` for its arrays of numbers, and these in their order.
+
+    `key` matches what precedes an array. Where anything is unusual, nothing is cut out: the text may be no JSON.
+    """
+    pieces: list[bytes] = []
+    arrays: list[JsonArray] = []
+    position = 0
+    found = key.search(text)
+    while found is not None:
+        start = found.end()
+        # No array of numbers holds a quote or a brace.
+        end = text.find(b"}", start)
+        quote = text.find(b'"', start, end)
+        end = text.rfind(b"]", start, end if quote < 0 else quote) + 1
+        if end > start:
+            try:
+                arrays.append(JsonArray(text[start:end]))
+            except (ValueError, TypeError, RuntimeError):
+                return text, []
+            pieces.append(text[position:start])
+            position = start = end
+        found = key.search(text, start)
+    if not arrays:
+        return text, []
+    pieces.append(text[position:])
+    rest = b'"\\u0000"'.join(pieces)
+    # Without escapes, what looks like a key is one, and nobody else writes `PLACE`.
+    return (text, []) if rest.count(b"\\") > len(arrays) else (rest, arrays)
