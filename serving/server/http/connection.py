@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
 
     def shut_down(self) -> None:
         """Close, now or with the answer to what has been begun."""
-        if not self._queue and self._answering is None:
+        if not self._queue and self._answering is None and not self._reader.in_head:
             self._transport.close()
 
     def abort(self) -> None:

@@ -239,10 +239,10 @@ async def test_draining_finishes_what_was_begun() -> None:
         idle = asyncio.create_task(tell(port))
         busy = asyncio.create_task(tell(port, post(b"slow", b"<1>")))
         begun = await asyncio.open_connection("127.0.0.1", port)
-        begun[1].write(post(b"slow", b"<2>")[:-1])
+        begun[1].write(post(b"slow", b"<2>")[:9])
         await asyncio.sleep(0.01)
         late = asyncio.create_task(tell(port, post(b"echo", b"<3>")))
-        asyncio.get_running_loop().call_later(0.1, begun[1].write, b">")
+        asyncio.get_running_loop().call_later(0.7, begun[1].write, post(b"slow", b"<2>")[9:])
     assert await idle == b""
     for answer in (await busy, await begun[0].read(), await late):
         assert statuses(answer) == [200]
