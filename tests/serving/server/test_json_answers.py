@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -17,7 +17,7 @@ from serving.server.signature import Array, dtype_of
 from serving.server.versions import Version
 
 VERSION = cast(Version, SimpleNamespace(model='fa"shion', number=3))
-few = settings(max_examples=30)
+few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 names = st.sampled_from(["y", "logits", "100%", '"%b"', "\0", "é", "crop_bytes"])
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), min_size=1, max_size=4)
 kinds = st.sampled_from(["bool", "int8", "uint64", "int64", "float16", "float32", "float64"])
