@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from serving.server.errors import InvalidRequestError
@@ -19,6 +19,7 @@ from serving.server.protocols.json_arrays import JsonArray, cut
 from serving.server.protocols.json_numbers import lists, numbers
 from serving.server.signature import Array, Signature, TensorSpec
 
+untimed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KINDS = ("bool", "int8", "int32", "int64", "uint8", "uint64", "float16", "float32", "float64")
 SIGNATURE = Signature(
     (TensorSpec("x", "float32", None), TensorSpec("n", "int64", None)), (TensorSpec("y", "float32", None),)
@@ -101,6 +102,7 @@ def outcome(read: Callable[[], Array]) -> tuple[str, object, object]:
     return array.dtype.name, array.shape, array.tobytes()
 
 
+@untimed
 @given(st.sampled_from(KINDS), arrays)
 @example("float32", b"[[1,2,3],[4]]")
 @example("float32", b"[[1,2],[3,4,5],[6]]")
@@ -161,6 +163,7 @@ values = st.recursive(
 )
 
 
+@untimed
 @given(
     st.dictionaries(words, values, max_size=4),
     st.booleans(),
