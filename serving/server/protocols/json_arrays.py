@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -19,14 +21,16 @@ from serving.server.signature import Array
 
 MAX_DIMENSIONS = 32
 PLACE = "\0"
-"""Stands in a document for an array that was cut out of it: no other string there can hold this character."""
+"""Begins the string that stands for an array that was cut out: no other string there can hold this character."""
 NO_BRACKETS = b"0123456789+-.eE \t\r\n"
+LARGEST_REMEMBERED = 4096
+"""Bytes."""
 FORMS = {"i": ("i", np.int64), "u": ("u", np.uint64)}
 FLOATS = ("d", np.float64)
 
 
 class JsonArray:
-    """An array of JSON that is known to be well formed. Raises `ValueError` where it is not."""
+    """An array of JSON without strings and objects, well formed. Raises `ValueError` where it is not."""
 
     __slots__ = ("_parsed", "_text")
 
@@ -34,6 +38,12 @@ class JsonArray:
         self._text = text
         # A parser is cheap, and may not be used again while what it has parsed is alive.
         self._parsed = cast(Parsed, Parser().parse(text))
+
+    def __len__(self) -> int:
+        return len(self._parsed)
+
+    def __repr__(self) -> str:
+        return self._text[:100].decode()
 
     def numbers(self, wanted: np.dtype[np.generic]) -> Array | None:
         """Its numbers as int64, uint64 or float64, whichever holds `wanted`; None where it holds anything else.
@@ -62,26 +72,36 @@ class JsonArray:
         if self._text.find(b"[", 1) < 0:
             return (count,)
         brackets = self._text.translate(None, NO_BRACKETS)
-        depth = len(brackets) - len(brackets.lstrip(b"["))
-        if depth > MAX_DIMENSIONS:
-            return None
-        shape: list[int] = []
-        even = b""  # What the first array of each level would be if all in it were like their first.
-        for level in range(1, depth + 1):
-            length = brackets.find(b"]" * level) + 2 * level - depth
-            size, rest = divmod(length - 1, len(even) + 1)
-            if size < 1 or rest:
-                return None
-            even = b"[" + (even + b",") * (size - 1) + even + b"]"
-            shape.insert(0, size)
+        sizes = _remembered(brackets) if len(brackets) <= LARGEST_REMEMBERED else _sizes(brackets)
         # A number leaves nothing between brackets, so that [1] and [] look the same: only their count tells.
-        return tuple(shape) if even == brackets and math.prod(shape) == count else None
+        return sizes if sizes is not None and math.prod(sizes) == count else None
 
 
-def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[bytes, list[JsonArray]]:
-    """A JSON document with `PLACE` for its arrays of numbers, and these in their order.
+def _sizes(brackets: bytes) -> tuple[int, ...] | None:
+    """The sizes of nested arrays by their brackets and commas, None where they are ragged."""
+    depth = len(brackets) - len(brackets.lstrip(b"["))
+    if depth > MAX_DIMENSIONS:
+        return None
+    sizes: list[int] = []
+    even = b""  # The first array of a level, if all in it are like their first.
+    for level in range(1, depth + 1):
+        length = brackets.find(b"]" * level) + 2 * level - depth
+        size, rest = divmod(length - 1, len(even) + 1)
+        if size < 1 or rest:
+            return None
+        even = b"[" + (even + b",") * (size - 1) + even + b"]"
+        sizes.insert(0, size)
+    return tuple(sizes) if even == brackets else None
 
-    `key` matches what precedes an array. Where anything is unusual, nothing is cut out: the text may be no JSON.
+
+_remembered = lru_cache(64)(_sizes)
+
+
+def cut(text: bytes, key: re.Pattern[bytes], least: int) -> tuple[bytes, list[JsonArray]]:
+    """A JSON document with strings for its arrays of numbers, which `place` knows, and these arrays.
+
+    `key` matches what precedes an array. From the first that has less than `least` bytes on, and where anything is
+    unusual, all stays as it is: the text may be no JSON.
     """
     pieces: list[bytes] = []
     arrays: list[JsonArray] = []
@@ -94,16 +114,22 @@ def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[bytes, list[JsonArray]]:
         quote = text.find(b'"', start, end)
         end = text.rfind(b"]", start, end if quote < 0 else quote) + 1
         if end > start:
+            if end - start < least:
+                break
+            pieces += text[position:start], b'"\\u0000%d"' % len(arrays)
             try:
                 arrays.append(JsonArray(text[start:end]))
             except (ValueError, TypeError, RuntimeError):
                 return text, []
-            pieces.append(text[position:start])
             position = start = end
         found = key.search(text, start)
     if not arrays:
         return text, []
-    pieces.append(text[position:])
-    rest = b'"\\u0000"'.join(pieces)
+    rest = b"".join((*pieces, text[position:]))
     # Without escapes, what looks like a key is one, and nobody else writes `PLACE`.
     return (text, []) if rest.count(b"\\") > len(arrays) else (rest, arrays)
+
+
+def place(value: object, arrays: Sequence[JsonArray]) -> JsonArray | None:
+    """The array that a value of a document stands for."""
+    return arrays[int(value[1:])] if isinstance(value, str) and value.startswith(PLACE) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from array import array as packed
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,13 +27,13 @@ WORDS = {
 def numbers(name: str, kind: str, data: object) -> Array:
     """Nested lists of JSON numbers as an array of dtype `kind`; nothing is rounded to an integer in silence.
 
-    `data` are such lists, or a `JsonArray` of them. Raises `InvalidRequestError` where they are ragged or hold
+    In the lists may stand a `JsonArray`, or for them. Raises `InvalidRequestError` where they are ragged or hold
     something else than such numbers.
     """
     wanted = np.dtype(kind)
-    found = data.numbers(wanted) if isinstance(data, JsonArray) else None
+    found = _read(data, wanted) if _cut(data) else None
     if found is None:
-        flat, shape = _flatten(name, data.lists() if isinstance(data, JsonArray) else data)
+        flat, shape = _flatten(name, lists(data))
         try:
             found = _pack(flat, wanted).reshape(shape)
         except TypeError:
@@ -49,6 +49,26 @@ def numbers(name: str, kind: str, data: object) -> Array:
             raise InvalidRequestError(_beyond(name, wanted))
     with np.errstate(over="ignore"):
         return found.astype(wanted, copy=False)
+
+
+def lists(data: object) -> object:
+    """Nested lists in which a `JsonArray` may stand as lists alone. Raises `InvalidRequestError`."""
+    if isinstance(data, JsonArray):
+        return data.lists()
+    return [lists(row) for row in data] if isinstance(data, list) and _cut(data) else data
+
+
+def _cut(data: object) -> bool:
+    return JsonArray in (set(map(type, data)) if isinstance(data, list) else (type(data),))
+
+
+def _read(data: object, wanted: np.dtype[Any]) -> Array | None:
+    """One `JsonArray`, or rows of them; None where lists are needed to tell what is wrong, or for booleans."""
+    if isinstance(data, JsonArray):
+        return data.numbers(wanted)
+    rows = [row.numbers(wanted) if isinstance(row, JsonArray) else None for row in cast(list[object], data)]
+    shapes = {None if row is None else row.shape for row in rows}
+    return None if None in shapes or len(shapes) > 1 else np.stack(cast(list[Array], rows))
 
 
 def _pack(flat: list[Any], wanted: np.dtype[Any]) -> Array:

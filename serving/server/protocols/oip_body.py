@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import orjson
@@ -16,7 +17,7 @@ import orjson
 from serving.server.errors import InvalidRequestError
 from serving.server.http import Request, Response
 from serving.server.protocols import oip_codec, oip_head
-from serving.server.protocols.json_arrays import PLACE, JsonArray, cut
+from serving.server.protocols.json_arrays import JsonArray, cut, place
 from serving.server.protocols.oip_head import Head
 from serving.server.signature import BYTES, Signature, Tensors, TensorSpec, dtype_of
 from serving.server.versions import Version
@@ -24,6 +25,10 @@ from serving.server.versions import Version
 HEADER_LENGTH = "inference-header-content-length"
 DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 PICTURES = ("image/png", "image/jpeg")
+
+
+Described = tuple[str, str, tuple[int, ...], int | None]
+"""An output's name, datatype, shape, and bytes where it goes back as binary."""
 
 
 @dataclass
@@ -53,10 +58,10 @@ def parse(request: Request, signature: Signature) -> Asked:
     position = 0
     for given in head.inputs:
         if given.size is None:
-            data = arrays.pop(0) if given.data == PLACE and arrays else given.data
-            inputs[given.name] = oip_codec.from_json(
-                given.name, given.datatype, given.shape, data, base64=given.name in _pictures(signature)
-            )
+            array = place(given.data, arrays) if arrays else None
+            data = given.data if array is None else array
+            base64 = given.name in _pictures(signature)
+            inputs[given.name] = oip_codec.from_json(given.name, given.datatype, given.shape, data, base64)
             continue
         left = len(tail) - position
         if given.size > left:
@@ -74,18 +79,13 @@ def parse(request: Request, signature: Signature) -> Asked:
 
 
 def _head(text: bytes) -> tuple[Head, str | None, list[JsonArray]]:
-    """The head of a request, its id, and the arrays that were cut out of it, those of its inputs in their order."""
-    rest, arrays = cut(text, DATA)
-    if arrays:
-        try:
-            head, identity = oip_head.read(rest)
-        except InvalidRequestError:
-            pass  # The whole text says where it is wrong.
-        else:
-            if sum(given.data == PLACE for given in head.inputs) == len(arrays):
-                return head, identity, arrays
-    head, identity = oip_head.read(text)
-    return head, identity, []
+    """The head of a request, its id, and the arrays that were cut out of it."""
+    rest, arrays = cut(text, DATA, 0)
+    try:
+        return *oip_head.recall(rest), arrays
+    except InvalidRequestError:
+        head = oip_head.parse(text)  # Which says where it is wrong.
+        return head, head.id, []
 
 
 def _split(request: Request) -> tuple[bytes, memoryview]:
@@ -142,30 +142,45 @@ def _deduced(spec: TensorSpec, size: int) -> tuple[int, ...]:
 
 def respond(version: Version, asked: Asked, outputs: Tensors) -> Response:
     """The response, its outputs in JSON or binary as asked. Raises `InvalidRequestError` as `to_json` does."""
-    described: list[dict[str, object]] = []
+    described: list[Described] = []
+    values: list[bytes] = []
     blobs: list[bytes] = []
     for name, array in outputs.items():
-        tensor: dict[str, object] = {
-            "name": name,
-            "datatype": oip_codec.datatype(dtype_of(array)),
-            "shape": list(array.shape),
-        }
+        size = None
         if asked.outputs.get(name, asked.binary):
-            blob = oip_codec.to_raw(array)
-            tensor["parameters"] = {"binary_data_size": len(blob)}
-            blobs.append(blob)
+            blobs.append(oip_codec.to_raw(array))
+            size = len(blobs[-1])
         else:
-            tensor["data"] = oip_codec.to_json(name, array)
-        described.append(tensor)
-    document: dict[str, object] = {"model_name": version.model, "model_version": str(version.number)}
+            values.append(oip_codec.to_json(name, array))
+        described.append((name, oip_codec.datatype(dtype_of(array)), array.shape, size))
+    start, *pieces = _template(version.model, version.number, tuple(described))
+    parts = [start]
     if asked.id is not None:
-        document["id"] = asked.id
-    document["outputs"] = described
-    header = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        parts += b',"id":', orjson.dumps(asked.id)
+    parts.append(pieces[0])
+    for value, piece in zip(values, pieces[1:], strict=True):
+        parts += value, piece
     if not blobs:
-        return Response(header)
+        return Response(b"".join(parts))
+    length = sum(map(len, parts))
     return Response(
-        b"".join([header, *blobs]),
+        b"".join(parts + blobs),
         "application/octet-stream",
-        headers=((HEADER_LENGTH.encode(), str(len(header)).encode()),),
+        headers=((HEADER_LENGTH.encode(), str(length).encode()),),
     )
+
+
+@lru_cache(256)
+def _template(model: str, number: int, outputs: tuple[Described, ...]) -> tuple[bytes, ...]:
+    """The JSON of a response, cut where the request's id belongs, and where the data of each output not in binary."""
+    start = orjson.dumps({"model_name": model, "model_version": str(number)})[:-1]
+    pieces = [b',"outputs":[']
+    for name, datatype, shape, size in outputs:
+        tensor: dict[str, object] = {"name": name, "datatype": datatype, "shape": shape}
+        if size is None:
+            pieces[-1] += orjson.dumps(tensor)[:-1] + b',"data":'
+            pieces.append(b"},")
+        else:
+            pieces[-1] += orjson.dumps(tensor | {"parameters": {"binary_data_size": size}}) + b","
+    pieces[-1] = pieces[-1].removesuffix(b",") + b"]}"
+    return start, *pieces

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from binascii import a2b_base64
 from collections.abc import Sequence
 
 import numpy as np
+import orjson
 
 from serving.server.errors import InvalidRequestError
-from serving.server.protocols.json_arrays import MAX_DIMENSIONS, JsonArray
-from serving.server.protocols.json_numbers import numbers
+from serving.server.protocols.json_arrays import MAX_DIMENSIONS
+from serving.server.protocols.json_numbers import lists, numbers
 from serving.server.signature import BYTES, Array, is_floating
 
 DATATYPES = {
@@ -29,6 +31,7 @@ DATATYPES = {
 }
 """The protocol's names of our dtypes."""
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+LITTLE_ENDIAN = {dtype: np.dtype(dtype).newbyteorder("<") for dtype in DATATYPES if dtype != BYTES}
 MAX_ELEMENTS = 2**59
 """Of the sizes that are not 0: numpy counts bytes in 63 bits."""
 
@@ -71,12 +74,12 @@ def from_raw(name: str, datatype: str, sizes: tuple[int, ...], raw: bytes | memo
     count = math.prod(sizes)
     if kind == BYTES:
         return strings(name, sizes, _split(name, raw))
-    expected = count * np.dtype(kind).itemsize
+    expected = count * LITTLE_ENDIAN[kind].itemsize
     if len(raw) != expected:
         raise InvalidRequestError(
             f"input {name!r}: expected {expected} bytes for {datatype} {list(sizes)}, got {len(raw)}"
         )
-    return np.frombuffer(raw, np.dtype(kind).newbyteorder("<")).astype(kind, copy=False).reshape(sizes)
+    return np.frombuffer(raw, LITTLE_ENDIAN[kind]).astype(kind, copy=False).reshape(sizes)
 
 
 def from_json(name: str, datatype: str, sizes: tuple[int, ...], data: object, base64: bool) -> Array:
@@ -86,9 +89,7 @@ def from_json(name: str, datatype: str, sizes: tuple[int, ...], data: object, ba
     """
     kind = dtype(name, datatype)
     if kind == BYTES:
-        return strings(
-            name, sizes, _texts(name, data.lists() if isinstance(data, JsonArray) else data, base64)
-        )
+        return strings(name, sizes, _texts(name, lists(data), base64))
     return fit_shape(name, numbers(name, kind, data), sizes)
 
 
@@ -107,25 +108,26 @@ def to_raw(array: Array) -> bytes:
     """A tensor's raw form."""
     if array.dtype == np.object_:
         return b"".join(struct.pack("<I", len(value)) + value for value in map(to_bytes, array.flat))
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    return (array if sys.byteorder == "little" else array.byteswap()).tobytes()
 
 
-def to_json(name: str, array: Array) -> object:
+def to_json(name: str, array: Array) -> bytes:
     """A tensor as flat JSON data. Raises `InvalidRequestError` where it holds what JSON cannot carry."""
     if array.dtype == np.object_:
         try:
-            return [to_bytes(value).decode() for value in array.flat]
+            return orjson.dumps([to_bytes(value).decode() for value in array.flat])
         except UnicodeDecodeError:
             raise InvalidRequestError(
                 f"output {name!r} holds bytes that are no text: ask for binary_data, or use gRPC"
             ) from None
-    if is_floating(array) and not np.isfinite(array).all():
+    if is_floating(array) and array.itemsize == 2:
+        array = array.astype(np.float32)
+    text = orjson.dumps(np.ascontiguousarray(array).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"null" in text:
         raise InvalidRequestError(
             f"output {name!r} holds NaN or infinity, which JSON has not: ask for binary_data, or use gRPC"
         )
-    if is_floating(array) and array.itemsize == 2:
-        array = array.astype(np.float32)
-    return np.ascontiguousarray(array).reshape(-1)
+    return text
 
 
 def to_bytes(value: object) -> bytes:

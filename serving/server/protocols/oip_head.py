@@ -51,13 +51,13 @@ class Head:
 _remembered: dict[bytes, Head] = {}
 
 
-def read(text: bytes) -> tuple[Head, str | None]:
-    """The head of a request, and the request's id. Raises `InvalidRequestError`.
+def recall(text: bytes) -> tuple[Head, str | None]:
+    """`parse` for requests like earlier ones, and the request's id.
 
     Clients repeat their heads, all but the id, with every request: the last ones are remembered.
     """
     if len(text) > LARGEST_REMEMBERED:
-        head = _read(text)
+        head = parse(text)
         return head, head.id
     found = ID.search(text) if text.isascii() else None
     if found is not None:
@@ -70,16 +70,20 @@ def read(text: bytes) -> tuple[Head, str | None]:
 
 
 def _remember(text: bytes) -> Head:
-    head = _read(text)
+    head = parse(text)
     # What holds values or an id comes once.
-    if head.id in (None, ID_PLACE) and all(given.data in (None, PLACE) for given in head.inputs):
+    values = [given.data for given in head.inputs if given.data is not None]
+    if head.id in (None, ID_PLACE) and all(
+        isinstance(value, str) and value.startswith(PLACE) for value in values
+    ):
         if len(_remembered) == MOST_REMEMBERED:
             del _remembered[next(iter(_remembered))]
         _remembered[text] = head
     return head
 
 
-def _read(text: bytes) -> Head:
+def parse(text: bytes) -> Head:
+    """The head of a request. Raises `InvalidRequestError`."""
     document = parse_json(text)
     if not isinstance(document, dict):
         raise InvalidRequestError(f"expected a JSON object with inputs, got {type(document).__name__}")

@@ -8,15 +8,21 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import orjson
 
 from serving.server.errors import InvalidRequestError
+from serving.server.protocols.json_arrays import JsonArray, cut, place
 from serving.server.protocols.tfs_json_tensors import b64, glimpse, tensor
-from serving.server.signature import Array, Signature, Tensors
+from serving.server.signature import Array, Signature, Tensors, is_floating
 
+ARRAY = re.compile(rb'"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
+"""What precedes an array that is a value of an object."""
+KEYS = ("instances", "inputs")
+WORTH_CUTTING = 512
+"""Bytes."""
 INF_OR_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"|(-?)\bInf\b')
 
 
@@ -27,8 +33,9 @@ def parse(body: bytes) -> dict[str, object]:
     """
     if not body:
         raise InvalidRequestError("JSON Parse error: The document is empty")
+    document: object = _parse_cut(body) if len(body) > WORTH_CUTTING else None
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(body) if document is None else document
     except orjson.JSONDecodeError as error:
         if b"NaN" not in body and b"Inf" not in body:
             hint = "; at most 1024 levels are read" if "depth" in str(error) else ""
@@ -65,9 +72,9 @@ def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors,
 
 def write(outputs: Tensors, rows: bool) -> bytes:
     """The response body. Raises `InvalidRequestError` where row form is asked of outputs that are no rows."""
-    values = {name: _value(name, array) for name, array in outputs.items()}
     if not rows:
-        return dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
+        columns = {name: dumps(_value(name, array)) for name, array in outputs.items()}
+        return b'{"outputs":%b}' % (_template(columns) % (*columns.values(),))
     count = -1
     for name, array in outputs.items():
         if array.ndim == 0:
@@ -80,7 +87,12 @@ def write(outputs: Tensors, rows: bool) -> bytes:
                 "ask in column form, with 'inputs'"
             )
         count = len(array)
-    return dumps({"predictions": _predictions(values)})
+    if len(outputs) == 1:
+        ((name, array),) = outputs.items()
+        return b'{"predictions":%b}' % dumps(_value(name, array))
+    row = _template(outputs)
+    texts = [_row_texts(name, array) for name, array in outputs.items()]
+    return b'{"predictions":[%b]}' % b",".join([row % values for values in zip(*texts, strict=True)])
 
 
 def dumps(document: object) -> bytes:
@@ -88,7 +100,34 @@ def dumps(document: object) -> bytes:
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     if b"null" not in text:  # which nothing here but such a number becomes
         return text
-    return json.dumps(document, default=lambda array: array.tolist()).encode()
+    return json.dumps(document, default=lambda array: array.tolist(), separators=(",", ":")).encode()
+
+
+def _parse_cut(body: bytes) -> dict[str, object] | None:
+    """A request's object with its large arrays of numbers unread; None where it holds none, or might be no JSON."""
+    rest, arrays = cut(body, ARRAY, WORTH_CUTTING)
+    if not arrays:
+        return None
+    try:
+        document = orjson.loads(rest)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    placed = _place(document, KEYS, arrays)
+    for key in KEYS:
+        rows = document.get(key)
+        for row in rows if isinstance(rows, list) else (rows,):
+            if isinstance(row, dict):
+                placed += _place(row, list(row), arrays)
+    return document if placed == len(arrays) else None
+
+
+def _place(holder: dict[str, object], names: Iterable[str], arrays: Sequence[JsonArray]) -> int:
+    """Put arrays where they were cut out, and count them."""
+    found = {name: array for name in names if (array := place(holder.get(name), arrays)) is not None}
+    holder.update(found)
+    return len(found)
 
 
 def _parse_with_nan(body: bytes) -> object:
@@ -105,15 +144,15 @@ def _parse_with_nan(body: bytes) -> object:
 
 
 def _rows(instances: object, signature: Signature) -> dict[str, object]:
-    if not isinstance(instances, list):
+    if not isinstance(instances, list | JsonArray):
         raise InvalidRequestError(
             f"JSON Value: {glimpse(instances)} Expecting 'instances' to be an list/array"
         )
     if not instances:
         raise InvalidRequestError("No values in 'instances' array: expected at least one")
-    if not _named(instances[0]):
+    if isinstance(instances, JsonArray) or not _named(instances[0]):
         name = _only_input("instances is a plain list, but expecting list of objects", signature)
-        for index, instance in enumerate(instances):
+        for index, instance in enumerate(() if isinstance(instances, JsonArray) else instances):
             if _named(instance):
                 raise InvalidRequestError(
                     f"Expecting value/list but got object at item {index} of input list"
@@ -167,7 +206,7 @@ def _value(name: str, array: Array) -> object:
             f"Failed to write JSON value for tensor type: {array.dtype.name}, output {name}"
         )
     if array.dtype != np.object_:
-        array = array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+        array = array.astype(np.float32) if is_floating(array) and array.itemsize == 2 else array
         return np.ascontiguousarray(array) if array.ndim else array.item()
     if name.endswith("_bytes"):
         encoded = np.frompyfunc(lambda value: {"b64": base64.b64encode(value).decode()}, 1, 1)(array)
@@ -176,8 +215,17 @@ def _value(name: str, array: Array) -> object:
     return encoded.tolist() if isinstance(encoded, np.ndarray) else encoded
 
 
-def _predictions(values: Mapping[str, object]) -> object:
-    if len(values) == 1:
-        return next(iter(values.values()))
-    columns: list[list[object]] = [list(column) for column in values.values()]  # type: ignore[call-overload]
-    return [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
+def _row_texts(name: str, array: Array) -> list[bytes]:
+    """The JSON of each row."""
+    value = _value(name, array)
+    if isinstance(value, list) or array.size == 0:
+        return [dumps(row) for row in value]  # type: ignore[attr-defined]
+    opening, closing = b"[" * (array.ndim - 1), b"]" * (array.ndim - 1)
+    rows = dumps(value)[array.ndim : -array.ndim].split(closing + b"," + opening)
+    return [opening + row + closing for row in rows]
+
+
+def _template(names: Iterable[str]) -> bytes:
+    """An object of one value each, to be filled in; of one name, its value."""
+    members = [orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in names]
+    return b"{" + b",".join(members) + b"}" if len(members) > 1 else b"%b"

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from serving.server.errors import InvalidRequestError, UnimplementedError
-from serving.server.protocols.json_numbers import numbers
+from serving.server.protocols.json_numbers import lists, numbers
 from serving.server.signature import BYTES, Array, TensorSpec
 
 EXACT = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**53}
@@ -22,6 +22,7 @@ def tensor(spec: TensorSpec, value: object) -> Array:
     """
     if spec.dtype != BYTES:
         return _numbers(spec, value)
+    value = lists(value)
     shape: list[int] = []
     level = value
     while isinstance(level, list):
@@ -44,8 +45,8 @@ def _numbers(spec: TensorSpec, value: object) -> Array:
         raise InvalidRequestError(f"JSON Value: {error}; is not of expected type: {_word(spec)}") from None
     limit = EXACT.get(spec.dtype)
     # NaN is not below anything: what follows is for the few requests that hold something odd.
-    if limit is not None and array.size and not np.abs(array).max() < limit:
-        _check_exact(spec, value, limit)
+    if limit is not None and array.size and not np.maximum.reduce(np.abs(array), axis=None).item() < limit:
+        _check_exact(spec, lists(value), limit)
     return array.astype(spec.dtype, copy=False)
 
 

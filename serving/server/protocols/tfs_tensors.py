@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.server.errors import InvalidRequestError, TooLargeError
-from serving.server.signature import BYTES, Array
+from serving.server.signature import BYTES, Array, dtype_of
 
 LARGEST = 2**59
 """Elements that a tensor of 16 bytes each can have."""
@@ -82,7 +82,7 @@ def from_proto(name: str, proto: Any, max_bytes: int) -> Array:  # noqa: ANN401 
 
 def to_proto(array: Array, proto: Any, as_content: bool = False) -> None:  # noqa: ANN401 - see above
     """Write a tensor into an empty TensorProto, its values into the field of their dtype or into its content."""
-    form = FORMS[ENUMS[BYTES if array.dtype == np.object_ else array.dtype.name]]
+    form = FORMS[ENUMS[dtype_of(array)]]
     proto.dtype = ENUMS[form.dtype]
     shape = proto.tensor_shape
     for size in array.shape:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import orjson
 import pytest
 
 from serving.server.errors import InvalidRequestError, ServerError
@@ -16,8 +15,7 @@ from serving.server.signature import Array
 def test_every_datatype_survives_both_forms(datatype: str) -> None:
     array = np.array([[0, 1, 1], [1, 0, 1]], DTYPES[datatype])
     raw = from_raw("x", datatype, (2, 3), to_raw(array))
-    flat: Any = to_json("x", array)
-    parsed = from_json("x", datatype, (2, 3), flat.tolist(), base64=False)
+    parsed = from_json("x", datatype, (2, 3), orjson.loads(to_json("x", array)), base64=False)
     for given in (raw, parsed):
         assert given.dtype == array.dtype
         np.testing.assert_array_equal(given, array)
@@ -26,7 +24,10 @@ def test_every_datatype_survives_both_forms(datatype: str) -> None:
 def test_strings_survive_both_forms() -> None:
     array = np.array([b"", "größe".encode()], object)
     assert from_raw("x", "BYTES", (2,), to_raw(array)).tolist() == array.tolist()
-    assert from_json("x", "BYTES", (2,), to_json("x", array), base64=False).tolist() == array.tolist()
+    assert (
+        from_json("x", "BYTES", (2,), orjson.loads(to_json("x", array)), base64=False).tolist()
+        == array.tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,8 @@ def test_strings_survive_both_forms() -> None:
         ("BOOL", [1, 0], "expected booleans of dtype bool, got integers"),
         ("FP32", [1, "2"], "expected numbers of dtype float32, got integers, strings"),
         ("FP32", [1, {}], "got integers, objects"),
+        ("FP32", [1.5, True], "expected numbers of dtype float32, got booleans, fractions"),
+        ("INT64", [1, True], "expected numbers of dtype int64, got booleans, integers"),
         ("FP32", [1, [2]], "equal lengths"),
         ("FP32", [1], r"expected data of shape \[2\], got \[1\]"),
         ("BYTES", ["a", 1], "expected strings for BYTES, got int"),

@@ -47,7 +47,7 @@ def test_outputs_named_bytes_go_back_as_base64_and_others_as_text() -> None:
 
 def test_nan_is_written_as_the_original_writes_it() -> None:
     text = write({"y": np.array([1.5, np.nan, np.inf], np.float32)}, rows=True)
-    assert text == b'{"predictions": [1.5, NaN, Infinity]}'
+    assert text == b'{"predictions":[1.5,NaN,Infinity]}'
     assert parse(b'{"instances": [NaN, -Infinity]}')["instances"] == [
         pytest.approx(np.nan, nan_ok=True),
         -np.inf,
