@@ -13,6 +13,17 @@ from serving.server.errors import BackendError, ServerError
 from serving.server.signature import Tensors
 
 
+def run(servable: Servable, signature: str, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+    """As `Servable.run`; whatever else a runtime raises is a `BackendError`."""
+    try:
+        return servable.run(signature, inputs, outputs)
+    except ServerError:
+        raise
+    except Exception as error:
+        # A fault of a runtime must reach its caller, not the loop.
+        raise BackendError(f"the runtime failed: {type(error).__name__}: {error}") from error
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """One request. Times are in seconds."""
@@ -80,12 +91,10 @@ class Batch:
             inputs = first.inputs
             if len(jobs) > 1:
                 inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
-            answer = servable.run(first.signature, inputs, first.outputs)
+            answer = run(servable, first.signature, inputs, first.outputs)
         except ServerError as error:
             # Its traceback would hold this frame, and so the batch, which holds the error.
             return error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - a fault of a runtime must reach its caller, not the loop
-            return BackendError(f"the runtime failed: {type(error).__name__}: {error}")
         else:
             self.runs.append((sum(job.rows for job in jobs), time.perf_counter() - start))
             return answer

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 from weakref import WeakSet
 
@@ -32,8 +31,29 @@ class Waiting(Protocol):
         """Requests in it."""
 
 
+class Count:
+    """What a counter is to be told: counted here at a tenth of the cost, and told when somebody looks."""
+
+    __slots__ = ("_child", "_count")
+
+    def __init__(self, child: Counter) -> None:
+        self._child = child
+        self._count = 0
+
+    def add(self) -> None:
+        """Count one more."""
+        self._count += 1
+
+    def tell(self) -> None:
+        """Hand over what was counted since the last time."""
+        self._child.inc(self._count)
+        self._count = 0
+
+
 class Tally:
-    """What a histogram is to be told: counted here at a tenth of the cost, and told when somebody looks."""
+    """What a histogram is to be told, likewise."""
+
+    __slots__ = ("_bounds", "_counts", "_histogram", "_sum")
 
     def __init__(self, histogram: Histogram, bounds: Sequence[float]) -> None:
         self._histogram = histogram
@@ -122,10 +142,9 @@ class Metrics:
         self._process = _SharedProcess(registry) if self._shared else ProcessCollector(registry=registry)
         self._versions: set[tuple[str, str]] = set()
         self._models: dict[str, ModelMetrics] = {}
-        self._tallies: list[Tally] = []
-        # Finding a child by its labels costs more than counting in it.
-        self._request_child = lru_cache(1024)(self._requests.labels)
-        self._seconds_child = lru_cache(None)(lambda *labels: self._tally(self._seconds, SECONDS, *labels))
+        self._untold: list[Count | Tally] = []
+        self._answered: dict[tuple[str, str, str, str], Callable[[], None]] = {}
+        self._durations: dict[tuple[str, str], Tally] = {}
 
     def request(
         self, model: str, version: str, protocol: str, code: str, seconds: float, timed: bool = True
@@ -134,9 +153,30 @@ class Metrics:
 
         `timed` says whether `seconds` tell of the server: a refusal comes sooner than any answer.
         """
-        self._request_child(model, version, protocol, code).inc()
-        if timed:
-            self._seconds_child(model, protocol).observe(seconds)
+        answered = self._answered.get((model, version, protocol, code))
+        if answered is None:
+            answered = self._answered[model, version, protocol, code] = self._count(
+                model, version, protocol, code
+            )
+        answered()
+        if not timed:
+            return
+        durations = self._durations.get((model, protocol))
+        if durations is None:
+            durations = self._durations[model, protocol] = self._tally(
+                self._seconds, SECONDS, model, protocol
+            )
+        durations.observe(seconds)
+
+    def _count(self, *labels: str) -> Callable[[], None]:
+        child = self._requests.labels(*labels)
+        if self._shared:
+            return (
+                child.inc
+            )  # At once, for other workers tell of it, and go on telling when this one is killed.
+        count = Count(child)
+        self._untold.append(count)
+        return count.add
 
     def model(self, model: str) -> ModelMetrics:
         """The figures of one model's runs."""
@@ -149,8 +189,9 @@ class Metrics:
         return self._models[model]
 
     def _tally(self, histogram: Histogram, bounds: Sequence[float], *labels: str) -> Tally:
-        self._tallies.append(Tally(histogram.labels(*labels), bounds))
-        return self._tallies[-1]
+        tally = Tally(histogram.labels(*labels), bounds)
+        self._untold.append(tally)
+        return tally
 
     def run(self, model: str, rows: int, seconds: float) -> None:
         """Count one run of a model."""
@@ -166,8 +207,8 @@ class Metrics:
 
     def sample(self) -> None:
         """Bring up to date what is not counted as it happens. Workers do it every second: they cannot be asked."""
-        for tally in self._tallies:
-            tally.tell()
+        for counted in self._untold:
+            counted.tell()
         for name, model in self._models.items():
             self._depth.labels(name).set(sum(batcher.waiting for batcher in model.batchers))
         if isinstance(self._process, _SharedProcess):

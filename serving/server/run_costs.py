@@ -13,23 +13,31 @@ TOLERANCE = 1.1
 SHORT_SECONDS = 0.005
 """A run shorter than this blocks the event loop for less than a thread would cost."""
 PROOF = 32
-"""Short runs in a row after which the next one of their size is believed to be short, too."""
+"""Short runs in a row after which the next one of their size is believed to be short, too. After a long one it takes
+as many times more as that one was longer than a short one: so a model whose values decide how long it runs holds up
+the event loop for less than `SHORT_SECONDS` in `PROOF` runs, all in all, however it is asked."""
 RETRY = 64
 """Withheld once so often, a size is tried again: what made it slow may be gone."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Average:
     row_seconds: float = 0.0
     runs: int = 0
     short: int = 0
-    """Short runs since the last one that was not."""
+    """Short runs since the last one that was not; less by as many as that one was too long."""
 
-    def add(self, row_seconds: float, short: bool) -> None:
+    def add(self, row_seconds: float, seconds: float) -> None:
         self.runs += 1
-        self.short = self.short + 1 if short else 0
+        if seconds < SHORT_SECONDS:
+            self.short += 1
+        else:
+            self.distrust(seconds)
         # A plain mean at first, so that the first run weighs no more than its neighbours.
         self.row_seconds += max(WEIGHT, 1 / self.runs) * (row_seconds - self.row_seconds)
+
+    def distrust(self, seconds: float) -> None:
+        self.short = min(self.short, PROOF - int(PROOF * seconds / SHORT_SECONDS))
 
 
 @dataclass
@@ -55,12 +63,15 @@ class RunCosts:
     def add(self, rows: int, seconds: float) -> None:
         """Note a run."""
         rows = max(rows, 1)
-        self._sizes.setdefault(_size(rows), _Average()).add(seconds / rows, seconds < SHORT_SECONDS)
+        average = self._sizes.get(_size(rows))
+        if average is None:
+            average = self._sizes[_size(rows)] = _Average()
+        average.add(seconds / rows, seconds)
 
-    def doubt(self, rows: int) -> None:
-        """Note that a run which goes on is not short."""
-        if _size(rows) in self._sizes:
-            self._sizes[_size(rows)].short = 0
+    def doubt(self, rows: int, seconds: float) -> None:
+        """Note that a run which goes on, or has failed, has taken so long."""
+        if seconds >= SHORT_SECONDS and _size(rows) in self._sizes:
+            self._sizes[_size(rows)].distrust(seconds)
 
     def short(self, rows: int) -> bool:
         """Whether a run is sure to be short: all the last ones of its size were, for means hide what may come."""

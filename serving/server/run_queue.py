@@ -1,26 +1,37 @@
-"""Runs of one signature: inline when idle and sure to be short, else shared by what has queued while the last lasted.
+"""Runs of one signature: at once for a client that is alone, else shared by what has queued while the last lasted.
 
 Nothing waits for company: requests that arrive in one turn of the event loop, or during a run, wait in a bounded
 queue. When it is the queue's turn, its head is taken together with the requests behind it that can share its run.
+
+Who comes next in a turn of the loop is not known before this one is answered. So a client counts as alone while
+nothing is queued or runs, and the queue has held single requests for some turns; and so that company is noticed,
+runs are made at once only up to `LOOK_SECONDS` in all before one passes through the queue again. This also bounds
+how long requests of one turn hold up the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
+from serving.server import batch as batches
 from serving.server import exchange
 from serving.server.backends.base import Servable
 from serving.server.batch import Batch, Job
 from serving.server.errors import BackendError, UnavailableError
 from serving.server.metrics import ModelMetrics
-from serving.server.run_costs import SHORT_SECONDS, RunCosts
+from serving.server.run_costs import RunCosts
 from serving.server.run_threads import SLOW_SECONDS, RunThreads
 from serving.server.signature import Tensors
 from serving.server.statistics import Statistics
 
 LONG_SECONDS = 0.02
 """From here on nobody waits for the end of a run that need not."""
+LOOK_SECONDS = 0.005
+"""Of runs at once, after which a request passes through the queue to see whether others come with it."""
+SINGLES = 8
+"""Turns of a single request each after which its client counts as alone."""
 
 
 class RunQueue:
@@ -47,6 +58,12 @@ class RunQueue:
         self._busy = False
         """Whether a turn is asked for, or a run goes on."""
         self._scheduled = False
+        self._singles = SINGLES
+        """Turns since the last one that had several requests."""
+        self._alone = True
+        """Whether a request may run at once: nothing is queued or runs, and nothing was of late."""
+        self._held = 0.0
+        """Seconds of runs at once since a request passed through the queue."""
 
     @property
     def waiting(self) -> int:
@@ -55,42 +72,54 @@ class RunQueue:
 
     async def run(self, signature: str, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
         """Compute `outputs`. Raises `UnavailableError` where the queue is full."""
+        batched = self._servable.signatures[signature].batched
+        lengths = {len(array) for array in inputs.values()} if batched else {1}
+        rows = min(lengths, default=1)
+        if self._alone and self._held < LOOK_SECONDS and self._costs.short(rows):
+            return self._run_here(signature, inputs, outputs, rows)
         if len(self._queue) >= self._max_queue:
             self._forget_given_up()
         if len(self._queue) >= self._max_queue:
             raise UnavailableError(
                 f"{self._max_queue} requests are already waiting for this model; try again"
             )
-        batched = self._servable.signatures[signature].batched
-        lengths = {len(array) for array in inputs.values()} if batched else {1}
-        job = Job(
-            signature,
-            inputs,
-            outputs,
-            min(lengths, default=1),
-            batched and len(lengths) == 1,
-            asyncio.get_running_loop().create_future(),
-        )
+        shares = batched and len(lengths) == 1
+        job = Job(signature, inputs, outputs, rows, shares, asyncio.get_running_loop().create_future())
+        self._alone = False
         self._queue.append(job)
         self._schedule()
         try:
             return await job.done
         finally:
             if job.started:
-                self._account(job)
+                self._account(job.rows, job.started - job.queued, job.seconds)
             # Else an error would hold, through its traceback and this frame, the job that holds the error.
             del job
 
-    def _account(self, job: Job) -> None:
-        queued = job.started - job.queued
+    def _run_here(self, signature: str, inputs: Tensors, outputs: tuple[str, ...], rows: int) -> Tensors:
+        answer: Tensors | None = None
+        start = time.perf_counter()
+        try:
+            answer = batches.run(self._servable, signature, inputs, outputs)
+            return answer
+        finally:
+            seconds = time.perf_counter() - start
+            if answer is None:
+                self._costs.doubt(rows, seconds)
+            else:
+                self._note(rows, seconds)
+            self._held += seconds
+            self._account(rows, 0.0, seconds)
+
+    def _account(self, rows: int, queued: float, seconds: float) -> None:
         self._metrics.queue_seconds(queued)
         self._statistics.queue.add(queued)
-        self._statistics.compute.add(job.seconds)
+        self._statistics.compute.add(seconds)
         seen = exchange.current.get()
         if seen is not None:
-            seen.rows += job.rows
+            seen.rows += rows
             seen.queue += queued
-            seen.compute += job.seconds
+            seen.compute += seconds
 
     def _schedule(self) -> None:
         # One turn of the loop later, so that requests read in the same turn share a run.
@@ -104,12 +133,18 @@ class RunQueue:
         if not self._queue:
             return
         self._busy = True
-        if len(self._queue) == 1 and self._costs.short(self._queue[0].rows):
-            batch = Batch([self._queue.popleft()])
-            batch.execute(self._servable)
-            self._finish(batch)
-            return
-        slow = self._costs.expected(self._rows_to_share()) >= SLOW_SECONDS
+        self._held = 0.0
+        rows = self._rows_to_share()
+        if len(self._queue) == 1:
+            self._singles += 1
+            if self._costs.short(rows):
+                batch = Batch([self._queue.popleft()])
+                batch.execute(self._servable)
+                self._finish(batch)
+                return
+        else:
+            self._singles = 0
+        slow = self._costs.expected(rows) >= SLOW_SECONDS
         self._threads.ask(slow, lambda: self._begin(slow))
 
     def _begin(self, slow: bool) -> None:
@@ -119,7 +154,7 @@ class RunQueue:
         def overdue() -> None:
             nonlocal slow
             slow = slow or self._threads.overdue()
-            self._costs.doubt(sum(job.rows for job in batch.jobs))
+            self._costs.doubt(sum(job.rows for job in batch.jobs), LONG_SECONDS)
             if self._servable.concurrent:
                 batch.alone = False
                 self._go_on()
@@ -161,22 +196,27 @@ class RunQueue:
 
     def _finish(self, batch: Batch) -> None:
         for rows, seconds in batch.runs:
-            self._costs.add(rows, seconds)
-            self._statistics.run(rows, seconds)
-            self._metrics.run(rows, seconds)
+            self._note(rows, seconds)
         for job, result in zip(batch.jobs, batch.results, strict=True):
             if job.done.done():
                 continue
             if isinstance(result, Exception):
-                if job.seconds >= SHORT_SECONDS:
-                    self._costs.doubt(job.rows)
+                self._costs.doubt(job.rows, job.seconds)
                 job.done.set_exception(result)
             else:
                 job.done.set_result(result)
         if batch.alone:
             self._go_on()
 
+    def _note(self, rows: int, seconds: float) -> None:
+        """Count a run that has succeeded."""
+        self._costs.add(rows, seconds)
+        self._statistics.run(rows, seconds)
+        self._metrics.run(rows, seconds)
+
     def _go_on(self) -> None:
         self._busy = False
         if self._queue:
             self._schedule()
+        else:
+            self._alone = self._singles >= SINGLES

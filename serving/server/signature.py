@@ -41,6 +41,16 @@ class TensorSpec:
         )
 
     @cached_property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The dtype as arrays of this machine have it."""
+        return np.dtype(object if self.dtype == BYTES else self.dtype)
+
+    @cached_property
+    def floating(self) -> bool:
+        """Whether a tensor may hold NaN or infinity."""
+        return self.numpy.kind == "f" or self.dtype == "bfloat16"
+
+    @cached_property
     def batched(self) -> bool:
         """Whether the first dimension is free, so that requests can share a run."""
         return bool(self.shape) and self.shape is not None and self.shape[0] == -1
@@ -72,6 +82,11 @@ class Signature:
     def output_names(self) -> tuple[str, ...]:
         """In the model's order."""
         return tuple(spec.name for spec in self.outputs)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of the inputs."""
+        return frozenset(self.input_names)
 
     @cached_property
     def batched(self) -> bool:

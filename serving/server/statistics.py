@@ -6,20 +6,25 @@ import time
 from dataclasses import dataclass, field
 
 
-@dataclass
+@dataclass(slots=True)
 class Duration:
-    """How often something happened, and the nanoseconds that it took altogether."""
+    """How often something happened, and the seconds that it took altogether."""
 
     count: int = 0
-    nanoseconds: int = 0
+    seconds: float = 0.0
+
+    @property
+    def nanoseconds(self) -> int:
+        """As the protocol has it."""
+        return round(self.seconds * 1e9)
 
     def add(self, seconds: float) -> None:
         """Count once more."""
         self.count += 1
-        self.nanoseconds += round(seconds * 1e9)
+        self.seconds += seconds
 
 
-@dataclass
+@dataclass(slots=True)
 class Statistics:
     """Sums since the version was loaded. Only the event loop's thread writes them."""
 
@@ -34,15 +39,23 @@ class Statistics:
     """Rows answered."""
     runs: dict[int, Duration] = field(default_factory=dict)
     """Runs by their number of rows."""
-    last_milliseconds: int = 0
-    """When the last request was answered, in milliseconds since 1970; 0: never."""
+    last: float = 0.0
+    """When the last request was answered, in seconds since 1970; 0: never."""
+
+    @property
+    def last_milliseconds(self) -> int:
+        """As the protocol has it."""
+        return int(self.last * 1000)
 
     def request(self, seconds: float, succeeded: bool) -> None:
         """Count a request."""
         (self.success if succeeded else self.fail).add(seconds)
-        self.last_milliseconds = time.time_ns() // 1_000_000
+        self.last = time.time()
 
     def run(self, rows: int, seconds: float) -> None:
         """Count a run of the model."""
-        self.runs.setdefault(rows, Duration()).add(seconds)
+        runs = self.runs.get(rows)
+        if runs is None:
+            runs = self.runs[rows] = Duration()
+        runs.add(seconds)
         self.rows += rows

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 from serving.repository import RepositoryError
 from serving.server.backends.base import Servable
@@ -47,7 +47,7 @@ class Status:
 
 
 class Version:
-    """One loaded version. It is unloaded only when nobody leases it any more."""
+    """One loaded version. A context with it is a lease: it is unloaded only when nobody holds one any more."""
 
     def __init__(self, model: str, number: int, loaded: Loaded, batcher: Batcher) -> None:
         self.model = model
@@ -57,24 +57,23 @@ class Version:
         self.statistics = batcher.statistics
         self.servable: Servable = loaded.servable
         self._leases = 0
-        self._free = asyncio.Event()
-        self._free.set()
+        self._free: asyncio.Event | None = None
+        """Set with the end of the last lease, where somebody waits for it."""
 
-    @contextmanager
-    def lease(self) -> Iterator[Version]:
-        """Hold the version loaded."""
+    def __enter__(self) -> Self:
         self._leases += 1
-        self._free.clear()
-        try:
-            yield self
-        finally:
-            self._leases -= 1
-            if self._leases == 0:
-                self._free.set()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leases -= 1
+        if self._free is not None and self._leases == 0:
+            self._free.set()
 
     async def unload(self) -> None:
         """Wait for the last lease, then give back what the version holds."""
-        await self._free.wait()
+        if self._leases:
+            self._free = asyncio.Event()
+            await self._free.wait()
         await asyncio.to_thread(self.servable.close)
 
 

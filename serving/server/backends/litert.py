@@ -15,7 +15,7 @@ from serving.server.signature import DEFAULT_SIGNATURE, Signature, Tensors, Tens
 FILE = "model.tflite"
 
 
-def load(directory: Path, file: str, threads: int) -> LitertServable:
+def load(directory: Path, file: str, threads: int) -> LitertServable | SignaturesServable:
     """Open `directory/file` (model.tflite by default)."""
     path = directory / (file or FILE)
     try:
@@ -23,11 +23,12 @@ def load(directory: Path, file: str, threads: int) -> LitertServable:
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"LiteRT cannot load {path}: {error}") from error
-    return LitertServable(interpreter)
+    keys = interpreter.get_signature_list()
+    return SignaturesServable(interpreter, list(keys)) if len(keys) > 1 else LitertServable(interpreter)
 
 
 class LitertServable:
-    """One interpreter with the one signature `serving_default`.
+    """One interpreter of a file with one signature or none: it is `serving_default` here.
 
     It is resized where a batch differs in shape from the one before it.
     """
@@ -69,13 +70,40 @@ class LitertServable:
         self._interpreter = None
 
 
+class SignaturesServable:
+    """One interpreter of a file with several signatures, by their own names; each is a graph of its own."""
+
+    concurrent = False
+
+    def __init__(self, interpreter: Interpreter, keys: Sequence[str]) -> None:
+        # `invoke` must not be called beside runners, which cost 10 us more a call.
+        self._runners = {key: interpreter.get_signature_runner(key) for key in keys}
+        self.signatures = {
+            key: Signature(_specs(runner.get_input_details()), _specs(runner.get_output_details()))
+            for key, runner in self._runners.items()
+        }
+
+    def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """As `Servable.run`."""
+        runner = self._runners.get(signature)
+        if runner is None:
+            raise BackendError(f"{signature} was called after its version was unloaded")
+        try:
+            answer = runner(**inputs)
+        except (ValueError, RuntimeError) as error:
+            raise BackendError(f"LiteRT failed: {error}") from error
+        return {name: answer[name] for name in outputs}
+
+    def close(self) -> None:
+        """As `Servable.close`."""
+        self._runners.clear()
+
+
 def _signature_names(interpreter: Interpreter) -> tuple[dict[str, str], dict[str, str]] | None:
     """Tensor names by the names that the exporter gave them, where the file carries a signature."""
-    signatures = interpreter.get_signature_list()
-    if not signatures:
+    if not interpreter.get_signature_list():
         return None
-    key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
-    runner = interpreter.get_signature_runner(key)
+    runner = interpreter.get_signature_runner()
     return (
         {name: detail["name"] for name, detail in runner.get_input_details().items()},
         {name: detail["name"] for name, detail in runner.get_output_details().items()},

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
 
+from serving.server import run_costs, run_queue
 from serving.server.batching import Batcher
 from serving.server.errors import InvalidRequestError, UnavailableError
 from serving.server.metrics import Metrics
-from serving.server.run_costs import BELIEVED, PROOF, RETRY, RunCosts
+from serving.server.run_costs import BELIEVED, PROOF, RETRY, SHORT_SECONDS, RunCosts
 from serving.server.run_threads import RunThreads
 from serving.server.signature import Signature, Tensors, TensorSpec
 
@@ -61,6 +63,69 @@ async def call(target: Batcher, inputs: Tensors) -> list[float]:
     answer = await target.run("serving_default", inputs, ("y",))
     values: list[float] = np.asarray(answer["y"])[:, 0].tolist()
     return values
+
+
+@pytest.fixture
+def every_run_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else this machine is doing."""
+    monkeypatch.setattr(run_costs, "SHORT_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("every_run_is_short")
+async def test_a_lone_short_request_is_answered_without_suspending(threads: RunThreads) -> None:
+    target = batcher(Doubling(0.0), threads, seconds=1e-6)
+    asked = call(target, x(3))
+    with pytest.raises(StopIteration) as answered:
+        asked.send(None)
+    assert answered.value.value == [6.0]
+
+
+async def test_a_lone_request_that_the_model_refuses_is_refused(threads: RunThreads) -> None:
+    target = batcher(Doubling(0.0), threads, seconds=1e-6)
+    with pytest.raises(InvalidRequestError, match="negative"):
+        await call(target, x(-1))
+    assert await call(target, x(1)) == [2.0]
+    assert (target.statistics.compute.count, target.statistics.rows) == (2, 1)
+
+
+@pytest.mark.usefixtures("every_run_is_short")
+async def test_company_is_noticed_and_then_shares_runs(
+    threads: RunThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_queue, "LOOK_SECONDS", 1e-9)  # every second lone request passes through the queue
+    servable = Doubling(0.0)
+    target = batcher(servable, threads, seconds=1e-6)
+    for n in range(20):
+        assert await call(target, x(n)) == [2.0 * n]
+    for _ in range(2):  # each turn of the loop brings eight requests
+        assert await asyncio.gather(*(call(target, x(n)) for n in range(8))) == [[2.0 * n] for n in range(8)]
+    assert servable.rows[20:] in ([1, 7, 8], [7, 1, 8])
+    for n in range(run_queue.SINGLES):
+        await call(target, x(n))
+    with pytest.raises(StopIteration):  # the company has gone
+        call(target, x(1)).send(None)
+
+
+async def test_a_model_whose_values_decide_how_long_it_runs_holds_the_event_loop_once(
+    threads: RunThreads,
+) -> None:
+    on_the_loop: list[bool] = []
+
+    class Waiting(Doubling):
+        def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            seconds = float(np.asarray(inputs["x"])[0, 0])
+            if seconds:
+                on_the_loop.append(threading.current_thread() is threading.main_thread())
+                time.sleep(seconds)
+            return super().run(signature, inputs, outputs)
+
+    target = batcher(Waiting(0.0), threads, seconds=0.0)
+    for _ in range(3):
+        for _ in range(2 * PROOF):
+            await call(target, x(0.0))
+        await call(target, x(0.1))
+    assert len(on_the_loop) == 3
+    assert sum(on_the_loop) <= 1
 
 
 async def test_what_queues_during_a_run_shares_the_next_one(threads: RunThreads) -> None:
@@ -214,8 +279,11 @@ def test_only_a_row_of_short_runs_is_believed_to_go_on() -> None:
         costs.add(1, 0.0001)
     assert costs.short(1)
     assert not costs.short(2)  # another size
-    costs.add(1, 0.5)
-    assert not costs.short(1)  # whatever the mean says
+    costs.add(1, 10 * SHORT_SECONDS)
+    for _ in range(10 * PROOF):
+        assert not costs.short(1)  # whatever the mean says, and for the longer the longer that one was
+        costs.add(1, 0.0001)
+    assert costs.short(1)
     assert RunCosts(0.0001).short(1)  # as the warm-up has shown
     assert not RunCosts(0.5).short(1)
 

@@ -95,7 +95,7 @@ async def test_the_old_version_is_closed_only_when_its_last_request_is_answered(
     served = models(shelf, threads)
     shelf.put(1)
     await served.refresh()
-    with served.model("fashion").version().lease() as old:
+    with served.model("fashion").version() as old:
         shelf.put(2)
         await served.refresh()
         await settled()
