@@ -76,6 +76,7 @@ async def _serve(
         # Among workers, only those that can answer take requests: those of one that is restarted would fail.
         http_socket: socket.socket | None = inherited.http
         grpc_sockets = [inherited.grpc]
+        await plane.models.join(inherited.folder)
         await _refresh(plane)
     else:
         http_socket = (

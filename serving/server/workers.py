@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from prometheus_client import multiprocess
 
@@ -40,6 +41,8 @@ class Inherited:
     grpc: socket.socket
     parent: int
     """A pipe that becomes readable when the parent is gone."""
+    folder: Path
+    """What all workers share: their metrics, and what they tell each other."""
 
 
 def inherited() -> Inherited | None:
@@ -47,7 +50,7 @@ def inherited() -> Inherited | None:
     if VARIABLE not in os.environ:
         return None
     http, grpc, parent = map(int, os.environ[VARIABLE].split(","))
-    return Inherited(socket.socket(fileno=http), socket.socket(fileno=grpc), parent)
+    return Inherited(socket.socket(fileno=http), socket.socket(fileno=grpc), parent, Path(os.environ[SHARED]))
 
 
 @dataclass
@@ -67,7 +70,7 @@ def supervise(count: int, http: socket.socket, grpc: socket.socket, grace_second
     reading, writing = (
         os.pipe()
     )  # Never written to: `writing` closes when this process ends, however it ends.
-    with tempfile.TemporaryDirectory(prefix="tandem-metrics-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tandem-workers-") as folder:
         environment = {**os.environ, SHARED: folder, VARIABLE: f"{http.fileno()},{grpc.fileno()},{reading}"}
         passed = (http.fileno(), grpc.fileno(), reading)
 
@@ -77,6 +80,7 @@ def supervise(count: int, http: socket.socket, grpc: socket.socket, grace_second
 
         def bury(worker: _Worker) -> None:
             multiprocess.mark_process_dead(worker.process.pid, folder)  # type: ignore[no-untyped-call]
+            Path(folder, f"{worker.process.pid}.socket").unlink(missing_ok=True)
 
         workers = [start() for _ in range(count)]
         failed = _keep(workers, start, bury, stop)

@@ -7,10 +7,9 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from google.protobuf.message import DecodeError
-from grpc import RpcMethodHandler, StatusCode
+from grpc import StatusCode
 
 from serving.server import eager
 from serving.server.errors import (
@@ -18,17 +17,24 @@ from serving.server.errors import (
     DeadlineError,
     InvalidRequestError,
     ServerError,
-    TooLargeError,
     UnimplementedError,
 )
-from serving.server.grpc.messages import SUCCEEDED, Framed, Header, Messages, frame, inflate, status
+from serving.server.grpc.messages import (
+    SUCCEEDED,
+    Framed,
+    Header,
+    Messages,
+    Method,
+    parse,
+    serialize,
+    status,
+)
 
 if TYPE_CHECKING:
-    from serving.server.grpc.connection import Connection
+    from serving.server.grpc.streams import Streams
 
 log = logging.getLogger("tandem.server")
 
-Method: TypeAlias = "RpcMethodHandler[Any, Any]"
 WAITING = 16
 """Messages of a stream that wait for its handler; then the client is held back."""
 UNTAKEN_BYTES = 1 << 20
@@ -40,7 +46,7 @@ class Call:
 
     def __init__(
         self,
-        connection: Connection,
+        streams: Streams,
         stream: int,
         method: Method,
         metadata: Mapping[bytes, bytes],
@@ -48,14 +54,14 @@ class Call:
     ) -> None:
         self.ended = False
         """Whether the client has sent all that it will."""
-        self.touched = connection.loop.time()
+        self.touched = streams.loop.time()
         """When it was begun, or something of it came or went."""
-        self._connection = connection
+        self._streams = streams
         self._stream = stream
         self._method = method
         self._metadata = metadata
         self._end = None if timeout is None else self.touched + timeout
-        self._messages = Messages(connection.limits.message_bytes)
+        self._messages = Messages(streams.limits.message_bytes)
         self._whole: deque[Framed] = deque()
         self._unread = self._kept = self._received = 0
         """Bytes that the client may not send again yet, those that are kept here, and all that came."""
@@ -74,10 +80,10 @@ class Call:
     def feed(self, data: bytes, ended: bool) -> None:
         """Take what has come; the handler is started as soon as there is enough of it."""
         if self.over:
-            self._connection.took(self._stream, len(data))
+            self._streams.took(self._stream, len(data))
             return
         self.ended = ended
-        self.touched = self._connection.loop.time()
+        self.touched = self._streams.loop.time()
         self._unread += len(data)
         self._received += len(data)
         try:
@@ -105,7 +111,7 @@ class Call:
     def arm(self) -> None:
         """Begin to watch the client's deadline; calls that are answered at once need not."""
         if self._end is not None and not self.over and self._timer is None:
-            self._timer = self._connection.loop.call_at(self._end, self._late)
+            self._timer = self._streams.loop.call_at(self._end, self._late)
 
     def fail(self, error: ServerError, trailers: tuple[Header, ...] = ()) -> None:
         """End the call with an error."""
@@ -133,12 +139,12 @@ class Call:
     def _release(self) -> None:
         """Let the client send as much again."""
         if self._unread:
-            self._connection.took(self._stream, self._unread)
+            self._streams.took(self._stream, self._unread)
             self._unread = 0
 
     def _keep(self, size: int) -> None:
         self._kept += size
-        self._connection.hold(size)
+        self._streams.hold(size)
 
     def _start(self) -> None:
         self._started = True
@@ -151,11 +157,11 @@ class Call:
             self.fail(DeadlineError("Deadline Exceeded"))
 
     async def _answer(self) -> None:
-        observer, path = self._connection.observer, self._metadata[b":path"].decode("latin-1")
+        observer, path = self._streams.observer, self._metadata[b":path"].decode("latin-1")
         seen = observer.begin(
             "gRPC",
             path.rpartition("/")[2],
-            self._connection.peer,
+            self._streams.peer,
             self._text(b"traceparent"),
             self._text(b"tracestate") or "",
         )
@@ -191,19 +197,20 @@ class Call:
 
     async def _answer_one(self) -> bytes:
         handle: Any = self._method.stream_unary or self._method.unary_unary
-        return self._serialize(await handle(await self._request(), self))
+        answer = await handle(await self._request(), self)
+        return serialize(self._method, answer, self._streams.limits.answer_bytes)
 
     async def _answer_stream(self) -> int:
         handle: Any = self._method.stream_stream or self._method.unary_stream
         answers = handle(await self._request(), self)
         size = 0
         async for answer in answers:
-            framed = self._serialize(answer)
+            framed = serialize(self._method, answer, self._streams.limits.answer_bytes)
             size += len(framed)
-            self._connection.send(self._stream, framed, first=not self._begun)
+            self._streams.send(self._stream, framed, first=not self._begun)
             self._begun = True
-            self.touched = self._connection.loop.time()
-            await self._connection.taken(self._stream, UNTAKEN_BYTES)
+            self.touched = self._streams.loop.time()
+            await self._streams.taken(self._stream, UNTAKEN_BYTES)
         return size
 
     async def _request(self) -> Any:  # noqa: ANN401 - a message, or an iterator of them
@@ -219,30 +226,12 @@ class Call:
                 self._keep(-min(self._kept, len(framed[1])))
                 yield await self._parse(framed)
             else:
-                self._arrived = self._connection.loop.create_future()
+                self._arrived = self._streams.loop.create_future()
                 await self._arrived
 
     async def _parse(self, framed: Framed) -> Any:  # noqa: ANN401 - a message
-        compressed, message = framed
-        if compressed:
-            encoding = self._text(b"grpc-encoding") or "identity"
-            limit = self._connection.limits.message_bytes
-            message = await asyncio.to_thread(inflate, message, encoding, limit)
-        parse: Any = self._method.request_deserializer
-        try:
-            return parse(message)
-        except DecodeError as error:
-            raise InvalidRequestError(
-                f"expected a message of protobuf for {self._text(b':path')}: {error}"
-            ) from None
-
-    def _serialize(self, answer: Any) -> bytes:  # noqa: ANN401 - a message
-        serialize: Any = self._method.response_serializer
-        message: bytes = serialize(answer)
-        limit = self._connection.limits.answer_bytes
-        if len(message) > limit:
-            raise TooLargeError(f"the answer is larger than max ({len(message)} vs. {limit} bytes)")
-        return frame(message)
+        encoding = self._text(b"grpc-encoding") or "identity"
+        return await parse(self._method, framed, encoding, self._streams.limits.message_bytes)
 
     def _text(self, name: bytes) -> str | None:
         value = self._metadata.get(name)
@@ -250,11 +239,11 @@ class Call:
 
     def _finish(self, answer: bytes, trailers: tuple[Header, ...]) -> None:
         self._stop()
-        self._connection.finish(self._stream, answer, trailers, self._begun, self.ended)
+        self._streams.finish(self._stream, answer, trailers, self._begun, self.ended)
 
     def _stop(self) -> None:
         self.over = True
-        self.touched = self._connection.loop.time()
+        self.touched = self._streams.loop.time()
         self._release()
         self._keep(-self._kept)
         if self._timer is not None:

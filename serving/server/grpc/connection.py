@@ -1,33 +1,24 @@
-"""One HTTP/2 connection: nghttp2 speaks the protocol, this file says what its events mean to calls."""
+"""One HTTP/2 connection: nghttp2 speaks the protocol, this file sees to bytes, time and the end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import ngh2
 
-from serving.server.errors import (
-    DeadlineError,
-    ServerError,
-    TooLargeError,
-    UnavailableError,
-    UnimplementedError,
-)
-from serving.server.grpc.call import Call
-from serving.server.grpc.messages import HEAD, Header, status, timeout_seconds
+from serving.server.grpc.streams import Streams
 
 if TYPE_CHECKING:
     from serving.server.grpc.server import GrpcServer
-    from serving.server.observer import Observer
 
 STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 16 << 20
 """Bytes that a client may send before they are read."""
 PINGS = 100
-"""Pings of a client in a minute."""
+"""In a minute, of a client that calls nothing."""
 PONG_SECONDS = 20.0
 """For the answer to a ping of ours."""
 DRAINING = b"draining"
@@ -38,35 +29,42 @@ class Connection(asyncio.Protocol):
     """A client's connection. Calls are handled as they come, and what is answered at once leaves in one write."""
 
     def __init__(self, server: GrpcServer) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.limits = server.limits
-        self.observer: Observer = server.observer
-        self.peer = ""
+        self._loop = asyncio.get_running_loop()
+        self._limits = server.limits
         self._server = server
         self._http2 = ngh2.Connection(ngh2.Role.SERVER, _CONFIGURATION)
-        self._calls: dict[int, Call] = {}
-        self._to_reset: list[int] = []
-        """Streams that have ended for us, while the client may still send."""
+        self._streams = streams = Streams(self._http2, server, self._flush)
+        self._handlers: dict[type[ngh2.Event], Callable[[Any], None]] = {
+            ngh2.RequestReceived: streams.request,
+            ngh2.DataReceived: streams.data,
+            ngh2.StreamClosed: streams.closed,
+            ngh2.WindowUpdated: streams.window,
+            ngh2.SettingsReceived: self._settings,
+            ngh2.PingReceived: self._ping,
+            ngh2.PingAcknowledged: self._pong,
+        }
         self._reading = self._paused = False
-        self._made = self._heard = self._written = self.loop.time()
+        self._made = self._heard = self._written = self._loop.time()
         self._greeted = self._asked = self._draining = self._final = False
         self._pings: list[float] = []
-        self._moved: asyncio.Future[None] | None = None
+        """When they came, since the last call."""
+        self._begun = 0
+        """Calls until the last ping."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Greet, unless there are too many."""
         self._transport = transport
-        if len(self._server.connections) >= self.limits.connections:
+        if len(self._server.connections) >= self._limits.connections:
             transport.close()
             return
         self._server.connections.add(self)
         peer = transport.get_extra_info("peername")
-        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+        self._streams.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
         self._http2.initiate_connection(
             {
-                int(ngh2.Setting.MAX_CONCURRENT_STREAMS): self.limits.streams,
+                int(ngh2.Setting.MAX_CONCURRENT_STREAMS): self._limits.streams,
                 int(ngh2.Setting.INITIAL_WINDOW_SIZE): STREAM_WINDOW,
-                int(ngh2.Setting.MAX_HEADER_LIST_SIZE): self.limits.metadata_bytes,
+                int(ngh2.Setting.MAX_HEADER_LIST_SIZE): self._limits.metadata_bytes,
             }
         )
         self._http2.set_local_window_size(CONNECTION_WINDOW)
@@ -74,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered at once."""
-        self._heard = self.loop.time()
+        self._heard = self._loop.time()
         self._asked = False
         self._reading = True
         try:
@@ -86,15 +84,12 @@ class Connection(asyncio.Protocol):
         finally:
             self._reading = False
         self._flush()
-        for call in self._calls.values() if self._calls else ():
-            call.arm()
+        self._streams.watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there to answer."""
         self._server.connections.discard(self)
-        for stream in list(self._calls):
-            self._forget(stream)
-        self._wake()
+        self._streams.clear()
 
     def pause_writing(self) -> None:
         """The client takes no more for now."""
@@ -121,10 +116,10 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """End what takes too long."""
-        idle = self.limits.idle_seconds
+        idle = self._limits.idle_seconds
         silent = now - self._heard
         if (
-            (not self._greeted and now - self._made > self.limits.head_seconds)
+            (not self._greeted and now - self._made > self._limits.head_seconds)
             or (self._asked and silent > idle + PONG_SECONDS)
             or (self._paused and now - self._written > idle)
         ):
@@ -133,133 +128,42 @@ class Connection(asyncio.Protocol):
             self._asked = True
             self._http2.ping(ALIVE)
             self._flush()
-        for stream, call in list(self._calls.items()):
-            if not call.running and now - call.touched > idle:
-                if call.over:
-                    self._to_reset.append(stream)
-                call.fail(DeadlineError(f"the request was not whole within {idle:g} s"))
-                self._flush()
-        if self.limits.age_seconds is not None and now - self._made > self.limits.age_seconds:
+        self._streams.expire(now)
+        if self._limits.age_seconds is not None and now - self._made > self._limits.age_seconds:
             self.drain()
-
-    def hold(self, size: int) -> None:
-        """Count bytes received, or (below 0) let go of. Raises `UnavailableError` where all requests hold too much."""
-        self._server.held += size
-        if size > 0 and self._server.held > self.limits.held_bytes:
-            raise UnavailableError(f"requests fill {self.limits.held_bytes} bytes already; try again")
-
-    def took(self, stream: int, size: int) -> None:
-        """Note that so much of what was received needs no more room."""
-        with suppress(ValueError, ngh2.NGH2Error):  # The stream may be closed by now.
-            self._http2.acknowledge_received_data(size, stream)
-
-    def send(self, stream: int, answer: bytes, first: bool) -> None:
-        """Send a message of a stream of answers."""
-        with suppress(ngh2.NGH2Error):
-            if first:
-                self._http2.send_response(stream, HEAD)
-            self._http2.send_data(stream, answer)
-        self._flush()
-
-    async def taken(self, stream: int, most: int) -> None:
-        """Wait until at most so many bytes of a stream's answers wait for the client."""
-        while stream in self._calls and self._http2.queued_body_size(stream) > most:
-            if self._moved is None:
-                self._moved = self.loop.create_future()
-            await asyncio.shield(self._moved)
-
-    def finish(
-        self, stream: int, answer: bytes, trailers: tuple[Header, ...], begun: bool, ended: bool
-    ) -> None:
-        """End a stream. `begun`: its head has been sent; `ended`: its client has sent all that it will."""
-        with suppress(ngh2.NGH2Error):  # Its client may have gone.
-            if answer or begun:
-                if not begun:
-                    self._http2.send_response(stream, HEAD)
-                if answer:
-                    self._http2.send_data(stream, answer)
-                self._http2.send_trailers(stream, trailers)
-            else:
-                self._http2.send_response(stream, (*HEAD, *trailers), end_stream=True)
-            if not ended:
-                self._to_reset.append(stream)
-        if not self._reading:
-            self._flush()
 
     def _handle_events(self) -> None:
         for event in self._http2.events():
-            handle = _HANDLERS.get(type(event))
+            handle = self._handlers.get(type(event))
             if handle is not None:
-                handle(self, event)
+                handle(event)
 
     def _flush(self) -> None:
-        if self._paused or self._transport.is_closing():
+        if self._reading or self._paused or self._transport.is_closing():
             return
         while True:
             data = self._http2.data_to_send()
             if data:
-                self._written = self.loop.time()
+                self._written = self._loop.time()
                 self._transport.write(data)
-            if not self._to_reset:
+            if not self._streams.to_reset:
                 break
             # Only now: with the answer still unsent, a reset would take its place.
-            streams, self._to_reset = self._to_reset, []
+            streams, self._streams.to_reset = self._streams.to_reset, []
             for stream in streams:
                 with suppress(ngh2.NGH2Error):
                     self._http2.reset_stream(stream, int(ngh2.ErrorCode.NO_ERROR))
         self._handle_events()  # Streams are closed by what is sent, too.
-        if self._final and not self._calls:
+        if self._final and not self._streams.calls:
             self._transport.close()
-
-    def _request(self, event: ngh2.RequestReceived) -> None:
-        stream, metadata = event.stream_id, dict(event.headers)
-        if not metadata.get(b"content-type", b"").startswith(b"application/grpc"):
-            self._http2.send_response(stream, ((b":status", b"415"),), end_stream=True)
-            self._to_reset.append(stream)
-            return
-        try:
-            call = self._call(stream, event.headers, metadata)
-        except ServerError as error:
-            self.finish(stream, b"", status(error.code, str(error)), False, event.end_stream)
-            return
-        self._calls[stream] = call
-        self._server.calls += 1
-        if event.end_stream:
-            call.feed(b"", True)
-
-    def _call(self, stream: int, headers: tuple[Any, ...], metadata: Mapping[bytes, bytes]) -> Call:
-        size = sum(len(name) + len(value) + 32 for name, value in headers)
-        if size > self.limits.metadata_bytes:
-            raise TooLargeError(
-                f"expected at most {self.limits.metadata_bytes} bytes of metadata, got {size}"
-            )
-        method = self._server.find(metadata[b":path"].decode("latin-1"))
-        if method is None:
-            raise UnimplementedError(f"no method is served at {metadata[b':path'].decode('latin-1')[:200]}")
-        if self._server.calls >= self.limits.calls:
-            raise TooLargeError(f"{self.limits.calls} calls are being answered already; try again")
-        timeout = metadata.get(b"grpc-timeout")
-        seconds = None if timeout is None else timeout_seconds(timeout.decode("latin-1"))
-        return Call(self, stream, method, metadata, seconds)
-
-    def _data(self, event: ngh2.DataReceived) -> None:
-        call = self._calls.get(event.stream_id)
-        if call is None:
-            self.took(event.stream_id, len(event.data))
-        else:
-            call.feed(event.data, event.end_stream)
-
-    def _closed(self, event: ngh2.StreamClosed) -> None:
-        self._forget(event.stream_id)
-
-    def _window(self, _event: ngh2.WindowUpdated) -> None:
-        self._wake()
 
     def _settings(self, _event: ngh2.SettingsReceived) -> None:
         self._greeted = True
-        self._wake()
+        self._streams.wake()  # Windows may have grown.
 
     def _ping(self, _event: ngh2.PingReceived) -> None:
+        if self._streams.begun > self._begun:  # Clients that call measure the line by pings.
+            self._begun, self._pings = self._streams.begun, []
         minute = self._heard - 60
         self._pings = [*(time for time in self._pings if time > minute), self._heard]
         if len(self._pings) > PINGS:
@@ -271,25 +175,5 @@ class Connection(asyncio.Protocol):
             self._http2.send_goaway(int(ngh2.ErrorCode.NO_ERROR))
             self._final = True
 
-    def _forget(self, stream: int) -> None:
-        call = self._calls.pop(stream, None)
-        if call is not None:
-            self._server.calls -= 1
-            call.gone()
-
-    def _wake(self) -> None:
-        if self._moved is not None:
-            self._moved.set_result(None)
-            self._moved = None
-
 
 _CONFIGURATION = ngh2.Configuration(auto_window_update=False, max_inbound_header_count=200)
-_HANDLERS: dict[type[ngh2.Event], Callable[[Connection, Any], None]] = {
-    ngh2.RequestReceived: Connection._request,
-    ngh2.DataReceived: Connection._data,
-    ngh2.StreamClosed: Connection._closed,
-    ngh2.WindowUpdated: Connection._window,
-    ngh2.SettingsReceived: Connection._settings,
-    ngh2.PingReceived: Connection._ping,
-    ngh2.PingAcknowledged: Connection._pong,
-}

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from serving.server.errors import NotFoundError, UnavailableError
-
-Response = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
@@ -34,34 +33,34 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._serving, self._stopping = False, True
         self._tell()
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, _context: object) -> Response:  # noqa: N802
+    async def Check(self, request: HealthCheckRequest, _context: object) -> HealthCheckResponse:  # noqa: N802
         """The state now."""
         if request.service not in self._services:
             raise NotFoundError(
                 f"expected one of {', '.join(sorted(self._services))}, got {request.service[:80]!r}"
             )
-        return Response(status=self._status)
+        return HealthCheckResponse(status=self._status)
 
     async def Watch(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, _context: object
-    ) -> AsyncIterator[Response]:
+        self, request: HealthCheckRequest, _context: object
+    ) -> AsyncIterator[HealthCheckResponse]:
         """The state now, and again whenever it changes."""
         if request.service not in self._services:
-            yield Response(status=Response.SERVICE_UNKNOWN)
+            yield HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
             await asyncio.Event().wait()  # No service comes later.
         last = None
         while True:
             changed = self._changed
             if self._status != last:
                 last = self._status
-                yield Response(status=last)
+                yield HealthCheckResponse(status=last)
             if self._stopping:
                 raise UnavailableError("the server is stopping")
             await changed.wait()
 
     @property
-    def _status(self) -> Response.ServingStatus:
-        return Response.SERVING if self._serving else Response.NOT_SERVING
+    def _status(self) -> HealthCheckResponse.ServingStatus:
+        return HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
 
     def _tell(self) -> None:
         self._changed.set()

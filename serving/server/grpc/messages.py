@@ -5,15 +5,19 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import zlib
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from grpc import StatusCode
+from google.protobuf.message import DecodeError
+from grpc import RpcMethodHandler, StatusCode
 
 from serving.server.errors import InvalidRequestError, TooLargeError, UnimplementedError
 
 Header = tuple[bytes, bytes]
+Method: TypeAlias = "RpcMethodHandler[Any, Any]"
 Framed = tuple[bool, bytes]
 """A message as it came, and whether it is compressed."""
 
@@ -105,3 +109,24 @@ def status(code: StatusCode, details: str) -> tuple[Header, ...]:
         encoded = quote(details, safe=PLAIN)
     number: int = code.value[0]
     return (b"grpc-status", str(number).encode()), (b"grpc-message", encoded.encode())
+
+
+async def parse(method: Method, framed: Framed, encoding: str, limit: int) -> Any:  # noqa: ANN401 - a message
+    """A request's message. Raises `InvalidRequestError`, and what `inflate` raises."""
+    compressed, message = framed
+    if compressed:
+        message = await asyncio.to_thread(inflate, message, encoding, limit)
+    deserialize: Any = method.request_deserializer
+    try:
+        return deserialize(message)
+    except DecodeError as error:
+        raise InvalidRequestError(f"expected a message of protobuf that the method takes: {error}") from None
+
+
+def serialize(method: Method, answer: Any, limit: int) -> bytes:  # noqa: ANN401 - a message
+    """An answer as it travels. Raises `TooLargeError`."""
+    serializer: Any = method.response_serializer
+    message: bytes = serializer(answer)
+    if len(message) > limit:
+        raise TooLargeError(f"the answer is larger than max ({len(message)} vs. {limit} bytes)")
+    return frame(message)

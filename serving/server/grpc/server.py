@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 
-from serving.server.grpc.call import Method
 from serving.server.grpc.connection import Connection
 from serving.server.grpc.limits import Limits
+from serving.server.grpc.messages import Method
 from serving.server.observer import Observer
 
 
