@@ -83,10 +83,14 @@ class Raw:
         self.http2 = ngh2.Connection(ngh2.Role.CLIENT)
         self.http2.initiate_connection()
 
+    def send(self) -> None:
+        """Send what is to be sent."""
+        self._socket.sendall(self.http2.data_to_send())
+
     def until(self, kind: type[Any]) -> Any:
         """The next event of a kind."""
         while True:
-            self._socket.sendall(self.http2.data_to_send())
+            self.send()
             for event in self.http2.events():
                 if isinstance(event, kind):
                     return event
@@ -137,18 +141,40 @@ def test_compressed_messages_are_read_and_bombs_are_not(server: ServerProcess) -
     assert (code, "larger than max" in details) == ("RESOURCE_EXHAUSTED", True)
 
 
-def test_a_client_that_leaves_is_counted(server: ServerProcess) -> None:
+def begin_long(client: Raw, *more: tuple[bytes, bytes]) -> int:
+    """A call of 300 pictures, which takes many times as long as these tests wait; its stream."""
+    long = request()
+    long.inputs[0].shape[0] = 300
+    long.raw_input_contents[0] = images(1).tobytes() * 300
+    message = long.SerializeToString()
+    client.until(ngh2.SettingsReceived)
+    stream: int = client.http2.send_request([*HEADERS, *more])
+    client.http2.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
+    while client.http2.queued_body_size(stream):
+        client.until(ngh2.WindowUpdated)
+    return stream
+
+
+def test_a_call_whose_deadline_passes_is_answered_and_counted_so(server: ServerProcess) -> None:
+    before = counted(server, "DEADLINE_EXCEEDED")
+    with raw(server) as client:
+        begin_long(client, (b"grpc-timeout", b"12m"))
+        trailers = dict(client.until(ngh2.ResponseReceived).headers)
+    assert (trailers[b"grpc-status"], trailers[b"grpc-message"]) == (b"4", b"Deadline Exceeded")
+    assert counted(server, "DEADLINE_EXCEEDED") == before + 1
+    answers(server)
+
+
+@pytest.mark.parametrize("leave", ["reset", "close"])
+def test_a_client_that_leaves_is_counted(server: ServerProcess, leave: str) -> None:
     before = counted(server, "CANCELLED")
-    with grpc.insecure_channel(server.grpc) as channel:
-        big = request()
-        big.inputs[0].datatype, big.inputs[0].shape[:] = "BYTES", [1]
-        # A picture is decoded in a thread: there is time to leave.
-        for _ in range(50):
-            call = rpc.GRPCInferenceServiceStub(channel).ModelInfer.future(big)
-            time.sleep(0.001)
-            call.cancel()
-            if counted(server, "CANCELLED") > before:
-                break
+    with raw(server) as client:
+        stream = begin_long(client)
+        if leave == "reset":
+            client.http2.reset_stream(stream)
+            client.send()
+            until(lambda: counted(server, "CANCELLED") == before + 1)
+    until(lambda: counted(server, "CANCELLED") == before + 1)
     answers(server)
 
 
