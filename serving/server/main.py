@@ -13,13 +13,13 @@ from serving.server import flags, tfs_flags, tfs_serving, workers
 from serving.server.assembly import data_plane, metrics_route, patience
 from serving.server.backends.base import loader
 from serving.server.dataplane import DataPlane
+from serving.server.grpc.server import Service
 from serving.server.http import App
 from serving.server.limits import Limits
 from serving.server.loading import load_version
 from serving.server.policies import models_below
 from serving.server.protocols import oip_rest
-from serving.server.protocols.grpc_service import Service
-from serving.server.running import Listening, StartError, bind, free_grpc_port, run
+from serving.server.running import Listening, StartError, bind, run
 from serving.server.text_configs import ConfigError
 
 
@@ -80,10 +80,9 @@ def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
 
 
 def _supervise(options: argparse.Namespace) -> int:
-    http = bind(options.host, options.http_port)
-    grpc_port = free_grpc_port(options.host, options.grpc_port)
-    ports = (f"--http-port={http.getsockname()[1]}", f"--grpc-port={grpc_port}")
-    return workers.supervise(options.workers, http, ports, options.grace_seconds)
+    http = bind(options.host, options.http_port, "HTTP")
+    grpc = bind(options.host, options.grpc_port, "gRPC")
+    return workers.supervise(options.workers, http, grpc, options.grace_seconds)
 
 
 def _oip_services(plane: DataPlane) -> list[Service]:

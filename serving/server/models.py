@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 
 from serving import repository
 from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError
@@ -12,6 +13,7 @@ from serving.server.limits import Limits
 from serving.server.metrics import Metrics
 from serving.server.policies import ModelConfig
 from serving.server.run_threads import RunThreads
+from serving.server.siblings import Siblings
 from serving.server.versions import LoadVersion, Model, State, Status
 
 
@@ -47,6 +49,7 @@ class Models:
         self._looked = False
         self._refreshing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
+        self._siblings: Siblings | None = None
 
     @property
     def ready(self) -> bool:
@@ -109,19 +112,24 @@ class Models:
             self._looked = True
 
     async def load(self, name: str) -> None:
-        """Serve what the repository holds of a model now; returns when it answers.
+        """Serve what the repository holds of a model now; returns when it answers, with every worker.
 
         What serves already goes on. Raises `NotFoundError` where the repository has no such model, and
         `InvalidRequestError` with the reason where what it holds cannot be served.
         """
-        await self._finish(self._load_now(name))
+        await self._finish(self._change("load", name))
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more until it is loaded again; returns when its last request is answered.
+        """Serve a model no more until it is loaded again; returns when its last request is answered, by every worker.
 
         Raises `NotFoundError`.
         """
-        await self._finish(self._unload_now(name))
+        await self._finish(self._change("unload", name))
+
+    async def join(self, folder: Path) -> None:
+        """Load and unload together with the other workers that share the folder. To be called before `refresh`."""
+        self._siblings = Siblings(folder, self._change_here)
+        self._unloaded = await self._siblings.start()
 
     async def index(self) -> list[Entry]:
         """Every version of every model that the repository holds, by name and version."""
@@ -136,6 +144,8 @@ class Models:
 
     async def close(self) -> None:
         """Unload everything."""
+        if self._siblings is not None:
+            self._siblings.close()
         await asyncio.gather(*(model.close() for model in self._models.values()))
 
     def _make(self, config: ModelConfig) -> Model:
@@ -147,6 +157,23 @@ class Models:
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         await asyncio.shield(task)
+
+    async def _change(self, verb: str, name: str) -> None:
+        if self._siblings is None:
+            await self._change_here(verb, name)
+            return
+        async with self._siblings.alone():
+            complaint = ""
+            try:
+                await self._change_here(verb, name)
+            except InvalidRequestError as error:
+                complaint = str(error)
+            complaints = [complaint, *await self._siblings.tell(verb, name, self._unloaded)]
+        if any(complaints):
+            raise InvalidRequestError("; ".join(filter(None, complaints)))
+
+    async def _change_here(self, verb: str, name: str) -> None:
+        await (self._load_now(name) if verb == "load" else self._unload_now(name))
 
     async def _load_now(self, name: str) -> None:
         async with self._refreshing:

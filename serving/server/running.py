@@ -8,21 +8,23 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-import grpc
-import grpc.aio
 import uvloop
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as grpc_health  # type: ignore[attr-defined]
+from grpc_health.v1 import health_pb2_grpc
 
 from serving.server.dataplane import DataPlane
 from serving.server.errors import ServerError
+from serving.server.grpc.health import Health
+from serving.server.grpc.limits import Limits
+from serving.server.grpc.server import GrpcServer, Service
 from serving.server.http import App
+from serving.server.http.bodies import HELD
 from serving.server.http.connection import Patience
 from serving.server.http.server import HttpServer
-from serving.server.protocols.grpc_service import Service
 from serving.server.workers import Inherited
 
 log = logging.getLogger("tandem.server")
@@ -49,7 +51,7 @@ class Listening:
     """The path of a Unix socket for gRPC, too; "": none."""
     grpc_options: tuple[tuple[str, str | int], ...] = ()
     """Channel arguments, which go over the server's own choices."""
-    grpc_credentials: grpc.ServerCredentials | None = None
+    grpc_tls: ssl.SSLContext | None = None
     """TLS for gRPC; None: without."""
 
 
@@ -72,19 +74,27 @@ async def _serve(
     if inherited is not None:
         asyncio.get_running_loop().add_reader(inherited.parent, stop.set)
         # Among workers, only those that can answer take requests: those of one that is restarted would fail.
-        bound: socket.socket | None = inherited.http
+        http_socket: socket.socket | None = inherited.http
+        grpc_sockets = [inherited.grpc]
+        await plane.models.join(inherited.folder)
         await _refresh(plane)
     else:
-        bound = None if listening.http_port is None else bind(listening.host, listening.http_port)
+        http_socket = (
+            None if listening.http_port is None else bind(listening.host, listening.http_port, "HTTP")
+        )
+        grpc_sockets = _grpc_sockets(listening)
     made = services()
-    health = grpc_health.HealthServicer()
-    grpc_server = await _start_grpc(made, health, listening)
+    health = Health(service.name for service in made)
+    grpc = GrpcServer(_grpc_limits(listening), plane.observer, listening.grpc_tls)
+    health_pb2_grpc.add_HealthServicer_to_server(health, grpc)
+    for service in made:
+        service.register(grpc)
+    await grpc.start(*grpc_sockets)
     http = HttpServer(app, listening.patience)
-    names = ["", *(service.name for service in made)]
-    poll = asyncio.create_task(_poll(plane, health, names, listening.poll_seconds))
+    poll = asyncio.create_task(_poll(plane, health, listening.poll_seconds))
     sampling = asyncio.create_task(_sample(plane))
-    if bound is not None:
-        await http.start(bound)
+    if http_socket is not None:
+        await http.start(http_socket)
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopped, poll], return_when=asyncio.FIRST_COMPLETED)
     log.info("stopping: what is in flight has %g s to finish", listening.grace_seconds)
@@ -93,12 +103,12 @@ async def _serve(
     sampling.cancel()
     if inherited is not None:
         asyncio.get_running_loop().remove_reader(inherited.parent)
-    await health.enter_graceful_shutdown()
-    end = asyncio.get_running_loop().time() + listening.grace_seconds
-    if bound is not None:
-        await http.drain(listening.grace_seconds, shared=inherited is not None)
-    # Last, because gRPC cancels calls that reach a server which has stopped but whose process goes on.
-    await grpc_server.stop(max(1.0, end - asyncio.get_running_loop().time()))
+    health.stop()
+    shared = inherited is not None
+    draining = [grpc.drain(listening.grace_seconds, shared=shared)]
+    if http_socket is not None:
+        draining.append(http.drain(listening.grace_seconds, shared=shared))
+    await asyncio.gather(*draining)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(plane.models.close(), listening.grace_seconds)
     plane.observer.close()
@@ -111,85 +121,59 @@ async def _serve(
         os._exit(0)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """The socket for HTTP, listening. Raises `StartError`."""
+def bind(host: str, port: int, protocol: str) -> socket.socket:
+    """A socket that listens, for the protocol that a message may name. Raises `StartError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         # No SO_REUSEPORT: a second server on this port must fail, not share its requests.
-        bound = socket.create_server((host, port), family=_family(host), backlog=2048)
+        bound = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
+        raise StartError(f"cannot listen on {host}:{port} ({protocol}): {error.strerror}") from None
     bound.setblocking(False)
-    log.info("HTTP on %s:%d", host, bound.getsockname()[1])
+    log.info("%s on %s:%d", protocol, host, bound.getsockname()[1])
     return bound
 
 
-def free_grpc_port(host: str, port: int) -> int:
-    """The port for the gRPC of several workers: found free now. Raises `StartError`."""
-    with socket.socket(_family(host)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StartError(f"cannot listen on {host}:{port} (gRPC): {error.strerror}") from None
-        found: int = probe.getsockname()[1]
-        return found
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-async def _start_grpc(
-    services: Sequence[Service], health: grpc_health.HealthServicer, listening: Listening
-) -> grpc.aio.Server:
-    server = grpc.aio.server(
-        maximum_concurrent_rpcs=listening.patience.connections,
-        options=[
-            ("grpc.so_reuseport", int(listening.inherited is not None)),
-            ("grpc.max_receive_message_length", listening.max_message_bytes),
-            ("grpc.max_send_message_length", listening.max_message_bytes),
-            *listening.grpc_options,
-        ],
-    )
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    for service in services:
-        service.register(server)
+def _grpc_sockets(listening: Listening) -> list[socket.socket]:
+    found = []
     if listening.grpc_port is not None:
-        host = f"[{listening.host}]" if ":" in listening.host else listening.host
-        port = _add_grpc(server, f"{host}:{listening.grpc_port}", listening)
-        log.info("gRPC on %s:%d", host, port)
+        found.append(bind(listening.host, listening.grpc_port, "gRPC"))
     if listening.grpc_socket:
-        _add_grpc(server, f"unix:{listening.grpc_socket}", listening)
-        log.info("gRPC on %s", listening.grpc_socket)
-    await server.start()
-    return server
+        path = Path(listening.grpc_socket)
+        if path.is_socket():
+            path.unlink()  # Of a server that was killed.
+        try:
+            found.append(socket.socket(socket.AF_UNIX))
+            found[-1].bind(listening.grpc_socket)
+            found[-1].listen(2048)
+        except OSError as error:
+            raise StartError(f"cannot listen on {path} (gRPC): {error.strerror}") from None
+        found[-1].setblocking(False)
+        log.info("gRPC on %s", path)
+    return found
 
 
-def _add_grpc(server: grpc.aio.Server, address: str, listening: Listening) -> int:
-    try:
-        if listening.grpc_credentials is None:
-            port = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, listening.grpc_credentials)
-    except RuntimeError as error:
-        raise StartError(f"cannot listen on {address} (gRPC): {error}") from None
-    if port == 0:
-        raise StartError(f"cannot listen on {address} (gRPC)")
-    return port
+def _grpc_limits(listening: Listening) -> Limits:
+    patience = listening.patience
+    return Limits(
+        message_bytes=listening.max_message_bytes,
+        answer_bytes=listening.max_message_bytes,
+        calls=patience.connections,
+        connections=patience.connections,
+        head_seconds=patience.head_seconds,
+        idle_seconds=patience.idle_seconds,
+        held_bytes=HELD * listening.max_message_bytes,
+    ).by(listening.grpc_options)
 
 
-async def _poll(
-    plane: DataPlane, health: grpc_health.HealthServicer, names: Sequence[str], seconds: float
-) -> None:
-    status = health_pb2.HealthCheckResponse
+async def _poll(plane: DataPlane, health: Health, seconds: float) -> None:
     was_ready: bool | None = None
     while True:
         await _refresh(plane)
         if plane.ready != was_ready:
             was_ready = plane.ready
             log.info("ready" if was_ready else "not ready: %s", *([] if was_ready else [plane.account()]))
-            for name in names:
-                await health.set(name, status.SERVING if was_ready else status.NOT_SERVING)
+            health.set(was_ready)
         await asyncio.sleep(seconds)
 
 

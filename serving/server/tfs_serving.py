@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import ssl
 from collections.abc import Callable
 from pathlib import Path
-
-from grpc import ServerCredentials, ssl_server_credentials
+from tempfile import TemporaryDirectory
 
 from serving.server import tfs_flags
 from serving.server.assembly import data_plane, metrics_route, patience
 from serving.server.backends.base import Servable
 from serving.server.dataplane import DataPlane
+from serving.server.grpc.server import Service
 from serving.server.http import App
 from serving.server.loading import Loaded, load_version
 from serving.server.model_config import ConfigSource, LabelRules
 from serving.server.protocols import tfs_rest
-from serving.server.protocols.grpc_service import Service
 from serving.server.protocols.tfs_metrics import TfsMetrics
 from serving.server.running import Listening, run
 from serving.server.text_configs import ConfigError, read
@@ -59,7 +59,7 @@ def serve(options: argparse.Namespace) -> None:
         patience(options),
         grpc_socket=options.grpc_socket_path,
         grpc_options=tfs_flags.channel_arguments(options),
-        grpc_credentials=_credentials(options.ssl_config_file),
+        grpc_tls=_tls(options.ssl_config_file),
     )
     run(plane, app, lambda: _tfs_services(plane, source, metrics, options), listening)
 
@@ -100,12 +100,27 @@ def _saved_model_loader(options: argparse.Namespace) -> Callable[[Path], Loaded]
     return lambda directory: load_version(directory, open_version, intra, zeros=False, replay=warm_up)
 
 
-def _credentials(file: Path | None) -> ServerCredentials | None:
+def _tls(file: Path | None) -> ssl.SSLContext | None:
     if file is None:
         return None
     config = read("ssl_config_file", file, "SSLConfig")
-    pair = (config.server_key.encode(), config.server_cert.encode())
-    return ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["h2"])
+    try:
+        with TemporaryDirectory() as folder:  # Python reads keys from files only.
+            certificate, key = Path(folder, "certificate"), Path(folder, "key")
+            certificate.write_text(config.server_cert)
+            key.write_text(config.server_key)
+            context.load_cert_chain(certificate, key)
+        if config.custom_ca:
+            context.load_verify_locations(cadata=config.custom_ca)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"--ssl_config_file={file}: expected a key and certificates in PEM: {error}"
+        ) from None
+    if config.client_verify:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def _tfs_services(

@@ -1,7 +1,7 @@
 """Several processes behind one port: a parent that serves nothing keeps its workers alive.
 
-The parent holds the HTTP socket, so that no connection is lost with a worker; gRPC's port is shared by SO_REUSEPORT,
-for gRPC takes no sockets. Workers are the same command again, so that each has its own runtimes and threads.
+The parent holds the sockets, so that no connection is lost that a worker has not accepted. Workers are the same
+command again, so that each has its own runtimes and threads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from prometheus_client import multiprocess
 
@@ -25,7 +26,7 @@ from serving.server.metrics import SHARED
 log = logging.getLogger("tandem.server")
 
 VARIABLE = "TANDEM_WORKER"
-"""In a worker's environment: the descriptors of the HTTP socket and of the pipe that ends with the parent."""
+"""In a worker's environment: the descriptors of HTTP's socket, of gRPC's, and of the pipe that ends with the parent."""
 SETTLED_SECONDS = 10.0
 """A worker that has lived so long has started well."""
 MOST_FAILURES = 5
@@ -37,16 +38,19 @@ class Inherited:
     """What a worker has from its parent."""
 
     http: socket.socket
+    grpc: socket.socket
     parent: int
     """A pipe that becomes readable when the parent is gone."""
+    folder: Path
+    """What all workers share: their metrics, and what they tell each other."""
 
 
 def inherited() -> Inherited | None:
     """None where this process is no worker."""
     if VARIABLE not in os.environ:
         return None
-    http, parent = map(int, os.environ[VARIABLE].split(","))
-    return Inherited(socket.socket(fileno=http), parent)
+    http, grpc, parent = map(int, os.environ[VARIABLE].split(","))
+    return Inherited(socket.socket(fileno=http), socket.socket(fileno=grpc), parent, Path(os.environ[SHARED]))
 
 
 @dataclass
@@ -55,8 +59,8 @@ class _Worker:
     started: float = field(default_factory=time.monotonic)
 
 
-def supervise(count: int, http: socket.socket, flags: Sequence[str], grace_seconds: float) -> int:
-    """Run `count` workers on `http`, this command line's `flags` last, until SIGTERM or SIGINT; the exit code.
+def supervise(count: int, http: socket.socket, grpc: socket.socket, grace_seconds: float) -> int:
+    """Run `count` workers of this command line on two sockets, until SIGTERM or SIGINT; the exit code.
 
     A worker that ends is replaced: at once, or after a delay that doubles while they end soon after their start.
     """
@@ -66,21 +70,24 @@ def supervise(count: int, http: socket.socket, flags: Sequence[str], grace_secon
     reading, writing = (
         os.pipe()
     )  # Never written to: `writing` closes when this process ends, however it ends.
-    with tempfile.TemporaryDirectory(prefix="tandem-metrics-") as folder:
-        environment = {**os.environ, SHARED: folder, VARIABLE: f"{http.fileno()},{reading}"}
+    with tempfile.TemporaryDirectory(prefix="tandem-workers-") as folder:
+        environment = {**os.environ, SHARED: folder, VARIABLE: f"{http.fileno()},{grpc.fileno()},{reading}"}
+        passed = (http.fileno(), grpc.fileno(), reading)
 
         def start() -> _Worker:
-            command = [sys.executable, *sys.orig_argv[1:], *flags]
-            return _Worker(subprocess.Popen(command, env=environment, pass_fds=(http.fileno(), reading)))
+            command = [sys.executable, *sys.orig_argv[1:]]
+            return _Worker(subprocess.Popen(command, env=environment, pass_fds=passed))
 
         def bury(worker: _Worker) -> None:
             multiprocess.mark_process_dead(worker.process.pid, folder)  # type: ignore[no-untyped-call]
+            Path(folder, f"{worker.process.pid}.socket").unlink(missing_ok=True)
 
         workers = [start() for _ in range(count)]
         failed = _keep(workers, start, bury, stop)
         log.info("stopping %d workers", len(workers))
-        # Only the workers hold the socket now, and each accepts what comes until it closes it.
+        # Only the workers hold the sockets now, and each accepts what comes until it closes them.
         http.close()
+        grpc.close()
         for worker in workers:
             worker.process.terminate()
         killed = _wait(workers, grace_seconds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import grpc.aio
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -18,9 +17,9 @@ from tensorflow_serving.apis import (
 
 from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError
+from serving.server.grpc.server import GrpcServer, Service
 from serving.server.model_config import ConfigSource
 from serving.server.protocols import tfs_examples
-from serving.server.protocols.grpc_service import Service, answers_errors
 from serving.server.protocols.tfs_examples import CLASSIFY, REGRESS
 from serving.server.protocols.tfs_metadata import signature_defs
 from serving.server.protocols.tfs_metrics import TfsMetrics
@@ -48,12 +47,12 @@ class Options:
 def services(plane: DataPlane, source: ConfigSource, metrics: TfsMetrics, options: Options) -> list[Service]:
     """Both services, over one data plane."""
 
-    def prediction(server: grpc.aio.Server) -> None:
+    def prediction(server: GrpcServer) -> None:
         served = Served(plane, "tfs-grpc", "GRPC", metrics, options.batching)
         servicer = Prediction(served, options)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
 
-    def models(server: grpc.aio.Server) -> None:
+    def models(server: GrpcServer) -> None:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(plane, source), server)
 
     return [
@@ -70,7 +69,6 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
         self._plane = served.plane
         self._options = options
 
-    @answers_errors
     async def Predict(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """Prediction by a signature (`serving_default` unless named); `output_filter` picks outputs."""
         with self._served.lease(model_spec(request.model_spec), "Predict") as version:
@@ -82,17 +80,14 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
                 to_proto(array, response.outputs[name], self._options.as_content)
             return response
 
-    @answers_errors
     async def Classify(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """Classification of tf.Examples."""
         return await self._infer(request, CLASSIFY, classification_pb2.ClassificationResponse())
 
-    @answers_errors
     async def Regress(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """Regression of tf.Examples."""
         return await self._infer(request, REGRESS, regression_pb2.RegressionResponse())
 
-    @answers_errors
     async def MultiInference(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """Classifications and regressions of the same tf.Examples by signatures of one model."""
         tasks = check_tasks(request)
@@ -108,7 +103,6 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
                 getattr(result, field).CopyFrom(answer)
             return response
 
-    @answers_errors
     async def GetModelMetadata(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """The signatures of a version; the one metadata field is signature_def."""
         if not request.HasField("model_spec"):

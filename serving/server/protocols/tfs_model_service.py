@@ -11,7 +11,6 @@ from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, 
 from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError, ServerError
 from serving.server.model_config import ConfigSource
-from serving.server.protocols.grpc_service import answers_errors
 from serving.server.protocols.tfs_models import ModelSpec, statuses
 
 log = logging.getLogger("tandem.server")
@@ -30,7 +29,6 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
         self._plane = plane
         self._source = source
 
-    @answers_errors
     async def GetModelStatus(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """The state of every version, or of one."""
         if not request.HasField("model_spec"):
@@ -46,7 +44,6 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
             entry.status.error_message = str(status.fault) if status.fault else ""
         return response
 
-    @answers_errors
     async def HandleReloadConfigRequest(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
         """Serve what the given ModelServerConfig says; answered when its versions are loaded or refused."""
         if request.config.WhichOneof("config") != "model_config_list":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,32 @@ def test_every_worker_swaps(server: ServerProcess, repository: Path) -> None:
             assert server.call("GET", "/v2/models/fashion", Connection="close").json()["versions"] == ["2"]
     finally:
         point(repository / "fashion", 1)
+
+
+def test_every_worker_loads_and_unloads_what_one_is_asked_to(server: ServerProcess, repository: Path) -> None:
+    def answers() -> set[int]:
+        return {ask(server) for _ in range(20)}
+
+    assert answers() == {200}
+    assert server.call("POST", "/v2/repository/models/fashion/unload", b"").status == 200
+    assert answers() == {404}
+    workers(server)[0].send_signal(signal.SIGKILL)
+    until(lambda: server.log.count("not ready: no model") == 3)
+    assert answers() == {404}  # The worker that has started since knows it, too.
+    with triton.InferenceServerClient(server.grpc) as client:
+        client.load_model("fashion")
+    assert answers() == {200}
+    assert server.call("POST", "/v2/repository/models/none/load", b"").status == 404
+    broken = write_onnx(repository / "broken", 1)
+    (broken / "model.onnx").write_bytes(b"broken")
+    try:
+        refused = server.call("POST", "/v2/repository/models/broken/load", b"")
+        assert refused.status == 400
+        assert_matches(
+            "model 'broken' is not loaded: .*; worker [0-9]+: model 'broken' is not", refused.error
+        )
+    finally:
+        shutil.rmtree(repository / "broken")
 
 
 def test_a_second_server_on_its_ports_fails(server: ServerProcess, repository: Path) -> None:

@@ -1,0 +1,250 @@
+"""One call: its messages, the handler that answers them, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from grpc import StatusCode
+
+from serving.server import eager
+from serving.server.errors import (
+    DEADLINE_PASSED,
+    DeadlineError,
+    InvalidRequestError,
+    ServerError,
+    UnimplementedError,
+)
+from serving.server.grpc.messages import (
+    SUCCEEDED,
+    Framed,
+    Header,
+    Messages,
+    Method,
+    parse,
+    serialize,
+    status,
+)
+
+if TYPE_CHECKING:
+    from serving.server.grpc.streams import Streams
+
+log = logging.getLogger("tandem.server")
+
+WAITING = 16
+"""Messages of a stream that wait for its handler; then the client is held back."""
+UNTAKEN_BYTES = 1 << 20
+"""Of a stream's answers that wait for the client; then the handler is held back."""
+
+
+class Call:
+    """One call on a connection. To a handler it is the context that generated servicers expect."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        stream: int,
+        method: Method,
+        metadata: Mapping[bytes, bytes],
+        timeout: float | None,
+    ) -> None:
+        self.ended = False
+        """Whether the client has sent all that it will."""
+        self.touched = streams.loop.time()
+        """When it was begun, or something of it came or went."""
+        self._streams = streams
+        self._stream = stream
+        self._method = method
+        self._metadata = metadata
+        self._end = None if timeout is None else self.touched + timeout
+        self._messages = Messages(streams.limits.message_bytes)
+        self._whole: deque[Framed] = deque()
+        self._unread = self._kept = self._received = 0
+        """Bytes that the client may not send again yet, those that are kept here, and all that came."""
+        self._arrived: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._started = self._begun = False
+        self.over = False
+        """Whether it was answered."""
+
+    @property
+    def running(self) -> bool:
+        """Whether its handler is at work."""
+        return self._started and not self.over
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """Take what has come; the handler is started as soon as there is enough of it."""
+        if self.over:
+            self._streams.took(self._stream, len(data))
+            return
+        self.ended = ended
+        self.touched = self._streams.loop.time()
+        self._unread += len(data)
+        self._received += len(data)
+        try:
+            self._keep(len(data))
+            if data:
+                self._whole.extend(self._messages.feed(data))
+            if not self._method.request_streaming:
+                self._release()
+                if ended:
+                    self._check_whole()
+                    self._start()
+                return
+            if ended and self._messages.partial:
+                raise InvalidRequestError("the client ended its stream within a message")
+        except ServerError as error:
+            self.fail(error)
+            return
+        if len(self._whole) < WAITING:
+            self._release()
+        if not self._started:
+            self._start()
+        elif self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def arm(self) -> None:
+        """Begin to watch the client's deadline; calls that are answered at once need not."""
+        if self._end is not None and not self.over and self._timer is None:
+            self._timer = self._streams.loop.call_at(self._end, self._late)
+
+    def fail(self, error: ServerError, trailers: tuple[Header, ...] = ()) -> None:
+        """End the call with an error."""
+        if not self.over:
+            self._finish(b"", (*status(error.code, str(error)), *trailers))
+
+    def gone(self) -> None:
+        """Its stream has ended: give up what is still done for it."""
+        if not self.over:
+            self._stop()
+            if self._task is not None:
+                self._task.cancel()
+
+    def set_code(self, code: StatusCode) -> None:
+        """As grpc's ServicerContext: generated servicers say UNIMPLEMENTED, and then raise NotImplementedError."""
+
+    def set_details(self, details: str) -> None:
+        """As grpc's ServicerContext."""
+
+    def _check_whole(self) -> None:
+        if self._messages.partial or len(self._whole) != 1:
+            what = "one that is cut short" if self._messages.partial else str(len(self._whole))
+            raise UnimplementedError(f"expected exactly one message, got {what}")
+
+    def _release(self) -> None:
+        """Let the client send as much again."""
+        if self._unread:
+            self._streams.took(self._stream, self._unread)
+            self._unread = 0
+
+    def _keep(self, size: int) -> None:
+        self._kept += size
+        self._streams.hold(size)
+
+    def _start(self) -> None:
+        self._started = True
+        self._task = eager.start(self._answer(), copy_context())
+
+    def _late(self) -> None:
+        if self._task is not None:
+            self._task.cancel(DEADLINE_PASSED)
+        else:
+            self.fail(DeadlineError("Deadline Exceeded"))
+
+    async def _answer(self) -> None:
+        observer, path = self._streams.observer, self._metadata[b":path"].decode("latin-1")
+        seen = observer.begin(
+            "gRPC",
+            path.rpartition("/")[2],
+            self._streams.peer,
+            self._text(b"traceparent"),
+            self._text(b"tracestate") or "",
+        )
+        fault, code, answer, size = None, "OK", b"", 0
+        try:
+            if self._method.response_streaming:
+                size = await self._answer_stream()
+            else:
+                answer = await self._answer_one()
+                size = len(answer)
+        except ServerError as error:
+            if error.status == 500:
+                log.error("%s: %s", path, error)
+            fault = error
+        except asyncio.CancelledError as error:
+            code = "CANCELLED"
+            if DEADLINE_PASSED in error.args:
+                fault = DeadlineError("Deadline Exceeded")
+        except NotImplementedError:
+            fault = UnimplementedError(f"{path} is not implemented")
+        except Exception:
+            log.exception("%s failed", path)
+            fault = ServerError("the server failed on this request; its log says why")
+        trailers: tuple[Header, ...] = ()
+        if seen is not None:
+            seen.code = code if fault is None else fault.code.name
+            seen.request_bytes, seen.response_bytes = self._received, size
+            trailers = tuple((name.encode(), value.encode()) for name, value in observer.end(seen))
+        if fault is not None:
+            self.fail(fault, trailers)
+        elif not self.over:
+            self._finish(answer, (*SUCCEEDED, *trailers))
+
+    async def _answer_one(self) -> bytes:
+        handle: Any = self._method.stream_unary or self._method.unary_unary
+        answer = await handle(await self._request(), self)
+        return serialize(self._method, answer, self._streams.limits.answer_bytes)
+
+    async def _answer_stream(self) -> int:
+        handle: Any = self._method.stream_stream or self._method.unary_stream
+        answers = handle(await self._request(), self)
+        size = 0
+        async for answer in answers:
+            framed = serialize(self._method, answer, self._streams.limits.answer_bytes)
+            size += len(framed)
+            self._streams.send(self._stream, framed, first=not self._begun)
+            self._begun = True
+            self.touched = self._streams.loop.time()
+            await self._streams.taken(self._stream, UNTAKEN_BYTES)
+        return size
+
+    async def _request(self) -> Any:  # noqa: ANN401 - a message, or an iterator of them
+        if self._method.request_streaming:
+            return self._requests()
+        return await self._parse(self._whole.popleft())
+
+    async def _requests(self) -> AsyncIterator[Any]:
+        while self._whole or not self.ended:
+            if self._whole:
+                framed = self._whole.popleft()
+                self._release()
+                self._keep(-min(self._kept, len(framed[1])))
+                yield await self._parse(framed)
+            else:
+                self._arrived = self._streams.loop.create_future()
+                await self._arrived
+
+    async def _parse(self, framed: Framed) -> Any:  # noqa: ANN401 - a message
+        encoding = self._text(b"grpc-encoding") or "identity"
+        return await parse(self._method, framed, encoding, self._streams.limits.message_bytes)
+
+    def _text(self, name: bytes) -> str | None:
+        value = self._metadata.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def _finish(self, answer: bytes, trailers: tuple[Header, ...]) -> None:
+        self._stop()
+        self._streams.finish(self._stream, answer, trailers, self._begun, self.ended)
+
+    def _stop(self) -> None:
+        self.over = True
+        self.touched = self._streams.loop.time()
+        self._release()
+        self._keep(-self._kept)
+        if self._timer is not None:
+            self._timer.cancel()
