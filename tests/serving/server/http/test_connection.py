@@ -90,6 +90,15 @@ async def test_pages_of_other_origins_may_ask_where_it_is_allowed() -> None:
         assert b"access-control" not in await tell(port, last(b"page"))
 
 
+@pytest.mark.parametrize(("coding", "status"), [(b"br", 415), (b"gzip", 400), (b"identity", 200)])
+async def test_an_encoding_of_no_body(coding: bytes, status: int) -> None:
+    encoded = b"Content-Encoding: %b\r\n" % coding
+    read = b"GET /page HTTP/1.1\r\n" + encoded + b"\r\n"
+    async with serving(ROUTES) as port:
+        answer = await tell(port, read + b"POST /echo HTTP/1.1\r\n" + encoded + b"\r\n" + last(b"page"))
+    assert statuses(answer) == [200, status, 200]
+
+
 async def test_a_client_that_asks_whether_to_go_on_is_told_in_its_turn() -> None:
     expecting = b"POST /%b HTTP/1.1\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
     async with serving(ROUTES, max_body_bytes=1) as port:
