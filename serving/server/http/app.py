@@ -63,7 +63,9 @@ class App:
             )
         if isinstance(target.found, ServerError):
             incoming.refusal = target.found
-        elif incoming.has_body:
+        elif target.found.method == "GET":
+            incoming.encoding = IDENTITY  # A body would mean nothing here.
+        else:
             incoming.refusal = self._bodies.refusal(incoming.encoding, headers.get(b"content-length", b""))
         if incoming.refusal is not None and incoming.has_body:
             # The rest of a body that is refused would be read and thrown away, for ever where it has no end.
