@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 from weakref import WeakSet
@@ -15,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.server import VERSION
+from serving.server.tallies import Count, Tally
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 WAITS = (0.0001, *SECONDS)
@@ -29,52 +29,6 @@ class Waiting(Protocol):
     @property
     def waiting(self) -> int:
         """Requests in it."""
-
-
-class Count:
-    """What a counter is to be told: counted here at a tenth of the cost, and told when somebody looks."""
-
-    __slots__ = ("_child", "_count")
-
-    def __init__(self, child: Counter) -> None:
-        self._child = child
-        self._count = 0
-
-    def add(self) -> None:
-        """Count one more."""
-        self._count += 1
-
-    def tell(self) -> None:
-        """Hand over what was counted since the last time."""
-        self._child.inc(self._count)
-        self._count = 0
-
-
-class Tally:
-    """What a histogram is to be told, likewise."""
-
-    __slots__ = ("_bounds", "_counts", "_histogram", "_sum")
-
-    def __init__(self, histogram: Histogram, bounds: Sequence[float]) -> None:
-        self._histogram = histogram
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def tell(self) -> None:
-        """Hand over what was counted since the last time."""
-        # The library takes single values only, and shares these fields between its own ways of storing them.
-        for bucket, count in zip(self._histogram._buckets, self._counts, strict=True):
-            if count:
-                bucket.inc(count)
-        self._histogram._sum.inc(self._sum)
-        self._counts = [0] * len(self._counts)
-        self._sum = 0.0
 
 
 class ModelMetrics:
