@@ -164,3 +164,33 @@ async def test_a_server_that_was_killed_starts_again_on_its_ports(repository: Pa
         assert all(set(outcome) == {"200"} for outcome in outcomes), outcomes
     finally:
         assert again.stop() == 0
+
+
+async def test_a_restart_fails_no_call_of_a_client_that_waits_for_a_server(
+    repository: Path, tmp_path: Path
+) -> None:
+    server = tandem_server("onnxruntime", repository, tmp_path / "log", "--workers=2")
+    server.wait_for("/v2/health/ready")
+    tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="FP32", shape=[1, 28, 28, 1])
+    request = pb.ModelInferRequest(
+        model_name="fashion", inputs=[tensor], raw_input_contents=[images(1).tobytes()]
+    )
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        stub = rpc.GRPCInferenceServiceStub(channel)
+
+        async def infer() -> str:
+            await stub.ModelInfer(request, wait_for_ready=True)
+            return "200"
+
+        async with load(infer) as outcomes:
+            await asyncio.sleep(0.5)
+            server.process.terminate()
+            await asyncio.to_thread(server.process.wait, 30)
+            flags = [f"--http-port={server.http_port}", f"--grpc-port={server.grpc_port}", "--workers=2"]
+            flags += ["--max-queue=100000", "--max-connections=100000"]  # All that has waited comes at once.
+            again = tandem_server("onnxruntime", repository, tmp_path / "again", *flags)
+            again.http, again.grpc = server.http, server.grpc
+            await asyncio.to_thread(again.wait_for, "/v2/health/ready")
+            await asyncio.sleep(0.5)
+    assert set(outcomes[0]) == {"200"}, (outcomes, server.log, again.log)
+    assert again.stop() == 0
