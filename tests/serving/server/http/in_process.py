@@ -28,7 +28,7 @@ async def serving(
     """A server that runs: its port."""
     app = App(routes, max_body_bytes, timeout_seconds, cors=cors, observer=observer)
     server = HttpServer(app, patience or Patience())
-    listening = bind("127.0.0.1", 0)
+    listening = bind("127.0.0.1", 0, "HTTP")
     await server.start(listening)
     try:
         yield listening.getsockname()[1]
