@@ -47,7 +47,9 @@ def render_with(overlay: str, components: Sequence[str], folder: Path) -> list[D
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [os.path.relpath(K8S / overlay, folder)],
-        "components": [os.path.relpath(K8S / "components" / name, folder) for name in with_parents(components)],
+        "components": [
+            os.path.relpath(K8S / "components" / name, folder) for name in with_parents(components)
+        ],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return render(folder)

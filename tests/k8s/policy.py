@@ -147,7 +147,9 @@ def _server(pod: Pod) -> Iterator[str]:
         if probe.get("timeoutSeconds", 1) < 3:
             yield f"{kind} does not wait for a busy server"
     asks = [container.get(kind, {}) for kind in ("startupProbe", "readinessProbe", "livenessProbe")]
-    startup, ready, alive = ((probe.get("httpGet"), probe.get("exec"), probe.get("tcpSocket")) for probe in asks)
+    startup, ready, alive = (
+        (probe.get("httpGet"), probe.get("exec"), probe.get("tcpSocket")) for probe in asks
+    )
     if startup != ready:
         yield "starts by another question than the one that makes it ready"
     if alive == ready:

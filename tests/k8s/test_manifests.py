@@ -61,7 +61,9 @@ def test_a_component_says_which_line_turns_it_on(component: str) -> None:
 
 
 def server(documents: list[Document]) -> Document:
-    container: Document = of_kind(documents, "Deployment")["litert"]["spec"]["template"]["spec"]["containers"][0]
+    container: Document = of_kind(documents, "Deployment")["litert"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]
     return container
 
 
@@ -75,10 +77,14 @@ BREAKS: dict[str, Callable[[list[Document]], object]] = {
     "requests more cpu": lambda d: server(d)["resources"]["requests"].update(cpu="3"),
     "litert:latest is not pinned": lambda d: server(d).update(image="tandem/litert:latest"),
     "out of every list": lambda d: server(d).pop("lifecycle"),
-    "selects the pods of nobody": lambda d: of_kind(d, "Service")["litert"]["spec"].update(selector={"a": "b"}),
+    "selects the pods of nobody": lambda d: of_kind(d, "Service")["litert"]["spec"].update(
+        selector={"a": "b"}
+    ),
     "has no port http": lambda d: server(d)["ports"][0].update(name="web"),
     "which is not there": lambda d: d.remove(of_kind(d, "ServiceAccount")["litert"]),
-    "has no label app.kubernetes.io/part-of": lambda d: of_kind(d, "Service")["litert"]["metadata"].pop("labels"),
+    "has no label app.kubernetes.io/part-of": lambda d: of_kind(d, "Service")["litert"]["metadata"].pop(
+        "labels"
+    ),
 }
 
 

@@ -59,7 +59,9 @@ def matches(selector: Document, pod: Pod) -> bool:
 def container_ports(pod: Pod) -> dict[str, int]:
     """The ports of a pod's containers, by name."""
     return {
-        port["name"]: port["containerPort"] for each in pod.spec["containers"] for port in each.get("ports", [])
+        port["name"]: port["containerPort"]
+        for each in pod.spec["containers"]
+        for port in each.get("ports", [])
     }
 
 
@@ -70,7 +72,10 @@ def _one(found: Sequence[Pod]) -> list[str]:
 
 def _ports(found: Sequence[Pod], named: Sequence[str]) -> list[str]:
     return [
-        f"{pod.owner} has no port {port}" for pod in found for port in named if port not in container_ports(pod)
+        f"{pod.owner} has no port {port}"
+        for pod in found
+        for port in named
+        if port not in container_ports(pod)
     ]
 
 
@@ -81,4 +86,6 @@ def _backends(services: dict[str, Document], wanted: Sequence[tuple[str, Any]]) 
         for port in service["spec"]["ports"]
         for key in ("name", "port")
     }
-    return [f"there is no Service {name} with port {port}" for name, port in wanted if (name, port) not in offered]
+    return [
+        f"there is no Service {name} with port {port}" for name, port in wanted if (name, port) not in offered
+    ]
