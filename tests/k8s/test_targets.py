@@ -93,7 +93,7 @@ def test_tf_serving_is_told_its_ports_and_its_model(everything: list[Document]) 
 
 def test_every_setting_that_a_pod_gets_is_one(everything: list[Document]) -> None:
     configs = of_kind(everything, "ConfigMap")
-    seen = set()
+    seen: set[str] = set()
     for pod in pods(everything):
         for container in pod.spec["containers"]:
             environment = {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
