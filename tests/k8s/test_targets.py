@@ -81,6 +81,11 @@ def test_the_gateway_knows_the_targets(
     assert len(gateways[1]["GATEWAY_WEIGHTS"].split()) == 2
 
 
+@pytest.mark.parametrize("kind", ["HorizontalPodAutoscaler", "PodDisruptionBudget"])
+def test_a_target_has_an_autoscaler_and_a_disruption_budget(kind: str, production: list[Document]) -> None:
+    assert of_kind(production, kind).keys() == set(targets.NAMES)
+
+
 def test_tf_serving_is_told_its_ports_and_its_model(everything: list[Document]) -> None:
     container = server(everything, "tf-serving")
     assert f"--rest_api_port={SETTINGS.tf_serving_rest_port}" in container["args"]
