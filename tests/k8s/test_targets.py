@@ -150,12 +150,10 @@ def test_images_are_ours_at_our_version(everything: list[Document], production: 
 
 def test_a_new_version_of_the_model_is_a_new_revision_of_each_deployment(tmp_path: Path) -> None:
     def templates(tag: str) -> dict[str, Any]:
-        (tmp_path / tag).mkdir()
-        documents = render_with("overlays/local", [], tmp_path / tag)
-        kustomization = tmp_path / tag / "kustomization.yaml"
-        change = {"images": [{"name": "tandem/models", "newTag": tag}]}
-        kustomization.write_text(yaml.safe_dump(yaml.safe_load(kustomization.read_text()) | change))
-        documents = render(tmp_path / tag)
+        folder = tmp_path / tag
+        folder.mkdir()
+        chosen = [{"name": "tandem/models", "newTag": tag}]
+        documents = render_with("overlays/local", [], folder, images=chosen)
         return {name: d["spec"]["template"] for name, d in of_kind(documents, "Deployment").items()}
 
     first, second = templates("fashion-1"), templates("fashion-2")
