@@ -119,14 +119,10 @@ def test_another_model_is_one_line(tmp_path: Path) -> None:
     shutil.copytree(K8S / "base", tmp_path / "base")
     (tmp_path / "base" / "model.env").write_text("TANDEM_MODEL=mine\n")
     documents = render(tmp_path / "base")
-    asked = {
-        container[probe]["httpGet"]["path"]
-        for name in ("tf-serving", "tfjs")
-        for container in [server(documents, name)]
-        for probe in ("startupProbe", "readinessProbe")
-    }
-    assert asked == {"/v1/models/mine/metadata", "/tfjs/mine/current.json"}
-    assert server(documents, "tf-serving")["livenessProbe"]["httpGet"]["path"] == "/v1/models/mine"
+    page, model = (server(documents, name) for name in ("tfjs", "tf-serving"))
+    assert page["startupProbe"]["httpGet"]["path"] == "/tfjs/mine/current.json"
+    assert page["readinessProbe"]["httpGet"]["path"] == "/tfjs/mine/current.json"
+    assert model["livenessProbe"]["httpGet"]["path"] == "/v1/models/mine"
     assert "fashion" not in yaml.safe_dump([d for d in documents if d["kind"] != "ConfigMap"])
 
 
