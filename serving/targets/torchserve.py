@@ -14,6 +14,7 @@ from serving.torchserve.config import staged, state
 from serving.torchserve.drain import wait_for_queue
 from serving.torchserve.launch import find_java, stage_version
 from serving.torchserve.management import Management
+from serving.torchserve.ready import is_ready
 
 SETTLE_SECONDS = 0.5
 """How long a call may be on its way between asking for the default version and standing in its queue."""
@@ -74,7 +75,7 @@ class TorchServe:
             description = Management(settings, timeout=3).describe(settings.model)
         except TargetError:
             return None
-        return int(description["modelVersion"]) if description and _is_ready(description) else None
+        return int(description["modelVersion"]) if description and is_ready(description) else None
 
     def activate(self, settings: Settings, version: int) -> None:
         """Register `version`, wait for its worker, make it the default, and unregister the others.
@@ -114,16 +115,11 @@ class TorchServe:
         }
 
 
-def _is_ready(description: dict[str, object]) -> bool:
-    workers = description["workers"]
-    return isinstance(workers, list) and any(worker["status"] == "READY" for worker in workers)
-
-
 def _wait_until_ready(management: Management, settings: Settings, version: int) -> None:
     end = time.monotonic() + settings.ready_seconds
     while time.monotonic() < end:
         description = management.describe(settings.model, version)
-        if description and _is_ready(description):
+        if description and is_ready(description):
             return
         time.sleep(0.2)
     raise TargetError(
