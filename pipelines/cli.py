@@ -138,7 +138,7 @@ def export(settings: Settings, _options: argparse.Namespace) -> int:
 
     with stages.exclusive(settings), progress() as bar:
         made_from = stages.sources(settings, say, bar)
-        folder = stages.export(made_from, stages.train(made_from, say), say)
+        folder = stages.export(made_from, say)
     say(f"artifacts are in {folder}; `tandem publish` holds them against the gates")
     return 0
 
@@ -329,6 +329,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         "serving.platforms.base": ["PlatformError"],
         "pipelines.data": ["DataError"],
         "pipelines.gates": ["GateError"],
+        "pipelines.lineage": ["LineageError"],
         "pipelines.publish": ["PublishError"],
         "pipelines.stages": ["BusyError"],
         "pipelines.exporting.base": ["ExportError"],
