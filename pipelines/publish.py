@@ -30,6 +30,23 @@ def pointer(root: Path, model: str) -> Pointer | None:
     return repository.read_pointer(pointer_path(root, model))
 
 
+def published(root: Path, model: str) -> Pointer:
+    """Which version is published. Raises `PublishError` before the first."""
+    now = pointer(root, model)
+    if now is None:
+        raise PublishError(f"no version of {model} is published; `make deploy` publishes the first")
+    return now
+
+
+def require(root: Path, model: str, version: int) -> None:
+    """Raises `PublishError` where a version is not there for every target."""
+    if version not in versions(root, model):
+        raise PublishError(
+            f"version {version} of {model} is not in the repository; "
+            f"there are: {', '.join(map(str, versions(root, model))) or 'none'}"
+        )
+
+
 def versions(root: Path, model: str) -> list[int]:
     """The versions that are there for every target, ascending."""
     present = [
@@ -91,11 +108,7 @@ def statistics(root: Path, model: str, version: int) -> str | None:
 
 def point(root: Path, model: str, version: int, held: bool = False) -> None:
     """Make `version` the published one. Raises `PublishError` where it is not there for every target, unchanged."""
-    if version not in versions(root, model):
-        raise PublishError(
-            f"version {version} of {model} is not in the repository; "
-            f"there are: {', '.join(map(str, versions(root, model))) or 'none'}"
-        )
+    require(root, model, version)
     for target in targets.NAMES:
         try:
             repository.verify(repository.version_dir(root, target, model, version))
@@ -114,9 +127,7 @@ def point(root: Path, model: str, version: int, held: bool = False) -> None:
 def rollback(root: Path, model: str, version: int | None = None) -> int:
     """Point to `version`, or to the one that was published before; `deploy` leaves it there until the sources
     change. Returns the version. Raises `PublishError` where there is none."""
-    now = pointer(root, model)
-    if now is None:
-        raise PublishError(f"no version of {model} is published; `make deploy` publishes the first")
+    now = published(root, model)
     target = version if version is not None else now.previous
     if target is None:
         raise PublishError(
