@@ -12,26 +12,12 @@ import pytest
 
 from pipelines import lineage, publish
 from pipelines.data import Pictures
-from pipelines.validation import statistics
-from serving import repository, targets
+from serving import repository
 from tests.pipelines.project import MODEL, Project, moved
 from tests.pipelines.test_publish import manifests
 
 Break = Callable[[Pictures, Pictures], tuple[Pictures, Pictures]]
 CLASSES, COAT, SNEAKER, BAG = 10, 4, 7, 8
-
-
-@pytest.fixture
-def served(project: Project, pictures: tuple[Pictures, Pictures]) -> Project:
-    """A project that serves a version 1 from good pictures: its artifacts are placeholders, as no server runs."""
-    found = statistics.of_dataset(project.put(*pictures), CLASSES)
-    candidate = project.folder / "candidate"
-    for target in targets.NAMES:
-        (candidate / target).mkdir(parents=True)
-        (candidate / target / "model.bin").write_text("model")
-    own = {target: dataclasses.replace(one, model=MODEL) for target, one in manifests("good").items()}
-    publish.publish(project.repository, MODEL, candidate, own, statistics.to_json(found))
-    return project
 
 
 def swapped(labels: np.ndarray) -> np.ndarray:
