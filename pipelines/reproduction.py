@@ -66,7 +66,8 @@ def reproduce(settings: Settings, version: int | None, report: Report, write: Ca
             f"({manifest.fingerprint[:10]}): libraries differ that neither names"
         )
     report(f"compare: {folder} with version {manifest.version}")
-    return _tell(_weights(manifest, folder), _artifacts(settings, manifests, candidate), write)
+    limit = models.base.load(manifest.model).spec.tolerances.logits
+    return _tell(_weights(manifest, folder), _artifacts(settings, manifests, candidate), limit, write)
 
 
 def _code(manifest: Manifest, folder: Path, report: Report) -> Path:
@@ -158,7 +159,9 @@ def _artifacts(settings: Settings, manifests: dict[str, Manifest], candidate: Pa
     return result
 
 
-def _tell(weights: dict[str, bool], artifacts: list[Compared], write: Callable[[str], None]) -> int:
+def _tell(
+    weights: dict[str, bool], artifacts: list[Compared], limit: float, write: Callable[[str], None]
+) -> int:
     for framework, same in weights.items():
         write(f"{framework}: {'the same weights, to the last bit' if same else 'OTHER WEIGHTS'}")
     rows = []
@@ -167,8 +170,8 @@ def _tell(weights: dict[str, bool], artifacts: list[Compared], write: Callable[[
         files = ", ".join(one.files) or "every file"
         verdict = "differ" if one.files else "the same bytes"
         logits = f"{one.difference:.1e}" if one.files else "-"
-        rows.append([one.target, verdict, logits, f"{files}: {why}" if one.files else files])
+        rows.append([one.target, verdict, logits, f"{files}: {why}" if one.files and why else files])
     write(table.render(["target", "bytes", "logits", "files"], rows))
-    good = all(weights.values()) and all(one.difference == 0 for one in artifacts)
+    good = all(weights.values()) and all(one.difference <= limit for one in artifacts)
     write("reproduced" if good else "NOT reproduced")
     return 0 if good else 1

@@ -32,7 +32,7 @@ class Exporter:
     """Run the artifact (the path of one of `variants`) on pictures with the runtime that will serve it."""
 
     unequal_bytes: str = ""
-    """Why two exports of the same weights are not equal byte for byte; "" where they are."""
+    """Why two exports of the same weights are not equal byte for byte, where that is known."""
 
     @property
     def serve(self) -> str:
