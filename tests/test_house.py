@@ -45,7 +45,7 @@ def imports(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_every_target_has_an_exporter_and_ports() -> None:
+def test_every_target_has_an_exporter_ports_and_a_file_for_kubernetes() -> None:
     assert set(exporting.MODULES) == set(targets.NAMES)
     for name in targets.NAMES:
         assert targets.load(name).name == name
@@ -54,6 +54,7 @@ def test_every_target_has_an_exporter_and_ports() -> None:
             f for f in vars(Settings()) if f.startswith(name.replace("-", "_")) and f.endswith("_port")
         ]
         assert launch_ports, name
+        assert (ROOT / "k8s" / "base" / f"{name}.yaml").exists()
 
 
 def test_no_import_runs_upward() -> None:

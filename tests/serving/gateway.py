@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,22 @@ def serve_version(settings: Settings, version: int) -> None:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """The gateway, answering; stopped at the end, which it must survive being asked for."""
+def running(
+    settings: Settings, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The gateway, answering; stopped at the end, which it must survive being asked for.
+
+    `environment` is what another who runs the Caddyfile would set.
+    """
     TARGET.configure(settings)
     launch = TARGET.launch(settings)
     log = settings.artifacts / "gateway.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            launch.command, env={**os.environ, **launch.environment}, stdout=file, stderr=file
+            launch.command,
+            env={**os.environ, **launch.environment, **(environment or {})},
+            stdout=file,
+            stderr=file,
         )
     try:
         for _ in range(100):

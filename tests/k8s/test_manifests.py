@@ -1,0 +1,104 @@
+"""Every overlay and every combination of components renders, is valid, is safe, and holds together."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.k8s import policy, schemas, wiring
+from tests.k8s.manifests import COMPONENTS, K8S, Document, name_of, of_kind, pods, render, render_with
+
+OVERLAYS = (".", "overlays/local", "overlays/production")
+
+
+def faults(documents: Sequence[Document]) -> list[str]:
+    valid = [fault for version in schemas.VERSIONS for fault in schemas.faults(documents, version)]
+    names = [f"{document.get('apiVersion')} {name_of(document)}" for document in documents]
+    twice = [f"{name} stands twice" for name in set(names) if names.count(name) > 1]
+    # What is not valid cannot be judged.
+    return valid or [*twice, *policy.faults(documents), *wiring.faults(documents)]
+
+
+@pytest.fixture(scope="module")
+def local() -> list[Document]:
+    return render(K8S / "overlays" / "local")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_is_in_order(overlay: str) -> None:
+    assert faults(render(K8S / overlay)) == []
+
+
+@pytest.mark.parametrize("order", [COMPONENTS, COMPONENTS[::-1]], ids=["forwards", "backwards"])
+def test_all_components_at_once_are_in_order(order: list[str], tmp_path: Path) -> None:
+    assert faults(render_with("overlays/local", order, tmp_path)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_each_component_and_each_pair_of_them_is_in_order(tmp_path: Path) -> None:
+    combinations = [*itertools.combinations(COMPONENTS, 1), *itertools.combinations(COMPONENTS, 2)]
+
+    def check(combination: Sequence[str]) -> list[str]:
+        folder = tmp_path / "+".join(combination).replace("/", "-")
+        folder.mkdir()
+        return [f"{combination}: {fault}" for fault in faults(render_with(".", combination, folder))]
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(itertools.chain(*threads.map(check, combinations))) == []
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_says_which_line_turns_it_on(component: str) -> None:
+    text = (K8S / "components" / component / "README.md").read_text()
+    assert f"- ../../components/{component}\n" in text
+    assert len(text.splitlines()) < 40
+
+
+def server(documents: list[Document]) -> Document:
+    container: Document = of_kind(documents, "Deployment")["litert"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]
+    return container
+
+
+BREAKS: dict[str, Callable[[list[Document]], object]] = {
+    "spec.replica": lambda d: of_kind(d, "Deployment")["litert"]["spec"].update(replica=1),
+    "'http' is not of type 'integer'": lambda d: server(d)["ports"][0].update(containerPort="http"),
+    "has no readinessProbe": lambda d: server(d).pop("readinessProbe"),
+    "may write its root": lambda d: server(d)["securityContext"].pop("readOnlyRootFilesystem"),
+    "keeps capabilities": lambda d: server(d)["securityContext"]["capabilities"].update(add=["NET_ADMIN"]),
+    "no limit of memory": lambda d: server(d)["resources"]["limits"].pop("memory"),
+    "requests more cpu": lambda d: server(d)["resources"]["requests"].update(cpu="3"),
+    "litert:latest is not pinned": lambda d: server(d).update(image="tandem/litert:latest"),
+    "out of every list": lambda d: server(d).pop("lifecycle"),
+    "selects the pods of nobody": lambda d: of_kind(d, "Service")["litert"]["spec"].update(
+        selector={"a": "b"}
+    ),
+    "has no port http": lambda d: server(d)["ports"][0].update(name="web"),
+    "which is not there": lambda d: d.remove(of_kind(d, "ServiceAccount")["litert"]),
+    "has no label app.kubernetes.io/part-of": lambda d: of_kind(d, "Service")["litert"]["metadata"].pop(
+        "labels"
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BREAKS)
+def test_a_fault_is_found(local: list[Document], fault: str) -> None:
+    documents = copy.deepcopy(local)
+    BREAKS[fault](documents)
+    assert fault.replace("spec.replica", "'replica' was unexpected") in "\n".join(faults(documents))
+
+
+def test_a_container_outside_of_the_rules_is_found_in_every_kind_of_pod(tmp_path: Path) -> None:
+    documents = render_with("overlays/local", ["kserve", "training/promote"], tmp_path)
+    for pod in pods(documents):
+        for container in [*pod.spec.get("initContainers", []), *pod.spec["containers"]]:
+            container["securityContext"] = {"privileged": True}
+    blamed = {fault.split(":")[0] for fault in policy.faults(documents) if "may gain privileges" in fault}
+    assert {owner.split("/")[0] for owner in blamed} == {"Deployment", "Job", "CronJob", "InferenceService"}
