@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from tests.k8s import probes
+from tests.k8s.manifests import Document, of_kind, pods
 from tests.k8s.podman import Podman
+from tests.k8s.wiring import container_ports, matches
 
-Document = dict[str, Any]
 Report = Callable[[str], object]
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
@@ -23,7 +23,7 @@ LOADERS = 2
 
 
 @dataclass(frozen=True)
-class Pod:
+class PlayedPod:
     """A Deployment's pod. `ports` gives the port on this host for the container's, by name and number."""
 
     name: str
@@ -42,17 +42,15 @@ class Pod:
 class Pods:
     """The Deployments among `documents`, each as one pod; `host_ports` gives a free port for each of a container."""
 
-    def __init__(self, podman: Podman, documents: Iterable[Document], host_ports: Mapping[int, int]) -> None:
+    def __init__(self, podman: Podman, documents: Sequence[Document], host_ports: Mapping[int, int]) -> None:
         self.podman = podman
-        by_kind: dict[str, list[Document]] = {}
-        for document in documents:
-            by_kind.setdefault(document["kind"], []).append(document)
-        self.deployments = {one["metadata"]["name"]: one for one in by_kind["Deployment"]}
-        self.config_maps = by_kind.get("ConfigMap", [])
+        self.deployments = of_kind(documents, "Deployment")
+        self.config_maps = of_kind(documents, "ConfigMap")
         self.host_ports = host_ports
-        self.addresses = dict(zip(self.deployments, podman.addresses(len(self.deployments)), strict=True))
-        self.names = service_names(by_kind["Service"], self.deployments)
-        self.pods: dict[str, Pod] = {}
+        addresses = podman.addresses(len(self.deployments))
+        self.addresses = dict(zip(self.deployments, addresses, strict=True))
+        self.names = {service: self.addresses[name] for service, name in behind(documents).items()}
+        self.pods: dict[str, PlayedPod] = {}
 
     def images(self) -> set[str]:
         """What the containers are made from."""
@@ -73,8 +71,13 @@ class Pods:
             report(f"{name}: playing after {time.monotonic() - started:.0f} s")
 
         with ThreadPoolExecutor(LOADERS) as pool:
-            for done in [pool.submit(bring, name) for name in self.deployments]:
-                done.result()
+            try:
+                for done in [pool.submit(bring, name) for name in self.deployments]:
+                    done.result()
+            except BaseException:
+                # Ctrl-C is no moment to go on with the next image.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def ready(self, name: str) -> bool:
         """Wait as the kubelet would, which asks the startup probe first; False where it would give up."""
@@ -93,12 +96,11 @@ class Pods:
         """The end of a server's log."""
         return self.podman("logs", "--tail=40", self.pods[name].container, errors=True)
 
-    def _play(self, name: str) -> Pod:
+    def _play(self, name: str) -> PlayedPod:
         deployment = self.deployments[name]
-        aliases = {service: self.addresses[target] for service, target in self.names.items()}
-        played = translate(deployment, self.config_maps, aliases, self.host_ports)
+        played = translate(deployment, self.config_maps, self.names, self.host_ports)
         file = self.podman.folder / f"{name}.yaml"
-        file.write_text(yaml.safe_dump_all([*self.config_maps, played]))
+        file.write_text(yaml.safe_dump_all([*self.config_maps.values(), played]))
         self.podman(
             "kube", "play", f"--network={self.podman.network}", f"--ip={self.addresses[name]}", str(file)
         )
@@ -111,12 +113,12 @@ class Pods:
         ports: dict[str | int, int] = {}
         for port in server["ports"]:
             ports[port["name"]] = ports[port["containerPort"]] = self.host_ports[port["containerPort"]]
-        return Pod(name, spec, container, ports)
+        return PlayedPod(name, spec, container, ports)
 
 
 def translate(
     deployment: Document,
-    config_maps: Iterable[Document],
+    config_maps: Mapping[str, Document],
     names: Mapping[str, str],
     host_ports: Mapping[int, int],
 ) -> Document:
@@ -148,37 +150,28 @@ def translate(
     return played
 
 
-def service_names(services: Iterable[Document], deployments: Mapping[str, Document]) -> dict[str, str]:
-    """Which Deployment answers behind each Service. Raises `ValueError` where none or several do, and where a port
-    leads to another number, which needs more than a name in /etc/hosts."""
+def behind(documents: Sequence[Document]) -> dict[str, str]:
+    """Which Deployment answers behind each Service. Raises `ValueError` where a port leads to another number: that
+    needs more than a name in /etc/hosts."""
     found = {}
-    for service in services:
-        name, selector = service["metadata"]["name"], service["spec"]["selector"].items()
-        chosen = [
-            one
-            for one, d in deployments.items()
-            if selector <= d["spec"]["template"]["metadata"]["labels"].items()
-        ]
-        if len(chosen) != 1:
-            raise ValueError(f"expected one Deployment behind the Service {name}, found {chosen or 'none'}")
-        (server,) = _pod_spec(deployments[chosen[0]])["containers"]
-        numbers = {port["name"]: port["containerPort"] for port in server["ports"]}
+    for name, service in of_kind(documents, "Service").items():
+        selector = {"matchLabels": service["spec"]["selector"]}
+        (pod,) = [pod for pod in pods(documents) if matches(selector, pod)]
         for port in service["spec"]["ports"]:
-            target = port.get("targetPort", port["port"])
-            if numbers.get(target, target) != port["port"]:
+            number = container_ports(pod)[port["targetPort"]]
+            if number != port["port"]:
                 raise ValueError(
-                    f"port {port['port']} of the Service {name} leads to {target}: expected the same number"
+                    f"port {port['port']} of the Service {name} leads to {number}: expected the same number"
                 )
-        found[name] = chosen[0]
+        found[name] = pod.owner.removeprefix("Deployment/")
     return found
 
 
-def _environment(container: Document, config_maps: Iterable[Document]) -> dict[str, str]:
+def _environment(container: Document, config_maps: Mapping[str, Document]) -> dict[str, str]:
     """The variables of a container that are written down; a later word on one holds."""
-    data: dict[str, dict[str, str]] = {one["metadata"]["name"]: one["data"] for one in config_maps}
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        found |= data[source["configMapRef"]["name"]]
+        found |= config_maps[source["configMapRef"]["name"]]["data"]
     return found | {one["name"]: one["value"] for one in container.get("env", []) if "value" in one}
 
 

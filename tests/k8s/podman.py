@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from serving.platforms import engine
+
 OLDEST = (4, 3)
 """The first that knows `kube play`; Debian 12 has it."""
 INSTALL = "Debian: sudo apt-get install podman catatonit containernetworking-plugins"
@@ -89,7 +91,11 @@ class Podman:
         archive = self.folder / f"{re.sub('[^a-z0-9]', '-', image)}.tar"
         try:
             done = subprocess.run(
-                ["docker", "save", image, f"--output={archive}"], capture_output=True, text=True, check=False
+                ["docker", "save", image, f"--output={archive}"],
+                env=os.environ | {"DOCKER_HOST": engine.find()[0]},
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode != 0:
                 raise PodmanError(f"`docker save {image}` failed: {done.stderr.strip()}")

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import urllib3
-import yaml
 
 from serving import repository, targets
 from serving.platforms import engine
@@ -28,15 +27,17 @@ from serving.settings import PREFIX, Settings
 from serving.targets.base import Images
 from tests.e2e import parity
 from tests.e2e.conftest import REUSE, until
+from tests.k8s import manifests
 from tests.k8s import podman as podmans
+from tests.k8s.manifests import K8S, render
 from tests.k8s.play import Pods
 from tests.k8s.podman import Podman, PodmanError
+from tests.k8s.wiring import container_ports
 from tests.serving.gateway import free_ports
 
 pytestmark = [pytest.mark.podman, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-OVERLAY = ROOT / "k8s" / "overlays" / "local"
 KILLED = ("litert", "torchserve")
 """One of each kind: a server that is its container's first process, and one that is that one's child."""
 
@@ -69,18 +70,8 @@ def podman() -> Iterator[Podman]:
 @pytest.fixture(scope="module")
 def pods(published: Settings, podman: Podman, request: pytest.FixtureRequest) -> Pods:
     """The five Deployments as pods that were started."""
-    kubectl = Path(sys.executable).with_name("kubectl")
-    rendered = subprocess.run(
-        [kubectl, "kustomize", OVERLAY], capture_output=True, text=True, check=True
-    ).stdout
-    documents = list(yaml.safe_load_all(rendered))
-    numbers = sorted(
-        port["containerPort"]
-        for document in documents
-        if document["kind"] == "Deployment"
-        for container in document["spec"]["template"]["spec"]["containers"]
-        for port in container["ports"]
-    )
+    documents = render(K8S / "overlays" / "local")
+    numbers = sorted(number for pod in manifests.pods(documents) for number in container_ports(pod).values())
     pods = Pods(podman, documents, dict(zip(numbers, free_ports(len(numbers)), strict=True)))
     names = [image.removeprefix("tandem/").split(":")[0] for image in sorted(pods.images())]
     environment = os.environ | {PREFIX + "ARTIFACTS": str(published.artifacts)}
@@ -93,8 +84,9 @@ def pods(published: Settings, podman: Podman, request: pytest.FixtureRequest) ->
 
 
 @pytest.fixture(scope="module")
-def ready(pods: Pods) -> Pods:
-    """The pods, each of which its own startup and readiness probes have found ready in the time that they allow."""
+def ready(pods: Pods, reference: dict[str, np.ndarray]) -> Pods:
+    """The pods, each of which its own startup and readiness probes have found ready in the time that they allow; the
+    reference is computed while they start."""
     with ThreadPoolExecutor(len(pods.pods)) as pool:
         for name, is_ready in zip(pods.pods, pool.map(pods.ready, pods.pods), strict=True):
             assert is_ready, f"{name} is not ready in time; the end of its log:\n{pods.log(name)}"
