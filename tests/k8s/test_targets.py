@@ -81,6 +81,11 @@ def test_the_gateway_knows_the_targets(
     assert len(gateways[1]["GATEWAY_WEIGHTS"].split()) == 2
 
 
+@pytest.mark.parametrize("kind", ["HorizontalPodAutoscaler", "PodDisruptionBudget"])
+def test_a_target_has_an_autoscaler_and_a_disruption_budget(kind: str, production: list[Document]) -> None:
+    assert of_kind(production, kind).keys() == set(targets.NAMES)
+
+
 def test_tf_serving_is_told_its_ports_and_its_model(everything: list[Document]) -> None:
     container = server(everything, "tf-serving")
     assert f"--rest_api_port={SETTINGS.tf_serving_rest_port}" in container["args"]
@@ -93,7 +98,7 @@ def test_tf_serving_is_told_its_ports_and_its_model(everything: list[Document]) 
 
 def test_every_setting_that_a_pod_gets_is_one(everything: list[Document]) -> None:
     configs = of_kind(everything, "ConfigMap")
-    seen = set()
+    seen: set[str] = set()
     for pod in pods(everything):
         for container in pod.spec["containers"]:
             environment = {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
