@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -34,16 +35,21 @@ class Pod:
 
 
 def render(folder: Path) -> list[Document]:
-    """The documents of a kustomization."""
+    """The documents of a kustomization, which stays as it is from its first rendering on."""
+    return [document for document in yaml.load_all(_rendered(folder), yaml.CSafeLoader) if document]
+
+
+@functools.cache
+def _rendered(folder: Path) -> str:
     done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
-    return [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
+    return done.stdout
 
 
-def render_with(overlay: str, components: Sequence[str], folder: Path) -> list[Document]:
-    """The documents of an overlay with more components, as a user would write it, in an empty `folder`."""
-    kustomization = {
+def render_with(overlay: str, components: Sequence[str], folder: Path, **more: object) -> list[Document]:
+    """The documents of an overlay with components and `more` fields, as a user would write it, in an empty `folder`."""
+    kustomization: Document = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [os.path.relpath(K8S / overlay, folder)],
@@ -51,7 +57,7 @@ def render_with(overlay: str, components: Sequence[str], folder: Path) -> list[D
             os.path.relpath(K8S / "components" / name, folder) for name in with_parents(components)
         ],
     }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization | more))
     return render(folder)
 
 

@@ -49,7 +49,11 @@ def _validator(version: str, api: str, kind: str) -> Draft202012Validator:
 @functools.cache
 def _definitions(version: str) -> Registry[Document]:
     definitions = json.loads((_folder(version) / "_definitions.json").read_text())
-    return Registry().with_resource(definitions["$id"], Resource.from_contents(definitions)).crawl()
+    empty: Registry[Document] = Registry()
+    whole: Registry[Document] = empty.with_resource(
+        definitions["$id"], Resource.from_contents(definitions)
+    ).crawl()
+    return whole
 
 
 def _folder(version: str) -> Path:

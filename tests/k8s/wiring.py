@@ -23,6 +23,7 @@ def faults(documents: Sequence[Document]) -> Iterator[str]:
             case "HorizontalPodAutoscaler":
                 wanted = spec["scaleTargetRef"]["name"]
                 problems = [] if wanted in of_kind(documents, "Deployment") else [f"no Deployment {wanted}"]
+                problems += [] if wanted == document["metadata"]["name"] else [f"scales {wanted}"]
             case "NetworkPolicy":
                 found = [pod for pod in running if matches(spec["podSelector"], pod)]
                 named = [port["port"] for rule in spec.get("ingress", []) for port in rule["ports"]]
