@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from serving.platforms import engine
 
 OLDEST = (4, 3)
@@ -31,6 +33,8 @@ log_driver = "k8s-file"
 """
 """In the place of the machine's configuration."""
 LEASES = Path("/var/lib/cni/networks")
+ROOM = 8 << 30
+"""Bytes of memory that must be free for the storage to lie there; it takes 5 GB while images are taken over."""
 
 
 class PodmanError(Exception):
@@ -123,16 +127,20 @@ class Podman:
         self("network", "rm", "--force", self.network, check=False)
         # The plugins of CNI leave the folder of their leases behind.
         shutil.rmtree(LEASES / self.network, ignore_errors=True)
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):
-            subprocess.run(["umount", mount], capture_output=True, check=False)
+        mounts = [Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((m for m in mounts if m.is_relative_to(self.folder)), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
         shutil.rmtree(self.folder)
 
 
 @contextlib.contextmanager
 def opened() -> Iterator[Podman]:
     """A Podman that is there while the block runs."""
-    podman = Podman(Path(tempfile.mkdtemp(prefix="tandem-pods-", dir="/var/tmp")))
+    folder = Path(tempfile.mkdtemp(prefix="tandem-pods-", dir="/var/tmp"))
+    if psutil.virtual_memory().available > ROOM:
+        # Gone at once when it goes; a disk may need minutes to forget 25,000 files.
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False)
+    podman = Podman(folder)
     try:
         yield podman
     finally:

@@ -78,8 +78,13 @@ def pods(published: Settings, podman: Podman, request: pytest.FixtureRequest) ->
     command = [sys.executable, "-m", "pipelines.cli", "images", *names]
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    pods.up(reporter.write_line if reporter else print)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def report(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"==> {line}", flush=True)
+
+    pods.up(report)
     return pods
 
 
