@@ -76,9 +76,9 @@ def pods(published: Settings, podman: Podman, request: pytest.FixtureRequest) ->
     names = [image.removeprefix("tandem/").split(":")[0] for image in sorted(pods.images())]
     environment = os.environ | {PREFIX + "ARTIFACTS": str(published.artifacts)}
     command = [sys.executable, "-m", "pipelines.cli", "images", *names]
-    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
     capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        assert subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
 
     def report(line: str) -> None:
         with capture.global_and_fixture_disabled():
