@@ -23,6 +23,12 @@ COMPONENTS = sorted(
     if "kind: Component" in path.read_text()
 )
 """Every component, by its path below components/; one within another (`training/promote`) needs that one too."""
+PATCHING = [
+    name
+    for name in COMPONENTS
+    if "patches:" in (K8S / "components" / name / "kustomization.yaml").read_text()
+]
+"""Those that change what there is; the others only add."""
 
 
 @dataclass(frozen=True)
