@@ -9,7 +9,7 @@ export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
 export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
-.PHONY: help setup deploy status logs down rollback train export publish compare images base-images sbom test test-e2e unit lint format types lock clean
+.PHONY: help setup deploy status logs down rollback train export publish compare images base-images sbom test test-e2e test-k8s k8s-local unit lint format types lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,12 @@ unit: $(VENV)/.dev ## the fast tests only
 
 test-e2e: $(VENV)/.dev ## the end-to-end test only
 	@$(VENV)/bin/pytest -q -m e2e tests/e2e
+
+test-k8s: $(VENV)/.dev ## the Kubernetes manifests as pods of Podman, with what `make deploy` published
+	@$(VENV)/bin/python -m tests.k8s.podman && requirements/browser && $(VENV)/bin/pytest -q -m podman
+
+k8s-local: $(VENV)/.dev ## the same on a cluster made by kind
+	@requirements/browser && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" k8s/kind
 
 lint: $(VENV)/.dev ## ruff
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -19,13 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import models.base
-from models.base import FRAMEWORKS, Weights
-from pipelines import data
 from serving import platforms, targets
 from serving.platforms.base import Platform
 from serving.settings import PREFIX, Settings
 from serving.targets.base import Images, TargetError
+from tests.e2e import parity
 
 ROOT = Path(__file__).parents[2]
 TANDEM = Path(sys.executable).with_name("tandem")
@@ -140,24 +138,15 @@ def _reserved_ports() -> Iterator[Callable[[], int]]:
 
 @pytest.fixture(scope="session")
 def pictures(stack: Stack) -> tuple[Images, np.ndarray]:
-    """200 test pictures and their labels."""
-    spec = models.base.load("fashion").spec
-    dataset = data.load(spec.data, stack.settings.artifacts / "data" / spec.data.name, 1)
-    return data.to_floats(dataset.test.images[:200]), dataset.test.labels[:200]
+    """Test pictures and their labels."""
+    return parity.pictures(stack.settings.artifacts)
 
 
 @pytest.fixture(scope="session")
 def reference(stack: Stack, pictures: tuple[Images, np.ndarray]) -> dict[str, np.ndarray]:
     """Each framework's own logits on these pictures, from the weights that this deployment trained."""
-    from pipelines import reference
-
-    model, result = models.base.load("fashion"), {}
     (run,) = (stack.settings.artifacts / "runs").iterdir()
-    for framework in FRAMEWORKS:
-        with np.load(run / framework / "weights.npz") as file:
-            weights: Weights = {name: file[name] for name in file.files}
-        result[framework] = reference.logits(model, framework, weights, pictures[0])
-    return result
+    return parity.logits(run, pictures[0])
 
 
 @dataclass

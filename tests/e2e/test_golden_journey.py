@@ -18,6 +18,7 @@ from pipelines import comparison
 from serving import repository, targets
 from serving.compare.load import Measurement, measure
 from serving.targets.base import Images
+from tests.e2e import parity
 from tests.e2e.conftest import ROOT, TANDEM, Stack, trickle, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -90,14 +91,7 @@ def test_every_endpoint_answers_as_its_source_framework_does(
     } < protocols
     for m in measurements:
         expected = reference[targets.load(m.target).source]
-        np.testing.assert_array_equal(m.outputs.logits.argmax(1), expected.argmax(1), err_msg=f"{m.target}")
-        # JSON and the browser's wasm kernels round in their own ways.
-        np.testing.assert_allclose(
-            m.outputs.logits, expected, rtol=0, atol=2e-5, err_msg=f"{m.target} {m.protocol}"
-        )
-        odds = np.exp(expected - expected.max(axis=1, keepdims=True))
-        softmax = odds / odds.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(m.outputs.probabilities, softmax, rtol=0, atol=1e-5, err_msg=m.target)
+        parity.assert_agrees(m.outputs, expected, f"{m.target} {m.protocol}")
 
 
 def test_frameworks_agree_on_nearly_all_pictures(
