@@ -180,16 +180,18 @@ def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
     if unknown:
         raise PlatformError(f"there is no image {unknown[0]!r}; there are: {', '.join(images.IMAGES)}")
     with _engine() as docker:
-        base = ""
+        bases: dict[str, str] = {}
         for name in names or images.IMAGES:
             if name == "models" and not names and not any(settings.repository.glob("*.json")):
                 watch(name, "left out: nothing is published yet")
                 continue
             if images.is_current(docker, settings, name):
                 continue
-            base = base or images.find_base(docker, lambda line: watch("base", line))
+            wanted = images.base_of(name)
+            if wanted.image not in bases:
+                bases[wanted.image] = images.find_base(docker, lambda line: watch("base", line), wanted)
             started = time.monotonic()
-            images.build(docker, settings, name, base, functools.partial(watch, name))
+            images.build(docker, settings, name, bases[wanted.image], functools.partial(watch, name))
             watch(name, f"built in {time.monotonic() - started:.0f} s")
 
 

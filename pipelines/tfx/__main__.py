@@ -1,0 +1,56 @@
+"""TFX's side: `python -m pipelines.tfx run REQUEST ANSWER` and `python -m pipelines.tfx compile REQUEST FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pipelines.gates import GateError
+from pipelines.tfx.request import Request
+
+REFUSED = 3
+"""The exit status of a run that a gate has stopped."""
+
+
+def main() -> int:
+    """0 where the model was blessed and pushed, `REFUSED` where a gate stopped it, 1 where a component failed."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.tfx", description=__doc__)
+    parser.add_argument("verb", choices=("run", "compile"))
+    parser.add_argument("request", type=Path, help="the request, as pipelines/tfx/request.py writes it")
+    parser.add_argument("output", type=Path, help="where the answer, or Kubeflow's spec, is written to")
+    options = parser.parse_args()
+    request = Request.read(options.request)
+    if options.verb == "compile":
+        from pipelines.tfx import kubeflow
+
+        kubeflow.compile(request, options.output)
+        return 0
+    return run(request, options.output)
+
+
+def run(request: Request, output: Path) -> int:
+    """Run the DAG, and write how it ended."""
+    from tfx import v1 as tfx
+
+    from pipelines.tfx import answers, dag, inputs
+
+    error = ""
+    try:
+        tfx.orchestration.LocalDagRunner().run(dag.pipeline(request, inputs.prepare(request)))
+    except GateError as refusal:
+        sys.stderr.write(f"{refusal}\n")
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        answers.read(request, error).write(output)
+        raise
+    answer = answers.read(request, error)
+    answer.write(output)
+    return 0 if answer.pushed else REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
