@@ -67,6 +67,11 @@ class Settings:
         return self.artifacts / "repository"
 
     @property
+    def lineage(self) -> Path:
+        """Every run of a pipeline, and what it made from what."""
+        return self.artifacts / "lineage"
+
+    @property
     def logs(self) -> Path:
         """One log file a target."""
         return self.artifacts / "logs"
