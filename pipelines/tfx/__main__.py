@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -22,12 +23,13 @@ def main() -> int:
     parser.add_argument("verb", choices=("run", "compile"))
     parser.add_argument("request", type=Path, help="the request, as pipelines/tfx/request.py writes it")
     parser.add_argument("output", type=Path, help="where the answer, or Kubeflow's spec, is written to")
+    parser.add_argument("--image", default="tandem/tfx", help="compile: what the components run in")
     options = parser.parse_args()
     request = Request.read(options.request)
     if options.verb == "compile":
         from pipelines.tfx import kubeflow
 
-        kubeflow.compile(request, options.output)
+        kubeflow.compile(request, options.output, options.image)
         return 0
     return run(request, options.output)
 
@@ -38,6 +40,7 @@ def run(request: Request, output: Path) -> int:
 
     from pipelines.tfx import answers, dag, inputs
 
+    quieten()
     error = ""
     try:
         tfx.orchestration.LocalDagRunner().run(dag.pipeline(request, inputs.prepare(request)))
@@ -50,6 +53,17 @@ def run(request: Request, output: Path) -> int:
     answer = answers.read(request, error)
     answer.write(output)
     return 0 if answer.pushed else REFUSED
+
+
+def quieten() -> None:
+    """Of what TFX says, leave which component runs, and errors: it warns of each query that ML Metadata simplifies."""
+    from absl import logging as absl
+
+    def is_of_interest(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or record.getMessage().startswith("Component ")
+
+    absl.set_verbosity(absl.INFO)
+    absl.get_absl_logger().addFilter(is_of_interest)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,11 @@ def _data_components(
         ).with_id("DriftValidator")
         drift = [published, compared]
     pictures = components.PictureValidator(
-        examples=examples, model=model.spec.name, sources=_sources(model, "pipelines.tfx.components")
+        examples=examples,
+        model=model.spec.name,
+        published=inputs.published,
+        version=inputs.version,
+        sources=_sources(model, "pipelines.tfx.components"),
     )
     gate = components.DataGate(
         anomalies=validator.outputs["anomalies"],

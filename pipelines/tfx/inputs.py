@@ -12,11 +12,15 @@ from pipelines.tfx.request import Request
 
 @dataclass(frozen=True)
 class Inputs:
-    """The records' folder, the schema's file, and the folder of the published version's statistics, or ""."""
+    """Paths; "" where nothing is published."""
 
     records: str
     schema: str
-    baseline: str = ""
+    published: str
+    """The published version's statistics as our own validation writes them."""
+    baseline: str
+    """The same as StatisticsGen writes them."""
+    version: int
 
 
 def prepare(request: Request) -> Inputs:
@@ -28,7 +32,7 @@ def prepare(request: Request) -> Inputs:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    return Inputs(str(records), str(file))
+    return Inputs(str(records), str(file), "", "", 0)
 
 
 def _name(*parts: str) -> str:
