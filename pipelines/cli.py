@@ -65,7 +65,11 @@ def parser() -> argparse.ArgumentParser:
     def add(verb: Callable[..., int | None], help: str, *groups: str) -> argparse.ArgumentParser:
         own = verbs.add_parser(verb.__name__, help=help, description=help)
         own.set_defaults(verb=verb)
-        own.add_argument("--model", help="folder in models/ (default: fashion)")
+        if "version" in groups:
+            own.add_argument("model", nargs="?", help="folder in models/ (default: fashion)")
+            own.add_argument("version", nargs="?", type=int, help="default: the published one")
+        else:
+            own.add_argument("--model", help="folder in models/ (default: fashion)")
         if "making" in groups:
             own.add_argument(
                 "--profile", choices=("quick", "full"), help="how long to train (default: quick)"
@@ -85,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--version", type=int, help="publish this version again, which is in the repository")
     own = add(rollback, "serve the version that was published before")
     own.add_argument("--version", type=int, help="serve this one instead")
+    add(lineage, "show what a version was made from, and what was refused on the way", "version")
+    add(reproduce, "make a version again, beside the served one, and compare the two", "version")
     add(status, "show target, state, version, memory and address")
     own = add(logs, "print the end of the targets' logs", "target")
     own.add_argument("-n", "--lines", type=int, default=40, help="how many lines of each (default: 40)")
@@ -138,7 +144,7 @@ def export(settings: Settings, _options: argparse.Namespace) -> int:
 
     with stages.exclusive(settings), progress() as bar:
         made_from = stages.sources(settings, say, bar)
-        folder = stages.export(made_from, stages.train(made_from, say), say)
+        folder = stages.export(made_from, say)
     say(f"artifacts are in {folder}; `tandem publish` holds them against the gates")
     return 0
 
@@ -164,6 +170,19 @@ def rollback(settings: Settings, options: argparse.Namespace) -> int:
         version = publishing.rollback(settings.repository, settings.model, options.version)
         say(f"version {version} is published")
         return _swap(settings, version)
+
+
+def lineage(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import provenance
+
+    return provenance.show(settings, options.version, write)
+
+
+def reproduce(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import reproduction, stages
+
+    with stages.exclusive(settings):
+        return reproduction.reproduce(settings, options.version, say, write)
 
 
 def _swap(settings: Settings, version: int) -> int:
@@ -329,7 +348,9 @@ def expected_errors() -> tuple[type[Exception], ...]:
         "serving.platforms.base": ["PlatformError"],
         "pipelines.data": ["DataError"],
         "pipelines.gates": ["GateError"],
+        "pipelines.lineage": ["LineageError"],
         "pipelines.publish": ["PublishError"],
+        "pipelines.reproduction": ["ReproductionError"],
         "pipelines.stages": ["BusyError"],
         "pipelines.exporting.base": ["ExportError"],
     }.items():

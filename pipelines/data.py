@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from models.base import PictureSet
 
-VALIDATION_PICTURES = 5_000
-"""Held out of the training pictures, to watch the training; the test pictures are for gates and reports only."""
+VALIDATION_SHARE = 12
+"""One of so many training pictures is held out, to watch the training (5,000 of 60,000); the test pictures are for
+gates and reports only."""
 
 TIMEOUT_SECONDS = 60
 
@@ -71,7 +72,8 @@ def load(source: PictureSet, cache: Path, seed: int, progress: Progress | None =
     fetch(source, cache, progress or (lambda _name, _done, _total: None))
     everything = _read(cache, "train")
     order = np.random.default_rng(seed).permutation(len(everything))
-    held_out, rest = np.sort(order[:VALIDATION_PICTURES]), np.sort(order[VALIDATION_PICTURES:])
+    count = len(everything) // VALIDATION_SHARE
+    held_out, rest = np.sort(order[:count]), np.sort(order[count:])
     return Dataset(
         train=Pictures(everything.images[rest], everything.labels[rest]),
         validation=Pictures(everything.images[held_out], everything.labels[held_out]),

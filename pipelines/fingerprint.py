@@ -27,6 +27,7 @@ def training(model: Model, profile: str, seed: int, data_digest: str) -> str:
 def version_of(model: Model, training_fingerprint: str, source: str) -> str:
     """The training's fingerprint, and everything that decides how it is exported and gated."""
     sources = [PIPELINES / "gates.py", *(PIPELINES / "exporting").glob("*.py")]
+    sources += [*(PIPELINES / "validation").glob("*.py"), *model.folder.glob("*.json")]
     sources += (PIPELINES.parent / "serving" / "torchserve").glob("*.py")
     return _digest(sources, [model.spec.name, training_fingerprint, source, libraries(EXPORTING_LIBRARIES)])
 

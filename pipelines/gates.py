@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import ModelSpec, Profile
-from pipelines.data import Dataset, Pictures
+from pipelines.data import Pictures
 from pipelines.training.record import PARITY_STEPS, History, loss_difference
 from serving.targets.base import Images, Outputs
 
@@ -19,8 +19,6 @@ PARITY_PICTURES = 1_000
 """How many test pictures each artifact is compared with its source framework on."""
 PROBABILITY_SUM = {"float32": 1e-4, "float16": 1e-3, "int8": 0.05}
 """How far probabilities may be from a sum of 1; an int8 softmax answers in steps of 1/256."""
-BALANCE = 0.5
-"""How far a class's share of the pictures may be from an equal share, relative to it."""
 SMALLEST_SHARE, LARGEST_FACTOR, LARGEST_EXTRA = 0.8, 2.0, 1_000_000
 """An artifact's bytes, against its weights': a converter that lost the weights writes too little."""
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
@@ -61,28 +59,6 @@ def require(checks: Iterable[Check]) -> None:
         raise GateError(
             "a gate refused this version; what is served stays as it is\n  " + "\n  ".join(failed)
         )
-
-
-def data(spec: ModelSpec, dataset: Dataset) -> list[Check]:
-    """Shapes and labels fit the spec, classes are balanced, and no test picture was seen in training."""
-    checks = []
-    for name, part in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
-        wrong = int(part.images.shape[1:] != spec.image_shape[:2]) + int(
-            np.sum(part.labels >= len(spec.classes))
-        )
-        checks.append(Check("data", f"{name}: pictures or labels outside the spec", wrong, "<=", 0))
-        shares = np.bincount(part.labels, minlength=len(spec.classes)) / len(part) * len(spec.classes)
-        checks.append(
-            Check("data", f"{name}: class imbalance", float(np.max(np.abs(shares - 1))), "<=", BALANCE)
-        )
-    seen = _distinct(dataset.train) | _distinct(dataset.validation)
-    leaked = len(seen & _distinct(dataset.test))
-    checks.append(Check("data", "test pictures that are training pictures too", leaked, "<=", 0))
-    return checks
-
-
-def _distinct(pictures: Pictures) -> set[bytes]:
-    return {image.tobytes() for image in pictures.images}
 
 
 def metrics(

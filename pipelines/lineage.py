@@ -13,8 +13,9 @@ Trainer, Evaluator, Pusher). ML Metadata itself needs a newer glibc than Debian 
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,11 @@ def read(path: Path) -> Run:
         return Run(**graph["context"], executions=tuple(executions))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LineageError(f"{path} cannot be read as a run: {type(error).__name__} {error}") from error
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """One digest for a folder, from those of its files by their names."""
+    return hashlib.sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
 
 
 def outputs(run: Run, type: str) -> list[Artifact]:

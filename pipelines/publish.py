@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from serving import repository, targets
-from serving.repository import POINTER, Manifest, Pointer
+from serving.repository import POINTER, Manifest, ManifestError, Pointer
 
 
 class PublishError(Exception):
@@ -28,6 +28,23 @@ def pointer_path(root: Path, model: str) -> Path:
 def pointer(root: Path, model: str) -> Pointer | None:
     """Which version is published; None before the first."""
     return repository.read_pointer(pointer_path(root, model))
+
+
+def published(root: Path, model: str) -> Pointer:
+    """Which version is published. Raises `PublishError` before the first."""
+    now = pointer(root, model)
+    if now is None:
+        raise PublishError(f"no version of {model} is published; `make deploy` publishes the first")
+    return now
+
+
+def require(root: Path, model: str, version: int) -> None:
+    """Raises `PublishError` where a version is not there for every target."""
+    if version not in versions(root, model):
+        raise PublishError(
+            f"version {version} of {model} is not in the repository; "
+            f"there are: {', '.join(map(str, versions(root, model))) or 'none'}"
+        )
 
 
 def versions(root: Path, model: str) -> list[int]:
@@ -47,11 +64,14 @@ def find(root: Path, model: str, fingerprint: str) -> int | None:
     return None
 
 
-def publish(root: Path, model: str, candidate: Path, manifests: Mapping[str, Manifest]) -> int:
+def publish(
+    root: Path, model: str, candidate: Path, manifests: Mapping[str, Manifest], statistics: str = "{}"
+) -> int:
     """Copy `candidate/<target>` into the repository as the next version and point to it.
 
-    `manifests` come without files and version. Returns the version. Where the disk is full, or anything else
-    fails, what is published stays. Raises `PublishError`.
+    `manifests` come without a version; files that they name are those that passed the gates, and no others are
+    published. `statistics` are those of the data, as JSON by split. Returns the version. Where the disk is full, or
+    anything else fails, what is published stays. Raises `PublishError`.
     """
     settle(root, model)
     version = max(versions(root, model), default=0) + 1
@@ -62,15 +82,17 @@ def publish(root: Path, model: str, candidate: Path, manifests: Mapping[str, Man
             incoming[target] = beside
             shutil.rmtree(beside, ignore_errors=True)
             shutil.copytree(candidate / target, beside)
-            manifest = dataclasses.replace(
-                manifests[target], version=version, files=repository.file_digests(beside)
-            )
+            files = repository.file_digests(beside)
+            if manifests[target].files not in ({}, files):
+                raise PublishError(f"{candidate / target} was changed after it passed its gates")
+            manifest = dataclasses.replace(manifests[target], version=version, files=files)
             repository.write_manifest(beside, manifest)
             _sync_tree(beside)
+        repository.write_atomically(repository.statistics_path(root, model, version), statistics)
         for target, beside in incoming.items():
             beside.replace(repository.version_dir(root, target, model, version))
             repository.sync_directory(beside.parent)
-    except OSError as error:
+    except (OSError, PublishError) as error:
         for beside in incoming.values():
             shutil.rmtree(beside, ignore_errors=True)
         raise PublishError(f"version {version} of {model} could not be written: {error}") from error
@@ -78,13 +100,22 @@ def publish(root: Path, model: str, candidate: Path, manifests: Mapping[str, Man
     return version
 
 
+def statistics(root: Path, model: str, version: int) -> str | None:
+    """The statistics that a version was published with, as JSON; None where it has none."""
+    path = repository.statistics_path(root, model, version)
+    return path.read_text() if path.exists() else None
+
+
 def point(root: Path, model: str, version: int, held: bool = False) -> None:
-    """Make `version` the published one. Raises `PublishError` where it is not there for every target."""
-    if version not in versions(root, model):
-        raise PublishError(
-            f"version {version} of {model} is not in the repository; "
-            f"there are: {', '.join(map(str, versions(root, model))) or 'none'}"
-        )
+    """Make `version` the published one. Raises `PublishError` where it is not there for every target, unchanged."""
+    require(root, model, version)
+    for target in targets.NAMES:
+        try:
+            repository.verify(repository.version_dir(root, target, model, version))
+        except ManifestError as error:
+            raise PublishError(
+                f"version {version} of {model} was tampered with, what is served stays: {error}"
+            ) from error
     before = pointer(root, model)
     previous = None
     if before is not None:
@@ -96,9 +127,7 @@ def point(root: Path, model: str, version: int, held: bool = False) -> None:
 def rollback(root: Path, model: str, version: int | None = None) -> int:
     """Point to `version`, or to the one that was published before; `deploy` leaves it there until the sources
     change. Returns the version. Raises `PublishError` where there is none."""
-    now = pointer(root, model)
-    if now is None:
-        raise PublishError(f"no version of {model} is published; `make deploy` publishes the first")
+    now = published(root, model)
     target = version if version is not None else now.previous
     if target is None:
         raise PublishError(

@@ -4,6 +4,7 @@
     <root>/<target>/<model>/<version>/manifest.json
     <root>/<target>/<model>/current.json    which version the servers of this target serve
     <root>/<model>.json                     the pointer that the others follow: the commit of a publication
+    <root>/statistics/<model>/<version>.json    of the data that a version was made from; no server reads it
 
 Everything is written beside its place, synced, and renamed, so a reader never sees half of it.
 """
@@ -52,6 +53,10 @@ class Manifest:
     created: str
     git_commit: str = ""
     libraries: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """What it was trained and exported with: `profile`, `seed`, `source`."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """The digest of each framework's trained weights."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,11 @@ def model_dir(root: Path, target: str, model: str) -> Path:
 def version_dir(root: Path, target: str, model: str, version: int) -> Path:
     """The folder of one artifact."""
     return model_dir(root, target, model) / str(version)
+
+
+def statistics_path(root: Path, model: str, version: int) -> Path:
+    """The statistics of the data that a version was made from."""
+    return root / "statistics" / model / f"{version}.json"
 
 
 def versions(directory: Path) -> list[int]:
@@ -119,6 +129,30 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_seal(directory: Path, sealed: Path) -> None:
+    """Write down beside `sealed` which files `directory` holds, which is to be renamed to it."""
+    write_atomically(_seal_path(sealed), json.dumps(file_digests(directory), indent=1) + "\n")
+
+
+def read_seal(sealed: Path) -> dict[str, str]:
+    """What `write_seal` wrote down; empty where it did not."""
+    try:
+        digests: dict[str, str] = json.loads(_seal_path(sealed).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return digests
+
+
+def broken_seal(sealed: Path) -> list[str]:
+    """The files of a sealed folder that were changed, added or removed since, sorted."""
+    before, now = read_seal(sealed), file_digests(sealed)
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _seal_path(sealed: Path) -> Path:
+    return sealed.with_name(f"{sealed.name}.sha256.json")
 
 
 def read_manifest(directory: Path) -> Manifest:

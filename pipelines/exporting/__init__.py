@@ -9,6 +9,7 @@ from pathlib import Path
 
 from models.base import Model, Weights
 from pipelines.exporting.base import Exporter
+from serving import repository
 from serving.targets.base import Images
 
 MODULES = {
@@ -35,7 +36,8 @@ def export_all(
 ) -> None:
     """Write every target's artifact to `folder / target`; what is there already is left alone.
 
-    `weights` gives each target its own. Each artifact appears by a rename, complete.
+    `weights` gives each target its own. Each artifact appears by a rename, complete, and sealed: what was changed
+    since is told by `repository.broken_seal`.
     """
     for target, own in weights.items():
         done = folder / target
@@ -46,4 +48,5 @@ def export_all(
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         load(target).write(model, own, beside, calibration)
+        repository.write_seal(beside, done)
         beside.replace(done)

@@ -31,6 +31,9 @@ class Exporter:
     run: Callable[[Path, Images], Outputs]
     """Run the artifact (the path of one of `variants`) on pictures with the runtime that will serve it."""
 
+    unequal_bytes: str = ""
+    """Why two exports of the same weights are not equal byte for byte; "" where they are."""
+
     @property
     def serve(self) -> str:
         """The path of the variant that is served."""

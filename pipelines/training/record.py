@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+import zipfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,8 @@ class History:
     step_losses: list[float]
     epochs: list[Epoch]
     seconds: float
+    weights_digest: str = ""
+    """Of the weights that the training ended with."""
 
     @classmethod
     def empty(cls) -> History:
@@ -40,7 +44,7 @@ class History:
     @classmethod
     def read(cls, path: Path) -> History:
         fields = json.loads(path.read_text())
-        return cls(fields["step_losses"], [Epoch(**epoch) for epoch in fields["epochs"]], fields["seconds"])
+        return cls(**fields | {"epochs": [Epoch(**epoch) for epoch in fields["epochs"]]})
 
     def write(self, path: Path) -> None:
         write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
@@ -54,10 +58,21 @@ class Trained:
     weights: Weights
     history: History
 
+    @property
+    def digest(self) -> str:
+        """sha256 of the weights' names, shapes and values."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.weights.items()):
+            digest.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
     def write(self, folder: Path) -> None:
-        """Write both, the weights last: a folder that has weights is a finished training."""
+        """Write both, the weights last: a folder that has weights is a finished training.
+
+        The history has their digest.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self.history.write(folder / "history.json")
+        replace(self.history, weights_digest=self.digest).write(folder / "history.json")
         beside = folder / ".weights.npz"
         np.savez(beside, **self.weights)  # type: ignore[arg-type]
         beside.replace(folder / "weights.npz")
@@ -70,6 +85,15 @@ class Trained:
         with np.load(folder / "weights.npz") as file:
             weights = {name: file[name] for name in file.files}
         return cls(framework, weights, History.read(folder / "history.json"))
+
+
+def intact(folder: Path) -> bool:
+    """A finished training has the weights that it ended with."""
+    try:
+        trained = Trained.read("", folder)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return False
+    return trained is None or trained.digest == trained.history.weights_digest
 
 
 def loss_difference(one: History, other: History) -> float:

@@ -9,16 +9,9 @@ import pytest
 
 from models.base import Model
 from pipelines import gates
-from pipelines.data import Dataset, Pictures
 from pipelines.gates import Check, GateError
 from pipelines.training.record import History
 from serving.targets.base import Outputs
-
-
-@pytest.fixture
-def dataset(sample: Pictures) -> Dataset:
-    thirds = [Pictures(sample.images[i::3], sample.labels[i::3]) for i in range(3)]
-    return Dataset(*thirds, digest="")
 
 
 def failing(checks: list[Check]) -> list[str]:
@@ -34,32 +27,6 @@ def test_refusal_tells_check_figure_and_limit() -> None:
 def test_nan_never_passes() -> None:
     assert not Check("parity", "x", math.nan, "<=", 1.0).passed
     assert not Check("parity", "x", math.nan, ">=", 0.0).passed
-
-
-def test_good_data_passes(model: Model, dataset: Dataset) -> None:
-    assert failing(gates.data(model.spec, dataset)) == []
-
-
-def test_leaked_test_pictures_are_found(model: Model, dataset: Dataset) -> None:
-    leaked = Pictures(
-        np.concatenate([dataset.train.images, dataset.test.images[:3]]),
-        np.concatenate([dataset.train.labels, dataset.test.labels[:3]]),
-    )
-    checks = gates.data(model.spec, replace(dataset, train=leaked))
-    assert [(c.name, c.figure) for c in checks if not c.passed] == [
-        ("test pictures that are training pictures too", 3)
-    ]
-
-
-def test_missing_class_and_foreign_label_are_found(model: Model, dataset: Dataset) -> None:
-    kept = dataset.train.labels != 4
-    without = Pictures(dataset.train.images[kept], dataset.train.labels[kept])
-    assert failing(gates.data(model.spec, replace(dataset, train=without))) == ["train: class imbalance"]
-    foreign = Pictures(dataset.train.images, dataset.train.labels.copy())
-    foreign.labels[0] = 10
-    assert "train: pictures or labels outside the spec" in failing(
-        gates.data(model.spec, replace(dataset, train=foreign))
-    )
 
 
 def test_accuracy_is_told_overall_and_by_class() -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from models.base import Model
-from pipelines import publish, stages
+from pipelines import lineage, publish, stages, steps
 from pipelines.data import Dataset, Pictures
-from pipelines.gates import GateError
-from pipelines.stages import Sources
-from serving import targets
+from pipelines.gates import Check, GateError
+from pipelines.recording import Recorder
+from pipelines.sources import Sources
+from pipelines.training.record import Trained
+from serving import repository, targets
 from serving.settings import Settings
 
 Deploy = Callable[[str], int]
@@ -46,24 +48,26 @@ def deploy(
 ) -> Deploy:
     """Publish what is made from sources with this fingerprint; "bad" ones are refused by a gate."""
 
-    def train(made_from: Sources, report: stages.Report) -> dict[str, object]:
+    def train(made_from: Sources, run: Recorder, report: stages.Report) -> dict[str, Trained]:
         made.append(made_from.version)
         return {}
 
-    def export(made_from: Sources, trained: object, report: stages.Report) -> Path:
+    def export(made_from: Sources, trained: object, run: Recorder, report: stages.Report) -> Path:
         for target in targets.NAMES:
             (made_from.candidate / target).mkdir(parents=True, exist_ok=True)
             (made_from.candidate / target / "model.bin").write_text(made_from.version)
+            repository.write_seal(made_from.candidate / target, made_from.candidate / target)
         return made_from.candidate
 
-    def gate(made_from: Sources, trained: object, report: stages.Report) -> dict[str, dict[str, float]]:
+    def gate(made_from: Sources, trained: object, run: Recorder, report: stages.Report) -> None:
         if made_from.version == "bad":
-            raise GateError("a gate refused this version")
-        return {"tensorflow": {"accuracy": 0.9}}
+            run.require([Check("quality", "test accuracy", 0.5, ">=", 0.9)])
 
-    monkeypatch.setattr(stages, "train", train)
-    monkeypatch.setattr(stages, "export", export)
-    monkeypatch.setattr(stages, "gate", gate)
+    monkeypatch.setattr(steps, "validate", lambda *_: None)
+    monkeypatch.setattr(steps, "train", train)
+    monkeypatch.setattr(steps, "evaluate", lambda *_: None)
+    monkeypatch.setattr(steps, "export", export)
+    monkeypatch.setattr(steps, "gate", gate)
     dataset = Dataset(sample, sample, sample, "digest")
 
     def run(fingerprint: str) -> int:
@@ -115,6 +119,34 @@ def test_a_refused_version_leaves_what_is_served(deploy: Deploy, settings: Setti
         deploy("bad")
     assert published(settings) == 1
     assert publish.versions(settings.repository, "fashion") == [1]
+
+
+def test_every_run_is_recorded_however_it_ends(
+    deploy: Deploy, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy("a")
+    with pytest.raises(GateError):
+        deploy("bad")
+
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "train", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            deploy("c")
+    deploy("d")
+    runs = lineage.runs(settings.lineage, "fashion")
+    assert [(run.state, run.version) for run in runs] == [
+        ("published", 1),
+        ("refused", None),
+        ("interrupted", None),
+        ("published", 2),
+    ]
+    assert "quality: test accuracy 0.5 (limit >= 0.9)" in runs[1].reason
+    assert [run.state for run in lineage.refused_before(runs, 2)] == ["refused", "interrupted"]
+    for run in runs:
+        assert (settings.artifacts / run.page).exists()
 
 
 def test_a_version_complete_but_not_pointed_to_is_found(

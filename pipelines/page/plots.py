@@ -1,0 +1,120 @@
+"""Small plots as inline SVG. Colours are the page's classes, so that they follow its light or dark mode."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 360, 200
+LEFT, RIGHT, TOP, BOTTOM = 40, 8, 10, 22
+"""Room for the axes."""
+
+DOT = Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="2.5"><title>{} {}: {:.4f}</title></circle>')
+BAR = Markup(
+    '<rect class="bar {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}, {}: {:.4g}</title></rect>'
+)
+
+
+def lines(series: Mapping[str, Sequence[float]], label: str, first: int = 1) -> Markup:
+    """One line a series over its positions, which count from `first`.
+
+    A name `<colour> <style>` such as `tensorflow dashed` gives the line's CSS classes.
+    """
+    values = [value for own in series.values() for value in own if math.isfinite(value)]
+    if not values:
+        return Markup("")
+    low, high = _range(values)
+    longest = max(len(own) for own in series.values())
+
+    def x(position: int) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (position / (longest - 1) if longest > 1 else 0.5)
+
+    def y(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+    parts = [_grid(low, high)]
+    for name, own in series.items():
+        points = [(x(i), y(value), value, i) for i, value in enumerate(own) if math.isfinite(value)]
+        path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _, _ in points)
+        parts.append(Markup('<polyline class="line {}" points="{}"/>').format(name, path))
+        if longest <= 30:
+            parts += [DOT.format(name, px, py, name, i + first, value) for px, py, value, i in points]
+    parts += [_text(x(0), HEIGHT - 6, str(first), "start" if longest > 1 else "middle")]
+    if longest > 1:
+        parts.append(_text(x(longest - 1), HEIGHT - 6, str(longest - 1 + first), "end"))
+    return _svg(label, parts)
+
+
+def bars(
+    series: Mapping[str, Sequence[float]], names: Sequence[str], label: str, floor: float | None = 0.0
+) -> Markup:
+    """Groups of upright bars, one group a name; the values start at `floor` (None: a little below the smallest)."""
+    values = [value for own in series.values() for value in own]
+    low, high = _range([*values, floor] if floor is not None else values)
+    step = (WIDTH - LEFT - RIGHT) / len(names)
+    width = step * 0.8 / len(series)
+    parts = [_grid(low, high)]
+    for place, (name, own) in enumerate(series.items()):
+        for position, value in enumerate(own):
+            height = (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
+            x = LEFT + step * (position + 0.1) + width * place
+            box = (x, HEIGHT - BOTTOM - height, max(0.5, width - 0.5), max(0.0, height))
+            parts.append(BAR.format(name, *box, names[position], name, value))
+    # Long names would run into each other: every bar tells its own.
+    if all(len(name) <= 4 for name in names):
+        parts += [
+            _text(LEFT + step * (position + 0.5), HEIGHT - 6, name) for position, name in enumerate(names)
+        ]
+    return _svg(label, parts)
+
+
+def picture(values: Sequence[float], shape: Sequence[int], label: str) -> Markup:
+    """Grey values 0..1, flat, as an inlined PNG."""
+    from PIL import Image
+
+    pixels = np.clip(np.array(values).reshape(shape[0], shape[1]) * 255, 0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", optimize=True)
+    content = base64.b64encode(stream.getvalue()).decode()
+    return Markup('<img alt="{}" width="{}" height="{}" src="data:image/png;base64,{}">').format(
+        label, shape[1] * 2, shape[0] * 2, content
+    )
+
+
+def shares(counts: Sequence[int]) -> list[float]:
+    """Counts as parts of their sum."""
+    total = max(1, sum(counts))
+    return [count / total for count in counts]
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+    return (low if low == 0 else low - margin), high + margin
+
+
+def _grid(low: float, high: float) -> Markup:
+    parts = Markup("")
+    for step in range(5):
+        value = low + (high - low) * step / 4
+        y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * step / 4
+        parts += Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
+            LEFT, WIDTH - RIGHT, y, y
+        )
+        parts += _text(LEFT - 5, y + 3.5, f"{value:.3g}", "end")
+    return parts
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle") -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, escape(text))
+
+
+def _svg(label: str, parts: Sequence[Markup]) -> Markup:
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, label, Markup("").join(parts)
+    )
