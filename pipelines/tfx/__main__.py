@@ -11,10 +11,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from pipelines.gates import GateError
-from pipelines.tfx.request import Request
-
-REFUSED = 3
-"""The exit status of a run that a gate has stopped."""
+from pipelines.tfx.request import REFUSED, Request
 
 
 def main() -> int:

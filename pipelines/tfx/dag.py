@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import tensorflow_data_validation as tfdv
 from tfx import v1 as tfx
 from tfx.components import DistributionValidator
 from tfx.proto import distribution_validator_pb2
@@ -79,9 +80,15 @@ def _data_components(
     model: Model, examples: tfx.dsl.Channel, inputs: Inputs
 ) -> tuple[tfx.dsl.components.base.BaseComponent, list[tfx.dsl.components.base.BaseNode]]:
     """The gate before the training, and everything that it asks."""
-    statistics_gen = tfx.components.StatisticsGen(examples=examples, exclude_splits=[SAMPLE])
-    statistics = statistics_gen.outputs["statistics"]
     schema_gen = tfx.components.ImportSchemaGen(schema_file=inputs.schema).with_id("SchemaGen")
+    statistics_gen = tfx.components.StatisticsGen(
+        examples=examples,
+        schema=schema_gen.outputs["schema"],
+        # The schema says that labels are categories; without it they would be numbers.
+        stats_options=tfdv.StatsOptions(infer_type_from_schema=True),
+        exclude_splits=[SAMPLE],
+    )
+    statistics = statistics_gen.outputs["statistics"]
     validator = tfx.components.ExampleValidator(statistics=statistics, schema=schema_gen.outputs["schema"])
     skew = DistributionValidator(
         statistics=statistics,
@@ -116,7 +123,7 @@ def _data_components(
         sources=sources.digest(["pipelines.tfx.components"]),
         **({"drift": drift[1].outputs["anomalies"]} if drift else {}),
     )
-    return gate, [statistics_gen, schema_gen, validator, skew, *drift, pictures]
+    return gate, [schema_gen, statistics_gen, validator, skew, *drift, pictures]
 
 
 def _distances(model: Model, comparator: str) -> distribution_validator_pb2.DistributionValidatorConfig:

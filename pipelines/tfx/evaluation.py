@@ -52,12 +52,9 @@ def metrics(evaluation: str, spec: ModelSpec) -> dict[str, float]:
     found = {}
     for slice_key, values in tfma.load_eval_result(evaluation).slicing_metrics:
         name = "accuracy" if not slice_key else f"accuracy/{spec.classes[int(slice_key[0][1])]}"
-        found[name] = float(next(iter(values[""][""][_key(values)].values())))
+        (accuracy,) = (value for key, value in values[""][""].items() if "accuracy" in key)
+        (found[name],) = map(float, accuracy.values())
     return found
-
-
-def _key(values: dict) -> str:  # type: ignore[type-arg]
-    return next(key for key in values[""][""] if "accuracy" in key)
 
 
 def failures(evaluation: str, spec: ModelSpec) -> Iterator[Check]:

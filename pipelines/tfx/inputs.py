@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import models.base
-from pipelines.tfx import examples, schema, sources
+from pipelines.tfx import baseline, examples, schema, sources
 from pipelines.tfx.request import Request
+from pipelines.validation import statistics
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,21 @@ def prepare(request: Request) -> Inputs:
     records = request.folder / "records" / _name(request.data, sources.digest(["pipelines.tfx.examples"]))
     examples.write(request.pictures, records)
     text = schema.text(models.base.load(request.model))
-    file = request.folder / "schema" / _name(text) / "schema.pbtxt"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return Inputs(str(records), str(file), "", "", 0)
+    curated = _kept(request.folder / "schema" / _name(text) / "schema.pbtxt", text)
+    if not request.published:
+        return Inputs(str(records), str(curated), "", "", 0)
+    own = _name(request.published, sources.digest(["pipelines.tfx.baseline"]))
+    folder = request.folder / "published" / own
+    published = _kept(folder / "statistics.json", request.published)
+    baseline.write(statistics.from_json(request.published), folder)
+    return Inputs(str(records), str(curated), str(published), str(folder), request.version)
+
+
+def _kept(path: Path, text: str) -> Path:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return path
 
 
 def _name(*parts: str) -> str:

@@ -11,6 +11,8 @@ from pipelines.gates import Check
 from serving.repository import write_atomically
 
 IN_MEMORY = "--direct_running_mode=in_memory"
+REFUSED = 3
+"""The exit status of a run that a gate has stopped."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class Request:
     """The state of this model's runs: records, artifacts, ML Metadata."""
     data: str
     """The digest of the pictures; they lie in `pictures`."""
+    published: str = ""
+    """The statistics of the published version, as JSON; "" where nothing is published."""
+    version: int = 0
+    """The published version."""
     server_image: str = ""
     """What InfraValidator runs the model in; it is left out where this is empty."""
     beam: tuple[str, ...] = (IN_MEMORY,)
