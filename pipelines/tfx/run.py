@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipelines.sources import Sources
 from pipelines.tfx import environment, sources, splits
 from pipelines.tfx.environment import PINS, Container, Native
 from pipelines.tfx.request import IN_MEMORY, Answer, Request
-from pipelines.validation import statistics
+from pipelines.validation import Published, statistics
 from serving import repository
 from serving.settings import Settings
 
@@ -29,10 +30,11 @@ class PipelineError(Exception):
     """A component failed; its words and the log's place are in the message."""
 
 
-def ensure_published(made_from: Sources, beam: tuple[str, ...], report: Report) -> int:
+def ensure_published(made_from: Sources, beam: str, report: Report) -> int:
     """Have a published version whose TensorFlow side TFX has trained from these sources; returns the version.
 
-    Raises `GateError` where a gate refused it, `PlatformError` where TFX cannot run, `PipelineError`.
+    `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `GateError`
+    where a gate refused it, `PlatformError` where TFX cannot run, `PipelineError` where it failed.
     """
     # Of another training than the default runner's: other libraries, and gates of its own before it.
     own = [made_from.training, PINS.read_text(), sources.digest(["pipelines.tfx.dag"])]
@@ -45,12 +47,14 @@ def ensure_published(made_from: Sources, beam: tuple[str, ...], report: Report) 
 
 
 def orchestrate(
-    where: Container | Native, beam: tuple[str, ...], made_from: Sources, run: Recorder, report: Report
+    where: Container | Native, beam: str, made_from: Sources, run: Recorder, report: Report
 ) -> None:
     """Run the DAG, record its components, and take in what it blessed. Raises as `ensure_published` does."""
     settings = made_from.settings
     where.prepare(settings, report)
-    request = dataclasses.replace(new_request(made_from, run, beam), server_image=where.server_image)
+    request = dataclasses.replace(
+        new_request(made_from, run.published, beam), server_image=where.server_image
+    )
     answer = ask(where, settings, request, report)
     record(answer, made_from, run)
     if answer.error:
@@ -61,7 +65,7 @@ def orchestrate(
     report(f"TFX blessed a model with accuracy {answer.metrics['accuracy']:.4f}")
 
 
-def new_request(made_from: Sources, run: Recorder, beam: tuple[str, ...]) -> Request:
+def new_request(made_from: Sources, published: Published | None, beam: str) -> Request:
     """A request for these sources, with the files that it names."""
     settings, spec = made_from.settings, made_from.model.spec
     parts = splits.of_dataset(made_from.dataset)
@@ -71,9 +75,9 @@ def new_request(made_from: Sources, run: Recorder, beam: tuple[str, ...]) -> Req
         seed=settings.seed,
         folder=settings.artifacts / "tfx" / spec.name,
         data=splits.digest(parts),
-        published="" if run.published is None else statistics.to_json(run.published.statistics),
-        version=0 if run.published is None else run.published.version,
-        beam=beam or (IN_MEMORY,),
+        published="" if published is None else statistics.to_json(published.statistics),
+        version=0 if published is None else published.version,
+        beam=tuple(shlex.split(beam)) or (IN_MEMORY,),
     )
     if not request.pictures.exists():
         splits.write(parts, request.pictures)
@@ -91,6 +95,22 @@ def ask(where: Container | Native, settings: Settings, request: Request, report:
         end = "\n  ".join(log.read_text().splitlines()[-10:])
         raise PipelineError(f"TFX ended with status {status} and no answer; the end of {log}:\n  {end}")
     return Answer.read(answered)
+
+
+def compile(made_from: Sources, file: str, beam: str, report: Report) -> int:
+    """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `ensure_published` does."""
+    settings = made_from.settings
+    where = environment.choose(settings)
+    where.prepare(settings, report)
+    request = new_request(made_from, None, beam)
+    asked, written = request.folder / "compile.json", request.folder / "pipeline.yaml"
+    request.write(asked)
+    status = environment.run(where, settings, request, ["compile", str(asked), str(written)], report)
+    if status:
+        raise PipelineError(f"the DAG could not be compiled; why: {settings.logs / 'tfx.log'}")
+    repository.write_atomically(Path(file), written.read_text())
+    report(f"Kubeflow: {file}")
+    return 0
 
 
 def record(answer: Answer, made_from: Sources, run: Recorder) -> None:
