@@ -1,4 +1,4 @@
-"""The statistics that a version was published with, as StatisticsGen would have written them.
+"""Statistics in TFDV's form: those that a version was published with, and what StatisticsGen says of a run's data.
 
 Versions of both orchestrators keep our own statistics: TFX compares with those of the default runner's, too.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
@@ -43,6 +44,27 @@ def message(own: Statistics) -> statistics_pb2.DatasetFeatureStatisticsList:
     for value, count in enumerate(own.classes):
         label.string_stats.rank_histogram.buckets.add(label=str(value), sample_count=count)
     return result
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """Of what StatisticsGen wrote, the figures that our own `Statistics` have, by their names there."""
+    found = {}
+    for path in sorted(folder.glob(f"Split-*/{FILE}")):
+        (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
+        features = {feature.path.step[0]: feature for feature in dataset.features}
+        numbers = features[IMAGE].num_stats
+        buckets = features[LABEL].string_stats.rank_histogram.buckets
+        found[path.parent.name.removeprefix("Split-")] = {
+            "pictures": int(dataset.num_examples),
+            "values": int(numbers.common_stats.tot_num_values),
+            "zeros": int(numbers.num_zeros),
+            "minimum": numbers.min,
+            "maximum": numbers.max,
+            "mean": numbers.mean,
+            "std": numbers.std_dev,
+            "classes": [int(one.sample_count) for one in sorted(buckets, key=lambda one: int(one.label))],
+        }
+    return found
 
 
 def _common(pictures: int, values: int) -> statistics_pb2.CommonStatistics:

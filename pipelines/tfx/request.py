@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from models.base import Profile
 from pipelines.gates import Check
@@ -84,6 +85,8 @@ class Answer:
     """TFDV's words for what is wrong with the data."""
     metrics: dict[str, float] = field(default_factory=dict)
     """`accuracy` and `accuracy/<class>` on the test pictures, as Evaluator measured them."""
+    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each split, as TFDV has them, under the names of `pipelines/validation/statistics.py`."""
     pushed: str = ""
     error: str = ""
     """What ended the run before its last component, where that was no refusal."""

@@ -26,17 +26,12 @@ def dataset(sample: Pictures) -> Dataset:
     for label in range(10):
         own = sample.labels == label
         rank[own] = generator.permutation(own.sum())
-    parts = {}
+    parts: dict[str, Pictures] = {}
     for name, ranks in SPLITS.items():
         chosen = np.isin(rank, ranks)
         parts[name] = Pictures(sample.images[chosen], sample.labels[chosen])
     digest = hashlib.sha256(b"".join(part.images.tobytes() for part in parts.values())).hexdigest()
-    return Dataset(**parts, digest=digest)
-
-
-def changed(dataset: Dataset, **parts: Pictures) -> Dataset:
-    """The same with other pictures in some splits."""
-    return dataclasses.replace(dataset, **parts)
+    return Dataset(parts["train"], parts["validation"], parts["test"], digest)
 
 
 def sources(artifacts: Path, model: Model, dataset: Dataset) -> Sources:
