@@ -28,8 +28,8 @@ pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: O
 pipeline-compile: $(VENV)/.main ## TFX's DAG for Kubeflow Pipelines v2: artifacts/kubeflow/pipeline.yaml
 	@$(TANDEM) pipeline --compile artifacts/kubeflow/pipeline.yaml --beam="$(BEAM)"
 
-base-images: ## debian:bookworm-slim from Debian's packages, where it cannot be pulled
-	@docker/base-image
+base-images: ## debian:bookworm-slim and trixie-slim from Debian's packages, where they cannot be pulled
+	@docker/base-image && docker/base-image debian:trixie-slim
 
 sbom: $(VENV)/.dev ## what is in each image and in the model repository: artifacts/sbom/
 	@docker/sbom
