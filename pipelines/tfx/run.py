@@ -15,14 +15,13 @@ from pipelines.lineage import Artifact, Execution
 from pipelines.recording import Recorder
 from pipelines.rollout import Report
 from pipelines.sources import Sources
-from pipelines.tfx import environment, sources, splits
+from pipelines.tfx import EXTRA, environment, sources, splits
 from pipelines.tfx.environment import PINS, Container, Native
 from pipelines.tfx.request import IN_MEMORY, Answer, Request
 from pipelines.validation import Published, statistics
 from serving import repository
 from serving.settings import Settings
 
-EXTRA = "assets.extra"
 STATES = {"COMPLETE": "complete", "CACHED": "cached"}
 
 

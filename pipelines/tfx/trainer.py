@@ -10,12 +10,9 @@ import tensorflow as tf
 import models.base
 from models.base import Profile
 from pipelines.exporting import keras_graph
-from pipelines.tfx import examples
+from pipelines.tfx import EXTRA, examples
 from pipelines.training import keras_fit
 from pipelines.training.batches import BatchPlan
-
-EXTRA = "assets.extra"
-"""Where a SavedModel keeps what its writer wants to go with it: the weights and the history, as `Trained` has them."""
 
 
 def run_fn(arguments: Any) -> None:  # noqa: ANN401
