@@ -28,7 +28,7 @@ def lines(series: Mapping[str, Sequence[float]], label: str, first: int = 1) -> 
     values = [value for own in series.values() for value in own if math.isfinite(value)]
     if not values:
         return Markup("")
-    low, high = _range(values)
+    low, high, grid = _axis(values)
     longest = max(len(own) for own in series.values())
 
     def x(position: int) -> float:
@@ -37,7 +37,7 @@ def lines(series: Mapping[str, Sequence[float]], label: str, first: int = 1) -> 
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
-    parts = [_grid(low, high)]
+    parts = [_grid(low, high, grid)]
     for name, own in series.items():
         points = [(x(i), y(value), value, i) for i, value in enumerate(own) if math.isfinite(value)]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _, _ in points)
@@ -50,15 +50,12 @@ def lines(series: Mapping[str, Sequence[float]], label: str, first: int = 1) -> 
     return _svg(label, parts)
 
 
-def bars(
-    series: Mapping[str, Sequence[float]], names: Sequence[str], label: str, floor: float | None = 0.0
-) -> Markup:
-    """Groups of upright bars, one group a name; the values start at `floor` (None: a little below the smallest)."""
-    values = [value for own in series.values() for value in own]
-    low, high = _range([*values, floor] if floor is not None else values)
+def bars(series: Mapping[str, Sequence[float]], names: Sequence[str], label: str) -> Markup:
+    """Groups of upright bars from 0, one group a name."""
+    low, high, grid = _axis([0.0, *(value for own in series.values() for value in own)])
     step = (WIDTH - LEFT - RIGHT) / len(names)
     width = step * 0.8 / len(series)
-    parts = [_grid(low, high)]
+    parts = [_grid(low, high, grid)]
     for place, (name, own) in enumerate(series.items()):
         for position, value in enumerate(own):
             height = (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
@@ -92,21 +89,28 @@ def shares(counts: Sequence[int]) -> list[float]:
     return [count / total for count in counts]
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def _axis(values: Sequence[float]) -> tuple[float, float, float]:
+    """The values' range, made wider to whole steps of the grid, and the step.
+
+    A step is the largest of 1, 2 and 5 times a power of ten that gives the grid four steps or more.
+    """
     low, high = min(values), max(values)
-    margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
-    return (low if low == 0 else low - margin), high + margin
+    wanted = (high - low or abs(high) or 1.0) / 4
+    power = 10.0 ** math.floor(math.log10(wanted))
+    step = next(factor * power for factor in (5, 2, 1) if factor * power <= wanted * (1 + 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return first * step, max(last, first + 1) * step, step
 
 
-def _grid(low: float, high: float) -> Markup:
+def _grid(low: float, high: float, step: float) -> Markup:
     parts = Markup("")
-    for step in range(5):
-        value = low + (high - low) * step / 4
-        y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * step / 4
+    for number in range(round((high - low) / step) + 1):
+        value = low + number * step
+        y = TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
         parts += Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
             LEFT, WIDTH - RIGHT, y, y
         )
-        parts += _text(LEFT - 5, y + 3.5, f"{value:.3g}", "end")
+        parts += _text(LEFT - 5, y + 3.5, f"{round(value, 10):.4g}", "end")
     return parts
 
 

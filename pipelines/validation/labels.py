@@ -13,7 +13,7 @@ CHUNK = 1_000
 
 def class_means(images: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
     """The mean picture of each class, float32 [classes, H * W], values 0..1; zeros where a class is missing."""
-    flat = images.reshape(len(images), -1)
+    flat = _flat(images)
     means = np.zeros((classes, flat.shape[1]), np.float32)
     for label in range(classes):
         own = flat[labels == label]
@@ -27,7 +27,7 @@ def agreement(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.floa
 
     Labels that are swapped or drawn at random lower it long before they lower a trained network's accuracy.
     """
-    flat = images.reshape(len(images), -1)
+    flat = _flat(images)
     nearest = np.full(len(flat), -1)
     if flat.shape[1] == means.shape[1]:
         half_norms = np.sum(means**2, axis=1) / 2
@@ -39,6 +39,12 @@ def agreement(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.floa
         float(right[labels == label].mean()) if (labels == label).any() else 0.0
         for label in range(len(means))
     ]
+
+
+def _flat(images: NDArray[Any]) -> NDArray[Any]:
+    """[N, H * W], with 0 for what is no number."""
+    flat = images.reshape(len(images), -1)
+    return flat if flat.dtype == np.uint8 else np.nan_to_num(flat, nan=0, posinf=0, neginf=0)
 
 
 def scale(images: NDArray[Any]) -> np.float32:

@@ -38,6 +38,8 @@ def test_help_lists_every_verb(tmp_path: Path) -> None:
         "export",
         "publish",
         "rollback",
+        "lineage",
+        "reproduce",
         "predict",
         "compare",
     ):

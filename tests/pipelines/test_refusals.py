@@ -1,0 +1,208 @@
+"""Real data, really broken: the command refuses it before it trains, says by how much, and what is served stays."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import lineage, publish
+from pipelines.data import Pictures
+from serving import repository
+from tests.pipelines.project import MODEL, Project, moved
+from tests.pipelines.test_publish import manifests
+
+Break = Callable[[Pictures, Pictures], tuple[Pictures, Pictures]]
+CLASSES, COAT, SNEAKER, BAG = 10, 4, 7, 8
+
+
+def swapped(labels: np.ndarray) -> np.ndarray:
+    result = labels.copy()
+    result[labels == SNEAKER], result[labels == BAG] = BAG, SNEAKER
+    return result
+
+
+def black_pictures(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    images = train.images.copy()
+    images[np.flatnonzero(train.labels == COAT)[:1]] = 0
+    return Pictures(images, train.labels), test
+
+
+def swapped_in_training(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    return Pictures(train.images, swapped(train.labels)), test
+
+
+def swapped_everywhere(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    return swapped_in_training(train, test)[0], Pictures(test.images, swapped(test.labels))
+
+
+def random_labels(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    generator, labels = np.random.default_rng(0), train.labels.copy()
+    wrong = generator.random(len(labels)) < 0.3
+    labels[wrong] = generator.integers(0, CLASSES, int(wrong.sum()))
+    return Pictures(train.images, labels), test
+
+
+def missing_class(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    kept = train.labels != COAT
+    return Pictures(train.images[kept], train.labels[kept]), test
+
+
+def unknown_label(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    labels = test.labels.copy()
+    labels[:2] = CLASSES
+    return train, Pictures(test.images, labels)
+
+
+def leaked_pictures(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    joined = (
+        np.concatenate([train.images, test.images[:3]]),
+        np.concatenate([train.labels, test.labels[:3]]),
+    )
+    return Pictures(*joined), test
+
+
+def animal_test(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    return train, animals()
+
+
+def animals_everywhere(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    everything = animals()
+    own = np.random.default_rng(0).permutation(len(everything))
+    return tuple(
+        Pictures(everything.images[part], everything.labels[part]) for part in (own[300:], own[:300])
+    )  # type: ignore[return-value]
+
+
+def inverted(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    return Pictures(255 - train.images, train.labels), Pictures(255 - test.images, test.labels)
+
+
+def upside_down(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    return Pictures(train.images[:, ::-1], train.labels), Pictures(test.images[:, ::-1], test.labels)
+
+
+def other_size(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+    return Pictures(train.images[:, :14, :14], train.labels), Pictures(test.images[:, :14, :14], test.labels)
+
+
+def animals() -> Pictures:
+    """13 pictures of each of ten animals, moved: of the same form and of something else (Animal-MNIST, MIT)."""
+    with np.load(Path(__file__).parents[1] / "data" / "animal-sample.npz") as file:
+        return moved(Pictures(file["images"], file["labels"]))
+
+
+@pytest.mark.parametrize(
+    ("harm", "check", "limit"),
+    [
+        (black_pictures, "train: pictures of one colour 1", "<= 0"),
+        pytest.param(
+            swapped_in_training, "test: labels unlike train's, worst class ", "<= ", marks=pytest.mark.slow
+        ),
+        (swapped_everywhere, "train: labels unlike version 1's, worst class ", "<= "),
+        pytest.param(
+            random_labels, "train: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.slow
+        ),
+        (missing_class, "train: classes without a picture 1", "<= 0"),
+        pytest.param(unknown_label, "test: labels outside the schema 2", "<= 0", marks=pytest.mark.slow),
+        (leaked_pictures, "test pictures that are training pictures too 3", "<= 0"),
+        pytest.param(
+            animal_test, "test: skew from train: pixels, Jensen-Shannon 0.", "<= 0.01", marks=pytest.mark.slow
+        ),
+        (animals_everywhere, "train: drift from version 1: pixels, Jensen-Shannon 0.", "<= 0.01"),
+        pytest.param(
+            inverted,
+            "train: drift from version 1: pixels, Jensen-Shannon 0.",
+            "<= 0.01",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            upside_down, "test: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.slow
+        ),
+        (other_size, "train: pictures that are not uint8 of the schema's shape 3872", "<= 0"),
+    ],
+)
+def test_broken_data_is_refused_before_training(
+    served: Project, pictures: tuple[Pictures, Pictures], harm: Break, check: str, limit: str
+) -> None:
+    served.put(*harm(*pictures))
+    before = served.served()
+    done = served.tandem("publish")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert served.served() == before
+    (line,) = [line for line in done.stderr.splitlines() if f"FAIL data: {check}" in line]
+    assert f"(limit {limit}" in line
+    assert "==> train" not in done.stdout
+
+    (run,) = lineage.runs(served.artifacts / "lineage", MODEL)
+    assert (run.state, run.version) == ("refused", None)
+    assert line.strip() in run.reason
+    page = (served.artifacts / run.page).read_text()
+    assert "Refused: " in page
+    assert f"(version {1})" in page
+    gates = json.loads((served.artifacts / run.page).with_name("gates.json").read_text())
+    assert not gates["passed"]
+    assert any(f"data: {one['name']}" in line for one in gates["checks"] if not one["passed"])
+
+
+@pytest.mark.parametrize("verb", ["train", pytest.param("export", marks=pytest.mark.slow)])
+def test_train_and_export_refuse_broken_data_too(
+    project: Project, pictures: tuple[Pictures, Pictures], verb: str
+) -> None:
+    project.put(*black_pictures(*pictures))
+    done = project.tandem(verb)
+    assert done.returncode == 1
+    assert "FAIL data: train: pictures of one colour 1 (limit <= 0)" in done.stderr
+
+
+def test_a_training_that_was_changed_is_refused(
+    project: Project, pictures: tuple[Pictures, Pictures]
+) -> None:
+    project.put(*pictures)
+    script = """
+from pipelines import sources
+from pipelines.training.record import History, Trained
+from serving.settings import Settings
+made_from = sources.load(Settings.from_environment(), lambda line: None)
+folder = made_from.run / "pytorch"
+network = made_from.model.initial_weights(1)
+Trained("pytorch", network, History.empty()).write(made_from.run / "tensorflow")
+Trained("pytorch", network, History.empty()).write(folder)
+history = (folder / "history.json").read_text()
+network["classifier/bias"] = network["classifier/bias"] + 1
+Trained("pytorch", network, History.empty()).write(folder)
+(folder / "history.json").write_text(history)
+"""
+    done = project.python("-c", script)
+    assert done.returncode == 0, done.stderr
+    done = project.tandem("publish")
+    assert done.returncode == 1
+    assert "FAIL integrity: pytorch: trainings in " in done.stderr
+    assert "that were changed since they ended 1 (limit <= 0)" in done.stderr
+    assert not project.repository.exists() or not list(project.repository.rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rollback"],
+        pytest.param(["rollback", "--version", "1"], marks=pytest.mark.slow),
+        pytest.param(["publish", "--version", "1"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_published_artifact_that_was_changed_is_not_gone_back_to(
+    served: Project, arguments: list[str]
+) -> None:
+    own = {target: dataclasses.replace(one, model=MODEL) for target, one in manifests("next").items()}
+    publish.publish(served.repository, MODEL, served.folder / "candidate", own)
+    (repository.version_dir(served.repository, "onnxruntime", MODEL, 1) / "model.bin").write_text("Model")
+    before = served.served()
+    done = served.tandem(*arguments)
+    assert done.returncode == 1
+    assert "error: version 1 of sample was tampered with, what is served stays: " in done.stderr
+    assert "model.bin was changed: sha256 " in done.stderr
+    assert served.served() == before

@@ -1,0 +1,124 @@
+"""The checks on the sample; tests/pipelines/test_refusals.py has each of them refuse, by the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.base import Model, ModelError
+from pipelines.data import Dataset, Pictures
+from pipelines.gates import Check
+from pipelines.validation import Published, schema, validate
+from pipelines.validation.schema import Schema
+
+
+@pytest.fixture
+def dataset(pictures: tuple[Pictures, Pictures]) -> Dataset:
+    train, test = pictures
+    held_out = np.random.default_rng(1).random(len(train)) < 1 / 12
+    parts = [Pictures(train.images[own], train.labels[own]) for own in (~held_out, held_out)]
+    return Dataset(*parts, test, digest="")
+
+
+@pytest.fixture(scope="module")
+def rules(model: Model) -> Schema:
+    # Splits of some hundred pictures differ more by chance than those of thousands.
+    return replace(schema.load(model), labels_skew=0.08)
+
+
+def failing(checks: list[Check]) -> list[str]:
+    return [check.name for check in checks if not check.passed]
+
+
+def test_good_data_passes_first_and_against_itself(model: Model, dataset: Dataset, rules: Schema) -> None:
+    first = validate(dataset, rules, model.spec.classes, None)
+    assert failing(first.checks) == []
+    assert not [check for check in first.checks if "version" in check.name]
+    again = validate(dataset, rules, model.spec.classes, Published(7, first.statistics))
+    assert failing(again.checks) == []
+    against = [check for check in again.checks if "version 7" in check.name]
+    assert len(against) == 9
+    assert {check.figure for check in against} == {0.0}
+
+
+def test_floats_are_told_from_the_schema_and_their_faults_counted(
+    model: Model, dataset: Dataset, rules: Schema
+) -> None:
+    images = dataset.test.floats()[..., 0]
+    images[0, 0, 0], images[1, 0, 0], images[2, 0, 0] = np.nan, -0.5, 1.5
+    test = Pictures(images, dataset.test.labels)  # type: ignore[arg-type]
+    checks = validate(replace(dataset, test=test), rules, model.spec.classes, None).checks
+    assert failing(checks) == [
+        "test: pictures that are not uint8 of the schema's shape",
+        "test: values that are not finite",
+        "test: smallest value",
+        "test: largest value",
+    ]
+
+
+def test_classes_that_have_far_from_equal_shares_are_told(
+    model: Model, dataset: Dataset, rules: Schema
+) -> None:
+    kept = (dataset.test.labels != 3) | (np.arange(len(dataset.test)) % 4 == 0)
+    test = Pictures(dataset.test.images[kept], dataset.test.labels[kept])
+    failed = failing(validate(replace(dataset, test=test), rules, model.spec.classes, None).checks)
+    assert "test: class imbalance" in failed
+
+
+def test_what_the_schema_does_not_limit_is_not_compared(
+    model: Model, dataset: Dataset, rules: Schema
+) -> None:
+    free = replace(rules, pixels_skew=None, pixels_drift=None, labels_skew=None, labels_drift=None)
+    first = validate(dataset, free, model.spec.classes, None)
+    checks = validate(dataset, free, model.spec.classes, Published(1, first.statistics)).checks
+    assert not [check.name for check in checks if "Jensen" in check.name or "L-infinity" in check.name]
+
+
+def test_a_published_version_of_other_classes_is_no_yardstick(
+    model: Model, dataset: Dataset, rules: Schema
+) -> None:
+    found = validate(dataset, rules, model.spec.classes, None).statistics
+    others = {name: replace(own, classes=own.classes[:9]) for name, own in found.items()}
+    checks = validate(dataset, rules, model.spec.classes, Published(1, others)).checks
+    assert not [check.name for check in checks if "version 1" in check.name]
+
+
+def test_the_shipped_schema_fits_its_spec(model: Model) -> None:
+    rules = schema.load(model)
+    assert (rules.shape, rules.classes) == (model.spec.image_shape, len(model.spec.classes))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda fields: fields["feature"].pop(), "cannot be read: expected a Schema of TensorFlow Metadata"),
+        (lambda fields: fields.pop("feature"), "cannot be read"),
+        (
+            lambda fields: fields["feature"][1]["int_domain"].update(max=8),
+            r"in 9 classes, spec.py has \[28, 28, 1\] in 10",
+        ),
+    ],
+)
+def test_a_schema_that_cannot_be_meant_is_refused(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: object, message: str
+) -> None:
+    shutil.copytree(model.folder, tmp_path / "models")
+    fields = json.loads((tmp_path / "models" / schema.FILE).read_text())
+    harm(fields)  # type: ignore[operator]
+    (tmp_path / "models" / schema.FILE).write_text(json.dumps(fields))
+    monkeypatch.setattr(schema, "path", lambda _model: tmp_path / "models" / schema.FILE)
+    with pytest.raises(ModelError, match=message):
+        schema.load(model)
+
+
+def test_a_missing_schema_says_where_to_take_one_from(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "path", lambda _model: tmp_path / schema.FILE)
+    with pytest.raises(ModelError, match=r"schema\.json is missing: copy that of models/fashion"):
+        schema.load(model)
