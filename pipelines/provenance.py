@@ -90,7 +90,7 @@ def _refused(settings: Settings, found: list[Run], write: Callable[[str], None])
         return
     write(f"\non the way, not published: {len(found)}")
     for run in found:
-        lines = run.reason.splitlines() or ["no reason was told"]
+        lines = run.reason.splitlines()
         write(f"  {run.started} {run.state}, run {run.id} ({settings.artifacts / run.page})")
         for line in lines[1:] if run.state == "refused" else lines[:1]:
             write(f"    {line.strip()}")

@@ -76,7 +76,7 @@ def recording(
         yield recorder
         state = "complete" if recorder.version is None else "published"
     except BaseException as error:
-        state, reason = _state(error), str(error)
+        state, reason = _state(error), str(error) or type(error).__name__
         raise
     finally:
         run = Run(

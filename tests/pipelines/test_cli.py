@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_help_lists_every_verb(tmp_path: Path) -> None:
         "predict",
         "compare",
     ):
-        assert f"\n    {verb} " in done.stdout
+        assert re.search(rf"^    {verb}\s", done.stdout, re.MULTILINE), verb
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 

@@ -1,0 +1,309 @@
+"""The default runner's whole path, with networks that need no framework: a mean picture a class is the weights."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.base import Model, Weights
+from pipelines import (
+    exporting,
+    gates,
+    lineage,
+    provenance,
+    publish,
+    reference,
+    reproduction,
+    stages,
+    steps,
+    training,
+    validation,
+)
+from pipelines.data import Dataset, Pictures
+from pipelines.exporting import onnx_from_tensorflow
+from pipelines.exporting.base import Exporter
+from pipelines.gates import GateError
+from pipelines.reproduction import ReproductionError
+from pipelines.sources import Sources
+from pipelines.training.record import Epoch, History, Trained
+from pipelines.validation.labels import class_means
+from serving import repository, targets
+from serving.settings import Settings
+from serving.targets.base import Images, Outputs
+
+Publish = Callable[..., int]
+HISTORY = History([2.0, 1.5], [Epoch(1.0, 0.7, 0.9, 0.7)], 1.0)
+
+
+def logits(weights: Weights, images: Images) -> np.ndarray:
+    means = weights["means/kernel"]
+    return (images.reshape(len(images), -1) @ means.T - np.sum(means**2, axis=1) / 2).astype(np.float32)
+
+
+def outputs(path: Path, images: Images) -> Outputs:
+    with np.load(path) as file:
+        found = logits({name: file[name] for name in file.files}, images)
+    odds = np.exp(found - found.max(axis=1, keepdims=True))
+    return Outputs(found, odds / odds.sum(axis=1, keepdims=True))
+
+
+def write(_model: Model, weights: Weights, folder: Path, _calibration: Images) -> None:
+    np.savez(folder / "model.npz", **weights)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return replace(Settings(), artifacts=tmp_path / "artifacts")
+
+
+@pytest.fixture
+def sources(
+    settings: Settings, model: Model, pictures: tuple[Pictures, Pictures], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Sources]:
+    """Sources with this fingerprint, whose networks and artifacts are made in no time."""
+    train, test = pictures
+    held_out = np.random.default_rng(1).random(len(train)) < 1 / 12
+    parts = [Pictures(train.images[own], train.labels[own]) for own in (~held_out, held_out)]
+    dataset = Dataset(*parts, test, "digest")
+
+    def fit(framework: str, _model: Model, _plan: object, _validation: object, folder: Path) -> Trained:
+        done = Trained.read(framework, folder / framework)
+        if done is None:
+            means = class_means(dataset.train.images, dataset.train.labels, 10)
+            done = Trained(framework, {"means/kernel": means}, HISTORY)
+            done.write(folder / framework)
+        return done
+
+    rules = replace(validation.schema.load(model), labels_skew=0.08)
+    monkeypatch.setattr(validation.schema, "load", lambda _model: rules)
+    monkeypatch.setattr(training, "train", fit)
+    monkeypatch.setattr(
+        reference, "logits", lambda _model, _framework, weights, images: logits(weights, images)
+    )
+    monkeypatch.setattr(
+        exporting, "load", lambda target: Exporter(target, {"float32": "model.npz"}, write, outputs)
+    )
+    monkeypatch.setattr(
+        onnx_from_tensorflow, "write", lambda _model, weights, path: path.write_bytes(_npz(weights))
+    )
+    monkeypatch.setattr(onnx_from_tensorflow, "run", outputs)
+    profile = replace(model.spec.profile("quick"), minimum_accuracy=0.5)
+    own = replace(model, spec=replace(model.spec, profiles={"quick": profile}))
+    return lambda fingerprint: Sources(settings, own, dataset, fingerprint, fingerprint)
+
+
+def _npz(weights: Weights) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **weights)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def run(made_from: Sources) -> int:
+    return stages.ensure_published(made_from, lambda _line: None)
+
+
+def served(settings: Settings) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(settings.repository.rglob("*")) if p.is_file()}
+
+
+def refused(made_from: Sources) -> list[str]:
+    """What a gate says that refuses these sources, having seen that nothing served changed."""
+    before = served(made_from.settings)
+    with pytest.raises(GateError) as refusal:
+        run(made_from)
+    assert served(made_from.settings) == before
+    return [line.strip() for line in str(refusal.value).splitlines()[1:]]
+
+
+def test_a_version_has_its_origin_in_manifest_repository_and_store(
+    sources: Callable[[str], Sources], settings: Settings
+) -> None:
+    assert run(sources("a")) == 1
+    manifest = repository.read_manifest(repository.version_dir(settings.repository, "litert", "fashion", 1))
+    assert manifest.parameters == {"profile": "quick", "seed": 1, "source": ""}
+    assert set(manifest.weights) == {"tensorflow", "pytorch"}
+    statistics = json.loads(publish.statistics(settings.repository, "fashion", 1) or "")
+    assert set(statistics) == {"train", "validation", "test"}
+    (known,) = lineage.runs(settings.lineage, "fashion")
+    assert [one.type for one in known.executions] == [
+        "ExampleValidator",
+        "Trainer",
+        "Trainer",
+        "Evaluator",
+        "Exporter",
+        "InfraValidator",
+        "Pusher",
+    ]
+    assert {one.digest for one in lineage.outputs(known, "Model")} == set(manifest.weights.values())
+    gates_found = json.loads((settings.artifacts / known.page).with_name("gates.json").read_text())
+    assert gates_found["passed"]
+    assert {check["gate"] for check in gates_found["checks"]} == {
+        "data",
+        "integrity",
+        "quality",
+        "training parity",
+        "parity",
+        "size",
+    }
+    page = (settings.artifacts / known.page).read_text()
+    assert "Published as version 1" in page
+    assert str(settings.artifacts) not in json.dumps(known.page), "the store can be moved with its artifacts"
+
+
+def test_the_next_version_is_compared_with_the_published_one(
+    sources: Callable[[str], Sources], settings: Settings
+) -> None:
+    assert [run(sources("a")), run(sources("b"))] == [1, 2]
+    second = lineage.runs(settings.lineage, "fashion")[1]
+    (statistics,) = (one for one in second.executions[0].inputs if one.type == "ExampleStatistics")
+    assert (statistics.name, statistics.uri) == ("version 1", "repository/statistics/fashion/1.json")
+    found = json.loads((settings.artifacts / second.page).with_name("gates.json").read_text())["checks"]
+    assert len([one for one in found if "version 1" in one["name"]]) == 9
+    assert len([one for one in found if "accuracy/Bag against the published version" in one["name"]]) == 2
+
+
+def test_a_model_that_lost_one_class_only_is_refused_before_its_export(
+    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(sources("a"))
+
+    def without_bags(_model: object, _framework: str, weights: Weights, images: Images) -> np.ndarray:
+        found = logits(weights, images)
+        found[:, 8] -= 20
+        return found
+
+    monkeypatch.setattr(reference, "logits", without_bags)
+    monkeypatch.setattr(exporting, "export_all", lambda *_: pytest.fail("it was exported"))
+    lines = refused(sources("b"))
+    assert [line.split(" 0 (limit >= ")[0] for line in lines if "accuracy/" in line] == [
+        f"FAIL quality: {framework}: accuracy/Bag against the published version"
+        for framework in ("tensorflow", "pytorch")
+    ]
+
+
+def test_an_artifact_that_was_changed_after_its_export_is_refused(
+    sources: Callable[[str], Sources], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(sources("a"))
+    gate = steps.gate
+
+    def tamper(made_from: Sources, *arguments: object) -> None:
+        with (made_from.candidate / "onnxruntime" / "model.npz").open("ab") as file:
+            file.write(b"!")
+        gate(made_from, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(steps, "gate", tamper)
+    assert refused(sources("b")) == [
+        "FAIL integrity: onnxruntime: files of the artifact that were changed since its export 1 (limit <= 0)"
+    ]
+
+
+def test_an_artifact_that_was_changed_after_its_gates_is_not_published(
+    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(sources("a"))
+    before, gate = served(settings), steps.gate
+
+    def tamper(made_from: Sources, *arguments: object) -> None:
+        gate(made_from, *arguments)  # type: ignore[arg-type]
+        (made_from.candidate / "tfjs" / "more.bin").write_bytes(b"!")
+
+    monkeypatch.setattr(steps, "gate", tamper)
+    with pytest.raises(publish.PublishError, match=r"tfjs was changed after it passed its gates"):
+        run(sources("b"))
+    assert served(settings) == before
+    assert lineage.runs(settings.lineage, "fashion")[-1].state == "failed"
+
+
+def test_a_training_that_is_done_is_recorded_as_cached(
+    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages.train(sources("a"), lambda _line: None)
+    run(sources("a"))
+    first, second = lineage.runs(settings.lineage, "fashion")
+    assert (first.state, second.state) == ("complete", "published")
+    states = [[one.state for one in own.executions if one.type == "Trainer"] for own in (first, second)]
+    assert states == [["complete", "complete"], ["cached", "cached"]]
+
+
+def test_lineage_prints_where_a_version_came_from_and_what_was_refused(
+    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(sources("a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "quality", lambda *_: [gates.Check("quality", "accuracy", 0.5, ">=", 0.9)])
+        refused(sources("b"))
+    run(sources("c"))
+    lines: list[str] = []
+    assert provenance.show(settings, None, lines.append) == 0
+    text = "\n".join(lines)
+    assert text.startswith("version 2 of fashion, made ")
+    assert "fashion-mnist sha256 digest" in text
+    assert "Evaluator" in text
+    assert "on the way, not published: 1" in text
+    assert "FAIL quality: accuracy 0.5 (limit >= 0.9)" in text
+    lines.clear()
+    provenance.show(settings, 1, lines.append)
+    assert "not the published one" in lines[0]
+    assert lines[-1].strip() == "nothing was refused on the way"
+
+
+@pytest.mark.parametrize("harm", ["none", "bytes", "weights"])
+def test_a_reproduction_is_compared_by_weights_bytes_and_answers(
+    sources: Callable[[str], Sources],
+    settings: Settings,
+    pictures: tuple[Pictures, Pictures],
+    monkeypatch: pytest.MonkeyPatch,
+    harm: str,
+) -> None:
+    made_from = sources("a")
+    run(made_from)
+    before = served(settings)
+
+    def make(_settings: Settings, _manifest: object, _code: Path, folder: Path) -> None:
+        again = replace(made_from, settings=replace(settings, artifacts=folder))
+        stages.export(again, lambda _line: None)
+        if harm == "bytes":
+            np.savez_compressed(again.candidate / "tfjs" / "model.npz", **_means(again))  # type: ignore[arg-type]
+        if harm == "weights":
+            own = {"means/kernel": _means(again)["means/kernel"] + np.float32(1e-3)}
+            Trained("pytorch", own, HISTORY).write(again.run / "pytorch")
+            write(again.model, own, again.candidate / "onnxruntime", made_from.dataset.test.floats())
+
+    monkeypatch.setattr(reproduction, "_code", lambda *_: settings.artifacts)
+    monkeypatch.setattr(reproduction, "_make", make)
+    monkeypatch.setattr(reproduction.data, "load", lambda *_: made_from.dataset)
+    lines: list[str] = []
+    status = reproduction.reproduce(settings, None, lambda _line: None, lines.append)
+    assert served(settings) == before
+    assert (status, lines[-1]) == ((1, "NOT reproduced") if harm == "weights" else (0, "reproduced"))
+    assert ("pytorch: OTHER WEIGHTS" in lines) == (harm == "weights")
+    table = next(line for line in lines if line.startswith("target"))
+    rows = {line.split()[0]: line for line in table.splitlines()[2:]}
+    assert "the same bytes" in rows["litert"]
+    if harm == "bytes":
+        assert "differ" in rows["tfjs"]
+        assert "0.0e+00" in rows["tfjs"]
+
+
+def test_a_reproduction_with_other_libraries_is_refused(
+    sources: Callable[[str], Sources], settings: Settings
+) -> None:
+    run(sources("a"))
+    for target in targets.NAMES:
+        folder = repository.version_dir(settings.repository, target, "fashion", 1)
+        manifest = repository.read_manifest(folder)
+        repository.write_manifest(folder, replace(manifest, libraries={"numpy": "0.1"}))
+    with pytest.raises(ReproductionError, match=r"was made with numpy 0\.1, here is "):
+        reproduction.reproduce(settings, 1, lambda _line: None, lambda _line: None)
+
+
+def _means(made_from: Sources) -> Weights:
+    with np.load(made_from.run / "pytorch" / "weights.npz") as file:
+        return {name: file[name] for name in file.files}
