@@ -9,10 +9,11 @@ export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
 export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
-.PHONY: help setup deploy status logs down rollback train export publish compare images base-images sbom test test-e2e test-k8s k8s-local unit lint format types lock clean
+.PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
+  base-images sbom test test-e2e test-k8s k8s-local unit lint format types lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.main ## the virtual environment with everything that is needed to deploy
 
@@ -22,8 +23,14 @@ deploy: $(VENV)/.main ## train, export, gate, publish, and start five endpoints
 status logs down rollback train export publish images: $(VENV)/.main
 	@$(TANDEM) $@
 
-base-images: ## debian:bookworm-slim from Debian's packages, where it cannot be pulled
-	@docker/base-image
+pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: ORCHESTRATOR=tfx [BEAM="--runner=..."]
+	@$(TANDEM) pipeline --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"
+
+pipeline-compile: $(VENV)/.main ## TFX's DAG for Kubeflow Pipelines v2: artifacts/kubeflow/pipeline.yaml
+	@$(TANDEM) pipeline --compile artifacts/kubeflow/pipeline.yaml --beam="$(BEAM)"
+
+base-images: ## debian:bookworm-slim and trixie-slim from Debian's packages, where they cannot be pulled
+	@docker/base-image && docker/base-image debian:trixie-slim
 
 sbom: $(VENV)/.dev ## what is in each image and in the model repository: artifacts/sbom/
 	@docker/sbom

@@ -87,6 +87,14 @@ def parser() -> argparse.ArgumentParser:
     add(export, "train and write every artifact", "making")
     own = add(publish, "train, export, gate, and publish the next version; starts no server", "making")
     own.add_argument("--version", type=int, help="publish this version again, which is in the repository")
+    own = add(pipeline, "publish as `publish` does, orchestrated by TFX or by the default runner", "making")
+    own.add_argument(
+        "--orchestrator", choices=("default", "tfx"), default="default", help="(default: default)"
+    )
+    own.add_argument(
+        "--beam", default="", help="options of TFX's Beam pipelines, such as '--runner=FlinkRunner'"
+    )
+    own.add_argument("--compile", metavar="FILE", help="only write TFX's DAG for Kubeflow Pipelines v2")
     own = add(rollback, "serve the version that was published before")
     own.add_argument("--version", type=int, help="serve this one instead")
     add(lineage, "show what a version was made from, and what was refused on the way", "version")
@@ -158,6 +166,23 @@ def publish(settings: Settings, options: argparse.Namespace) -> int:
             publishing.point(settings.repository, settings.model, options.version)
             return _swap(settings, options.version)
         version = stages.ensure_published(stages.sources(settings, say, bar), say)
+    say(f"version {version} is published; `tandem deploy` serves it")
+    return 0
+
+
+def pipeline(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+
+    with stages.exclusive(settings), progress() as bar:
+        made_from = stages.sources(settings, say, bar)
+        if options.orchestrator == "default" and not options.compile:
+            version = stages.ensure_published(made_from, say)
+        else:
+            from pipelines.tfx import run
+
+            if options.compile:
+                return run.compile(made_from, options.compile, options.beam, say)
+            version = run.ensure_published(made_from, options.beam, say)
     say(f"version {version} is published; `tandem deploy` serves it")
     return 0
 
@@ -352,6 +377,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         "pipelines.publish": ["PublishError"],
         "pipelines.reproduction": ["ReproductionError"],
         "pipelines.stages": ["BusyError"],
+        "pipelines.tfx.run": ["PipelineError"],
         "pipelines.exporting.base": ["ExportError"],
     }.items():
         # Only what was imported can have been raised.

@@ -67,6 +67,7 @@ def recording(
     parameters: dict[str, Any],
     code: dict[str, Any],
     report: Report,
+    orchestrator: str = "default",
 ) -> Iterator[Recorder]:
     """A run that is recorded at its end. `folder` is the run's, below `artifacts`."""
     now, started = datetime.now(UTC), time.monotonic()
@@ -80,7 +81,7 @@ def recording(
     finally:
         run = Run(
             id=f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}-{code['fingerprint'][:6]}",
-            orchestrator="default",
+            orchestrator=orchestrator,
             model=spec.name,
             state=state,
             started=now.isoformat(timespec="seconds"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -58,7 +58,16 @@ def export(made_from: Sources, report: Report) -> Path:
         return steps.export(made_from, steps.train(made_from, run, report), run, report)
 
 
-def ensure_published(made_from: Sources, report: Report) -> int:
+Orchestrate = Callable[[Sources, Recorder, Report], None]
+"""What an orchestrator of its own does before the steps go on with what it trained."""
+
+
+def ensure_published(
+    made_from: Sources,
+    report: Report,
+    orchestrator: str = "default",
+    orchestrate: Orchestrate | None = None,
+) -> int:
     """Have a published version that was made from these sources; makes it where there is none.
 
     A version that a rollback holds stays, until the sources change.
@@ -68,8 +77,10 @@ def ensure_published(made_from: Sources, report: Report) -> int:
     now = publish.pointer(root, name)
     existing = publish.find(root, name, made_from.version)
     if existing is None:
-        with recorded(made_from, report) as run:
+        with recorded(made_from, report, orchestrator) as run:
             steps.validate(made_from, run, report)
+            if orchestrate is not None:
+                orchestrate(made_from, run, report)
             trained = steps.train(made_from, run, report)
             steps.evaluate(made_from, trained, run, report)
             steps.export(made_from, trained, run, report)
@@ -97,7 +108,9 @@ def deploy(settings: Settings, report: Report, progress: data.Progress | None = 
     return rollout.serve(settings, version, report)
 
 
-def recorded(made_from: Sources, report: Report) -> AbstractContextManager[Recorder]:
+def recorded(
+    made_from: Sources, report: Report, orchestrator: str = "default"
+) -> AbstractContextManager[Recorder]:
     """A run of these sources: what it does until the block ends, well or not, is on its page and in the lineage."""
     settings = made_from.settings
     code = {
@@ -106,4 +119,6 @@ def recorded(made_from: Sources, report: Report) -> AbstractContextManager[Recor
         "libraries": fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES),
     }
     spec = made_from.model.spec
-    return recording(settings.artifacts, made_from.run, spec, made_from.parameters, code, report)
+    return recording(
+        settings.artifacts, made_from.run, spec, made_from.parameters, code, report, orchestrator
+    )

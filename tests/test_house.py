@@ -80,7 +80,7 @@ def test_the_server_needs_no_framework() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("pins", ["main.txt", "dev.txt"])
+@pytest.mark.parametrize("pins", ["main.txt", "dev.txt", "tfx.txt"])
 def test_pins_are_exact_and_hold_no_address(pins: str) -> None:
     lines = [
         line for line in (ROOT / "requirements" / pins).read_text().splitlines() if not line.startswith("#")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 FLOAT_SIGNATURE = "serving_default"
 ENCODED_SIGNATURE = "encoded"
 ENCODED_INPUT = "image_bytes"
+EXAMPLES_SIGNATURE = "serving_examples"
+EXAMPLES_INPUT = "examples"
 
 # ITU-R BT.601 luma in 16 bit fixed point, rounded as Pillow does it, so that a coloured picture gives the
 # same grey levels on every server. The weights add up to one: a grey picture comes through unchanged.
@@ -35,12 +37,15 @@ def network(model: Model, weights: Weights) -> keras.Model:
     return result
 
 
-def write_saved_model(model: Model, weights: Weights, folder: Path, served: bool = True) -> None:
+def write_saved_model(
+    model: Model, weights: Weights, folder: Path, served: bool = True, examples: bool = False
+) -> None:
     """Write a SavedModel whose `serving_default` takes pictures as the spec states them.
 
     Where it is to be `served`, not converted, it refuses NaN and infinity with an InvalidArgumentError, and has
-    the signature `encoded`, too: input `image_bytes`, string [N], PNG or JPEG. Both answer `logits` and
-    `probabilities`, float32 [N, classes].
+    the signature `encoded`, too: input `image_bytes`, string [N], PNG or JPEG. With `examples` it also has
+    `serving_examples`, which takes serialized tf.Examples, string [N], whose feature of the input's name is the
+    picture: TFX's components ask in this way. All answer `logits` and `probabilities`, float32 [N, classes].
     """
     import keras
     import tensorflow as tf
@@ -72,6 +77,13 @@ def write_saved_model(model: Model, weights: Weights, folder: Path, served: bool
     if served:
         archive.add_endpoint(
             ENCODED_SIGNATURE, classify_encoded, [tf.TensorSpec((None,), tf.string, name=ENCODED_INPUT)]
+        )
+    if examples:
+        feature = {spec.input_name: tf.io.FixedLenFeature(spec.image_shape, tf.float32)}
+        archive.add_endpoint(
+            EXAMPLES_SIGNATURE,
+            lambda examples: classify_finite(tf.io.parse_example(examples, feature)[spec.input_name]),
+            [tf.TensorSpec((None,), tf.string, name=EXAMPLES_INPUT)],
         )
     archive.write_out(str(folder), verbose=False)
 

@@ -133,17 +133,19 @@ def _require_project(docker: DockerClient, settings: Settings) -> None:
 
 def _environment(docker: DockerClient, settings: Settings, watch: Watch) -> dict[str, str]:
     """What compose.yaml is filled with beside the settings."""
-    info = docker.info()
-    if any("name=rootless" in option for option in info.get("SecurityOptions") or []):
-        # Root in there is the user out here.
-        run_as = "0:0"
-    else:
-        run_as = f"{NOBODY}:{NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
     return {
-        "RUN_AS": run_as,
-        "CPUS": str(min(2, info["NCPU"])),
+        "RUN_AS": container_user(docker),
+        "CPUS": str(min(2, docker.info()["NCPU"])),
         "TF_SERVING_IMAGE": _tf_serving_image(docker, settings, watch),
     }
+
+
+def container_user(docker: DockerClient) -> str:
+    """Who has to be the user in a container, so that it can read what this one made: `<uid>:<gid>`."""
+    if any("name=rootless" in option for option in docker.info().get("SecurityOptions") or []):
+        # Root in there is the user out here.
+        return "0:0"
+    return f"{NOBODY}:{NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
 
 
 def _tf_serving_image(docker: DockerClient, settings: Settings, watch: Watch) -> str:
@@ -180,16 +182,18 @@ def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
     if unknown:
         raise PlatformError(f"there is no image {unknown[0]!r}; there are: {', '.join(images.IMAGES)}")
     with _engine() as docker:
-        base = ""
+        bases: dict[str, str] = {}
         for name in names or images.IMAGES:
             if name == "models" and not names and not any(settings.repository.glob("*.json")):
                 watch(name, "left out: nothing is published yet")
                 continue
             if images.is_current(docker, settings, name):
                 continue
-            base = base or images.find_base(docker, lambda line: watch("base", line))
+            wanted = images.base_of(name)
+            if wanted.image not in bases:
+                bases[wanted.image] = images.find_base(docker, lambda line: watch("base", line), wanted)
             started = time.monotonic()
-            images.build(docker, settings, name, base, functools.partial(watch, name))
+            images.build(docker, settings, name, bases[wanted.image], functools.partial(watch, name))
             watch(name, f"built in {time.monotonic() - started:.0f} s")
 
 

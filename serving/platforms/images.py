@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from serving.platforms import wheels
 from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill
 from serving.platforms.engine import find as find_engine
+from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from serving.web.install import install
@@ -32,10 +33,18 @@ __all__ = ["IMAGES", "TF_SERVING", "ImageError", "build", "find_base", "is_curre
 
 Report = Callable[[str], object]
 
-IMAGES = ("onnxruntime", "litert", "tf-serving", "torchserve", "web", "models", "pipeline", "prometheus")
+IMAGES = (
+    "onnxruntime",
+    "litert",
+    "tf-serving",
+    "torchserve",
+    "web",
+    "models",
+    "pipeline",
+    "prometheus",
+    "tfx",
+)
 TF_SERVING = "tensorflow/serving:2.20.0"
-BASE = "debian:bookworm-slim"
-BASE_DIGEST = "sha256:4724b8cc51e33e398f0e2e15e18d5ec2851ff0c2280647e1310bc1642182655d"
 DIVISION = "\nFROM ${DEPENDENCIES}\n"
 LABEL, BASE_LABEL = "tandem.context", "tandem.base"
 LINES = 15
@@ -51,26 +60,32 @@ def reference(name: str) -> str:
     return f"tandem/{name}:{version()}"
 
 
-def find_base(engine: DockerClient, report: Report) -> str:
-    """What the images are built on: Debian's image if it is here or can be pulled, else one made of Debian's
+def base_of(name: str) -> Base:
+    """What an image is built on: ml-metadata and TFDV have no wheels for Debian 12."""
+    return TRIXIE if name == "tfx" else BOOKWORM
+
+
+def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> str:
+    """What images are built on: Debian's image if it is here or can be pulled, else one made of Debian's
     packages. Raises `ImageError` where none can be had."""
     from docker.errors import APIError
 
-    pinned = f"{BASE}@{BASE_DIGEST}"
-    for name in (BASE, pinned):
+    pinned = f"{base.image}@{base.digest}"
+    for name in (base.image, pinned):
         if _image(engine, name) is not None:
             return name
-    report(f"pulling {BASE}")
+    report(f"pulling {base.image}")
     try:
-        engine.images.pull(BASE.split(":", maxsplit=1)[0], tag=BASE_DIGEST)
+        engine.images.pull(base.image.split(":", maxsplit=1)[0], tag=base.digest)
     except APIError as error:
         report(
-            f"{BASE} cannot be pulled ({error.explanation}): making it from Debian's packages, in about a minute"
+            f"{base.image} cannot be pulled ({error.explanation}): "
+            "making it from Debian's packages, in about a minute"
         )
     else:
         return pinned
     done = subprocess.run(
-        [ROOT / "docker" / "base-image", BASE],
+        [ROOT / "docker" / "base-image", base.image],
         env=_environment(),
         capture_output=True,
         text=True,
@@ -78,7 +93,7 @@ def find_base(engine: DockerClient, report: Report) -> str:
     )
     if done.returncode:
         raise ImageError(f"docker/base-image failed:\n{_end(done.stdout + done.stderr)}")
-    return BASE
+    return base.image
 
 
 def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
@@ -86,7 +101,8 @@ def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
     image = _image(engine, reference(name))
     if image is None:
         return False
-    base = _image(engine, BASE) or _image(engine, f"{BASE}@{BASE_DIGEST}")
+    wanted = base_of(name)
+    base = _image(engine, wanted.image) or _image(engine, f"{wanted.image}@{wanted.digest}")
     # A base that was removed since is no reason to build.
     base_id = str(base.id) if base else image.labels.get(BASE_LABEL, "")
     text = dockerfile(name)
@@ -94,7 +110,7 @@ def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
 
 
 def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> bool:
-    """Build an image; False where it is current. `base` is what `find_base` gave. The output goes to
+    """Build an image; False where it is current. `base` is what `find_base` gave for it. The output goes to
     `settings.logs / build-<name>.log`. Raises `ImageError`."""
     if is_current(engine, settings, name):
         return False
@@ -134,8 +150,10 @@ def _dependencies(
     pins = [
         line for file in files.values() if file.suffix == ".txt" for line in file.read_text().splitlines()
     ]
+    sdists = files.get(f"docker/{name}/sdists")
+    unwheeled = sdists.read_text().split() if sdists else []
     try:
-        if wheels.fetch(pins, machine, context / "docker" / name / "wheels", log):
+        if wheels.fetch(pins, machine, context / "docker" / name / "wheels", log, base_of(name), unwheeled):
             arguments |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
         if name == "web":
             scripts = install(settings.artifacts / "web")

@@ -5,28 +5,60 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-GLIBC = 36
-"""Debian 12 has glibc 2.36."""
 LEGACY = {"x86_64": ("manylinux2014", "manylinux2010", "manylinux1"), "aarch64": ("manylinux2014",)}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an image is built on: a release of Debian, with its Python and the 2nd number of its glibc's version."""
+
+    image: str
+    digest: str
+    python: str
+    glibc: int
+
+
+BOOKWORM = Base(
+    "debian:bookworm-slim",
+    "sha256:4724b8cc51e33e398f0e2e15e18d5ec2851ff0c2280647e1310bc1642182655d",
+    python="3.11",
+    glibc=36,
+)
+TRIXIE = Base(
+    "debian:trixie-slim",
+    "sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f",
+    python="3.13",
+    glibc=41,
+)
 
 
 class WheelError(Exception):
     """pip could not fetch a wheel; what it said is in the log."""
 
 
-def fetch(pins: Iterable[str], machine: str, folder: Path, log: Path) -> bool:
-    """Download the wheel of each pin for Linux on `machine` into `folder`, with pip's output added to `log`.
+def fetch(
+    pins: Iterable[str],
+    machine: str,
+    folder: Path,
+    log: Path,
+    base: Base = BOOKWORM,
+    sdists: Iterable[str] = (),
+) -> bool:
+    """Download the wheel of each pin for `base` on `machine` into `folder`, with pip's output added to `log`.
 
-    False where torch is left out: the general index has its CUDA build, so only a wheel folder of pip's own
-    (`find-links`) is asked. Raises `WheelError`.
+    Of the distributions named in `sdists`, which have no wheels, the sources come. False where torch is left
+    out: the general index has its CUDA build, so only a wheel folder of pip's own (`find-links`) is asked.
+    Raises `WheelError`.
     """
     wanted = for_machine(pins, machine)
     torch = [pin for pin in wanted if pin.startswith("torch==")]
-    if not _download([pin for pin in wanted if pin not in torch], machine, folder, log):
+    general = [f"--no-binary={name}" for name in sdists] + [pin for pin in wanted if pin not in torch]
+    if not _download(general, machine, folder, log, base):
         raise WheelError(f"pip could not fetch the wheels for {machine}")
-    return not torch or _download(["--no-index", *torch], machine, folder, log)
+    return not torch or _download(["--no-index", *torch], machine, folder, log, base)
 
 
 def for_machine(pins: Iterable[str], machine: str) -> list[str]:
@@ -42,13 +74,13 @@ def for_machine(pins: Iterable[str], machine: str) -> list[str]:
     return found
 
 
-def platforms(machine: str) -> list[str]:
-    """The wheel tags that Debian 12 can run, newest first."""
-    tags = [f"manylinux_2_{minor}" for minor in range(GLIBC, 4, -1)]
+def platforms(machine: str, base: Base = BOOKWORM) -> list[str]:
+    """The wheel tags that `base` can run, newest first."""
+    tags = [f"manylinux_2_{minor}" for minor in range(base.glibc, 4, -1)]
     return [f"{tag}_{machine}" for tag in (*tags, *LEGACY.get(machine, ()))]
 
 
-def _download(arguments: list[str], machine: str, folder: Path, log: Path) -> bool:
+def _download(arguments: list[str], machine: str, folder: Path, log: Path, base: Base) -> bool:
     command = [
         sys.executable,
         "-m",
@@ -59,9 +91,9 @@ def _download(arguments: list[str], machine: str, folder: Path, log: Path) -> bo
         "--progress-bar=off",
     ]
     # uv, which chose the pins, knows no upper bounds of Python's version.
-    command += ["--implementation=cp", "--python-version=3.11", "--ignore-requires-python"]
-    command += [f"--abi={abi}" for abi in ("cp311", "abi3", "none")]
-    command += [f"--platform={tag}" for tag in platforms(machine)]
+    command += ["--implementation=cp", f"--python-version={base.python}", "--ignore-requires-python"]
+    command += [f"--abi={abi}" for abi in (f"cp{base.python.replace('.', '')}", "abi3", "none")]
+    command += [f"--platform={tag}" for tag in platforms(machine, base)]
     with log.open("a") as output:
         done = subprocess.run(
             [*command, f"--dest={folder}", *arguments], stdout=output, stderr=subprocess.STDOUT, check=False

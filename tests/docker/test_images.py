@@ -13,7 +13,7 @@ from docker import DockerClient
 from serving.platforms import engine, images
 
 ROOT = Path(__file__).parents[2]
-LARGEST = {"onnxruntime": 330, "litert": 300, "web": 250, "torchserve": 1400, "tf-serving": 1800}
+LARGEST = {"onnxruntime": 330, "litert": 300, "web": 250, "torchserve": 1400, "tf-serving": 1800, "tfx": 2400}
 """Megabytes (10^6), the base included."""
 BUILD_TOOLS = ("pip", "pip3", "uv", "gcc", "cc", "g++", "make", "ld", "npm", "node", "git", "curl")
 

@@ -17,6 +17,7 @@ from docker.errors import APIError, ImageNotFound
 
 from serving.platforms import contexts, images, wheels
 from serving.platforms.base import PlatformError
+from serving.platforms.wheels import BOOKWORM, TRIXIE
 from serving.settings import Settings
 from serving.web.install import FILES
 
@@ -38,7 +39,7 @@ class Engine:
     def __init__(self) -> None:
         self.present: dict[str, Any] = {}
         self.images = self
-        self.add(images.BASE, {})
+        self.add(BOOKWORM.image, {})
 
     def add(self, name: str, labels: dict[str, str]) -> None:
         self.present[name] = SimpleNamespace(id=f"sha256:{name}", labels=labels, tags=[name])
@@ -182,7 +183,7 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     engine: Any = Engine()
     fetched = []
 
-    def fetch(pins: list[str], machine: str, folder: Path, log: Path) -> bool:
+    def fetch(pins: list[str], machine: str, folder: Path, log: Path, *_base_and_sdists: Any) -> bool:
         folder.mkdir()
         (folder / "numpy.whl").touch()
         fetched.append((list(pins), machine))
@@ -193,7 +194,7 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
 
     def build() -> list[str]:
         calls.write_text("")
-        assert images.build(engine, settings, "tool", images.BASE, quiet)
+        assert images.build(engine, settings, "tool", BOOKWORM.image, quiet)
         for call in re.findall("^build .*$", calls.read_text(), re.MULTILINE):
             tag = re.search("--tag=([^ ]+)", call)
             assert tag
@@ -209,7 +210,7 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     own = re.search(r"--tag=(tandem/tool-dependencies:\w+)", dependencies)
     assert own
     assert f"DEPENDENCIES={own[1]}" in first[3]
-    assert not images.build(engine, settings, "tool", images.BASE, quiet)
+    assert not images.build(engine, settings, "tool", BOOKWORM.image, quiet)
 
     (root / "code/main.py").write_text("changed")
     again = build()
@@ -244,7 +245,7 @@ def test_a_failed_build_says_why(
     monkeypatch.setattr(wheels, "fetch", all_wheels)
     docker_command(tmp_path, monkeypatch, script)
     with pytest.raises(images.ImageError, match=said):
-        images.build(Engine(), settings, "tool", images.BASE, quiet)  # type: ignore[arg-type]
+        images.build(Engine(), settings, "tool", BOOKWORM.image, quiet)  # type: ignore[arg-type]
     assert not (settings.artifacts / "docker" / "tool").exists()
 
 
@@ -254,7 +255,7 @@ def test_without_a_docker_command_it_is_said(
     monkeypatch.setattr(wheels, "fetch", all_wheels)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(images.ImageError, match="no `docker` command is on the PATH"):
-        images.build(Engine(), settings, "tool", images.BASE, quiet)  # type: ignore[arg-type]
+        images.build(Engine(), settings, "tool", BOOKWORM.image, quiet)  # type: ignore[arg-type]
 
 
 def test_an_interrupt_ends_the_build(
@@ -275,7 +276,7 @@ def test_an_interrupt_ends_the_build(
 
     monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        images.build(Engine(), settings, "tool", images.BASE, quiet)  # type: ignore[arg-type]
+        images.build(Engine(), settings, "tool", BOOKWORM.image, quiet)  # type: ignore[arg-type]
     assert interrupted[0].returncode is not None
 
 
@@ -284,13 +285,13 @@ def test_an_image_without_its_base_is_still_current(root: Path, settings: Settin
     labels = {images.LABEL: digest(settings, base="old"), images.BASE_LABEL: "old"}
     engine.add(images.reference("tool"), labels)
     assert not images.is_current(engine, settings, "tool")
-    engine.remove(images.BASE)
+    engine.remove(BOOKWORM.image)
     assert images.is_current(engine, settings, "tool")
 
 
 def test_a_base_that_cannot_be_pulled_is_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine: Any = Engine()
-    engine.remove(images.BASE)
+    engine.remove(BOOKWORM.image)
 
     def refuse(name: str, tag: str) -> None:
         raise APIError("500 Server Error", explanation=f"no route to the registry of {name}@{tag}")
@@ -300,8 +301,8 @@ def test_a_base_that_cannot_be_pulled_is_made(root: Path, monkeypatch: pytest.Mo
     script.write_text(f'#!/bin/sh\necho "$1" > {root}/made\n')
     script.chmod(0o755)
     said: list[str] = []
-    assert images.find_base(engine, said.append) == images.BASE
-    assert (root / "made").read_text() == f"{images.BASE}\n"
+    assert images.find_base(engine, said.append) == BOOKWORM.image
+    assert (root / "made").read_text() == f"{BOOKWORM.image}\n"
     assert any("no route to the registry of debian@sha256:" in line for line in said)
 
     script.write_text("#!/bin/sh\necho error: mmdebstrap is missing >&2\nexit 1\n")
@@ -311,11 +312,11 @@ def test_a_base_that_cannot_be_pulled_is_made(root: Path, monkeypatch: pytest.Mo
 
 def test_a_base_is_pulled_by_its_digest(root: Path) -> None:
     engine: Any = Engine()
-    engine.remove(images.BASE)
+    engine.remove(BOOKWORM.image)
     engine.pull = lambda name, tag: engine.add(f"{name}:bookworm-slim@{tag}", {})
     said: list[str] = []
-    assert images.find_base(engine, said.append) == f"{images.BASE}@{images.BASE_DIGEST}"
-    assert images.find_base(engine, said.append) == f"{images.BASE}@{images.BASE_DIGEST}"
+    assert images.find_base(engine, said.append) == f"{BOOKWORM.image}@{BOOKWORM.digest}"
+    assert images.find_base(engine, said.append) == f"{BOOKWORM.image}@{BOOKWORM.digest}"
     assert len(said) == 1, "and only once"
 
 
@@ -327,6 +328,24 @@ def test_wheels_are_chosen_for_the_engines_machine() -> None:
         assert all(tag.endswith(machine) for tag in wheels.platforms(machine))
     assert "manylinux_2_36_x86_64" in wheels.platforms("x86_64")
     assert "manylinux_2_38_x86_64" not in wheels.platforms("x86_64")
+    assert "manylinux_2_38_x86_64" in wheels.platforms("x86_64", TRIXIE)
+
+
+def test_what_has_no_wheel_comes_as_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(command: list[str], **others: Any) -> Any:
+        asked.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert wheels.fetch(["pyfarmhash==1"], "x86_64", tmp_path, tmp_path / "log", TRIXIE, ["pyfarmhash"])
+    (command,) = asked
+    assert command.index("--only-binary=:all:") < command.index("--no-binary=pyfarmhash")
+    assert {"--python-version=3.13", "--abi=cp313", "--platform=manylinux_2_41_x86_64"} <= set(command)
+    pins = (contexts.ROOT / "requirements" / "tfx.txt").read_text()
+    for name in (DOCKER / "tfx" / "sdists").read_text().split():
+        assert f"\n{name}==" in pins
 
 
 def test_torch_never_comes_from_the_general_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,12 +385,15 @@ def test_every_pin_of_an_image_is_that_of_the_main_environment() -> None:
 @pytest.mark.parametrize("name", images.IMAGES)
 def test_dockerfiles_are_alike(name: str) -> None:
     text = contexts.dockerfile(name)
-    assert f"ARG BASE={images.BASE}@{images.BASE_DIGEST}\n" in text
+    base = images.base_of(name)
+    assert f"ARG BASE={base.image}@{base.digest}\n" in text
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) <= {"${BASE}", "${DEPENDENCIES}", "python"}
     final = text[text.rindex("\nFROM ") :]
     assert "USER 10001:10001" in final
     for label in ("title", "description", "licenses", "revision", "version"):
         assert f"org.opencontainers.image.{label}=" in final
+    if name == "tfx":
+        assert images.DIVISION in text
     if name in PYTHON_IMAGES:
         # One layer for all of them.
         stage = contexts.dockerfile("onnxruntime").split("FROM python AS builder")[0]

@@ -1,0 +1,67 @@
+"""TFX's side: `python -m pipelines.tfx run REQUEST ANSWER` and `python -m pipelines.tfx compile REQUEST FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pipelines.gates import GateError
+from pipelines.tfx.request import REFUSED, Request
+
+
+def main() -> int:
+    """0 where the model was blessed and pushed, `REFUSED` where a gate stopped it, 1 where a component failed."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.tfx", description=__doc__)
+    parser.add_argument("verb", choices=("run", "compile"))
+    parser.add_argument("request", type=Path, help="the request, as pipelines/tfx/request.py writes it")
+    parser.add_argument("output", type=Path, help="where the answer, or Kubeflow's spec, is written to")
+    parser.add_argument("--image", default="tandem/tfx", help="compile: what the components run in")
+    options = parser.parse_args()
+    request = Request.read(options.request)
+    if options.verb == "compile":
+        from pipelines.tfx import kubeflow
+
+        kubeflow.compile(request, options.output, options.image)
+        return 0
+    return run(request, options.output)
+
+
+def run(request: Request, output: Path) -> int:
+    """Run the DAG, and write how it ended."""
+    from tfx import v1 as tfx
+
+    from pipelines.tfx import answers, dag, inputs
+
+    quieten()
+    error = ""
+    try:
+        tfx.orchestration.LocalDagRunner().run(dag.pipeline(request, inputs.prepare(request)))
+    except GateError as refusal:
+        sys.stderr.write(f"{refusal}\n")
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        answers.read(request, error).write(output)
+        raise
+    answer = answers.read(request, error)
+    answer.write(output)
+    return 0 if answer.pushed else REFUSED
+
+
+def quieten() -> None:
+    """Of what TFX says, leave which component runs, and errors: it warns of each query that ML Metadata simplifies."""
+    from absl import logging as absl
+
+    def is_of_interest(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or record.getMessage().startswith("Component ")
+
+    absl.set_verbosity(absl.INFO)
+    absl.get_absl_logger().addFilter(is_of_interest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Components that TFX has no equal of: our own validation of the records, and the gate that stops a run.
+
+TFX reads the annotations of a component's function as objects, so they are not postponed here. `sources` is the
+digest of the code that a component runs: TFX's cache knows the parameters, and not the code.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from tfx.types import artifact_utils
+from tfx.v1.dsl.components import InputArtifact, OutputArtifact, Parameter, component
+from tfx.v1.types.standard_artifacts import ExampleAnomalies, Examples
+
+import models.base
+from pipelines import validation
+from pipelines.data import Dataset
+from pipelines.gates import Check, GateError
+from pipelines.tfx import anomalies as found_by_tfdv
+from pipelines.tfx import examples as records
+from pipelines.tfx.splits import SPLITS
+from pipelines.validation import Published, schema, statistics
+
+CHECKS = "checks.json"
+
+
+@component
+def PictureValidator(  # noqa: N802
+    examples: InputArtifact[Examples],
+    checks: OutputArtifact[ExampleAnomalies],
+    model: Parameter[str],
+    published: Parameter[str],
+    version: Parameter[int],
+    sources: Parameter[str],  # noqa: ARG001
+) -> None:
+    """Hold the pictures against what statistics of single features cannot say: leakage, labels, classes.
+
+    `published` is the file of the statistics that `version` was published with; "" where there is none.
+    """
+    loaded = models.base.load(model)
+    spec = loaded.spec
+    folders = {name: Path(artifact_utils.get_split_uri([examples], name)) for name in SPLITS}
+    splits = {name: records.read_folder(folder, spec.image_shape) for name, folder in folders.items()}
+    before = Published(version, statistics.from_json(Path(published).read_text())) if published else None
+    dataset = Dataset(**splits, digest="")
+    validated = validation.validate(dataset, schema.load(loaded), spec.classes, before)
+    write_checks(Path(checks.uri), validated.checks)
+
+
+@component
+def DataGate(  # noqa: N802
+    anomalies: InputArtifact[ExampleAnomalies],
+    skew: InputArtifact[ExampleAnomalies],
+    checks: InputArtifact[ExampleAnomalies],
+    sources: Parameter[str],  # noqa: ARG001
+    drift: InputArtifact[ExampleAnomalies] = None,
+) -> None:
+    """Stop the run where the data is not what it must be. Raises `GateError` with all that is wrong."""
+    folders = [Path(one.uri) for one in (anomalies, skew, drift) if one is not None]
+    wrong = [sentence for folder in folders for sentence in found_by_tfdv.sentences(folder)]
+    wrong += [str(check) for check in read_checks(Path(checks.uri)) if not check.passed]
+    if wrong:
+        raise GateError("the data gate refused this run\n  " + "\n  ".join(wrong))
+
+
+def write_checks(folder: Path, checks: list[Check]) -> None:
+    """Keep checks as an artifact's payload."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CHECKS).write_text(json.dumps([asdict(check) for check in checks], indent=1) + "\n")
+
+
+def read_checks(folder: Path) -> list[Check]:
+    """The checks that `write_checks` kept; none where there are none."""
+    file = folder / CHECKS
+    return [Check(**fields) for fields in json.loads(file.read_text())] if file.exists() else []

@@ -1,0 +1,182 @@
+"""Where TFX runs on this machine: in its image where an engine answers, else natively where its wheels can be used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.rollout import Report
+from pipelines.tfx.request import Request
+from serving.platforms import docker, engine, images
+from serving.platforms.base import PlatformError
+from serving.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PINS = ROOT / "requirements" / "tfx.txt"
+GLIBC = (2, 39)
+"""What the wheels of ml-metadata and TensorFlow Data Validation are built for: Debian 13, Ubuntu 24.04."""
+PYTHON = "python3.13"
+RUNNING = re.compile(r"INFO:absl:Component (\w+) is running")
+
+
+def choose(settings: Settings) -> Container | Native:
+    """The environment for `settings.platform`. Raises `PlatformError` saying what is missing for each."""
+    missing = []
+    if settings.platform in ("auto", "docker"):
+        try:
+            engine.find()
+        except PlatformError as error:
+            missing.append(f"in a container: {error}")
+        else:
+            return Container.find()
+    if settings.platform in ("auto", "process"):
+        lacking = Native.lacking()
+        if not lacking:
+            return Native()
+        missing.append(f"natively: {lacking}")
+    raise PlatformError(
+        "TFX can run nowhere on this machine.\n  "
+        + "\n  ".join(missing)
+        + "\nThe default runner has the same gates and needs neither: make pipeline"
+    )
+
+
+def run(
+    where: Container | Native, settings: Settings, request: Request, arguments: Sequence[str], report: Report
+) -> int:
+    """Run TFX's side; its output goes to `tfx.log`, and the components' names to the user. Returns its status."""
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    with (settings.logs / "tfx.log").open("w") as log, where.command(settings, request) as command:
+        with subprocess.Popen(
+            [*command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                if running := RUNNING.match(line):
+                    report(f"tfx: {running[1]}")
+        return process.wait()
+
+
+@dataclass(frozen=True)
+class Container:
+    """The image `tandem/tfx`."""
+
+    server_image: str
+    """What InfraValidator runs a model in; "" where it cannot."""
+    run_as: str
+    """`<uid>:<gid>`"""
+    name: str = "docker"
+
+    @classmethod
+    def find(cls) -> Container:
+        """As the engine is now: who a container's user has to be, and which server image is there."""
+        from docker.errors import ImageNotFound
+
+        client = engine.client()
+        try:
+            run_as = docker.container_user(client)
+            for image in (images.TF_SERVING, images.reference("tf-serving")):
+                with contextlib.suppress(ImageNotFound):
+                    client.images.get(image)
+                    return cls(image, run_as)
+        finally:
+            client.close()
+        return cls("", run_as)
+
+    def prepare(self, settings: Settings, report: Report) -> None:
+        docker.build(settings, ["tfx"], lambda name, line: report(f"{name}: {line}"))
+        if not self.server_image:
+            report(
+                "InfraValidator is left out: no image of TensorFlow Serving is here (`make images` makes one)"
+            )
+
+    @contextlib.contextmanager
+    def command(self, settings: Settings, request: Request) -> Iterator[list[str]]:
+        name = f"{settings.project}-tfx-{os.getpid()}"
+        command = ["docker", "run", "--rm", "--init", f"--name={name}", f"--user={self.run_as}"]
+        command += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
+        # The same path on both sides: ML Metadata keeps absolute ones, and InfraValidator mounts them.
+        command += [f"--volume={request.folder}:{request.folder}"]
+        if request.server_image:
+            # InfraValidator starts a server on this engine and calls it on this machine's address.
+            socket = Path(engine.find()[0].removeprefix("unix://"))
+            command += ["--network=host", f"--volume={socket}:/var/run/docker.sock"]
+            command += [f"--group-add={socket.stat().st_gid}"]
+        else:
+            command += ["--network=none"]
+        _hand_over(request.folder, self.run_as)
+        environment = os.environ | {"DOCKER_HOST": engine.find()[0]}
+        try:
+            yield [*command, images.reference("tfx")]
+        finally:
+            # Gone already where it ended by itself.
+            subprocess.run(
+                ["docker", "rm", "--force", name], capture_output=True, env=environment, check=False
+            )
+
+
+@dataclass(frozen=True)
+class Native:
+    """A virtual environment of its own on this machine."""
+
+    name: str = "process"
+    server_image: str = ""
+
+    @staticmethod
+    def lacking() -> str:
+        """What this machine lacks; "" where TFX can run."""
+        if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            return f"ml-metadata has no wheel for {sys.platform} on {platform.machine()}"
+        library, version = platform.libc_ver()
+        if library == "glibc" and tuple(map(int, version.split("."))) < GLIBC:
+            needed = ".".join(map(str, GLIBC))
+            return (
+                f"this machine has glibc {version}, and ml-metadata wants {needed} (Debian 13, Ubuntu 24.04)"
+            )
+        if shutil.which(PYTHON) is None:
+            return f"no {PYTHON} is on the PATH (Debian 13: apt-get install python3-venv python3-dev g++)"
+        return ""
+
+    def prepare(self, settings: Settings, report: Report) -> None:
+        venv, done = self._venv(settings), self._venv(settings) / ".done"
+        if done.exists() and done.read_text() == PINS.read_text():
+            return
+        report(f"installing TFX into {venv}")
+        command = [ROOT / "requirements" / "install", venv, PINS]
+        made = subprocess.run(
+            command, env=os.environ | {"PYTHON": PYTHON}, capture_output=True, text=True, check=False
+        )
+        if made.returncode:
+            raise PlatformError(f"TFX could not be installed: {(made.stderr or made.stdout).strip()[-2000:]}")
+        done.write_text(PINS.read_text())
+
+    @contextlib.contextmanager
+    def command(self, settings: Settings, request: Request) -> Iterator[list[str]]:
+        python = self._venv(settings) / "bin" / "python"
+        yield ["env", f"PYTHONPATH={ROOT}", str(python), "-m", "pipelines.tfx"]
+
+    @staticmethod
+    def _venv(settings: Settings) -> Path:
+        return settings.artifacts / "tfx" / "venv"
+
+
+def _hand_over(folder: Path, run_as: str) -> None:
+    """Let the container's user write the runs' state."""
+    user, _, group = run_as.partition(":")
+    if os.geteuid() == 0 and run_as != "0:0":
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, int(user), int(group), follow_symlinks=False)

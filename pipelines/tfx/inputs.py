@@ -1,0 +1,51 @@
+"""What the first components read, in folders named by what is in them: TFX's cache knows such things by their paths."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import models.base
+from pipelines.tfx import baseline, examples, schema, sources
+from pipelines.tfx.request import Request
+from pipelines.validation import statistics
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Paths; "" where nothing is published."""
+
+    records: str
+    schema: str
+    published: str
+    """The published version's statistics as our own validation writes them."""
+    baseline: str
+    """The same as StatisticsGen writes them."""
+    version: int
+
+
+def prepare(request: Request) -> Inputs:
+    """Write what is not there yet."""
+    records = request.folder / "records" / _name(request.data, sources.digest(["pipelines.tfx.examples"]))
+    examples.write(request.pictures, records)
+    text = schema.text(models.base.load(request.model))
+    curated = _kept(request.folder / "schema" / _name(text) / "schema.pbtxt", text)
+    if not request.published:
+        return Inputs(str(records), str(curated), "", "", 0)
+    own = _name(request.published, sources.digest(["pipelines.tfx.baseline"]))
+    folder = request.folder / "published" / own
+    published = _kept(folder / "statistics.json", request.published)
+    baseline.write(statistics.from_json(request.published), folder)
+    return Inputs(str(records), str(curated), str(published), str(folder), request.version)
+
+
+def _kept(path: Path, text: str) -> Path:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return path
+
+
+def _name(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""What the DAG is asked for and what it answers: JSON files between two processes of different environments."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.base import Profile
+from pipelines.gates import Check
+from serving.repository import write_atomically
+
+IN_MEMORY = "--direct_running_mode=in_memory"
+REFUSED = 3
+"""The exit status of a run that a gate has stopped."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run of the DAG. Paths are absolute, and the same on both sides."""
+
+    model: str
+    profile: Profile
+    seed: int
+    folder: Path
+    """The state of this model's runs: records, artifacts, ML Metadata."""
+    data: str
+    """The digest of the pictures; they lie in `pictures`."""
+    published: str = ""
+    """The statistics of the published version, as JSON; "" where nothing is published."""
+    version: int = 0
+    """The published version."""
+    server_image: str = ""
+    """What InfraValidator runs the model in; it is left out where this is empty."""
+    beam: tuple[str, ...] = (IN_MEMORY,)
+
+    @property
+    def pictures(self) -> Path:
+        """What the host has written of every split: `splits.py`."""
+        return self.folder / "pictures" / f"{self.data[:16]}.npz"
+
+    @property
+    def metadata(self) -> Path:
+        """ML Metadata's SQLite file."""
+        return self.folder / "metadata.sqlite"
+
+    @property
+    def pipeline_root(self) -> Path:
+        """Where the components write their artifacts."""
+        return self.folder / "artifacts"
+
+    @property
+    def pushed(self) -> Path:
+        """Where Pusher puts what was blessed."""
+        return self.folder / "pushed"
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, json.dumps(asdict(self) | {"folder": str(self.folder)}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Request:
+        fields = json.loads(path.read_text())
+        fields |= {"profile": Profile(**fields["profile"]), "beam": tuple(fields["beam"])}
+        return cls(**fields | {"folder": Path(fields["folder"])})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One component's execution."""
+
+    state: str
+    """COMPLETE, CACHED, FAILED, or another of ML Metadata's words."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a run ended. `pushed` is the SavedModel that was blessed and pushed, "" where none was."""
+
+    run: str
+    steps: dict[str, Step]
+    checks: list[Check] = field(default_factory=list)
+    anomalies: list[str] = field(default_factory=list)
+    """TFDV's words for what is wrong with the data."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """`accuracy` and `accuracy/<class>` on the test pictures, as Evaluator measured them."""
+    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each split, as TFDV has them, under the names of `pipelines/validation/statistics.py`."""
+    pushed: str = ""
+    error: str = ""
+    """What ended the run before its last component, where that was no refusal."""
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Answer:
+        fields = json.loads(path.read_text())
+        fields["steps"] = {name: Step(**step) for name, step in fields["steps"].items()}
+        fields["checks"] = [Check(**check) for check in fields["checks"]]
+        return cls(**fields)

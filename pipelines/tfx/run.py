@@ -1,0 +1,134 @@
+"""A run on TFX: its DAG up to a blessed model, then the steps that every run has, from PyTorch to publishing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shlex
+import shutil
+from functools import partial
+from pathlib import Path
+
+from pipelines import fingerprint, gates, stages
+from pipelines.gates import Check
+from pipelines.lineage import Artifact, Execution
+from pipelines.recording import Recorder
+from pipelines.rollout import Report
+from pipelines.sources import Sources
+from pipelines.tfx import EXTRA, environment, sources, splits
+from pipelines.tfx.environment import PINS, Container, Native
+from pipelines.tfx.request import IN_MEMORY, Answer, Request
+from pipelines.validation import Published, statistics
+from serving import repository
+from serving.settings import Settings
+
+STATES = {"COMPLETE": "complete", "CACHED": "cached"}
+
+
+class PipelineError(Exception):
+    """A component failed; its words and the log's place are in the message."""
+
+
+def ensure_published(made_from: Sources, beam: str, report: Report) -> int:
+    """Have a published version whose TensorFlow side TFX has trained from these sources; returns the version.
+
+    `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `GateError`
+    where a gate refused it, `PlatformError` where TFX cannot run, `PipelineError` where it failed.
+    """
+    # Of another training than the default runner's: other libraries, and gates of its own before it.
+    own = [made_from.training, PINS.read_text(), sources.digest(["pipelines.tfx.dag"])]
+    training = hashlib.sha256("\0".join(own).encode()).hexdigest()
+    version = fingerprint.version_of(made_from.model, training, made_from.settings.source)
+    made_from = dataclasses.replace(made_from, training=training, version=version)
+    where = environment.choose(made_from.settings)
+    report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
+    return stages.ensure_published(made_from, report, "tfx", partial(orchestrate, where, beam))
+
+
+def orchestrate(
+    where: Container | Native, beam: str, made_from: Sources, run: Recorder, report: Report
+) -> None:
+    """Run the DAG, record its components, and take in what it blessed. Raises as `ensure_published` does."""
+    settings = made_from.settings
+    where.prepare(settings, report)
+    request = dataclasses.replace(
+        new_request(made_from, run.published, beam), server_image=where.server_image
+    )
+    answer = ask(where, settings, request, report)
+    record(answer, made_from, run)
+    if answer.error:
+        raise PipelineError(f"TFX failed: {answer.error}; all it said: {settings.logs / 'tfx.log'}")
+    checks = answer.checks + [Check("data", f"TFDV: {text}", 1, "<=", 0) for text in answer.anomalies]
+    run.require(checks)
+    take(answer, made_from.run / "tensorflow")
+    report(f"TFX blessed a model with accuracy {answer.metrics['accuracy']:.4f}")
+
+
+def new_request(made_from: Sources, published: Published | None, beam: str) -> Request:
+    """A request for these sources, with the files that it names."""
+    settings, spec = made_from.settings, made_from.model.spec
+    parts = splits.of_dataset(made_from.dataset)
+    request = Request(
+        model=spec.name,
+        profile=spec.profile(settings.profile),
+        seed=settings.seed,
+        folder=settings.artifacts / "tfx" / spec.name,
+        data=splits.digest(parts),
+        published="" if published is None else statistics.to_json(published.statistics),
+        version=0 if published is None else published.version,
+        beam=tuple(shlex.split(beam)) or (IN_MEMORY,),
+    )
+    if not request.pictures.exists():
+        splits.write(parts, request.pictures)
+    return request
+
+
+def ask(where: Container | Native, settings: Settings, request: Request, report: Report) -> Answer:
+    """Run the DAG of a request. Raises `PipelineError` where it ended without an answer."""
+    asked, answered = request.folder / "request.json", request.folder / "answer.json"
+    answered.unlink(missing_ok=True)
+    request.write(asked)
+    status = environment.run(where, settings, request, ["run", str(asked), str(answered)], report)
+    if not answered.exists():
+        log = settings.logs / "tfx.log"
+        end = "\n  ".join(log.read_text().splitlines()[-10:])
+        raise PipelineError(f"TFX ended with status {status} and no answer; the end of {log}:\n  {end}")
+    return Answer.read(answered)
+
+
+def compile(made_from: Sources, file: str, beam: str, report: Report) -> int:
+    """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `ensure_published` does."""
+    settings = made_from.settings
+    where = environment.choose(settings)
+    where.prepare(settings, report)
+    request = new_request(made_from, None, beam)
+    asked, written = request.folder / "compile.json", request.folder / "pipeline.yaml"
+    request.write(asked)
+    status = environment.run(where, settings, request, ["compile", str(asked), str(written)], report)
+    if status:
+        raise PipelineError(f"the DAG could not be compiled; why: {settings.logs / 'tfx.log'}")
+    repository.write_atomically(Path(file), written.read_text())
+    report(f"Kubeflow: {file}")
+    return 0
+
+
+def record(answer: Answer, made_from: Sources, run: Recorder) -> None:
+    """Put the DAG's components into the run's record."""
+    inputs = (made_from.examples,)
+    for name, step in answer.steps.items():
+        state = STATES.get(step.state, "refused" if name == "DataGate" else "failed")
+        outputs = (Artifact("Model", "blessed", answer.pushed),) if name == "Pusher" and answer.pushed else ()
+        properties = {"run": answer.run, "orchestrator": "tfx"}
+        run.executions.append(Execution(name, state, step.seconds, inputs, outputs, properties))
+
+
+def take(answer: Answer, folder: Path) -> None:
+    """Make the blessed model's weights and history the run's training in TensorFlow."""
+    if not answer.pushed:
+        raise gates.GateError("TFX's Evaluator blessed no model; what is served stays as it is")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("history.json", "weights.npz"):
+        shutil.copyfile(Path(answer.pushed) / EXTRA / name, folder / name)
+        (folder / name).chmod(0o644)
+    repository.sync_directory(folder)

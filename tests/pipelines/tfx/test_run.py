@@ -1,0 +1,124 @@
+"""Our side of a run on TFX: what goes over, what comes back, and what is made of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.base import Model
+from pipelines.data import Pictures
+from pipelines.gates import Check, GateError
+from pipelines.recording import Recorder
+from pipelines.sources import Sources
+from pipelines.tfx import run, splits
+from pipelines.tfx.request import Answer, Request, Step
+from pipelines.training import record
+from pipelines.training.record import Epoch, History, Trained
+from pipelines.validation import Published, statistics
+from tests.pipelines.tfx import samples
+
+
+class Script:
+    """TFX's side, played by a line of shell: `$2` is the request, `$3` the answer."""
+
+    name, server_image = "script", ""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+    def prepare(self, *_: object) -> None:
+        """Nothing to install."""
+
+    @contextlib.contextmanager
+    def command(self, *_: object) -> Iterator[list[str]]:
+        yield ["sh", "-c", self.line, "tfx"]
+
+
+@pytest.fixture
+def made_from(tmp_path: Path, model: Model, sample: Pictures) -> Sources:
+    return samples.sources(tmp_path, model, samples.dataset(sample))
+
+
+def orchestrate(made_from: Sources, answer: Answer, tmp_path: Path) -> tuple[Recorder, list[str]]:
+    answer.write(tmp_path / "answer.json")
+    say = "echo INFO:absl:Component Trainer is running."
+    where: Any = Script(f"{say}; cp {tmp_path}/answer.json $3")
+    recorder, said = Recorder(made_from.model.spec.classes), list[str]()
+    try:
+        run.orchestrate(where, "", made_from, recorder, said.append)
+    except GateError as error:
+        said.append(str(error))
+    return recorder, said
+
+
+def pushed(model: Model, folder: Path) -> str:
+    history = History([1.0], [Epoch(1.0, 0.5, 1.0, 0.5)], 1.0)
+    Trained("tensorflow", model.initial_weights(1), history).write(folder / "assets.extra")
+    return str(folder)
+
+
+def test_what_was_blessed_becomes_the_runs_training(made_from: Sources, tmp_path: Path) -> None:
+    steps = {"StatisticsGen": Step("CACHED", 0.1), "Pusher": Step("COMPLETE", 0.2)}
+    checks = [Check("evaluator", "accuracy", 0.9, ">=", 0.5)]
+    folder = pushed(made_from.model, tmp_path / "pushed" / "1")
+    answer = Answer("run 1", steps, checks, metrics={"accuracy": 0.9}, pushed=folder)
+    recorder, said = orchestrate(made_from, answer, tmp_path)
+    assert record.intact(made_from.run / "tensorflow")
+    assert (made_from.run / "tensorflow" / "weights.npz").exists()
+    assert [(one.type, one.state) for one in recorder.executions] == [
+        ("StatisticsGen", "cached"),
+        ("Pusher", "complete"),
+    ]
+    assert recorder.checks == checks
+    assert said == ["tfx: Trainer", "TFX blessed a model with accuracy 0.9000"]
+
+
+def test_what_was_refused_is_not_taken_and_says_why(made_from: Sources, tmp_path: Path) -> None:
+    steps = {"DataGate": Step("FAILED", 0.1)}
+    answer = Answer("run 1", steps, anomalies=["test: image: Unexpectedly large value: 2."])
+    recorder, said = orchestrate(made_from, answer, tmp_path)
+    assert [(one.type, one.state) for one in recorder.executions] == [("DataGate", "refused")]
+    assert "TFDV: test: image: Unexpectedly large value: 2." in said[-1]
+    assert not (made_from.run / "tensorflow").exists()
+
+
+def test_a_model_without_a_blessing_is_not_taken(made_from: Sources, tmp_path: Path) -> None:
+    _, said = orchestrate(made_from, Answer("run 1", {"Evaluator": Step("COMPLETE", 1.0)}), tmp_path)
+    assert "blessed no model" in said[-1]
+    assert not (made_from.run / "tensorflow").exists()
+
+
+def test_an_end_without_an_answer_is_an_error_with_the_logs_end(made_from: Sources) -> None:
+    where: Any = Script("echo Killed; exit 137")
+    with pytest.raises(
+        run.PipelineError, match=r"status 137 and no answer; the end of .*tfx\.log:\n  Killed"
+    ):
+        run.orchestrate(where, "", made_from, Recorder(made_from.model.spec.classes), lambda _: None)
+
+
+def test_a_request_comes_over_as_it_was(made_from: Sources, tmp_path: Path) -> None:
+    published = Published(3, statistics.of_dataset(made_from.dataset, 10))
+    request = run.new_request(made_from, published, "--runner=FlinkRunner --parallelism=4")
+    assert request.beam == ("--runner=FlinkRunner", "--parallelism=4")
+    assert json.loads(request.published)["train"]["pictures"] == 310
+    request.write(tmp_path / "request.json")
+    assert Request.read(tmp_path / "request.json") == request
+    parts = splits.read(request.pictures)
+    assert np.array_equal(parts["test"].images, made_from.dataset.test.images)
+    assert len(parts[splits.SAMPLE]) == splits.SAMPLE_PICTURES
+
+
+def test_other_pictures_have_another_digest(made_from: Sources) -> None:
+    parts = splits.of_dataset(made_from.dataset)
+    test = parts["test"]
+    one_label = test.labels.copy()
+    one_label[0] = (one_label[0] + 1) % 10
+    other = dict(parts, test=dataclasses.replace(test, labels=one_label))
+    assert splits.digest(other) != splits.digest(parts) == splits.digest(splits.of_dataset(made_from.dataset))
