@@ -1,6 +1,6 @@
 """How long all pictures take to be validated, against their schema and against a published version.
 
-    .venv/bin/python tests/benchmarks/validation.py [folder with the IDX files]
+.venv/bin/python tests/benchmarks/validation.py [folder with the IDX files]
 """
 
 from __future__ import annotations
