@@ -23,6 +23,11 @@ Change = Callable[[str, str], Awaitable[None]]
 """Do "load" or "unload" with a model. Raises `ServerError`."""
 
 
+def socket_of(pid: int, folder: Path) -> Path:
+    """Where a worker listens to the others from its start on."""
+    return folder / f"{pid}.socket"
+
+
 class Siblings:
     """The workers that share `folder`."""
 
@@ -30,7 +35,7 @@ class Siblings:
         """`change` is what this worker does when another one was asked."""
         self._folder = folder
         self._change = change
-        self._own = folder / f"{os.getpid()}.socket"
+        self._own = socket_of(os.getpid(), folder)
         self._state = folder / "unloaded.json"
         self._server: asyncio.Server | None = None
 

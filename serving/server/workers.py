@@ -16,19 +16,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import multiprocess
 
 from serving.server.metrics import SHARED
+from serving.server.siblings import socket_of
 
 log = logging.getLogger("tandem.server")
 
 VARIABLE = "TANDEM_WORKER"
 """In a worker's environment: the descriptors of HTTP's socket, of gRPC's, and of the pipe that ends with the parent."""
 SETTLED_SECONDS = 10.0
-"""A worker that has lived so long has started well."""
+"""A worker that has shared in the work for so long has started well."""
 MOST_FAILURES = 5
 """Starts that fail in a row before the server gives up."""
 
@@ -53,10 +54,24 @@ def inherited() -> Inherited | None:
     return Inherited(socket.socket(fileno=http), socket.socket(fileno=grpc), parent, Path(os.environ[SHARED]))
 
 
-@dataclass
 class _Worker:
-    process: subprocess.Popen[bytes]
-    started: float = field(default_factory=time.monotonic)
+    """One process, and since when it has shared in the work: how long it takes to start says nothing of its health."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self.socket = socket_of(process.pid, folder)
+        self._since: float | None = None
+
+    def look(self) -> int | None:
+        """Its exit code, None while it lives."""
+        if self._since is None and self.socket.exists():
+            self._since = time.monotonic()
+        return self.process.poll()
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has started well."""
+        return self._since is not None and time.monotonic() - self._since >= SETTLED_SECONDS
 
 
 def supervise(count: int, http: socket.socket, grpc: socket.socket, grace_seconds: float) -> int:
@@ -76,11 +91,11 @@ def supervise(count: int, http: socket.socket, grpc: socket.socket, grace_second
 
         def start() -> _Worker:
             command = [sys.executable, *sys.orig_argv[1:]]
-            return _Worker(subprocess.Popen(command, env=environment, pass_fds=passed))
+            return _Worker(subprocess.Popen(command, env=environment, pass_fds=passed), Path(folder))
 
         def bury(worker: _Worker) -> None:
             multiprocess.mark_process_dead(worker.process.pid, folder)  # type: ignore[no-untyped-call]
-            Path(folder, f"{worker.process.pid}.socket").unlink(missing_ok=True)
+            worker.socket.unlink(missing_ok=True)
 
         workers = [start() for _ in range(count)]
         failed = _keep(workers, start, bury, stop)
@@ -105,12 +120,11 @@ def _keep(
     failures = 0
     while not stop.wait(0.1):
         for index, worker in enumerate(workers):
-            code = worker.process.poll()
+            code = worker.look()
             if code is None:
                 continue
             bury(worker)
-            lived = time.monotonic() - worker.started
-            failures = failures + 1 if lived < SETTLED_SECONDS else 0
+            failures = 0 if worker.settled else failures + 1
             if failures >= MOST_FAILURES:
                 log.error(
                     "a worker ended with %d; %d have ended soon after their start: giving up", code, failures

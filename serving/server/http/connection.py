@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from fcntl import ioctl
 from math import inf
+from termios import FIONREAD
 
 from serving.server import eager
 from serving.server.errors import DEADLINE_PASSED, BodyTimeoutError, ServerError, UnavailableError
@@ -109,7 +111,11 @@ class Connection(asyncio.Protocol):
 
     def shut_down(self) -> None:
         """Close, now or with the answer to what has been begun."""
-        if not self._queue and self._answering is None and not self._reader.in_head:
+        if self._queue or self._answering is not None or self._reader.in_head or self._transport.is_closing():
+            return
+        # Closing would reset a request that has come and was not read: a busy event loop may be late.
+        unread = ioctl(self._transport.get_extra_info("socket").fileno(), FIONREAD, bytes(4))
+        if not any(unread):
             self._transport.close()
 
     def abort(self) -> None:

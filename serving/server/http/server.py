@@ -48,10 +48,13 @@ class HttpServer:
         self._server.close()
         await asyncio.sleep(0)
         await self._accept_rest(last)
-        await self._emptied(min(end, self._loop.time() + LINGER_SECONDS))
-        for connection in (*self._served, *self._excess):
-            connection.shut_down()
-        await self._emptied(end)
+        lingering = min(end, self._loop.time() + LINGER_SECONDS)
+        while self._served and self._loop.time() < lingering:
+            await asyncio.sleep(0.01)
+        while (self._served or self._excess) and self._loop.time() < end:
+            for connection in (*self._served, *self._excess):
+                connection.shut_down()
+            await asyncio.sleep(0.01)
         for connection in (*self._served, *self._excess):
             connection.abort()
         self._checking.cancel()
@@ -64,10 +67,6 @@ class HttpServer:
                 accepted.append(listening.accept()[0])
         for connection in accepted:
             await self._loop.connect_accepted_socket(self._connection, connection)
-
-    async def _emptied(self, end: float) -> None:
-        while self._served and self._loop.time() < end:
-            await asyncio.sleep(0.01)
 
     def _connection(self) -> Connection:
         return Connection(self._app, self._patience, self._served, self._excess)

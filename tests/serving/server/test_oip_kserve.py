@@ -43,8 +43,9 @@ def kserve_python() -> Path:
 def test_kserve_s_clients_get_the_model_s_answer_in_every_form(
     oip: ServerProcess, kserve_python: Path
 ) -> None:
+    # -P: else the folder `http` beside the script would stand for Python's own.
     ran = subprocess.run(
-        [kserve_python, SCRIPT, oip.http, oip.grpc], capture_output=True, text=True, timeout=120
+        [kserve_python, "-P", SCRIPT, oip.http, oip.grpc], capture_output=True, text=True, timeout=120
     )
     assert ran.returncode == 0, ran.stderr
     answers = json.loads(ran.stdout.splitlines()[-1])

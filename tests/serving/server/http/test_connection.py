@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import time
 
 import pytest
 
 from serving.server import exchange
 from serving.server.http import Request, Response, Route
 from serving.server.http.connection import Patience
+from serving.server.http.server import LINGER_SECONDS
 
 from .in_process import CLOSE, serving, statuses, tell
 
@@ -212,6 +215,24 @@ async def test_what_is_noted_of_one_request_is_not_seen_by_the_next() -> None:
     bodies = [part.rpartition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 ")[1:]]
     assert bodies == [b"yes", b"no", b"yes", b"no"]
     assert answer.count(trace) == 2
+
+
+async def test_draining_answers_what_has_come_while_the_event_loop_was_busy() -> None:
+    with socket.socket() as client:
+
+        async def busy(request: Request) -> Response:
+            client.sendall(post(b"echo", b"<1>"))
+            time.sleep(2 * LINGER_SECONDS)
+            return await echo(request)
+
+        async with serving([*ROUTES, Route("POST", "/busy", busy)]) as port:
+            client.settimeout(5)
+            client.connect(("127.0.0.1", port))
+            other = await asyncio.open_connection("127.0.0.1", port)
+            asyncio.get_running_loop().call_later(0.3, other[1].write, post(b"busy"))
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+        other[1].close()
+    assert statuses(answer) == [200]
 
 
 async def test_draining_finishes_what_was_begun() -> None:
