@@ -63,6 +63,25 @@ def write_onnx(folder: Path, version: int) -> Path:
     return directory
 
 
+def write_slow_onnx(folder: Path, side: int = 800) -> None:
+    """Write version 1 of a model y = f(x), x of [1], that multiplies two large matrices: tens of milliseconds."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).random((side, side), np.float32)
+    nodes = [
+        helper.make_node("Mul", ["weights", "x"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "scaled"], ["product"]),
+        helper.make_node("ReduceMean", ["product"], ["y"], keepdims=0),
+    ]
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])]
+    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])]
+    graph = helper.make_graph(nodes, "slow", given, made, [numpy_helper.from_array(weights, "weights")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (folder / "1").mkdir(parents=True)
+    onnx.save(model, folder / "1" / "model.onnx")
+
+
 def write_identity(folder: Path, datatype: str) -> None:
     """Write `folder/1/model.onnx`, y = x of [-1, 3] and a datatype of ONNX's (FLOAT, STRING, BFLOAT16)."""
     import onnx

@@ -12,13 +12,12 @@ from pathlib import Path
 import aiohttp
 import grpc.aio
 import numpy as np
-import onnx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
+from .artifacts import write_slow_onnx
 from .processes import tandem_server
 
 pytestmark = pytest.mark.slow
@@ -28,27 +27,10 @@ CLIENTS = 32
 SECONDS = 4.0
 PATIENCE = 10.0
 """Seconds in which health and metrics must answer: far more than it takes, far less than a stalled loop would."""
-SIDE = 800
-
-
-def write_slow(folder: Path) -> None:
-    """Write a model y = f(x), x of [1], that multiplies two large matrices: tens of milliseconds."""
-    weights = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
-    nodes = [
-        helper.make_node("Mul", ["weights", "x"], ["scaled"]),
-        helper.make_node("MatMul", ["scaled", "scaled"], ["product"]),
-        helper.make_node("ReduceMean", ["product"], ["y"], keepdims=0),
-    ]
-    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])]
-    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])]
-    graph = helper.make_graph(nodes, "slow", given, made, [numpy_helper.from_array(weights, "weights")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    (folder / "1").mkdir(parents=True)
-    onnx.save(model, folder / "1" / "model.onnx")
 
 
 async def test_health_and_metrics_answer_during_a_flood(tmp_path: Path) -> None:
-    write_slow(tmp_path / "repository" / "slow")
+    write_slow_onnx(tmp_path / "repository" / "slow")
     server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", "--max-queue=40")
     server.wait_for("/v2/health/ready")
     end = time.monotonic() + SECONDS

@@ -13,12 +13,13 @@ from typing import Any
 
 import grpc
 import ngh2
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from .artifacts import images, write_onnx
+from .artifacts import images, write_onnx, write_slow_onnx
 from .processes import ServerProcess, tandem_server
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -37,6 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """At most 4 calls and connections, which may be silent for a second."""
     root = tmp_path_factory.mktemp("limits")
     write_onnx(root / "repository" / "fashion", 1)
+    write_slow_onnx(root / "repository" / "slow", 2000)
     limits = ("--max-connections=4", "--head-timeout-seconds=1", "--idle-timeout-seconds=1")
     server = tandem_server(
         "onnxruntime", root / "repository", root / "log", *limits, "--max-body-bytes=1048576"
@@ -143,16 +145,16 @@ def test_compressed_messages_are_read_and_bombs_are_not(server: ServerProcess) -
 
 
 def begin_long(client: Raw, *more: tuple[bytes, bytes]) -> int:
-    """A call of 300 pictures, which takes many times as long as these tests wait; its stream."""
-    long = request()
-    long.inputs[0].shape[0] = 300
-    long.raw_input_contents[0] = images(1).tobytes() * 300
-    message = long.SerializeToString()
+    """A call that takes many times as long as these tests wait; its stream."""
+    x = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1])
+    one = np.ones(1, np.float32).tobytes()
+    message = pb.ModelInferRequest(
+        model_name="slow", inputs=[x], raw_input_contents=[one]
+    ).SerializeToString()
     client.until(ngh2.SettingsReceived)
     stream: int = client.http2.send_request([*HEADERS, *more])
     client.http2.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
-    while client.http2.queued_body_size(stream):
-        client.until(ngh2.WindowUpdated)
+    client.send()
     return stream
 
 
