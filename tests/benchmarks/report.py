@@ -16,7 +16,16 @@ from .contenders import LITERT, OURS, TFS
 from .readings import Endpoint, Results
 
 HEADER = ["server", "protocol", "CPU us", "over", "x ours", "p50 ms", "p99 ms", "req/s", "start s", "PSS MB"]
-NAMED = ("Python", "onnxruntime", "ai-edge-litert", "tensorflow-cpu", "tensorflow", "httptools", "grpcio", "numpy")
+NAMED = (
+    "Python",
+    "onnxruntime",
+    "ai-edge-litert",
+    "tensorflow-cpu",
+    "tensorflow",
+    "httptools",
+    "grpcio",
+    "numpy",
+)
 PEER_PACKAGES = {"triton": "nvidia-pytriton"}
 Read = Callable[[Results], float | None]
 
