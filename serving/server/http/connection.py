@@ -16,6 +16,9 @@ from serving.server.http.heads import CONTINUE
 from serving.server.http.incoming import Incoming
 from serving.server.http.reader import Reader
 
+REFUSED_SECONDS = 2.0
+"""For a client to end a request that was refused; what it sends is thrown away."""
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -189,13 +192,26 @@ class Connection(asyncio.Protocol):
         self._transport.write(answer)
         if self._app.closing or not incoming.keep_alive:
             self._reader.ended = True
-            self._transport.close()
-            self._wait(self._patience.idle_seconds)
+            if incoming.refusal is None:
+                self._transport.close()
+                self._wait(self._patience.idle_seconds)
+            else:
+                self._linger()
         elif self._queue:
             # In a turn of its own: others have a turn too, and nothing begins within this task.
             self._loop.call_soon(self._advance)
         elif not self._reader.in_head:
             self._wait(self._patience.idle_seconds)
+
+    def _linger(self) -> None:
+        """Let the client read why it was refused: closing at once would reset what it still sends, and the answer.
+
+        https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+        """
+        self._transport.write_eof()
+        self._wait(REFUSED_SECONDS)
+        if self._reading_paused:
+            self._turn_reading()
 
     def _wait(self, seconds: float) -> None:
         self._due = self._loop.time() + seconds

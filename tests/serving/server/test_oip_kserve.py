@@ -28,8 +28,10 @@ def kserve_python() -> Path:
         index = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
         environment = {"UV_NATIVE_TLS": "1", **({"UV_DEFAULT_INDEX": index} if index else {}), **os.environ}
         uv = [sys.executable, "-m", "uv"]
-        subprocess.run([*uv, "venv", "-q", "--clear", "--python", sys.executable, ENVIRONMENT], check=True)
-        install = [*uv, "pip", "install", "-q", "--python", python, "kserve==0.21.0"]
+        subprocess.run(
+            [*uv, "venv", "-q", "--clear", "--python", sys.executable, str(ENVIRONMENT)], check=True
+        )
+        install = [*uv, "pip", "install", "-q", "--python", str(python), "kserve==0.21.0"]
         made = subprocess.run(install, capture_output=True, text=True, env=environment)
         if "error sending request" in made.stderr or "dns error" in made.stderr:
             pytest.skip(f"no package index can be reached: {made.stderr[-300:]}")

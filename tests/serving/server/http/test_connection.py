@@ -217,6 +217,24 @@ async def test_what_is_noted_of_one_request_is_not_seen_by_the_next() -> None:
     assert answer.count(trace) == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "size"),
+    [(b"echo", 413, 1_100_000), (b"echo", 413, 3_000_000), (b"none", 404, 1_100_000)],
+)
+async def test_a_client_that_sends_all_before_it_reads_learns_why_it_is_refused(
+    path: bytes, status: int, size: int
+) -> None:
+    def send_and_read(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(post(path, bytes(size)))
+            time.sleep(0.05)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+    async with serving(ROUTES) as port:
+        answers = [await asyncio.to_thread(send_and_read, port) for _ in range(5)]
+    assert [statuses(answer) for answer in answers] == [[status]] * 5
+
+
 async def test_draining_answers_what_has_come_while_the_event_loop_was_busy() -> None:
     with socket.socket() as client:
 
