@@ -17,6 +17,7 @@ from serving.server.http.incoming import Incoming
 from serving.server.http.reader import Reader
 
 REFUSED_SECONDS = 2.0
+REFUSED_BYTES = 16 << 20
 """For a client to end a request that was refused; what it sends is thrown away."""
 
 
@@ -55,6 +56,8 @@ class Connection(asyncio.Protocol):
         self._reading_paused = self._writing_paused = False
         self._due = self._write_due = inf
         """When `check` ends the wait for the client to send, and to take its answer."""
+        self._left = REFUSED_BYTES
+        """What may still come after the last request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody has connected."""
@@ -79,6 +82,9 @@ class Connection(asyncio.Protocol):
         """Read, then answer what is whole."""
         reader = self._reader
         if reader.ended:
+            self._left -= len(data)
+            if self._left < 0:
+                self._transport.close()
             return
         if self._excessive:
             # Only now: whoever has sent nothing yet would miss the answer.

@@ -235,6 +235,23 @@ async def test_a_client_that_sends_all_before_it_reads_learns_why_it_is_refused(
     assert [statuses(answer) for answer in answers] == [[status]] * 5
 
 
+async def test_a_client_that_sends_on_for_ever_is_not_read_for_ever() -> None:
+    def send(port: int) -> int:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(b"POST /none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            return next((sent for sent in range(1000) if not accepted(client)), 1000)
+
+    def accepted(client: socket.socket) -> bool:
+        try:
+            client.sendall(b"10000\r\n%b\r\n" % bytes(65536))
+        except OSError:
+            return False
+        return True
+
+    async with serving(ROUTES) as port:
+        assert await asyncio.to_thread(send, port) < 1000
+
+
 async def test_draining_answers_what_has_come_while_the_event_loop_was_busy() -> None:
     with socket.socket() as client:
 
