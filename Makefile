@@ -52,7 +52,7 @@ test: $(VENV)/.dev ## every test: unit, slow ones, then five endpoints end to en
 	@tests/run
 
 unit: $(VENV)/.dev ## the fast tests only
-	@$(VENV)/bin/pytest -q
+	@$(VENV)/bin/pytest -q -n 2 --dist loadfile
 
 test-e2e: $(VENV)/.dev ## the end-to-end test only
 	@$(VENV)/bin/pytest -q -m e2e tests/e2e
