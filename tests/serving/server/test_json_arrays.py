@@ -114,6 +114,7 @@ def outcome(read: Callable[[], Array]) -> tuple[str, object, object]:
 @example("float32", b"[[1,2],[3,true]]")
 @example("uint64", b"[18446744073709551615, 9007199254740993]")
 @example("int64", b"[9007199254740993, 1.0]")
+@example("int64", b"[18446744073709551616]")
 def test_numbers_are_those_of_the_plain_reader(kind: str, text: bytes) -> None:
     try:
         data = orjson.loads(text)
@@ -123,7 +124,7 @@ def test_numbers_are_those_of_the_plain_reader(kind: str, text: bytes) -> None:
         return
     try:
         array = JsonArray(text)
-    except ValueError:  # Numbers of which 64 bits are not enough are orjson's.
+    except (ValueError, RuntimeError):  # Numbers of which 64 bits are not enough are orjson's.
         return
     assert outcome(lambda: numbers("x", kind, array)) == outcome(lambda: numbers("x", kind, data))
     assert array.lists() == data
@@ -137,7 +138,7 @@ def test_numbers_are_those_of_the_plain_reader(kind: str, text: bytes) -> None:
 def test_deep_and_long_texts_are_read_or_refused_alike(text: bytes) -> None:
     try:
         array = JsonArray(text)
-    except ValueError:
+    except (ValueError, RuntimeError):
         return
     assert outcome(lambda: numbers("x", "float64", array)) == outcome(
         lambda: numbers("x", "float64", orjson.loads(text))
