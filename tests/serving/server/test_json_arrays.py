@@ -222,7 +222,7 @@ OIP = [
     *('{"inputs": [@]}'.replace("@", ONE.replace("@", data)) for data in DATA),
     *(head.replace("@", ONE.replace("@", DATA[0])) for head in HEADS),
 ]
-ROW = json.dumps(np.arange(300.0).reshape(2, 150).tolist())
+ROW = json.dumps(np.arange(400.0).reshape(2, 200).tolist())
 BODIES = [
     '{"instances": @}',
     '{"inputs": @}',
@@ -243,7 +243,7 @@ BODIES = [
 VALUES = [
     ROW,
     *(ROW.replace("1.0,", value, 1) for value in ("NaN,", "16777217,", "true,", "")),
-    f"[{' ' * 600}]",
+    f"[{' ' * 2100}]",
 ]
 TFS = [BODIES[0].replace("@", value) for value in VALUES] + [body.replace("@", ROW) for body in BODIES]
 
