@@ -30,7 +30,10 @@ FLOATS = ("d", np.float64)
 
 
 class JsonArray:
-    """An array of JSON without strings and objects, well formed. Raises `ValueError` where it is not."""
+    """An array of JSON without strings and objects, well formed.
+
+    Raises `ValueError` or `RuntimeError`, as simdjson does, where it is not, and for integers beyond 64 bits.
+    """
 
     __slots__ = ("_parsed", "_text")
 

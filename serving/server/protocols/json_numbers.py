@@ -31,9 +31,12 @@ def numbers(name: str, kind: str, data: object) -> Array:
     something else than such numbers.
     """
     wanted = np.dtype(kind)
-    found = _read(data, wanted) if _cut(data) else None
+    found = None
+    if _cut(data):
+        found = _read(data, wanted)
+        data = lists(data) if found is None else data
     if found is None:
-        flat, shape = _flatten(name, lists(data))
+        flat, shape = _flatten(name, data)
         try:
             found = _pack(flat, wanted).reshape(shape)
         except TypeError:

@@ -114,6 +114,7 @@ def outcome(read: Callable[[], Array]) -> tuple[str, object, object]:
 @example("float32", b"[[1,2],[3,true]]")
 @example("uint64", b"[18446744073709551615, 9007199254740993]")
 @example("int64", b"[9007199254740993, 1.0]")
+@example("int64", b"[18446744073709551616]")
 def test_numbers_are_those_of_the_plain_reader(kind: str, text: bytes) -> None:
     try:
         data = orjson.loads(text)
@@ -123,7 +124,7 @@ def test_numbers_are_those_of_the_plain_reader(kind: str, text: bytes) -> None:
         return
     try:
         array = JsonArray(text)
-    except ValueError:  # Numbers of which 64 bits are not enough are orjson's.
+    except (ValueError, RuntimeError):  # Numbers of which 64 bits are not enough are orjson's.
         return
     assert outcome(lambda: numbers("x", kind, array)) == outcome(lambda: numbers("x", kind, data))
     assert array.lists() == data
@@ -137,7 +138,7 @@ def test_numbers_are_those_of_the_plain_reader(kind: str, text: bytes) -> None:
 def test_deep_and_long_texts_are_read_or_refused_alike(text: bytes) -> None:
     try:
         array = JsonArray(text)
-    except ValueError:
+    except (ValueError, RuntimeError):
         return
     assert outcome(lambda: numbers("x", "float64", array)) == outcome(
         lambda: numbers("x", "float64", orjson.loads(text))
@@ -221,7 +222,7 @@ OIP = [
     *('{"inputs": [@]}'.replace("@", ONE.replace("@", data)) for data in DATA),
     *(head.replace("@", ONE.replace("@", DATA[0])) for head in HEADS),
 ]
-ROW = json.dumps(np.arange(300.0).reshape(2, 150).tolist())
+ROW = json.dumps(np.arange(400.0).reshape(2, 200).tolist())
 BODIES = [
     '{"instances": @}',
     '{"inputs": @}',
@@ -242,7 +243,7 @@ BODIES = [
 VALUES = [
     ROW,
     *(ROW.replace("1.0,", value, 1) for value in ("NaN,", "16777217,", "true,", "")),
-    f"[{' ' * 600}]",
+    f"[{' ' * 2100}]",
 ]
 TFS = [BODIES[0].replace("@", value) for value in VALUES] + [body.replace("@", ROW) for body in BODIES]
 
