@@ -78,7 +78,8 @@ def test_lineage_tells_where_a_version_came_from(published: Project) -> None:
     assert re.search(r"^ExampleValidator +complete ", text, re.MULTILINE)
     assert re.search(r"^Pusher +complete ", text, re.MULTILINE)
     assert "on the way, not published: 1" in text
-    assert "FAIL data: train: pictures of one colour 3 (limit <= 0)" in text
+    assert "FAIL data: train: pictures of one colour 2 (limit <= 0)" in text
+    assert "FAIL data: validation: pictures of one colour 1 (limit <= 0)" in text
     (run,) = [one for one in lineage.runs(published.artifacts / "lineage", MODEL) if one.version == 1]
     assert {one.name for one in lineage.outputs(run, "PushedModel")} == set(targets.NAMES)
     assert "Published as version 1" in (published.artifacts / run.page).read_text()
