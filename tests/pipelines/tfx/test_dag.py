@@ -21,7 +21,7 @@ from pipelines.training.record import Trained
 from pipelines.validation import Published, statistics
 from tests.pipelines.tfx import samples
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.tfx, pytest.mark.timeout(900)]
 
 DATA = (
     "ImportExampleGen",
