@@ -108,6 +108,7 @@ def test_a_cut_off_download_is_refused(tmp_path: Path, files: dict[str, bytes], 
         data.load(source(files, publisher), tmp_path / "cache", 1)
 
 
+@pytest.mark.slow
 def test_failure_names_every_source_and_the_way_out(tmp_path: Path, files: dict[str, bytes]) -> None:
     pictures = PictureSet(
         "pictures",

@@ -254,7 +254,9 @@ def test_lineage_prints_where_a_version_came_from_and_what_was_refused(
     assert lines[-1].strip() == "nothing was refused on the way"
 
 
-@pytest.mark.parametrize("harm", ["none", "bytes", "weights"])
+@pytest.mark.parametrize(
+    "harm", ["none", *(pytest.param(harm, marks=pytest.mark.slow) for harm in ("bytes", "weights"))]
+)
 def test_a_reproduction_is_compared_by_weights_bytes_and_answers(
     sources: Callable[[str], Sources],
     settings: Settings,

@@ -131,6 +131,7 @@ def test_a_killed_server_comes_back(settings: Settings, server: WebServer) -> No
     until(lambda: PLATFORM.states(settings)["web-server"].pid not in (None, pid) and server.answers())
 
 
+@pytest.mark.slow
 def test_servers_of_a_killed_supervisor_are_ended(settings: Settings, server: WebServer) -> None:
     def supervisor() -> int:
         return int((settings.run / "supervisord.pid").read_text())

@@ -14,6 +14,8 @@ from serving.server.errors import BackendError
 from .artifacts import images, logits
 from .processes import ServerProcess
 
+pytestmark = pytest.mark.slow  # TensorFlow is imported, which writes the files.
+
 
 def test_batches_of_changing_size_are_answered_and_names_are_kept(litert: ServerProcess) -> None:
     client = triton.InferenceServerClient(litert.http)
