@@ -52,7 +52,7 @@ test: $(VENV)/.dev ## every test: unit, slow ones, then five endpoints end to en
 	@tests/run
 
 unit: $(VENV)/.dev ## the fast tests only
-	@$(VENV)/bin/pytest -q -n 2 --dist loadfile
+	@$(VENV)/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-e2e: $(VENV)/.dev ## the end-to-end test only
 	@$(VENV)/bin/pytest -q -m e2e tests/e2e
