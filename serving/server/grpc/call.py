@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from grpc import StatusCode
-
 from serving.server import eager
 from serving.server.errors import (
     DEADLINE_PASSED,
@@ -24,11 +22,11 @@ from serving.server.grpc.messages import (
     Framed,
     Header,
     Messages,
-    Method,
     parse,
     serialize,
     status,
 )
+from serving.server.grpc.service import Method
 
 if TYPE_CHECKING:
     from serving.server.grpc.streams import Streams
@@ -42,7 +40,7 @@ UNTAKEN_BYTES = 1 << 20
 
 
 class Call:
-    """One call on a connection. To a handler it is the context that generated servicers expect."""
+    """One call on a connection."""
 
     def __init__(
         self,
@@ -125,12 +123,6 @@ class Call:
             if self._task is not None:
                 self._task.cancel()
 
-    def set_code(self, code: StatusCode) -> None:
-        """As grpc's ServicerContext: generated servicers say UNIMPLEMENTED, and then raise NotImplementedError."""
-
-    def set_details(self, details: str) -> None:
-        """As grpc's ServicerContext."""
-
     def _check_whole(self) -> None:
         if self._messages.partial or len(self._whole) != 1:
             what = "one that is cut short" if self._messages.partial else str(len(self._whole))
@@ -180,8 +172,6 @@ class Call:
             code = "CANCELLED"
             if DEADLINE_PASSED in error.args:
                 fault = DeadlineError("Deadline Exceeded")
-        except NotImplementedError:
-            fault = UnimplementedError(f"{path} is not implemented")
         except Exception:
             log.exception("%s failed", path)
             fault = ServerError("the server failed on this request; its log says why")
@@ -196,16 +186,13 @@ class Call:
             self._finish(answer, (*SUCCEEDED, *trailers))
 
     async def _answer_one(self) -> bytes:
-        handle: Any = self._method.stream_unary or self._method.unary_unary
-        answer = await handle(await self._request(), self)
-        return serialize(self._method, answer, self._streams.limits.answer_bytes)
+        answer = await self._method.answer(await self._request())
+        return serialize(answer, self._streams.limits.answer_bytes)
 
     async def _answer_stream(self) -> int:
-        handle: Any = self._method.stream_stream or self._method.unary_stream
-        answers = handle(await self._request(), self)
         size = 0
-        async for answer in answers:
-            framed = serialize(self._method, answer, self._streams.limits.answer_bytes)
+        async for answer in self._method.answer(await self._request()):
+            framed = serialize(answer, self._streams.limits.answer_bytes)
             size += len(framed)
             self._streams.send(self._stream, framed, first=not self._begun)
             self._begun = True
