@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from serving.server import eager
+from serving.server import eager, exchange
 from serving.server.errors import (
     DEADLINE_PASSED,
     DeadlineError,
@@ -37,6 +38,8 @@ WAITING = 16
 """Messages of a stream that wait for its handler; then the client is held back."""
 UNTAKEN_BYTES = 1 << 20
 """Of a stream's answers that wait for the client; then the handler is held back."""
+LATE = "Deadline Exceeded"
+"""As grpc says it."""
 
 
 class Call:
@@ -58,7 +61,8 @@ class Call:
         self._stream = stream
         self._method = method
         self._metadata = metadata
-        self._end = None if timeout is None else self.touched + timeout
+        # The loop's clock stands still while a callback runs.
+        self._end = None if timeout is None else time.monotonic() + timeout
         self._messages = Messages(streams.limits.message_bytes)
         self._whole: deque[Framed] = deque()
         self._unread = self._kept = self._received = 0
@@ -146,7 +150,7 @@ class Call:
         if self._task is not None:
             self._task.cancel(DEADLINE_PASSED)
         else:
-            self.fail(DeadlineError("Deadline Exceeded"))
+            self.fail(DeadlineError(LATE))
 
     async def _answer(self) -> None:
         observer, path = self._streams.observer, self._metadata[b":path"].decode("latin-1")
@@ -157,6 +161,8 @@ class Call:
             self._text(b"traceparent"),
             self._text(b"tracestate") or "",
         )
+        if self._end is not None:
+            exchange.deadline.set((self._end, LATE))
         fault, code, answer, size = None, "OK", b"", 0
         try:
             if self._method.response_streaming:
@@ -171,7 +177,7 @@ class Call:
         except asyncio.CancelledError as error:
             code = "CANCELLED"
             if DEADLINE_PASSED in error.args:
-                fault = DeadlineError("Deadline Exceeded")
+                fault = DeadlineError(LATE)
         except Exception:
             log.exception("%s failed", path)
             fault = ServerError("the server failed on this request; its log says why")
