@@ -10,6 +10,7 @@ import numpy as np
 
 from serving.server.backends.base import Servable
 from serving.server.errors import BackendError, ServerError
+from serving.server.run_clock import RunClock
 from serving.server.signature import Tensors
 
 
@@ -56,8 +57,8 @@ class Batch:
 
     jobs: list[Job]
     results: list[Tensors | Exception] = field(default_factory=list)
-    runs: list[tuple[int, float]] = field(default_factory=list)
-    """Rows and seconds of each run that succeeded."""
+    runs: list[tuple[int, float, float]] = field(default_factory=list)
+    """Rows, seconds and own seconds of each run that succeeded."""
     alone: bool = True
     """Whether the queue waits for its end."""
 
@@ -86,7 +87,7 @@ class Batch:
 
     def _attempt(self, servable: Servable, jobs: list[Job]) -> Tensors | Exception:
         first = jobs[0]
-        start = time.perf_counter()
+        clock = RunClock()
         try:
             inputs = first.inputs
             if len(jobs) > 1:
@@ -96,9 +97,9 @@ class Batch:
             # Its traceback would hold this frame, and so the batch, which holds the error.
             return error.with_traceback(None)
         else:
-            self.runs.append((sum(job.rows for job in jobs), time.perf_counter() - start))
+            self.runs.append((sum(job.rows for job in jobs), *clock.read()))
             return answer
         finally:
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - clock.start
             for job in jobs:
-                job.started, job.seconds = start, seconds
+                job.started, job.seconds = clock.start, seconds

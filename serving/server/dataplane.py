@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.server import pictures
+from serving.server import exchange, pictures
 from serving.server.eager import have_task
 from serving.server.errors import DeadlineError, InvalidRequestError, TooLargeError
 from serving.server.lease import Lease
@@ -102,6 +102,7 @@ class DataPlane:
         return outputs
 
     async def _infer(self, version: Version, call: Call) -> Tensors:
+        _check_deadline()
         signature = signature_of(version, call.signature)
         _check_names(signature, call.inputs)
         outputs = _outputs(signature, call.outputs)
@@ -120,7 +121,9 @@ class DataPlane:
             else:
                 check(spec, array, call.finite)
             inputs[spec.name] = array
-        return await version.batcher.run(call.signature, inputs, outputs)
+        answer = await version.batcher.run(call.signature, inputs, outputs)
+        _check_deadline()  # Nothing interrupts a run on the event loop itself.
+        return answer
 
 
 def signature_of(version: Version, key: str) -> Signature:
@@ -151,6 +154,12 @@ def check(spec: TensorSpec, array: Array, finite: bool = True) -> None:
     # Counted, because `all` takes twice as long; a sum would take as long, and overflows.
     if spec.floating and np.count_nonzero(np.isfinite(array)) != array.size:
         raise InvalidRequestError(f"input {spec.name!r}: expected finite numbers, got NaN or infinity")
+
+
+def _check_deadline() -> None:
+    due = exchange.deadline.get()
+    if due is not None and time.monotonic() > due[0]:
+        raise DeadlineError(due[1])
 
 
 def _check_names(signature: Signature, inputs: Tensors) -> None:

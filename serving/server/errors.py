@@ -6,12 +6,25 @@ protocol front decides anew how bad something is.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import ClassVar
-
-from grpc import StatusCode
 
 DEADLINE_PASSED = "deadline passed"
 """With this message a task is cancelled whose answer would come too late; without it, its client has gone."""
+
+
+class StatusCode(IntEnum):
+    """gRPC's codes for what errors stand for: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
 
 
 class ServerError(Exception):

@@ -1,4 +1,4 @@
-"""One request as logs and traces tell of it, filled in by every floor that it passes."""
+"""One request: when its answer is due, and how logs and traces tell of it, filled in by every floor that it passes."""
 
 from __future__ import annotations
 
@@ -40,3 +40,6 @@ class Exchange:
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 """The exchange of the running task, where somebody wants to hear of it."""
+
+deadline: ContextVar[tuple[float, str] | None] = ContextVar("deadline", default=None)
+"""When an answer to the running task's request comes too late, by `time.monotonic`, and what is then said."""

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from serving.server import cores
 from serving.server.backends.base import BACKENDS
 
 MEBIBYTE = 1024 * 1024
+Number = TypeVar("Number", int, float)
+
+
+def _read(
+    kind: Callable[[str], Number], fits: Callable[[Number], bool], expected: str
+) -> Callable[[str], Number]:
+    """What reads an argument and, where it is none, says what was `expected`."""
+
+    def read(text: str) -> Number:
+        with suppress(ValueError):
+            value = kind(text)
+            if fits(value):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+    return read
+
+
+port = _read(int, lambda value: 0 <= value <= 65535, "a port from 0 to 65535")
+_count = _read(int, lambda value: value >= 1, "a whole number from 1 on")
+_threads = _read(
+    lambda text: cores.available() if text == "auto" else int(text),
+    lambda value: value >= 1,
+    "a whole number from 1 on, or auto",
+)
+_share = _read(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_seconds = _read(float, lambda value: 0 < value < math.inf, "a number of seconds above 0")
+_grace = _read(float, lambda value: 0 <= value < math.inf, "a number of seconds from 0 on")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,52 +56,17 @@ def parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--http-port", type=port, default=8000, help="REST and /metrics; 0: any free port")
     add("--grpc-port", type=port, default=8001, help="gRPC; 0: any free port")
-    add("--poll-seconds", type=_positive, default=1.0, help="how often to look for another version")
+    add("--poll-seconds", type=_seconds, default=1.0, help="how often to look for another version")
     add("--threads", type=_threads, default=1, help='threads within one run of a model; "auto": one a core')
-    add(
-        "--workers", type=_workers, default=1, help="processes that share the ports, each with its own models"
-    )
+    add("--workers", type=_count, default=1, help="processes that share the ports, each with its own models")
     add_limits(made)
     add(
         "--request-timeout-seconds",
-        type=float,
+        type=_seconds,
         default=30.0,
         help="for a request's body and its answer together",
     )
     return made
-
-
-def port(text: str) -> int:
-    """A port number, or 0."""
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise ValueError(text)
-    return value
-
-
-def _threads(text: str) -> int:
-    return cores.available() if text == "auto" else _workers(text)
-
-
-def _workers(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError(text)
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise ValueError(text)
-    return value
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -78,38 +75,38 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-body-bytes",
         "--max_body_bytes",
-        type=int,
+        type=_count,
         default=32 * MEBIBYTE,
         help="of a REST or gRPC request",
     )
-    add("--max-rows", "--max_rows", type=int, default=1024, help="in one request")
-    add("--max-batch-rows", "--max_batch_rows", type=int, default=64, help="in a run shared by requests")
-    add("--max-queue", "--max_queue", type=int, default=512, help="requests waiting for one model")
+    add("--max-rows", "--max_rows", type=_count, default=1024, help="in one request")
+    add("--max-batch-rows", "--max_batch_rows", type=_count, default=64, help="in a run shared by requests")
+    add("--max-queue", "--max_queue", type=_count, default=512, help="requests waiting for one model")
     add(
         "--grace-seconds",
         "--grace_seconds",
-        type=float,
+        type=_grace,
         default=10.0,
         help="to finish requests after SIGTERM",
     )
     add(
         "--max-connections",
         "--max_connections",
-        type=int,
+        type=_count,
         default=1000,
         help="of HTTP, and calls of gRPC, at once",
     )
     add(
         "--head-timeout-seconds",
         "--head_timeout_seconds",
-        type=_positive,
+        type=_seconds,
         default=10.0,
         help="for the head of an HTTP request, from its first byte",
     )
     add(
         "--idle-timeout-seconds",
         "--idle_timeout_seconds",
-        type=_positive,
+        type=_seconds,
         default=75.0,
         help="for an HTTP connection without a request",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from serving import repository
 from serving.server.backends.base import Loader, Servable
 from serving.server.errors import ArtifactError, InvalidRequestError, ServerError
+from serving.server.run_clock import RunClock
 from serving.server.signature import example
 
 Replay = Callable[[Path, Servable], None]
@@ -69,10 +69,10 @@ def _warm_up(servable: Servable) -> float:
             inputs = example(signature)
             if inputs is None:
                 break
-            start = time.perf_counter()
+            clock = RunClock()
             try:
                 servable.run(key, inputs, [spec.name for spec in signature.outputs])
             except InvalidRequestError:
                 break  # Zeros are not what this signature takes.
-            seconds = time.perf_counter() - start
+            seconds = clock.read()[1]
     return seconds

@@ -9,18 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serving.server import flags, tfs_flags, tfs_serving, workers
+from serving.server import flags, workers
 from serving.server.assembly import data_plane, metrics_route, patience
 from serving.server.backends.base import loader
 from serving.server.dataplane import DataPlane
-from serving.server.grpc.server import Service
+from serving.server.grpc.service import Service
 from serving.server.http import App
 from serving.server.limits import Limits
 from serving.server.loading import load_version
 from serving.server.policies import models_below
 from serving.server.protocols import oip_rest
 from serving.server.running import Listening, StartError, bind, run
-from serving.server.text_configs import ConfigError
 
 
 def tandem_server(arguments: Sequence[str] | None = None) -> None:
@@ -66,6 +65,9 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
 
 def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
     """Serve SavedModels as `tensorflow_model_server` does, with its flags, until SIGTERM."""
+    from serving.server import tfs_flags, tfs_serving
+    from serving.server.text_configs import ConfigError
+
     options = tfs_flags.parser().parse_args(arguments)
     _log_to_stderr("tandem-tf-serving")
     logging.getLogger("tandem.server").info(

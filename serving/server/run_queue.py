@@ -12,7 +12,6 @@ how long requests of one turn hold up the event loop.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 
 from serving.server import batch as batches
@@ -21,6 +20,7 @@ from serving.server.backends.base import Servable
 from serving.server.batch import Batch, Job
 from serving.server.errors import BackendError, UnavailableError
 from serving.server.metrics import ModelMetrics
+from serving.server.run_clock import RunClock
 from serving.server.run_costs import RunCosts
 from serving.server.run_threads import SLOW_SECONDS, RunThreads
 from serving.server.signature import Tensors
@@ -98,16 +98,16 @@ class RunQueue:
 
     def _run_here(self, signature: str, inputs: Tensors, outputs: tuple[str, ...], rows: int) -> Tensors:
         answer: Tensors | None = None
-        start = time.perf_counter()
+        clock = RunClock()
         try:
             answer = batches.run(self._servable, signature, inputs, outputs)
             return answer
         finally:
-            seconds = time.perf_counter() - start
+            seconds, own = clock.read()
             if answer is None:
-                self._costs.doubt(rows, seconds)
+                self._costs.doubt(rows, own)
             else:
-                self._note(rows, seconds)
+                self._note(rows, seconds, own)
             self._held += seconds
             self._account(rows, 0.0, seconds)
 
@@ -195,8 +195,8 @@ class RunQueue:
         return batch
 
     def _finish(self, batch: Batch) -> None:
-        for rows, seconds in batch.runs:
-            self._note(rows, seconds)
+        for run in batch.runs:
+            self._note(*run)
         for job, result in zip(batch.jobs, batch.results, strict=True):
             if job.done.done():
                 continue
@@ -208,9 +208,9 @@ class RunQueue:
         if batch.alone:
             self._go_on()
 
-    def _note(self, rows: int, seconds: float) -> None:
+    def _note(self, rows: int, seconds: float, own: float) -> None:
         """Count a run that has succeeded."""
-        self._costs.add(rows, seconds)
+        self._costs.add(rows, own)
         self._statistics.run(rows, seconds)
         self._metrics.run(rows, seconds)
 

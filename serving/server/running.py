@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
-from grpc_health.v1 import health_pb2_grpc
 
 from serving.server.dataplane import DataPlane
 from serving.server.errors import ServerError
 from serving.server.grpc.health import Health
 from serving.server.grpc.limits import Limits
-from serving.server.grpc.server import GrpcServer, Service
+from serving.server.grpc.server import GrpcServer
+from serving.server.grpc.service import Service
 from serving.server.http import App
 from serving.server.http.bodies import HELD
 from serving.server.http.connection import Patience
@@ -85,10 +85,7 @@ async def _serve(
         grpc_sockets = _grpc_sockets(listening)
     made = services()
     health = Health(service.name for service in made)
-    grpc = GrpcServer(_grpc_limits(listening), plane.observer, listening.grpc_tls)
-    health_pb2_grpc.add_HealthServicer_to_server(health, grpc)
-    for service in made:
-        service.register(grpc)
+    grpc = GrpcServer([health.service, *made], _grpc_limits(listening), plane.observer, listening.grpc_tls)
     await grpc.start(*grpc_sockets)
     http = HttpServer(app, listening.patience)
     poll = asyncio.create_task(_poll(plane, health, listening.poll_seconds))

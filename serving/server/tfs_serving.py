@@ -14,7 +14,7 @@ from serving.server import tfs_flags
 from serving.server.assembly import data_plane, metrics_route, patience
 from serving.server.backends.base import Servable
 from serving.server.dataplane import DataPlane
-from serving.server.grpc.server import Service
+from serving.server.grpc.service import Service
 from serving.server.http import App
 from serving.server.loading import Loaded, load_version
 from serving.server.model_config import ConfigSource, LabelRules

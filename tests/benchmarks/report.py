@@ -23,7 +23,7 @@ NAMED = (
     "tensorflow-cpu",
     "tensorflow",
     "httptools",
-    "grpcio",
+    "ngh2",
     "numpy",
 )
 PEER_PACKAGES = {"triton": "nvidia-pytriton"}

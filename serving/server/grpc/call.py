@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from grpc import StatusCode
-
-from serving.server import eager
+from serving.server import eager, exchange
 from serving.server.errors import (
     DEADLINE_PASSED,
     DeadlineError,
@@ -24,11 +23,11 @@ from serving.server.grpc.messages import (
     Framed,
     Header,
     Messages,
-    Method,
     parse,
     serialize,
     status,
 )
+from serving.server.grpc.service import Method
 
 if TYPE_CHECKING:
     from serving.server.grpc.streams import Streams
@@ -39,10 +38,12 @@ WAITING = 16
 """Messages of a stream that wait for its handler; then the client is held back."""
 UNTAKEN_BYTES = 1 << 20
 """Of a stream's answers that wait for the client; then the handler is held back."""
+LATE = "Deadline Exceeded"
+"""As grpc says it."""
 
 
 class Call:
-    """One call on a connection. To a handler it is the context that generated servicers expect."""
+    """One call on a connection."""
 
     def __init__(
         self,
@@ -60,7 +61,8 @@ class Call:
         self._stream = stream
         self._method = method
         self._metadata = metadata
-        self._end = None if timeout is None else self.touched + timeout
+        # The loop's clock stands still while a callback runs.
+        self._end = None if timeout is None else time.monotonic() + timeout
         self._messages = Messages(streams.limits.message_bytes)
         self._whole: deque[Framed] = deque()
         self._unread = self._kept = self._received = 0
@@ -125,12 +127,6 @@ class Call:
             if self._task is not None:
                 self._task.cancel()
 
-    def set_code(self, code: StatusCode) -> None:
-        """As grpc's ServicerContext: generated servicers say UNIMPLEMENTED, and then raise NotImplementedError."""
-
-    def set_details(self, details: str) -> None:
-        """As grpc's ServicerContext."""
-
     def _check_whole(self) -> None:
         if self._messages.partial or len(self._whole) != 1:
             what = "one that is cut short" if self._messages.partial else str(len(self._whole))
@@ -154,7 +150,7 @@ class Call:
         if self._task is not None:
             self._task.cancel(DEADLINE_PASSED)
         else:
-            self.fail(DeadlineError("Deadline Exceeded"))
+            self.fail(DeadlineError(LATE))
 
     async def _answer(self) -> None:
         observer, path = self._streams.observer, self._metadata[b":path"].decode("latin-1")
@@ -165,6 +161,8 @@ class Call:
             self._text(b"traceparent"),
             self._text(b"tracestate") or "",
         )
+        if self._end is not None:
+            exchange.deadline.set((self._end, LATE))
         fault, code, answer, size = None, "OK", b"", 0
         try:
             if self._method.response_streaming:
@@ -179,9 +177,7 @@ class Call:
         except asyncio.CancelledError as error:
             code = "CANCELLED"
             if DEADLINE_PASSED in error.args:
-                fault = DeadlineError("Deadline Exceeded")
-        except NotImplementedError:
-            fault = UnimplementedError(f"{path} is not implemented")
+                fault = DeadlineError(LATE)
         except Exception:
             log.exception("%s failed", path)
             fault = ServerError("the server failed on this request; its log says why")
@@ -196,16 +192,13 @@ class Call:
             self._finish(answer, (*SUCCEEDED, *trailers))
 
     async def _answer_one(self) -> bytes:
-        handle: Any = self._method.stream_unary or self._method.unary_unary
-        answer = await handle(await self._request(), self)
-        return serialize(self._method, answer, self._streams.limits.answer_bytes)
+        answer = await self._method.answer(await self._request())
+        return serialize(answer, self._streams.limits.answer_bytes)
 
     async def _answer_stream(self) -> int:
-        handle: Any = self._method.stream_stream or self._method.unary_stream
-        answers = handle(await self._request(), self)
         size = 0
-        async for answer in answers:
-            framed = serialize(self._method, answer, self._streams.limits.answer_bytes)
+        async for answer in self._method.answer(await self._request()):
+            framed = serialize(answer, self._streams.limits.answer_bytes)
             size += len(framed)
             self._streams.send(self._stream, framed, first=not self._begun)
             self._begun = True

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-
+from serving.server import protos
 from serving.server.errors import NotFoundError, UnavailableError
+from serving.server.grpc.service import Service
+
+pb = protos.load(Path(__file__).with_name("health.proto"))
+Message: TypeAlias = Any
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+class Health:
     """All services are in one state, that of the server."""
 
     def __init__(self, services: Iterable[str]) -> None:
@@ -22,6 +26,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._services = {"", *services}
         self._serving = self._stopping = False
         self._changed = asyncio.Event()
+
+    @property
+    def service(self) -> Service:
+        """As the server takes it."""
+        return Service(pb.DESCRIPTOR.services_by_name["Health"], self)
 
     def set(self, serving: bool) -> None:
         """Say from now on whether the services serve."""
@@ -33,34 +42,34 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._serving, self._stopping = False, True
         self._tell()
 
-    async def Check(self, request: HealthCheckRequest, _context: object) -> HealthCheckResponse:  # noqa: N802
+    async def Check(self, request: Message) -> Message:  # noqa: N802
         """The state now."""
         if request.service not in self._services:
             raise NotFoundError(
                 f"expected one of {', '.join(sorted(self._services))}, got {request.service[:80]!r}"
             )
-        return HealthCheckResponse(status=self._status)
+        return pb.HealthCheckResponse(status=self._status)
 
-    async def Watch(  # noqa: N802
-        self, request: HealthCheckRequest, _context: object
-    ) -> AsyncIterator[HealthCheckResponse]:
+    async def Watch(self, request: Message) -> AsyncIterator[Message]:  # noqa: N802
         """The state now, and again whenever it changes."""
         if request.service not in self._services:
-            yield HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+            yield pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
             await asyncio.Event().wait()  # No service comes later.
         last = None
         while True:
             changed = self._changed
             if self._status != last:
                 last = self._status
-                yield HealthCheckResponse(status=last)
+                yield pb.HealthCheckResponse(status=last)
             if self._stopping:
                 raise UnavailableError("the server is stopping")
             await changed.wait()
 
     @property
-    def _status(self) -> HealthCheckResponse.ServingStatus:
-        return HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
+    def _status(self) -> int:
+        name = "SERVING" if self._serving else "NOT_SERVING"
+        status: int = pb.HealthCheckResponse.ServingStatus.Value(name)
+        return status
 
     def _tell(self) -> None:
         self._changed.set()

@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import struct
 import zlib
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import quote
 
-from google.protobuf.message import DecodeError
-from grpc import RpcMethodHandler, StatusCode
+from google.protobuf.message import DecodeError, Message
 
-from serving.server.errors import InvalidRequestError, TooLargeError, UnimplementedError
+from serving.server.errors import InvalidRequestError, StatusCode, TooLargeError, UnimplementedError
+from serving.server.grpc.service import Method
 
 Header = tuple[bytes, bytes]
-Method: TypeAlias = "RpcMethodHandler[Any, Any]"
 Framed = tuple[bool, bytes]
 """A message as it came, and whether it is compressed."""
 
@@ -107,8 +106,7 @@ def status(code: StatusCode, details: str) -> tuple[Header, ...]:
     while len(encoded) > MAX_DETAILS:
         details = details[: len(details) // 2]
         encoded = quote(details, safe=PLAIN)
-    number: int = code.value[0]
-    return (b"grpc-status", str(number).encode()), (b"grpc-message", encoded.encode())
+    return (b"grpc-status", str(code.value).encode()), (b"grpc-message", encoded.encode())
 
 
 async def parse(method: Method, framed: Framed, encoding: str, limit: int) -> Any:  # noqa: ANN401 - a message
@@ -116,17 +114,15 @@ async def parse(method: Method, framed: Framed, encoding: str, limit: int) -> An
     compressed, message = framed
     if compressed:
         message = await asyncio.to_thread(inflate, message, encoding, limit)
-    deserialize: Any = method.request_deserializer
     try:
-        return deserialize(message)
+        return method.parse(message)
     except DecodeError as error:
         raise InvalidRequestError(f"expected a message of protobuf that the method takes: {error}") from None
 
 
-def serialize(method: Method, answer: Any, limit: int) -> bytes:  # noqa: ANN401 - a message
+def serialize(answer: Message, limit: int) -> bytes:
     """An answer as it travels. Raises `TooLargeError`."""
-    serializer: Any = method.response_serializer
-    message: bytes = serializer(answer)
+    message = answer.SerializeToString()
     if len(message) > limit:
         raise TooLargeError(f"the answer is larger than max ({len(message)} vs. {limit} bytes)")
     return frame(message)

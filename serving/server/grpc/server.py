@@ -6,42 +6,27 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
-
-import grpc
+from collections.abc import Iterable, Mapping
 
 from serving.server.grpc.connection import Connection
 from serving.server.grpc.limits import Limits
-from serving.server.grpc.messages import Method
+from serving.server.grpc.service import Method, Service
 from serving.server.observer import Observer
-
-
-@dataclass(frozen=True)
-class Service:
-    """A gRPC service: its full name and how it joins a server."""
-
-    name: str
-    register: Callable[[GrpcServer], None]
-
 
 ARRIVING_SECONDS = 0.1
 """For calls of clients that connected as the server stopped."""
 
 
-Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
-
-
-class _Details(NamedTuple):
-    method: str
-    invocation_metadata: tuple[()] = ()
-
-
 class GrpcServer:
-    """Serves what generated `add_..._to_server` functions add to it."""
+    """Serves the methods of some services."""
 
-    def __init__(self, limits: Limits, observer: Observer, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        services: Iterable[Service],
+        limits: Limits,
+        observer: Observer,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.limits = limits
         self.observer = observer
         self.connections: set[Connection] = set()
@@ -50,26 +35,11 @@ class GrpcServer:
         self.held = 0
         """Bytes of their requests."""
         self._tls = tls
-        self._handlers: list[Handler] = []
-        self._methods: dict[str, Method] = {}
+        self.methods: Mapping[str, Method] = dict(
+            item for service in services for item in service.methods().items()
+        )
+        """What answers, by its path."""
         self._listening: list[tuple[socket.socket, asyncio.Server]] = []
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[Handler]) -> None:
-        """As grpc's servers."""
-        self._handlers += handlers
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Method]) -> None:
-        """As grpc's servers, for which this is a shorter way to the same handlers."""
-
-    def find(self, path: str) -> Method | None:
-        """What answers at /package.Service/Method."""
-        if path not in self._methods:
-            details: Any = _Details(path)
-            found = [method for handler in self._handlers if (method := handler.service(details)) is not None]
-            if not found:
-                return None
-            self._methods[path] = found[0]
-        return self._methods[path]
 
     async def start(self, *listening: socket.socket) -> None:
         """Accept connections from sockets that listen."""

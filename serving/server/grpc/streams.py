@@ -156,9 +156,10 @@ class Streams:
             raise TooLargeError(
                 f"expected at most {self.limits.metadata_bytes} bytes of metadata, got {size}"
             )
-        method = self._server.find(metadata[b":path"].decode("latin-1"))
+        path = metadata[b":path"].decode("latin-1")
+        method = self._server.methods.get(path)
         if method is None:
-            raise UnimplementedError(f"no method is served at {metadata[b':path'].decode('latin-1')[:200]}")
+            raise UnimplementedError(f"no method is served at {path[:200]}")
         if self._server.calls >= self.limits.calls:
             raise TooLargeError(f"{self.limits.calls} calls are being answered already; try again")
         timeout = metadata.get(b"grpc-timeout")

@@ -38,6 +38,7 @@ class App:
         self._heads = Heads(cors=cors)
         self._observer = observer or Observer()
         self.timeout_seconds = timeout_seconds
+        self._late = f"no answer within {timeout_seconds:g} s"
         self.closing = False
         """Whether connections end with the next answer."""
 
@@ -89,6 +90,7 @@ class App:
             if seen is not None:
                 seen.request_bytes = len(body)
             assert isinstance(target.found, Route)
+            exchange.deadline.set((incoming.begun + self.timeout_seconds, self._late))
             request = Request(target.method, target.path, target.variables, Headers(incoming.headers), body)
             response = await target.found.handler(request)
             if len(response.body) >= WORTH_COMPRESSING:
@@ -96,7 +98,7 @@ class App:
         except asyncio.CancelledError as error:
             if DEADLINE_PASSED not in error.args:
                 raise
-            return _failure(DeadlineError(f"no answer within {self.timeout_seconds:g} s"))
+            return _failure(DeadlineError(self._late))
         except ServerError as error:
             if error.status == 500:
                 log.error("%s %s: %s", target.method, target.path, error)

@@ -1,18 +1,19 @@
-"""Open Inference Protocol v2 over gRPC: GRPCInferenceService, by the stubs that tritonclient carries."""
+"""Open Inference Protocol v2 over gRPC: GRPCInferenceService."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from google.protobuf.json_format import ParseDict
-from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc as rpc
 
+from serving.server import protos
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, ServerError
-from serving.server.grpc.server import GrpcServer, Service
+from serving.server.grpc.service import Service
 from serving.server.protocols import oip_codec
 from serving.server.protocols import oip_description as description
 from serving.server.protocols.json_numbers import numbers
@@ -21,6 +22,10 @@ from serving.server.signature import Array, Tensors, dtype_of
 from serving.server.versions import Version
 
 PROTOCOL = "oip-grpc"
+
+pb = protos.load(Path(__file__).with_name("open_inference.proto"))
+Message: TypeAlias = Any
+"""One of `pb`: ModelInfer takes a ModelInferRequest, and gives a ModelInferResponse."""
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -41,28 +46,24 @@ CONTENTS = {
 
 def services(plane: DataPlane) -> list[Service]:
     """The one service."""
-
-    def inference(server: GrpcServer) -> None:
-        rpc.add_GRPCInferenceServiceServicer_to_server(OipGrpc(plane), server)
-
-    return [Service("inference.GRPCInferenceService", inference)]
+    return [Service(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], OipGrpc(plane))]
 
 
-class OipGrpc(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class OipGrpc:
     """The service."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
 
-    async def ServerLive(self, _request: pb.ServerLiveRequest, _context: object) -> pb.ServerLiveResponse:  # noqa: N802
+    async def ServerLive(self, _request: Message) -> Message:  # noqa: N802
         """Whether the process answers at all."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, _request: pb.ServerReadyRequest, _context: object) -> pb.ServerReadyResponse:  # noqa: N802
+    async def ServerReady(self, _request: Message) -> Message:  # noqa: N802
         """Whether every model answers."""
         return pb.ServerReadyResponse(ready=self._plane.ready)
 
-    async def ModelReady(self, request: pb.ModelReadyRequest, _context: object) -> pb.ModelReadyResponse:  # noqa: N802
+    async def ModelReady(self, request: Message) -> Message:  # noqa: N802
         """Whether one model answers."""
         try:
             self._plane.models.model(request.name).version(_number(request.version))
@@ -70,60 +71,48 @@ class OipGrpc(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    async def ServerMetadata(  # noqa: N802
-        self, _request: pb.ServerMetadataRequest, _context: object
-    ) -> pb.ServerMetadataResponse:
+    async def ServerMetadata(self, _request: Message) -> Message:  # noqa: N802
         """Server metadata."""
         return ParseDict(description.SERVER, pb.ServerMetadataResponse())
 
-    async def ModelMetadata(  # noqa: N802
-        self, request: pb.ModelMetadataRequest, _context: object
-    ) -> pb.ModelMetadataResponse:
+    async def ModelMetadata(self, request: Message) -> Message:  # noqa: N802
         """Names, datatypes and shapes of a model."""
         document = description.metadata(self._plane, request.name, _number(request.version))
         return ParseDict(document, pb.ModelMetadataResponse())
 
-    async def ModelConfig(self, request: pb.ModelConfigRequest, _context: object) -> pb.ModelConfigResponse:  # noqa: N802
+    async def ModelConfig(self, request: Message) -> Message:  # noqa: N802
         """A model's configuration in Triton's words."""
         document = description.configuration(self._plane, request.name, _number(request.version))
         return ParseDict({"config": document}, pb.ModelConfigResponse())
 
-    async def ModelStatistics(  # noqa: N802
-        self, request: pb.ModelStatisticsRequest, _context: object
-    ) -> pb.ModelStatisticsResponse:
+    async def ModelStatistics(self, request: Message) -> Message:  # noqa: N802
         """Statistics of a version, of a model's versions, or of all models."""
         document = description.statistics(self._plane, request.name or None, _number(request.version))
         return ParseDict(document, pb.ModelStatisticsResponse())
 
-    async def RepositoryIndex(  # noqa: N802
-        self, request: pb.RepositoryIndexRequest, _context: object
-    ) -> pb.RepositoryIndexResponse:
+    async def RepositoryIndex(self, request: Message) -> Message:  # noqa: N802
         """What the repository holds."""
         models = description.index(await self._plane.models.index(), request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
-    async def RepositoryModelLoad(  # noqa: N802
-        self, request: pb.RepositoryModelLoadRequest, _context: object
-    ) -> pb.RepositoryModelLoadResponse:
+    async def RepositoryModelLoad(self, request: Message) -> Message:  # noqa: N802
         """Load what the repository holds of a model."""
         description.check_repository_parameters(request.parameters)
         await self._plane.models.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
-    async def RepositoryModelUnload(  # noqa: N802
-        self, request: pb.RepositoryModelUnloadRequest, _context: object
-    ) -> pb.RepositoryModelUnloadResponse:
+    async def RepositoryModelUnload(self, request: Message) -> Message:  # noqa: N802
         """Unload a model until it is loaded again."""
         await self._plane.models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, _context: object) -> pb.ModelInferResponse:  # noqa: N802
+    async def ModelInfer(self, request: Message) -> Message:  # noqa: N802
         """Inference."""
         return await self._infer(request)
 
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[pb.ModelInferRequest], _context: object
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        self, requests: AsyncIterator[Message]
+    ) -> AsyncIterator[Message]:
         """Inference for each request of a stream, one after the other; an error does not end the stream."""
         async for request in requests:
             try:
@@ -133,7 +122,7 @@ class OipGrpc(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
                 answer.infer_response.id = request.id
             yield answer
 
-    async def _infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    async def _infer(self, request: Message) -> Message:
         with self._plane.serve(PROTOCOL, request.model_name, _number(request.model_version)) as version:
             timeout = timeout_seconds(_parameters(request.parameters)) if request.parameters else None
             key = description.default_key(version)
@@ -150,14 +139,14 @@ def _number(version: str) -> int | None:
     return int(version)
 
 
-def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, object]:
+def _parameters(parameters: Mapping[str, Message]) -> dict[str, object]:
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
         for name, value in parameters.items()
     }
 
 
-def _wanted(request: pb.ModelInferRequest) -> tuple[str, ...]:
+def _wanted(request: Message) -> tuple[str, ...]:
     names = tuple(output.name for output in request.outputs)
     if len(set(names)) < len(names):
         raise InvalidRequestError(f"each output can be asked for once, got {', '.join(names)[:200]}")
@@ -166,7 +155,7 @@ def _wanted(request: pb.ModelInferRequest) -> tuple[str, ...]:
     return names
 
 
-def _inputs(request: pb.ModelInferRequest) -> Tensors:
+def _inputs(request: Message) -> Tensors:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequestError(
@@ -189,7 +178,7 @@ def _inputs(request: pb.ModelInferRequest) -> Tensors:
     return inputs
 
 
-def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
+def _typed(tensor: Message) -> Array:
     kind = oip_codec.dtype(tensor.name, tensor.datatype)
     field = CONTENTS.get(tensor.datatype)
     if field is None:
@@ -208,7 +197,7 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
     return oip_codec.fit_shape(tensor.name, numbers(tensor.name, kind, list(values)), shape)
 
 
-def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) -> pb.ModelInferResponse:
+def _respond(version: Version, request: Message, outputs: Tensors) -> Message:
     arrays = {name: np.asarray(array) for name, array in outputs.items()}
     described = tuple((name, dtype_of(array), array.shape) for name, array in arrays.items())
     response = pb.ModelInferResponse.FromString(_description(version.model, version.number, described))

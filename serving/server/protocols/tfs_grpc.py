@@ -1,4 +1,4 @@
-"""TensorFlow Serving's PredictionService, by the stubs of tensorflow-serving-api."""
+"""TensorFlow Serving's PredictionService, by the messages of tensorflow-serving-api."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     inference_pb2,
-    model_service_pb2_grpc,
+    model_service_pb2,
     predict_pb2,
-    prediction_service_pb2_grpc,
+    prediction_service_pb2,
     regression_pb2,
 )
 
 from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError
-from serving.server.grpc.server import GrpcServer, Service
+from serving.server.grpc.service import Service
 from serving.server.model_config import ConfigSource
 from serving.server.protocols import tfs_examples
 from serving.server.protocols.tfs_examples import CLASSIFY, REGRESS
@@ -46,22 +46,13 @@ class Options:
 
 def services(plane: DataPlane, source: ConfigSource, metrics: TfsMetrics, options: Options) -> list[Service]:
     """Both services, over one data plane."""
-
-    def prediction(server: GrpcServer) -> None:
-        served = Served(plane, "tfs-grpc", "GRPC", metrics, options.batching)
-        servicer = Prediction(served, options)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
-
-    def models(server: GrpcServer) -> None:
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(plane, source), server)
-
-    return [
-        Service("tensorflow.serving.PredictionService", prediction),
-        Service("tensorflow.serving.ModelService", models),
-    ]
+    served = Served(plane, "tfs-grpc", "GRPC", metrics, options.batching)
+    prediction = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
+    models = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
+    return [Service(prediction, Prediction(served, options)), Service(models, ModelService(plane, source))]
 
 
-class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
+class Prediction:
     """PredictionService."""
 
     def __init__(self, served: Served, options: Options) -> None:
@@ -69,7 +60,7 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
         self._plane = served.plane
         self._options = options
 
-    async def Predict(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+    async def Predict(self, request: Any) -> Any:  # noqa: ANN401, N802
         """Prediction by a signature (`serving_default` unless named); `output_filter` picks outputs."""
         with self._served.lease(model_spec(request.model_spec), "Predict") as version:
             call = predict_call(request, version.signatures, self._options.max_tensor_bytes)
@@ -80,15 +71,15 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
                 to_proto(array, response.outputs[name], self._options.as_content)
             return response
 
-    async def Classify(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+    async def Classify(self, request: Any) -> Any:  # noqa: ANN401, N802
         """Classification of tf.Examples."""
         return await self._infer(request, CLASSIFY, classification_pb2.ClassificationResponse())
 
-    async def Regress(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+    async def Regress(self, request: Any) -> Any:  # noqa: ANN401, N802
         """Regression of tf.Examples."""
         return await self._infer(request, REGRESS, regression_pb2.RegressionResponse())
 
-    async def MultiInference(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+    async def MultiInference(self, request: Any) -> Any:  # noqa: ANN401, N802
         """Classifications and regressions of the same tf.Examples by signatures of one model."""
         tasks = check_tasks(request)
         with self._served.lease(model_spec(tasks[0].model_spec), "MultiInference") as version:
@@ -103,7 +94,7 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type
                 getattr(result, field).CopyFrom(answer)
             return response
 
-    async def GetModelMetadata(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+    async def GetModelMetadata(self, request: Any) -> Any:  # noqa: ANN401, N802
         """The signatures of a version; the one metadata field is signature_def."""
         if not request.HasField("model_spec"):
             raise InvalidRequestError("Missing ModelSpec")

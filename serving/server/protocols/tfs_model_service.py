@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
-import grpc
-from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 
 from serving.server.dataplane import DataPlane
-from serving.server.errors import InvalidRequestError, ServerError
+from serving.server.errors import InvalidRequestError, ServerError, StatusCode
 from serving.server.model_config import ConfigSource
 from serving.server.protocols.tfs_models import ModelSpec, statuses
 
@@ -19,17 +18,17 @@ log = logging.getLogger("tandem.server")
 class LoadError(ServerError):
     """A model that a new configuration names did not load."""
 
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    code: ClassVar[StatusCode] = StatusCode.UNKNOWN
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
+class ModelService:
     """ModelService."""
 
     def __init__(self, plane: DataPlane, source: ConfigSource) -> None:
         self._plane = plane
         self._source = source
 
-    async def GetModelStatus(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+    async def GetModelStatus(self, request: Any) -> Any:  # noqa: ANN401, N802
         """The state of every version, or of one."""
         if not request.HasField("model_spec"):
             raise InvalidRequestError("Missing ModelSpec")
@@ -40,11 +39,11 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
             entry = response.model_version_status.add()
             entry.version = version
             entry.state = get_model_status_pb2.ModelVersionStatus.State.Value(status.state.value)
-            entry.status.error_code = status.fault.code.value[0] if status.fault else 0
+            entry.status.error_code = status.fault.code.value if status.fault else 0
             entry.status.error_message = str(status.fault) if status.fault else ""
         return response
 
-    async def HandleReloadConfigRequest(self, request: Any, _context: object) -> Any:  # noqa: ANN401, N802
+    async def HandleReloadConfigRequest(self, request: Any) -> Any:  # noqa: ANN401, N802
         """Serve what the given ModelServerConfig says; answered when its versions are loaded or refused."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise InvalidRequestError(

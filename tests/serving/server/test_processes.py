@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from serving.server import flags
+
 from .artifacts import images, point, write_onnx
 from .processes import ROOT, ServerProcess, free_port, tandem_server
 
 
-def run(command: str, *flags: str) -> subprocess.CompletedProcess[str]:
+def run(command: str, *given: str) -> subprocess.CompletedProcess[str]:
     code = f"from serving.server.main import {command}; {command}()"
     return subprocess.run(
-        [sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *given], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
 
 
@@ -107,8 +109,12 @@ def test_a_busy_port_is_one_clear_line_and_a_failure(
 ) -> None:
     ports = {"--http-port": free_port(), "--grpc-port": free_port()}
     ports[flag] = oip.http_port if taken == "HTTP" else oip.grpc_port
-    flags = [f"{name}={port}" for name, port in ports.items()]
-    done = run("tandem_server", "--backend=onnxruntime", f"--model-repository={tmp_path}", *flags)
+    done = run(
+        "tandem_server",
+        "--backend=onnxruntime",
+        f"--model-repository={tmp_path}",
+        *(f"{name}={port}" for name, port in ports.items()),
+    )
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{ports[flag]} ({taken})" in last
@@ -116,27 +122,48 @@ def test_a_busy_port_is_one_clear_line_and_a_failure(
     assert oip.call("GET", "/v2/health/ready").status == 200
 
 
-def test_tandem_server_imports_neither_tensorflow_nor_torch() -> None:
+def test_tandem_server_imports_no_framework_and_no_other_grpc_than_its_own() -> None:
     code = (
         "import sys, serving.server.main, serving.server.protocols.oip_grpc;"
         "from serving.server.backends.base import loader; loader('onnxruntime'); loader('litert');"
-        "print([name for name in ('tensorflow', 'torch') if name in sys.modules])"
+        "print([name for name in ('tensorflow', 'torch', 'grpc', 'tritonclient') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("given", "message"),
     [
-        (["--port=99999"], "invalid port value"),
+        (["--port=99999"], "expected a port from 0 to 65535, got '99999'"),
         (["--no_such_flag=1"], "unrecognized arguments: --no_such_flag=1"),
         ([], "expected --model_base_path or --model_config_file"),
         (["--model_config_file=/no/such/file"], "/no/such/file"),
     ],
 )
-def test_wrong_flags_of_tf_serving_are_errors(flags: Sequence[str], message: str) -> None:
-    done = run("tandem_tf_serving", *flags)
+def test_wrong_flags_of_tf_serving_are_errors(given: Sequence[str], message: str) -> None:
+    done = run("tandem_tf_serving", *given)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--http-port=http", "argument --http-port: expected a port from 0 to 65535, got 'http'"),
+        ("--max-rows=0", "expected a whole number from 1 on, got '0'"),
+        ("--max-queue=-3", "expected a whole number from 1 on, got '-3'"),
+        ("--threads=all", "expected a whole number from 1 on, or auto, got 'all'"),
+        ("--request-timeout-seconds=nan", "expected a number of seconds above 0, got 'nan'"),
+        ("--grace-seconds=-1", "expected a number of seconds from 0 on, got '-1'"),
+        ("--access-log-sample=2", "expected a number from 0 to 1, got '2'"),
+    ],
+)
+def test_a_limit_that_nothing_could_pass_is_an_error(
+    capsys: pytest.CaptureFixture[str], flag: str, expected: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        flags.parser().parse_args(["--backend=onnxruntime", "--model-repository=x", flag])
+    assert ended.value.code == 2
+    assert expected in capsys.readouterr().err
