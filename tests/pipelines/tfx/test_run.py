@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,7 @@ from pipelines.training import record
 from pipelines.training.record import Epoch, History, Trained
 from pipelines.validation import Published, statistics
 from tests.pipelines.tfx import samples
-
-
-class Script:
-    """TFX's side, played by a line of shell: `$2` is the request, `$3` the answer."""
-
-    name, server_image = "script", ""
-
-    def __init__(self, line: str) -> None:
-        self.line = line
-
-    def prepare(self, *_: object) -> None:
-        """Nothing to install."""
-
-    @contextlib.contextmanager
-    def command(self, *_: object) -> Iterator[list[str]]:
-        yield ["sh", "-c", self.line, "tfx"]
+from tests.pipelines.tfx.samples import Script
 
 
 @pytest.fixture
@@ -76,8 +60,11 @@ def test_what_was_blessed_becomes_the_runs_training(made_from: Sources, tmp_path
         ("StatisticsGen", "cached"),
         ("Pusher", "complete"),
     ]
-    assert recorder.checks == checks
-    assert said == ["tfx: Trainer", "TFX blessed a model with accuracy 0.9000"]
+    assert recorder.checks[0] == checks[0]
+    assert [(check.gate, check.figure) for check in recorder.checks[1:]] == [("integrity", 0)]
+    assert said[0] == "tfx: Trainer"
+    assert said[1].endswith("by ML Metadata its components took: StatisticsGen 0.1, Pusher 0.2")
+    assert said[2] == "TFX blessed a model with accuracy 0.9000"
 
 
 def test_what_was_refused_is_not_taken_and_says_why(made_from: Sources, tmp_path: Path) -> None:
@@ -122,3 +109,25 @@ def test_other_pictures_have_another_digest(made_from: Sources) -> None:
     one_label[0] = (one_label[0] + 1) % 10
     other = dict(parts, test=dataclasses.replace(test, labels=one_label))
     assert splits.digest(other) != splits.digest(parts) == splits.digest(splits.of_dataset(made_from.dataset))
+
+
+def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(made_from: Sources, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def report(line: str) -> None:
+        said.append(line)
+        if line == "tfx: Epoch 1/2":
+            raise KeyboardInterrupt
+
+    lines = "INFO:absl:Component Trainer is running.\nEpoch 1/2"
+    where: Any = Script(f"echo $$ >{tmp_path}/pid; echo '{lines}'; exec sleep 60")
+    with pytest.raises(KeyboardInterrupt):
+        run.orchestrate(where, "", made_from, Recorder(made_from.model.spec.classes), report)
+    assert said == ["tfx: Trainer", "tfx: Epoch 1/2"]
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(50):
+        # Ended, though its parent may not have asked yet how.
+        if not (status := Path(f"/proc/{pid}/stat")).exists() or status.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} goes on")
