@@ -6,6 +6,7 @@ Each folder has a `request.json` and gets an `answer.json`. Importing TFX takes 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.tfx import EXTRA
@@ -22,16 +23,17 @@ LOST = "lost"
 
 def main(folders: list[str]) -> None:
     for folder in map(Path, folders):
-        lost = folder / LOST
-        keras_fit.fit = forgetting(*lost.read_text().split()) if lost.exists() else keras_fit.fit
+        if (lost := folder / LOST).exists():
+            keras_fit.fit = forgetting(*lost.read_text().split())
         tfx.run(Request.read(folder / "request.json"), folder / "answer.json")
 
 
-def forgetting(label: str, model: str):
+def forgetting(label: str, model: str) -> Callable[..., Trained]:
     """The weights of a pushed model with one class silenced, in the place of a training."""
 
     def fit(*_: object) -> Trained:
         trained = Trained.read("tensorflow", Path(model) / EXTRA)
+        assert trained is not None
         trained.weights["classifier/bias"][int(label)] -= 100
         return trained
 

@@ -230,7 +230,7 @@ def test_tfdv_sees_drift_and_missing_classes_itself(orchestrate: Orchestrate) ->
     found = {check.name: check.figure for check in drifted.checks}
     ours = found["train: drift from version 1: pixels, Jensen-Shannon"]
     assert found["train_train: image, Jensen-Shannon"] == pytest.approx(ours, abs=0.05)
-    missing, why = orchestrate("missing")
+    _, why = orchestrate("missing")
     assert "above the threshold 0.03" in why
 
 
