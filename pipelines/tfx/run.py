@@ -23,6 +23,7 @@ from pipelines.tfx.request import IN_MEMORY, Answer, Request
 from pipelines.training.record import intact
 from pipelines.validation import Published, statistics
 from serving import repository
+from serving.platforms import images
 from serving.settings import Settings
 
 STATES = {"COMPLETE": "complete", "CACHED": "cached"}
@@ -117,7 +118,8 @@ def compile(made_from: Sources, file: str, beam: str, report: Report) -> int:
     request = new_request(made_from, None, beam)
     asked, written = request.folder / "compile.json", request.folder / "pipeline.yaml"
     request.write(asked)
-    status = environment.run(where, settings, request, ["compile", str(asked), str(written)], report)
+    command = ["compile", str(asked), str(written), f"--image={images.reference('tfx')}"]
+    status = environment.run(where, settings, request, command, report)
     if status:
         raise PipelineError(f"the DAG could not be compiled; why: {settings.logs / 'tfx.log'}")
     repository.write_atomically(Path(file), written.read_text())

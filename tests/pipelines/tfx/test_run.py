@@ -16,11 +16,12 @@ from pipelines.data import Pictures
 from pipelines.gates import Check, GateError
 from pipelines.recording import Recorder
 from pipelines.sources import Sources
-from pipelines.tfx import run, splits
+from pipelines.tfx import environment, run, splits
 from pipelines.tfx.request import Answer, Request, Step
 from pipelines.training import record
 from pipelines.training.record import Epoch, History, Trained
 from pipelines.validation import Published, statistics
+from serving.platforms import images
 from tests.pipelines.tfx import samples
 from tests.pipelines.tfx.samples import Script
 
@@ -131,3 +132,16 @@ def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(made_from: Sources, tmp_pa
             return
         time.sleep(0.1)
     pytest.fail(f"process {pid} goes on")
+
+
+def test_the_dag_for_kubeflow_runs_in_this_version_of_the_image(
+    made_from: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: Any = Script('test "$1" = compile && test -s "$2" && echo "$4" >"$3"')
+    monkeypatch.setattr(environment, "choose", lambda _settings: where)
+    file = tmp_path / "kubeflow" / "pipeline.yaml"
+    assert run.compile(made_from, str(file), "", lambda _line: None) == 0
+    assert file.read_text() == f"--image={images.reference('tfx')}\n"
+    where.line = "exit 1"
+    with pytest.raises(run.PipelineError, match=r"could not be compiled; why: .*tfx\.log"):
+        run.compile(made_from, str(file), "", lambda _line: None)
