@@ -1,13 +1,15 @@
 """TFX's DAG in its container, on the sample pictures: it blesses, it remembers, it refuses.
 
-The first run is a user's. The others run in one more container: TensorFlow and TFX are imported twice in all.
+The first run is a user's. Of the others, those that need its state run in one container after it, and those on harmed
+pictures in one beside it: importing TensorFlow and TFX takes longer than most runs of so few pictures.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,6 @@ DATA = (
 )
 
 
-Orchestrate = Callable[[str], tuple[Recorder, str]]
-
-
 @pytest.fixture(scope="module")
 def made_from(tmp_path_factory: pytest.TempPathFactory, model: Model, sample: Pictures) -> Sources:
     """One state for all runs of this file, as a user's is."""
@@ -57,8 +56,41 @@ def where(made_from: Sources) -> Container | Native:
     return found
 
 
+def in_one_process(
+    where: Container | Native, runs: Sequence[tuple[str, Sources]], before: Published | None
+) -> Path:
+    """Runs of the same state, one after the other; returns the folder that has a folder of each by its name."""
+    for name, sources in runs:
+        request = run.new_request(sources, before, "")
+        request.write(request.folder / "several" / name / "request.json")
+    folder = request.folder / "several"
+    folders = [str(folder / name) for name, _ in runs]
+    with where.command(sources.settings, request) as command:
+        script = ["--entrypoint=python", command[-1], "-c", Path(several.__file__).read_text()]
+        done = subprocess.run([*command[:-1], *script, *folders], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    return folder
+
+
 @pytest.fixture(scope="module")
-def first(where: Container, made_from: Sources) -> Recorder:
+def refusing(where: Container, made_from: Sources) -> Iterator[Future[Path]]:
+    """The runs on harmed pictures, with a state and a container of their own, beside the other runs."""
+    settings = made_from.settings
+    apart = dataclasses.replace(settings, artifacts=settings.artifacts / "harmed", project="tandem-harmed")
+    runs = [
+        (
+            name,
+            dataclasses.replace(made_from, settings=apart, dataset=samples.harmed(made_from.dataset, harm)),
+        )
+        for name, (harm, _) in HARMS.items()
+    ]
+    before = Published(1, statistics.of_dataset(made_from.dataset, 10))
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(in_one_process, where, runs, before)
+
+
+@pytest.fixture(scope="module")
+def first(refusing: Future[Path], where: Container, made_from: Sources) -> Recorder:
     """The run that everything else is compared with."""
     recorder = Recorder(made_from.model.spec.classes)
     run.orchestrate(where, "", made_from, recorder, print)
@@ -77,60 +109,36 @@ def strongest(blessed: Answer, made_from: Sources) -> str:
     return max(made_from.model.spec.classes, key=lambda name: blessed.metrics[f"accuracy/{name}"])
 
 
-def of(made_from: Sources, name: str) -> Sources:
-    """The sources of a later run."""
-    settings, model = made_from.settings, made_from.model
-    if name == "short":
-        profile = dataclasses.replace(samples.PROFILE, minimum_accuracy=1.01)
-        spec = dataclasses.replace(model.spec, profiles={"quick": profile})
-        return dataclasses.replace(made_from, model=dataclasses.replace(model, spec=spec))
-    if name == "lost":
-        return dataclasses.replace(made_from, settings=dataclasses.replace(settings, seed=2))
-    if name in HARMS:
-        harm, _ = HARMS[name]
-        return dataclasses.replace(made_from, dataset=samples.harmed(made_from.dataset, harm))
-    return made_from
-
-
 @pytest.fixture(scope="module")
-def answers(where: Container, made_from: Sources, blessed: Answer, strongest: str) -> Path:
-    """The folder with the answer of every later run, which one process made one after the other."""
-    published = Published(1, statistics.of_dataset(made_from.dataset, 10))
-    folder = made_from.settings.artifacts / "tfx" / "fashion" / "several"
-    names = ["again", "short", "lost", *HARMS]
-    for name in names:
-        own = run.new_request(of(made_from, name), published if name in HARMS else None, "")
-        own.write(folder / name / "request.json")
-    label = made_from.model.spec.classes.index(strongest)
-    (folder / "lost" / several.LOST).write_text(f"{label} {blessed.pushed}")
-    script = Path(several.__file__).read_text()
-    with where.command(made_from.settings, own) as command:
-        alone = [*command[:-1], "--entrypoint=python", command[-1], "-c", script]
-        done = subprocess.run(
-            [*alone, *(str(folder / name) for name in names)], capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    return folder
+def later(where: Container, made_from: Sources, blessed: Answer, strongest: str) -> Path:
+    """The runs after the first: of the same sources, with another limit, with another seed."""
+    profile = dataclasses.replace(samples.PROFILE, minimum_accuracy=1.01)
+    spec = dataclasses.replace(made_from.model.spec, profiles={"quick": profile})
+    short = dataclasses.replace(made_from, model=dataclasses.replace(made_from.model, spec=spec))
+    lost = dataclasses.replace(made_from, settings=dataclasses.replace(made_from.settings, seed=2))
+    file = made_from.settings.artifacts / "tfx" / "fashion" / "several" / "lost" / several.LOST
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{spec.classes.index(strongest)} {blessed.pushed}")
+    return in_one_process(where, [("again", made_from), ("short", short), ("lost", lost)], None)
 
 
-@pytest.fixture
-def orchestrate(answers: Path, made_from: Sources) -> Orchestrate:
-    """What a later run comes to on our side, and why it was refused."""
-
-    def play(name: str) -> tuple[Recorder, str]:
-        where: Any = Script(f"cp {answers}/{name}/answer.json $3")
-        recorder, why = Recorder(made_from.model.spec.classes), ""
-        try:
-            run.orchestrate(where, "", of(made_from, name), recorder, print)
-        except GateError as refusal:
-            why = str(refusal)
-        return recorder, why
-
-    return play
+def taken_in(made_from: Sources, folder: Path) -> tuple[Recorder, str]:
+    """What a run's answer comes to on our side, and why it was refused."""
+    where: Any = Script(f"cp {folder}/answer.json $3")
+    recorder, why = Recorder(made_from.model.spec.classes), ""
+    try:
+        run.orchestrate(where, "", made_from, recorder, print)
+    except GateError as refusal:
+        why = str(refusal)
+    return recorder, why
 
 
 def states(recorder: Recorder) -> dict[str, str]:
     return {execution.type: execution.state for execution in recorder.executions}
+
+
+def cached(recorder: Recorder) -> set[str]:
+    return {name for name, state in states(recorder).items() if state == "cached"}
 
 
 def test_a_blessed_model_becomes_the_runs_training(first: Recorder, made_from: Sources) -> None:
@@ -179,62 +187,59 @@ def test_tfdv_and_our_own_validation_measure_the_same(first: Recorder) -> None:
         assert figure(f"{split}_train: label, L-infinity") == pytest.approx(ours, abs=1e-6)
 
 
-def test_a_second_run_trains_nothing(orchestrate: Orchestrate) -> None:
-    again, why = orchestrate("again")
+def test_a_second_run_trains_nothing(later: Path, made_from: Sources) -> None:
+    again, why = taken_in(made_from, later / "again")
     assert not why
     # The blessed model that Evaluator compares with is another one now.
-    cached = {name for name, state in states(again).items() if state == "cached"}
-    assert cached == {*DATA, "DataGate", "Trainer"}
+    assert cached(again) == {*DATA, "DataGate", "Trainer"}
 
 
 def test_another_limit_trains_nothing_and_what_falls_short_is_refused(
-    orchestrate: Orchestrate, answers: Path
+    later: Path, made_from: Sources
 ) -> None:
-    refused, why = orchestrate("short")
+    refused, why = taken_in(made_from, later / "short")
     assert "FAIL evaluator: accuracy 0." in why
     assert "(limit >= 1.01)" in why
-    assert {name for name, state in states(refused).items() if state == "cached"} == {
-        *DATA,
-        "DataGate",
-        "Trainer",
-    }
-    assert not Answer.read(answers / "short" / "answer.json").pushed
+    assert cached(refused) == {*DATA, "DataGate", "Trainer"}
 
 
 def test_another_seed_trains_again_and_a_model_that_lost_one_class_only_is_refused(
-    orchestrate: Orchestrate, answers: Path, blessed: Answer, strongest: str
+    later: Path, made_from: Sources, blessed: Answer, strongest: str
 ) -> None:
-    refused, why = orchestrate("lost")
-    assert {name for name, state in states(refused).items() if state == "cached"} == {*DATA, "DataGate"}
+    refused, why = taken_in(made_from, later / "lost")
+    assert cached(refused) == {*DATA, "DataGate"}
     lost = f"accuracy/{strongest}"
     assert (
         f"FAIL evaluator: {lost}, less the blessed model's -{blessed.metrics[lost]:.6g} (limit >= -0.05)"
         in why
     )
     assert not [line for line in why.splitlines() if "accuracy/" in line and lost not in line]
-    assert not Answer.read(answers / "lost" / "answer.json").pushed
+
+
+def test_what_was_refused_was_not_pushed(later: Path, blessed: Answer) -> None:
+    answers = {name: Answer.read(later / name / "answer.json") for name in ("again", "short", "lost")}
+    pushed = {str(folder) for folder in (later.parent / "pushed").iterdir()}
+    assert pushed == {blessed.pushed, answers["again"].pushed}
+    assert (answers["short"].pushed, answers["lost"].pushed) == ("", "")
 
 
 @pytest.mark.parametrize("harm", list(HARMS))
-def test_broken_pictures_stop_before_the_training(orchestrate: Orchestrate, answers: Path, harm: str) -> None:
-    refused, why = orchestrate(harm)
+def test_broken_pictures_stop_before_the_training(
+    refusing: Future[Path], made_from: Sources, harm: str
+) -> None:
+    folder = refusing.result()
+    refused, why = taken_in(made_from, folder / harm)
     assert f"FAIL data: {HARMS[harm][1]}" in why
     assert states(refused)["DataGate"] == "refused"
     assert {"Trainer", "Evaluator", "Pusher"}.isdisjoint(states(refused))
-    assert not Answer.read(answers / harm / "answer.json").pushed
+    assert not (folder.parent / "pushed").exists()
 
 
-def test_tfdv_sees_drift_and_missing_classes_itself(orchestrate: Orchestrate) -> None:
-    drifted, why = orchestrate("drifted")
+def test_tfdv_sees_drift_and_missing_classes_itself(refusing: Future[Path], made_from: Sources) -> None:
+    drifted, why = taken_in(made_from, refusing.result() / "drifted")
     assert "above the threshold 0.01" in why
     found = {check.name: check.figure for check in drifted.checks}
     ours = found["train: drift from version 1: pixels, Jensen-Shannon"]
     assert found["train_train: image, Jensen-Shannon"] == pytest.approx(ours, abs=0.05)
-    _, why = orchestrate("missing")
+    _, why = taken_in(made_from, refusing.result() / "missing")
     assert "above the threshold 0.03" in why
-
-
-def test_what_was_refused_was_not_pushed(answers: Path, blessed: Answer) -> None:
-    again = Answer.read(answers / "again" / "answer.json").pushed
-    pushed = {str(folder) for folder in (answers.parent / "pushed").iterdir()}
-    assert pushed == {blessed.pushed, again}
