@@ -24,7 +24,7 @@ from tests.pipelines.test_refusals import (
     swapped_in_training,
 )
 
-PROFILE = Profile(epochs=1, peak_learning_rate=4e-3, minimum_accuracy=0.05, batch_size=32)
+PROFILE = Profile(epochs=2, peak_learning_rate=4e-3, minimum_accuracy=0.05, batch_size=32)
 SPLITS = {"train": range(0, 31), "validation": range(31, 41), "test": range(41, 51)}
 """Which pictures of each class, of the 51 that the sample has at least."""
 

@@ -90,10 +90,16 @@ def refusing(where: Container, made_from: Sources) -> Iterator[Future[Path]]:
 
 
 @pytest.fixture(scope="module")
-def first(refusing: Future[Path], where: Container, made_from: Sources) -> Recorder:
+def said() -> list[str]:
+    """What the first run tells its user."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def first(refusing: Future[Path], where: Container, made_from: Sources, said: list[str]) -> Recorder:
     """The run that everything else is compared with."""
     recorder = Recorder(made_from.model.spec.classes)
-    run.orchestrate(where, "", made_from, recorder, print)
+    run.orchestrate(where, "", made_from, recorder, said.append)
     return recorder
 
 
@@ -151,6 +157,16 @@ def test_a_blessed_model_becomes_the_runs_training(first: Recorder, made_from: S
     assert expected <= set(states(first))
     assert set(states(first).values()) == {"complete"}
     assert "accuracy" in [check.name for check in first.checks]
+
+
+def test_components_epochs_and_times_are_said(first: Recorder, said: list[str]) -> None:
+    names = [name for name, state in states(first).items() if state == "complete" and name != "SchemaGen"]
+    assert {f"tfx: {name}" for name in names} <= set(said)
+    trainer = said.index("tfx: Trainer")
+    assert said[trainer + 1 : trainer + 3] == ["tfx: Epoch 1/2", "tfx: Epoch 2/2"]
+    times = {execution.type: execution.seconds for execution in first.executions}
+    assert times["Trainer"] > 1
+    assert f"Trainer {times['Trainer']:.1f}" in said[-2]
 
 
 def test_evaluator_and_our_own_gate_measure_the_same(blessed: Answer, made_from: Sources) -> None:
