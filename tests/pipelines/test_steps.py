@@ -233,6 +233,24 @@ def test_a_training_that_is_done_is_recorded_as_cached(
     assert states == [["complete", "complete"], ["cached", "cached"]]
 
 
+def test_runs_of_the_same_sources_keep_a_page_each(
+    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_from = sources("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "quality", lambda *_: [gates.Check("quality", "accuracy", 0.5, ">=", 0.9)])
+        refused(made_from)
+    assert "Refused: " in (made_from.run / "index.html").read_text()
+    run(made_from)
+    pages = [settings.artifacts / one.page for one in lineage.runs(settings.lineage, "fashion")]
+    for path, verdict, passed in zip(
+        pages, ("Refused: ", "Published as version 1"), (False, True), strict=True
+    ):
+        assert verdict in path.read_text()
+        assert json.loads(path.with_name("gates.json").read_text())["passed"] == passed
+    assert (made_from.run / "index.html").resolve() == pages[1], "the training's folder shows its last run"
+
+
 def test_lineage_prints_where_a_version_came_from_and_what_was_refused(
     sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,24 +271,6 @@ def test_lineage_prints_where_a_version_came_from_and_what_was_refused(
     provenance.show(settings, 1, lines.append)
     assert "not the published one" in lines[0]
     assert lines[-1].strip() == "nothing was refused on the way"
-
-
-def test_runs_of_the_same_sources_keep_a_page_each(
-    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made_from = sources("a")
-    with monkeypatch.context() as patch:
-        patch.setattr(gates, "quality", lambda *_: [gates.Check("quality", "accuracy", 0.5, ">=", 0.9)])
-        refused(made_from)
-    assert "Refused: " in (made_from.run / "index.html").read_text()
-    run(made_from)
-    pages = [settings.artifacts / one.page for one in lineage.runs(settings.lineage, "fashion")]
-    for path, verdict, passed in zip(
-        pages, ("Refused: ", "Published as version 1"), (False, True), strict=True
-    ):
-        assert verdict in path.read_text()
-        assert json.loads(path.with_name("gates.json").read_text())["passed"] == passed
-    assert (made_from.run / "index.html").resolve() == pages[1], "the training's folder shows its last run"
 
 
 @pytest.mark.parametrize("harm", ["none", "bytes", "weights"])
