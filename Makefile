@@ -18,7 +18,7 @@ help: ## this list
 setup: $(VENV)/.main ## the virtual environment with everything that is needed to deploy
 
 deploy: $(VENV)/.main ## train, export, gate, publish, and start five endpoints
-	@$(TANDEM) deploy
+	@$(TANDEM) deploy --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"
 
 status logs down rollback train export publish images: $(VENV)/.main
 	@$(TANDEM) $@

@@ -17,6 +17,8 @@ from serving.settings import PREFIX, Settings, SettingsError
 
 if TYPE_CHECKING:
     from pipelines import data
+    from pipelines.sources import Sources
+    from pipelines.stages import Orchestrate
     from serving.targets.base import Endpoint
 
 # Read by TensorFlow when it is first imported: its notices would drown our own lines.
@@ -78,21 +80,32 @@ def parser() -> argparse.ArgumentParser:
             own.add_argument(
                 "--source", choices=("tensorflow", "pytorch"), help="export every target from this framework"
             )
+        if "orchestrated" in groups:
+            own.add_argument(
+                "--orchestrator", choices=("default", "tfx"), default="default", help="(default: default)"
+            )
+            own.add_argument(
+                "--beam", default="", help="options of TFX's Beam pipelines, such as '--runner=FlinkRunner'"
+            )
         if "target" in groups:
             own.add_argument("target", nargs="?", help="one target; all where it is left out")
         return own
 
-    add(deploy, "train, export, gate, publish, start the five targets, and wait until they answer", "making")
+    add(
+        deploy,
+        "train, export, gate, publish, start the five targets, and wait until they answer",
+        "making",
+        "orchestrated",
+    )
     add(train, "train in both frameworks", "making")
-    add(export, "train and write every artifact", "making")
+    add(export, "train and write every artifact", "making", "orchestrated")
     own = add(publish, "train, export, gate, and publish the next version; starts no server", "making")
     own.add_argument("--version", type=int, help="publish this version again, which is in the repository")
-    own = add(pipeline, "publish as `publish` does, orchestrated by TFX or by the default runner", "making")
-    own.add_argument(
-        "--orchestrator", choices=("default", "tfx"), default="default", help="(default: default)"
-    )
-    own.add_argument(
-        "--beam", default="", help="options of TFX's Beam pipelines, such as '--runner=FlinkRunner'"
+    own = add(
+        pipeline,
+        "publish as `publish` does, orchestrated by TFX or by the default runner",
+        "making",
+        "orchestrated",
     )
     own.add_argument("--compile", metavar="FILE", help="only write TFX's DAG for Kubeflow Pipelines v2")
     own = add(rollback, "serve the version that was published before")
@@ -116,12 +129,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def deploy(settings: Settings, _options: argparse.Namespace) -> int:
+def deploy(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
 
     started = time.monotonic()
     with stages.exclusive(settings), progress() as bar:
-        done = stages.deploy(settings, say, bar)
+        made_from, orchestrate = _orchestrated(stages.sources(settings, say, bar), options)
+        done = stages.deploy(made_from, say, orchestrate)
     say(f"five targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
     show_endpoints(done.endpoints)
     return 0
@@ -147,13 +161,13 @@ def train(settings: Settings, _options: argparse.Namespace) -> int:
     return 0
 
 
-def export(settings: Settings, _options: argparse.Namespace) -> int:
+def export(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
 
     with stages.exclusive(settings), progress() as bar:
-        made_from = stages.sources(settings, say, bar)
-        folder = stages.export(made_from, say)
-    say(f"artifacts are in {folder}; `tandem publish` holds them against the gates")
+        made_from, orchestrate = _orchestrated(stages.sources(settings, say, bar), options)
+        folder = stages.export(made_from, say, orchestrate)
+    say(f"artifacts are in {folder}; publishing holds them against the gates")
     return 0
 
 
@@ -175,16 +189,23 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> int:
 
     with stages.exclusive(settings), progress() as bar:
         made_from = stages.sources(settings, say, bar)
-        if options.orchestrator == "default" and not options.compile:
-            version = stages.ensure_published(made_from, say)
-        else:
+        if options.compile:
             from pipelines.tfx import run
 
-            if options.compile:
-                return run.compile(made_from, options.compile, options.beam, say)
-            version = run.ensure_published(made_from, options.beam, say)
-    say(f"version {version} is published; `tandem deploy` serves it")
+            return run.compile(made_from, options.compile, options.beam, say)
+        made_from, orchestrate = _orchestrated(made_from, options)
+        version = stages.ensure_published(made_from, say, orchestrate)
+    own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
+    say(f"version {version} is published; `tandem deploy{own}` serves it")
     return 0
+
+
+def _orchestrated(made_from: Sources, options: argparse.Namespace) -> tuple[Sources, Orchestrate | None]:
+    if options.orchestrator == "default":
+        return made_from, None
+    from pipelines.tfx import run
+
+    return run.orchestrated(made_from, options.beam, say)
 
 
 def rollback(settings: Settings, options: argparse.Namespace) -> int:

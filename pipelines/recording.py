@@ -1,6 +1,7 @@
 """A run of the default runner while it goes on: its steps, checks and figures; at its end, however it ends, its record.
 
-Leaves `gates.json` and `index.html` in the run's folder and the run itself in the lineage store.
+Leaves `gates.json` and `index.html` in a folder of the run's own, in that of its training, which shows its last run's;
+and the run itself in the lineage store.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pipelines.lineage import Artifact, Execution, Run
 from pipelines.page import Figures
 from pipelines.rollout import Report
 from serving import repository
+
+GATES = "gates.json"
 
 
 @dataclass
@@ -69,7 +72,7 @@ def recording(
     report: Report,
     orchestrator: str = "default",
 ) -> Iterator[Recorder]:
-    """A run that is recorded at its end. `folder` is the run's, below `artifacts`."""
+    """A run that is recorded at its end. `folder` is its training's, below `artifacts`."""
     now, started = datetime.now(UTC), time.monotonic()
     recorder, state, reason = Recorder(spec.classes), "complete", ""
     try:
@@ -79,8 +82,10 @@ def recording(
         state, reason = _state(error), str(error) or type(error).__name__
         raise
     finally:
+        name = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}-{code['fingerprint'][:6]}"
+        own = folder / name
         run = Run(
-            id=f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}-{code['fingerprint'][:6]}",
+            id=name,
             orchestrator=orchestrator,
             model=spec.name,
             state=state,
@@ -91,18 +96,29 @@ def recording(
             executions=tuple(recorder.executions),
             version=recorder.version,
             reason=reason,
-            page=(folder / page.FILE).relative_to(artifacts).as_posix(),
+            page=(own / page.FILE).relative_to(artifacts).as_posix(),
         )
         lineage.record(artifacts / "lineage", run)
-        write_gates(folder, recorder.checks, recorder.metrics)
-        report(f"page: {page.write(folder, run, recorder)}")
+        write_gates(own, recorder.checks, recorder.metrics)
+        path = page.write(own, run, recorder)
+        for file in (GATES, page.FILE):
+            _link(folder / file, Path(name) / file)
+        report(f"page: {path}")
 
 
 def write_gates(folder: Path, checks: Iterable[Check], metrics: Mapping[str, Mapping[str, float]]) -> None:
     """Every check with its figure, limit and verdict, and each framework's test metrics, as `gates.json`."""
     own = [dataclasses.asdict(check) | {"passed": check.passed} for check in checks]
     record = {"passed": all(one["passed"] for one in own), "metrics": metrics, "checks": own}
-    repository.write_atomically(folder / "gates.json", json.dumps(record, indent=1) + "\n")
+    repository.write_atomically(folder / GATES, json.dumps(record, indent=1) + "\n")
+
+
+def _link(path: Path, to: Path) -> None:
+    """Have a path show another file, from one moment to the next."""
+    beside = path.with_name(f".incoming-{path.name}")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(to)
+    beside.replace(path)
 
 
 def _state(error: BaseException) -> str:

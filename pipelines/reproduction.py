@@ -86,6 +86,10 @@ def _code(manifest: Manifest, folder: Path, report: Report) -> Path:
             )
     model = models.base.load(manifest.model)
     trained = fingerprint.training(model, own["profile"], own["seed"], data.digest(model.spec.data))
+    if _orchestrator(manifest) == "tfx":
+        from pipelines.tfx import run
+
+        trained = run.training(trained)
     if fingerprint.version_of(model, trained, own["source"]) == manifest.fingerprint:
         report(f"sources: {project}, which are those of version {manifest.version}")
         return project
@@ -111,13 +115,20 @@ def _checked_out(project: Path, commit: str, folder: Path) -> Path:
 
 
 def _make(settings: Settings, manifest: Manifest, code: Path, folder: Path) -> None:
-    """Validate, train and export in a process of its own, which sees nothing of what is served."""
+    """Validate, train and export in a process of its own, which sees nothing of what is served.
+
+    The orchestrator is that of the version.
+    """
     (folder / "data").symlink_to(settings.artifacts / "data")
     own = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
-    values = {"artifacts": folder, "model": manifest.model} | manifest.parameters
+    values = {"artifacts": folder, "model": manifest.model, "platform": settings.platform}
+    values |= {name: value for name, value in manifest.parameters.items() if name != "orchestrator"}
     own |= {PREFIX + name.upper(): str(value) for name, value in values.items()}
+    command = [sys.executable, "-m", "pipelines.cli", "export"]
+    if (orchestrator := _orchestrator(manifest)) != "default":
+        command.append(f"--orchestrator={orchestrator}")
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "export"],
+        command,
         cwd=code,
         env=own | {"PYTHONPATH": str(code)},
         check=False,
@@ -126,6 +137,11 @@ def _make(settings: Settings, manifest: Manifest, code: Path, folder: Path) -> N
         raise ReproductionError(
             f"`tandem export` in {code} ended with status {done.returncode}; its lines are above"
         )
+
+
+def _orchestrator(manifest: Manifest) -> str:
+    """Manifests did not always name it."""
+    return str(manifest.parameters.get("orchestrator", "default"))
 
 
 def _weights(manifest: Manifest, folder: Path) -> dict[str, bool]:

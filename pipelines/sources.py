@@ -26,6 +26,8 @@ class Sources:
     dataset: Dataset
     training: str
     version: str
+    orchestrator: str = "default"
+    """Who trains the TensorFlow side: the default runner or `tfx`."""
 
     @property
     def run(self) -> Path:
@@ -45,7 +47,13 @@ class Sources:
     @property
     def parameters(self) -> dict[str, Any]:
         """What a version is trained and exported with."""
-        return {"profile": self.settings.profile, "seed": self.settings.seed, "source": self.settings.source}
+        own = self.settings
+        return {
+            "profile": own.profile,
+            "seed": own.seed,
+            "source": own.source,
+            "orchestrator": self.orchestrator,
+        }
 
     @property
     def examples(self) -> Artifact:

@@ -51,23 +51,17 @@ def train(made_from: Sources, report: Report) -> dict[str, Trained]:
         return steps.train(made_from, run, report)
 
 
-def export(made_from: Sources, report: Report) -> Path:
-    """Train, and write the artifact of every target; returns their folder."""
-    with recorded(made_from, report) as run:
-        steps.validate(made_from, run, report)
-        return steps.export(made_from, steps.train(made_from, run, report), run, report)
-
-
 Orchestrate = Callable[[Sources, Recorder, Report], None]
 """What an orchestrator of its own does before the steps go on with what it trained."""
 
 
-def ensure_published(
-    made_from: Sources,
-    report: Report,
-    orchestrator: str = "default",
-    orchestrate: Orchestrate | None = None,
-) -> int:
+def export(made_from: Sources, report: Report, orchestrate: Orchestrate | None = None) -> Path:
+    """Train, and write the artifact of every target; returns their folder."""
+    with recorded(made_from, report) as run:
+        return steps.export(made_from, _trained(made_from, run, report, orchestrate), run, report)
+
+
+def ensure_published(made_from: Sources, report: Report, orchestrate: Orchestrate | None = None) -> int:
     """Have a published version that was made from these sources; makes it where there is none.
 
     A version that a rollback holds stays, until the sources change.
@@ -77,11 +71,8 @@ def ensure_published(
     now = publish.pointer(root, name)
     existing = publish.find(root, name, made_from.version)
     if existing is None:
-        with recorded(made_from, report, orchestrator) as run:
-            steps.validate(made_from, run, report)
-            if orchestrate is not None:
-                orchestrate(made_from, run, report)
-            trained = steps.train(made_from, run, report)
+        with recorded(made_from, report) as run:
+            trained = _trained(made_from, run, report, orchestrate)
             steps.evaluate(made_from, trained, run, report)
             steps.export(made_from, trained, run, report)
             steps.gate(made_from, trained, run, report)
@@ -100,17 +91,24 @@ def ensure_published(
     return now.version
 
 
-def deploy(settings: Settings, report: Report, progress: data.Progress | None = None) -> rollout.Deployment:
+def _trained(
+    made_from: Sources, run: Recorder, report: Report, orchestrate: Orchestrate | None
+) -> dict[str, Trained]:
+    steps.validate(made_from, run, report)
+    if orchestrate is not None:
+        orchestrate(made_from, run, report)
+    return steps.train(made_from, run, report)
+
+
+def deploy(made_from: Sources, report: Report, orchestrate: Orchestrate | None = None) -> rollout.Deployment:
     """From nothing, or from whatever is there, to five targets that answer with the version of these sources."""
-    made_from = sources(settings, report, progress)
-    version = ensure_published(made_from, report)
+    settings = made_from.settings
+    version = ensure_published(made_from, report, orchestrate)
     samples.write(made_from.model.spec, made_from.dataset.test, rollout.sample_folder(settings))
     return rollout.serve(settings, version, report)
 
 
-def recorded(
-    made_from: Sources, report: Report, orchestrator: str = "default"
-) -> AbstractContextManager[Recorder]:
+def recorded(made_from: Sources, report: Report) -> AbstractContextManager[Recorder]:
     """A run of these sources: what it does until the block ends, well or not, is on its page and in the lineage."""
     settings = made_from.settings
     code = {
@@ -120,5 +118,5 @@ def recorded(
     }
     spec = made_from.model.spec
     return recording(
-        settings.artifacts, made_from.run, spec, made_from.parameters, code, report, orchestrator
+        settings.artifacts, made_from.run, spec, made_from.parameters, code, report, made_from.orchestrator
     )

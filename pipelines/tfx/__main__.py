@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("verb", choices=("run", "compile"))
     parser.add_argument("request", type=Path, help="the request, as pipelines/tfx/request.py writes it")
     parser.add_argument("output", type=Path, help="where the answer, or Kubeflow's spec, is written to")
-    parser.add_argument("--image", default="tandem/tfx", help="compile: what the components run in")
+    parser.add_argument("--image", help="compile: what the components run in")
     options = parser.parse_args()
     request = Request.read(options.request)
     if options.verb == "compile":

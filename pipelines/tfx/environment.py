@@ -24,7 +24,7 @@ PINS = ROOT / "requirements" / "tfx.txt"
 GLIBC = (2, 39)
 """What the wheels of ml-metadata and TensorFlow Data Validation are built for: Debian 13, Ubuntu 24.04."""
 PYTHON = "python3.13"
-RUNNING = re.compile(r"INFO:absl:Component (\w+) is running")
+PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|(Epoch \d+/\d+)$")
 
 
 def choose(settings: Settings) -> Container | Native:
@@ -52,7 +52,7 @@ def choose(settings: Settings) -> Container | Native:
 def run(
     where: Container | Native, settings: Settings, request: Request, arguments: Sequence[str], report: Report
 ) -> int:
-    """Run TFX's side; its output goes to `tfx.log`, and the components' names to the user. Returns its status."""
+    """Run TFX's side; its output goes to `tfx.log`, its components and epochs to the user. Returns its status."""
     settings.logs.mkdir(parents=True, exist_ok=True)
     with (settings.logs / "tfx.log").open("w") as log, where.command(settings, request) as command:
         with subprocess.Popen(
@@ -63,11 +63,16 @@ def run(
             errors="replace",
         ) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                log.write(line)
-                log.flush()
-                if running := RUNNING.match(line):
-                    report(f"tfx: {running[1]}")
+            try:
+                for line in process.stdout:
+                    log.write(line)
+                    log.flush()
+                    if found := PROGRESS.match(line):
+                        report(f"tfx: {found[1] or found[2]}")
+            except BaseException:
+                # Ctrl-C reaches it by the terminal, SIGTERM and a pipe that broke do not.
+                process.terminate()
+                raise
         return process.wait()
 
 

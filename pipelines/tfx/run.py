@@ -6,20 +6,24 @@ import dataclasses
 import hashlib
 import shlex
 import shutil
+import time
 from functools import partial
 from pathlib import Path
 
-from pipelines import fingerprint, gates, stages
+from pipelines import fingerprint, gates
 from pipelines.gates import Check
 from pipelines.lineage import Artifact, Execution
 from pipelines.recording import Recorder
 from pipelines.rollout import Report
 from pipelines.sources import Sources
+from pipelines.stages import Orchestrate
 from pipelines.tfx import EXTRA, environment, sources, splits
 from pipelines.tfx.environment import PINS, Container, Native
 from pipelines.tfx.request import IN_MEMORY, Answer, Request
+from pipelines.training.record import intact
 from pipelines.validation import Published, statistics
 from serving import repository
+from serving.platforms import images
 from serving.settings import Settings
 
 STATES = {"COMPLETE": "complete", "CACHED": "cached"}
@@ -29,38 +33,48 @@ class PipelineError(Exception):
     """A component failed; its words and the log's place are in the message."""
 
 
-def ensure_published(made_from: Sources, beam: str, report: Report) -> int:
-    """Have a published version whose TensorFlow side TFX has trained from these sources; returns the version.
+def training(of_default_runner: str) -> str:
+    """The fingerprint of a training whose libraries, and the gates before it, are others than the default runner's."""
+    own = [of_default_runner, PINS.read_text(), sources.digest(["pipelines.tfx.dag"])]
+    return hashlib.sha256("\0".join(own).encode()).hexdigest()
 
-    `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `GateError`
-    where a gate refused it, `PlatformError` where TFX cannot run, `PipelineError` where it failed.
+
+def orchestrated(made_from: Sources, beam: str, report: Report) -> tuple[Sources, Orchestrate]:
+    """The sources of a version whose TensorFlow side TFX trains, and what trains it.
+
+    `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `PlatformError`
+    where TFX cannot run.
     """
-    # Of another training than the default runner's: other libraries, and gates of its own before it.
-    own = [made_from.training, PINS.read_text(), sources.digest(["pipelines.tfx.dag"])]
-    training = hashlib.sha256("\0".join(own).encode()).hexdigest()
-    version = fingerprint.version_of(made_from.model, training, made_from.settings.source)
-    made_from = dataclasses.replace(made_from, training=training, version=version)
+    own = training(made_from.training)
+    version = fingerprint.version_of(made_from.model, own, made_from.settings.source)
     where = environment.choose(made_from.settings)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
-    return stages.ensure_published(made_from, report, "tfx", partial(orchestrate, where, beam))
+    made_from = dataclasses.replace(made_from, training=own, version=version, orchestrator="tfx")
+    return made_from, partial(orchestrate, where, beam)
 
 
 def orchestrate(
     where: Container | Native, beam: str, made_from: Sources, run: Recorder, report: Report
 ) -> None:
-    """Run the DAG, record its components, and take in what it blessed. Raises as `ensure_published` does."""
+    """Run the DAG, record its components, and take in what it blessed.
+
+    Raises `GateError` where a gate refused it, `PlatformError` where TFX cannot run, `PipelineError` where it failed.
+    """
     settings = made_from.settings
     where.prepare(settings, report)
     request = dataclasses.replace(
         new_request(made_from, run.published, beam), server_image=where.server_image
     )
+    started = time.monotonic()
     answer = ask(where, settings, request, report)
     record(answer, made_from, run)
+    times = ", ".join(f"{name} {step.seconds:.1f}" for name, step in answer.steps.items())
+    report(f"TFX took {time.monotonic() - started:.0f} s; by ML Metadata its components took: {times}")
     if answer.error:
         raise PipelineError(f"TFX failed: {answer.error}; all it said: {settings.logs / 'tfx.log'}")
     checks = answer.checks + [Check("data", f"TFDV: {text}", 1, "<=", 0) for text in answer.anomalies]
     run.require(checks)
-    take(answer, made_from.run / "tensorflow")
+    take(answer, made_from.run / "tensorflow", run)
     report(f"TFX blessed a model with accuracy {answer.metrics['accuracy']:.4f}")
 
 
@@ -97,14 +111,15 @@ def ask(where: Container | Native, settings: Settings, request: Request, report:
 
 
 def compile(made_from: Sources, file: str, beam: str, report: Report) -> int:
-    """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `ensure_published` does."""
+    """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `orchestrate` does."""
     settings = made_from.settings
     where = environment.choose(settings)
     where.prepare(settings, report)
     request = new_request(made_from, None, beam)
     asked, written = request.folder / "compile.json", request.folder / "pipeline.yaml"
     request.write(asked)
-    status = environment.run(where, settings, request, ["compile", str(asked), str(written)], report)
+    command = ["compile", str(asked), str(written), f"--image={images.reference('tfx')}"]
+    status = environment.run(where, settings, request, command, report)
     if status:
         raise PipelineError(f"the DAG could not be compiled; why: {settings.logs / 'tfx.log'}")
     repository.write_atomically(Path(file), written.read_text())
@@ -122,10 +137,13 @@ def record(answer: Answer, made_from: Sources, run: Recorder) -> None:
         run.executions.append(Execution(name, state, step.seconds, inputs, outputs, properties))
 
 
-def take(answer: Answer, folder: Path) -> None:
-    """Make the blessed model's weights and history the run's training in TensorFlow."""
+def take(answer: Answer, folder: Path, run: Recorder) -> None:
+    """Make the blessed model's weights and history the run's training in TensorFlow. Raises `GateError`."""
     if not answer.pushed:
         raise gates.GateError("TFX's Evaluator blessed no model; what is served stays as it is")
+    name = f"models changed since they were trained, in {answer.pushed}"
+    changed = int(not intact(Path(answer.pushed) / EXTRA))
+    run.require([Check("integrity", name, changed, "<=", 0)])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in ("history.json", "weights.npz"):

@@ -126,7 +126,8 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
 ) -> None:
     assert run(sources("a")) == 1
     manifest = repository.read_manifest(repository.version_dir(settings.repository, "litert", "fashion", 1))
-    assert manifest.parameters == {"profile": "quick", "seed": 1, "source": ""}
+    expected = {"profile": "quick", "seed": 1, "source": "", "orchestrator": "default"}
+    assert manifest.parameters == expected
     assert set(manifest.weights) == {"tensorflow", "pytorch"}
     statistics = json.loads(publish.statistics(settings.repository, "fashion", 1) or "")
     assert set(statistics) == {"train", "validation", "test"}
@@ -230,6 +231,24 @@ def test_a_training_that_is_done_is_recorded_as_cached(
     assert (first.state, second.state) == ("complete", "published")
     states = [[one.state for one in own.executions if one.type == "Trainer"] for own in (first, second)]
     assert states == [["complete", "complete"], ["cached", "cached"]]
+
+
+def test_runs_of_the_same_sources_keep_a_page_each(
+    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_from = sources("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "quality", lambda *_: [gates.Check("quality", "accuracy", 0.5, ">=", 0.9)])
+        refused(made_from)
+    assert "Refused: " in (made_from.run / "index.html").read_text()
+    run(made_from)
+    pages = [settings.artifacts / one.page for one in lineage.runs(settings.lineage, "fashion")]
+    for path, verdict, passed in zip(
+        pages, ("Refused: ", "Published as version 1"), (False, True), strict=True
+    ):
+        assert verdict in path.read_text()
+        assert json.loads(path.with_name("gates.json").read_text())["passed"] == passed
+    assert (made_from.run / "index.html").resolve() == pages[1], "the training's folder shows its last run"
 
 
 def test_lineage_prints_where_a_version_came_from_and_what_was_refused(

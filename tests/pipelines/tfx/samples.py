@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,49 @@ from pipelines import fingerprint
 from pipelines.data import Dataset, Pictures
 from pipelines.sources import Sources
 from serving.settings import Settings
+from tests.pipelines.test_refusals import (
+    Break,
+    animals_everywhere,
+    black_pictures,
+    leaked_pictures,
+    missing_class,
+    swapped_in_training,
+)
 
-PROFILE = Profile(epochs=1, peak_learning_rate=4e-3, minimum_accuracy=0.05, batch_size=32)
+PROFILE = Profile(epochs=2, peak_learning_rate=4e-3, minimum_accuracy=0.05, batch_size=32)
 SPLITS = {"train": range(0, 31), "validation": range(31, 41), "test": range(41, 51)}
 """Which pictures of each class, of the 51 that the sample has at least."""
+
+HARMS = {
+    "corrupt": (black_pictures, "train: pictures of one colour 1 (limit <= 0)"),
+    "swapped": (swapped_in_training, "test: labels unlike train's, worst class "),
+    "missing": (missing_class, "train: classes without a picture 1 (limit <= 0)"),
+    "drifted": (animals_everywhere, "train: drift from version 1: pixels, Jensen-Shannon "),
+    "leaked": (leaked_pictures, "test pictures that are training pictures too 3 (limit <= 0)"),
+}
+"""What is done to pictures, and the check that fails."""
+
+
+class Script:
+    """TFX's side, played by a line of shell: `$2` is the request, `$3` the answer."""
+
+    name, server_image = "script", ""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+    def prepare(self, *_: object) -> None:
+        """Nothing to install."""
+
+    @contextlib.contextmanager
+    def command(self, *_: object) -> Iterator[list[str]]:
+        yield ["sh", "-c", self.line, "tfx"]
+
+
+def harmed(dataset: Dataset, harm: Break) -> Dataset:
+    """The training and the test pictures as a harm leaves them."""
+    train, test = harm(dataset.train, dataset.test)
+    return Dataset(train, dataset.validation, test, harm.__name__)
 
 
 def dataset(sample: Pictures) -> Dataset:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,14 @@ from pipelines.data import Pictures
 from pipelines.gates import Check, GateError
 from pipelines.recording import Recorder
 from pipelines.sources import Sources
-from pipelines.tfx import run, splits
+from pipelines.tfx import environment, run, splits
 from pipelines.tfx.request import Answer, Request, Step
 from pipelines.training import record
 from pipelines.training.record import Epoch, History, Trained
 from pipelines.validation import Published, statistics
+from serving.platforms import images
 from tests.pipelines.tfx import samples
-
-
-class Script:
-    """TFX's side, played by a line of shell: `$2` is the request, `$3` the answer."""
-
-    name, server_image = "script", ""
-
-    def __init__(self, line: str) -> None:
-        self.line = line
-
-    def prepare(self, *_: object) -> None:
-        """Nothing to install."""
-
-    @contextlib.contextmanager
-    def command(self, *_: object) -> Iterator[list[str]]:
-        yield ["sh", "-c", self.line, "tfx"]
+from tests.pipelines.tfx.samples import Script
 
 
 @pytest.fixture
@@ -76,8 +61,11 @@ def test_what_was_blessed_becomes_the_runs_training(made_from: Sources, tmp_path
         ("StatisticsGen", "cached"),
         ("Pusher", "complete"),
     ]
-    assert recorder.checks == checks
-    assert said == ["tfx: Trainer", "TFX blessed a model with accuracy 0.9000"]
+    assert recorder.checks[0] == checks[0]
+    assert [(check.gate, check.figure) for check in recorder.checks[1:]] == [("integrity", 0)]
+    assert said[0] == "tfx: Trainer"
+    assert said[1].endswith("by ML Metadata its components took: StatisticsGen 0.1, Pusher 0.2")
+    assert said[2] == "TFX blessed a model with accuracy 0.9000"
 
 
 def test_what_was_refused_is_not_taken_and_says_why(made_from: Sources, tmp_path: Path) -> None:
@@ -122,3 +110,38 @@ def test_other_pictures_have_another_digest(made_from: Sources) -> None:
     one_label[0] = (one_label[0] + 1) % 10
     other = dict(parts, test=dataclasses.replace(test, labels=one_label))
     assert splits.digest(other) != splits.digest(parts) == splits.digest(splits.of_dataset(made_from.dataset))
+
+
+def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(made_from: Sources, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def report(line: str) -> None:
+        said.append(line)
+        if line == "tfx: Epoch 1/2":
+            raise KeyboardInterrupt
+
+    lines = "INFO:absl:Component Trainer is running.\nEpoch 1/2"
+    where: Any = Script(f"echo $$ >{tmp_path}/pid; echo '{lines}'; exec sleep 60")
+    with pytest.raises(KeyboardInterrupt):
+        run.orchestrate(where, "", made_from, Recorder(made_from.model.spec.classes), report)
+    assert said == ["tfx: Trainer", "tfx: Epoch 1/2"]
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(50):
+        # Ended, though its parent may not have asked yet how.
+        if not (status := Path(f"/proc/{pid}/stat")).exists() or status.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} goes on")
+
+
+def test_the_dag_for_kubeflow_runs_in_this_version_of_the_image(
+    made_from: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: Any = Script('test "$1" = compile && test -s "$2" && echo "$4" >"$3"')
+    monkeypatch.setattr(environment, "choose", lambda _settings: where)
+    file = tmp_path / "kubeflow" / "pipeline.yaml"
+    assert run.compile(made_from, str(file), "", lambda _line: None) == 0
+    assert file.read_text() == f"--image={images.reference('tfx')}\n"
+    where.line = "exit 1"
+    with pytest.raises(run.PipelineError, match=r"could not be compiled; why: .*tfx\.log"):
+        run.compile(made_from, str(file), "", lambda _line: None)
