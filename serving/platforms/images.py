@@ -47,6 +47,7 @@ IMAGES = (
 TF_SERVING = "tensorflow/serving:2.20.0"
 DIVISION = "\nFROM ${DEPENDENCIES}\n"
 LABEL, BASE_LABEL = "tandem.context", "tandem.base"
+BUILDERS = "tandem.stage=builder"
 LINES = 15
 
 
@@ -129,6 +130,7 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
         arguments |= {"VERSION": version(), "REVISION": _revision()}
         report(f"building {reference(name)}")
         _docker_build(context, log, reference(name), arguments, labels)
+    _remove_builders(engine)
     if old is not None and old != _image(engine, reference(name)):
         _remove(engine, str(old.id))
     return True
@@ -253,6 +255,15 @@ def _remove(engine: DockerClient, name: str) -> None:
 
     with contextlib.suppress(APIError):
         engine.images.remove(name)
+
+
+def _remove_builders(engine: DockerClient) -> None:
+    """Remove the stages that others have copied from: the legacy builder leaves them, gigabytes without a name."""
+    from docker.errors import APIError
+    from requests import RequestException
+
+    with contextlib.suppress(APIError, RequestException):
+        engine.images.prune({"dangling": True, "label": BUILDERS})
 
 
 def _machine(engine: DockerClient) -> str:

@@ -55,6 +55,9 @@ class Engine:
     def remove(self, name: str) -> None:
         self.present.pop(name, None)
 
+    def prune(self, filters: dict[str, Any]) -> None:
+        self.pruned = filters
+
     def version(self) -> dict[str, str]:
         return {"Arch": "amd64"}
 
@@ -210,6 +213,7 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     own = re.search(r"--tag=(tandem/tool-dependencies:\w+)", dependencies)
     assert own
     assert f"DEPENDENCIES={own[1]}" in first[3]
+    assert engine.pruned == {"dangling": True, "label": "tandem.stage=builder"}
     assert not images.build(engine, settings, "tool", BOOKWORM.image, quiet)
 
     (root / "code/main.py").write_text("changed")
@@ -394,6 +398,8 @@ def test_dockerfiles_are_alike(name: str) -> None:
         assert f"org.opencontainers.image.{label}=" in final
     if name == "tfx":
         assert images.DIVISION in text
+    if "AS builder" in text:
+        assert f" AS builder\nLABEL {images.BUILDERS}\n" in text, "what it leaves is to be found"
     if name in PYTHON_IMAGES:
         # One layer for all of them.
         stage = contexts.dockerfile("onnxruntime").split("FROM python AS builder")[0]
