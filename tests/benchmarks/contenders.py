@@ -66,7 +66,8 @@ class Contender:
     @property
     def pins(self) -> Path:
         """What an environment of its own is made from: for Tandem's servers, what their images have."""
-        return PINS / f"{self.name}.txt" if self.peer else ROOT / "docker" / self.target / "requirements.txt"
+        own = PINS / f"{self.name}.txt"
+        return own if own.exists() else ROOT / "docker" / self.target / "requirements.txt"
 
     @property
     def environment(self) -> dict[str, str]:
