@@ -44,7 +44,11 @@ def test_an_overlay_is_in_order(overlay: str) -> None:
     assert faults(render(K8S / overlay)) == []
 
 
-@pytest.mark.parametrize("order", [COMPONENTS, COMPONENTS[::-1]], ids=["forwards", "backwards"])
+@pytest.mark.parametrize(
+    "order",
+    [pytest.param(COMPONENTS, marks=pytest.mark.slow), COMPONENTS[::-1]],
+    ids=["forwards", "backwards"],
+)
 def test_all_components_at_once_are_in_order(order: list[str], tmp_path: Path) -> None:
     assert faults(render_with("overlays/local", order, tmp_path)) == []
 

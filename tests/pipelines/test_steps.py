@@ -205,6 +205,7 @@ def test_an_artifact_that_was_changed_after_its_export_is_refused(
     ]
 
 
+@pytest.mark.slow
 def test_an_artifact_that_was_changed_after_its_gates_is_not_published(
     sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +223,7 @@ def test_an_artifact_that_was_changed_after_its_gates_is_not_published(
     assert lineage.runs(settings.lineage, "fashion")[-1].state == "failed"
 
 
+@pytest.mark.slow
 def test_a_training_that_is_done_is_recorded_as_cached(
     sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +253,7 @@ def test_runs_of_the_same_sources_keep_a_page_each(
     assert (made_from.run / "index.html").resolve() == pages[1], "the training's folder shows its last run"
 
 
+@pytest.mark.slow
 def test_lineage_prints_where_a_version_came_from_and_what_was_refused(
     sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,7 +118,10 @@ def test_what_tfx_blessed_is_published_with_its_orchestrator(machine: Machine, s
     assert manifest.weights["tensorflow"] == weights.digest
 
 
-@pytest.mark.parametrize("harm", list(samples.HARMS))
+FAST, *OTHERS = samples.HARMS
+
+
+@pytest.mark.parametrize("harm", [FAST, *(pytest.param(harm, marks=pytest.mark.slow) for harm in OTHERS)])
 def test_broken_data_stops_before_tfx_is_asked(
     machine: Machine, settings: Settings, capsys: pytest.CaptureFixture[str], harm: str
 ) -> None:
@@ -154,6 +157,7 @@ def test_a_blessed_model_that_was_changed_is_refused(
     )
 
 
+@pytest.mark.slow
 def test_an_artifact_that_was_changed_after_its_export_is_refused(
     machine: Machine,
     settings: Settings,
@@ -202,6 +206,7 @@ def test_a_version_of_tfx_is_made_again_by_tfx(
     assert served(settings) == before
 
 
+@pytest.mark.slow
 def test_todays_sources_are_known_as_those_of_a_version_of_tfx(
     machine: Machine, model: Model, settings: Settings, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ def test_up_states_log_and_down(settings: Settings, server: WebServer) -> None:
     assert PLATFORM.down(settings) is False
 
 
+@pytest.mark.slow
 def test_up_again_restarts_only_what_is_to_run_differently(
     settings: Settings, server: WebServer, tmp_path: Path
 ) -> None:
