@@ -223,6 +223,7 @@ def _compose(settings: Settings, environment: dict[str, str], *arguments: str) -
     command = [*engine.compose(), "--project-name", settings.project, "--file", str(COMPOSE_FILE)]
     command += ["--profile", "monitoring", *arguments]
     variables = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    variables.setdefault("COMPOSE_HTTP_TIMEOUT", str(engine.BUSY))
     variables |= {PREFIX + name.upper(): str(value) for name, value in vars(settings).items()}
     variables |= environment | {"IMAGE_VERSION": images.version(), "DOCKER_HOST": engine.find()[0]}
     done = subprocess.run(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DEFAULT = "unix:///var/run/docker.sock"
 PATIENCE = 3
 """Seconds that an engine may take to say that it is there."""
+BUSY = 600
+"""Seconds that it may take to answer: while it removes gigabytes, which takes minutes on a slow disk, all others wait."""
 
 
 @functools.cache
@@ -67,7 +69,7 @@ def client() -> DockerClient:
     # Half a second to import: only for those who talk to an engine.
     import docker
 
-    return docker.DockerClient(base_url=find()[0], version="auto")
+    return docker.DockerClient(base_url=find()[0], version="auto", timeout=BUSY)
 
 
 def _of_context() -> str:
