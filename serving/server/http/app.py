@@ -11,6 +11,7 @@ from serving.server.errors import DEADLINE_PASSED, DeadlineError, ServerError
 from serving.server.http.bodies import IDENTITY, WORTH_COMPRESSING, Bodies, compress
 from serving.server.http.heads import Heads
 from serving.server.http.incoming import Incoming
+from serving.server.http.known_heads import KnownHeads
 from serving.server.http.messages import Headers, Request, Response, Route
 from serving.server.http.routes import Routes, Target
 from serving.server.observer import Observer
@@ -35,6 +36,7 @@ class App:
     ) -> None:
         self._routes = Routes(routes, cors=cors)
         self._bodies = Bodies(max_body_bytes)
+        self.known_heads = KnownHeads(self._bodies)
         self._heads = Heads(cors=cors)
         self._observer = observer or Observer()
         self.timeout_seconds = timeout_seconds

@@ -41,6 +41,12 @@ class Reader:
         Raises `ServerError` where what comes cannot be read.
         """
         head, body_of = self._headers if self.in_head else None, self.body_of
+        begins = not self._queue and not self.in_head and body_of is None
+        if begins:
+            again = self._app.known_heads.recall(data)
+            if again is not None:
+                self._queue.append(again)
+                return False
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
@@ -51,6 +57,8 @@ class Reader:
                 raise cause from None
             raise InvalidRequestError(f"expected a request of HTTP/1.1: {error}") from None
         if not self.in_head:
+            if begins and self.body_of is None and len(self._queue) == 1:
+                self._app.known_heads.learn(data, self._queue[0])
             return self.body_of is not None and self.body_of is not body_of
         if self._headers is not head:
             self._head_bytes = 0
