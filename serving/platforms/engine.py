@@ -22,7 +22,7 @@ DEFAULT = "unix:///var/run/docker.sock"
 PATIENCE = 3
 """Seconds that an engine may take to say that it is there."""
 BUSY = 600
-"""Seconds that it may take to answer: while it removes gigabytes, which takes minutes on a slow disk, all others wait."""
+"""Seconds that it may take to answer: while it removes gigabytes, which takes minutes on a slow disk, others wait."""
 
 
 @functools.cache

@@ -73,7 +73,7 @@ class RunQueue:
     async def run(self, signature: str, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
         """Compute `outputs`. Raises `UnavailableError` where the queue is full."""
         batched = self._servable.signatures[signature].batched
-        lengths = {len(array) for array in inputs.values()} if batched else {1}
+        lengths = set(map(len, inputs.values())) if batched else {1}
         rows = min(lengths, default=1)
         if self._alone and self._held < LOOK_SECONDS and self._costs.short(rows):
             return self._run_here(signature, inputs, outputs, rows)
@@ -113,8 +113,7 @@ class RunQueue:
 
     def _account(self, rows: int, queued: float, seconds: float) -> None:
         self._metrics.queue_seconds(queued)
-        self._statistics.queue.add(queued)
-        self._statistics.compute.add(seconds)
+        self._statistics.wait(queued, seconds)
         seen = exchange.current.get()
         if seen is not None:
             seen.rows += rows

@@ -99,11 +99,12 @@ Signatures = Mapping[str, Signature]
 
 def dtype_of(array: Array) -> str:
     """The name of an array's dtype, as `TensorSpec.dtype` has it."""
-    return _name(array.dtype)
+    return dtype_name(array.dtype)
 
 
 @lru_cache(64)  # numpy makes the name anew each time, in 10 us.
-def _name(dtype: np.dtype[np.generic]) -> str:
+def dtype_name(dtype: np.dtype[np.generic]) -> str:
+    """A dtype's name, as `TensorSpec.dtype` has it."""
     return BYTES if dtype == np.object_ else dtype.name
 
 

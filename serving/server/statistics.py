@@ -18,11 +18,6 @@ class Duration:
         """As the protocol has it."""
         return round(self.seconds * 1e9)
 
-    def add(self, seconds: float) -> None:
-        """Count once more."""
-        self.count += 1
-        self.seconds += seconds
-
 
 @dataclass(slots=True)
 class Statistics:
@@ -49,13 +44,23 @@ class Statistics:
 
     def request(self, seconds: float, succeeded: bool) -> None:
         """Count a request."""
-        (self.success if succeeded else self.fail).add(seconds)
+        ended = self.success if succeeded else self.fail
+        ended.count += 1
+        ended.seconds += seconds
         self.last = time.time()
+
+    def wait(self, queued: float, seconds: float) -> None:
+        """Count a request's waiting for its run, and the run."""
+        self.queue.count += 1
+        self.queue.seconds += queued
+        self.compute.count += 1
+        self.compute.seconds += seconds
 
     def run(self, rows: int, seconds: float) -> None:
         """Count a run of the model."""
         runs = self.runs.get(rows)
         if runs is None:
             runs = self.runs[rows] = Duration()
-        runs.add(seconds)
+        runs.count += 1
+        runs.seconds += seconds
         self.rows += rows

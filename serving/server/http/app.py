@@ -116,23 +116,18 @@ class App:
 
     def reply(self, incoming: Incoming, response: Response) -> bytes:
         """A response as it is sent; the request is done with."""
-        head = self._heads.head(
-            response,
-            self._tell(incoming.seen, response.status, response.code, len(response.body)),
-            close=self.closing or not incoming.keep_alive,
-        )
+        seen = incoming.seen
+        trace = () if seen is None else self._tell(seen, response.status, response.code, len(response.body))
+        head = self._heads.head(response, trace, close=self.closing or not incoming.keep_alive)
         return head if incoming.target.method == "HEAD" else head + response.body
 
     def give_up(self, incoming: Incoming) -> None:
         """The client of a request has gone."""
         incoming.release()
-        self._tell(incoming.seen, 499, "CANCELLED", 0)  # As nginx has it.
+        if incoming.seen is not None:
+            self._tell(incoming.seen, 499, "CANCELLED", 0)  # As nginx has it.
 
-    def _tell(
-        self, seen: exchange.Exchange | None, status: int, code: str, size: int
-    ) -> Sequence[tuple[str, str]]:
-        if seen is None:
-            return ()
+    def _tell(self, seen: exchange.Exchange, status: int, code: str, size: int) -> Sequence[tuple[str, str]]:
         seen.status, seen.code, seen.response_bytes = status, code, size
         return self._observer.end(seen)
 

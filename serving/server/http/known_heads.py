@@ -55,10 +55,18 @@ class KnownHeads:
         end = data.find(END) + len(END)
         found = LENGTH.search(data, 0, end)
         # Whoever disagrees on where the body begins is not to be trusted with the next one.
-        if found is None or end > REMEMBERED_BYTES or not len(incoming.body()) == len(data) - end == int(found[1]):
+        if (
+            found is None
+            or end > REMEMBERED_BYTES
+            or not len(incoming.body()) == len(data) - end == int(found[1])
+        ):
             return
         headers = {name: value for name, value in incoming.headers.items() if name != b"content-length"}
-        if incoming.expects_continue or len(headers) == len(incoming.headers) or b"transfer-encoding" in headers:
+        if (
+            incoming.expects_continue
+            or len(headers) == len(incoming.headers)
+            or b"transfer-encoding" in headers
+        ):
             return
         if len(self._known) >= REMEMBERED:
             del self._known[next(iter(self._known))]

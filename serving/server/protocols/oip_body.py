@@ -19,7 +19,7 @@ from serving.server.http import Request, Response
 from serving.server.protocols import oip_codec, oip_head
 from serving.server.protocols.json_arrays import JsonArray, cut, place
 from serving.server.protocols.oip_head import Head
-from serving.server.signature import BYTES, Signature, Tensors, TensorSpec, dtype_of
+from serving.server.signature import BYTES, Signature, Tensors, TensorSpec, dtype_name
 from serving.server.versions import Version
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -27,8 +27,8 @@ DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 PICTURES = ("image/png", "image/jpeg")
 
 
-Described = tuple[str, str, tuple[int, ...], int | None]
-"""An output's name, datatype, shape, and bytes where it goes back as binary."""
+Described = tuple[str, np.dtype[np.generic], tuple[int, ...], int | None]
+"""An output's name, dtype, shape, and bytes where it goes back as binary."""
 
 
 @dataclass
@@ -152,7 +152,7 @@ def respond(version: Version, asked: Asked, outputs: Tensors) -> Response:
             size = len(blobs[-1])
         else:
             values.append(oip_codec.to_json(name, array))
-        described.append((name, oip_codec.datatype(dtype_of(array)), array.shape, size))
+        described.append((name, array.dtype, array.shape, size))
     start, *pieces = _template(version.model, version.number, tuple(described))
     parts = [start]
     if asked.id is not None:
@@ -175,7 +175,8 @@ def _template(model: str, number: int, outputs: tuple[Described, ...]) -> tuple[
     """The JSON of a response, cut where the request's id belongs, and where the data of each output not in binary."""
     start = orjson.dumps({"model_name": model, "model_version": str(number)})[:-1]
     pieces = [b',"outputs":[']
-    for name, datatype, shape, size in outputs:
+    for name, dtype, shape, size in outputs:
+        datatype = oip_codec.datatype(dtype_name(dtype))
         tensor: dict[str, object] = {"name": name, "datatype": datatype, "shape": shape}
         if size is None:
             pieces[-1] += orjson.dumps(tensor)[:-1] + b',"data":'

@@ -106,21 +106,21 @@ def fit_shape(name: str, array: Array, sizes: tuple[int, ...]) -> Array:
 
 def to_raw(array: Array) -> bytes:
     """A tensor's raw form."""
-    if array.dtype == np.object_:
+    if array.dtype.hasobject:
         return b"".join(struct.pack("<I", len(value)) + value for value in map(to_bytes, array.flat))
     return (array if sys.byteorder == "little" else array.byteswap()).tobytes()
 
 
 def to_json(name: str, array: Array) -> bytes:
     """A tensor as flat JSON data. Raises `InvalidRequestError` where it holds what JSON cannot carry."""
-    if array.dtype == np.object_:
+    if array.dtype.hasobject:
         try:
             return orjson.dumps([to_bytes(value).decode() for value in array.flat])
         except UnicodeDecodeError:
             raise InvalidRequestError(
                 f"output {name!r} holds bytes that are no text: ask for binary_data, or use gRPC"
             ) from None
-    if is_floating(array) and array.itemsize == 2:
+    if array.itemsize == 2 and is_floating(array):
         array = array.astype(np.float32)
     text = orjson.dumps(np.ascontiguousarray(array).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
     if b"null" in text:
