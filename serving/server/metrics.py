@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 from weakref import WeakSet
 
@@ -14,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.server import VERSION
-from serving.server.tallies import Count, Tally
+from serving.server.tallies import Tally
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 WAITS = (0.0001, *SECONDS)
@@ -96,8 +97,9 @@ class Metrics:
         self._process = _SharedProcess(registry) if self._shared else ProcessCollector(registry=registry)
         self._versions: set[tuple[str, str]] = set()
         self._models: dict[str, ModelMetrics] = {}
-        self._untold: list[Count | Tally] = []
-        self._answered: dict[tuple[str, str, str, str], Callable[[], None]] = {}
+        self._untold: list[Tally] = []
+        self._answered: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        """Requests of which `_requests` was not told yet."""
         self._durations: dict[tuple[str, str], Tally] = {}
 
     def request(
@@ -107,12 +109,10 @@ class Metrics:
 
         `timed` says whether `seconds` tell of the server: a refusal comes sooner than any answer.
         """
-        answered = self._answered.get((model, version, protocol, code))
-        if answered is None:
-            answered = self._answered[model, version, protocol, code] = self._count(
-                model, version, protocol, code
-            )
-        answered()
+        if self._shared:  # At once: other workers tell of it, and go on telling when this one is killed.
+            self._requests.labels(model, version, protocol, code).inc()
+        else:
+            self._answered[model, version, protocol, code] += 1
         if not timed:
             return
         durations = self._durations.get((model, protocol))
@@ -121,16 +121,6 @@ class Metrics:
                 self._seconds, SECONDS, model, protocol
             )
         durations.observe(seconds)
-
-    def _count(self, *labels: str) -> Callable[[], None]:
-        child = self._requests.labels(*labels)
-        if self._shared:
-            return (
-                child.inc
-            )  # At once, for other workers tell of it, and go on telling when this one is killed.
-        count = Count(child)
-        self._untold.append(count)
-        return count.add
 
     def model(self, model: str) -> ModelMetrics:
         """The figures of one model's runs."""
@@ -163,6 +153,9 @@ class Metrics:
         """Bring up to date what is not counted as it happens. Workers do it every second: they cannot be asked."""
         for counted in self._untold:
             counted.tell()
+        for labels, count in self._answered.items():
+            self._requests.labels(*labels).inc(count)
+        self._answered.clear()
         for name, model in self._models.items():
             self._depth.labels(name).set(sum(batcher.waiting for batcher in model.batchers))
         if isinstance(self._process, _SharedProcess):

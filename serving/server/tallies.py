@@ -5,30 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Histogram
-
-
-class Count:
-    """What a counter is to be told: counted here at a tenth of the cost, and told when somebody looks."""
-
-    __slots__ = ("_child", "_count")
-
-    def __init__(self, child: Counter) -> None:
-        self._child = child
-        self._count = 0
-
-    def add(self) -> None:
-        """Count one more."""
-        self._count += 1
-
-    def tell(self) -> None:
-        """Hand over what was counted since the last time."""
-        self._child.inc(self._count)
-        self._count = 0
+from prometheus_client import Histogram
 
 
 class Tally:
-    """What a histogram is to be told, likewise."""
+    """What a histogram is to be told: counted here at a tenth of the cost, and told when somebody looks."""
 
     __slots__ = ("_bounds", "_counts", "_histogram", "_sum")
 

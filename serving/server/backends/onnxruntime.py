@@ -66,8 +66,9 @@ class OnnxServable:
         try:
             if self._bfloat16:
                 return _run_bfloat16(self._session, inputs, outputs)
-            # A binding saves nothing on a CPU, and values of its own cost more.
-            values = self._session.run(list(outputs), inputs)
+            # A binding saves nothing on a CPU, and values of its own cost more. What is around the `_sess` checks
+            # what our callers have checked, in a twentieth of the time that a small model takes.
+            values = self._session._sess.run(list(outputs), inputs, None)
         except InvalidArgument as error:
             raise InvalidRequestError(f"the model refused its input: {error}") from error
         except Exception as error:

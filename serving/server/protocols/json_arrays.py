@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import cast
 
 import numpy as np
 import orjson
@@ -40,7 +39,7 @@ class JsonArray:
     def __init__(self, text: bytes) -> None:
         self._text = text
         # A parser is cheap, and may not be used again while what it has parsed is alive.
-        self._parsed = cast(Parsed, Parser().parse(text))
+        self._parsed: Parsed = Parser().parse(text)  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return len(self._parsed)
@@ -66,9 +65,10 @@ class JsonArray:
     def lists(self) -> list[object]:
         """The array as orjson reads it. Raises `InvalidRequestError` where it is nested too deep for that."""
         try:
-            return cast(list[object], orjson.loads(self._text))
+            found: list[object] = orjson.loads(self._text)
         except orjson.JSONDecodeError as error:
             raise InvalidRequestError(f"expected JSON, got an array that is none: {error}") from None
+        return found
 
     def _shape(self, count: int) -> tuple[int, ...] | None:
         """The sizes of an array of `count` numbers, None where it is ragged."""
