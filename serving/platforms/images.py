@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -47,7 +48,8 @@ IMAGES = (
 TF_SERVING = "tensorflow/serving:2.20.0"
 DIVISION = "\nFROM ${DEPENDENCIES}\n"
 LABEL, BASE_LABEL = "tandem.context", "tandem.base"
-BUILDERS = "tandem.stage=builder"
+BUILD_LABEL = "tandem.build"
+"""Of a builder stage: which build it belongs to."""
 LINES = 15
 
 
@@ -120,35 +122,42 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
     log.write_text("")
     old = _image(engine, reference(name))
     base_id, machine, text = str(engine.images.get(base).id), _machine(engine), dockerfile(name)
-    arguments = {"BASE": base}
-    with _explained(log), _context(settings, name) as context:
+    build_id = uuid.uuid4().hex
+    arguments = {"BASE": base, "BUILD": build_id}
+    with _explained(log), _context(settings, name) as context, _builders_removed(engine, build_id):
         if DIVISION in text:
-            arguments["DEPENDENCIES"] = _dependencies(engine, settings, name, base, context, log, report)
+            dependencies = _dependencies(engine, settings, name, arguments, context, log, report)
+            arguments["DEPENDENCIES"] = dependencies
         files = context_files(settings, text)
         fill(context, name, text, files)
         labels = {LABEL: digest(text, files, base_id, machine), BASE_LABEL: base_id}
         arguments |= {"VERSION": version(), "REVISION": _revision()}
         report(f"building {reference(name)}")
         _docker_build(context, log, reference(name), arguments, labels)
-    _remove_builders(engine)
     if old is not None and old != _image(engine, reference(name)):
         _remove(engine, str(old.id))
     return True
 
 
 def _dependencies(
-    engine: DockerClient, settings: Settings, name: str, base: str, context: Path, log: Path, report: Report
+    engine: DockerClient,
+    settings: Settings,
+    name: str,
+    arguments: dict[str, str],
+    context: Path,
+    log: Path,
+    report: Report,
 ) -> str:
     """The image of what comes before our own code; built where it is missing."""
     text = dockerfile(name).split(DIVISION)[0] + "\n"
     files = context_files(settings, text)
     machine = _machine(engine)
-    tag = f"tandem/{name}-dependencies:{digest(text, files, str(engine.images.get(base).id), machine)}"
+    base_id = str(engine.images.get(arguments["BASE"]).id)
+    tag = f"tandem/{name}-dependencies:{digest(text, files, base_id, machine)}"
     if _image(engine, tag) is not None:
         return tag
     fill(context, name, text, files)
     report("fetching wheels")
-    arguments = {"BASE": base}
     pins = [
         line for file in files.values() if file.suffix == ".txt" for line in file.read_text().splitlines()
     ]
@@ -156,7 +165,7 @@ def _dependencies(
     unwheeled = sdists.read_text().split() if sdists else []
     try:
         if wheels.fetch(pins, machine, context / "docker" / name / "wheels", log, base_of(name), unwheeled):
-            arguments |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+            arguments = arguments | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
         if name == "web":
             scripts = install(settings.artifacts / "web")
             shutil.copytree(scripts, context / "docker" / name / scripts.name)
@@ -257,13 +266,19 @@ def _remove(engine: DockerClient, name: str) -> None:
         engine.images.remove(name)
 
 
-def _remove_builders(engine: DockerClient) -> None:
-    """Remove the stages that others have copied from: the legacy builder leaves them, gigabytes without a name."""
+@contextlib.contextmanager
+def _builders_removed(engine: DockerClient, build_id: str) -> Iterator[None]:
+    """Removes, afterwards, the stages that a build's others have copied from: the legacy builder leaves them, gigabytes
+    without a name. Those of a build that goes on elsewhere stay.
+    """
     from docker.errors import APIError
     from requests import RequestException
 
-    with contextlib.suppress(APIError, RequestException):
-        engine.images.prune({"dangling": True, "label": BUILDERS})
+    try:
+        yield
+    finally:
+        with contextlib.suppress(APIError, RequestException):
+            engine.images.prune({"dangling": True, "label": f"{BUILD_LABEL}={build_id}"})
 
 
 def _machine(engine: DockerClient) -> str:

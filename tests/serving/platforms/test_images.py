@@ -213,7 +213,8 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     own = re.search(r"--tag=(tandem/tool-dependencies:\w+)", dependencies)
     assert own
     assert f"DEPENDENCIES={own[1]}" in first[3]
-    assert engine.pruned == {"dangling": True, "label": "tandem.stage=builder"}
+    (build_id,) = {found for call in (dependencies, first[3]) for found in re.findall("BUILD=([^ ]+)", call)}
+    assert engine.pruned == {"dangling": True, "label": f"tandem.build={build_id}"}
     assert not images.build(engine, settings, "tool", BOOKWORM.image, quiet)
 
     (root / "code/main.py").write_text("changed")
@@ -399,7 +400,9 @@ def test_dockerfiles_are_alike(name: str) -> None:
     if name == "tfx":
         assert images.DIVISION in text
     if "AS builder" in text:
-        assert f" AS builder\nLABEL {images.BUILDERS}\n" in text, "what it leaves is to be found"
+        label = f'ARG BUILD\nLABEL {images.BUILD_LABEL}="$BUILD"'
+        builder = text.split(" AS builder\n")[1].split("\n\nFROM ")[0]
+        assert builder.endswith(label), "what it leaves is to be found, and what comes before is cached"
     if name in PYTHON_IMAGES:
         # One layer for all of them.
         stage = contexts.dockerfile("onnxruntime").split("FROM python AS builder")[0]
