@@ -12,6 +12,7 @@ from serving.server import cores
 from serving.server.access_log import AccessLog
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
+from serving.server.http.bodies import HELD
 from serving.server.http.connection import Patience
 from serving.server.limits import Limits
 from serving.server.loading import Loaded
@@ -42,6 +43,7 @@ def data_plane(
         platform,
         options.max_rows,
         _observer(options, metrics),
+        HELD * options.max_body_bytes,
     )
 
 
