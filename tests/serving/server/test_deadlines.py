@@ -80,7 +80,12 @@ def ask_grpc(port: int, method: str, seconds: float) -> tuple[bytes, bytes]:
     ).SerializeToString()
     client = ngh2.Connection(ngh2.Role.CLIENT)
     client.initiate_connection()
-    head = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"x"), (b":path", SERVICE + method.encode())]
+    head = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":authority", b"x"),
+        (b":path", SERVICE + method.encode()),
+    ]
     timeout = b"%dn" % (seconds * 1e9) if seconds < 0.09 else b"%dm" % (seconds * 1e3)
     stream = client.send_request(
         [*head, (b"content-type", b"application/grpc"), (b"grpc-timeout", timeout)], end_stream=False
