@@ -58,7 +58,12 @@ def metrics_route(metrics: Metrics, path: str, more: Callable[[], str] = str) ->
 
 def patience(options: argparse.Namespace) -> Patience:
     """How many connections there may be, and how long they may take."""
-    return Patience(options.max_connections, options.head_timeout_seconds, options.idle_timeout_seconds)
+    return Patience(
+        options.max_connections,
+        options.head_timeout_seconds,
+        options.idle_timeout_seconds,
+        HELD * options.max_body_bytes,
+    )
 
 
 def _observer(options: argparse.Namespace, metrics: Metrics) -> Observer:

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import Message
+
 from serving.server import eager, exchange
 from serving.server.errors import (
     DEADLINE_PASSED,
@@ -195,21 +197,25 @@ class Call:
             self._finish(answer, (*SUCCEEDED, *trailers))
 
     async def _answer_one(self) -> bytes:
-        answer = await self._method.answer(await self._request())
-        return serialize(answer, self._streams.limits.answer_bytes)
+        return self._framed(await self._method.answer(await self._request()))
 
     async def _answer_stream(self) -> int:
         size = 0
         async for answer in self._method.answer(await self._request()):
             if self._end is not None and time.monotonic() > self._end:
                 raise DeadlineError(LATE)  # Nothing interrupts what held the event loop itself.
-            framed = serialize(answer, self._streams.limits.answer_bytes)
+            framed = self._framed(answer)
             size += len(framed)
             self._streams.send(self._stream, framed, first=not self._begun)
             self._begun = True
             self.touched = self._streams.loop.time()
             await self._streams.taken(self._stream, UNTAKEN_BYTES)
         return size
+
+    def _framed(self, answer: Message) -> bytes:
+        framed = serialize(answer, self._streams.limits.answer_bytes)
+        self._streams.make_room(len(framed))
+        return framed
 
     async def _request(self) -> Any:  # noqa: ANN401 - a message, or an iterator of them
         if self._method.request_streaming:

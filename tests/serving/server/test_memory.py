@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import grpc
+import ngh2
 import numpy as np
 import pytest
 from grpc import aio
@@ -24,7 +27,9 @@ from serving.server.errors import UnavailableError
 from serving.server.grpc.limits import Limits as GrpcLimits
 from serving.server.grpc.server import GrpcServer
 from serving.server.grpc.service import Service
+from serving.server.http import Request, Response, Route
 from serving.server.http.bodies import HELD, Bodies
+from serving.server.http.connection import Patience
 from serving.server.http.incoming import Incoming
 from serving.server.http.routes import Target
 from serving.server.limits import Limits
@@ -38,6 +43,7 @@ from serving.server.run_threads import RunThreads
 from serving.server.running import bind
 from serving.server.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
 
+from .http.in_process import serving
 from .test_pictures import png
 
 MEBIBYTE = 1 << 20
@@ -68,6 +74,35 @@ async def test_bodies_of_http_count_while_they_are_inflated() -> None:
     bodies.hold(HELD * bodies.limit)  # All of it was given back.
 
 
+async def test_of_clients_of_http_that_take_no_answer_those_that_wait_longest_are_closed() -> None:
+    async def much(_request: Request) -> Response:
+        return Response(bytes(8 * MEBIBYTE), "text/plain")
+
+    patience = Patience(unsent_bytes=20 * MEBIBYTE)
+    async with serving([Route("GET", "/", much)], patience=patience) as port:
+        clients = []
+        for _ in range(6):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(20)
+            await asyncio.to_thread(client.connect, ("127.0.0.1", port))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert await asyncio.to_thread(client.recv, 1)
+            clients.append(client)
+        sizes = [await asyncio.to_thread(received, client) for client in clients]
+        assert [size > 8 * MEBIBYTE for size in sizes[-2:]] == [True, True]
+        assert sum(size < 8 * MEBIBYTE for size in sizes) >= 3
+
+
+def received(client: socket.socket) -> int:
+    """How much comes until the connection ends."""
+    size = 0
+    with client, contextlib.suppress(ConnectionError):
+        while data := client.recv(MEBIBYTE):
+            size += len(data)
+    return size
+
+
 class Servicer:
     """Answers when it is told to."""
 
@@ -95,7 +130,12 @@ async def grpc_server() -> AsyncIterator[SimpleNamespace]:
     listening = bind("127.0.0.1", 0, "gRPC")
     await server.start(listening)
     async with aio.insecure_channel(f"127.0.0.1:{listening.getsockname()[1]}") as channel:
-        yield SimpleNamespace(server=server, servicer=servicer, stub=rpc.GRPCInferenceServiceStub(channel))
+        yield SimpleNamespace(
+            server=server,
+            servicer=servicer,
+            stub=rpc.GRPCInferenceServiceStub(channel),
+            port=listening.getsockname()[1],
+        )
     await server.drain(5, shared=False)
 
 
@@ -136,6 +176,52 @@ async def test_a_message_of_a_stream_counts_until_it_is_answered(
         assert (await call.read()).infer_response.id == "x"
     assert grpc_server.server.held == 0
     await call.done_writing()
+
+
+async def test_answers_of_grpc_that_nobody_takes_leave_no_room_for_more(
+    grpc_server: SimpleNamespace,
+) -> None:
+    """A client that never lets the server send: its calls are answered, and it has room for none of that."""
+    grpc_server.servicer.go_on.set()
+    connection = Lazy(grpc_server.port, "x" * 900_000)
+    await connection.ask(8)
+    held = [each.unsent for each in grpc_server.server.connections]
+    assert 3_000_000 < sum(held) < 4 * MEBIBYTE
+    with pytest.raises(aio.AioRpcError, match="answers that wait for their clients fill") as refused:
+        await grpc_server.stub.ModelInfer(pb.ModelInferRequest(id="x" * 900_000))
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    connection.close()
+    while grpc_server.server.connections and sum(each.unsent for each in grpc_server.server.connections):
+        await asyncio.sleep(0.01)
+    assert (await grpc_server.stub.ModelInfer(pb.ModelInferRequest(id="x" * 900_000))).id
+
+
+class Lazy:
+    """A client of gRPC that takes no answers: its window is shut."""
+
+    def __init__(self, port: int, identity: str) -> None:
+        self._port = port
+        self._message = pb.ModelInferRequest(id=identity).SerializeToString()
+        self._http2 = ngh2.Connection(ngh2.Role.CLIENT)
+        self._http2.initiate_connection({int(ngh2.Setting.INITIAL_WINDOW_SIZE): 0})
+
+    async def ask(self, calls: int) -> None:
+        """Make calls, and wait until the server has seen to them."""
+        reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        head = ((b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"x"))
+        path = (b":path", b"/inference.GRPCInferenceService/ModelInfer")
+        message = b"\0" + len(self._message).to_bytes(4, "big") + self._message
+        for _ in range(calls):
+            stream = self._http2.send_request([*head, path, (b"content-type", b"application/grpc")])
+            self._http2.send_data(stream, message, end_stream=True)
+        answered = 0
+        while answered < calls:
+            self._writer.write(self._http2.data_to_send())
+            self._http2.receive_data(await asyncio.wait_for(reader.read(1 << 20), 20))
+            answered += sum(isinstance(event, ngh2.ResponseReceived) for event in self._http2.events())
+
+    def close(self) -> None:
+        self._writer.transport.abort()
 
 
 class Pixels:
