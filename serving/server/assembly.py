@@ -12,6 +12,7 @@ from serving.server import cores
 from serving.server.access_log import AccessLog
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
+from serving.server.http.bodies import HELD
 from serving.server.http.connection import Patience
 from serving.server.limits import Limits
 from serving.server.loading import Loaded
@@ -42,6 +43,7 @@ def data_plane(
         platform,
         options.max_rows,
         _observer(options, metrics),
+        HELD * options.max_body_bytes,
     )
 
 
@@ -56,7 +58,12 @@ def metrics_route(metrics: Metrics, path: str, more: Callable[[], str] = str) ->
 
 def patience(options: argparse.Namespace) -> Patience:
     """How many connections there may be, and how long they may take."""
-    return Patience(options.max_connections, options.head_timeout_seconds, options.idle_timeout_seconds)
+    return Patience(
+        options.max_connections,
+        options.head_timeout_seconds,
+        options.idle_timeout_seconds,
+        HELD * options.max_body_bytes,
+    )
 
 
 def _observer(options: argparse.Namespace, metrics: Metrics) -> Observer:

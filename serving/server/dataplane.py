@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.server import exchange, pictures
 from serving.server.eager import have_task
-from serving.server.errors import DeadlineError, InvalidRequestError, TooLargeError
+from serving.server.errors import DeadlineError, InvalidRequestError, TooLargeError, UnavailableError
 from serving.server.lease import Lease
 from serving.server.metrics import Metrics
 from serving.server.models import Models
@@ -56,7 +56,10 @@ class DataPlane:
     max_rows: int = 1024
     """Rows in one request."""
     observer: Observer = field(default_factory=Observer)
+    picture_bytes: int = 512 << 20
+    """Of the tensors that pictures become, of all requests together; one alone may have more."""
     stopping: bool = field(default=False, init=False)
+    _held: int = field(default=0, init=False)
 
     @property
     def ready(self) -> bool:
@@ -108,23 +111,34 @@ class DataPlane:
             raise _wrong_names(signature, call.inputs)
         outputs = _outputs(signature, call.outputs)
         inputs: Tensors = {}
-        for spec in signature.inputs:
-            array = call.inputs[spec.name]
-            if array.ndim and len(array) > self.max_rows and spec.batched:
-                raise TooLargeError(
-                    f"input {spec.name!r} has {len(array)} rows: at most {self.max_rows} in one request"
-                )
-            if call.pictures and array.dtype.hasobject and spec.channels_of_picture is not None:
-                # Decoding takes milliseconds that the event loop does not have.
-                array = await asyncio.get_running_loop().run_in_executor(
-                    self.decoders, pictures.decode, _encoded(spec, array), spec
-                )
-            else:
-                check(spec, array, call.finite)
-            inputs[spec.name] = array
-        answer = await version.batcher.run(call.signature, inputs, outputs)
+        decoded = 0
+        try:
+            for spec in signature.inputs:
+                array = call.inputs[spec.name]
+                if array.ndim and len(array) > self.max_rows and spec.batched:
+                    raise TooLargeError(
+                        f"input {spec.name!r} has {len(array)} rows: at most {self.max_rows} in one request"
+                    )
+                if call.pictures and array.dtype.hasobject and spec.channels_of_picture is not None:
+                    # Decoding takes milliseconds that the event loop does not have.
+                    array = await asyncio.get_running_loop().run_in_executor(
+                        self.decoders, pictures.decode, _encoded(spec, array), spec
+                    )
+                    decoded += array.nbytes
+                    self._hold(array.nbytes)
+                else:
+                    check(spec, array, call.finite)
+                inputs[spec.name] = array
+            answer = await version.batcher.run(call.signature, inputs, outputs)
+        finally:
+            self._held -= decoded
         _check_deadline()  # Nothing interrupts a run on the event loop itself.
         return answer
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        if self.picture_bytes < self._held > size:
+            raise UnavailableError(f"decoded pictures fill {self.picture_bytes} bytes already; try again")
 
 
 def signature_of(version: Version, key: str) -> Signature:

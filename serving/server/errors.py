@@ -6,6 +6,7 @@ protocol front decides anew how bad something is.
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import ClassVar
 
@@ -32,6 +33,8 @@ class ServerError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[StatusCode] = StatusCode.INTERNAL
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Of HTTP: what the client may do instead."""
 
 
 class InvalidRequestError(ServerError):
@@ -61,6 +64,11 @@ class MethodNotAllowedError(ServerError):
     status = 405
     code = StatusCode.UNIMPLEMENTED
 
+    def __init__(self, message: str, allowed: str) -> None:
+        """`allowed`: the methods, as the header `Allow` lists them."""
+        super().__init__(message)
+        self.headers = ((b"allow", allowed.encode()),)
+
 
 class TooLargeError(ServerError):
     """The request exceeds a limit of the server; smaller requests are answered."""
@@ -80,6 +88,7 @@ class UnsupportedEncodingError(ServerError):
 
     status = 415
     code = StatusCode.INVALID_ARGUMENT
+    headers = ((b"accept-encoding", b"gzip, deflate"),)
 
 
 class UnimplementedError(ServerError):
@@ -94,6 +103,11 @@ class UnavailableError(ServerError):
 
     status = 503
     code = StatusCode.UNAVAILABLE
+
+    def __init__(self, message: str, seconds: float = 1.0) -> None:
+        """`seconds` after which another try is likely to succeed; clients are told whole ones, at least 1."""
+        super().__init__(message)
+        self.headers = ((b"retry-after", b"%d" % max(1, math.ceil(seconds))),)
 
 
 class DeadlineError(ServerError):

@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.server.errors import InvalidRequestError
+from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.signature import TensorSpec
 
 FORMATS = ("PNG", "JPEG")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MAX_PIXELS = 16_777_216
 """A picture of 4096 x 4096. Its header tells its size before anything is decoded."""
+MAX_PIXELS_TOGETHER = 16 * MAX_PIXELS
+"""Of one request, which take seconds to decode, and nothing interrupts that; blank ones have next to no bytes."""
 
 
 def decode(encoded: Sequence[bytes], spec: TensorSpec) -> NDArray[np.float32]:
     """Decode pictures for an input of shape [-1, H, W, C]; one of another size is resized.
 
     Raises `InvalidRequestError` naming the picture that is none or is too large, or where the model
-    leaves H or W open and the pictures differ in it.
+    leaves H or W open and the pictures differ in it; `TooLargeError` where all of them together are too large.
     """
     channels = spec.channels_of_picture
     if channels is None or spec.shape is None:
         raise InvalidRequestError(f"input {spec.name!r} takes no pictures: it is {spec.dtype} {spec.shape}")
     height, width = spec.shape[1], spec.shape[2]
-    arrays = [
-        _decode(data, f"picture {index} of input {spec.name!r}", height, width, channels)
-        for index, data in enumerate(encoded)
-    ]
+    # Where the model leaves the size open, every pixel goes into the tensor.
+    most = MAX_PIXELS if -1 in (height, width) else MAX_PIXELS_TOGETHER
+    arrays: list[NDArray[np.float32]] = []
+    pixels = 0
+    for index, data in enumerate(encoded):
+        what = f"picture {index} of input {spec.name!r}"
+        with _opened(data, what) as picture:
+            pixels += picture.width * picture.height
+            if pixels > most:
+                raise TooLargeError(
+                    f"input {spec.name!r}: at most {most} pixels are decoded for one request, "
+                    f"the {index + 1} pictures up to this have {pixels}; send fewer at once"
+                )
+            arrays.append(_pixels(picture, height, width, channels))
     if len({array.shape for array in arrays}) > 1:
         sizes = ", ".join(sorted({f"{a.shape[1]}x{a.shape[0]}" for a in arrays}))
         raise InvalidRequestError(
@@ -41,7 +54,9 @@ def decode(encoded: Sequence[bytes], spec: TensorSpec) -> NDArray[np.float32]:
     return np.stack(arrays)
 
 
-def _decode(data: bytes, what: str, height: int, width: int, channels: int) -> NDArray[np.float32]:
+@contextmanager
+def _opened(data: bytes, what: str) -> Iterator[Image.Image]:
+    """A picture to be decoded. Raises `InvalidRequestError` where it turns out to be none, or too large."""
     try:
         with warnings.catch_warnings(), Image.open(BytesIO(data), formats=FORMATS) as picture:
             warnings.simplefilter("ignore")
@@ -49,12 +64,11 @@ def _decode(data: bytes, what: str, height: int, width: int, channels: int) -> N
                 raise InvalidRequestError(
                     f"{what} is {picture.width}x{picture.height}: at most {MAX_PIXELS} pixels are decoded"
                 )
-            array = _pixels(picture, height, width, channels)
+            yield picture
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise InvalidRequestError(
             f"{what} is no picture: expected PNG or JPEG bytes, got {_glimpse(data)} ({type(error).__name__})"
         ) from error
-    return array
 
 
 def _pixels(picture: Image.Image, height: int, width: int, channels: int) -> NDArray[np.float32]:

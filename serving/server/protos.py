@@ -29,18 +29,18 @@ SCALARS = ("bool", "int32", "int64", "uint32", "uint64", "float", "double", "str
 Lines = Iterator[str]
 
 
-def load(path: Path) -> Any:  # noqa: ANN401 - as a generated module: messages by name, and DESCRIPTOR
-    """What a module generated from the file would hold.
+def load(path: Path, package: str = "") -> Any:  # noqa: ANN401 - as a generated module: messages by name, and DESCRIPTOR
+    """What a module generated from the file would hold; in `package`, if that is given, instead of its own.
 
     Of proto3 it reads what has neither options nor imports, one statement on a line, blocks opened and closed on lines
     of their own. Raises `ValueError` naming the line that is none of it.
     """
-    file = FileDescriptorProto(name=path.name, syntax="proto3")
+    file = FileDescriptorProto(name=f"{package}.proto" if package else path.name, syntax="proto3")
     stripped = (line.partition("//")[0].strip() for line in path.read_text().splitlines())
     lines = (line for line in stripped if line)
     for line in lines:
         if found := PACKAGE.fullmatch(line):
-            file.package = found[1]
+            file.package = package or found[1]
         elif line != 'syntax = "proto3";':
             _block(file, _match(BLOCK, line), lines)
     pool = DescriptorPool()

@@ -12,6 +12,7 @@ how long requests of one turn hold up the event loop.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from serving.server import batch as batches
@@ -81,7 +82,8 @@ class RunQueue:
             self._forget_given_up()
         if len(self._queue) >= self._max_queue:
             raise UnavailableError(
-                f"{self._max_queue} requests are already waiting for this model; try again"
+                f"{self._max_queue} requests are already waiting for this model; try again",
+                self._seconds_to_empty(),
             )
         shares = batched and len(lengths) == 1
         job = Job(signature, inputs, outputs, rows, shares, asyncio.get_running_loop().create_future())
@@ -170,6 +172,12 @@ class RunQueue:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(LONG_SECONDS, overdue)
         loop.run_in_executor(self._threads, batch.execute, self._servable).add_done_callback(finish)
+
+    def _seconds_to_empty(self) -> float:
+        """Until what waits now has run; but by when this request's time would be up, that of all those is."""
+        seconds = self._costs.expected(sum(job.rows for job in self._queue))
+        due = exchange.deadline.get()
+        return seconds if due is None else min(seconds, due[0] - time.monotonic())
 
     def _forget_given_up(self) -> None:
         """Drop those from the queue whose client has gone, or whose deadline has passed."""

@@ -62,7 +62,7 @@ class OnnxServable:
         if self._session is None:
             raise BackendError(f"{signature} was called after its version was unloaded")
         if self._strings:
-            inputs = inputs | {name: _text(inputs[name]) for name in self._strings}
+            inputs = inputs | {name: _text(name, inputs[name]) for name in self._strings}
         try:
             if self._bfloat16:
                 return _run_bfloat16(self._session, inputs, outputs)
@@ -126,6 +126,11 @@ def _array(value: ort.OrtValue) -> Array:
     return np.frombuffer(bits, np.dtype(BFLOAT16)).reshape(value.shape())
 
 
-def _text(array: Array) -> Array:
-    texts = [value.decode("utf-8", "replace") for value in array.ravel().tolist()]
+def _text(name: str, array: Array) -> Array:
+    try:
+        texts = [value.decode() for value in array.ravel().tolist()]
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"input {name!r}: expected text in UTF-8, as ONNX has strings, got bytes that are none: {error}"
+        ) from None
     return np.array(texts, object).reshape(array.shape)

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import Message
+
 from serving.server import eager, exchange
 from serving.server.errors import (
     DEADLINE_PASSED,
@@ -19,10 +21,12 @@ from serving.server.errors import (
     UnimplementedError,
 )
 from serving.server.grpc.messages import (
+    PREFIX,
     SUCCEEDED,
     Framed,
     Header,
     Messages,
+    inflate,
     parse,
     serialize,
     status,
@@ -139,8 +143,9 @@ class Call:
             self._unread = 0
 
     def _keep(self, size: int) -> None:
-        self._kept += size
-        self._streams.hold(size)
+        if not self.over:
+            self._kept += size
+            self._streams.hold(size)
 
     def _start(self) -> None:
         self._started = True
@@ -192,13 +197,14 @@ class Call:
             self._finish(answer, (*SUCCEEDED, *trailers))
 
     async def _answer_one(self) -> bytes:
-        answer = await self._method.answer(await self._request())
-        return serialize(answer, self._streams.limits.answer_bytes)
+        return self._framed(await self._method.answer(await self._request()))
 
     async def _answer_stream(self) -> int:
         size = 0
         async for answer in self._method.answer(await self._request()):
-            framed = serialize(answer, self._streams.limits.answer_bytes)
+            if self._end is not None and time.monotonic() > self._end:
+                raise DeadlineError(LATE)  # Nothing interrupts what held the event loop itself.
+            framed = self._framed(answer)
             size += len(framed)
             self._streams.send(self._stream, framed, first=not self._begun)
             self._begun = True
@@ -206,25 +212,36 @@ class Call:
             await self._streams.taken(self._stream, UNTAKEN_BYTES)
         return size
 
+    def _framed(self, answer: Message) -> bytes:
+        framed = serialize(answer, self._streams.limits.answer_bytes)
+        self._streams.make_room(len(framed))
+        return framed
+
     async def _request(self) -> Any:  # noqa: ANN401 - a message, or an iterator of them
         if self._method.request_streaming:
             return self._requests()
-        return await self._parse(self._whole.popleft())
+        return parse(self._method, await self._inflated(self._whole.popleft()))
 
     async def _requests(self) -> AsyncIterator[Any]:
         while self._whole or not self.ended:
             if self._whole:
                 framed = self._whole.popleft()
                 self._release()
-                self._keep(-min(self._kept, len(framed[1])))
-                yield await self._parse(framed)
+                message = await self._inflated(framed)
+                yield parse(self._method, message)
+                self._keep(-PREFIX.size - len(message))
             else:
                 self._arrived = self._streams.loop.create_future()
                 await self._arrived
 
-    async def _parse(self, framed: Framed) -> Any:  # noqa: ANN401 - a message
+    async def _inflated(self, framed: Framed) -> bytes:
+        compressed, message = framed
+        if not compressed:
+            return message
         encoding = self._text(b"grpc-encoding") or "identity"
-        return await parse(self._method, framed, encoding, self._streams.limits.message_bytes)
+        plain = await asyncio.to_thread(inflate, message, encoding, self._streams.limits.message_bytes)
+        self._keep(len(plain) - len(message))
+        return plain
 
     def _text(self, name: bytes) -> str | None:
         value = self._metadata.get(name)
@@ -235,9 +252,9 @@ class Call:
         self._streams.finish(self._stream, answer, trailers, self._begun, self.ended)
 
     def _stop(self) -> None:
+        self._keep(-self._kept)
         self.over = True
         self.touched = self._streams.loop.time()
         self._release()
-        self._keep(-self._kept)
         if self._timer is not None:
             self._timer.cancel()

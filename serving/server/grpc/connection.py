@@ -100,6 +100,11 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._flush()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        return int(self._transport.get_write_buffer_size() + self._http2.queued_body_size())
+
     def drain(self) -> None:
         """Ask the client to begin no more calls; close when those are answered that it began before it heard this."""
         if self._draining or self._transport.is_closing():

@@ -46,7 +46,7 @@ class Health:
         """The state now."""
         if request.service not in self._services:
             raise NotFoundError(
-                f"expected one of {', '.join(sorted(self._services))}, got {request.service[:80]!r}"
+                f"expected one of {', '.join(map(repr, sorted(self._services)))}, got {request.service[:80]!r}"
             )
         return pb.HealthCheckResponse(status=self._status)
 

@@ -40,7 +40,7 @@ class Limits:
     streams: int = NO_LIMIT
     """Calls of one connection at once: those beyond wait in the client."""
     held_bytes: int = 512 << 20
-    """Of all requests that are received and not answered."""
+    """Of all requests that are received and not answered; and of all answers that are not taken."""
 
     def by(self, arguments: Iterable[tuple[str, str | int]]) -> Limits:
         """With what channel arguments say; a line in the log names those that say nothing here."""

@@ -5,7 +5,6 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
-import asyncio
 import struct
 import zlib
 from typing import Any
@@ -109,11 +108,8 @@ def status(code: StatusCode, details: str) -> tuple[Header, ...]:
     return (b"grpc-status", str(code.value).encode()), (b"grpc-message", encoded.encode())
 
 
-async def parse(method: Method, framed: Framed, encoding: str, limit: int) -> Any:  # noqa: ANN401 - a message
-    """A request's message. Raises `InvalidRequestError`, and what `inflate` raises."""
-    compressed, message = framed
-    if compressed:
-        message = await asyncio.to_thread(inflate, message, encoding, limit)
+def parse(method: Method, message: bytes) -> Any:  # noqa: ANN401 - a message
+    """A request's message. Raises `InvalidRequestError`."""
     try:
         return method.parse(message)
     except DecodeError as error:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from serving.server.grpc.server import GrpcServer
 
 
+LARGE_BYTES = 1 << 16
+"""Of an answer: from here on it is asked whether there is room for it until its client takes it."""
+
+
 class Streams:
     """The streams of one connection."""
 
@@ -149,6 +153,17 @@ class Streams:
         self._server.held += size
         if size > 0 and self._server.held > self.limits.held_bytes:
             raise UnavailableError(f"requests fill {self.limits.held_bytes} bytes already; try again")
+
+    def make_room(self, size: int) -> None:
+        """Raise `UnavailableError` where the answers that clients do not take leave no room for one more."""
+        if size < LARGE_BYTES:
+            return
+        unsent = sum(connection.unsent for connection in self._server.connections)
+        if unsent and unsent + size > self.limits.held_bytes:
+            raise UnavailableError(
+                f"answers that wait for their clients fill {unsent} of {self.limits.held_bytes} bytes, "
+                f"{size} more do not fit; try again"
+            )
 
     def _call(self, stream: int, headers: tuple[Any, ...], metadata: Mapping[bytes, bytes]) -> Call:
         size = sum(len(name) + len(value) + 32 for name, value in headers)

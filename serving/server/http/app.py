@@ -135,6 +135,5 @@ class App:
 def _failure(error: ServerError) -> Response:
     response = Response.json({"error": str(error)}, error.status)
     response.code = error.code.name
-    if error.status == 503:
-        response.headers = ((b"retry-after", b"1"),)
+    response.headers = error.headers
     return response

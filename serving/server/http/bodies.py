@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from serving.server.errors import (
@@ -58,8 +59,11 @@ class Bodies:
         """Give memory back."""
         self._held -= size
 
-    async def inflate(self, body: bytes, encoding: str) -> bytes:
-        """A body as it was before it was compressed. Raises `TooLargeError` or `InvalidRequestError`."""
+    async def inflate(self, body: bytes, encoding: str, hold: Callable[[int], None]) -> bytes:
+        """A body as it was before it was compressed, for each part of which memory is taken by `hold`.
+
+        Raises `TooLargeError` or `InvalidRequestError`, and what `hold` raises.
+        """
         bits = ENCODINGS[encoding]
         if encoding == "deflate" and not _has_zlib_header(body):
             bits = -15  # Some clients have always sent it raw.
@@ -70,6 +74,7 @@ class Bodies:
             while True:
                 chunk = inflating.decompress(rest, STEP)
                 size += len(chunk)
+                hold(len(chunk))
                 if size > self.limit:
                     raise TooLargeError(
                         f"expected a body of at most {self.limit} bytes decompressed, got more"

@@ -30,6 +30,8 @@ class Patience:
     """From the first byte of a request's head to its last."""
     idle_seconds: float = 75.0
     """Between requests, and for a response to be taken."""
+    unsent_bytes: int = 512 << 20
+    """Of responses that their clients have not taken, all connections together; one alone may have more."""
 
 
 class Connection(asyncio.Protocol):
@@ -111,6 +113,7 @@ class Connection(asyncio.Protocol):
         """The client does not take what it asked for: wait, but not for ever."""
         self._writing_paused = True
         self._write_due = self._loop.time() + self._patience.idle_seconds
+        self._make_room()
 
     def resume_writing(self) -> None:
         """It does."""
@@ -151,6 +154,19 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         else:
             self._transport.close()
+
+    def _make_room(self) -> None:
+        """Close those that have waited longest while responses that are not taken fill the memory for them."""
+        waiting = sorted(
+            (each for each in self._group if each._writing_paused), key=lambda each: each._write_due
+        )
+        sizes = [each._transport.get_write_buffer_size() for each in waiting]
+        excess = sum(sizes) - self._patience.unsent_bytes
+        for each, size in zip(waiting[:-1], sizes, strict=False):
+            if excess <= 0:
+                return
+            each.abort()
+            excess -= size
 
     def _refuse(self, error: ServerError) -> None:
         """Answer what cannot be read, after all that could be, and close."""

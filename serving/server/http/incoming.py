@@ -60,8 +60,7 @@ class Incoming:
     def add(self, chunk: bytes) -> None:
         """A part of the body. Raises `TooLargeError` or `UnavailableError`."""
         self._chunks.append(chunk)
-        self._held += len(chunk)
-        self._bodies.hold(len(chunk))
+        self._hold(len(chunk))
         if self._held > self._bodies.limit:
             raise TooLargeError(f"expected a body of at most {self._bodies.limit} bytes, got more")
 
@@ -72,16 +71,21 @@ class Incoming:
         self.whole = True
 
     async def inflated(self) -> bytes:
-        """The body, decompressed. Raises `TooLargeError` or `InvalidRequestError`."""
-        body = await self._bodies.inflate(self.body(), self.encoding)
-        self.release()
-        self._held = len(body)
-        self._bodies.hold(len(body))
+        """The body, decompressed. Raises `TooLargeError`, `InvalidRequestError` or `UnavailableError`."""
+        compressed = self._held
+        body = await self._bodies.inflate(self.body(), self.encoding, self._hold)
+        self._chunks.clear()
+        self._held -= compressed
+        self._bodies.release(compressed)
         return body
 
     def body(self) -> bytes:
         """The body as it came."""
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._bodies.hold(size)
 
     def release(self) -> None:
         """Give back the memory of the body."""

@@ -59,8 +59,9 @@ class Routes:
             return Target(method, path, Route("GET", path, _preflight))
         error: ServerError = NotFoundError(f"nothing is served at {path[:200]}")
         if allowed:
-            expected = " or ".join(sorted(set(allowed)))
-            error = MethodNotAllowedError(f"expected {expected} {path}, got {method}")
+            names = sorted(set(allowed))
+            message = f"expected {' or '.join(names)} {path}, got {method}"
+            error = MethodNotAllowedError(message, ", ".join([*names, *(["HEAD"] if "GET" in names else [])]))
         return Target(method, path, error)
 
 

@@ -36,20 +36,15 @@ def numbers(name: str, kind: str, data: object) -> Array:
         found = _read(data, wanted)
         data = lists(data) if found is None else data
     if found is None:
-        flat, shape = _flatten(name, data)
+        flat, shape = flatten(name, data)
         try:
             found = _pack(flat, wanted).reshape(shape)
-        except TypeError:
-            expected = "booleans" if wanted.kind == "b" else "numbers"
-            raise InvalidRequestError(
-                f"input {name!r}: expected {expected} of dtype {kind}, {_found(flat)}"
-            ) from None
-        except OverflowError:
-            raise InvalidRequestError(_beyond(name, wanted)) from None
+        except (TypeError, OverflowError) as error:
+            raise InvalidRequestError(_misfit(name, wanted, flat, error)) from None
     if found.size and wanted.kind in "iu" and wanted.itemsize < 8:
-        limits = np.iinfo(wanted)
-        if found.min() < limits.min or found.max() > limits.max:
-            raise InvalidRequestError(_beyond(name, wanted))
+        limits, least, most = np.iinfo(wanted), found.min(), found.max()
+        if least < limits.min or most > limits.max:
+            raise InvalidRequestError(_beyond(name, wanted, least, most))
     with np.errstate(over="ignore"):
         return found.astype(wanted, copy=False)
 
@@ -97,15 +92,30 @@ def _pack(flat: list[Any], wanted: np.dtype[Any]) -> Array:
         raise TypeError from None
 
 
-def _beyond(name: str, wanted: np.dtype[Any]) -> str:
-    if wanted.kind not in "iu":
+def _misfit(name: str, wanted: np.dtype[Any], flat: list[Any], error: Exception) -> str:
+    """What to say of values that cannot be packed."""
+    kinds = set(map(type, flat))
+    # What is beyond 64 bits comes as a float.
+    if wanted.kind in "iu" and kinds <= {int, float}:
+        beyond = [value for value in flat if isinstance(value, int) or abs(value) >= 2**63]
+        if len(beyond) == len(flat):
+            return _beyond(name, wanted, min(flat), max(flat))
+    if isinstance(error, OverflowError):
         return f"input {name!r}: expected numbers of dtype {wanted.name}, got larger ones"
+    expected = {"b": "booleans", "i": "integers", "u": "integers"}.get(wanted.kind, "numbers")
+    return f"input {name!r}: expected {expected} of dtype {wanted.name}, {found_among(flat)}"
+
+
+def _beyond(name: str, wanted: np.dtype[Any], least: object, most: object) -> str:
     limits = np.iinfo(wanted)
-    return f"input {name!r}: expected {wanted.name}, {limits.min} to {limits.max}, got others"
+    return f"input {name!r}: expected {wanted.name}, {limits.min} to {limits.max}, got {least} to {most}"
 
 
-def _flatten(name: str, data: object) -> tuple[list[Any], tuple[int, ...]]:
-    """Nested lists as one list and their shape: it is packed several times as fast."""
+def flatten(name: str, data: object) -> tuple[list[Any], tuple[int, ...]]:
+    """Nested lists as one list and their shape: it is packed several times as fast.
+
+    Raises `InvalidRequestError` where their lengths differ.
+    """
     if not isinstance(data, list):
         return [data], ()
     shape = [len(data)]
@@ -120,7 +130,8 @@ def _flatten(name: str, data: object) -> tuple[list[Any], tuple[int, ...]]:
     return data, tuple(shape)
 
 
-def _found(flat: list[Any]) -> str:
+def found_among(flat: list[Any]) -> str:
+    """What came, for the message about a value that is of another kind."""
     kinds = {type(value) for value in flat}
     if list in kinds:
         return "in lists of equal lengths, got ragged ones"

@@ -16,7 +16,7 @@ import orjson
 
 from serving.server.errors import InvalidRequestError
 from serving.server.protocols.json_arrays import MAX_DIMENSIONS
-from serving.server.protocols.json_numbers import lists, numbers
+from serving.server.protocols.json_numbers import flatten, found_among, lists, numbers
 from serving.server.signature import BYTES, Array, is_floating
 
 DATATYPES = {
@@ -79,6 +79,8 @@ def from_raw(name: str, datatype: str, sizes: tuple[int, ...], raw: bytes | memo
         raise InvalidRequestError(
             f"input {name!r}: expected {expected} bytes for {datatype} {list(sizes)}, got {len(raw)}"
         )
+    if kind == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
+        raise InvalidRequestError(f"input {name!r}: expected bytes of 0 or 1 for BOOL, got others")
     return np.frombuffer(raw, LITTLE_ENDIAN[kind]).astype(kind, copy=False).reshape(sizes)
 
 
@@ -89,7 +91,8 @@ def from_json(name: str, datatype: str, sizes: tuple[int, ...], data: object, ba
     """
     kind = dtype(name, datatype)
     if kind == BYTES:
-        return strings(name, sizes, _texts(name, lists(data), base64))
+        texts, shape = flatten(name, lists(data))
+        return fit_shape(name, strings(name, shape, _encode(name, texts, base64)), sizes)
     return fit_shape(name, numbers(name, kind, data), sizes)
 
 
@@ -155,16 +158,11 @@ def _split(name: str, raw: bytes | memoryview) -> list[bytes]:
     return values
 
 
-def _texts(name: str, data: object, base64: bool) -> list[bytes]:
-    flat: list[object] = data if isinstance(data, list) else [data]
-    while flat and all(isinstance(value, list) for value in flat):
-        flat = [element for value in flat if isinstance(value, list) for element in value]
+def _encode(name: str, texts: list[object], base64: bool) -> list[bytes]:
     decoded = []
-    for value in flat:
+    for value in texts:
         if not isinstance(value, str):
-            raise InvalidRequestError(
-                f"input {name!r}: expected strings for BYTES, got {type(value).__name__}"
-            )
+            raise InvalidRequestError(f"input {name!r}: expected strings for BYTES, {found_among(texts)}")
         try:
             decoded.append(a2b_base64(value, strict_mode=True) if base64 else value.encode())
         except ValueError as error:

@@ -13,6 +13,7 @@ from google.protobuf.json_format import ParseDict
 from serving.server import protos
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, ServerError
+from serving.server.grpc import health, reflection
 from serving.server.grpc.service import Service
 from serving.server.protocols import oip_codec
 from serving.server.protocols import oip_description as description
@@ -45,8 +46,10 @@ CONTENTS = {
 
 
 def services(plane: DataPlane) -> list[Service]:
-    """The one service."""
-    return [Service(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], OipGrpc(plane))]
+    """The service, and those that describe it and the server's health."""
+    inference = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    described = [inference, health.pb.DESCRIPTOR.services_by_name["Health"]]
+    return [Service(inference, OipGrpc(plane)), *reflection.services(described)]
 
 
 class OipGrpc:

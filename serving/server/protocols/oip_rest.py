@@ -95,10 +95,10 @@ class OipRest:
 
     async def index(self, request: Request) -> Response:
         """What the repository holds."""
-        ready = _object(request).get("ready", False)
-        if not isinstance(ready, bool):
+        ready = _object(request).get("ready")
+        if ready is not None and not isinstance(ready, bool):
             raise InvalidRequestError(f'expected "ready" to be true or false, got {str(ready)[:80]!r}')
-        return Response.json(description.index(await self._plane.models.index(), ready))
+        return Response.json(description.index(await self._plane.models.index(), bool(ready)))
 
     async def load(self, request: Request) -> Response:
         """Load what the repository holds of a model."""
@@ -127,7 +127,9 @@ def _object(request: Request) -> dict[str, object]:
 
 
 def _repository_parameters(request: Request) -> dict[str, object]:
-    parameters = _object(request).get("parameters", {})
+    parameters = _object(request).get("parameters")
+    if parameters is None:
+        return {}
     if not isinstance(parameters, dict):
         raise InvalidRequestError(f"expected parameters to be an object, got {type(parameters).__name__}")
     return parameters

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 import pytest
 
-from serving.server import run_costs, run_queue
+from serving.server import exchange, run_costs, run_queue
 from serving.server.batching import Batcher
 from serving.server.errors import InvalidRequestError, UnavailableError
 from serving.server.metrics import Metrics
@@ -166,6 +166,20 @@ async def test_a_full_queue_refuses_at_once_and_drains(threads: RunThreads) -> N
     answers = await asyncio.gather(*(call(target, x(1)) for _ in range(5)), return_exceptions=True)
     assert [isinstance(answer, UnavailableError) for answer in answers] == [False] * 3 + [True] * 2
     assert await call(target, x(5)) == [10.0]
+
+
+@pytest.mark.parametrize(("left", "told"), [(None, b"30"), (20.0, b"20"), (0.01, b"1")])
+async def test_a_full_queue_tells_when_it_will_be_empty(
+    threads: RunThreads, left: float | None, told: bytes
+) -> None:
+    """By what its runs are expected to take, 2.5 s a row here; but no later than all that waits gives up."""
+    target = batcher(Doubling(0.0), threads, queue=3, seconds=2.5)
+    if left is not None:
+        exchange.deadline.set((time.monotonic() + left, "late"))
+    answers = await asyncio.gather(*(call(target, x(1, 2, 3, 4)) for _ in range(4)), return_exceptions=True)
+    refused = answers[3]
+    assert isinstance(refused, UnavailableError)
+    assert refused.headers == ((b"retry-after", told),)
 
 
 async def test_a_request_that_is_given_up_is_not_run(threads: RunThreads) -> None:

@@ -31,7 +31,7 @@ from serving.server.signature import Tensors
 from .http.in_process import serving, statuses, tell
 from .test_batching import Doubling
 
-INFER = b"/inference.GRPCInferenceService/ModelInfer"
+SERVICE = b"/inference.GRPCInferenceService/"
 RUN_SECONDS = 0.4
 TIMES = {"in time": 20.0, "too late": 0.3, "late before it runs": 1e-9}
 
@@ -72,7 +72,7 @@ def counted(plane: DataPlane, code: str) -> bool:
     return f'tandem_requests_total{{code="{code}",model="doubling"' in plane.metrics.page().decode()
 
 
-def ask_grpc(port: int, seconds: float) -> tuple[bytes, bytes]:
+def ask_grpc(port: int, method: str, seconds: float) -> tuple[bytes, bytes]:
     """The status and the body of a call, by a client that keeps no deadline of its own."""
     tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 1])
     message = pb.ModelInferRequest(
@@ -80,7 +80,12 @@ def ask_grpc(port: int, seconds: float) -> tuple[bytes, bytes]:
     ).SerializeToString()
     client = ngh2.Connection(ngh2.Role.CLIENT)
     client.initiate_connection()
-    head = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"x"), (b":path", INFER)]
+    head = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":authority", b"x"),
+        (b":path", SERVICE + method.encode()),
+    ]
     timeout = b"%dn" % (seconds * 1e9) if seconds < 0.09 else b"%dm" % (seconds * 1e3)
     stream = client.send_request(
         [*head, (b"content-type", b"application/grpc"), (b"grpc-timeout", timeout)], end_stream=False
@@ -100,12 +105,13 @@ def ask_grpc(port: int, seconds: float) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("when", TIMES)
-async def test_by_grpc(plane: DataPlane, servable: Counting, when: str) -> None:
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+async def test_by_grpc(plane: DataPlane, servable: Counting, method: str, when: str) -> None:
     server = GrpcServer(oip_grpc.services(plane), GrpcLimits(1 << 20, 1 << 20), Observer())
     listening = bind("127.0.0.1", 0, "gRPC")
     await server.start(listening)
     port = listening.getsockname()[1]
-    status, body = await asyncio.to_thread(ask_grpc, port, TIMES[when])
+    status, body = await asyncio.to_thread(ask_grpc, port, method, TIMES[when])
     await server.drain(5, shared=False)
     assert (status, bool(body)) == ((b"0", True) if when == "in time" else (b"4", False))
     assert counted(plane, "OK") == (when == "in time")

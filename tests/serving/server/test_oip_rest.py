@@ -337,6 +337,21 @@ def test_a_body_that_does_not_come_in_time_is_given_up(tmp_path: Path) -> None:
 def test_a_compressed_body_is_refused_by_its_name(oip: ServerProcess) -> None:
     answer = oip.call("POST", INFER, b"\x1f\x8b", Content_Encoding="br")
     assert (answer.status, "'br'" in answer.error) == (415, True)
+    assert answer.headers["Accept-Encoding"] == "gzip, deflate"
+
+
+def test_null_stands_for_what_a_request_leaves_out(oip: ServerProcess) -> None:
+    assert oip.call("POST", "/v2/repository/index", {"ready": None}).json()[0]["name"] == "fashion"
+    assert oip.call("POST", "/v2/repository/models/fashion/load", {"parameters": None}).status == 200
+    refused = oip.call("POST", "/v2/repository/models/fashion/load", {"parameters": []})
+    assert (refused.status, refused.error) == (400, "expected parameters to be an object, got list")
+    body = {"id": None, "parameters": None, "outputs": None, "inputs": [tensor(ONE, parameters=None)]}
+    assert oip.call("POST", INFER, body).status == 200
+
+
+def test_a_method_that_is_not_allowed_is_told_which_are(oip: ServerProcess) -> None:
+    assert oip.call("GET", INFER).headers["Allow"] == "POST"
+    assert oip.call("POST", "/v2/health/live").headers["Allow"] == "GET, HEAD"
 
 
 def test_prometheus_counts_by_model_version_protocol_and_code(oip: ServerProcess) -> None:

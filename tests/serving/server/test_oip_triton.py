@@ -218,6 +218,13 @@ def test_every_datatype_comes_back_as_it_went(client: Any, module: Any, datatype
         assert answer == array.tolist()
 
 
+def test_bytes_that_are_no_text_are_refused_where_onnx_has_text(client: Any, module: Any) -> None:
+    given = module.InferInput("x", [1, 3], "BYTES")
+    given.set_data_from_numpy(np.array([[b"a", b"\xff", b""]], object))
+    with pytest.raises(InferenceServerException, match="input 'x': expected text in UTF-8"):
+        client.infer("same_bytes", [given])
+
+
 def test_bfloat16_comes_back_as_it_went(client: Any, module: Any) -> None:
     array = np.array([[0.5, -2, 1e30], [1, 2, 3]], "bfloat16")
     given = module.InferInput("x", [2, 3], "BF16")

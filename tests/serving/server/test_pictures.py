@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.server.errors import InvalidRequestError
+from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.pictures import decode
 from serving.server.signature import TensorSpec
 
@@ -78,3 +78,12 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     assert len(bomb) < 20_000
     with pytest.raises(InvalidRequestError, match="6000x6000: at most"):
         decode([bomb], GRAY)
+
+
+@pytest.mark.parametrize(("spec", "count"), [(GRAY, 17), (ANY_SIZE, 2)], ids=["one size", "any size"])
+def test_many_large_pictures_are_too_much_for_one_request(spec: TensorSpec, count: int) -> None:
+    """Each is within the limit; together they would take seconds, or gigabytes where the model takes any size."""
+    blank = png(Image.new("1", (4096, 4096)))
+    assert len(blank) * count < 100_000
+    with pytest.raises(TooLargeError, match=f"the {count} pictures up to this have .*send fewer"):
+        decode([blank] * count, spec)

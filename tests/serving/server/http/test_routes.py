@@ -48,6 +48,7 @@ def test_what_is_not_served() -> None:
     error = ROUTES.target(b"PUT", b"/models/a/run").found
     assert isinstance(error, MethodNotAllowedError)
     assert str(error) == "expected GET or POST /models/a/run, got PUT"
+    assert error.headers == ((b"allow", b"GET, POST, HEAD"),)
     assert str(ROUTES.target(b"GET", b"/").found) == "nothing is served at /"
     for url in (b"a:1", b"/\xff", b"http://", b""):
         with pytest.raises(InvalidRequestError, match="expected a URL"):
