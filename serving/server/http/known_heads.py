@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from serving.server.errors import ServerError
 from serving.server.http.bodies import Bodies
 from serving.server.http.incoming import Incoming
 from serving.server.http.routes import Target
@@ -44,7 +45,10 @@ class KnownHeads:
         if known is None or int(found[1]) != size or size > self._bodies.limit:
             return None
         incoming = Incoming(self._bodies, *known)
-        incoming.add(data[end:])
+        try:
+            incoming.add(data[end:])
+        except ServerError as error:
+            incoming.refuse(error)
         incoming.whole = True
         return incoming
 

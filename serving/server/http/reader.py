@@ -46,6 +46,7 @@ class Reader:
             again = self._app.known_heads.recall(data)
             if again is not None:
                 self._queue.append(again)
+                self.ended = not again.keep_alive
                 return False
         try:
             self._parse(data)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from serving.server.http import Request, Response, Route
+from serving.server.http.bodies import HELD
 from serving.server.http.known_heads import KnownHeads
 
 from .in_process import CLOSE, serving, statuses, tell
@@ -94,6 +97,25 @@ async def test_whatever_follows_known_requests_is_answered_as_by_a_server_that_k
         warm = await tell(port, post(b"one"), post(b"three"), *pieces)
     assert statuses(warm) == [200, 200, *statuses(fresh)]
     assert bodies(warm) == [b"<b|one>", b"<b|three>", *bodies(fresh)]
+
+
+async def test_a_known_head_takes_no_memory_that_others_fill(recalled: list[bool]) -> None:
+    async with serving(ROUTES, max_body_bytes=LIMIT) as port:
+        assert statuses(await tell(port, post(b"one"), LAST)) == [200, 200]
+        others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(HELD)]
+        for _, writer in others:
+            writer.write(HEAD % b"990" + b"x" * 980)
+        await asyncio.sleep(0.2)
+        recalled.clear()
+        refused = await tell(port, post(b"x" * 900))
+        assert recalled == [True]
+        assert statuses(refused) == [503]
+        assert b"connection: close" in refused
+        for reader, writer in others:
+            writer.write(b"x" * 10)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+        assert statuses(await tell(port, *[post(b"x" * 900)] * 20, LAST)) == [200] * 21
 
 
 async def test_the_memory_for_bodies_is_given_back(recalled: list[bool]) -> None:
