@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker import DockerClient
@@ -61,3 +62,22 @@ def test_a_final_stage_has_nothing_to_build_with_and_says_what_it_is(docker: Doc
         image, entrypoint=["sh", "-c"], command=[script], user="0", remove=True, network_disabled=True
     )
     assert found == b""
+
+
+@pytest.mark.docker
+def test_the_pipeline_s_image_has_all_that_trains_and_exports(docker: DockerClient) -> None:
+    script = """
+import importlib, pkgutil, pipelines.exporting, pipelines.training
+for package in (pipelines.exporting, pipelines.training):
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+"""
+    as_its_pod: dict[str, Any] = {
+        "remove": True,
+        "network_disabled": True,
+        "read_only": True,
+        "tmpfs": {"/tmp": ""},
+    }
+    image = images.reference("pipeline")
+    assert docker.containers.run(image, ["-c", script], entrypoint=["python"], **as_its_pod) == b""
+    assert docker.containers.run(image, ["settings"], **as_its_pod).count(b"TANDEM_") > 10
