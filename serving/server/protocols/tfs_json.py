@@ -15,7 +15,8 @@ import orjson
 
 from serving.server.errors import InvalidRequestError
 from serving.server.protocols.json_arrays import JsonArray, cut, place
-from serving.server.protocols.tfs_json_tensors import b64, glimpse, tensor
+from serving.server.protocols.tfs_json_faults import glimpse
+from serving.server.protocols.tfs_json_tensors import b64, tensor
 from serving.server.signature import Array, Signature, Tensors, is_floating
 
 ARRAY = re.compile(rb'"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
@@ -23,7 +24,8 @@ ARRAY = re.compile(rb'"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 KEYS = ("instances", "inputs")
 WORTH_CUTTING = 2048
 """Bytes: for less, setting up simdjson takes longer than orjson takes for all."""
-INF_OR_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"|(-?)\bInf\b')
+ODD_OR_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"|(-?)\bInf\b|-(NaN)\b')
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def parse(body: bytes) -> dict[str, object]:
@@ -33,6 +35,7 @@ def parse(body: bytes) -> dict[str, object]:
     """
     if not body:
         raise InvalidRequestError("JSON Parse error: The document is empty")
+    body = body.removeprefix(BYTE_ORDER_MARK)  # Which clients on Windows send, and the original reads.
     document: object = _parse_cut(body) if len(body) > WORTH_CUTTING else None
     try:
         document = orjson.loads(body) if document is None else document
@@ -61,13 +64,13 @@ def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors,
     rows = "instances" in document
     if rows and "inputs" in document:
         raise InvalidRequestError(
-            "Not formatted correctly: expected only one of 'inputs' or 'instances' keys"
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
         )
     if not rows and "inputs" not in document:
         raise InvalidRequestError("Missing 'inputs' or 'instances' key")
     specs = {spec.name: spec for spec in signature.inputs}
     columns = _rows(document["instances"], signature) if rows else _columns(document["inputs"], signature)
-    return {name: tensor(specs[name], value) for name, value in columns.items()}, rows
+    return {name: tensor(specs[name], value, rows) for name, value in columns.items()}, rows
 
 
 def write(outputs: Tensors, rows: bool) -> bytes:
@@ -131,8 +134,11 @@ def _place(holder: dict[str, object], names: Iterable[str], arrays: Sequence[Jso
 
 
 def _parse_with_nan(body: bytes) -> object:
-    # The original takes Inf for Infinity; strings stay as they are.
-    text = INF_OR_STRING.sub(lambda found: found[1] + b"Infinity" if found[1] is not None else found[0], body)
+    # The original takes Inf for Infinity and -NaN for NaN; strings stay as they are.
+    def usual(found: re.Match[bytes]) -> bytes:
+        return found[2] or (found[0] if found[1] is None else found[1] + b"Infinity")
+
+    text = ODD_OR_STRING.sub(usual, body)
     try:
         document = json.loads(text)
         orjson.dumps(
@@ -165,15 +171,23 @@ def _rows(instances: object, signature: Signature) -> dict[str, object]:
         if not _named(instance):
             raise InvalidRequestError(f"Expecting object but got list at item {index} of input list")
         if not fits or instance.keys() != columns.keys():
-            unknown = sorted(instance.keys() - expected)
-            told = f": does not have named input: {', '.join(unknown)};" if unknown else ""
-            raise InvalidRequestError(
-                f"Failed to process element: {index} of 'instances' list. JSON object: {glimpse(instance)}{told} "
-                f"keys must be equal to: {','.join(sorted(expected))}"
-            )
+            raise _unfit(index, instance, expected)
         for name, value in instance.items():
             columns[name].append(value)
     return dict(columns)
+
+
+def _unfit(index: int, instance: Mapping[str, object], expected: set[str]) -> InvalidRequestError:
+    unknown = sorted(instance.keys() - expected)
+    keys = f"keys must be equal to: {','.join(sorted(expected))}"
+    if unknown:
+        return InvalidRequestError(
+            f"Failed to process element: {index} key: {unknown[0]} of 'instances' list. Error: INVALID_ARGUMENT: "
+            f"JSON object: does not have named input: {', '.join(unknown)}; {keys}"
+        )
+    return InvalidRequestError(
+        f"Failed to process element: {index} of 'instances' list. JSON object: {glimpse(instance)} {keys}"
+    )
 
 
 def _columns(inputs: object, signature: Signature) -> dict[str, object]:
