@@ -40,6 +40,7 @@ def serve(options: argparse.Namespace) -> None:
         metrics,
         check_methods=options.enable_signature_method_name_check,
         batching=options.enable_batching,
+        cors=options.rest_api_enable_cors_support,
     )
     page = tfs_flags.monitoring_path(options)
     app = App(

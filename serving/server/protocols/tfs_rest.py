@@ -18,29 +18,37 @@ from serving.server.protocols.tfs_models import ModelSpec, Served, statuses
 from serving.server.signature import DEFAULT_SIGNATURE
 from serving.server.versions import Status
 
-VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-MODEL = rf"(?i:/v1/models)/(?P<model>[^/:]+){VERSION}"
+VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+MODEL = rf"(?ai:/v1/models/(?P<model>[^/:]+){VERSION})"
+"""Like the original's, without case but for the names."""
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 LARGEST = 2**63 - 1
 
 
 def routes(
-    plane: DataPlane, metrics: TfsMetrics, *, check_methods: bool = False, batching: bool = False
+    plane: DataPlane,
+    metrics: TfsMetrics,
+    *,
+    check_methods: bool = False,
+    batching: bool = False,
+    cors: bool = False,
 ) -> list[Route]:
     """The front's routes.
 
-    `check_methods`: classify and regress only by signatures that were saved for it; `batching`: requests share runs.
+    `check_methods`: classify and regress only by signatures that were saved for it; `batching`: requests share runs;
+    `cors`: OPTIONS is left to preflights.
     """
     front = TfsRest(Served(plane, "tfs-rest", "REST", metrics, batching), check_methods)
     return [
         Route("POST", f"{MODEL}:predict", front.predict),
         Route("POST", f"{MODEL}:classify", front.classify),
         Route("POST", f"{MODEL}:regress", front.regress),
-        Route("GET", MODEL, front.status),
         Route("GET", f"{MODEL}/metadata", front.metadata),
-        Route("GET", "(?i:/v1/models)", front.nameless),
+        Route("GET", f"{MODEL}(?ai:/metadata)?", front.status),
+        Route("GET", rf"(?ai:/v1/models{VERSION}(?:/metadata)?)", front.nameless),
         *(
-            Route(method, "(?i:/v1)/.*", front.malformed)
-            for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+            Route(method, "(?ai:/v1)/.*", front.malformed)
+            for method in (METHODS if cors else (*METHODS, "OPTIONS"))
         ),
     ]
 

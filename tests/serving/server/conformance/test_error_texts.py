@@ -68,6 +68,18 @@ def test_paths(server: ServerProcess, method: str, path: str, fragment: str) -> 
 X = floats([1])
 
 
+def filtered(name: str) -> Any:
+    request = predict_request("half_plus", x=X)
+    request.output_filter.append(name)
+    return request
+
+
+def labelled(model: str) -> Any:
+    request = predict_request(model, x=X)
+    request.model_spec.version_label = "wrong"
+    return request
+
+
 @pytest.mark.parametrize(
     ("request_of_kind", "fragment"),
     [
@@ -81,6 +93,12 @@ X = floats([1])
             lambda: ("Predict", predict_request("half_plus", y=X)),
             "input tensor alias not found in signature: y",
         ),
+        (
+            lambda: ("Predict", filtered("wrong")),
+            r"output tensor alias not found in signature: wrong Outputs expected to be in the set \{y\}",
+        ),
+        (lambda: ("Predict", labelled("half_plus")), "Unrecognized servable version label: wrong"),
+        (lambda: ("Predict", labelled("foo")), "Unrecognized servable version label: wrong"),
         (lambda: ("Classify", request_for("Classify", "classify_x_to_y")), "Input is empty"),
         (lambda: ("Regress", request_for("Regress", "regress_x_to_y")), "Input is empty"),
         (lambda: ("MultiInference", multi("regress_wrong")), "signature not found"),

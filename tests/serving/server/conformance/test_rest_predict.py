@@ -127,7 +127,10 @@ def test_a_body_may_be_gzipped(server: ServerProcess) -> None:
 def test_paths_are_matched_without_case(server: ServerProcess) -> None:
     """http_rest_api_util.cc: the expressions of the paths have (?i); the verb is then compared as it is."""
     body = json.dumps({"instances": [2.0]}).encode()
-    assert server.call("POST", "/V1/Models/half_plus:predict", body).status == 200
+    assert server.call("POST", "/V1/Models/half_plus/Versions/1:predict", body).status == 200
+    assert server.call("GET", "/v1/models/half_plus/VERSIONS/1").status == 200
+    # The verb metadata is compared as it is, too: anything else asks for the status.
+    assert "model_version_status" in server.call("GET", "/v1/models/half_plus/Metadata").json()
     assert server.call("POST", "/v1/models/half_plus:PREDICT", body).status == 400
     assert server.call("POST", "/v1/models/HALF_PLUS:predict", body).status == 404
 
