@@ -36,6 +36,7 @@ def test_version(start: Start) -> None:
     [
         ["--model_name=half_plus"],
         ["{good}", "--rest_api_timeout_in_ms=soon"],
+        ["{good}", "--port=0", "--rest_api_port=0"],
         ["{good}", "--enable_batching=perhaps"],
         ["--model_config_file={folder}/wrong"],
         ["--model_config_file={folder}/missing"],
