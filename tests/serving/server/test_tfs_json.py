@@ -9,7 +9,8 @@ import pytest
 
 from serving.server.errors import InvalidRequestError
 from serving.server.protocols.tfs_examples import input_of
-from serving.server.protocols.tfs_json import parse, read, write
+from serving.server.protocols.tfs_json import parse, read
+from serving.server.protocols.tfs_json_answers import write
 from serving.server.signature import Array, Signature, Tensors, TensorSpec
 
 TEXT = TensorSpec("text", "bytes", (-1,))
@@ -48,7 +49,7 @@ def test_outputs_named_bytes_go_back_as_base64_and_others_as_text() -> None:
 
 def test_nan_is_written_as_the_original_writes_it() -> None:
     text = write({"y": np.array([1.5, np.nan, np.inf], np.float32)}, rows=True)
-    assert text == b'{"predictions":[1.5,NaN,Infinity]}'
+    assert text == b'{\n    "predictions": [1.5,NaN,Infinity]\n}'
     assert parse(b'{"instances": [NaN, -Infinity]}')["instances"] == [
         pytest.approx(np.nan, nan_ok=True),
         -np.inf,
