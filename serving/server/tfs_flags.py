@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,10 @@ def boolean(text: str) -> bool:
     if text.lower() not in values:
         raise ValueError(text)
     return values[text.lower()]
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None  # As the original has it: what is empty is not given.
 
 
 UNIMPLEMENTED: dict[str, Callable[[str], object]] = {
@@ -91,7 +96,7 @@ def _add_listening(made: argparse.ArgumentParser) -> None:
     add("--port", type=port, default=8500, help="gRPC; 0: none")
     add("--grpc_socket_path", default="", help="gRPC on a Unix socket, too")
     add("--grpc_channel_arguments", default="", help="key=value,... for the gRPC server")
-    add("--ssl_config_file", type=Path, help="an SSLConfig in text form: gRPC by TLS only")
+    add("--ssl_config_file", type=_path, help="an SSLConfig in text form: gRPC by TLS only")
     add("--rest_api_port", type=port, default=0, help="REST; 0: none")
     add(
         "--rest_api_timeout_in_ms",
@@ -100,14 +105,10 @@ def _add_listening(made: argparse.ArgumentParser) -> None:
         help="for a REST request's body and answer together; 0 or less: a day",
     )
     _add_boolean(made, "rest_api_enable_cors_support", False, "let any page call REST")
-    add(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on (not in the original, which takes every one)",
-    )
+    add("--host", default="127.0.0.1", help="address to listen on; the original listens on every one")
     add(
         "--monitoring_config_file",
-        type=Path,
+        type=_path,
         help="a MonitoringConfig in text form: whether and where metrics lie",
     )
 
@@ -115,8 +116,8 @@ def _add_listening(made: argparse.ArgumentParser) -> None:
 def _add_models(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add("--model_name", default="default", help="as in URLs; ignored with --model_config_file")
-    add("--model_base_path", type=Path, help="holds <version>/; ignored with --model_config_file")
-    add("--model_config_file", type=Path, help="a ModelServerConfig in text form")
+    add("--model_base_path", type=_path, help="holds <version>/; ignored with --model_config_file")
+    add("--model_config_file", type=_path, help="a ModelServerConfig in text form")
     add(
         "--model_config_file_poll_wait_seconds",
         type=any_seconds,
@@ -152,7 +153,7 @@ def _add_running(made: argparse.ArgumentParser) -> None:
     _add_boolean(made, "enable_batching", False, "let requests share runs")
     add(
         "--batching_parameters_file",
-        type=Path,
+        type=_path,
         help="BatchingParameters in text form; needs --enable_batching",
     )
     _add_boolean(
@@ -231,7 +232,7 @@ def channel_arguments(options: argparse.Namespace) -> tuple[tuple[str, str | int
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"--grpc_channel_arguments: expected key=value, got {pair!r}")
-        made.append((key, int(value) if value.lstrip("-").isdigit() else value))
+        made.append((key, int(value) if re.fullmatch(r"-?[0-9]+", value) else value))
     return tuple(made)
 
 

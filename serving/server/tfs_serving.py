@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import ssl
 from collections.abc import Callable
@@ -46,7 +47,7 @@ def serve(options: argparse.Namespace) -> None:
     )
     page = tfs_flags.monitoring_path(options)
     app = App(
-        [*([metrics_route(plane.metrics, page, metrics.page)] if page else []), *routes],
+        [*([metrics_route(plane.metrics, re.escape(page), metrics.page)] if page else []), *routes],
         options.max_body_bytes,
         tfs_flags.rest_seconds(options),
         cors=options.rest_api_enable_cors_support,

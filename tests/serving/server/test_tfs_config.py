@@ -229,6 +229,18 @@ def test_folders_that_are_looked_at_once_are_so_for_each_configuration(tmp_path:
     assert wanted() == [2]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model_base_path", "model_config_file", "batching_parameters_file"),
+        *("monitoring_config_file", "ssl_config_file"),
+    ],
+)
+def test_a_path_that_is_empty_is_not_given(name: str) -> None:
+    """main.cc and server.cc look at what is not empty only, and templates of commands leave flags empty."""
+    assert getattr(tfs_flags.parser().parse_args([f"--{name}="]), name) is None
+
+
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_a_config_file_that_is_not_polled_is_read_once(tmp_path: Path, seconds: float) -> None:
     file = tmp_path / "models.config"
@@ -261,8 +273,8 @@ def test_monitoring_and_channel_arguments(tmp_path: Path) -> None:
     assert path_of("prometheus_config { enable: true }") == tfs_flags.METRICS_PATH
     assert path_of('prometheus_config { enable: true path: "/m" }') == "/m"
     assert path_of('prometheus_config { path: "/m" }') is None
-    given = tfs_flags.parser().parse_args(["--grpc_channel_arguments=a.b=-1,c=d"])
-    assert tfs_flags.channel_arguments(given) == (("a.b", -1), ("c", "d"))
+    given = tfs_flags.parser().parse_args(["--grpc_channel_arguments=a.b=-1,c=d,e=--5"])
+    assert tfs_flags.channel_arguments(given) == (("a.b", -1), ("c", "d"), ("e", "--5"))
     with pytest.raises(ConfigError, match="key=value"):
         tfs_flags.channel_arguments(tfs_flags.parser().parse_args(["--grpc_channel_arguments=a"]))
 

@@ -160,7 +160,7 @@ def test_without_monitoring_there_is_no_page(start: Start, models: Path, tmp_pat
     off = tmp_path / "off.config"
     off.write_text("prometheus_config { enable: false }")
     own = tmp_path / "own.config"
-    own.write_text('prometheus_config { enable: true path: "/own/metrics" }')
+    own.write_text('prometheus_config { enable: true path: "/own/metrics(1)+" }')
     unset = tmp_path / "unset.config"
     unset.write_text("prometheus_config { enable: true }")
     base = f"--model_base_path={models}/half_plus"
@@ -172,7 +172,7 @@ def test_without_monitoring_there_is_no_page(start: Start, models: Path, tmp_pat
     for server in servers:
         server.wait_for("/v1/models/default", "AVAILABLE")
     assert [server.call("GET", default).status for server in servers] == [404, 404, 404, 200]
-    assert servers[2].call("GET", "/own/metrics").status == 200
+    assert servers[2].call("GET", "/own/metrics(1)+").status == 200
 
 
 @pytest.mark.slow
