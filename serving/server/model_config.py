@@ -85,7 +85,7 @@ class ConfigSource:
             text = _text(self._file)
             if text != self._text:
                 try:
-                    self._accept(configs_of(_parse(self._file)))
+                    self._follow(_parse(self._file))
                     self._text = text
                 except (ConfigError, ServerError) as error:
                     log.error("%s; the models stay as they are", error)
@@ -99,6 +99,16 @@ class ConfigSource:
         before = self._configs
         self._accept(configs_of(config))
         return self._configs.keys() - before.keys()
+
+    def _follow(self, config: Any) -> None:  # noqa: ANN401 - see above
+        if (
+            self._configs and config.WhichOneof("config") is None
+        ):  # Such as a file that is just being written.
+            raise FailedPreconditionError(
+                "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to "
+                f"another: {self._file} has none; model_config_list {{ }} is one without models"
+            )
+        self._accept(configs_of(config))
 
     def _accept(self, configs: dict[str, ModelConfig]) -> None:
         for model in configs.values():

@@ -110,6 +110,23 @@ def test_a_config_file_is_read_again_and_a_broken_one_is_not_followed(tmp_path: 
     other = MODEL.replace('"m"', '"other"')
     file.write_text(f"model_config_list {{ config {{ {other} }} }}")
     assert list(source.find()) == ["other"]
+    file.write_text("model_config_list { }")
+    assert list(source.find()) == []
+
+
+def test_a_config_file_that_was_emptied_is_not_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """server_core.cc, ReloadConfig: from a list to another only; whoever rewrites a file empties it at first."""
+    file = tmp_path / "models.config"
+    file.write_text("# none yet")
+    source = ConfigSource.from_file(file, 1e-9, LabelRules())
+    assert list(source.find()) == []
+    file.write_text(f"model_config_list {{ config {{ {MODEL} }} }}")
+    assert list(source.find()) == ["m"]
+    file.write_text("")
+    assert list(source.find()) == ["m"]
+    assert "only legal to transition from one ModelConfigList to another" in caplog.text
 
 
 @pytest.mark.parametrize(
