@@ -40,7 +40,8 @@ _threads = _read(
 )
 _share = _read(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _seconds = _read(float, lambda value: 0 < value < math.inf, "a number of seconds above 0")
-_grace = _read(float, lambda value: 0 <= value < math.inf, "a number of seconds from 0 on")
+any_seconds = _read(float, math.isfinite, "a number of seconds")
+seconds_from_0 = _read(float, lambda value: 0 <= value < math.inf, "a number of seconds from 0 on")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,7 +86,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add(
         "--grace-seconds",
         "--grace_seconds",
-        type=_grace,
+        type=seconds_from_0,
         default=10.0,
         help="to finish requests after SIGTERM",
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from serving.server.errors import FailedPreconditionError, InvalidRequestError, ServerError
-from serving.server.policies import ModelConfig, Policy, every, latest, specific
+from serving.server.policies import ModelConfig, Policy, every, first_of, latest, specific
 from serving.server.text_configs import ConfigError, read
 
 log = logging.getLogger("tandem.server")
@@ -34,7 +34,10 @@ class LabelRules:
 
 
 class ConfigSource:
-    """The models to serve now. A file is read again every `poll_seconds` and replaces what was before."""
+    """The models to serve now. A file is read again every `poll_seconds` and replaces what was before.
+
+    `once`: the folders of a configuration are looked at only once.
+    """
 
     def __init__(
         self,
@@ -42,10 +45,12 @@ class ConfigSource:
         file: Path | None = None,
         poll_seconds: float = 0,
         rules: LabelRules | None = None,
+        once: bool = False,
     ) -> None:
         self.available: Available = lambda _model, _version: False
         """Set it to what the server's models say."""
         self._rules = rules or LabelRules()
+        self._once = once
         self._configs: dict[str, ModelConfig] = {}
         self._file = file
         self._poll_seconds = poll_seconds
@@ -57,28 +62,30 @@ class ConfigSource:
             raise ConfigError(str(error)) from error
 
     @classmethod
-    def from_file(cls, file: Path, poll_seconds: float, rules: LabelRules) -> ConfigSource:
+    def from_file(
+        cls, file: Path, poll_seconds: float, rules: LabelRules, *, once: bool = False
+    ) -> ConfigSource:
         """By a ModelServerConfig in text form. Raises `ConfigError`."""
         try:
-            return cls(configs_of(_parse(file)), file, poll_seconds, rules)
+            return cls(configs_of(_parse(file)), file, poll_seconds, rules, once)
         except InvalidRequestError as error:
             raise ConfigError(f"--model_config_file {file}: {error}") from error
 
     @classmethod
-    def of_one(cls, name: str, base_path: Path) -> ConfigSource:
+    def of_one(cls, name: str, base_path: Path, *, once: bool = False) -> ConfigSource:
         """The latest version of one model."""
-        return cls({name: ModelConfig(name, base_path.absolute(), latest())})
+        return cls({name: ModelConfig(name, base_path.absolute(), latest())}, once=once)
 
     def find(self) -> dict[str, ModelConfig]:
         """The models to serve; a file that cannot be followed changes nothing."""
-        if self._file is None or not self._poll_seconds:
+        if self._file is None or self._poll_seconds <= 0:
             return self._configs
         if time.monotonic() - self._looked >= self._poll_seconds:
             self._looked = time.monotonic()
             text = _text(self._file)
             if text != self._text:
                 try:
-                    self._accept(configs_of(_parse(self._file)))
+                    self._follow(_parse(self._file))
                     self._text = text
                 except (ConfigError, ServerError) as error:
                     log.error("%s; the models stay as they are", error)
@@ -93,6 +100,16 @@ class ConfigSource:
         self._accept(configs_of(config))
         return self._configs.keys() - before.keys()
 
+    def _follow(self, config: Any) -> None:  # noqa: ANN401 - see above
+        if (
+            self._configs and config.WhichOneof("config") is None
+        ):  # Such as a file that is just being written.
+            raise FailedPreconditionError(
+                "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to "
+                f"another: {self._file} has none; model_config_list {{ }} is one without models"
+            )
+        self._accept(configs_of(config))
+
     def _accept(self, configs: dict[str, ModelConfig]) -> None:
         for model in configs.values():
             old = self._configs[model.name].labels if model.name in self._configs else {}
@@ -102,6 +119,8 @@ class ConfigSource:
                         f"Request to assign label to version {version} of model {model.name}, "
                         f"which is not currently available for inference: label {label}"
                     )
+        if self._once:
+            configs = {n: replace(model, policy=first_of(model.policy)) for n, model in configs.items()}
         self._configs = configs
 
     def _may_name(self, model: str, old: Mapping[str, int], label: str, version: int) -> bool:

@@ -46,6 +46,8 @@ class Models:
         self._models: dict[str, Model] = {}
         self._unloaded: set[str] = set()
         """Models that are in the repository, but not to be served until they are loaded again."""
+        self._ended: dict[str, Model] = {}
+        """Models that were served, but are not named any more."""
         self._looked = False
         self._refreshing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
@@ -87,6 +89,10 @@ class Models:
             )
         return self._models[name]
 
+    def ended(self, name: str) -> Model | None:
+        """A model that was served and is not named any more, for how its versions ended."""
+        return self._ended.get(name)
+
     def available(self, name: str, version: int) -> bool:
         """Whether a version of a model answers now."""
         return name in self._models and version in self._models[name].loaded
@@ -106,7 +112,10 @@ class Models:
                     self._models[name].config = config
                 elif name not in self._unloaded:
                     self._models[name] = self._make(config)
+                    if name in self._ended:
+                        self._models[name].statuses.update(self._ended.pop(name).statuses)
             gone = [self._models.pop(name) for name in list(self._models) if name not in configs]
+            self._ended.update((model.name, model) for model in gone)
             await asyncio.gather(*(model.close() for model in gone))
             await asyncio.gather(*(model.refresh() for model in self._models.values()))
             self._looked = True

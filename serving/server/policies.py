@@ -55,6 +55,18 @@ def specific(*numbers: int) -> Policy:
     return lambda directory: sorted(numbers)  # noqa: ARG005 - the folder has no say
 
 
+def first_of(policy: Policy) -> Policy:
+    """What a policy finds first, from then on."""
+    found: list[list[int]] = []
+
+    def first(directory: Path) -> list[int]:
+        if not found:
+            found.append(policy(directory))
+        return found[0]
+
+    return first
+
+
 def models_below(root: Path) -> dict[str, ModelConfig]:
     """Every model in a model repository: each folder that holds a version or a pointer."""
     if not root.is_dir():

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from serving.server.flags import add_limits, port
+from serving.server.flags import add_limits, any_seconds, port, seconds_from_0
 from serving.server.limits import Limits
 from serving.server.text_configs import ConfigError, read
+from serving.server.tfs_batching import batch_limits
 
 log = logging.getLogger("tandem.server")
 
 MAX_ROWS = 1 << 20
 """The original limits no rows; what a request may hold is bounded by its bytes."""
+DAY = 86_400.0
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
@@ -25,6 +29,10 @@ def boolean(text: str) -> bool:
     if text.lower() not in values:
         raise ValueError(text)
     return values[text.lower()]
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None  # As the original has it: what is empty is not given.
 
 
 UNIMPLEMENTED: dict[str, Callable[[str], object]] = {
@@ -88,23 +96,19 @@ def _add_listening(made: argparse.ArgumentParser) -> None:
     add("--port", type=port, default=8500, help="gRPC; 0: none")
     add("--grpc_socket_path", default="", help="gRPC on a Unix socket, too")
     add("--grpc_channel_arguments", default="", help="key=value,... for the gRPC server")
-    add("--ssl_config_file", type=Path, help="an SSLConfig in text form: gRPC by TLS only")
+    add("--ssl_config_file", type=_path, help="an SSLConfig in text form: gRPC by TLS only")
     add("--rest_api_port", type=port, default=0, help="REST; 0: none")
     add(
         "--rest_api_timeout_in_ms",
         type=int,
         default=30_000,
-        help="for a REST request's body and answer together",
+        help="for a REST request's body and answer together; 0 or less: a day",
     )
     _add_boolean(made, "rest_api_enable_cors_support", False, "let any page call REST")
-    add(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on (not in the original, which takes every one)",
-    )
+    add("--host", default="127.0.0.1", help="address to listen on; the original listens on every one")
     add(
         "--monitoring_config_file",
-        type=Path,
+        type=_path,
         help="a MonitoringConfig in text form: whether and where metrics lie",
     )
 
@@ -112,15 +116,20 @@ def _add_listening(made: argparse.ArgumentParser) -> None:
 def _add_models(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add("--model_name", default="default", help="as in URLs; ignored with --model_config_file")
-    add("--model_base_path", type=Path, help="holds <version>/; ignored with --model_config_file")
-    add("--model_config_file", type=Path, help="a ModelServerConfig in text form")
+    add("--model_base_path", type=_path, help="holds <version>/; ignored with --model_config_file")
+    add("--model_config_file", type=_path, help="a ModelServerConfig in text form")
     add(
         "--model_config_file_poll_wait_seconds",
-        type=float,
+        type=any_seconds,
         default=0,
-        help="read it again so often; 0: never",
+        help="read it again so often; 0 or less: never",
     )
-    add("--file_system_poll_wait_seconds", type=float, default=1, help="look for versions so often; 0: once")
+    add(
+        "--file_system_poll_wait_seconds",
+        type=seconds_from_0,
+        default=1,
+        help="look for versions so often; 0: once for each configuration",
+    )
     labels = "let labels that name no version yet name one that does not answer"
     _add_boolean(made, "allow_version_labels_for_unavailable_models", False, labels)
     labels = "let all labels name versions that do not answer"
@@ -129,7 +138,7 @@ def _add_models(made: argparse.ArgumentParser) -> None:
 
 def _add_loading(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
-    add("--max_num_load_retries", type=int, default=5, help="after a version did not load")
+    add("--max_num_load_retries", type=int, default=5, help="after a version did not load; below 0: for ever")
     add("--load_retry_interval_micros", type=int, default=60_000_000, help="between such attempts")
     add("--saved_model_tags", default="serve", help="of the graph to load, separated by commas")
     _add_boolean(
@@ -144,7 +153,7 @@ def _add_running(made: argparse.ArgumentParser) -> None:
     _add_boolean(made, "enable_batching", False, "let requests share runs")
     add(
         "--batching_parameters_file",
-        type=Path,
+        type=_path,
         help="BatchingParameters in text form; needs --enable_batching",
     )
     _add_boolean(
@@ -167,7 +176,14 @@ def warn_of_unimplemented(options: argparse.Namespace) -> None:
 def poll_seconds(options: argparse.Namespace) -> float:
     """How often anything is to be looked at again."""
     waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
-    return min([wait for wait in waits if wait > 0], default=86_400.0)
+    if not options.file_system_poll_wait_seconds:  # Then only a version that did not load is tried again.
+        waits.append(max(options.load_retry_interval_micros / 1e6, 1.0))
+    return min([wait for wait in waits if wait > 0], default=DAY)
+
+
+def rest_seconds(options: argparse.Namespace) -> float:
+    """What a REST request may take."""
+    return options.rest_api_timeout_in_ms / 1000 if options.rest_api_timeout_in_ms > 0 else DAY
 
 
 def threads(options: argparse.Namespace) -> tuple[int, int]:
@@ -193,15 +209,10 @@ def limits(options: argparse.Namespace) -> Limits:
             raise ConfigError("--batching_parameters_file is set without setting --enable_batching to true")
         rows = 1  # A model may well look at its batch as a whole.
     elif options.batching_parameters_file is not None:
-        parameters = read("batching_parameters_file", options.batching_parameters_file, "BatchingParameters")
-        rows = parameters.max_batch_size.value or rows
-        if parameters.max_enqueued_batches.value:
-            queue = rows * parameters.max_enqueued_batches.value
-        for name in ("batch_timeout_micros", "num_batch_threads", "thread_pool_name"):
-            if parameters.HasField(name):
-                log.warning("batching parameter %s does nothing here: a batch waits for no time", name)
+        rows, queue = batch_limits(options.batching_parameters_file, rows, queue)
     retry_seconds = max(options.load_retry_interval_micros, 0) / 1e6
-    return Limits(rows, queue, max(options.max_num_load_retries, 0), retry_seconds)
+    retries = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
+    return Limits(rows, queue, retries, retry_seconds)
 
 
 def monitoring_path(options: argparse.Namespace) -> str | None:
@@ -221,7 +232,7 @@ def channel_arguments(options: argparse.Namespace) -> tuple[tuple[str, str | int
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"--grpc_channel_arguments: expected key=value, got {pair!r}")
-        made.append((key, int(value) if value.lstrip("-").isdigit() else value))
+        made.append((key, int(value) if re.fullmatch(r"-?[0-9]+", value) else value))
     return tuple(made)
 
 

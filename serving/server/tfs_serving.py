@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import ssl
 from collections.abc import Callable
@@ -29,6 +30,8 @@ TFLITE_FILE = "model.tflite"
 
 def serve(options: argparse.Namespace) -> None:
     """Serve SavedModels as the flags say, until SIGTERM. Raises `ConfigError` or `StartError`."""
+    if not (options.port or options.rest_api_port or options.grpc_socket_path):
+        raise ConfigError("expected --port, --rest_api_port or --grpc_socket_path, got nothing to listen on")
     source = _config_source(options)
     plane = data_plane(
         "tensorflow", source.find, _saved_model_loader(options), tfs_flags.limits(options), options
@@ -40,12 +43,13 @@ def serve(options: argparse.Namespace) -> None:
         metrics,
         check_methods=options.enable_signature_method_name_check,
         batching=options.enable_batching,
+        cors=options.rest_api_enable_cors_support,
     )
     page = tfs_flags.monitoring_path(options)
     app = App(
-        [*([metrics_route(plane.metrics, page, metrics.page)] if page else []), *routes],
+        [*([metrics_route(plane.metrics, re.escape(page), metrics.page)] if page else []), *routes],
         options.max_body_bytes,
-        options.rest_api_timeout_in_ms / 1000,
+        tfs_flags.rest_seconds(options),
         cors=options.rest_api_enable_cors_support,
         observer=plane.observer,
     )
@@ -65,16 +69,17 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def _config_source(options: argparse.Namespace) -> ConfigSource:
+    once = not options.file_system_poll_wait_seconds
     if options.model_config_file is not None:
         rules = LabelRules(
             options.allow_version_labels_for_unavailable_models,
             options.force_allow_any_version_labels_for_unavailable_models,
         )
         poll_seconds = options.model_config_file_poll_wait_seconds
-        return ConfigSource.from_file(options.model_config_file, poll_seconds, rules)
+        return ConfigSource.from_file(options.model_config_file, poll_seconds, rules, once=once)
     if options.model_base_path is None:
         raise ConfigError("expected --model_base_path or --model_config_file, got neither")
-    return ConfigSource.of_one(options.model_name, options.model_base_path)
+    return ConfigSource.of_one(options.model_name, options.model_base_path, once=once)
 
 
 def _saved_model_loader(options: argparse.Namespace) -> Callable[[Path], Loaded]:

@@ -17,7 +17,8 @@ from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
 from serving.server.dataplane import Call
 from serving.server.errors import InvalidRequestError
-from serving.server.protocols.tfs_json_tensors import b64, glimpse
+from serving.server.protocols.tfs_json_faults import glimpse, is_lossy, lossy, type_word
+from serving.server.protocols.tfs_json_tensors import b64
 from serving.server.protocols.tfs_models import Served
 from serving.server.signature import DEFAULT_SIGNATURE, Array, Signature, Signatures, Tensors
 from serving.server.versions import Version
@@ -28,12 +29,15 @@ INPUTS, SCORES, CLASSES, OUTPUTS = "inputs", "scores", "classes", "outputs"
 """The names that signatures of these methods must give to their tensors."""
 
 INT64 = range(-(2**63), 2**63)
+KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float"}
+"""What the original calls the kinds of features."""
 
 
 def input_of(document: Mapping[str, object]) -> Any:  # noqa: ANN401 - an Input, whose package has no types
     """The Input that a REST request's "examples" and "context" describe. Raises `InvalidRequestError`."""
+    context = _example(document["context"]) if "context" in document else None
     if "examples" not in document:
-        raise InvalidRequestError("key 'examples' is expected and was not found")
+        raise InvalidRequestError("When method is classify, key 'examples' is expected and was not found")
     examples = document["examples"]
     if not isinstance(examples, list):
         raise InvalidRequestError(
@@ -42,8 +46,8 @@ def input_of(document: Mapping[str, object]) -> Any:  # noqa: ANN401 - an Input,
     if not examples:
         raise InvalidRequestError("'examples' value is an empty array")
     made = Input()
-    if "context" in document:
-        made.example_list_with_context.context.CopyFrom(_example(document["context"]))
+    if context is not None:
+        made.example_list_with_context.context.CopyFrom(context)
         made.example_list_with_context.examples.extend(map(_example, examples))
     else:
         made.example_list.examples.extend(map(_example, examples))
@@ -167,7 +171,9 @@ def _tensors(signature: Signature) -> str:
 
 def _example(value: object) -> Any:  # noqa: ANN401 - an Example
     if not isinstance(value, dict):
-        raise InvalidRequestError(f"Example must be JSON object but got JSON {glimpse(value)}")
+        raise InvalidRequestError(
+            f"Example must be JSON object but got JSON {type_word(value)}: {glimpse(value)}"
+        )
     made = Example()
     for name, content in value.items():
         made.features.feature[name].CopyFrom(
@@ -178,13 +184,13 @@ def _example(value: object) -> Any:  # noqa: ANN401 - an Example
 
 def _feature(name: str, values: list[object]) -> Any:  # noqa: ANN401 - a Feature
     made = Feature()
-    kinds: set[str] = set()
+    first = ""
     for value in values:
         kind, item = _feature_item(name, value)
-        kinds.add(kind)
-        if len(kinds) > 1:
+        first = first or kind
+        if kind != first:
             raise InvalidRequestError(
-                f"Unexpected element type in feature: {name} expecting one type, got {', '.join(sorted(kinds))}"
+                f"Unexpected element type in feature: {name} expecting type: {KINDS[first]}, got {KINDS[kind]}"
             )
         getattr(made, kind).value.append(item)
     return made
@@ -201,11 +207,9 @@ def _feature_item(name: str, value: object) -> tuple[str, bytes | int | float]:
             raise InvalidRequestError(f"Feature: {name} has uint64 element. Only int64 is supported.")
         return "int64_list", int(value)
     if isinstance(value, float):
-        if np.isfinite(value) and abs(value) > np.finfo(np.float32).max:
-            raise InvalidRequestError(
-                f"Cannot convert JSON value: {value} to float without loss of precision."
-            )
+        if is_lossy("float32", value):
+            raise lossy("float32", value)
         return "float_list", value
     raise InvalidRequestError(
-        f"Feature: {name} has element with unexpected JSON type: {type(value).__name__} {glimpse(value)}"
+        f"Feature: {name} has element with unexpected JSON type: {type_word(value)}: {glimpse(value)}"
     )

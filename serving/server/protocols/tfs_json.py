@@ -1,29 +1,29 @@
-"""The JSON of TensorFlow Serving's predict: row form, column form, and {"b64": ...} for strings.
+"""The JSON that TensorFlow Serving's predict takes: row form, column form, and {"b64": ...} for strings.
 
 https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import orjson
 
 from serving.server.errors import InvalidRequestError
 from serving.server.protocols.json_arrays import JsonArray, cut, place
-from serving.server.protocols.tfs_json_tensors import b64, glimpse, tensor
-from serving.server.signature import Array, Signature, Tensors, is_floating
+from serving.server.protocols.tfs_json_faults import glimpse
+from serving.server.protocols.tfs_json_tensors import b64, tensor
+from serving.server.signature import Signature, Tensors
 
 ARRAY = re.compile(rb'"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 """What precedes an array that is a value of an object."""
 KEYS = ("instances", "inputs")
 WORTH_CUTTING = 2048
 """Bytes: for less, setting up simdjson takes longer than orjson takes for all."""
-INF_OR_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"|(-?)\bInf\b')
+ODD_OR_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"|(-?)\bInf\b|-(NaN)\b')
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def parse(body: bytes) -> dict[str, object]:
@@ -33,6 +33,7 @@ def parse(body: bytes) -> dict[str, object]:
     """
     if not body:
         raise InvalidRequestError("JSON Parse error: The document is empty")
+    body = body.removeprefix(BYTE_ORDER_MARK)  # Which clients on Windows send, and the original reads.
     document: object = _parse_cut(body) if len(body) > WORTH_CUTTING else None
     try:
         document = orjson.loads(body) if document is None else document
@@ -61,46 +62,13 @@ def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors,
     rows = "instances" in document
     if rows and "inputs" in document:
         raise InvalidRequestError(
-            "Not formatted correctly: expected only one of 'inputs' or 'instances' keys"
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
         )
     if not rows and "inputs" not in document:
         raise InvalidRequestError("Missing 'inputs' or 'instances' key")
     specs = {spec.name: spec for spec in signature.inputs}
     columns = _rows(document["instances"], signature) if rows else _columns(document["inputs"], signature)
-    return {name: tensor(specs[name], value) for name, value in columns.items()}, rows
-
-
-def write(outputs: Tensors, rows: bool) -> bytes:
-    """The response body. Raises `InvalidRequestError` where row form is asked of outputs that are no rows."""
-    if not rows:
-        columns = {name: dumps(_value(name, array)) for name, array in outputs.items()}
-        return b'{"outputs":%b}' % (_template(columns) % (*columns.values(),))
-    count = -1
-    for name, array in outputs.items():
-        if array.ndim == 0:
-            raise InvalidRequestError(
-                f"Tensor name: {name} has no shape information: it is no row; ask in column form, with 'inputs'"
-            )
-        if count not in (-1, len(array)):
-            raise InvalidRequestError(
-                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {count}; "
-                "ask in column form, with 'inputs'"
-            )
-        count = len(array)
-    if len(outputs) == 1:
-        ((name, array),) = outputs.items()
-        return b'{"predictions":%b}' % dumps(_value(name, array))
-    row = _template(outputs)
-    texts = [_row_texts(name, array) for name, array in outputs.items()]
-    return b'{"predictions":[%b]}' % b",".join([row % values for values in zip(*texts, strict=True)])
-
-
-def dumps(document: object) -> bytes:
-    """JSON in which numbers that are not finite stand as NaN, Infinity and -Infinity, as the original writes them."""
-    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    if b"null" not in text:  # which nothing here but such a number becomes
-        return text
-    return json.dumps(document, default=lambda array: array.tolist(), separators=(",", ":")).encode()
+    return {name: tensor(specs[name], value, rows) for name, value in columns.items()}, rows
 
 
 def _parse_cut(body: bytes) -> dict[str, object] | None:
@@ -131,8 +99,11 @@ def _place(holder: dict[str, object], names: Iterable[str], arrays: Sequence[Jso
 
 
 def _parse_with_nan(body: bytes) -> object:
-    # The original takes Inf for Infinity; strings stay as they are.
-    text = INF_OR_STRING.sub(lambda found: found[1] + b"Infinity" if found[1] is not None else found[0], body)
+    # The original takes Inf for Infinity and -NaN for NaN; strings stay as they are.
+    def usual(found: re.Match[bytes]) -> bytes:
+        return found[2] or (found[0] if found[1] is None else found[1] + b"Infinity")
+
+    text = ODD_OR_STRING.sub(usual, body)
     try:
         document = json.loads(text)
         orjson.dumps(
@@ -165,15 +136,23 @@ def _rows(instances: object, signature: Signature) -> dict[str, object]:
         if not _named(instance):
             raise InvalidRequestError(f"Expecting object but got list at item {index} of input list")
         if not fits or instance.keys() != columns.keys():
-            unknown = sorted(instance.keys() - expected)
-            told = f": does not have named input: {', '.join(unknown)};" if unknown else ""
-            raise InvalidRequestError(
-                f"Failed to process element: {index} of 'instances' list. JSON object: {glimpse(instance)}{told} "
-                f"keys must be equal to: {','.join(sorted(expected))}"
-            )
+            raise _unfit(index, instance, expected)
         for name, value in instance.items():
             columns[name].append(value)
     return dict(columns)
+
+
+def _unfit(index: int, instance: Mapping[str, object], expected: set[str]) -> InvalidRequestError:
+    unknown = sorted(instance.keys() - expected)
+    keys = f"keys must be equal to: {','.join(sorted(expected))}"
+    if unknown:
+        return InvalidRequestError(
+            f"Failed to process element: {index} key: {unknown[0]} of 'instances' list. Error: INVALID_ARGUMENT: "
+            f"JSON object: does not have named input: {', '.join(unknown)}; {keys}"
+        )
+    return InvalidRequestError(
+        f"Failed to process element: {index} of 'instances' list. JSON object: {glimpse(instance)} {keys}"
+    )
 
 
 def _columns(inputs: object, signature: Signature) -> dict[str, object]:
@@ -198,34 +177,3 @@ def _only_input(complaint: str, signature: Signature) -> str:
 
 def _named(value: object) -> bool:
     return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
-
-
-def _value(name: str, array: Array) -> object:
-    if array.dtype.kind == "c":
-        raise InvalidRequestError(
-            f"Failed to write JSON value for tensor type: {array.dtype.name}, output {name}"
-        )
-    if array.dtype != np.object_:
-        array = array.astype(np.float32) if is_floating(array) and array.itemsize == 2 else array
-        return np.ascontiguousarray(array) if array.ndim else array.item()
-    if name.endswith("_bytes"):
-        encoded = np.frompyfunc(lambda value: {"b64": base64.b64encode(value).decode()}, 1, 1)(array)
-    else:
-        encoded = np.frompyfunc(lambda value: value.decode("utf-8", "replace"), 1, 1)(array)
-    return encoded.tolist() if isinstance(encoded, np.ndarray) else encoded
-
-
-def _row_texts(name: str, array: Array) -> list[bytes]:
-    """The JSON of each row."""
-    value = _value(name, array)
-    if isinstance(value, list) or array.size == 0:
-        return [dumps(row) for row in value]  # type: ignore[attr-defined]
-    opening, closing = b"[" * (array.ndim - 1), b"]" * (array.ndim - 1)
-    rows = dumps(value)[array.ndim : -array.ndim].split(closing + b"," + opening)
-    return [opening + row + closing for row in rows]
-
-
-def _template(names: Iterable[str]) -> bytes:
-    """An object of one value each, to be filled in; of one name, its value."""
-    members = [orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in names]
-    return b"{" + b",".join(members) + b"}" if len(members) > 1 else b"%b"

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import binascii
 
-import ml_dtypes
 import numpy as np
 
 from serving.server.errors import InvalidRequestError, UnimplementedError
 from serving.server.protocols.json_numbers import lists, numbers
+from serving.server.protocols.tfs_json_faults import EXACT, dtype_word, fault, glimpse, is_lossy, lossy
 from serving.server.signature import BYTES, Array, TensorSpec
 
-EXACT = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**53}
-"""Below this, a dtype holds every whole number."""
 
-
-def tensor(spec: TensorSpec, value: object) -> Array:
-    """What a value of nested lists stands for by its spec, in any shape.
+def tensor(spec: TensorSpec, value: object, rows: bool = False) -> Array:
+    """What a value of nested lists, or of `rows` of them, stands for by its spec, in any shape.
 
     Raises `InvalidRequestError`, and `UnimplementedError` for complex numbers, which have no JSON.
     """
-    if spec.dtype != BYTES:
-        return _numbers(spec, value)
-    value = lists(value)
+    if spec.dtype.startswith("complex"):
+        raise UnimplementedError(
+            f"Conversion of JSON Value: {glimpse(value)} to type: {spec.dtype}; input {spec.name!r}"
+        )
+    try:
+        return _texts(spec, lists(value)) if spec.dtype == BYTES else _numbers(spec, value)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(fault(spec, lists(value), rows) or str(error)) from None
+
+
+def _texts(spec: TensorSpec, value: object) -> Array:
     shape: list[int] = []
     level = value
     while isinstance(level, list):
@@ -36,35 +41,26 @@ def tensor(spec: TensorSpec, value: object) -> Array:
 
 def _numbers(spec: TensorSpec, value: object) -> Array:
     # numpy's own dtypes only: bfloat16 is read as what holds it.
-    kind = "float32" if spec.dtype == "bfloat16" else spec.dtype
-    if kind.startswith("complex"):
-        raise UnimplementedError(f"input {spec.name!r}: Conversion of JSON Value to type: {kind}")
     try:
-        array = numbers(spec.name, kind, value)
+        array = numbers(spec.name, "float32" if spec.dtype == "bfloat16" else spec.dtype, value)
     except InvalidRequestError as error:
-        raise InvalidRequestError(f"JSON Value: {error}; is not of expected type: {_word(spec)}") from None
+        told = f"JSON Value: {error}; is not of expected type: {dtype_word(spec.dtype)}"
+        raise InvalidRequestError(told) from None
     limit = EXACT.get(spec.dtype)
     # NaN is not below anything: what follows is for the few requests that hold something odd.
     if limit is not None and array.size and not np.maximum.reduce(np.abs(array), axis=None).item() < limit:
-        _check_exact(spec, lists(value), limit)
+        _check_exact(spec.dtype, lists(value))
     return array.astype(spec.dtype, copy=False)
 
 
-def _check_exact(spec: TensorSpec, value: object, limit: int) -> None:
+def _check_exact(dtype: str, value: object) -> None:
     stack = [value]
-    largest = float(ml_dtypes.finfo(spec.dtype).max)  # type: ignore[no-untyped-call]
     while stack:
         item = stack.pop()
         if isinstance(item, list):
             stack.extend(item)
-        elif (isinstance(item, int) and abs(item) >= limit) or largest < abs(float(item)) < np.inf:  # type: ignore[arg-type]
-            raise InvalidRequestError(
-                f"Cannot convert JSON value: {glimpse(item)} to {_word(spec)} without loss of precision."
-            )
-
-
-def _word(spec: TensorSpec) -> str:
-    return {"float32": "float", "float64": "double", "float16": "half"}.get(spec.dtype, spec.dtype)
+        elif is_lossy(dtype, item):  # type: ignore[arg-type]
+            raise lossy(dtype, item)  # type: ignore[arg-type]
 
 
 def _strings(spec: TensorSpec, value: object, shape: list[int]) -> list[bytes]:
@@ -78,10 +74,8 @@ def _strings(spec: TensorSpec, value: object, shape: list[int]) -> list[bytes]:
         return [value.encode()]
     decoded = b64(value)
     if decoded is None:
-        if isinstance(value, dict):
-            raise InvalidRequestError(f"JSON Value: {glimpse(value)} not formatted correctly for base64 data")
         raise InvalidRequestError(
-            f"input {spec.name!r}: JSON Value: {glimpse(value)} is not of expected type: string"
+            f"input {spec.name!r}: expected strings or base64 data, got {glimpse(value)}"
         )
     return [decoded]
 
@@ -97,9 +91,3 @@ def b64(value: object) -> bytes | None:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:
         raise InvalidRequestError(f"Unable to base64 decode: {error}") from None
-
-
-def glimpse(value: object) -> str:
-    """The beginning of a JSON value, for a message."""
-    text = str(value)
-    return f"{text[:80]}{'…' if len(text) > 80 else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError
@@ -79,8 +79,9 @@ class Served:
 def statuses(plane: DataPlane, spec: ModelSpec) -> list[tuple[int, Status]]:
     """The versions that a status request is about, newest first. Raises `NotFoundError`."""
     number = spec.number
+    model = plane.models.ended(spec.name)
     try:
-        model = plane.models.model(spec.name)
+        model = model or plane.models.model(spec.name)
     except NotFoundError:
         raise NotFoundError(_could_not_find(spec)) from None
     if spec.label:
@@ -112,7 +113,11 @@ def _missing(plane: DataPlane, spec: ModelSpec, error: ServerError) -> ServerErr
         return error  # The original would not listen yet.
     known: dict[int, Status] = {}
     with suppress(NotFoundError):
-        known = plane.models.model(spec.name).statuses
+        model = plane.models.model(spec.name)
+        known = model.statuses
+        spec = replace(spec, number=model.config.labels.get(spec.label, spec.number))
+    if spec.label and spec.number is None:
+        return InvalidRequestError(f"Unrecognized servable version label: {spec.label}")
     faults = [
         f"; {status.fault}"
         for number, status in known.items()

@@ -22,6 +22,12 @@ def predict_call(request: Any, signatures: Signatures, max_bytes: int) -> Call: 
     if len(set(outputs)) < len(outputs):
         raise InvalidRequestError(f"duplicate output tensor alias: {', '.join(outputs)}")
     signature = signatures[key]
+    if not set(outputs) <= set(signature.output_names):
+        unknown = set(outputs) - set(signature.output_names)
+        raise InvalidRequestError(
+            f"output tensor alias not found in signature: {_listed(unknown)} "
+            f"Outputs expected to be in the set {{{_listed(set(signature.output_names))}}}."
+        )
     known, given = {spec.name for spec in signature.inputs}, set(request.inputs)
     required = known - signature.defaults.keys()
     if not required <= given or len(given) > len(known):

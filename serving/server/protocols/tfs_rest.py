@@ -12,35 +12,43 @@ import numpy as np
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError
 from serving.server.http import Request, Response, Route
-from serving.server.protocols import tfs_json
+from serving.server.protocols import tfs_json, tfs_json_answers
 from serving.server.protocols.tfs_metrics import TfsMetrics
 from serving.server.protocols.tfs_models import ModelSpec, Served, statuses
 from serving.server.signature import DEFAULT_SIGNATURE
 from serving.server.versions import Status
 
-VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-MODEL = rf"(?i:/v1/models)/(?P<model>[^/:]+){VERSION}"
+VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+MODEL = rf"(?ai:/v1/models/(?P<model>[^/:]+){VERSION})"
+"""Like the original's, without case but for the names."""
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 LARGEST = 2**63 - 1
 
 
 def routes(
-    plane: DataPlane, metrics: TfsMetrics, *, check_methods: bool = False, batching: bool = False
+    plane: DataPlane,
+    metrics: TfsMetrics,
+    *,
+    check_methods: bool = False,
+    batching: bool = False,
+    cors: bool = False,
 ) -> list[Route]:
     """The front's routes.
 
-    `check_methods`: classify and regress only by signatures that were saved for it; `batching`: requests share runs.
+    `check_methods`: classify and regress only by signatures that were saved for it; `batching`: requests share runs;
+    `cors`: OPTIONS is left to preflights.
     """
     front = TfsRest(Served(plane, "tfs-rest", "REST", metrics, batching), check_methods)
     return [
         Route("POST", f"{MODEL}:predict", front.predict),
         Route("POST", f"{MODEL}:classify", front.classify),
         Route("POST", f"{MODEL}:regress", front.regress),
-        Route("GET", MODEL, front.status),
         Route("GET", f"{MODEL}/metadata", front.metadata),
-        Route("GET", "(?i:/v1/models)", front.nameless),
+        Route("GET", f"{MODEL}(?ai:/metadata)?", front.status),
+        Route("GET", rf"(?ai:/v1/models{VERSION}(?:/metadata)?)", front.nameless),
         *(
-            Route(method, "(?i:/v1)/.*", front.malformed)
-            for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+            Route(method, "(?ai:/v1)/.*", front.malformed)
+            for method in (METHODS if cors else (*METHODS, "OPTIONS"))
         ),
     ]
 
@@ -67,7 +75,7 @@ class TfsRest:
             signature = version.signatures[key]
             inputs, rows = tfs_json.read(document, signature)
             call = Call(signature.defaults | inputs, signature=key, pictures=False, finite=False)
-            return Response(tfs_json.write(await self._served.infer(version, call, "Predict"), rows))
+            return Response(tfs_json_answers.write(await self._served.infer(version, call, "Predict"), rows))
 
     async def classify(self, request: Request) -> Response:
         """Classification of tf.Examples: for each, its classes with their scores."""
@@ -75,19 +83,20 @@ class TfsRest:
 
         answer = await self._infer(request, CLASSIFY)
         rows = [[[c.label, _float32(c.score)] for c in row.classes] for row in answer.classifications]
-        return Response(tfs_json.dumps({"results": rows}))
+        return Response(tfs_json_answers.wrap("results", tfs_json_answers.dumps(rows)))
 
     async def regress(self, request: Request) -> Response:
         """Regression of tf.Examples: for each, a number."""
         from serving.server.protocols.tfs_examples import REGRESS
 
         answer = await self._infer(request, REGRESS)
-        return Response(tfs_json.dumps({"results": [_float32(r.value) for r in answer.regressions]}))
+        values = [_float32(r.value) for r in answer.regressions]
+        return Response(tfs_json_answers.wrap("results", tfs_json_answers.dumps(values)))
 
     async def status(self, request: Request) -> Response:
         """The state of every version, or of one."""
         known = statuses(self._plane, _asked(request))
-        return Response.json({"model_version_status": [_state(n, status) for n, status in known]})
+        return Response(tfs_json_answers.indented({"model_version_status": [_state(n, s) for n, s in known]}))
 
     async def metadata(self, request: Request) -> Response:
         """The signatures of a version."""
@@ -103,7 +112,8 @@ class TfsRest:
                 always_print_fields_with_no_presence=True,
             )
             asked = {"name": spec.name, "signature_name": "", "version": str(version.number)}
-        return Response.json({"model_spec": asked, "metadata": {"signature_def": definitions}})
+        texts = (tfs_json_answers.indented(asked), tfs_json_answers.indented(definitions))
+        return Response(b'{\n"model_spec":%b,\n"metadata": {"signature_def": %b}\n}\n' % texts)
 
     async def nameless(self, _request: Request) -> Response:
         """The status of all models, which the original has not either."""

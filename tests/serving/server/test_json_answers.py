@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from serving.server.protocols import oip_codec, tfs_json
+from serving.server.protocols import oip_codec, tfs_json_answers
 from serving.server.protocols.oip_body import HEADER_LENGTH, Asked, respond
 from serving.server.signature import Array, dtype_of
 from serving.server.versions import Version
@@ -85,7 +85,7 @@ def test_an_answer_of_the_open_inference_protocol(
 @few
 @given(st.dictionaries(names.filter(lambda name: name != "crop_bytes"), tensors, min_size=1))
 def test_an_answer_in_column_form(outputs: dict[str, Array]) -> None:
-    answered = json.loads(tfs_json.write(outputs, rows=False))["outputs"]
+    answered = json.loads(tfs_json_answers.write(outputs, rows=False))["outputs"]
     for name, array in outputs.items():
         same(answered[name] if len(outputs) > 1 else answered, values(array))
 
@@ -107,7 +107,7 @@ batches = st.integers(1, 4).flatmap(
 @example({"a": np.zeros((2, 0, 3), np.float32), "b": np.array([1.5, np.nan], np.float32)})
 @example({"a": np.array([[1, np.inf], [np.nan, 2]], np.float32), "b": np.arange(8).reshape(2, 2, 2)})
 def test_an_answer_in_row_form(outputs: dict[str, Array]) -> None:
-    answered = json.loads(tfs_json.write(outputs, rows=True))["predictions"]
+    answered = json.loads(tfs_json_answers.write(outputs, rows=True))["predictions"]
     for name, array in outputs.items():
         column = [row[name] for row in answered] if len(outputs) > 1 else answered
         expected = values(array)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from serving.server.errors import InvalidRequestError
-from serving.server.protocols.tfs_json import parse, read, write
+from serving.server.protocols.tfs_examples import input_of
+from serving.server.protocols.tfs_json import parse, read
+from serving.server.protocols.tfs_json_answers import write
 from serving.server.signature import Array, Signature, Tensors, TensorSpec
 
 TEXT = TensorSpec("text", "bytes", (-1,))
@@ -47,7 +49,7 @@ def test_outputs_named_bytes_go_back_as_base64_and_others_as_text() -> None:
 
 def test_nan_is_written_as_the_original_writes_it() -> None:
     text = write({"y": np.array([1.5, np.nan, np.inf], np.float32)}, rows=True)
-    assert text == b'{"predictions":[1.5,NaN,Infinity]}'
+    assert text == b'{\n    "predictions": [1.5,NaN,Infinity]\n}'
     assert parse(b'{"instances": [NaN, -Infinity]}')["instances"] == [
         pytest.approx(np.nan, nan_ok=True),
         -np.inf,
@@ -79,6 +81,75 @@ def test_garbage_next_to_nan_is_a_parse_error(body: bytes) -> None:
 def test_inf_is_infinity_outside_of_strings() -> None:
     document = parse(b'{"a": [Inf, -Inf, NaN], "Inf \\" Inf": "-Inf"}')
     assert document == {"a": [np.inf, -np.inf, pytest.approx(np.nan, nan_ok=True)], 'Inf " Inf': "-Inf"}
+
+
+FAULTS: list[tuple[str, object, str]] = [
+    ("int32", [[1, 2], [3, 4], [5, 6, 7]], "element: 2 .*Error: .*Expecting tensor size: 2 but got: 3"),
+    ("int32", [[1, 2], [3, 4], [[5, 6]]], r"element: 2 .*Expecting shape \[2\] but got: \[1,2\]"),
+    ("int32", [1, [1]], r"Expecting shape \[\] but got: \[1\] .input 'x'."),
+    ("bytes", [["a"], ["b", "c"]], "Expecting tensor size: 1 but got: 2"),
+    (
+        "int32",
+        [[1, 2], ["a", "b"]],
+        'element: 1 .*JSON Value: "a" Type: String is not of expected type: int32',
+    ),
+    ("int32", [[[1], 2]], "JSON Value: 2 found at incorrect level: 2 .*Expected at level: 2"),
+    ("int32", [[1, [2]]], "Encountered list at unexpected level: 1 expected < 1"),
+    ("int32", [[[1, 2], [3]]], "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+    ("float64", [None], "JSON Value: null Type: Null is not of expected type: double"),
+    ("float32", [True], "JSON Value: true Type: True is not of expected type: float"),
+    ("float32", [{"b64": "YQ=="}], 'JSON Value: {"b64":"YQ=="} Type: Object is not of expected type: float'),
+    ("float32", [1.7e308], "JSON value: 1.7e.?308 to float without loss of precision"),
+    ("float64", [10**400], "to double without loss of precision"),
+    ("bytes", [[{"b64": 1}]], 'JSON Value: {"b64":1} not formatted correctly for base64 data'),
+    ("bytes", [{"b64": "?"}], "^Unable to base64 decode"),
+    ("bytes", [1.5], "JSON Value: 1.5 Type: Number is not of expected type: string"),
+]
+
+
+@pytest.mark.parametrize(("dtype", "value", "message"), FAULTS)
+def test_what_is_no_tensor_is_told_in_the_original_s_words(dtype: str, value: object, message: str) -> None:
+    """json_tensor_test.cc, SingleUnnamedTensorErrors and MultipleNamedTensorErrors."""
+    signature = Signature((TensorSpec("x", dtype, None),), ())
+    with pytest.raises(InvalidRequestError, match=message):
+        read({"instances": value}, signature)
+    with pytest.raises(InvalidRequestError) as column:
+        read({"inputs": value}, signature)
+    assert "element:" not in str(column.value)
+
+
+def test_what_is_wrong_in_a_large_body_is_told_without_looking_at_each_value() -> None:
+    signature = Signature((TensorSpec("x", "int32", None),), ())
+    with pytest.raises(InvalidRequestError, match="got integers, strings; is not of expected type: int32"):
+        read({"inputs": [1] * 200_000 + ["a"]}, signature)
+
+
+def test_what_rapidjson_reads_beyond_json_is_read() -> None:
+    assert parse(b'\xef\xbb\xbf{"instances": [1]}') == {"instances": [1]}
+    assert np.isnan(parse(b'{"instances": [-NaN, "-NaN"]}')["instances"][0])  # type: ignore[index]
+
+
+EXAMPLES: list[tuple[dict[str, object], str]] = [
+    ({}, "When method is classify, key 'examples' is expected and was not found"),
+    ({"context": [{"x": 1}]}, "Example must be JSON object but got JSON Array"),
+    ({"examples": {"x": 1}}, "list/array"),
+    ({"examples": [[{"x": 1}]]}, "Example must be JSON object"),
+    ({"examples": [{"x": [10, None]}]}, "x has element with unexpected JSON type: Null"),
+    ({"examples": [{"x": [10, 10.0]}]}, "feature: x expecting type: int64"),
+    ({"examples": [{"x": [10, {"test": 10}]}]}, "x has element with unexpected JSON type: Object"),
+    ({"examples": [{"x": [[10], 20]}]}, "x has element with unexpected JSON type: Array"),
+    ({"examples": [{"x": 2**64 - 1}]}, "Only int64 is supported"),
+    ({"examples": [{"x": 1.7e308}]}, "JSON value: 1.7e.?308 to float without loss of precision"),
+]
+
+
+@pytest.mark.parametrize(("document", "message"), EXAMPLES)
+def test_what_is_no_example_is_told_in_the_original_s_words(
+    document: dict[str, object], message: str
+) -> None:
+    """json_tensor_test.cc, ClassifyRegressRequestTest.JsonErrors."""
+    with pytest.raises(InvalidRequestError, match=message):
+        input_of(document)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,11 @@ from .test_grpc_inference import multi, request_for
         (b'{"instances": [16777217]}', "without loss of precision"),
         (b'{"instances": []}', "No values in 'instances' array"),
         (b'{"instances": 1.0}', "'instances' to be an list/array"),
-        (b'{"instances": [{"wrong": 1.0}]}', "does not have named input: wrong"),
+        (b'{"instances": [{"wrong": 1.0}]}', "key: wrong .*JSON object: does not have named input: wrong"),
+        (b'{"instances": [[1.0, 2.0], [3.0]]}', "Expecting tensor size: 2 but got: 1"),
+        (b'{"instances": [[1.0], [[2.0]]]}', r"Expecting shape \[1\] but got: \[1,1\]"),
+        (b'{"inputs": [[1.0], 2.0]}', "found at incorrect level: 2 in the JSON DOM"),
+        (b'{"instances": [1.0], "inputs": [1.0]}', "Not formatted correctly expecting only one of 'inputs'"),
         (b'{"inputs": {"wrong": [1.0]}}', "Missing named input: x"),
         (b'{"signature_name": 100}', "'signature_name' key must be a string value"),
         (b'{"signature_name": "wrong", "instances": [1.0]}', '"wrong" not found in signature def'),
@@ -64,6 +68,18 @@ def test_paths(server: ServerProcess, method: str, path: str, fragment: str) -> 
 X = floats([1])
 
 
+def filtered(name: str) -> Any:
+    request = predict_request("half_plus", x=X)
+    request.output_filter.append(name)
+    return request
+
+
+def labelled(model: str) -> Any:
+    request = predict_request(model, x=X)
+    request.model_spec.version_label = "wrong"
+    return request
+
+
 @pytest.mark.parametrize(
     ("request_of_kind", "fragment"),
     [
@@ -77,6 +93,12 @@ X = floats([1])
             lambda: ("Predict", predict_request("half_plus", y=X)),
             "input tensor alias not found in signature: y",
         ),
+        (
+            lambda: ("Predict", filtered("wrong")),
+            r"output tensor alias not found in signature: wrong Outputs expected to be in the set \{y\}",
+        ),
+        (lambda: ("Predict", labelled("half_plus")), "Unrecognized servable version label: wrong"),
+        (lambda: ("Predict", labelled("foo")), "Unrecognized servable version label: wrong"),
         (lambda: ("Classify", request_for("Classify", "classify_x_to_y")), "Input is empty"),
         (lambda: ("Regress", request_for("Regress", "regress_x_to_y")), "Input is empty"),
         (lambda: ("MultiInference", multi("regress_wrong")), "signature not found"),

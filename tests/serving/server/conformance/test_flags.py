@@ -36,6 +36,7 @@ def test_version(start: Start) -> None:
     [
         ["--model_name=half_plus"],
         ["{good}", "--rest_api_timeout_in_ms=soon"],
+        ["{good}", "--port=0", "--rest_api_port=0"],
         ["{good}", "--enable_batching=perhaps"],
         ["--model_config_file={folder}/wrong"],
         ["--model_config_file={folder}/missing"],
@@ -159,7 +160,7 @@ def test_without_monitoring_there_is_no_page(start: Start, models: Path, tmp_pat
     off = tmp_path / "off.config"
     off.write_text("prometheus_config { enable: false }")
     own = tmp_path / "own.config"
-    own.write_text('prometheus_config { enable: true path: "/own/metrics" }')
+    own.write_text('prometheus_config { enable: true path: "/own/metrics(1)+" }')
     unset = tmp_path / "unset.config"
     unset.write_text("prometheus_config { enable: true }")
     base = f"--model_base_path={models}/half_plus"
@@ -171,7 +172,7 @@ def test_without_monitoring_there_is_no_page(start: Start, models: Path, tmp_pat
     for server in servers:
         server.wait_for("/v1/models/default", "AVAILABLE")
     assert [server.call("GET", default).status for server in servers] == [404, 404, 404, 200]
-    assert servers[2].call("GET", "/own/metrics").status == 200
+    assert servers[2].call("GET", "/own/metrics(1)+").status == 200
 
 
 @pytest.mark.slow

@@ -32,6 +32,35 @@ def test_status(server: ServerProcess) -> None:
     }
 
 
+def test_status_is_printed_in_lines(server: ServerProcess) -> None:
+    """api_rest, "Example": scripts and probes look for '"state": "AVAILABLE"', with its space."""
+    lines = (
+        "{",
+        ' "model_version_status": [',
+        "  {",
+        '   "version": "123",',
+        '   "state": "AVAILABLE",',
+        '   "status": {',
+        '    "error_code": "OK",',
+        '    "error_message": ""',
+        "   }",
+        "  }",
+        " ]",
+        "}",
+    )
+    assert get(server, "/v1/models/half_plus_two").body.decode().splitlines() == list(lines)
+
+
+def test_metadata_is_printed_in_lines(server: ServerProcess) -> None:
+    """http_rest_api_util.cc, ToJsonString: two messages as protobuf prints them, put together by hand."""
+    text = get(server, "/v1/models/half_plus/metadata").body.decode()
+    assert text.startswith(
+        '{\n"model_spec":{\n "name": "half_plus",\n "signature_name": "",\n "version": "3"\n}\n,\n'
+    )
+    assert '"metadata": {"signature_def": {\n "signature_def": {\n  "' in text
+    assert '    "x": {\n     "' in text
+
+
 def test_status_of_every_version(server: ServerProcess) -> None:
     """api_rest: all versions without /versions; get_model_status_impl.cc goes through a map from the latest on."""
     entries = get(server, "/v1/models/half_plus").json()["model_version_status"]

@@ -66,6 +66,23 @@ def test_the_state_of_what_was_removed(reloaded: ServerProcess, client: Grpc, mo
     assert predict(reloaded, "half_plus", {"instances": [2.0]}, "/versions/1").status == 404
 
 
+def test_the_states_of_a_model_that_was_removed(reloaded: ServerProcess, client: Grpc, models: Path) -> None:
+    """servable_state_monitor.h: what was served stays known as END, until it is served again."""
+    two = {"half_plus": f"{models}/half_plus {ONE_AND_TWO}", "gone": f"{models}/half_plus"}
+    client.reload(model_config(**two))
+    assert client.status("gone") == {3: ("AVAILABLE", 0, "")}
+    client.reload(model_config(half_plus=two["half_plus"]))
+    eventually(lambda: client.status("gone") == {3: ("END", 0, "")})
+    assert predict(reloaded, "gone", {"instances": [2.0]}).status == 404
+    answer = reloaded.call("GET", "/v1/models/gone").json()
+    assert [(one["version"], one["state"]) for one in answer["model_version_status"]] == [("3", "END")]
+    two["gone"] = f"{models}/half_plus {ONE_AND_TWO}"
+    client.reload(model_config(**two))
+    assert {version: state for version, (state, _, _) in client.status("gone").items()} == {
+        **{1: "AVAILABLE", 2: "AVAILABLE", 3: "END"}
+    }
+
+
 @pytest.mark.parametrize(
     ("policy", "served"),
     [

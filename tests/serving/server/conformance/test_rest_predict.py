@@ -21,6 +21,17 @@ def test_rows_and_columns_answer_under_their_own_key(server: ServerProcess) -> N
         assert answer.headers["Content-Type"] == "application/json"
 
 
+def test_an_answer_is_an_object_in_lines(server: ServerProcess) -> None:
+    """api_rest, "Example": the key and its list, indented by four; regress and classify alike."""
+    body = predict(server, "half_plus_two", {"instances": [2.0]}).body
+    assert body == b'{\n    "predictions": [3.0]\n}'
+    body = predict(server, "half_plus_two", {"inputs": [2.0]}).body
+    assert body == b'{\n    "outputs": [3.0]\n}'
+    examples = {"signature_name": "regress_x_to_y", "examples": [{"x": 2.0}]}
+    body = server.call("POST", "/v1/models/half_plus_two:regress", examples).body
+    assert body == b'{\n    "results": [3.0]\n}'
+
+
 def test_a_tensor_of_another_shape_than_the_signature_is_left_to_the_graph(server: ServerProcess) -> None:
     """http_rest_api_handler_test.cc, Predict: x is [-1, 1] in the signature, and rows of two elements are answered."""
     assert value(server, "half_plus_two", {"instances": [[1.0, 2.0], [3.0, 4.0]]}) == [[2.5, 3.0], [3.5, 4.0]]
@@ -127,7 +138,10 @@ def test_a_body_may_be_gzipped(server: ServerProcess) -> None:
 def test_paths_are_matched_without_case(server: ServerProcess) -> None:
     """http_rest_api_util.cc: the expressions of the paths have (?i); the verb is then compared as it is."""
     body = json.dumps({"instances": [2.0]}).encode()
-    assert server.call("POST", "/V1/Models/half_plus:predict", body).status == 200
+    assert server.call("POST", "/V1/Models/half_plus/Versions/1:predict", body).status == 200
+    assert server.call("GET", "/v1/models/half_plus/VERSIONS/1").status == 200
+    # The verb metadata is compared as it is, too: anything else asks for the status.
+    assert "model_version_status" in server.call("GET", "/v1/models/half_plus/Metadata").json()
     assert server.call("POST", "/v1/models/half_plus:PREDICT", body).status == 400
     assert server.call("POST", "/v1/models/HALF_PLUS:predict", body).status == 404
 
