@@ -53,7 +53,9 @@ class Routes:
             if match is None:
                 continue
             if route.method == method or (route.method, method) == ("GET", "HEAD"):
-                return Target(method, path, route, match.groupdict())
+                # Decoded only now: what is escaped in a name, such as a slash, does not divide the path.
+                variables = {name: text and unquote(text) for name, text in match.groupdict().items()}
+                return Target(method, path, route, variables)
             allowed.append(route.method)
         if self._cors and method == "OPTIONS" and (allowed or path == "*"):
             return Target(method, path, Route("GET", path, _preflight))
@@ -70,7 +72,7 @@ def _path(url: bytes) -> str:
         path: str = (httptools.parse_url(url).path or b"/").decode("ascii")
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
         raise InvalidRequestError(f"expected a URL, got {url[:80]!r}") from None
-    return unquote(path) if "%" in path else path
+    return path
 
 
 async def _preflight(_request: Request) -> Response:

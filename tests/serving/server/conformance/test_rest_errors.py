@@ -44,6 +44,16 @@ def test_paths_that_are_no_call(server: ServerProcess, method: str, path: str) -
     assert answer.headers["Content-Type"] == "application/json"
 
 
+def test_names_are_decoded_after_the_path_is_divided(server: ServerProcess) -> None:
+    """http_rest_api_util_test.cc, TestParseModelInfoForPost: reserved characters in names of models and labels."""
+    answer = server.call("POST", "/v1/models/a%2Fb%3Ac%3F/labels/x%2Fy:predict", ROWS)
+    assert answer.status == 400
+    assert answer.error == "Unrecognized servable version label: x/y"
+    answer = server.call("GET", "/v1/models/a%2Fb%3Ac%3F%40%5B%5D")
+    assert answer.status == 404
+    assert answer.error == "Could not find any versions of model a/b:c?@[]"
+
+
 def test_status_without_a_model(server: ServerProcess) -> None:
     """http_rest_api_handler_test.cc, UnsupportedApiCalls: GET /v1/models."""
     answer = server.call("GET", "/v1/models")

@@ -30,6 +30,7 @@ ROUTES = Routes([READ, RUN, READ_ALL], cors=False)
         (b"GET", b"/models/a/run", READ_ALL, {}),
         (b"POST", b"/other/%61%2Fb?x=1#y", None, {}),
         (b"POST", b"/models/%c3%a9/run?x=1", RUN, {"model": "\xe9"}),
+        (b"POST", b"/models/a%2Fb%3Ac/run", RUN, {"model": "a/b:c"}),
         (b"POST", b"http://host/models/a/run", RUN, {"model": "a"}),
     ],
 )
