@@ -6,7 +6,7 @@ from collections import deque
 
 import httptools
 
-from serving.server.errors import HeadTooLargeError, InvalidRequestError, ServerError
+from serving.server.errors import HeadTooLargeError, InvalidRequestError, ServerError, UnimplementedError
 from serving.server.http.app import App
 from serving.server.http.incoming import Incoming
 
@@ -121,6 +121,10 @@ class Reader:
         self.in_head = False
         if self.ended:
             return
+        if b"transfer-encoding" in headers:
+            codings = [value for name, value in self._headers if name == b"transfer-encoding"]
+            if len(codings) > 1 or codings[0].lower() != b"chunked":
+                raise UnimplementedError("expected chunked as the only Transfer-Encoding")
         size = len(self._url) + sum(map(len, headers)) + sum(map(len, headers.values()))
         if len(self._headers) > HEADERS or size > HEAD_BYTES:
             raise HeadTooLargeError(f"expected at most {HEADERS} headers of {HEAD_BYTES} bytes, got more")
