@@ -1,31 +1,21 @@
-"""What every protocol asks for: check a request against the model's signature, run it, count it."""
+"""What every protocol asks for: hold a version, check a request against its signature, run it."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from serving.server import exchange, pictures
-from serving.server.eager import have_task
-from serving.server.errors import DeadlineError, InvalidRequestError, TooLargeError, UnavailableError
-from serving.server.lease import Lease
+from serving.server import pictures
+from serving.server.errors import DeadlineError, InvalidRequestError, TooLargeError, quote
 from serving.server.metrics import Metrics
-from serving.server.models import Models
-from serving.server.observer import Observer
-from serving.server.signature import (
-    DEFAULT_SIGNATURE,
-    Array,
-    Signature,
-    Tensors,
-    TensorSpec,
-    dtype_of,
-)
-from serving.server.versions import Version
+from serving.server.records import RequestRecord
+from serving.server.repository.models import Models
+from serving.server.repository.versions import Version
+from serving.server.tensors.checks import check
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
 
 @dataclass(slots=True)
@@ -37,10 +27,8 @@ class Call:
     signature: str = DEFAULT_SIGNATURE
     pictures: bool = True
     """Whether encoded pictures may stand in for a float32 [-1, H, W, C] input."""
-    finite: bool = True
-    """Whether NaN, infinity and empty tensors are refused."""
     timeout: float | None = None
-    """Seconds after which the answer is of no use any more."""
+    """Seconds after which the client does not want the response any more."""
 
 
 @dataclass
@@ -52,14 +40,10 @@ class DataPlane:
     decoders: Executor
     """Where pictures are decoded."""
     platform: str
-    """The runtime behind, as model metadata names it."""
+    """The runtime, as model metadata names it."""
     max_rows: int = 1024
     """Rows in one request."""
-    observer: Observer = field(default_factory=Observer)
-    picture_bytes: int = 512 << 20
-    """Of the tensors that pictures become, of all requests together; one alone may have more."""
     stopping: bool = field(default=False, init=False)
-    _held: int = field(default=0, init=False)
 
     @property
     def ready(self) -> bool:
@@ -70,75 +54,65 @@ class DataPlane:
         """Why the server is not ready."""
         return "the server is stopping" if self.stopping else self.models.account()
 
-    def serve(self, protocol: str, model: str, version: int | None = None, label: str = "") -> Lease:
-        """A context in which a version is held loaded for one request, which is counted with what becomes of it.
+    @contextmanager
+    def lease(
+        self, record: RequestRecord, protocol: str, model: str, number: int | None = None, label: str = ""
+    ) -> Iterator[Version]:
+        """Keep a version loaded while one request is answered; the record learns which.
 
         The version is asked for by its number, by its label, or by neither: the current one.
-        Entering it raises `NotFoundError` or `UnavailableError`.
+        Raises `NotFoundError`, `UnavailableError` or, for a label that is none, `InvalidRequestError`.
         """
-        return Lease(self.models, self.metrics, protocol, model, version, label)
+        record.protocol = protocol
+        found = self.models.model(model)
+        record.model = model
+        version = found.version(number, label)
+        record.version = str(version.number)
+        with version:
+            yield version
 
-    def infer(self, version: Version, call: Call) -> Awaitable[Tensors]:
+    async def infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
         """Answer a call with the outputs wanted, in the order wanted.
 
-        The call of a client that is alone is answered without suspending where its run is sure to be short.
         Raises `InvalidRequestError` where the call does not fit the signature, `TooLargeError` where it has
-        too many rows, `DeadlineError`, and what the runtime raises.
+        too many rows, `DeadlineError`, and what the queue and the runtime raise.
         """
         if call.timeout is None:
-            return self._infer(version, call)
-        return self._infer_within(call.timeout, version, call)
-
-    async def _infer_within(self, timeout: float, version: Version, call: Call) -> Tensors:
-        late = DeadlineError(
-            f"no answer within the {timeout:g} s that the request allows; allow more, or send less at once"
-        )
-        start = time.perf_counter()
-        await have_task()
+            return await self._infer(version, call, record)
+        deadline = asyncio.timeout(call.timeout)
         try:
-            async with asyncio.timeout(timeout):
-                outputs = await self._infer(version, call)
+            async with deadline:
+                return await self._infer(version, call, record)
         except TimeoutError:
-            raise late from None
-        if time.perf_counter() - start > timeout:  # A run on the event loop itself is not interrupted.
-            raise late
-        return outputs
+            if not deadline.expired():
+                raise
+            raise DeadlineError(
+                f"no response within the {call.timeout:g} s that the request allows; "
+                "allow more, or send less at once"
+            ) from None
 
-    async def _infer(self, version: Version, call: Call) -> Tensors:
-        _check_deadline()
+    async def _infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
         signature = signature_of(version, call.signature)
-        if call.inputs.keys() != signature.names:
-            raise _wrong_names(signature, call.inputs)
-        outputs = _outputs(signature, call.outputs)
-        inputs: Tensors = {}
-        decoded = 0
-        try:
-            for spec in signature.inputs:
-                array = call.inputs[spec.name]
-                if array.ndim and len(array) > self.max_rows and spec.batched:
-                    raise TooLargeError(
-                        f"input {spec.name!r} has {len(array)} rows: at most {self.max_rows} in one request"
-                    )
-                if call.pictures and array.dtype.hasobject and spec.channels_of_picture is not None:
-                    # Decoding takes milliseconds that the event loop does not have.
-                    array = await asyncio.get_running_loop().run_in_executor(
-                        self.decoders, pictures.decode, _encoded(spec, array), spec
-                    )
-                    decoded += array.nbytes
-                    self._hold(array.nbytes)
-                else:
-                    check(spec, array, call.finite)
-                inputs[spec.name] = array
-            answer = await version.batcher.run(call.signature, inputs, outputs)
-        finally:
-            self._held -= decoded
-        _check_deadline()  # Nothing interrupts a run on the event loop itself.
-        return answer
-
-    def _hold(self, size: int) -> None:
-        self._held += size
-        if self.picture_bytes < self._held > size:
-            raise UnavailableError(f"decoded pictures fill {self.picture_bytes} bytes already; try again")
+        outputs = _wanted(signature, call.outputs)
+        inputs = signature.defaults | call.inputs
+        if not signature.required <= inputs.keys() <= signature.names:
+            raise _wrong_names(signature, inputs)
+        for spec in signature.inputs:
+            array = inputs.get(spec.name)
+            if array is None:
+                continue
+            if array.ndim and len(array) > self.max_rows and spec.batched:
+                raise TooLargeError(
+                    f"input {spec.name!r} has {len(array)} rows: at most {self.max_rows} in one request"
+                )
+            if call.pictures and array.dtype.hasobject and spec.channels_of_picture is not None:
+                # Decoding takes milliseconds that the event loop does not have.
+                inputs[spec.name] = await asyncio.get_running_loop().run_in_executor(
+                    self.decoders, pictures.decode, _encoded(spec, array), spec
+                )
+            else:
+                check(spec, array, version.finite)
+        return await version.queues[call.signature].run(inputs, outputs, record)
 
 
 def signature_of(version: Version, key: str) -> Signature:
@@ -146,52 +120,25 @@ def signature_of(version: Version, key: str) -> Signature:
     signature = version.signatures.get(key)
     if signature is None:
         known = ", ".join(sorted(version.signatures))
-        raise InvalidRequestError(f"model {version.model} has no signature {key!r}; it has: {known}")
+        raise InvalidRequestError(f"model {version.model} has no signature {quote(key)}; it has: {known}")
     return signature
-
-
-def check(spec: TensorSpec, array: Array, finite: bool = True) -> None:
-    """Raise `InvalidRequestError` unless the tensor has the dtype and the shape; and, where they are asked for,
-    some rows and finite values.
-    """
-    if array.dtype is not spec.numpy and dtype_of(array) != spec.dtype:
-        raise InvalidRequestError(f"input {spec.name!r}: expected dtype {spec.dtype}, got {dtype_of(array)}")
-    if not spec.admits(array.shape):
-        raise InvalidRequestError(
-            f"input {spec.name!r}: expected shape {list(spec.shape or ())} (-1: any), got {list(array.shape)}"
-        )
-    if not finite:
-        return
-    if array.size == 0:
-        raise InvalidRequestError(
-            f"input {spec.name!r}: expected at least one row, got shape {list(array.shape)}"
-        )
-    # `all` takes twice as long, and so does a sum, which overflows.
-    if spec.floating and b"\0" in np.isfinite(array).tobytes():
-        raise InvalidRequestError(f"input {spec.name!r}: expected finite numbers, got NaN or infinity")
-
-
-def _check_deadline() -> None:
-    due = exchange.deadline.get()
-    if due is not None and time.monotonic() > due[0]:
-        raise DeadlineError(due[1])
 
 
 def _wrong_names(signature: Signature, inputs: Tensors) -> InvalidRequestError:
     expected = signature.input_names
     return InvalidRequestError(
         f"expected input{'s' if len(expected) > 1 else ''} {', '.join(expected) or '(none)'}, "
-        f"got {', '.join(inputs) or 'none'}"
+        f"got {quote(', '.join(inputs)) if inputs else 'none'}"
     )
 
 
-def _outputs(signature: Signature, wanted: tuple[str, ...]) -> tuple[str, ...]:
+def _wanted(signature: Signature, wanted: tuple[str, ...]) -> tuple[str, ...]:
     known = signature.output_names
     if not wanted or wanted == known:
         return known
     for name in wanted:
         if name not in known:
-            raise InvalidRequestError(f"unknown output {name!r}; the model has {', '.join(known)}")
+            raise InvalidRequestError(f"unknown output {quote(name)}; the model has {', '.join(known)}")
     return tuple(dict.fromkeys(wanted))
 
 

@@ -1,40 +1,33 @@
-"""Everything that can go wrong with a request or an artifact: one tree, each error with its statuses.
+"""What can go wrong with a request or an artifact: one tree of errors, each with its HTTP status and gRPC code.
 
-A message says what was expected and what came. Each error knows its HTTP status and its gRPC code, so that no
-protocol front decides anew how bad something is.
+A message says what was expected and what came; what a client sent goes into it through `quote`.
 """
 
 from __future__ import annotations
 
-import math
-from enum import IntEnum
 from typing import ClassVar
 
-DEADLINE_PASSED = "deadline passed"
-"""With this message a task is cancelled whose answer would come too late; without it, its client has gone."""
+from grpc import StatusCode
+
+LONGEST_QUOTE = 120
+"""Characters of a client's words in a message."""
 
 
-class StatusCode(IntEnum):
-    """gRPC's codes for what errors stand for: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
-
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
+def quote(value: object) -> str:
+    """A value that a client sent, shortened for a message."""
+    # A slice before repr: the repr of 30 MB takes seconds.
+    text = repr(value[:LONGEST_QUOTE]) if isinstance(value, str | bytes) else str(value)
+    longer = isinstance(value, str | bytes) and len(value) > LONGEST_QUOTE
+    return f"{text[:LONGEST_QUOTE]}…" if longer or len(text) > LONGEST_QUOTE + 2 else text
 
 
 class ServerError(Exception):
-    """The server could not do what was asked; a fault on its own side unless a subclass says otherwise."""
+    """The server could not do what was asked; its own fault unless a subclass says otherwise."""
 
     status: ClassVar[int] = 500
     code: ClassVar[StatusCode] = StatusCode.INTERNAL
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    """Of HTTP: what the client may do instead."""
+    """HTTP headers that tell the client what it can do instead."""
 
 
 class InvalidRequestError(ServerError):
@@ -49,6 +42,13 @@ class FailedPreconditionError(ServerError):
 
     status = 400
     code = StatusCode.FAILED_PRECONDITION
+
+
+class ForbiddenError(ServerError):
+    """The server's operator has not allowed this."""
+
+    status = 403
+    code = StatusCode.PERMISSION_DENIED
 
 
 class NotFoundError(ServerError):
@@ -77,14 +77,8 @@ class TooLargeError(ServerError):
     code = StatusCode.RESOURCE_EXHAUSTED
 
 
-class HeadTooLargeError(TooLargeError):
-    """The head of an HTTP request exceeds a limit of the server."""
-
-    status = 431
-
-
 class UnsupportedEncodingError(ServerError):
-    """The body is compressed, or otherwise encoded, in a way that is not read here."""
+    """The body has a Content-Encoding that this server cannot read."""
 
     status = 415
     code = StatusCode.INVALID_ARGUMENT
@@ -99,19 +93,15 @@ class UnimplementedError(ServerError):
 
 
 class UnavailableError(ServerError):
-    """Not now: the model is loading, the server is stopping, or its queue is full. Worth another try."""
+    """Not now: the model is loading, the server is stopping, or a queue is full. Worth another try."""
 
     status = 503
     code = StatusCode.UNAVAILABLE
-
-    def __init__(self, message: str, seconds: float = 1.0) -> None:
-        """`seconds` after which another try is likely to succeed; clients are told whole ones, at least 1."""
-        super().__init__(message)
-        self.headers = ((b"retry-after", b"%d" % max(1, math.ceil(seconds))),)
+    headers = ((b"retry-after", b"1"),)
 
 
 class DeadlineError(ServerError):
-    """The answer would come later than the client or the configuration allows."""
+    """The response would come later than the client or the configuration allows."""
 
     status = 504
     code = StatusCode.DEADLINE_EXCEEDED

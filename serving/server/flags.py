@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from serving.server import cores
 from serving.server.backends.base import BACKENDS
+from serving.server.lifecycle import Listening
 
 MEBIBYTE = 1024 * 1024
 Number = TypeVar("Number", int, float)
@@ -59,15 +60,34 @@ def parser() -> argparse.ArgumentParser:
     add("--grpc-port", type=port, default=8001, help="gRPC; 0: any free port")
     add("--poll-seconds", type=_seconds, default=1.0, help="how often to look for another version")
     add("--threads", type=_threads, default=1, help='threads within one run of a model; "auto": one a core')
-    add("--workers", type=_count, default=1, help="processes that share the ports, each with its own models")
+    add("--batching", action="store_true", help="let requests share runs of models that have no manifest")
+    add(
+        "--repository-control",
+        action="store_true",
+        help="let clients load and unload models; without it they are refused",
+    )
     add_limits(made)
     add(
         "--request-timeout-seconds",
         type=_seconds,
         default=30.0,
-        help="for a request's body and its answer together",
+        help="for an HTTP request's body and its response together",
     )
     return made
+
+
+def listening(options: argparse.Namespace) -> Listening:
+    """Where `tandem-server` listens."""
+    return Listening(
+        options.host,
+        options.http_port,
+        options.grpc_port,
+        options.poll_seconds,
+        options.pause_seconds,
+        options.grace_seconds,
+        options.max_connections,
+        options.idle_timeout_seconds,
+    )
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -84,11 +104,18 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("--max-batch-rows", "--max_batch_rows", type=_count, default=64, help="in a run shared by requests")
     add("--max-queue", "--max_queue", type=_count, default=512, help="requests waiting for one model")
     add(
+        "--pause-seconds",
+        "--pause_seconds",
+        type=seconds_from_0,
+        default=1.0,
+        help="between being not ready and the stop, for load balancers to notice",
+    )
+    add(
         "--grace-seconds",
         "--grace_seconds",
         type=seconds_from_0,
         default=10.0,
-        help="to finish requests after SIGTERM",
+        help="to finish requests when it stops",
     )
     add(
         "--max-connections",
@@ -96,13 +123,6 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=1000,
         help="of HTTP, and calls of gRPC, at once",
-    )
-    add(
-        "--head-timeout-seconds",
-        "--head_timeout_seconds",
-        type=_seconds,
-        default=10.0,
-        help="for the head of an HTTP request, from its first byte",
     )
     add(
         "--idle-timeout-seconds",
@@ -124,12 +144,6 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=1.0,
         help="the share of requests that is logged, 0 to 1; those that fail always are",
-    )
-    add(
-        "--new-traces",
-        "--new_traces",
-        action="store_true",
-        help="give a request without traceparent a trace of its own",
     )
     add(
         "--otlp-endpoint", "--otlp_endpoint", metavar="URL", help="send spans to this OpenTelemetry collector"

@@ -7,100 +7,139 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
-from serving.server import flags, workers
-from serving.server.assembly import data_plane, metrics_route, patience
+import grpc
+
+from serving.server import cores, flags
+from serving.server.access_log import AccessLog
+from serving.server.app import App
 from serving.server.backends.base import loader
 from serving.server.dataplane import DataPlane
-from serving.server.grpc.service import Service
-from serving.server.http import App
-from serving.server.limits import Limits
-from serving.server.loading import load_version
-from serving.server.policies import models_below
-from serving.server.protocols import oip_rest
-from serving.server.running import Listening, StartError, bind, run
+from serving.server.http import Request, Response, Route
+from serving.server.lifecycle import Listening, StartError, run
+from serving.server.metrics import Metrics
+from serving.server.records import Observe, observers
+from serving.server.repository.loading import load_version
+from serving.server.repository.models import Models
+from serving.server.repository.policies import ModelConfig, models_below
+from serving.server.repository.retries import RetryPolicy
+from serving.server.repository.versions import LoadVersion, Serving
+from serving.server.rpc import RpcServer, Service
+from serving.server.scheduling.run_queue import QueueLimits
+from serving.server.telemetry import TelemetryError, tracing
 
 
 def tandem_server(arguments: Sequence[str] | None = None) -> None:
     """Serve a model repository by the Open Inference Protocol, until SIGTERM."""
     options = flags.parser().parse_args(arguments)
-    _log_to_stderr("tandem-server")
-    inherited = workers.inherited()
-    if options.workers > 1 and inherited is None:
-        _run_or_exit("tandem-server", lambda: sys.exit(_supervise(options)))
+    log_to_stderr("tandem-server")
+    from serving.server.oip import rest, rpc
+
     root: Path = options.model_repository
+    load = loader(options.backend)
     plane = data_plane(
         options.backend,
         lambda: models_below(root),
-        lambda directory: load_version(directory, loader(options.backend), options.threads),
-        Limits(options.max_batch_rows, options.max_queue),
+        lambda directory: load_version(directory, load, options.threads),
         options,
     )
-    app = App(
-        [*oip_rest.routes(plane), metrics_route(plane.metrics, "/metrics")],
-        options.max_body_bytes,
-        options.request_timeout_seconds,
-        observer=plane.observer,
-    )
-    _run_or_exit(
+    serve(
         "tandem-server",
-        lambda: run(
-            plane,
-            app,
-            lambda: _oip_services(plane),
-            Listening(
-                options.host,
-                options.http_port,
-                options.grpc_port,
-                options.max_body_bytes,
-                options.poll_seconds,
-                options.grace_seconds,
-                patience(options),
-                inherited,
-            ),
-        ),
+        plane,
+        [*rest.routes(plane, options.repository_control), metrics_route(plane.metrics, "/metrics")],
+        rpc.services(plane, options.repository_control),
+        flags.listening(options),
+        options,
     )
 
 
 def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
     """Serve SavedModels as `tensorflow_model_server` does, with its flags, until SIGTERM."""
-    from serving.server import tfs_flags, tfs_serving
-    from serving.server.text_configs import ConfigError
+    from serving.server.tfs import command
 
-    options = tfs_flags.parser().parse_args(arguments)
-    _log_to_stderr("tandem-tf-serving")
-    logging.getLogger("tandem.server").info(
-        "Tandem's embedded server, speaking TensorFlow Serving's protocol; "
-        "it is not the original tensorflow_model_server"
-    )
-    tfs_flags.warn_of_unimplemented(options)
-    try:
-        _run_or_exit("tandem-tf-serving", lambda: tfs_serving.serve(options))
-    except ConfigError as error:
-        sys.exit(f"tandem-tf-serving: Failed to start server. Error: {error}")
+    command.main(arguments)
 
 
-def _supervise(options: argparse.Namespace) -> int:
-    http = bind(options.host, options.http_port, "HTTP")
-    grpc = bind(options.host, options.grpc_port, "gRPC")
-    return workers.supervise(options.workers, http, grpc, options.grace_seconds)
+def data_plane(
+    platform: str,
+    find: Callable[[], dict[str, ModelConfig]],
+    load: LoadVersion,
+    options: argparse.Namespace,
+    limits: QueueLimits | None = None,
+    retries: RetryPolicy | None = None,
+) -> DataPlane:
+    """The floor below the protocols, over the models that `find` names."""
+    metrics = Metrics()
+    limits = limits or QueueLimits(options.max_batch_rows, queue=options.max_queue)
+    serving = Serving(load, metrics, limits, retries or RetryPolicy(), options.batching)
+    # Pictures have threads of their own: decoding takes long, and would hold up the runs.
+    decoders = ThreadPoolExecutor(cores.available(), thread_name_prefix="picture")
+    return DataPlane(Models(find, serving), metrics, decoders, platform, options.max_rows)
 
 
-def _oip_services(plane: DataPlane) -> list[Service]:
-    from serving.server.protocols import oip_grpc
+def serve(
+    command: str,
+    plane: DataPlane,
+    routes: Sequence[Route],
+    services: Sequence[Service],
+    listening: Listening,
+    options: argparse.Namespace,
+    *,
+    observe: Observe | None = None,
+    timeout_seconds: float | None = None,
+    cors: bool = False,
+    rpc_options: Sequence[tuple[str, str | int]] = (),
+) -> None:
+    """Serve routes and services with what both commands' flags say; ends the process where it cannot start."""
+    with ExitStack() as stack:
+        try:
+            access = None
+            if options.access_log != "off":
+                access = AccessLog(
+                    options.access_log, options.access_log_sample, plane.metrics.dropped_log_line
+                )
+                stack.callback(access.close)
+            observe = observers(plane.metrics.request, observe, access.write if access else None)
+            app = App(
+                routes,
+                observe,
+                max_body_bytes=options.max_body_bytes,
+                timeout_seconds=timeout_seconds or options.request_timeout_seconds,
+                cors=cors,
+            )
+            interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+            if options.otlp_endpoint:
+                traced = tracing(options.otlp_endpoint, command)
+                stack.callback(traced.close)
+                app, interceptors = traced.wrap(app), traced.interceptors
+            rpc = RpcServer(
+                services,
+                observe,
+                max_message_bytes=options.max_body_bytes,
+                max_calls=options.max_connections,
+                options=rpc_options,
+                interceptors=interceptors,
+            )
+            run(plane, app, rpc, listening)
+        except (StartError, TelemetryError, OSError) as error:
+            sys.exit(f"{command}: {error}")
 
-    return oip_grpc.services(plane)
+
+def metrics_route(metrics: Metrics, path: str) -> Route:
+    """The page that Prometheus reads."""
+
+    async def page(_request: Request) -> Response:
+        return Response(metrics.page(), metrics.content_type)
+
+    return Route("GET", path, page)
 
 
-def _run_or_exit(command: str, serve: Callable[[], None]) -> None:
-    try:
-        serve()
-    except StartError as error:
-        sys.exit(f"{command}: {error}")
-
-
-def _log_to_stderr(command: str) -> None:
+def log_to_stderr(command: str) -> None:
+    """Set up the log of a command."""
     # Else TensorFlow, where it is used, greets every start with pages of advice.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.server.errors import InvalidRequestError, TooLargeError
-from serving.server.signature import TensorSpec
+from serving.server.tensors.signature import TensorSpec
 
 FORMATS = ("PNG", "JPEG")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}

@@ -1,9 +1,11 @@
-"""What became of a version's requests, as the statistics extension of the Open Inference Protocol counts it."""
+"""What became of a version's requests, as the statistics extension of the Open Inference Protocol tells it."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+
+from serving.server.records import RequestRecord
 
 
 @dataclass(slots=True)
@@ -13,21 +15,21 @@ class Duration:
     count: int = 0
     seconds: float = 0.0
 
-    @property
-    def nanoseconds(self) -> int:
-        """As the protocol has it."""
-        return round(self.seconds * 1e9)
+    def add(self, seconds: float) -> None:
+        """Count it once more."""
+        self.count += 1
+        self.seconds += seconds
 
 
 @dataclass(slots=True)
 class Statistics:
-    """Sums since the version was loaded. Only the event loop's thread writes them."""
+    """Sums since the version was loaded."""
 
     success: Duration = field(default_factory=Duration)
-    """Requests answered, from the request read to the response made."""
+    """Requests answered, from their first byte to the response."""
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
-    """Requests' waiting for their run."""
+    """How long requests waited for their run."""
     compute: Duration = field(default_factory=Duration)
     """Requests' runs; a run that is shared counts whole for each of them."""
     rows: int = 0
@@ -37,30 +39,15 @@ class Statistics:
     last: float = 0.0
     """When the last request was answered, in seconds since 1970; 0: never."""
 
-    @property
-    def last_milliseconds(self) -> int:
-        """As the protocol has it."""
-        return int(self.last * 1000)
-
-    def request(self, seconds: float, succeeded: bool) -> None:
-        """Count a request."""
-        ended = self.success if succeeded else self.fail
-        ended.count += 1
-        ended.seconds += seconds
+    def request(self, record: RequestRecord) -> None:
+        """Count a finished request."""
+        (self.success if record.code == "OK" else self.fail).add(record.seconds)
+        if record.run_seconds:
+            self.queue.add(record.queue_seconds)
+            self.compute.add(record.run_seconds)
         self.last = time.time()
-
-    def wait(self, queued: float, seconds: float) -> None:
-        """Count a request's waiting for its run, and the run."""
-        self.queue.count += 1
-        self.queue.seconds += queued
-        self.compute.count += 1
-        self.compute.seconds += seconds
 
     def run(self, rows: int, seconds: float) -> None:
         """Count a run of the model."""
-        runs = self.runs.get(rows)
-        if runs is None:
-            runs = self.runs[rows] = Duration()
-        runs.count += 1
-        runs.seconds += seconds
+        self.runs.setdefault(rows, Duration()).add(seconds)
         self.rows += rows

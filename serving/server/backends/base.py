@@ -7,15 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from serving.server.signature import Signatures, Tensors
+from serving.server.tensors.signature import Signatures, Tensors
 
 
 class Servable(Protocol):
-    """A loaded artifact. `run` may be called from any thread, by several at a time only where it is `concurrent`."""
-
-    @property
-    def concurrent(self) -> bool:
-        """Whether several runs may go on at once."""
+    """A loaded artifact. `run` may be called from any thread: one for each signature at a time."""
 
     @property
     def signatures(self) -> Signatures:

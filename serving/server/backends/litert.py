@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from serving.server.errors import ArtifactError, BackendError
-from serving.server.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
 
 FILE = "model.tflite"
 
@@ -32,8 +32,6 @@ class LitertServable:
 
     It is resized where a batch differs in shape from the one before it.
     """
-
-    concurrent = False
 
     def __init__(self, interpreter: Interpreter) -> None:
         self._interpreter: Interpreter | None = interpreter
@@ -72,8 +70,6 @@ class LitertServable:
 
 class SignaturesServable:
     """One interpreter of a file with several signatures, by their own names; each is a graph of its own."""
-
-    concurrent = False
 
     def __init__(self, interpreter: Interpreter, keys: Sequence[str]) -> None:
         # `invoke` must not be called beside runners, which cost 10 us more a call.

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from serving.server.errors import ArtifactError, BackendError, InvalidRequestError
-from serving.server.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
+from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
 FILE = "model.onnx"
 BFLOAT16 = "bfloat16"
@@ -46,8 +46,6 @@ def load(directory: Path, file: str, threads: int) -> OnnxServable:
 
 class OnnxServable:
     """One ONNX Runtime session with the one signature `serving_default`."""
-
-    concurrent = True
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session: ort.InferenceSession | None = session

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from serving.server.errors import ArtifactError, BackendError, FailedPreconditionError, InvalidRequestError
-from serving.server.signature import BYTES, Signature, Tensors, TensorSpec
+from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec
 
 SERVE = ("serve",)
 """The tags of the graph that a SavedModel has for serving."""
@@ -52,8 +52,6 @@ def load(
 
 class SavedModelServable:
     """One graph in one session, and its signatures that take and give plain tensors."""
-
-    concurrent = True
 
     def __init__(
         self, session: tf.compat.v1.Session, definitions: Mapping[str, Any], in_caller_thread: bool

@@ -1,0 +1,103 @@
+"""Bodies of HTTP: read and inflated within a limit; large responses compressed."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from serving.server.errors import InvalidRequestError, TooLargeError, UnsupportedEncodingError, quote
+from serving.server.http import Response
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+"""ASGI's."""
+
+WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""zlib's name for each content encoding."""
+STEP = 1024 * 1024
+"""Bytes inflated at once: the event loop has other requests to serve."""
+WORTH_COMPRESSING = 32 * 1024
+"""Bytes of a response from which on compressing is likely to cost less than the network."""
+
+
+class ClientLeftError(Exception):
+    """The client closed its connection before its request was complete."""
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
+    """The request's body, inflated where it is compressed, of at most `limit` bytes before and after that.
+
+    Raises `TooLargeError`, `UnsupportedEncodingError`, `InvalidRequestError` or `ClientLeftError`.
+    """
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+    if encoding != "identity" and encoding not in WINDOW_BITS:
+        raise UnsupportedEncodingError(
+            f"expected a plain body or one of gzip or deflate, got Content-Encoding {quote(encoding)}"
+        )
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLargeError(f"expected a body of at most {limit} bytes, got one of {declared.decode()}")
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise TooLargeError(f"expected a body of at most {limit} bytes, got more")
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            break
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return body if encoding == "identity" else await _inflate(body, encoding, limit)
+
+
+async def _inflate(body: bytes, encoding: str, limit: int) -> bytes:
+    bits = WINDOW_BITS[encoding]
+    if encoding == "deflate" and not _has_zlib_header(body):
+        bits = -15  # Some clients have always sent it raw.
+    inflating = zlib.decompressobj(bits)
+    chunks: list[bytes] = []
+    size, rest = 0, body
+    try:
+        while True:
+            chunk = inflating.decompress(rest, STEP)
+            size += len(chunk)
+            if size > limit:
+                raise TooLargeError(f"expected a body of at most {limit} bytes decompressed, got more")
+            chunks.append(chunk)
+            rest = inflating.unconsumed_tail
+            if inflating.eof or not (rest or len(chunk) == STEP):
+                break
+            await asyncio.sleep(0)
+    except zlib.error as error:
+        raise InvalidRequestError(f"expected a body in {encoding}, but it cannot be read: {error}") from None
+    if not inflating.eof or inflating.unused_data:
+        what = "more follows its end" if inflating.eof else "it is cut short"
+        raise InvalidRequestError(f"expected a body of one {encoding} stream, but {what}")
+    return b"".join(chunks)
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    return len(body) >= 2 and body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+
+
+async def compress(response: Response, headers: Mapping[bytes, bytes]) -> Response:
+    """Compress a large response in place with gzip where the request's Accept-Encoding has it."""
+    if len(response.body) < WORTH_COMPRESSING or not _accepts_gzip(headers.get(b"accept-encoding", b"")):
+        return response
+    response.body = await asyncio.to_thread(gzip.compress, response.body, 1)
+    response.headers = [*response.headers, (b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
+    return response
+
+
+def _accepts_gzip(header: bytes) -> bool:
+    for item in header.lower().split(b","):
+        name, _, parameter = item.partition(b";")
+        if name.strip() == b"gzip":
+            return parameter.replace(b" ", b"").rstrip(b"0").rstrip(b".") not in (b"q=", b"q=0")
+    return False

@@ -1,0 +1,110 @@
+"""What the REST protocols see of HTTP: requests, responses, routes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+import orjson
+
+from serving.server.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, quote
+from serving.server.records import RequestRecord
+
+JSON = "application/json"
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request; `variables` are the named groups of its route, decoded."""
+
+    method: str
+    path: str
+    variables: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
+    """By their lower-case names."""
+    body: bytes
+    record: RequestRecord
+
+    def header(self, name: str) -> str | None:
+        """A header's value by its lower-case name."""
+        value = self.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    def json(self) -> object:
+        """The body as JSON. Raises `InvalidRequestError` with the position of the fault."""
+        return parse_json(self.body)
+
+
+@dataclass(slots=True)
+class Response:
+    """One HTTP response."""
+
+    body: bytes
+    content_type: str = JSON
+    status: int = 200
+    headers: RawHeaders = field(default=())
+
+    @classmethod
+    def json(cls, value: object, status: int = 200) -> Response:
+        """A response of JSON; numpy arrays become lists."""
+        return cls(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status=status)
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method, a regular expression that matches a whole path, and the handler."""
+
+    method: str
+    path: str
+    handler: Handler
+
+
+Target = tuple[Handler, Mapping[str, str]]
+
+
+class Router:
+    """Finds the first route that fits."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = [(re.compile(route.path), route) for route in routes]
+
+    def find(self, method: str, path: str) -> Target:
+        """The handler of a path as it was sent, and its variables.
+
+        Raises `NotFoundError` or `MethodNotAllowedError`.
+        """
+        allowed = set()
+        for pattern, route in self._routes:
+            match = pattern.fullmatch(path)
+            if match is None:
+                continue
+            if route.method == method or (route.method, method) == ("GET", "HEAD"):
+                # Decoded only now: an escaped slash in a name does not divide the path.
+                return route.handler, {k: text and unquote(text) for k, text in match.groupdict().items()}
+            allowed.add(route.method)
+        if not allowed:
+            raise NotFoundError(f"nothing is served at {quote(path)}")
+        names = sorted(allowed)
+        raise MethodNotAllowedError(
+            f"expected {' or '.join(names)} at {quote(path)}, got {method}",
+            ", ".join([*names, *(["HEAD"] if "GET" in names else [])]),
+        )
+
+
+def parse_json(text: bytes | memoryview) -> object:
+    """JSON as RFC 8259 has it: no NaN, no Infinity, and at most 1,024 levels deep."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        hint = ""
+        # `pos` counts characters; in the ASCII of numbers these are bytes.
+        if re.match(rb"-?(NaN|Infinity)", bytes(text[error.pos : error.pos + 9])):
+            hint = "; JSON has no NaN and no Infinity: send such values as binary tensors or over gRPC"
+        raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}{hint}") from None

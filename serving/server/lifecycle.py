@@ -1,0 +1,158 @@
+"""The life of a server process: bind, answer, look for new versions, and stop without dropping a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import uvicorn
+import uvloop
+
+from serving.server.app import App
+from serving.server.dataplane import DataPlane
+from serving.server.errors import ServerError
+from serving.server.rpc import RpcServer
+
+log = logging.getLogger("tandem.server")
+
+
+class StartError(Exception):
+    """The server cannot start; the message is for its operator."""
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where a server listens, and how long it waits for its clients."""
+
+    host: str
+    http_port: int | None
+    """None: no HTTP; 0: any free port."""
+    grpc_port: int | None
+    poll_seconds: float
+    """Between looks for new versions."""
+    pause_seconds: float
+    """Between being not ready and the stop: load balancers see it, and send no more."""
+    grace_seconds: float
+    """For requests that have begun when the stop comes."""
+    max_connections: int
+    idle_seconds: float
+    """For an HTTP connection without a request."""
+    grpc_socket: str = ""
+    """The path of a Unix socket for gRPC; "": none."""
+    grpc_tls: grpc.ServerCredentials | None = None
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn, but signals are ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the handlers as they are."""
+        yield
+
+
+def run(plane: DataPlane, app: App, rpc: RpcServer, listening: Listening) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `StartError` where an address cannot be had."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(plane, app, rpc, listening))
+    if plane.models.loading:
+        # Nothing interrupts a load, and the interpreter would wait for its thread.
+        logging.shutdown()
+        os._exit(0)
+
+
+async def _serve(plane: DataPlane, app: App, rpc: RpcServer, listening: Listening) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    http_socket = None if listening.http_port is None else _bind(listening.host, listening.http_port)
+    _listen(rpc, listening)
+    http = _HttpServer(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=listening.max_connections,
+            timeout_keep_alive=listening.idle_seconds,  # type: ignore[arg-type] # it takes fractions, too
+            timeout_graceful_shutdown=listening.grace_seconds,  # type: ignore[arg-type]
+        )
+    )
+    await rpc.start()
+    serving = [asyncio.create_task(_poll(plane, rpc, listening.poll_seconds))]
+    if http_socket is not None:
+        serving.append(asyncio.create_task(http.serve(sockets=[http_socket])))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopped, *serving], return_when=asyncio.FIRST_COMPLETED)
+    plane.stopping = True
+    poll = serving.pop(0)
+    poll.cancel()
+    await rpc.set_serving(False)
+    log.info(
+        "not ready; stopping in %g s, then what has begun has %g s to finish",
+        listening.pause_seconds,
+        listening.grace_seconds,
+    )
+    await asyncio.sleep(listening.pause_seconds)
+    http.should_exit = True
+    await asyncio.gather(rpc.stop(listening.grace_seconds), *serving)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(plane.models.close(), listening.grace_seconds)
+    log.info("stopped")
+    with contextlib.suppress(asyncio.CancelledError):
+        await poll  # It does not end by itself: if it has, its exception is why the server stopped.
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # No SO_REUSEPORT: a second server on this port must fail, not share its requests.
+        bound = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
+    log.info("HTTP on %s:%d", host, bound.getsockname()[1])
+    return bound
+
+
+def _listen(rpc: RpcServer, listening: Listening) -> None:
+    addresses = []
+    if listening.grpc_port is not None:
+        host = f"[{listening.host}]" if ":" in listening.host else listening.host
+        addresses.append(f"{host}:{listening.grpc_port}")
+    if listening.grpc_socket:
+        path = Path(listening.grpc_socket)
+        if path.is_socket():
+            path.unlink()  # Of a server that was killed.
+        addresses.append(f"unix:{path.absolute()}")
+    for address in addresses:
+        try:
+            port = rpc.listen(address, listening.grpc_tls)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {address} (gRPC): {error}") from None
+        log.info("gRPC on %s", address if address.startswith("unix:") else f"{listening.host}:{port}")
+
+
+async def _poll(plane: DataPlane, rpc: RpcServer, seconds: float) -> None:
+    was_ready: bool | None = None
+    while True:
+        try:
+            await plane.models.refresh()
+        except (OSError, ServerError):
+            log.exception("the models could not be refreshed; what serves goes on")
+        if plane.ready != was_ready:
+            was_ready = plane.ready
+            log.info("ready" if was_ready else "not ready: %s", *([] if was_ready else [plane.account()]))
+            await rpc.set_serving(was_ready)
+        await asyncio.sleep(seconds)

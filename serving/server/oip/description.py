@@ -1,0 +1,174 @@
+"""What the Open Inference Protocol and its extensions tell about the server and its models.
+
+Everything is a document of JSON whose names are those of the protocol's messages, so that REST sends it as it is
+and gRPC as the message of that name.
+https://github.com/triton-inference-server/server/tree/main/docs/protocol
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from serving.server import VERSION
+from serving.server.dataplane import DataPlane, signature_of
+from serving.server.errors import InvalidRequestError
+from serving.server.repository.models import Entry
+from serving.server.protocols import oip_codec
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from serving.server.statistics import Duration, Statistics
+from serving.server.repository.versions import State, Version
+
+Document = dict[str, Any]
+
+SERVER: Document = {
+    "name": "tandem",
+    "version": VERSION,
+    "extensions": [
+        "binary_tensor_data",
+        "model_configuration",
+        "model_repository",
+        "parameters",
+        "schedule_policy",
+        "statistics",
+    ],
+}
+
+PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorflow": "tensorflow_savedmodel"}
+"""Triton's words for our backends, in model configurations."""
+
+STATES = {
+    State.START: "LOADING",
+    State.LOADING: "LOADING",
+    State.AVAILABLE: "READY",
+    State.UNLOADING: "UNLOADING",
+    State.END: "UNAVAILABLE",
+}
+
+
+def default_key(version: Version) -> str:
+    """The one signature that the protocol can call. Raises `InvalidRequestError` where the model has none."""
+    if DEFAULT_SIGNATURE in version.signatures:
+        return DEFAULT_SIGNATURE
+    if not version.signatures:
+        raise InvalidRequestError(f"model {version.model} has no signature to call")
+    return min(version.signatures)
+
+
+def default_signature(version: Version) -> Signature:
+    """As `default_key`."""
+    return signature_of(version, default_key(version))
+
+
+def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
+    """Names, datatypes and shapes of a model; `versions` are those that answer."""
+    model = plane.models.model(name)
+    signature = default_signature(model.version(number))
+    return {
+        "name": name,
+        "versions": [str(loaded) for loaded in model.loaded],
+        "platform": plane.platform,
+        "inputs": [_tensor(spec) for spec in signature.inputs],
+        "outputs": [_tensor(spec) for spec in signature.outputs],
+    }
+
+
+def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
+    """A model as Triton's ModelConfig has it: the dimension of the batch is not among `dims`."""
+    signature = default_signature(plane.models.model(name).version(number))
+    return {
+        "name": name,
+        "platform": PLATFORMS.get(plane.platform, plane.platform),
+        "backend": plane.platform,
+        "max_batch_size": plane.max_rows if signature.batched else 0,
+        "input": [_configured(spec, signature.batched) for spec in signature.inputs],
+        "output": [_configured(spec, signature.batched) for spec in signature.outputs],
+    }
+
+
+def index(entries: Iterable[Entry], ready: bool) -> list[Document]:
+    """The repository's index, of what is ready only where that is asked for."""
+    return [
+        {
+            "name": entry.model,
+            "version": "" if entry.version is None else str(entry.version),
+            "state": STATES[entry.state],
+            "reason": entry.reason,
+        }
+        for entry in entries
+        if not ready or entry.state is State.AVAILABLE
+    ]
+
+
+def statistics(plane: DataPlane, name: str | None, number: int | None) -> Document:
+    """Statistics of a version, of a model's versions (no number), or of all models (no name)."""
+    found: list[Document] = []
+    for model in [plane.models.model(each) for each in ([name] if name else plane.models.names)]:
+        for loaded in model.loaded if number is None else [number]:
+            found.append(_statistics(model.name, loaded, model.version(loaded).statistics))
+    return {"model_stats": found}
+
+
+def check_repository_parameters(parameters: Mapping[str, object]) -> None:
+    """Raise `InvalidRequestError` where a client brings a configuration or files: only the repository has them."""
+    for name in parameters:
+        if name == "config" or name.startswith("file:"):
+            raise InvalidRequestError(
+                f"the parameter {name[:80]!r} is refused: models and their configuration come from the server's "
+                "repository only; publish a version there, then load the model"
+            )
+
+
+def _tensor(spec: TensorSpec) -> Document:
+    return {
+        "name": spec.name,
+        "datatype": oip_codec.datatype(spec.dtype),
+        "shape": list(spec.shape) if spec.shape is not None else [-1],
+    }
+
+
+def _configured(spec: TensorSpec, batched: bool) -> Document:
+    shape = list(spec.shape) if spec.shape is not None else [-1]
+    datatype = oip_codec.datatype(spec.dtype)
+    if datatype not in oip_codec.DTYPES:
+        datatype = "INVALID"
+    return {
+        "name": spec.name,
+        "data_type": "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}",
+        "dims": shape[1:] if batched else shape,
+    }
+
+
+def _statistics(name: str, version: int, sums: Statistics) -> Document:
+    none = _duration(Duration())
+    return {
+        "name": name,
+        "version": str(version),
+        "last_inference": sums.last_milliseconds,
+        "inference_count": sums.rows,
+        "execution_count": sum(run.count for run in sums.runs.values()),
+        "inference_stats": {
+            "success": _duration(sums.success),
+            "fail": _duration(sums.fail),
+            "queue": _duration(sums.queue),
+            # Copies are part of a run here, and answers are not cached.
+            "compute_input": none,
+            "compute_infer": _duration(sums.compute),
+            "compute_output": none,
+            "cache_hit": none,
+            "cache_miss": none,
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": none,
+                "compute_infer": _duration(run),
+                "compute_output": none,
+            }
+            for rows, run in sorted(sums.runs.items())
+        ],
+    }
+
+
+def _duration(duration: Duration) -> Document:
+    return {"count": duration.count, "ns": duration.nanoseconds}

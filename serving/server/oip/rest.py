@@ -1,0 +1,135 @@
+"""Open Inference Protocol v2 over REST, with Triton's extensions of model repository, statistics and configuration.
+
+https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
+"""
+
+from __future__ import annotations
+
+from serving.server.dataplane import Call, DataPlane
+from serving.server.errors import InvalidRequestError, UnavailableError
+from serving.server.http import Request, Response, Route
+from serving.server.protocols import oip_description as description
+from serving.server.oip.body import parse, respond
+from serving.server.oip.openapi import openapi
+
+PROTOCOL = "oip-rest"
+MODEL = r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[0-9]{1,18}))?"
+REPOSITORY_MODEL = r"/v2/repository/models/(?P<model>[^/]+)"
+
+
+def routes(plane: DataPlane) -> list[Route]:
+    """The front's routes."""
+    front = OipRest(plane)
+    return [
+        Route("POST", f"{MODEL}/infer", front.infer),
+        Route("GET", "/v2/?", front.server),
+        Route("GET", r"/v2/(docs|openapi\.json)", front.docs),
+        Route("GET", "/v2/health/live", front.live),
+        Route("GET", "/v2/health/ready", front.ready),
+        Route("GET", "/v2/models/stats", front.all_statistics),
+        Route("GET", MODEL, front.metadata),
+        Route("GET", f"{MODEL}/ready", front.model_ready),
+        Route("GET", f"{MODEL}/config", front.configuration),
+        Route("GET", f"{MODEL}/stats", front.statistics),
+        Route("POST", "/v2/repository/index", front.index),
+        Route("POST", f"{REPOSITORY_MODEL}/load", front.load),
+        Route("POST", f"{REPOSITORY_MODEL}/unload", front.unload),
+    ]
+
+
+class OipRest:
+    """The handlers; each answers or raises a `ServerError`."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    async def server(self, _request: Request) -> Response:
+        """Server metadata."""
+        return Response.json(description.SERVER)
+
+    async def docs(self, _request: Request) -> Response:
+        """The OpenAPI document of this front."""
+        return Response.json(openapi())
+
+    async def live(self, _request: Request) -> Response:
+        """Whether the process answers at all."""
+        return Response.json({"live": True})
+
+    async def ready(self, _request: Request) -> Response:
+        """Whether every model answers."""
+        if not self._plane.ready:
+            raise UnavailableError(self._plane.account())
+        return Response.json({"ready": True})
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether one model answers."""
+        name, version = _target(request)
+        served = self._plane.models.model(name).version(version)
+        return Response.json({"name": name, "version": str(served.number), "ready": True})
+
+    async def metadata(self, request: Request) -> Response:
+        """Names, datatypes and shapes of a model."""
+        return Response.json(description.metadata(self._plane, *_target(request)))
+
+    async def configuration(self, request: Request) -> Response:
+        """A model's configuration in Triton's words."""
+        return Response.json(description.configuration(self._plane, *_target(request)))
+
+    async def statistics(self, request: Request) -> Response:
+        """Statistics of a model's versions."""
+        return Response.json(description.statistics(self._plane, *_target(request)))
+
+    async def all_statistics(self, _request: Request) -> Response:
+        """Statistics of all models."""
+        return Response.json(description.statistics(self._plane, None, None))
+
+    async def infer(self, request: Request) -> Response:
+        """Inference."""
+        name, number = _target(request)
+        with self._plane.serve(PROTOCOL, name, number) as version:
+            key = description.default_key(version)
+            asked = parse(request, version.signatures[key])
+            call = Call(asked.inputs, tuple(asked.outputs), key, timeout=asked.timeout)
+            outputs = await self._plane.infer(version, call)
+            return respond(version, asked, outputs)
+
+    async def index(self, request: Request) -> Response:
+        """What the repository holds."""
+        ready = _object(request).get("ready")
+        if ready is not None and not isinstance(ready, bool):
+            raise InvalidRequestError(f'expected "ready" to be true or false, got {str(ready)[:80]!r}')
+        return Response.json(description.index(await self._plane.models.index(), bool(ready)))
+
+    async def load(self, request: Request) -> Response:
+        """Load what the repository holds of a model."""
+        description.check_repository_parameters(_repository_parameters(request))
+        await self._plane.models.load(request.variables["model"])
+        return Response.json({})
+
+    async def unload(self, request: Request) -> Response:
+        """Unload a model until it is loaded again."""
+        _repository_parameters(request)
+        await self._plane.models.unload(request.variables["model"])
+        return Response.json({})
+
+
+def _target(request: Request) -> tuple[str, int | None]:
+    version = request.variables["version"]
+    return request.variables["model"], int(version) if version else None
+
+
+def _object(request: Request) -> dict[str, object]:
+    """The body as a JSON object; an empty one stands for `{}`."""
+    document = request.json() if request.body else {}
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"expected a JSON object or an empty body, got {type(document).__name__}")
+    return document
+
+
+def _repository_parameters(request: Request) -> dict[str, object]:
+    parameters = _object(request).get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InvalidRequestError(f"expected parameters to be an object, got {type(parameters).__name__}")
+    return parameters

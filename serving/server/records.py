@@ -1,0 +1,54 @@
+"""One record a request: each layer fills in what it knows, and the metrics and the access log read it at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Facts about one request. Times are in seconds, sizes in bytes."""
+
+    method: str
+    """HTTP's method, or "gRPC"."""
+    path: str
+    """The URL's path as it was sent, or the gRPC method's."""
+    client: str
+    protocol: str = ""
+    """Set when a model was asked for something: "oip-rest", "oip-grpc", "tfs-rest" or "tfs-grpc"."""
+    operation: str = ""
+    """What TensorFlow Serving's metrics call the request: "predict", "Classify", ..."""
+    model: str = ""
+    """Name of a model that is served, never another word of the client's."""
+    version: str = ""
+    code: str = "OK"
+    """A gRPC status code's name."""
+    status: int = 0
+    """HTTP's status; 0 for gRPC."""
+    rows: int = 0
+    queue_seconds: float = 0.0
+    run_seconds: float = 0.0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    seconds: float = 0.0
+    started: float = field(default_factory=time.time)
+    """Seconds since 1970."""
+    begun: float = field(default_factory=time.perf_counter)
+
+
+Observe = Callable[[RequestRecord], None]
+"""Called once with each finished request, in the event loop."""
+
+
+def observers(*observes: Observe | None) -> Observe:
+    """One observer that sets a request's duration and passes it on to all that are given."""
+    given = [observe for observe in observes if observe is not None]
+
+    def finish(record: RequestRecord) -> None:
+        record.seconds = time.perf_counter() - record.begun
+        for observe in given:
+            observe(record)
+
+    return finish

@@ -1,0 +1,75 @@
+"""From a version's folder to a servable that has already run once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving import repository
+from serving.server.backends.base import Loader, Servable
+from serving.server.errors import ArtifactError, InvalidRequestError, ServerError
+from serving.server.tensors.signature import example
+
+Replay = Callable[[Path, Servable], None]
+"""Run the requests that a version's folder brings along for its warm-up, where there are any. Raises `ServerError`."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A servable that has run once, and what its manifest says of it."""
+
+    servable: Servable
+    batched: bool | None
+    """Whether requests may share a run; None: there is no manifest, so nobody has proved it."""
+    finite: bool
+    """Whether inputs must have rows and finite numbers."""
+
+
+def load_version(
+    directory: Path, loader: Loader, threads: int, zeros: bool = True, replay: Replay | None = None
+) -> Loaded:
+    """Verify the files where the version has a manifest, load it, and warm it up.
+
+    `zeros` are run through each signature that takes numbers, but through a version with a manifest always:
+    that it is ours says that it keeps no state. `replay` then runs what the version brings along.
+    Raises `ArtifactError` with the reason.
+    """
+    if not directory.is_dir():
+        raise ArtifactError(f"{directory} does not exist")
+    manifest = _manifest(directory)
+    try:
+        servable = loader(directory, manifest.serve if manifest else "", threads)
+    except ArtifactError:
+        raise
+    except Exception as error:
+        # Whatever a runtime makes of a bad artifact must refuse this version, not end the server.
+        raise ArtifactError(f"{directory} cannot be loaded: {type(error).__name__}: {error}") from error
+    try:
+        if zeros or manifest:
+            _warm_up(servable)
+        if replay is not None:
+            replay(directory, servable)
+    except Exception as error:
+        servable.close()
+        told = error if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
+        raise ArtifactError(f"{directory} loads but does not run: {told}") from error
+    return Loaded(servable, manifest.batched if manifest else None, manifest.finite if manifest else False)
+
+
+def _manifest(directory: Path) -> repository.Manifest | None:
+    if not (directory / repository.MANIFEST).exists():
+        return None
+    try:
+        return repository.verify(directory)
+    except repository.RepositoryError as error:
+        raise ArtifactError(str(error)) from error
+
+
+def _warm_up(servable: Servable) -> None:
+    for key, signature in servable.signatures.items():
+        inputs = example(signature)
+        if inputs is not None:
+            with suppress(InvalidRequestError):  # Zeros are not what this signature takes.
+                servable.run(key, inputs, signature.output_names)

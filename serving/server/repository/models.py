@@ -1,0 +1,194 @@
+"""Every model that a server serves, as the configuration or the repository names them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving import repository
+from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError, quote
+from serving.server.repository.policies import ModelConfig
+from serving.server.repository.versions import Model, Serving, State, Status
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version that the repository holds or the server serves; a model without any has one entry of None."""
+
+    model: str
+    version: int | None
+    state: State
+    reason: str = ""
+
+
+class Models:
+    """Every model that the server serves."""
+
+    def __init__(self, find: Callable[[], dict[str, ModelConfig]], serving: Serving) -> None:
+        """`find` says which models there are, each time that it is asked."""
+        self._find = find
+        self._serving = serving
+        self._models: dict[str, Model] = {}
+        self._unloaded: set[str] = set()
+        """Models that are in the repository, but not served until they are loaded again."""
+        self._ended: dict[str, Model] = {}
+        """Models that were served, but are not named any more."""
+        self._looked = False
+        self._refreshing = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are models and every one answers."""
+        return self._looked and bool(self._models) and all(model.ready for model in self._models.values())
+
+    @property
+    def started(self) -> bool:
+        """Whether every model has been looked at once."""
+        return self._looked
+
+    @property
+    def loading(self) -> bool:
+        """Whether a version is being loaded."""
+        return any(
+            status.state is State.LOADING
+            for model in self._models.values()
+            for status in model.statuses.values()
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The models served, sorted."""
+        return sorted(self._models)
+
+    def model(self, name: str) -> Model:
+        """A model by its name. Raises `NotFoundError` or, while the server starts, `UnavailableError`."""
+        if name not in self._models:
+            if not self._looked:
+                raise UnavailableError("the server is starting: no model is loaded yet")
+            if name in self._unloaded:
+                raise NotFoundError(f"model {quote(name)} was unloaded on request; load it to call it again")
+            raise NotFoundError(
+                f"model {quote(name)} is not served; served: {', '.join(self.names) or 'none'}"
+            )
+        return self._models[name]
+
+    def ended(self, name: str) -> Model | None:
+        """A model that was served and is not named any more, for how its versions ended."""
+        return self._ended.get(name)
+
+    def available(self, name: str, version: int) -> bool:
+        """Whether a version of a model answers now."""
+        return name in self._models and version in self._models[name].loaded
+
+    def account(self) -> str:
+        """Why not every model answers."""
+        if not self._models:
+            return "no model was found" if self._looked else "the server is starting: no model is loaded yet"
+        return "; ".join(model.account() for model in self._models.values() if not model.ready)
+
+    async def refresh(self) -> None:
+        """Look at every model's folder once. Raises what `find` raises."""
+        async with self._refreshing:
+            configs = await asyncio.to_thread(self._find)
+            for name, config in configs.items():
+                if name in self._models:
+                    self._models[name].config = config
+                elif name not in self._unloaded:
+                    self._models[name] = Model(config, self._serving)
+                    if name in self._ended:
+                        self._models[name].statuses.update(self._ended.pop(name).statuses)
+            gone = [self._models.pop(name) for name in list(self._models) if name not in configs]
+            self._ended.update((model.name, model) for model in gone)
+            await asyncio.gather(*(model.close() for model in gone))
+            await asyncio.gather(*(model.refresh() for model in self._models.values()))
+            self._looked = True
+
+    async def load(self, name: str) -> None:
+        """Serve what the repository holds of a model now; returns when it answers.
+
+        What serves already goes on meanwhile. Raises `NotFoundError` where the repository has no such model, and
+        `InvalidRequestError` with the reason where what it holds cannot be served.
+        """
+        await self._finish(self._load(name))
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no more until it is loaded again; returns when its last request is answered.
+
+        Raises `NotFoundError`.
+        """
+        await self._finish(self._unload(name))
+
+    async def index(self) -> list[Entry]:
+        """Every version of every model that the repository holds, by name and version."""
+        configs = await asyncio.to_thread(self._find)
+        entries: list[Entry] = []
+        for name in sorted({*configs, *self._models}):
+            model = self._models.get(name)
+            config = configs[name] if name in configs else self._models[name].config
+            present = await asyncio.to_thread(repository.versions, config.directory)
+            entries.extend(_entries(name, model, present, name in self._unloaded))
+        return entries
+
+    async def close(self) -> None:
+        """Unload everything."""
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+
+    async def _finish(self, change: Coroutine[None, None, None]) -> None:
+        # A client that leaves, or a time limit, must not leave a model half loaded.
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
+
+    async def _load(self, name: str) -> None:
+        async with self._refreshing:
+            config = await self._config(name)
+            self._unloaded.discard(name)
+            model = self._models.get(name)
+            if model is None or not model.ready:  # A new one tries again what was refused.
+                model = self._models[name] = Model(config, self._serving)
+            model.config = config
+            await model.refresh()
+            try:
+                wanted = await asyncio.to_thread(config.policy, config.directory)
+            except (repository.RepositoryError, OSError) as error:
+                raise InvalidRequestError(f"model {name!r} is not loaded: {error}") from error
+            missing = [number for number in wanted if number not in model.loaded]
+            if missing or not wanted:
+                fault = model.statuses[missing[0]].fault if missing and missing[0] in model.statuses else None
+                raise InvalidRequestError(f"model {name!r} is not loaded: {fault or model.account()}")
+
+    async def _unload(self, name: str) -> None:
+        async with self._refreshing:
+            if name not in self._unloaded:
+                await self._config(name)
+            self._unloaded.add(name)
+            model = self._models.pop(name, None)
+            if model is not None:
+                await model.close()
+
+    async def _config(self, name: str) -> ModelConfig:
+        configs = await asyncio.to_thread(self._find)
+        if name not in configs:
+            raise NotFoundError(
+                f"the repository holds no model {quote(name)}; it holds: {', '.join(sorted(configs)) or 'none'}"
+            )
+        return configs[name]
+
+
+def _entries(name: str, model: Model | None, present: list[int], unloaded: bool) -> list[Entry]:
+    absent = "unloaded on request" if unloaded else "not loaded"
+    statuses: dict[int, Status] = dict(model.statuses) if model is not None else {}
+    entries = [
+        Entry(name, number, status.state, str(status.fault or ""))
+        for number, status in statuses.items()
+        if status.state is not State.END or status.fault is not None
+    ]
+    known = {entry.version for entry in entries}
+    entries += [Entry(name, number, State.END, absent) for number in present if number not in known]
+    if not entries:
+        return [Entry(name, None, State.END, absent if model is None else model.account())]
+    return sorted(entries, key=lambda entry: entry.version or 0)

@@ -1,0 +1,243 @@
+"""Which versions are loaded, which one answers, and how one follows another without a failed request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from serving.repository import RepositoryError
+from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError, quote
+from serving.server.metrics import Metrics
+from serving.server.repository.loading import Loaded
+from serving.server.repository.policies import ModelConfig, folder_of
+from serving.server.repository.retries import Refusal, RetryPolicy, stamp_of
+from serving.server.scheduling.batch import Run
+from serving.server.scheduling.run_queue import QueueLimits, RunQueue
+from serving.server.tensors.signature import Signatures
+
+log = logging.getLogger("tandem.server")
+
+LoadVersion = Callable[[Path], Loaded]
+"""From a version's folder to a warm servable, in a thread. Raises `ArtifactError`."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How versions are loaded, queued and counted: the same for all models of a server."""
+
+    load: LoadVersion
+    metrics: Metrics
+    queue: QueueLimits
+    retries: RetryPolicy
+    batching: bool = False
+    """Whether requests share runs of a version that has no manifest to say so."""
+
+
+class State(StrEnum):
+    """The life of a version, in TF Serving's words."""
+
+    START = "START"
+    LOADING = "LOADING"
+    AVAILABLE = "AVAILABLE"
+    UNLOADING = "UNLOADING"
+    END = "END"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a version is in its life, and why it ended where that was a fault."""
+
+    state: State
+    fault: ServerError | None = None
+
+
+class Version:
+    """One loaded version. A context with it is a lease: it is unloaded only when nobody holds one any more."""
+
+    def __init__(self, model: str, number: int, loaded: Loaded, serving: Serving) -> None:
+        self.model = model
+        self.number = number
+        self.servable = loaded.servable
+        self.signatures: Signatures = loaded.servable.signatures
+        self.finite = loaded.finite
+        """Whether its manifest forbids NaN, infinity and empty tensors."""
+        self.batched = serving.batching if loaded.batched is None else loaded.batched
+        self.queues = {
+            key: RunQueue(
+                loaded.servable,
+                key,
+                f"model {model}, version {number}",
+                batched=self.batched and signature.batched,
+                limits=serving.queue,
+                count=lambda run: serving.metrics.run(model, str(number), run.rows, run.seconds),
+            )
+            for key, signature in self.signatures.items()
+        }
+        self._leases = 0
+        self._free: asyncio.Event | None = None
+        """Set with the end of the last lease, where somebody waits for it."""
+
+    def __enter__(self) -> Self:
+        self._leases += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leases -= 1
+        if self._free is not None and self._leases == 0:
+            self._free.set()
+
+    @property
+    def waiting(self) -> int:
+        """Requests in its queues."""
+        return sum(queue.waiting for queue in self.queues.values())
+
+    async def unload(self) -> None:
+        """Wait for the last lease, then give back what the version holds."""
+        if self._leases:
+            self._free = asyncio.Event()
+            await self._free.wait()
+        for queue in self.queues.values():
+            queue.close()
+        await asyncio.to_thread(self.servable.close)
+
+
+class Model:
+    """The versions of one model."""
+
+    def __init__(self, config: ModelConfig, serving: Serving) -> None:
+        self.config = config
+        self.statuses: dict[int, Status] = {}
+        self._serving = serving
+        self._loaded: dict[int, Version] = {}
+        self._current: Version | None = None
+        self._refused: dict[int, Refusal] = {}
+        self._complaint = ""
+        self._unloading: set[asyncio.Task[None]] = set()
+
+    @property
+    def name(self) -> str:
+        """As in URLs."""
+        return self.config.name
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests that name no version are answered."""
+        return self._current is not None
+
+    @property
+    def loaded(self) -> list[int]:
+        """The versions that answer, ascending."""
+        return sorted(self._loaded)
+
+    def version(self, number: int | None = None, label: str = "") -> Version:
+        """A loaded version, by its number or its label, by default the current one.
+
+        Raises `NotFoundError`, `UnavailableError`, or `InvalidRequestError` for a label that is none.
+        """
+        if label:
+            if label not in self.config.labels:
+                known = ", ".join(sorted(self.config.labels)) or "none"
+                raise InvalidRequestError(
+                    f"Unrecognized servable version label: {quote(label)}; model {self.name} has: {known}"
+                )
+            number = self.config.labels[label]
+        if number is None:
+            if self._current is None:
+                raise UnavailableError(self.account())
+            return self._current
+        if number not in self._loaded:
+            served = ", ".join(map(str, self.loaded)) or "none"
+            status = self.statuses.get(number)
+            if status is not None and status.state is State.LOADING:
+                raise UnavailableError(f"version {number} of model {self.name} is loading; served: {served}")
+            why = f" ({status.fault})" if status is not None and status.fault is not None else ""
+            raise NotFoundError(f"version {number} of model {self.name} is not served{why}; served: {served}")
+        return self._loaded[number]
+
+    def account(self) -> str:
+        """Why the model is not ready."""
+        accounts = [
+            f"version {number} is {status.state}" + (f": {status.fault}" if status.fault else "")
+            for number, status in sorted(self.statuses.items())
+        ]
+        return f"model {self.name} is not ready: {'; '.join(accounts) or 'no version was found'}"
+
+    async def refresh(self) -> None:
+        """Look at the folder once: load what is wanted and new, make it current, then let go of the rest."""
+        try:
+            wanted = await asyncio.to_thread(self.config.policy, self.config.directory)
+        except (RepositoryError, OSError) as error:
+            self._complain(f"{error}; model {self.name} stays as it is")
+            return
+        for number in wanted:
+            if number not in self._loaded and number not in self._refused:
+                self.statuses[number] = Status(State.START)
+        for number in wanted:
+            if number not in self._loaded:
+                await self._try(number)
+        serving = [number for number in wanted if number in self._loaded]
+        if wanted and not serving:
+            return  # What is wanted does not load: whatever serves now goes on.
+        self._complaint = ""
+        current = self._loaded[max(serving)] if serving else None
+        if current is not None and current is not self._current:
+            log.info("model %s: version %d answers", self.name, current.number)
+        self._current = current
+        for number in [number for number in self._loaded if number not in serving]:
+            self._let_go(number)
+
+    async def close(self) -> None:
+        """Unload every version, each when its last request is answered."""
+        self._current = None
+        for number in list(self._loaded):
+            self._let_go(number)
+        await asyncio.gather(*self._unloading)
+
+    async def _try(self, number: int) -> None:
+        directory = await asyncio.to_thread(folder_of, self.config.directory, number)
+        stamp = await asyncio.to_thread(stamp_of, directory)
+        refusal = self._refused.get(number)
+        if refusal is not None and refusal.stamp == stamp and not self._serving.retries.retries_now(refusal):
+            return
+        self.statuses[number] = Status(State.LOADING)
+        try:
+            loaded = await asyncio.to_thread(self._serving.load, directory)
+        except ServerError as error:
+            attempts = refusal.attempts + 1 if refusal is not None and refusal.stamp == stamp else 1
+            self._refused[number] = Refusal(stamp, attempts, time.monotonic())
+            self.statuses[number] = Status(State.END, error)
+            serving = f"version {self._current.number} goes on serving" if self._current else "none serves"
+            log.error("model %s: version %d is refused: %s; %s", self.name, number, error, serving)
+            return
+        self._refused.pop(number, None)
+        version = self._loaded[number] = Version(self.name, number, loaded, self._serving)
+        if self._current is None:
+            self._current = version  # Better than none, while others load.
+        self.statuses[number] = Status(State.AVAILABLE)
+        self._serving.metrics.loaded(self.name, str(number), lambda: version.waiting)
+
+    def _let_go(self, number: int) -> None:
+        version = self._loaded.pop(number)
+        self.statuses[number] = Status(State.UNLOADING)
+
+        async def unload() -> None:
+            await version.unload()
+            if number not in self._loaded:  # A rollback may have loaded it anew.
+                self._serving.metrics.unloaded(self.name, str(number))
+                self.statuses[number] = Status(State.END)
+            log.info("model %s: version %d is unloaded", self.name, number)
+
+        task = asyncio.create_task(unload())
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            log.error("%s", text)
+        self._complaint = text

@@ -1,0 +1,130 @@
+"""What a model takes and gives: names, dtypes and shapes, in words that every runtime and protocol shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import ml_dtypes  # noqa: F401 - teaches numpy the dtype bfloat16
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+"""A tensor. Strings are arrays of dtype object that hold `bytes`."""
+Tensors = dict[str, Array]
+"""Tensors by name."""
+
+BYTES = "bytes"
+DEFAULT_SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: `dtype` is numpy's name of it, or "bytes"; -1 in `shape` stands for any size.
+
+    `shape` is None where the model does not say even the rank.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape fits."""
+        if self.shape is None:
+            return True
+        if self.batched and len(shape) > 0 and shape[1:] == self.shape[1:]:
+            return True  # As most are: only the rows are free.
+        return len(shape) == len(self.shape) and all(
+            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
+        )
+
+    @cached_property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The dtype as arrays of this machine have it."""
+        return np.dtype(object if self.dtype == BYTES else self.dtype)
+
+    @cached_property
+    def floating(self) -> bool:
+        """Whether a tensor may hold NaN or infinity."""
+        return self.numpy.kind == "f" or self.dtype == "bfloat16"
+
+    @cached_property
+    def batched(self) -> bool:
+        """Whether the first dimension is free."""
+        return bool(self.shape) and self.shape is not None and self.shape[0] == -1
+
+    @cached_property
+    def channels_of_picture(self) -> int | None:
+        """C where this is a batch of float32 pictures [-1, H, W, C] with C of 1, 3 or 4; else None."""
+        if self.dtype != "float32" or not self.batched or self.shape is None or len(self.shape) != 4:
+            return None
+        return self.shape[3] if self.shape[3] in (1, 3, 4) else None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One way to call a model, its tensors in the model's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    method: str = "tensorflow/serving/predict"
+    defaults: Tensors = field(default_factory=dict, compare=False)
+    """What stands in for inputs that a request leaves out."""
+    optional: frozenset[str] = frozenset()
+    """Inputs that the graph itself fills in."""
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """In the model's order."""
+        return tuple(spec.name for spec in self.inputs)
+
+    @cached_property
+    def output_names(self) -> tuple[str, ...]:
+        """In the model's order."""
+        return tuple(spec.name for spec in self.outputs)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of the inputs."""
+        return frozenset(self.input_names)
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """The inputs that a run needs."""
+        return self.names - self.optional
+
+    @cached_property
+    def batched(self) -> bool:
+        """Whether every tensor's first dimension is free: only then can requests share a run at all."""
+        return all(spec.batched for spec in (*self.inputs, *self.outputs))
+
+
+Signatures = Mapping[str, Signature]
+
+
+def dtype_of(array: Array) -> str:
+    """The name of an array's dtype, as `TensorSpec.dtype` has it."""
+    return dtype_name(array.dtype)
+
+
+@lru_cache(64)  # numpy makes the name anew each time, in 10 us.
+def dtype_name(dtype: np.dtype[np.generic]) -> str:
+    """A dtype's name, as `TensorSpec.dtype` has it."""
+    return BYTES if dtype == np.object_ else dtype.name
+
+
+def is_floating(array: Array) -> bool:
+    """Whether an array may hold NaN or infinity."""
+    return array.dtype.kind == "f" or dtype_of(array) == "bfloat16"
+
+
+def example(signature: Signature) -> Tensors | None:
+    """One row of zeros for a warm-up run; None where an input is of strings: no value of them is harmless."""
+    if any(spec.dtype == BYTES or spec.shape is None for spec in signature.inputs):
+        return None
+    return {
+        spec.name: np.zeros([max(size, 1) for size in spec.shape or ()], spec.dtype)
+        for spec in signature.inputs
+    }

@@ -1,0 +1,1 @@
+"""TensorFlow Serving: its REST and gRPC, its flags and its configuration files."""
