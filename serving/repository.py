@@ -57,6 +57,8 @@ class Manifest:
     """What it was trained and exported with: `profile`, `seed`, `source`."""
     weights: dict[str, str] = field(default_factory=dict)
     """The digest of each framework's trained weights."""
+    batched: bool = False
+    """Whether rows of several requests may share a run: proved by the gate; False where nothing says so."""
 
 
 @dataclass(frozen=True)

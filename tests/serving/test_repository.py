@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_manifest_comes_back_as_it_was_written(version: Path) -> None:
     manifest = repository.verify(version)
     assert manifest.metrics == {"pytorch/accuracy": 0.9}
     assert set(manifest.files) == {"model.onnx", "variables/data"}
+
+
+def test_a_manifest_that_does_not_say_so_is_not_batched(version: Path) -> None:
+    path = version / repository.MANIFEST
+    fields = json.loads(path.read_text())
+    del fields["batched"]
+    path.write_text(json.dumps(fields))
+    assert not repository.read_manifest(version).batched
+    path.write_text(json.dumps(fields | {"batched": True}))
+    assert repository.read_manifest(version).batched
 
 
 def test_changed_missing_and_added_files_are_refused(version: Path) -> None:
