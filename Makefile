@@ -10,7 +10,7 @@ export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
 .PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
-  base-images sbom test test-e2e test-k8s k8s-local unit lint format types lock clean
+  base-images sbom test test-e2e test-k8s k8s-local unit lint format types protos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ format: $(VENV)/.dev ## let ruff mend what it can
 
 types: $(VENV)/.dev ## mypy, strict
 	@$(VENV)/bin/mypy
+
+protos: $(VENV)/.dev ## make the server's protobuf modules again from their .proto files
+	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/server/*/*.proto
 
 lock: $(VENV)/.dev ## refresh the pins in requirements/
 	@requirements/lock $(VENV)/bin/uv

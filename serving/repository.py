@@ -59,6 +59,8 @@ class Manifest:
     """The digest of each framework's trained weights."""
     batched: bool = False
     """Whether rows of several requests may share a run: proved by the gate; False where nothing says so."""
+    finite: bool = False
+    """Whether inputs must have rows and finite numbers: servers refuse others before the model sees them."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,17 +59,21 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def run(plane: DataPlane, app: App, rpc: RpcServer, listening: Listening) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `StartError` where an address cannot be had."""
+def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `StartError` where an address cannot be had.
+
+    `make_rpc` is called in the event loop, to which grpc.aio binds a server when it is made.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(plane, app, rpc, listening))
+        runner.run(_serve(plane, app, make_rpc, listening))
     if plane.models.loading:
         # Nothing interrupts a load, and the interpreter would wait for its thread.
         logging.shutdown()
         os._exit(0)
 
 
-async def _serve(plane: DataPlane, app: App, rpc: RpcServer, listening: Listening) -> None:
+async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> None:
+    rpc = make_rpc()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

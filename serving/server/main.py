@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -110,12 +112,13 @@ def serve(
                 timeout_seconds=timeout_seconds or options.request_timeout_seconds,
                 cors=cors,
             )
-            interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+            interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
             if options.otlp_endpoint:
                 traced = tracing(options.otlp_endpoint, command)
                 stack.callback(traced.close)
                 app, interceptors = traced.wrap(app), traced.interceptors
-            rpc = RpcServer(
+            make_rpc = partial(
+                RpcServer,
                 services,
                 observe,
                 max_message_bytes=options.max_body_bytes,
@@ -123,7 +126,7 @@ def serve(
                 options=rpc_options,
                 interceptors=interceptors,
             )
-            run(plane, app, rpc, listening)
+            run(plane, app, make_rpc, listening)
         except (StartError, TelemetryError, OSError) as error:
             sys.exit(f"{command}: {error}")
 

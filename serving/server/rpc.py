@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -53,12 +54,12 @@ class RpcServer:
         max_message_bytes: int,
         max_calls: int,
         options: Iterable[tuple[str, str | int]] = (),
-        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
         self._calls = 0
         """Requests being answered."""
         self._observe = observe
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
         self._names = [service.descriptor.full_name for service in services]
         self._server = grpc.aio.server(
             interceptors=interceptors,
@@ -101,7 +102,7 @@ class RpcServer:
         await self._server.stop(None)
         await stopping
 
-    def _handlers(self, service: Service) -> grpc.GenericRpcHandler:
+    def _handlers(self, service: Service) -> grpc.GenericRpcHandler[Any, Any]:
         handlers = {}
         for method in service.descriptor.methods:
             function = getattr(service.servicer, method.name, None)
@@ -120,7 +121,7 @@ class RpcServer:
         return grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers)
 
     def _unary(self, function: Callable[[Any, RequestRecord], Awaitable[Any]], path: str) -> Any:  # noqa: ANN401
-        async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: ANN401 - any message
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401 - any message
             record = RequestRecord("gRPC", path, context.peer())
             self._calls += 1
             try:
@@ -143,10 +144,12 @@ class RpcServer:
 
     def _stream(self, function: Callable[[Any, RequestRecord], Awaitable[Any]], path: str) -> Any:  # noqa: ANN401
         async def answer(
-            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext
+            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             async for request in requests:
-                yield await self._one_of_stream(function, request, RequestRecord("gRPC", path, context.peer()))
+                yield await self._one_of_stream(
+                    function, request, RequestRecord("gRPC", path, context.peer())
+                )
 
         return answer
 
@@ -164,7 +167,9 @@ class RpcServer:
             self._observe(record)
 
 
-async def _abort(context: grpc.aio.ServicerContext, record: RequestRecord, error: ServerError) -> None:
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], record: RequestRecord, error: ServerError
+) -> None:
     record.code = error.code.name
     if error.status == 500:
         log.error("%s: %s", record.path, error)

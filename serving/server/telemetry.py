@@ -25,7 +25,7 @@ class Tracing:
 
     wrap: Callable[[App], Any]
     """From the ASGI application to one that traces each request."""
-    interceptors: Sequence[grpc.aio.ServerInterceptor]
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]
     close: Callable[[], None]
     """Send what is still held."""
 
@@ -43,7 +43,9 @@ def tracing(endpoint: str, service: str) -> Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise TelemetryError(f"--otlp-endpoint needs the extra: pip install 'tandem[otel]' ({error})") from None
+        raise TelemetryError(
+            f"--otlp-endpoint needs the extra: pip install 'tandem[otel]' ({error})"
+        ) from None
     provider = TracerProvider(
         resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", service)})
     )
@@ -54,4 +56,5 @@ def tracing(endpoint: str, service: str) -> Tracing:
         # One span a request: those of single ASGI messages tell nothing more.
         return OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
 
-    return Tracing(wrap, [aio_server_interceptor(tracer_provider=provider)], provider.shutdown)
+    interceptor = aio_server_interceptor(tracer_provider=provider)  # type: ignore[no-untyped-call]
+    return Tracing(wrap, [interceptor], provider.shutdown)

@@ -6,37 +6,30 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import orjson
 
-from serving.server.errors import InvalidRequestError
-from serving.server.http import Request, Response
-from serving.server.protocols import oip_codec, oip_head
-from serving.server.protocols.json_arrays import JsonArray, cut, place
-from serving.server.oip.head import Head
-from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec, dtype_name
+from serving.server.errors import InvalidRequestError, quote
+from serving.server.http import Request, Response, parse_json
+from serving.server.oip import codec
+from serving.server.oip.parameters import check_offered, timeout_seconds
 from serving.server.repository.versions import Version
+from serving.server.tensors.signature import BYTES, Array, Signature, Tensors, TensorSpec, dtype_name
 
 HEADER_LENGTH = "inference-header-content-length"
-DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 PICTURES = ("image/png", "image/jpeg")
 
 
-Described = tuple[str, np.dtype[np.generic], tuple[int, ...], int | None]
-"""An output's name, dtype, shape, and bytes where it goes back as binary."""
-
-
 @dataclass
-class Asked:
-    """What an inference request asks for."""
+class InferenceRequest:
+    """What a body asks for."""
 
     inputs: Tensors
-    outputs: Mapping[str, bool]
+    outputs: Mapping[str, bool] = field(default_factory=dict)
     """By name: whether it goes back as binary."""
     binary: bool = False
     """Whether outputs go back as binary where the request names none."""
@@ -45,143 +38,177 @@ class Asked:
     """Seconds."""
 
 
-def parse(request: Request, signature: Signature) -> Asked:
-    """Read a request body. Raises `InvalidRequestError`."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def parse(request: Request, signature: Signature) -> InferenceRequest:
+    """Read a request's body. Raises `InvalidRequestError`."""
+    content_type = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if content_type in PICTURES:
-        return Asked({_picture_input(signature, content_type): oip_codec.one(request.body)}, {})
-    text, tail = _split(request)
-    if len(text) == 0 and HEADER_LENGTH in request.headers:
-        return Asked(_bare(signature, request.body), {}, binary=True)
-    head, identity, arrays = _head(text)
-    inputs: Tensors = {}
-    position = 0
-    for given in head.inputs:
-        if given.size is None:
-            array = place(given.data, arrays) if arrays else None
-            data = given.data if array is None else array
-            base64 = given.name in _pictures(signature)
-            inputs[given.name] = oip_codec.from_json(given.name, given.datatype, given.shape, data, base64)
-            continue
-        left = len(tail) - position
-        if given.size > left:
-            raise InvalidRequestError(
-                f"input {given.name!r}: binary_data_size is {given.size}, but {left} bytes of binary data are left"
-            )
-        raw = tail[position : position + given.size]
-        inputs[given.name] = oip_codec.from_raw(given.name, given.datatype, given.shape, raw)
-        position += given.size
-    if position != len(tail):
-        raise InvalidRequestError(
-            f"the inputs account for {position} bytes of binary data, but {len(tail)} came"
-        )
-    return Asked(inputs, head.outputs, head.binary, identity, head.timeout)
+        name = _picture_input(signature, content_type)
+        return InferenceRequest({name: codec.single(request.body)})
+    text, binary = _split(request)
+    if len(text) == 0 and request.header(HEADER_LENGTH) is not None:
+        return InferenceRequest(_bare(signature, request.body), binary=True)
+    document = parse_json(text)
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"expected a JSON object with inputs, got {type(document).__name__}")
+    parameters = _parameters(document, "request")
+    binary_outputs = _flag(parameters, "binary_data_output", False)
+    return InferenceRequest(
+        _inputs(document.get("inputs"), signature, binary),
+        _wanted(document.get("outputs"), binary_outputs),
+        binary_outputs,
+        _id(document.get("id")),
+        timeout_seconds(parameters),
+    )
 
 
-def _head(text: bytes) -> tuple[Head, str | None, list[JsonArray]]:
-    """The head of a request, its id, and the arrays that were cut out of it."""
-    rest, arrays = cut(text, DATA, 0)
-    try:
-        return *oip_head.recall(rest), arrays
-    except InvalidRequestError:
-        head = oip_head.parse(text)  # Which says where it is wrong.
-        return head, head.id, []
+def respond(version: Version, asked: InferenceRequest, outputs: Tensors) -> Response:
+    """The response, its outputs in JSON or binary as asked. Raises `InvalidRequestError` as `to_json` does."""
+    document: dict[str, object] = {"model_name": version.model, "model_version": str(version.number)}
+    if asked.id is not None:
+        document["id"] = asked.id
+    tensors: list[dict[str, object]] = []
+    blobs: list[bytes] = []
+    for name, array in outputs.items():
+        datatype = codec.datatype(dtype_name(array.dtype))
+        tensor: dict[str, object] = {"name": name, "datatype": datatype, "shape": array.shape}
+        if asked.outputs.get(name, asked.binary):
+            blobs.append(codec.to_raw(array))
+            tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
+        else:
+            tensor["data"] = codec.to_json(name, array)
+        tensors.append(tensor)
+    document["outputs"] = tensors
+    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not blobs:
+        return Response(text)
+    length = (HEADER_LENGTH.encode(), str(len(text)).encode())
+    return Response(b"".join([text, *blobs]), "application/octet-stream", headers=(length,))
 
 
-def _split(request: Request) -> tuple[bytes, memoryview]:
-    length = request.headers.get(HEADER_LENGTH)
+def _split(request: Request) -> tuple[bytes | memoryview, memoryview]:
+    length = request.header(HEADER_LENGTH)
     if length is None:
         return request.body, memoryview(b"")
     body = memoryview(request.body)
     if not (length.isascii() and length.isdigit() and len(length) <= 18 and int(length) <= len(body)):
         raise InvalidRequestError(
-            f"Inference-Header-Content-Length is {length[:40]!r}: expected at most the body's {len(body)} bytes"
+            f"Inference-Header-Content-Length is {quote(length)}: expected at most the body's {len(body)} bytes"
         )
-    return request.body[: int(length)], body[int(length) :]
+    return body[: int(length)], body[int(length) :]
 
 
-def _pictures(signature: Signature) -> list[str]:
-    return [spec.name for spec in signature.inputs if spec.channels_of_picture is not None]
+def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensors:
+    if not isinstance(tensors, list):
+        raise InvalidRequestError('expected "inputs", a list of tensors with name, datatype, shape and data')
+    specs = {spec.name: spec for spec in signature.inputs}
+    inputs: Tensors = {}
+    position = 0
+    for tensor in tensors:
+        if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+            raise InvalidRequestError("expected each input to be an object with a name")
+        name: str = tensor["name"]
+        if name in inputs:
+            raise InvalidRequestError(f"input {quote(name)} is given twice")
+        array, position = _input(name, tensor, specs.get(name), binary, position)
+        inputs[name] = array
+    if position != len(binary):
+        raise InvalidRequestError(
+            f"the inputs account for {position} bytes of binary data, but {len(binary)} came"
+        )
+    return inputs
+
+
+def _input(
+    name: str, tensor: Mapping[str, Any], spec: TensorSpec | None, binary: memoryview, position: int
+) -> tuple[Array, int]:
+    """One tensor, from its JSON or from the binary data at `position`; and where the next one's begin."""
+    parameters = _parameters(tensor, f"input {quote(name)}")
+    check_offered(parameters, "input", name)
+    datatype = tensor.get("datatype")
+    kind = codec.dtype(name, datatype)
+    shape = codec.shape(name, tensor.get("shape"))
+    size = parameters.get("binary_data_size")
+    if size is None:
+        if "data" not in tensor:
+            raise InvalidRequestError(
+                f'input {quote(name)}: expected "data", or the parameter binary_data_size'
+            )
+        base64 = spec is not None and spec.channels_of_picture is not None
+        return codec.from_json(name, kind, shape, tensor["data"], base64), position
+    if tensor.get("data") is not None:
+        raise InvalidRequestError(f'input {quote(name)}: expected "data" or binary_data_size, got both')
+    left = len(binary) - position
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
+        raise InvalidRequestError(
+            f"input {quote(name)}: binary_data_size is {quote(size)}: expected a number of bytes, "
+            f"at most the {left} that are left"
+        )
+    raw = binary[position : position + size]
+    return codec.from_raw(name, kind, shape, raw), position + size
+
+
+def _id(given: object) -> str | None:
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, int) and not isinstance(given, bool):
+        return str(given)
+    raise InvalidRequestError(f'expected "id" to be a string, got {type(given).__name__}')
+
+
+def _wanted(outputs: object, binary: bool) -> dict[str, bool]:
+    if outputs is None:
+        return {}
+    if not isinstance(outputs, list):
+        raise InvalidRequestError(f'expected "outputs" to be a list, got {type(outputs).__name__}')
+    wanted: dict[str, bool] = {}
+    for output in outputs:
+        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+            raise InvalidRequestError("expected each output to be an object with a name")
+        name: str = output["name"]
+        if name in wanted:
+            raise InvalidRequestError(f"output {quote(name)} is asked for twice")
+        parameters = _parameters(output, f"output {quote(name)}")
+        check_offered(parameters, "output", name)
+        wanted[name] = _flag(parameters, "binary_data", binary)
+    return wanted
+
+
+def _parameters(holder: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    parameters = holder.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InvalidRequestError(
+            f"{what}: expected parameters to be an object, got {type(parameters).__name__}"
+        )
+    return parameters
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"expected the parameter {name} to be true or false, got {quote(value)}")
+    return value
 
 
 def _picture_input(signature: Signature, content_type: str) -> str:
-    names = _pictures(signature)
-    if len(signature.inputs) != 1 or not names:
+    if len(signature.inputs) != 1 or signature.inputs[0].channels_of_picture is None:
         raise InvalidRequestError(
             f"a body of {content_type} needs a model whose one input is a batch of pictures"
         )
-    return names[0]
+    return signature.inputs[0].name
 
 
 def _bare(signature: Signature, body: bytes) -> Tensors:
     """The tensor of a raw binary request, which has no header: its shape follows from its size."""
-    if len(signature.inputs) != 1 or signature.inputs[0].shape is None:
+    spec = signature.inputs[0] if len(signature.inputs) == 1 else None
+    if spec is None or spec.shape is None or spec.shape.count(-1) > 1:
         raise InvalidRequestError(
-            "a body without an inference header needs a model with one input of known rank"
+            "a body without an inference header needs a model with one input, of a shape with at most one "
+            "free dimension"
         )
-    spec = signature.inputs[0]
-    free = [axis for axis, size in enumerate(spec.shape or ()) if size == -1]
     if spec.dtype == BYTES:
-        return {spec.name: oip_codec.one(body).reshape([1] * len(spec.shape or ()))}
-    if len(free) > 1:
-        raise InvalidRequestError(
-            f"a body without an inference header needs a model whose input has at most one free dimension; "
-            f"{spec.name!r} has the shape {list(spec.shape or ())}"
-        )
-    return {
-        spec.name: oip_codec.from_raw(
-            spec.name, oip_codec.datatype(spec.dtype), _deduced(spec, len(body)), body
-        )
-    }
-
-
-def _deduced(spec: TensorSpec, size: int) -> tuple[int, ...]:
-    fixed = math.prod(n for n in spec.shape or () if n != -1) * np.dtype(spec.dtype).itemsize
-    return tuple(size // max(fixed, 1) if n == -1 else n for n in spec.shape or ())
-
-
-def respond(version: Version, asked: Asked, outputs: Tensors) -> Response:
-    """The response, its outputs in JSON or binary as asked. Raises `InvalidRequestError` as `to_json` does."""
-    described: list[Described] = []
-    values: list[bytes] = []
-    blobs: list[bytes] = []
-    for name, array in outputs.items():
-        size = None
-        if asked.outputs.get(name, asked.binary):
-            blobs.append(oip_codec.to_raw(array))
-            size = len(blobs[-1])
-        else:
-            values.append(oip_codec.to_json(name, array))
-        described.append((name, array.dtype, array.shape, size))
-    start, *pieces = _template(version.model, version.number, tuple(described))
-    parts = [start]
-    if asked.id is not None:
-        parts += b',"id":', orjson.dumps(asked.id)
-    parts.append(pieces[0])
-    for value, piece in zip(values, pieces[1:], strict=True):
-        parts += value, piece
-    if not blobs:
-        return Response(b"".join(parts))
-    length = sum(map(len, parts))
-    return Response(
-        b"".join(parts + blobs),
-        "application/octet-stream",
-        headers=((HEADER_LENGTH.encode(), str(length).encode()),),
-    )
-
-
-@lru_cache(256)
-def _template(model: str, number: int, outputs: tuple[Described, ...]) -> tuple[bytes, ...]:
-    """The JSON of a response, cut where the request's id belongs, and where the data of each output not in binary."""
-    start = orjson.dumps({"model_name": model, "model_version": str(number)})[:-1]
-    pieces = [b',"outputs":[']
-    for name, dtype, shape, size in outputs:
-        datatype = oip_codec.datatype(dtype_name(dtype))
-        tensor: dict[str, object] = {"name": name, "datatype": datatype, "shape": shape}
-        if size is None:
-            pieces[-1] += orjson.dumps(tensor)[:-1] + b',"data":'
-            pieces.append(b"},")
-        else:
-            pieces[-1] += orjson.dumps(tensor | {"parameters": {"binary_data_size": size}}) + b","
-    pieces[-1] = pieces[-1].removesuffix(b",") + b"]}"
-    return start, *pieces
+        return {spec.name: codec.single(body).reshape([1] * len(spec.shape))}
+    fixed = math.prod(size for size in spec.shape if size != -1) * np.dtype(spec.dtype).itemsize
+    shape = tuple(len(body) // max(fixed, 1) if size == -1 else size for size in spec.shape)
+    return {spec.name: codec.from_raw(spec.name, spec.dtype, shape, body)}

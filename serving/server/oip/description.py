@@ -12,12 +12,12 @@ from typing import Any
 
 from serving.server import VERSION
 from serving.server.dataplane import DataPlane, signature_of
-from serving.server.errors import InvalidRequestError
+from serving.server.errors import InvalidRequestError, quote
+from serving.server.oip import codec
 from serving.server.repository.models import Entry
-from serving.server.protocols import oip_codec
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
-from serving.server.statistics import Duration, Statistics
 from serving.server.repository.versions import State, Version
+from serving.server.statistics import Duration, Statistics
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 
 Document = dict[str, Any]
 
@@ -104,8 +104,9 @@ def statistics(plane: DataPlane, name: str | None, number: int | None) -> Docume
     """Statistics of a version, of a model's versions (no number), or of all models (no name)."""
     found: list[Document] = []
     for model in [plane.models.model(each) for each in ([name] if name else plane.models.names)]:
-        for loaded in model.loaded if number is None else [number]:
-            found.append(_statistics(model.name, loaded, model.version(loaded).statistics))
+        for loaded in model.loaded if number is None else [model.version(number).number]:
+            sums = plane.metrics.statistics(model.name, str(loaded))
+            found.append(_statistics(model.name, loaded, sums))
     return {"model_stats": found}
 
 
@@ -114,7 +115,7 @@ def check_repository_parameters(parameters: Mapping[str, object]) -> None:
     for name in parameters:
         if name == "config" or name.startswith("file:"):
             raise InvalidRequestError(
-                f"the parameter {name[:80]!r} is refused: models and their configuration come from the server's "
+                f"the parameter {quote(name)} is refused: models and their configuration come from the server's "
                 "repository only; publish a version there, then load the model"
             )
 
@@ -122,15 +123,15 @@ def check_repository_parameters(parameters: Mapping[str, object]) -> None:
 def _tensor(spec: TensorSpec) -> Document:
     return {
         "name": spec.name,
-        "datatype": oip_codec.datatype(spec.dtype),
+        "datatype": codec.datatype(spec.dtype),
         "shape": list(spec.shape) if spec.shape is not None else [-1],
     }
 
 
 def _configured(spec: TensorSpec, batched: bool) -> Document:
     shape = list(spec.shape) if spec.shape is not None else [-1]
-    datatype = oip_codec.datatype(spec.dtype)
-    if datatype not in oip_codec.DTYPES:
+    datatype = codec.datatype(spec.dtype)
+    if datatype not in codec.DTYPES:
         datatype = "INVALID"
     return {
         "name": spec.name,
@@ -144,7 +145,7 @@ def _statistics(name: str, version: int, sums: Statistics) -> Document:
     return {
         "name": name,
         "version": str(version),
-        "last_inference": sums.last_milliseconds,
+        "last_inference": int(sums.last * 1000),
         "inference_count": sums.rows,
         "execution_count": sum(run.count for run in sums.runs.values()),
         "inference_stats": {
@@ -171,4 +172,4 @@ def _statistics(name: str, version: int, sums: Statistics) -> Document:
 
 
 def _duration(duration: Duration) -> Document:
-    return {"count": duration.count, "ns": duration.nanoseconds}
+    return {"count": duration.count, "ns": round(duration.seconds * 1e9)}

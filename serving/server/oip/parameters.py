@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serving.server.errors import InvalidRequestError
+from serving.server.errors import InvalidRequestError, quote
 
 NOT_OFFERED = {
     "classification": "the classification extension (class_count); sort the output in the client",
@@ -22,7 +22,7 @@ def check_offered(parameters: Mapping[str, object], kind: str, name: str) -> Non
     """Raise `InvalidRequestError` where a tensor's parameters ask for what this server has not."""
     for parameter, extension in NOT_OFFERED.items():
         if parameter in parameters:
-            raise InvalidRequestError(f"{kind} {name!r}: this server does not offer {extension}")
+            raise InvalidRequestError(f"{kind} {quote(name)}: this server does not offer {extension}")
 
 
 def timeout_seconds(parameters: Mapping[str, object]) -> float | None:
@@ -30,6 +30,6 @@ def timeout_seconds(parameters: Mapping[str, object]) -> float | None:
     timeout = parameters.get("timeout", 0)
     if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
         raise InvalidRequestError(
-            f"expected timeout to be a number of microseconds, 0 for none, got {str(timeout)[:80]!r}"
+            f"expected timeout to be a number of microseconds, 0 for none, got {quote(timeout)}"
         )
     return timeout / 1e6 if timeout else None

@@ -6,9 +6,9 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 from __future__ import annotations
 
 from serving.server.dataplane import Call, DataPlane
-from serving.server.errors import InvalidRequestError, UnavailableError
+from serving.server.errors import ForbiddenError, InvalidRequestError, UnavailableError, quote
 from serving.server.http import Request, Response, Route
-from serving.server.protocols import oip_description as description
+from serving.server.oip import description
 from serving.server.oip.body import parse, respond
 from serving.server.oip.openapi import openapi
 
@@ -17,9 +17,9 @@ MODEL = r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[0-9]{1,18}))?"
 REPOSITORY_MODEL = r"/v2/repository/models/(?P<model>[^/]+)"
 
 
-def routes(plane: DataPlane) -> list[Route]:
-    """The front's routes."""
-    front = OipRest(plane)
+def routes(plane: DataPlane, repository_control: bool) -> list[Route]:
+    """The protocol's routes. Without `repository_control`, loading and unloading are refused."""
+    front = OipRest(plane, repository_control)
     return [
         Route("POST", f"{MODEL}/infer", front.infer),
         Route("GET", "/v2/?", front.server),
@@ -40,8 +40,9 @@ def routes(plane: DataPlane) -> list[Route]:
 class OipRest:
     """The handlers; each answers or raises a `ServerError`."""
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, repository_control: bool) -> None:
         self._plane = plane
+        self._repository_control = repository_control
 
     async def server(self, _request: Request) -> Response:
         """Server metadata."""
@@ -86,31 +87,42 @@ class OipRest:
     async def infer(self, request: Request) -> Response:
         """Inference."""
         name, number = _target(request)
-        with self._plane.serve(PROTOCOL, name, number) as version:
+        with self._plane.lease(request.record, PROTOCOL, name, number) as version:
             key = description.default_key(version)
             asked = parse(request, version.signatures[key])
             call = Call(asked.inputs, tuple(asked.outputs), key, timeout=asked.timeout)
-            outputs = await self._plane.infer(version, call)
+            outputs = await self._plane.infer(version, call, request.record)
             return respond(version, asked, outputs)
 
     async def index(self, request: Request) -> Response:
         """What the repository holds."""
         ready = _object(request).get("ready")
         if ready is not None and not isinstance(ready, bool):
-            raise InvalidRequestError(f'expected "ready" to be true or false, got {str(ready)[:80]!r}')
+            raise InvalidRequestError(f'expected "ready" to be true or false, got {quote(ready)}')
         return Response.json(description.index(await self._plane.models.index(), bool(ready)))
 
     async def load(self, request: Request) -> Response:
         """Load what the repository holds of a model."""
+        self._check_control(request)
         description.check_repository_parameters(_repository_parameters(request))
         await self._plane.models.load(request.variables["model"])
         return Response.json({})
 
     async def unload(self, request: Request) -> Response:
         """Unload a model until it is loaded again."""
+        self._check_control(request)
         _repository_parameters(request)
         await self._plane.models.unload(request.variables["model"])
         return Response.json({})
+
+    def _check_control(self, request: Request) -> None:
+        if not self._repository_control:
+            raise ForbiddenError("loading and unloading need the server's flag --repository-control")
+        # Whoever may open a page in a browser of this network is not whoever may unload models.
+        if request.header("origin") is not None:
+            raise ForbiddenError(
+                "loading and unloading are refused to pages in browsers (a request with Origin)"
+            )
 
 
 def _target(request: Request) -> tuple[str, int | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 
 from serving import repository
 from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError, quote

@@ -17,7 +17,6 @@ from serving.server.metrics import Metrics
 from serving.server.repository.loading import Loaded
 from serving.server.repository.policies import ModelConfig, folder_of
 from serving.server.repository.retries import Refusal, RetryPolicy, stamp_of
-from serving.server.scheduling.batch import Run
 from serving.server.scheduling.run_queue import QueueLimits, RunQueue
 from serving.server.tensors.signature import Signatures
 

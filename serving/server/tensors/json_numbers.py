@@ -1,18 +1,18 @@
-"""Numbers of JSON as tensors, for every front that reads JSON."""
+"""Numbers of JSON as tensors, for every protocol that reads JSON."""
 
 from __future__ import annotations
 
 import struct
 from array import array as packed
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from serving.server.errors import InvalidRequestError
-from serving.server.protocols.json_arrays import MAX_DIMENSIONS, JsonArray
+from serving.server.errors import InvalidRequestError, quote
 from serving.server.tensors.signature import Array
 
+MAX_DIMENSIONS = 32
 WORDS = {
     "bool": "booleans",
     "dict": "objects",
@@ -27,20 +27,14 @@ WORDS = {
 def numbers(name: str, kind: str, data: object) -> Array:
     """Nested lists of JSON numbers as an array of dtype `kind`; nothing is rounded to an integer in silence.
 
-    In the lists may stand a `JsonArray`, or for them. Raises `InvalidRequestError` where they are ragged or hold
-    something else than such numbers.
+    Raises `InvalidRequestError` where they are ragged or hold something else than such numbers.
     """
     wanted = np.dtype(kind)
-    found = None
-    if _cut(data):
-        found = _read(data, wanted)
-        data = lists(data) if found is None else data
-    if found is None:
-        flat, shape = flatten(name, data)
-        try:
-            found = _pack(flat, wanted).reshape(shape)
-        except (TypeError, OverflowError) as error:
-            raise InvalidRequestError(_misfit(name, wanted, flat, error)) from None
+    flat, shape = flatten(name, data)
+    try:
+        found = _pack(flat, wanted).reshape(shape)
+    except (TypeError, OverflowError) as error:
+        raise InvalidRequestError(_misfit(name, wanted, flat, error)) from None
     if found.size and wanted.kind in "iu" and wanted.itemsize < 8:
         limits, least, most = np.iinfo(wanted), found.min(), found.max()
         if least < limits.min or most > limits.max:
@@ -49,24 +43,31 @@ def numbers(name: str, kind: str, data: object) -> Array:
         return found.astype(wanted, copy=False)
 
 
-def lists(data: object) -> object:
-    """Nested lists in which a `JsonArray` may stand as lists alone. Raises `InvalidRequestError`."""
-    if isinstance(data, JsonArray):
-        return data.lists()
-    return [lists(row) for row in data] if isinstance(data, list) and _cut(data) else data
+def flatten(name: str, data: object) -> tuple[list[Any], tuple[int, ...]]:
+    """Nested lists as one list and their shape: it is packed several times as fast.
+
+    Raises `InvalidRequestError` where their lengths differ.
+    """
+    if not isinstance(data, list):
+        return [data], ()
+    shape = [len(data)]
+    while data and isinstance(data[0], list):
+        widths = {len(row) if isinstance(row, list) else None for row in data}
+        if len(widths) > 1 or len(shape) == MAX_DIMENSIONS:
+            raise InvalidRequestError(
+                f"input {quote(name)}: expected lists of equal lengths, at most {MAX_DIMENSIONS} levels deep"
+            )
+        shape.append(len(data[0]))
+        data = list(chain.from_iterable(data))
+    return data, tuple(shape)
 
 
-def _cut(data: object) -> bool:
-    return JsonArray in (set(map(type, data)) if isinstance(data, list) else (type(data),))
-
-
-def _read(data: object, wanted: np.dtype[Any]) -> Array | None:
-    """One `JsonArray`, or rows of them; None where lists are needed to tell what is wrong, or for booleans."""
-    if isinstance(data, JsonArray):
-        return data.numbers(wanted)
-    rows = [row.numbers(wanted) if isinstance(row, JsonArray) else None for row in cast(list[object], data)]
-    shapes = {None if row is None else row.shape for row in rows}
-    return None if None in shapes or len(shapes) > 1 else np.stack(cast(list[Array], rows))
+def found_among(flat: list[Any]) -> str:
+    """What came, for the message about a value that is of another kind."""
+    kinds = {type(value) for value in flat}
+    if list in kinds:
+        return "in lists of equal lengths, got ragged ones"
+    return "got " + ", ".join(sorted(WORDS.get(kind.__name__, kind.__name__) for kind in kinds))
 
 
 def _pack(flat: list[Any], wanted: np.dtype[Any]) -> Array:
@@ -101,38 +102,14 @@ def _misfit(name: str, wanted: np.dtype[Any], flat: list[Any], error: Exception)
         if len(beyond) == len(flat):
             return _beyond(name, wanted, min(flat), max(flat))
     if isinstance(error, OverflowError):
-        return f"input {name!r}: expected numbers of dtype {wanted.name}, got larger ones"
+        return f"input {quote(name)}: expected numbers of dtype {wanted.name}, got larger ones"
     expected = {"b": "booleans", "i": "integers", "u": "integers"}.get(wanted.kind, "numbers")
-    return f"input {name!r}: expected {expected} of dtype {wanted.name}, {found_among(flat)}"
+    return f"input {quote(name)}: expected {expected} of dtype {wanted.name}, {found_among(flat)}"
 
 
 def _beyond(name: str, wanted: np.dtype[Any], least: object, most: object) -> str:
     limits = np.iinfo(wanted)
-    return f"input {name!r}: expected {wanted.name}, {limits.min} to {limits.max}, got {least} to {most}"
-
-
-def flatten(name: str, data: object) -> tuple[list[Any], tuple[int, ...]]:
-    """Nested lists as one list and their shape: it is packed several times as fast.
-
-    Raises `InvalidRequestError` where their lengths differ.
-    """
-    if not isinstance(data, list):
-        return [data], ()
-    shape = [len(data)]
-    while data and isinstance(data[0], list):
-        widths = {len(row) if isinstance(row, list) else None for row in data}
-        if len(widths) > 1 or len(shape) == MAX_DIMENSIONS:
-            raise InvalidRequestError(
-                f"input {name!r}: expected lists of equal lengths, at most {MAX_DIMENSIONS} levels of them, got ragged"
-            )
-        shape.append(len(data[0]))
-        data = list(chain.from_iterable(data))
-    return data, tuple(shape)
-
-
-def found_among(flat: list[Any]) -> str:
-    """What came, for the message about a value that is of another kind."""
-    kinds = {type(value) for value in flat}
-    if list in kinds:
-        return "in lists of equal lengths, got ragged ones"
-    return "got " + ", ".join(sorted(WORDS.get(kind.__name__, kind.__name__) for kind in kinds))
+    return (
+        f"input {quote(name)}: expected {wanted.name}, {limits.min} to {limits.max}, "
+        f"got {quote(least)} to {quote(most)}"
+    )

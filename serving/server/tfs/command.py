@@ -17,11 +17,11 @@ from serving.server.backends.base import Servable
 from serving.server.dataplane import DataPlane
 from serving.server.grpc.service import Service
 from serving.server.http import App
-from serving.server.repository.loading import Loaded, load_version
-from serving.server.tfs.model_config import ConfigSource, LabelRules
 from serving.server.protocols import tfs_rest
-from serving.server.tfs.metrics import TfsMetrics
+from serving.server.repository.loading import Loaded, load_version
 from serving.server.running import Listening, run
+from serving.server.tfs.metrics import TfsMetrics
+from serving.server.tfs.model_config import ConfigSource, LabelRules
 from serving.server.tfs.text_configs import ConfigError, read
 
 TFLITE_FILE = "model.tflite"

@@ -17,11 +17,11 @@ from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
 from serving.server.dataplane import Call
 from serving.server.errors import InvalidRequestError
+from serving.server.repository.versions import Version
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, Array, Signature, Signatures, Tensors
 from serving.server.tfs.json_faults import glimpse, is_lossy, lossy, type_word
 from serving.server.tfs.json_tensors import b64
 from serving.server.tfs.models import Served
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, Array, Signature, Signatures, Tensors
-from serving.server.repository.versions import Version
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from serving.server.flags import add_limits, any_seconds, port, seconds_from_0
 from serving.server.limits import Limits
-from serving.server.tfs.text_configs import ConfigError, read
 from serving.server.tfs.batching import batch_limits
+from serving.server.tfs.text_configs import ConfigError, read
 
 log = logging.getLogger("tandem.server")
 

@@ -13,9 +13,9 @@ import orjson
 
 from serving.server.errors import InvalidRequestError
 from serving.server.protocols.json_arrays import JsonArray, cut, place
+from serving.server.tensors.signature import Signature, Tensors
 from serving.server.tfs.json_faults import glimpse
 from serving.server.tfs.json_tensors import b64, tensor
-from serving.server.tensors.signature import Signature, Tensors
 
 ARRAY = re.compile(rb'"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 """What precedes an array that is a value of an object."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from serving.server.errors import InvalidRequestError, UnimplementedError
 from serving.server.tensors.json_numbers import lists, numbers
-from serving.server.tfs.json_faults import EXACT, dtype_word, fault, glimpse, is_lossy, lossy
 from serving.server.tensors.signature import BYTES, Array, TensorSpec
+from serving.server.tfs.json_faults import EXACT, dtype_word, fault, glimpse, is_lossy, lossy
 
 
 def tensor(spec: TensorSpec, value: object, rows: bool = False) -> Array:

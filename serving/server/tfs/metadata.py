@@ -6,9 +6,9 @@ from typing import Any
 
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
-from serving.server.tfs.tensors import ENUMS
-from serving.server.tensors.signature import Signature
 from serving.server.repository.versions import Version
+from serving.server.tensors.signature import Signature
+from serving.server.tfs.tensors import ENUMS
 
 
 def signature_defs(version: Version) -> Any:  # noqa: ANN401 - a SignatureDefMap, whose package has no types

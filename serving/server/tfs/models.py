@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError
-from serving.server.tfs.metrics import TfsMetrics
-from serving.server.tensors.signature import Tensors
 from serving.server.repository.versions import Status, Version
+from serving.server.tensors.signature import Tensors
+from serving.server.tfs.metrics import TfsMetrics
 
 
 @dataclass(frozen=True)

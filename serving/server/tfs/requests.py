@@ -6,10 +6,10 @@ from typing import Any
 
 from serving.server.dataplane import Call
 from serving.server.errors import FailedPreconditionError, InvalidRequestError, UnimplementedError
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signatures
 from serving.server.tfs.examples import CLASSIFY, REGRESS, signature_for
 from serving.server.tfs.models import ModelSpec
 from serving.server.tfs.tensors import from_proto
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signatures
 
 
 def predict_call(request: Any, signatures: Signatures, max_bytes: int) -> Call:  # noqa: ANN401 - a PredictRequest

@@ -13,10 +13,10 @@ from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError
 from serving.server.http import Request, Response, Route
 from serving.server.protocols import tfs_json, tfs_json_answers
+from serving.server.repository.versions import Status
+from serving.server.tensors.signature import DEFAULT_SIGNATURE
 from serving.server.tfs.metrics import TfsMetrics
 from serving.server.tfs.models import ModelSpec, Served, statuses
-from serving.server.tensors.signature import DEFAULT_SIGNATURE
-from serving.server.repository.versions import Status
 
 VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 MODEL = rf"(?ai:/v1/models/(?P<model>[^/:]+){VERSION})"

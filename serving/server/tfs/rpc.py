@@ -18,16 +18,16 @@ from tensorflow_serving.apis import (
 from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError
 from serving.server.grpc.service import Service
-from serving.server.tfs.model_config import ConfigSource
 from serving.server.protocols import tfs_examples
+from serving.server.repository.versions import Version
 from serving.server.tfs.examples import CLASSIFY, REGRESS
 from serving.server.tfs.metadata import signature_defs
 from serving.server.tfs.metrics import TfsMetrics
+from serving.server.tfs.model_config import ConfigSource
 from serving.server.tfs.model_service import ModelService
 from serving.server.tfs.models import Served
 from serving.server.tfs.requests import check_signatures, check_tasks, model_spec, predict_call
 from serving.server.tfs.tensors import to_proto
-from serving.server.repository.versions import Version
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from serving.server.backends.base import Servable
 from serving.server.dataplane import Call, check
 from serving.server.errors import InvalidRequestError, ServerError, UnimplementedError
+from serving.server.tensors.signature import Array, Tensors
 from serving.server.tfs.examples import (
     CLASSIFY,
     REGRESS,
@@ -26,7 +27,6 @@ from serving.server.tfs.examples import (
     signature_for,
 )
 from serving.server.tfs.requests import check_signatures, check_tasks, predict_call
-from serving.server.tensors.signature import Array, Tensors
 
 log = logging.getLogger("tandem.server")
 
