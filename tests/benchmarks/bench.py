@@ -12,7 +12,7 @@ import numpy as np
 from tests.serving.server.processes import free_port
 
 from . import callers, inprocess
-from .contenders import ROOT, Artifacts, Contender, Place
+from .contenders import Artifacts, Contender, Place
 from .encodings import Answers, Floats
 from .processes import Server
 from .worker import Worker
@@ -48,7 +48,7 @@ class Bench:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         place = Place(python, free_port(), free_port(), folder)
         command = contender.command(self._artifacts, place)
-        cwd = folder if contender.peer else ROOT
+        cwd = folder if contender.peer else contender.code
         server = Server(command, Path(f"{folder}.log"), contender.environment, cwd)
         ports = place.http_port, place.grpc_port
         targets = [

@@ -62,12 +62,14 @@ class Contender:
     protocols: tuple[Protocol, ...]
     command: Callable[[Artifacts, Place], list[str]]
     peer: bool = True
+    code: Path = ROOT
+    """Where its program lies, if it is Tandem's."""
 
     @property
     def pins(self) -> Path:
         """What an environment of its own is made from: for Tandem's servers, what their images have."""
         own = PINS / f"{self.name}.txt"
-        return own if own.exists() else ROOT / "docker" / self.target / "requirements.txt"
+        return own if own.exists() else self.code / "docker" / self.target / "requirements.txt"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,7 +78,7 @@ class Contender:
         return {name: value for name, value in os.environ.items() if name not in dropped}
 
 
-def _tandem(backend: str, target: str) -> Callable[[Artifacts, Place], list[str]]:
+def _tandem(backend: str, target: str, *flags: str) -> Callable[[Artifacts, Place], list[str]]:
     def command(artifacts: Artifacts, place: Place) -> list[str]:
         return [
             *_entry_point(place.python, "tandem_server"),
@@ -84,6 +86,7 @@ def _tandem(backend: str, target: str) -> Callable[[Artifacts, Place], list[str]
             f"--model-repository={artifacts.root / target}",
             f"--http-port={place.http_port}",
             f"--grpc-port={place.grpc_port}",
+            *flags,
         ]
 
     return command
@@ -97,6 +100,7 @@ def _tandem_tf_serving(artifacts: Artifacts, place: Place) -> list[str]:
         f"--rest_api_port={place.http_port}",
         f"--port={place.grpc_port}",
         "--tensorflow_intra_op_parallelism=1",
+        "--enable_batching",
     ]
 
 
@@ -124,8 +128,8 @@ OURS, LITERT, TFS = "tandem-ort", "tandem-litert", "tandem-tfs"
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender(OURS, ORT, ORT, OIP, _tandem(ORT, ORT), peer=False),
-        Contender(LITERT, "litert", "litert", OIP, _tandem("litert", "litert"), peer=False),
+        Contender(OURS, ORT, ORT, OIP, _tandem(ORT, ORT, "--batching"), peer=False),
+        Contender(LITERT, "litert", "litert", OIP, _tandem("litert", "litert", "--batching"), peer=False),
         Contender(TFS, "tensorflow", "tf-serving", (ROWS,), _tandem_tf_serving, peer=False),
         Contender("bare", ORT, ORT, OIP, _peer("bare"), peer=False),
         # MLServer refuses binary tensors.
@@ -136,3 +140,8 @@ CONTENDERS = {
         Contender("triton", ORT, ORT, OIP, _peer("triton")),
     )
 }
+
+
+def earlier(checkout: Path) -> Contender:
+    """tandem-ort as it was at another commit, which is checked out there."""
+    return Contender("tandem-before", ORT, ORT, OIP, _tandem(ORT, ORT), peer=False, code=checkout)

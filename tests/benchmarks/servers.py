@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,7 +33,7 @@ from pathlib import Path
 from . import environments, export, inprocess, report
 from .bench import Bench
 from .callers import Target
-from .contenders import CONTENDERS, ROOT, Artifacts, Contender
+from .contenders import CONTENDERS, ROOT, Artifacts, Contender, earlier
 from .processes import ServerError
 from .readings import Endpoint, Measured, Results
 from .worker import Worker
@@ -48,12 +49,24 @@ def say(text: str) -> None:
 
 def interpreter(contender: Contender, folder: Path, base: Path | None) -> tuple[Path, dict[str, str]]:
     """The Python of a server and what is installed beside it. Raises `InstallError`."""
-    if not contender.peer and base is None:
+    if contender.code == ROOT and not contender.peer and base is None:
         installed = {dist.name: dist.version for dist in metadata.distributions()}
         return Path(sys.executable), {"Python": platform.python_version(), **installed}
     say(f"{contender.name}: environment {folder / contender.name}")
     python = environments.install(contender.pins, folder / contender.name, base or Path(sys.executable))
     return python, environments.versions(python)
+
+
+def checkout(stack: ExitStack, commit: str) -> Path:
+    """The project as it was at a commit, for as long as `stack` lasts."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "before")
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(ROOT), "worktree", *arguments], check=True, capture_output=True)
+
+    git("add", "--detach", str(folder), commit)
+    stack.callback(git, "remove", "--force", str(folder))
+    return folder
 
 
 def read_alone(bench: Bench, contender: Contender, options: argparse.Namespace) -> tuple[Path, Measured]:
@@ -78,9 +91,13 @@ def measure(options: argparse.Namespace, artifacts: Artifacts, stack: ExitStack)
     """Each server alone; then all of them, in turns."""
     bench, results = Bench(artifacts, stack), Results(options.concurrency)
     pythons: dict[str, Path] = {}
-    for name in options.servers:
+    contenders = [CONTENDERS[name] for name in options.servers]
+    if options.against:
+        contenders.append(earlier(checkout(stack, options.against)))
+    for contender in contenders:
+        name = contender.name
         try:
-            pythons[name], results.servers[name] = read_alone(bench, CONTENDERS[name], options)
+            pythons[name], results.servers[name] = read_alone(bench, contender, options)
         except (environments.InstallError, ServerError) as error:
             results.left_out[name] = str(error)
             say(f"{name}: left out: {error}")
@@ -136,6 +153,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--calls", type=int, default=200, help="at concurrency 1, in a turn (200)")
     add("--concurrency", type=int, default=32, help="for the requests a second (32)")
     add("--seconds", type=float, default=1.0, help="at that concurrency, in a turn (1)")
+    add("--against", metavar="COMMIT", help="measure tandem-ort as it was at this commit, too: tandem-before")
     peers = ROOT / "artifacts" / "peers"
     add(
         "--python",
