@@ -23,6 +23,8 @@ SMALLEST_SHARE, LARGEST_FACTOR, LARGEST_EXTRA = 0.8, 2.0, 1_000_000
 """An artifact's bytes, against its weights': a converter that lost the weights writes too little."""
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
+NOT_BATCHED = "published with `batched: false`, so no requests share a run"
+
 RELATIONS = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -39,22 +41,30 @@ class Check:
     figure: float
     relation: str
     limit: float
+    otherwise: str = ""
+    """What follows where it fails; "" refuses the version."""
 
     @property
     def passed(self) -> bool:
         """NaN never passes."""
         return bool(RELATIONS[self.relation](self.figure, self.limit))
 
+    @property
+    def refuses(self) -> bool:
+        """Whether it keeps the version from being published."""
+        return not self.passed and not self.otherwise
+
     def __str__(self) -> str:
-        verdict = "ok  " if self.passed else "FAIL"
-        return (
+        verdict = "FAIL" if self.refuses else "ok  " if self.passed else "note"
+        told = (
             f"{verdict} {self.gate}: {self.name} {self.figure:.6g} (limit {self.relation} {self.limit:.6g})"
         )
+        return told if self.passed or self.refuses else f"{told}: {self.otherwise}"
 
 
 def require(checks: Iterable[Check]) -> None:
-    """Raises `GateError` naming every check that failed, with its figure and limit."""
-    failed = [str(check) for check in checks if not check.passed]
+    """Raises `GateError` naming every check that refuses the version, with its figure and limit."""
+    failed = [str(check) for check in checks if check.refuses]
     if failed:
         raise GateError(
             "a gate refused this version; what is served stays as it is\n  " + "\n  ".join(failed)
@@ -146,6 +156,19 @@ def parity(
         Check("parity", f"{artifact}: same class", float(np.mean(classes == expected)), ">=", agreement),
         Check("parity", f"{artifact}: lost accuracy", drop, "<=", limits.quantized_accuracy_drop),
     ]
+
+
+def batching(spec: ModelSpec, artifact: str, difference: float, refuses: bool) -> Check:
+    """An artifact gives a row the same answer alone and in company. One that does not is published unbatched,
+    unless this `refuses` it."""
+    return Check(
+        "batching",
+        f"{artifact}: largest difference between an answer alone and in company",
+        difference,
+        "<=",
+        spec.tolerances.logits,
+        "" if refuses else NOT_BATCHED,
+    )
 
 
 def size(artifact: str, precision: str, path: Path, parameters: int) -> list[Check]:

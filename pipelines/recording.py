@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +40,8 @@ class Recorder(Figures):
     """What is known of a run so far."""
 
     executions: list[Execution] = field(default_factory=list)
+    batched: Mapping[str, bool] = field(default_factory=dict)
+    """By target: whether rows of several requests may share a run of its artifact."""
     version: int | None = None
 
     @contextmanager
@@ -106,10 +108,10 @@ def recording(
         report(f"page: {path}")
 
 
-def write_gates(folder: Path, checks: Iterable[Check], metrics: Mapping[str, Mapping[str, float]]) -> None:
+def write_gates(folder: Path, checks: Sequence[Check], metrics: Mapping[str, Mapping[str, float]]) -> None:
     """Every check with its figure, limit and verdict, and each framework's test metrics, as `gates.json`."""
     own = [dataclasses.asdict(check) | {"passed": check.passed} for check in checks]
-    record = {"passed": all(one["passed"] for one in own), "metrics": metrics, "checks": own}
+    record = {"passed": not any(check.refuses for check in checks), "metrics": metrics, "checks": own}
     repository.write_atomically(folder / GATES, json.dumps(record, indent=1) + "\n")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from models.base import FRAMEWORKS, Weights, count_parameters
 from pipelines import exporting, fingerprint, gates, lineage, publish, training, validation
+from pipelines.exporting import batching
 from pipelines.gates import Check
 from pipelines.lineage import Artifact
 from pipelines.recording import Recorder
@@ -110,8 +112,11 @@ def export(made_from: Sources, trained: Mapping[str, Trained], run: Recorder, re
 
 
 def gate(made_from: Sources, trained: Mapping[str, Trained], run: Recorder, report: Report) -> None:
-    """Hold every artifact against its source framework, its size and its seal. Raises `GateError`."""
-    report(f"gates: parity and size on {gates.PARITY_PICTURES} test pictures")
+    """Hold every artifact against its source framework, its size and its seal, and see whether it may be batched.
+
+    Raises `GateError`.
+    """
+    report(f"gates: parity, size and batching on {gates.PARITY_PICTURES} test pictures")
     with run.step("InfraValidator", made_from.candidates()):
         run.require(
             [
@@ -126,6 +131,13 @@ def gate(made_from: Sources, trained: Mapping[str, Trained], run: Recorder, repo
             ]
         )
         run.require(artifact_checks(made_from, {name: one.weights for name, one in trained.items()}))
+        found = batching_checks(made_from)
+        run.batched = {target: all(check.passed for check in own) for target, own in found.items()}
+        checks = [check for own in found.values() for check in own]
+        for check in checks:
+            if not check.passed and not check.refuses:
+                report(str(check))
+        run.require(checks)
 
 
 def artifact_checks(made_from: Sources, weights: Mapping[str, Weights]) -> list[Check]:
@@ -153,6 +165,24 @@ def artifact_checks(made_from: Sources, weights: Mapping[str, Weights]) -> list[
     outputs = onnx_from_tensorflow.run(cross, images)
     name = "onnx by tf2onnx from tensorflow"
     return checks + gates.parity(model.spec, name, "float32", outputs, expected["tensorflow"], labels)
+
+
+def batching_checks(made_from: Sources) -> dict[str, list[Check]]:
+    """By target: whether each variant of its artifact answers a row alike, alone and in company."""
+    images, _ = gates.parity_pictures(made_from.dataset.test, made_from.settings.seed)
+    checks: dict[str, list[Check]] = {}
+    for target in targets.NAMES:
+        exporter = exporting.load(target)
+        for precision, file in exporter.variants.items():
+            answer = partial(exporter.answer, made_from.candidate / target / file)
+            check = gates.batching(
+                made_from.model.spec,
+                f"{target} {precision}",
+                batching.difference(answer, images),
+                refuses=bool(exporter.always_batched),
+            )
+            checks.setdefault(target, []).append(check)
+    return checks
 
 
 def publish_candidate(
@@ -187,6 +217,7 @@ def publish_candidate(
             libraries=libraries,
             parameters=made_from.parameters,
             weights={framework: one.digest for framework, one in trained.items()},
+            batched=run.batched[target],
         )
         for target in targets.NAMES
     }

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from models.base import Model, Weights
 from serving.targets.base import Images, Outputs
+
+
+SLICE = 100
+"""Pictures a run: a batch of thousands would cost gigabytes in the first layers."""
 
 
 class ExportError(Exception):
@@ -28,13 +34,24 @@ class Exporter:
     the first is the one that is served."""
     write: Callable[[Model, Weights, Path, Images], None]
     """Model, weights, the empty folder to fill, and pictures to calibrate quantization on."""
-    run: Callable[[Path, Images], Outputs]
-    """Run the artifact (the path of one of `variants`) on pictures with the runtime that will serve it."""
+    answer: Callable[[Path, Sequence[Images]], list[Outputs]]
+    """Load the artifact (the path of one of `variants`) in the runtime that will serve it, and give it each batch
+    of pictures in a run of its own."""
 
     unequal_bytes: str = ""
     """Why two exports of the same weights are not equal byte for byte, where that is known."""
+    always_batched: str = ""
+    """Why its servers may let requests share a run whatever the manifest says, where that is so."""
 
     @property
     def serve(self) -> str:
         """The path of the variant that is served."""
         return next(iter(self.variants.values()))
+
+    def run(self, path: Path, images: Images) -> Outputs:
+        """Answer any number of pictures but none."""
+        found = self.answer(path, [images[start : start + SLICE] for start in range(0, len(images), SLICE)])
+        return Outputs(
+            np.concatenate([one.logits for one in found]),
+            np.concatenate([one.probabilities for one in found]),
+        )

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Images) -> 
             (folder / name).write_bytes(contents)
 
 
-def run(path: Path, images: Images) -> Outputs:
+def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
     """Run a .tflite file in LiteRT's interpreter. Raises `ExportError` where it lacks our signature."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -45,8 +45,9 @@ def run(path: Path, images: Images) -> Outputs:
         raise ExportError(f"{path}: expected the signature {keras_graph.FLOAT_SIGNATURE}")
     (name,) = signature["inputs"]
     # The runner resizes the input to the batch.
-    result = interpreter.get_signature_runner(keras_graph.FLOAT_SIGNATURE)(**{name: images})
-    return Outputs(result["logits"], result["probabilities"])
+    runner = interpreter.get_signature_runner(keras_graph.FLOAT_SIGNATURE)
+    results = (runner(**{name: images}) for images in batches)
+    return [Outputs(result["logits"], result["probabilities"]) for result in results]
 
 
 def _convert(saved_model: str, precision: str, input_name: str, calibration: Images) -> bytes:
@@ -89,4 +90,4 @@ def _quiet() -> Iterator[None]:
         os.close(terminal)
 
 
-EXPORTER = Exporter(target="litert", variants=VARIANTS, write=write, run=run)
+EXPORTER = Exporter(target="litert", variants=VARIANTS, write=write, answer=answer)

@@ -6,18 +6,14 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from models.base import Model, Weights
 from pipelines.exporting.base import Exporter, ExportError
 from serving.targets.base import Images, Outputs
 
 OPSET = 20
-SLICE = 256
-"""Pictures a call: a batch of thousands would cost gigabytes in the first layers."""
 
 
 def write(model: Model, weights: Weights, directory: Path, _calibration: Images) -> None:
@@ -55,7 +51,7 @@ def export(model: Model, weights: Weights, path: Path) -> None:
     _check_signature(graph, model)
 
 
-def run(path: Path, images: Images) -> Outputs:
+def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
     """Run the file with ONNX Runtime on one thread."""
     import onnxruntime
 
@@ -63,12 +59,7 @@ def run(path: Path, images: Images) -> Outputs:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    results = [
-        session.run(["logits", "probabilities"], {name: images[start : start + SLICE]})
-        for start in range(0, len(images), SLICE)
-    ]
-    logits, probabilities = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
-    return Outputs(logits, probabilities)
+    return [Outputs(*session.run(["logits", "probabilities"], {name: images})) for images in batches]
 
 
 def _check_signature(graph: onnx.ModelProto, model: Model) -> None:  # type: ignore[name-defined]  # noqa: F821
@@ -99,4 +90,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-EXPORTER = Exporter(target="onnxruntime", variants={"float32": "model.onnx"}, write=write, run=run)
+EXPORTER = Exporter(target="onnxruntime", variants={"float32": "model.onnx"}, write=write, answer=answer)

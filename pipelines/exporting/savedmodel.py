@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from models.base import Model, Weights
@@ -15,20 +16,23 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Images) -> 
     keras_graph.write_saved_model(model, weights, folder)
 
 
-def run(path: Path, images: Images) -> Outputs:
+def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
     """Run `serving_default` in TensorFlow."""
     import tensorflow as tf
 
-    signature = tf.saved_model.load(str(path)).signatures[keras_graph.FLOAT_SIGNATURE]
+    # Kept: a signature holds what it calls only weakly.
+    loaded = tf.saved_model.load(str(path))
+    signature = loaded.signatures[keras_graph.FLOAT_SIGNATURE]
     (name,) = signature.structured_input_signature[1]
-    result = signature(**{name: tf.constant(images)})
-    return Outputs(result["logits"].numpy(), result["probabilities"].numpy())
+    results = (signature(**{name: tf.constant(images)}) for images in batches)
+    return [Outputs(result["logits"].numpy(), result["probabilities"].numpy()) for result in results]
 
 
 EXPORTER = Exporter(
     target="tf-serving",
     variants={"float32": ""},
     write=write,
-    run=run,
+    answer=answer,
     unequal_bytes="Keras lists the variables in another order each time, and fingerprint.pb has a random id",
+    always_batched="TensorFlow's own server batches by a flag, --enable_batching, for all that it serves",
 )

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def name_outputs(spec: ModelSpec, graph_model: dict[str, Any]) -> dict[str, Any]
     return {**graph_model, "signature": signature, "userDefinedMetadata": metadata}
 
 
-def run(path: Path, images: Images) -> Outputs:
+def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
     """Run a model.json in Node with TensorFlow.js's wasm backend and the files that the page loads.
 
     Raises `TargetError` where these cannot be had, and `ExportError` where the model does not run.
@@ -70,15 +71,25 @@ def run(path: Path, images: Images) -> Outputs:
     scripts = install(Settings.from_environment().artifacts.resolve() / "web")
     with tempfile.TemporaryDirectory() as name:
         pictures, answers = Path(name) / "pictures", Path(name) / "answers"
-        pictures.write_bytes(np.ascontiguousarray(images, "<f4").tobytes())
-        shape = ",".join(map(str, images.shape))
+        pictures.write_bytes(np.concatenate(batches).astype("<f4").tobytes())
+        shape, counts = (",".join(map(str, one)) for one in (batches[0].shape[1:], map(len, batches)))
         _process(
             "TensorFlow.js",
-            [str(node()), str(RUN_SCRIPT), str(scripts), str(path), str(pictures), shape, str(answers)],
+            [
+                str(node()),
+                str(RUN_SCRIPT),
+                str(scripts),
+                str(path),
+                str(pictures),
+                shape,
+                counts,
+                str(answers),
+            ],
             RUN_SECONDS,
         )
-        logits, probabilities = np.fromfile(answers, "<f4").reshape(2, len(images), -1)
-    return Outputs(logits, probabilities)
+        logits, probabilities = np.fromfile(answers, "<f4").reshape(2, sum(map(len, batches)), -1)
+    ends = np.cumsum([len(images) for images in batches])[:-1]
+    return [Outputs(*one) for one in zip(np.split(logits, ends), np.split(probabilities, ends), strict=True)]
 
 
 def _producer(nodes: dict[str, dict[str, Any]], tensor: str) -> str:
@@ -107,4 +118,4 @@ def _process(what: str, command: list[str], seconds: int) -> None:
         raise ExportError(f"tfjs: {what} failed: …{error.stderr[-1000:].strip()}") from None
 
 
-EXPORTER = Exporter(target="tfjs", variants={"float32": MODEL_FILE}, write=write, run=run)
+EXPORTER = Exporter(target="tfjs", variants={"float32": MODEL_FILE}, write=write, answer=answer)

@@ -8,7 +8,7 @@ import json
 import logging
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -26,8 +26,6 @@ HANDLER = Path(archive.__file__).with_name("handler.py")
 CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 1, "responseTimeout": 30}
 """No batching: it waits for company even when there is none, which costs a lone caller two thirds more latency
 and gains a quarter at eight callers (tests/benchmarks/torchserve_forms.py)."""
-REQUEST = 100
-"""Pictures a request in `run`."""
 
 
 def write(model: Model, weights: Weights, directory: Path, _calibration: Images) -> None:
@@ -61,18 +59,18 @@ def pack(model: Model, path: Path, files: dict[str, bytes], handler: str = HANDL
     written = {
         archive.MANIFEST: json.dumps(manifest, indent=2).encode(),
         configuration: "".join(f"{key}: {value}\n" for key, value in CONFIGURATION.items()).encode(),
-        "signature.json": json.dumps(signature, indent=2).encode(),
+        archive.SIGNATURE: json.dumps(signature, indent=2).encode(),
         HANDLER.name: HANDLER.read_bytes(),
     }
     archive.write_archive(path, files | written)
 
 
-def run(path: Path, images: Images) -> Outputs:
+def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
     """Unpack the archive and call the handler in it as TorchServe's worker would.
 
     Raises `ExportError` with what the handler answered.
     """
-    predictions: list[dict[str, Any]] = []
+    results = []
     with tempfile.TemporaryDirectory() as folder, _unchanged_logging():
         try:
             with zipfile.ZipFile(path) as packed:
@@ -81,19 +79,20 @@ def run(path: Path, images: Images) -> Outputs:
             raise ExportError(f"{path} is no archive: {error}") from error
         handler = _load(Path(folder) / HANDLER.name).Handler()
         handler.initialize(_context(folder, 0))
-        for start in range(0, len(images), REQUEST):
+        for images in batches:
             body = io.BytesIO()
-            np.save(body, images[start : start + REQUEST], allow_pickle=False)
+            np.save(body, images, allow_pickle=False)
             context = _context(folder, 1)
-            answer = handler.handle([{"body": body.getvalue()}], context)[0]
+            said = handler.handle([{"body": body.getvalue()}], context)[0]
             if context.get_response_status(0)[0] != 200:
-                raise ExportError(f"{path.name}: its handler answered {answer.decode()[:300]}")
-            predictions += json.loads(answer)["predictions"]
-    logits, probabilities = (
-        np.array([prediction[name] for prediction in predictions], np.float32)
-        for name in ("logits", "probabilities")
-    )
-    return Outputs(logits, probabilities)
+                raise ExportError(f"{path.name}: its handler answered {said.decode()[:300]}")
+            predictions = json.loads(said)["predictions"]
+            logits, probabilities = (
+                np.array([prediction[name] for prediction in predictions], np.float32)
+                for name in ("logits", "probabilities")
+            )
+            results.append(Outputs(logits, probabilities))
+    return results
 
 
 def _load(path: Path) -> ModuleType:
@@ -122,4 +121,4 @@ def _unchanged_logging() -> Iterator[None]:
         logging.root.setLevel(level)
 
 
-EXPORTER = Exporter(target="torchserve", variants={"float32": "model.mar"}, write=write, run=run)
+EXPORTER = Exporter(target="torchserve", variants={"float32": "model.mar"}, write=write, answer=answer)

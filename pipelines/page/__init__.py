@@ -55,7 +55,8 @@ def render(run: Run, figures: Figures) -> str:
     own: dict[str, Any] = {
         "run": run,
         "figures": figures,
-        "failed": [check for check in figures.checks if not check.passed],
+        "failed": [check for check in figures.checks if check.refuses],
+        "noted": [check for check in figures.checks if not check.passed and not check.refuses],
         "gates": {
             gate: [check for check in figures.checks if check.gate == gate]
             for gate in dict.fromkeys(check.gate for check in figures.checks)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 MANIFEST = "MAR-INF/MANIFEST.json"
+SIGNATURE = "signature.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The first moment that a zip can name: equal contents give equal archives."""
 
@@ -34,9 +35,14 @@ def read_archive(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def stage(source: Path, destination: Path, version: int) -> None:
-    """Copy an archive under another version: it is exported before it is known which one it will become."""
+def stage(source: Path, destination: Path, version: int, batched: bool) -> None:
+    """Copy an archive and say in it what was not known when it was exported: its version, and whether rows of several
+    requests may share a run."""
     files = read_archive(source)
     manifest = json.loads(files[MANIFEST])
     manifest["model"]["modelVersion"] = str(version)
-    write_archive(destination, files | {MANIFEST: json.dumps(manifest, indent=2).encode()})
+    signature = json.loads(files[SIGNATURE]) | {"batched": batched}
+    changed = {MANIFEST: manifest, SIGNATURE: signature}
+    write_archive(
+        destination, files | {name: json.dumps(own, indent=2).encode() for name, own in changed.items()}
+    )

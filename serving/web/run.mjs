@@ -1,7 +1,8 @@
 // Runs a TensorFlow.js graph model in Node, with the very files that the page loads and its wasm backend.
-// node run.mjs SCRIPTS MODEL.JSON PICTURES SHAPE OUTPUT
+// node run.mjs SCRIPTS MODEL.JSON PICTURES SHAPE COUNTS OUTPUT
 //   SCRIPTS   folder of the TensorFlow.js files
-//   PICTURES  float32, little endian; SHAPE  as "1000,28,28,1"
+//   PICTURES  float32, little endian, each of SHAPE, as "28,28,1"
+//   COUNTS    of pictures in each run, as "100,100,1"
 //   OUTPUT    written: float32, all logits and then all probabilities
 import fs from "node:fs";
 import { createRequire } from "node:module";
@@ -16,8 +17,7 @@ process.on("uncaughtException", (error) => {
   process.exit(1);
 });
 
-const BATCH = 100;
-const [scripts, modelPath, picturesPath, shapeText, outputPath] = process.argv.slice(2);
+const [scripts, modelPath, picturesPath, shapeText, countsText, outputPath] = process.argv.slice(2);
 
 // As <script> tags do: the bundles find no module system and put themselves on `globalThis.tf`.
 Object.assign(globalThis, { require: createRequire(import.meta.url), __dirname: scripts });
@@ -46,15 +46,16 @@ const model = await tf.loadGraphModel({
 const shape = shapeText.split(",").map(Number);
 const bytes = fs.readFileSync(picturesPath);
 const pictures = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-const size = shape.slice(1).reduce((a, b) => a * b, 1);
+const size = shape.reduce((a, b) => a * b, 1);
 const answers = { logits: [], probabilities: [] };
-for (let start = 0; start < shape[0]; start += BATCH) {
-  const count = Math.min(BATCH, shape[0] - start);
+let start = 0;
+for (const count of countsText.split(",").map(Number)) {
   const batch = pictures.subarray(start * size, (start + count) * size);
   tf.tidy(() => {
-    const image = tf.tensor(batch, [count, ...shape.slice(1)]);
+    const image = tf.tensor(batch, [count, ...shape]);
     const tensors = model.predict({ [model.inputs[0].name.split(":")[0]]: image });
     for (const name of Object.keys(answers)) answers[name].push(Buffer.from(tensors[name].dataSync().slice().buffer));
   });
+  start += count;
 }
 fs.writeFileSync(outputPath, Buffer.concat([...answers.logits, ...answers.probabilities]));

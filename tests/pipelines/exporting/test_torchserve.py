@@ -65,12 +65,16 @@ def test_an_archive_holds_what_the_handler_needs(model: Model, tmp_path: Path) -
     assert "from serving" not in handler
 
 
-def test_staging_changes_the_version_and_nothing_else(model: Model, tmp_path: Path) -> None:
+def test_staging_adds_the_version_and_whether_it_is_batched_and_nothing_else(
+    model: Model, tmp_path: Path
+) -> None:
     pack(model, tmp_path / "model.mar", {"model.onnx": b"graph"})
-    archive.stage(tmp_path / "model.mar", tmp_path / "fashion-7.mar", 7)
+    archive.stage(tmp_path / "model.mar", tmp_path / "fashion-7.mar", 7, batched=True)
     before, after = (archive.read_archive(tmp_path / name) for name in ("model.mar", "fashion-7.mar"))
     manifests = [json.loads(files.pop(archive.MANIFEST)) for files in (before, after)]
+    signatures = [json.loads(files.pop(archive.SIGNATURE)) for files in (before, after)]
     assert before == after
+    assert signatures[1] == signatures[0] | {"batched": True}
     assert manifests[1]["model"].pop("modelVersion") == "7"
     manifests[0]["model"].pop("modelVersion")
     assert manifests[0] == manifests[1]
