@@ -11,7 +11,6 @@ import numpy as np
 from models.base import Model, Weights
 from serving.targets.base import Images, Outputs
 
-
 SLICE = 100
 """Pictures a run: a batch of thousands would cost gigabytes in the first layers."""
 
