@@ -158,16 +158,17 @@ def parity(
     ]
 
 
-def batching(spec: ModelSpec, artifact: str, difference: float, refuses: bool) -> Check:
-    """An artifact gives a row the same answer alone and in company. One that does not is published unbatched,
-    unless this `refuses` it."""
+def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: str) -> Check:
+    """An artifact gives a row the same answer alone and in company. One that does not is published unbatched, and
+    refused where its servers batch whatever they serve: `always_batched` says why, or is empty."""
+    why = f" ({always_batched})" if always_batched else ""
     return Check(
         "batching",
-        f"{artifact}: largest difference between an answer alone and in company",
+        f"{artifact}: largest difference between an answer alone and in company{why}",
         difference,
         "<=",
         spec.tolerances.logits,
-        "" if refuses else NOT_BATCHED,
+        "" if always_batched else NOT_BATCHED,
     )
 
 

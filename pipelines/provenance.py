@@ -38,9 +38,16 @@ def show(settings: Settings, version: int | None, write: Callable[[str], None]) 
         write(line)
     write("")
     rows = [
-        [name, one.source, f"{len(one.files)}", lineage.digest(one.files)[:16]] for name, one in own.items()
+        [
+            name,
+            one.source,
+            "yes" if one.batched else "no",
+            f"{len(one.files)}",
+            lineage.digest(one.files)[:16],
+        ]
+        for name, one in own.items()
     ]
-    write(table.render(["target", "weights of", "files", "sha256"], rows))
+    write(table.render(["target", "weights of", "batched", "files", "sha256"], rows))
     if run is not None:
         write("\n" + _steps(run))
     _refused(settings, lineage.refused_before(known, manifest.version), write)

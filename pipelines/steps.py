@@ -179,7 +179,7 @@ def batching_checks(made_from: Sources) -> dict[str, list[Check]]:
                 made_from.model.spec,
                 f"{target} {precision}",
                 batching.difference(answer, images),
-                refuses=bool(exporter.always_batched),
+                exporter.always_batched,
             )
             checks.setdefault(target, []).append(check)
     return checks

@@ -35,14 +35,13 @@ def read_archive(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def stage(source: Path, destination: Path, version: int, batched: bool) -> None:
-    """Copy an archive and say in it what was not known when it was exported: its version, and whether rows of several
-    requests may share a run."""
+def stage(source: Path, destination: Path, version: int, *, batched: bool) -> None:
+    """Copy an archive with what is known only after its export: its version, and whether the gate has shown
+    that requests may share a run."""
     files = read_archive(source)
     manifest = json.loads(files[MANIFEST])
     manifest["model"]["modelVersion"] = str(version)
     signature = json.loads(files[SIGNATURE]) | {"batched": batched}
     changed = {MANIFEST: manifest, SIGNATURE: signature}
-    write_archive(
-        destination, files | {name: json.dumps(own, indent=2).encode() for name, own in changed.items()}
-    )
+    written = {name: json.dumps(document, indent=2).encode() for name, document in changed.items()}
+    write_archive(destination, files | written)

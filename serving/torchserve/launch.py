@@ -102,7 +102,7 @@ def stage_version(settings: Settings, version: int) -> None:
     """Put a published version into the model store. Raises `ManifestError` where it is not as published."""
     directory = version_dir(settings.repository, "torchserve", settings.model, version)
     manifest = verify(directory)
-    stage(directory / manifest.serve, staged(settings, version), version, manifest.batched)
+    stage(directory / manifest.serve, staged(settings, version), version, batched=manifest.batched)
 
 
 def find_java() -> Path:

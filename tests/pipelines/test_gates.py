@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,20 @@ def test_parity_of_int8_is_by_classes(model: Model) -> None:
         "x: same class",
         "x: lost accuracy",
     ]
+
+
+def test_an_artifact_that_cannot_be_batched_is_noted_and_refused_only_where_it_must_be(model: Model) -> None:
+    assert gates.batching(model.spec, "x", 1e-6, "").passed
+    assert gates.batching(model.spec, "x", 1e-6, "always").passed
+    for difference in (1e-3, math.inf, math.nan):
+        noted = gates.batching(model.spec, "x", difference, "")
+        gates.require([noted])
+        assert not noted.passed
+        assert re.match(
+            r"note batching: x: .*\(limit <= 1e-05\): published with `batched: false`", str(noted)
+        )
+        with pytest.raises(GateError, match=r"FAIL batching: x: .*company \(its servers do\)"):
+            gates.require([gates.batching(model.spec, "x", difference, "its servers do")])
 
 
 def test_size_sees_a_file_without_weights(tmp_path: Path) -> None:

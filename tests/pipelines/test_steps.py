@@ -44,13 +44,17 @@ HISTORY = History([2.0, 1.5], [Epoch(1.0, 0.7, 0.9, 0.7)], 1.0)
 def logits(weights: Weights, images: Images) -> np.ndarray:
     # In float64: in float32 the rounding depends on how many pictures there are.
     means = weights["means/kernel"].astype(np.float64)
-    return (images.reshape(len(images), -1) @ means.T - np.sum(means**2, axis=1) / 2).astype(np.float32)
+    found = images.reshape(len(images), -1) @ means.T - np.sum(means**2, axis=1) / 2
+    with np.errstate(over="ignore"):
+        result: np.ndarray = found.astype(np.float32)
+    return result
 
 
 def outputs(path: Path, images: Images) -> Outputs:
     with np.load(path) as file:
         found = logits({name: file[name] for name in file.files}, images)
-    odds = np.exp(found - found.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):
+        odds = np.exp(found - found.max(axis=1, keepdims=True))
     return Outputs(found, odds / odds.sum(axis=1, keepdims=True))
 
 
@@ -209,6 +213,32 @@ def test_an_artifact_that_was_changed_after_its_export_is_refused(
     assert refused(sources("b")) == [
         "FAIL integrity: onnxruntime: files of the artifact that were changed since its export 1 (limit <= 0)"
     ]
+
+
+def test_an_artifact_whose_answers_depend_on_their_company_is_published_unbatched(
+    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaking(path: Path, batches: Sequence[Images]) -> list[Outputs]:
+        """One that is right in all but runs with values that no picture has."""
+        return [outputs(path, images * (0.5 if images.max() > 1 else 1)) for images in batches]
+
+    load = exporting.load
+    leaks = replace(load("onnxruntime"), answer=leaking)
+    monkeypatch.setattr(exporting, "load", lambda name: leaks if name == "onnxruntime" else load(name))
+    lines: list[str] = []
+    stages.ensure_published(sources("a"), lines.append)
+    for target in targets.NAMES:
+        folder = repository.version_dir(settings.repository, target, "fashion", 1)
+        assert repository.read_manifest(folder).batched == (target != "onnxruntime")
+    assert any(line.startswith("note batching: onnxruntime float32") for line in lines)
+    (known,) = lineage.runs(settings.lineage, "fashion")
+    gates_found = json.loads((settings.artifacts / known.page).with_name("gates.json").read_text())
+    assert gates_found["passed"]
+    (noted,) = (check for check in gates_found["checks"] if not check["passed"])
+    assert (noted["gate"], noted["limit"]) == ("batching", 1e-5)
+    assert noted["figure"] > 1e-5
+    leaks = replace(leaks, always_batched="its servers know no other way")
+    assert [line.split(":")[0] for line in refused(sources("b"))] == ["FAIL batching"]
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.base import Model, Weights
+from pipelines.exporting import batching, keras_graph
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.litert import EXPORTER
 from serving.targets.base import Images
@@ -36,6 +38,31 @@ def test_it_answers_as_keras_does(
 def test_any_batch_size(folder: Path, pictures: Images, precision: str, count: int) -> None:
     outputs = EXPORTER.run(folder / EXPORTER.variants[precision], pictures[:count])
     assert outputs.logits.shape == outputs.probabilities.shape == (count, 10)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_rows_of_several_requests_may_share_a_run(
+    model: Model, folder: Path, pictures: Images, precision: str
+) -> None:
+    answer = partial(EXPORTER.answer, folder / EXPORTER.variants[precision])
+    assert batching.difference(answer, pictures) <= model.spec.tolerances.logits
+
+
+def test_so_they_may_with_dynamic_range_quantization(
+    model: Model, weights: Weights, pictures: Images, tmp_path: Path
+) -> None:
+    """LiteRT reads the scale of its activations off each row, where ONNX Runtime reads it off the whole batch."""
+    import tensorflow as tf
+
+    keras_graph.write_saved_model(model, weights, tmp_path / "saved", served=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(tmp_path / "saved"), signature_keys=[keras_graph.FLOAT_SIGNATURE]
+    )
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    (tmp_path / "dynamic.tflite").write_bytes(converter.convert())
+    assert (tmp_path / "dynamic.tflite").stat().st_size < 4 * 0.4 * sum(map(np.size, weights.values()))
+    answer = partial(EXPORTER.answer, tmp_path / "dynamic.tflite")
+    assert batching.difference(answer, pictures) <= model.spec.tolerances.logits
 
 
 def test_the_weights_are_inside_and_shrink_with_the_precision(folder: Path, weights: Weights) -> None:

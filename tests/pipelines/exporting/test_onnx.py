@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from models.base import Model, load
+from pipelines.exporting import batching
 from pipelines.exporting.onnx import EXPORTER, OPSET
 from pipelines.exporting.torch_graph import servable
 from serving.targets.base import Images
@@ -40,6 +42,17 @@ def test_it_answers_as_torch_does(model: Model, artifact: Path) -> None:
 def test_any_batch_size(artifact: Path, count: int) -> None:
     outputs = EXPORTER.run(artifact, IMAGES[:count])
     assert outputs.logits.shape == outputs.probabilities.shape == (count, 10)
+
+
+def test_rows_of_several_requests_may_share_a_run(model: Model, artifact: Path) -> None:
+    assert batching.difference(partial(EXPORTER.answer, artifact), IMAGES) <= model.spec.tolerances.logits
+
+
+def test_dynamic_quantization_is_found_to_depend_on_the_batch(artifact: Path, tmp_path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    quantize_dynamic(artifact, tmp_path / "int8.onnx")
+    assert batching.difference(partial(EXPORTER.answer, tmp_path / "int8.onnx"), IMAGES) > 0.01
 
 
 def test_it_is_one_file_of_the_promised_opset(artifact: Path) -> None:

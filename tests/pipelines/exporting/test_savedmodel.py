@@ -1,3 +1,4 @@
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.base import Model, Weights
+from pipelines.exporting import batching
 from pipelines.exporting.savedmodel import EXPORTER
 from serving.targets.base import Images
 
@@ -42,6 +44,10 @@ def as_pillow(contents: bytes) -> Images:
     with Image.open(BytesIO(contents)) as picture:
         grey = picture.convert("L").resize((28, 28), Image.Resampling.BILINEAR)
     return np.asarray(grey, np.float32)[np.newaxis, :, :, np.newaxis] / np.float32(255)
+
+
+def test_rows_of_several_requests_may_share_a_run(model: Model, artifact: Path, pictures: Images) -> None:
+    assert batching.difference(partial(EXPORTER.answer, artifact), pictures) <= model.spec.tolerances.logits
 
 
 def test_it_answers_as_keras_does(

@@ -1,5 +1,6 @@
 import copy
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.base import Model, Weights
+from pipelines.exporting import batching
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.tfjs import EXPORTER, name_outputs
 from serving.targets.base import Images
@@ -96,6 +98,12 @@ def test_a_batch_larger_than_one_call(path: Path, pictures: Images) -> None:
     assert whole.logits.shape == (101, 10)
     last = EXPORTER.run(path, pictures[100:101])
     np.testing.assert_allclose(whole.logits[100:], last.logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_rows_of_several_requests_may_share_a_run(model: Model, path: Path, pictures: Images) -> None:
+    assert batching.difference(partial(EXPORTER.answer, path), pictures) <= model.spec.tolerances.logits
 
 
 @pytest.mark.slow

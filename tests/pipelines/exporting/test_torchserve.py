@@ -1,5 +1,6 @@
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from models.base import Model, load
+from pipelines.exporting import batching
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.torch_graph import servable
 from pipelines.exporting.torchserve import EXPORTER, pack
@@ -30,6 +32,8 @@ def test_its_handler_answers_as_torch_does(model: Model, tmp_path: Path) -> None
         logits, probabilities = servable(model, model.initial_weights(1))(torch.from_numpy(IMAGES))
     np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-5, rtol=0)
     np.testing.assert_allclose(outputs.probabilities, probabilities.numpy(), atol=1e-5, rtol=0)
+    answer = partial(EXPORTER.answer, tmp_path / EXPORTER.serve)
+    assert batching.difference(answer, IMAGES) <= model.spec.tolerances.logits
 
 
 @pytest.mark.slow

@@ -73,6 +73,15 @@ def test_a_refused_run_says_why_with_figure_and_limit(figures: Figures) -> None:
     assert "quality: pytorch: accuracy/&lt;Bag&gt;: <b>0.8125</b>, limit &gt;= 0.93" in text
 
 
+def test_a_published_run_says_what_was_noted(figures: Figures) -> None:
+    noted = Check("batching", "onnxruntime float32", 0.5, "<=", 1e-5, "published with `batched: false`")
+    text = page.render(run(1, "published", 3), replace(figures, checks=[figures.checks[0], noted]))
+    parsed(text)
+    assert "1 of 2 checks passed" in text
+    assert "<b>0.5</b>, limit &lt;= 1e-05: published with `batched: false`" in text
+    assert "✗ fail" not in text
+
+
 def test_a_published_run_names_its_version(figures: Figures) -> None:
     assert "Published as version 3" in page.render(run(1, "published", 3), figures)
 
