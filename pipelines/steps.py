@@ -218,6 +218,8 @@ def publish_candidate(
             parameters=made_from.parameters,
             weights={framework: one.digest for framework, one in trained.items()},
             batched=run.batched[target],
+            # A picture has no NaN.
+            finite=True,
         )
         for target in targets.NAMES
     }

@@ -34,5 +34,5 @@ EXPORTER = Exporter(
     write=write,
     answer=answer,
     unequal_bytes="Keras lists the variables in another order each time, and fingerprint.pb has a random id",
-    always_batched="TensorFlow's own server batches by a flag, --enable_batching, for all that it serves",
+    always_batched="TensorFlow's own server batches all that it serves",
 )

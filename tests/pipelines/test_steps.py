@@ -137,6 +137,7 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
     manifest = repository.read_manifest(repository.version_dir(settings.repository, "litert", "fashion", 1))
     expected = {"profile": "quick", "seed": 1, "source": "", "orchestrator": "default"}
     assert manifest.parameters == expected
+    assert (manifest.batched, manifest.finite) == (True, True)
     assert set(manifest.weights) == {"tensorflow", "pytorch"}
     statistics = json.loads(publish.statistics(settings.repository, "fashion", 1) or "")
     assert set(statistics) == {"train", "validation", "test"}
