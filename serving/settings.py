@@ -42,10 +42,8 @@ class Settings:
     litert_grpc_port: int = setting(8011, "litert, gRPC")
     tfjs_port: int = setting(8090, "gateway: the page, the TF.js files, /api/<target>/")
     torchserve_rest_port: int = setting(8080, "torchserve, inference")
-    torchserve_management_port: int = setting(8081, "torchserve, management")
     torchserve_metrics_port: int = setting(8082, "torchserve, metrics")
     torchserve_grpc_port: int = setting(7070, "torchserve, gRPC inference")
-    torchserve_grpc_management_port: int = setting(7071, "torchserve, gRPC management")
     onnxruntime_rest_port: int = setting(8000, "onnxruntime, REST")
     onnxruntime_grpc_port: int = setting(8001, "onnxruntime, gRPC")
     prometheus_port: int = setting(9090, "Prometheus, with monitoring")
@@ -78,7 +76,7 @@ class Settings:
 
     @property
     def run(self) -> Path:
-        """State of the running targets: pids, sockets, generated configuration, keys."""
+        """State of the running targets: pids, sockets, generated configuration."""
         return self.artifacts / "run"
 
     @classmethod

@@ -56,7 +56,7 @@ class DockerPlatform:
             for target in targets:
                 target.configure(settings)
             environment = _environment(docker, settings, watch)
-            _hand_over(settings, environment["RUN_AS"])
+            _require_readable(settings, environment["RUN_AS"])
             original = environment["TF_SERVING_IMAGE"] == images.TF_SERVING
             built_here = [IMAGES.get(name, name) for name in names if not (name == "tf-serving" and original)]
             build(settings, built_here, watch)
@@ -197,13 +197,10 @@ def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
             watch(name, f"built in {time.monotonic() - started:.0f} s")
 
 
-def _hand_over(settings: Settings, run_as: str) -> None:
-    """Let the user of the containers write what TorchServe keeps, and read the rest."""
+def _require_readable(settings: Settings, run_as: str) -> None:
+    """Raise `PlatformError` where the user of the containers, if it is another one, may not read what is mounted."""
     if os.geteuid() != 0 or run_as == "0:0":
         return
-    state = settings.run / "torchserve"
-    for path in [state, *state.rglob("*")]:
-        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     folders = [
         settings.repository,
         settings.artifacts / "samples",

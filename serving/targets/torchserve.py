@@ -1,23 +1,18 @@
-"""The target `torchserve`: a .mar in TorchServe, swapped through its management API."""
+"""The target `torchserve`: a .mar in TorchServe, which follows the pointer by itself."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
 import sys
-import time
 from pathlib import Path
 
 from serving.settings import PREFIX, Settings
 from serving.targets.base import Client, Endpoint, Launch, TargetError
-from serving.torchserve.config import staged, state
-from serving.torchserve.drain import wait_for_queue
-from serving.torchserve.launch import find_java, stage_version
-from serving.torchserve.management import Management
-from serving.torchserve.ready import is_ready
+from serving.targets.http import HttpConnection
+from serving.torchserve.config import state
+from serving.torchserve.launch import find_java
 
-SETTLE_SECONDS = 0.5
-"""How long a call may be on its way between asking for the default version and standing in its queue."""
 LAUNCH_SETTINGS = ("model", "artifacts", "host", "stop_seconds")
 
 
@@ -30,10 +25,8 @@ class TorchServe:
     def ports(self, settings: Settings) -> dict[str, int]:
         return {
             "REST": settings.torchserve_rest_port,
-            "management": settings.torchserve_management_port,
             "metrics": settings.torchserve_metrics_port,
             "gRPC": settings.torchserve_grpc_port,
-            "gRPC management": settings.torchserve_grpc_management_port,
         }
 
     def configure(self, settings: Settings) -> None:
@@ -52,57 +45,30 @@ class TorchServe:
         return Launch([sys.executable, "-m", "serving.torchserve.launch"], environment)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
-        """Inference is open; management asks for the token in `key_file.json`."""
         base = f"http://{settings.host}"
         inference = f"{base}:{settings.torchserve_rest_port}/predictions/{settings.model}"
-        management = f"{base}:{settings.torchserve_management_port}/models/{settings.model}"
         metrics = f"{base}:{settings.torchserve_metrics_port}/metrics"
-        keys = shlex.quote(str(state(settings) / "key_file.json"))
-        token = f"$({shlex.quote(sys.executable)} -c 'import json,sys; print(json.load(open(sys.argv[1]))"
-        token += f'["management"]["key"])\' {keys})'
         return [
             Endpoint(
                 "REST", inference, f"curl -s -T {shlex.quote(str(samples / 'picture.png'))} {inference}"
             ),
             Endpoint("gRPC", f"{settings.host}:{settings.torchserve_grpc_port}"),
-            Endpoint("management", management, f'curl -s -H "Authorization: Bearer {token}" {management}'),
             Endpoint("metrics", metrics, f"curl -s {metrics}"),
         ]
 
     def served_version(self, settings: Settings) -> int | None:
-        """The default version, once its worker has loaded the model."""
+        """The version that the worker says it answers with."""
+        connection = HttpConnection(settings.host, settings.torchserve_rest_port, timeout=5)
         try:
-            description = Management(settings, timeout=3).describe(settings.model)
+            described = connection.json("GET", f"/predictions/{settings.model}", headers={"describe": "True"})
+            return int(described["version"])
         except TargetError:
             return None
-        return int(description["modelVersion"]) if description and is_ready(description) else None
+        finally:
+            connection.close()
 
     def activate(self, settings: Settings, version: int) -> None:
-        """Register `version`, wait for its worker, make it the default, and unregister the others.
-
-        Raises `TargetError` where the server refuses, or the worker is not ready in `settings.ready_seconds`;
-        what was served is served on.
-        """
-        management = Management(settings, timeout=settings.ready_seconds)
-        registered = management.versions(settings.model)
-        if version not in registered:
-            stage_version(settings, version)
-            management.register(settings.model, staged(settings, version).name)
-        try:
-            _wait_until_ready(management, settings, version)
-        except TargetError:
-            if registered and version not in registered:
-                management.unregister(settings.model, version)
-            raise
-        management.set_default(settings.model, version)
-        others = [other for other in registered if other != version]
-        if others:
-            time.sleep(SETTLE_SECONDS)
-        for other in others:
-            # Unregistering kills the worker at once.
-            wait_for_queue(settings, other)
-            management.unregister(settings.model, other)
-            staged(settings, other).unlink(missing_ok=True)
+        """The server follows the pointer by itself."""
 
     def clients(self, settings: Settings) -> dict[str, Client]:
         """JSON and .npy over REST, .npy over gRPC."""
@@ -113,19 +79,6 @@ class TorchServe:
             "rest-npy": RestClient(settings, npy=True),
             "grpc": GrpcClient(settings),
         }
-
-
-def _wait_until_ready(management: Management, settings: Settings, version: int) -> None:
-    end = time.monotonic() + settings.ready_seconds
-    while time.monotonic() < end:
-        description = management.describe(settings.model, version)
-        if description and is_ready(description):
-            return
-        time.sleep(0.2)
-    raise TargetError(
-        f"torchserve: the worker of version {version} was not ready within {settings.ready_seconds} s; "
-        f"see {settings.logs / 'torchserve.log'}"
-    )
 
 
 TARGET = TorchServe()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+import socket
+import sys
 from pathlib import Path
 
 from serving.settings import Settings
 
+LOOPBACK = "127.0.0.1"
+BROADCAST = "127.255.255.255"
+"""Loopback's broadcast address: a server can listen on it, but Linux lets nobody connect to it."""
 MAXIMUM_BODY = 8 * 1024 * 1024
 """Bytes: 2,600 pictures as .npy. A larger request is answered 413, and 507 where too many large ones come at
 once. With 16 MiB in a heap of 256, two dozen at once left a server that answered 507 for ever."""
@@ -35,7 +41,7 @@ LOGGING = """\
 
 
 def state(settings: Settings) -> Path:
-    """The server's own folder: configuration, keys, staged archives. Only its owner may read it."""
+    """The server's own folder: configuration, staged archives. Only its owner may read it."""
     return settings.run / "torchserve"
 
 
@@ -49,23 +55,66 @@ def staged(settings: Settings, version: int) -> Path:
     return model_store(settings) / f"{settings.model}-{version}.mar"
 
 
+def temporary(settings: Settings) -> Path:
+    """A link to the running server's temporary folder: unpacked models, sockets."""
+    return state(settings) / "tmp"
+
+
+def management_address(settings: Settings) -> str:
+    """Where the running server's management listens: `unix:<path>` or `http://127.0.0.1:<port>`.
+
+    Raises `FileNotFoundError` where no server was started.
+    """
+    return (state(settings) / "management").read_text()
+
+
+def choose_management_address(settings: Settings) -> str:
+    """A Unix socket in the server's temporary folder, which is its user's alone.
+
+    A Mac with Apple silicon gets a free port of loopback: TorchServe's jar has no library for Unix sockets there.
+    """
+    if (sys.platform, platform.machine()) != ("darwin", "arm64"):
+        return f"unix:{temporary(settings).resolve() / 'management.sock'}"
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return f"http://{LOOPBACK}:{probe.getsockname()[1]}"
+
+
+def unreachable_address() -> str:
+    """Where to put the gRPC management, which has no switch: an address that nobody can connect to.
+
+    Loopback where the system has none (macOS).
+    """
+    with socket.socket() as listener, socket.socket() as client:
+        try:
+            listener.bind((BROADCAST, 0))
+            listener.listen()
+        except OSError:
+            return LOOPBACK
+        client.settimeout(1)
+        refused = client.connect_ex(listener.getsockname()) != 0
+    return BROADCAST if refused else LOOPBACK
+
+
 def write_config(settings: Settings, version: int) -> Path:
     """Write `config.properties` and `log4j2.xml`; the server starts with this version. Returns the former."""
-    host = settings.host
+    host, management = settings.host, choose_management_address(settings)
     properties = {
         "inference_address": f"http://{host}:{settings.torchserve_rest_port}",
-        "management_address": f"http://{host}:{settings.torchserve_management_port}",
+        "management_address": management,
         "metrics_address": f"http://{host}:{settings.torchserve_metrics_port}",
         "grpc_inference_address": host,
         "grpc_inference_port": settings.torchserve_grpc_port,
-        "grpc_management_address": host,
-        "grpc_management_port": settings.torchserve_grpc_management_port,
+        "grpc_management_address": unreachable_address(),
+        # Any that is free.
+        "grpc_management_port": 0,
         "model_store": model_store(settings),
         "load_models": f"{settings.model}={staged(settings, version).name}",
         "default_workers_per_model": 1,
         # Registering takes files of the model store by name; no address is needed, so none is allowed.
         "allowed_urls": "(?!)",
-        "disable_token_authorization": "false",
+        # Tokens would be asked for on inference too. (`disable_token_auth`, which the documentation names, is ignored.)
+        "disable_token_authorization": "true",
         "enable_model_api": "true",
         "install_py_dep_per_model": "false",
         "enable_envvars_config": "false",
@@ -79,6 +128,7 @@ def write_config(settings: Settings, version: int) -> Path:
         "number_of_gpu": 0,
     }
     folder = state(settings)
+    (folder / "management").write_text(management)
     (folder / "log4j2.xml").write_text(LOGGING)
     path = folder / "config.properties"
     path.write_text("".join(f"{key}={_escape(str(value))}\n" for key, value in properties.items()))

@@ -7,8 +7,11 @@ A request's body is one of three, told apart by its first bytes:
     an .npy array                   float32 [N, *shape]
     a PNG or JPEG                   one picture
 
-The answer is {"predictions": [{"logits": [...], "probabilities": [...]}, ...]}. Bad input answers 400 with
-{"code", "type", "message"}, as TorchServe's own errors do, and never touches its neighbours in a batch.
+The answer is {"predictions": [{"logits": [...], "probabilities": [...]}, ...]}. Bad input answers 400, and a model
+that fails 500, with {"code", "type", "message"}, as TorchServe's own errors do; neither touches its neighbours in a
+batch. A request with the header `describe: True`, as in TorchServe's own handlers, is told which version answers.
+
+Requests share a run only where the gate has shown that company changes no answer: `signature.json` says "batched".
 
 TorchServe wants exactly one class in this file, so the error is TorchServe's own `PredictionException`.
 """
@@ -35,17 +38,21 @@ from ts.utils.util import PredictionException
 NPY_MAGIC = b"\x93NUMPY"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
+FAILURES = {
+    400: ("Bad Request", "BadRequestException"),
+    500: ("Internal Server Error", "InternalServerException"),
+}
 FORMS = 'expected JSON {"instances": [...]}, an .npy array, or a PNG or JPEG picture'
 MAX_PIXELS = 16_777_216
 """A picture of 4096 x 4096: what a few kilobytes may unpack to."""
 SLICE = 256
-"""Pictures a run: a batch of thousands would cost gigabytes in the first layers."""
+"""Pictures a run where the model may be batched: thousands would cost gigabytes in the first layers."""
 
 Images = NDArray[np.float32]
 
 
 class Handler:
-    """What `signature.json` beside it says: input name and shape of a picture, output names."""
+    """What `signature.json` beside it says: input name and shape of a picture, output names, batched or not."""
 
     def initialize(self, context: Context) -> None:
         """Load the signature and the model, and run once, so that the first request finds all warm."""
@@ -54,6 +61,14 @@ class Handler:
         self.input_name: str = signature["input"]
         self.shape: tuple[int, ...] = tuple(signature["shape"])
         self.output_names: list[str] = signature["outputs"]
+        self.batched: bool = signature.get("batched", False)
+        self.model: str = context.model_name
+        model = (context.manifest or {}).get("model", {})
+        self.description = {
+            "model": self.model,
+            "version": model.get("modelVersion"),
+            "batched": self.batched,
+        }
         self.load(folder)
         self.infer(np.zeros((1, *self.shape), np.float32))
         # The worker logs two lines a request, and TorchServe reads them one by one through a pipe.
@@ -72,24 +87,33 @@ class Handler:
         return outputs
 
     def handle(self, rows: list[dict[str, Any]], context: Context) -> list[bytes]:
-        """Answer a batch. Raises `PredictionException` for a refused gRPC request that is alone in it."""
-        parsed = [self.parse(row) for row in rows]
-        good = [images for images in parsed if not isinstance(images, PredictionException)]
-        answers = iter(self.predict(good))
+        """Answer a batch. Raises `PredictionException` for a failed gRPC request that is alone in it."""
+        headers = [context.get_all_request_header(index) for index in range(len(rows))]
+        answers = self.answer(rows, [_header(own, "describe") == "True" for own in headers])
         bodies: list[bytes] = []
-        for index, images in enumerate(parsed):
-            if isinstance(images, PredictionException):
+        for index, answer in enumerate(answers):
+            if isinstance(answer, PredictionException):
                 # TorchServe answers a gRPC call with OK whatever its status here says; only an exception,
                 # which would fail a whole batch, becomes a gRPC error.
-                if len(rows) == 1 and not _is_http(context.get_all_request_header(index)):
-                    raise images
-                context.set_response_status(images.error_code, "Bad Request", index)
-                error = {"code": images.error_code, "type": "BadRequestException", "message": images.message}
+                if len(rows) == 1 and _header(headers[index], "host") is None:
+                    raise answer
+                phrase, kind = FAILURES[answer.error_code]
+                context.set_response_status(answer.error_code, phrase, index)
+                error = {"code": answer.error_code, "type": kind, "message": answer.message}
                 bodies.append(orjson.dumps(error))
             else:
-                bodies.append(next(answers))
+                bodies.append(answer)
             context.set_response_content_type(index, "application/json")
         return bodies
+
+    def answer(self, rows: list[dict[str, Any]], described: list[bool]) -> list[bytes | PredictionException]:
+        """One JSON body a request, or why there is none."""
+        parsed = [
+            orjson.dumps(self.description) if describe else self.parse(row)
+            for row, describe in zip(rows, described, strict=True)
+        ]
+        predictions = iter(self.predict([images for images in parsed if isinstance(images, np.ndarray)]))
+        return [next(predictions) if isinstance(answer, np.ndarray) else answer for answer in parsed]
 
     def parse(self, row: dict[str, Any]) -> Images | PredictionException:
         """One request's pictures, float32 [N, *shape], or why they are none."""
@@ -103,22 +127,35 @@ class Handler:
             return error
         return images
 
-    def predict(self, requests: list[Images]) -> list[bytes]:
-        """Run all requests' pictures together; one JSON body a request."""
-        if not requests:
-            return []
-        images = np.concatenate(requests) if len(requests) > 1 else requests[0]
-        slices = [self.infer(images[start : start + SLICE]) for start in range(0, len(images), SLICE)]
-        outputs = [np.ascontiguousarray(np.concatenate(arrays)) for arrays in zip(*slices, strict=True)]
-        predictions = [
-            dict(zip(self.output_names, values, strict=True)) for values in zip(*outputs, strict=True)
-        ]
-        bodies, start = [], 0
-        for request in requests:
-            answer = {"predictions": predictions[start : start + len(request)]}
-            bodies.append(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
-            start += len(request)
-        return bodies
+    def predict(self, requests: list[Images]) -> list[bytes | PredictionException]:
+        """Run the requests' pictures, together where the model may be batched; one JSON body a request."""
+        if self.batched and len(requests) > 1:
+            together = self.run(np.concatenate(requests))
+            if not isinstance(together, PredictionException):
+                ends = np.cumsum([len(request) for request in requests])
+                return [
+                    _encode(together[end - len(request) : end])
+                    for request, end in zip(requests, ends, strict=True)
+                ]
+        # Each by itself too where their common run has failed: only one of them may be why.
+        alone = [self.run(request) for request in requests]
+        return [rows if isinstance(rows, PredictionException) else _encode(rows) for rows in alone]
+
+    def run(self, images: Images) -> list[dict[str, NDArray[np.float32]]] | PredictionException:
+        """The outputs of each picture by name, or why the model has none."""
+        size = SLICE if self.batched else len(images)
+        rows = []
+        try:
+            for start in range(0, len(images), size):
+                part = images[start : start + size]
+                outputs = [np.ascontiguousarray(output) for output in self.infer(part)]
+                for name, output in zip(self.output_names, outputs, strict=True):
+                    if output.shape[:1] != (len(part),):
+                        raise ValueError(f"{len(part)} pictures gave {name} of shape {list(output.shape)}")
+                rows += [dict(zip(self.output_names, row, strict=True)) for row in zip(*outputs, strict=True)]
+        except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
+            return PredictionException(f"model {self.model} failed: {_short(error)}", 500)
+        return rows
 
     def decode(self, body: bytes) -> Images:
         """Tell a body's form by its first bytes. Raises `PredictionException` where it is none of ours."""
@@ -243,8 +280,12 @@ def _flat(values: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:  # noqa: 
     return np.array(values).reshape(shape)
 
 
-def _is_http(headers: dict[str, Any]) -> bool:
-    return any(name.lower() == "host" for name in headers)
+def _header(headers: dict[str, str], name: str) -> str | None:
+    return next((value for key, value in headers.items() if key.lower() == name), None)
+
+
+def _encode(predictions: list[dict[str, NDArray[np.float32]]]) -> bytes:
+    return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _body(row: dict[str, Any]) -> bytes:

@@ -1,8 +1,8 @@
 """Starts TorchServe with the version that the pointer names: `python -m serving.torchserve.launch`.
 
 The process becomes the Java server itself, so what a supervisor kills is the server; its workers leave when
-their socket to it closes. The supervisor starts the same command again, and it reads the pointer anew.
-Settings come from the environment.
+their socket to it closes, and `serving.torchserve.follow` when it sees that its parent has gone. The supervisor
+starts the same command again, and it reads the pointer anew. Settings come from the environment.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from serving.repository import RepositoryError, model_dir, served_version, verif
 from serving.settings import Settings, SettingsError
 from serving.targets.base import TargetError
 from serving.torchserve.archive import stage
-from serving.torchserve.authorization import AuthorizationError, write_classes
-from serving.torchserve.config import model_store, staged, state, write_config
+from serving.torchserve.config import model_store, staged, state, temporary, write_config
 
 OLDEST_JAVA = 17
 JAVA_OPTIONS = (
@@ -43,9 +42,11 @@ def main() -> None:
     """Write what the server needs, then become it."""
     try:
         command, environment = prepare(Settings.from_environment())
-    except (TargetError, RepositoryError, SettingsError, AuthorizationError) as error:
+    except (TargetError, RepositoryError, SettingsError) as error:
         sys.exit(f"torchserve: {error}")
     os.chdir(environment["PWD"])
+    follow = [sys.executable, "-m", "serving.torchserve.follow", str(os.getpid())]
+    subprocess.Popen(follow, env=environment)
     os.execve(command[0], command, environment)  # noqa: S606
 
 
@@ -63,25 +64,20 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
     folder = state(settings).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    for leftover in (model_store(settings), folder / "classes"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    (folder / "key_file.json").unlink(missing_ok=True)
+    shutil.rmtree(model_store(settings), ignore_errors=True)
     model_store(settings).mkdir()
     stage_version(settings, version)
 
-    package = _package("ts")
-    jar = package / "frontend" / "model-server.jar"
-    write_classes(jar, folder / "classes")
-    temporary = _temporary_folder(folder)
+    package, work = _package("ts"), _temporary_folder(settings)
     command = [
         str(java),
         *JAVA_OPTIONS,
         *(QUIET_SINCE_24 if _java_version(java) >= 24 else ()),
         f"-Dmodel_server_home={package.parent}",
         f"-Dlog4j.configurationFile={(folder / 'log4j2.xml').as_uri()}",
-        f"-Djava.io.tmpdir={temporary}",
+        f"-Djava.io.tmpdir={work}",
         "-cp",
-        os.pathsep.join([str(folder / "classes"), str(jar)]),
+        str(package / "frontend" / "model-server.jar"),
         "org.pytorch.serve.ModelServer",
         *("--python", sys.executable),
         *("-f", str(write_config(settings, version).resolve())),
@@ -89,7 +85,6 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
         "-ncs",
     ]
     environment = os.environ | {
-        # TorchServe writes key_file.json where it runs.
         "PWD": str(folder),
         "LOG_LOCATION": str(folder),
         "METRICS_LOCATION": str(folder),
@@ -142,15 +137,14 @@ def _package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _temporary_folder(folder: Path) -> Path:
-    """An empty folder for unpacked models and the workers' sockets; the last server's is removed."""
-    current = folder / "tmp"
+def _temporary_folder(settings: Settings) -> Path:
+    """An empty folder for unpacked models and the sockets; the last server's is removed."""
+    folder, current = state(settings).resolve(), temporary(settings)
     shutil.rmtree(current.resolve(), ignore_errors=True)
     current.unlink(missing_ok=True)
     # A new one each time: a worker of a killed server removes its socket as it leaves.
     path = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder))
-    # In a container the folder is mounted from the host, where sockets need not work; TMPDIR is its own.
-    if "TMPDIR" in os.environ or len(os.fsencode(path)) > LONGEST_FOLDER:
+    if len(os.fsencode(path)) > LONGEST_FOLDER:
         path.rmdir()
         path = Path(tempfile.mkdtemp(prefix="tandem-torchserve-"))
     current.symlink_to(path)

@@ -1,27 +1,22 @@
-"""TorchServe's management API, with its token."""
+"""TorchServe's management API, for its own user in its own container: it takes no token."""
 
 from __future__ import annotations
 
 import http.client
 import json
-from pathlib import Path
+import socket
 from typing import Any
 
 from serving.settings import Settings
 from serving.targets.base import TargetError
-from serving.torchserve.config import state
+from serving.torchserve.config import management_address
 
 
 class Management:
-    """Calls the management API of a running server; used by whoever may read its key file.
-
-    Management keys expire after an hour; the `API` key, which does not, renews them.
-    """
+    """Calls the management API of a running server."""
 
     def __init__(self, settings: Settings, timeout: float = 10) -> None:
-        self.host, self.port = settings.host, settings.torchserve_management_port
-        self.keys: Path = state(settings) / "key_file.json"
-        self.timeout = timeout
+        self.settings, self.timeout = settings, timeout
 
     def describe(self, model: str, version: int | None = None) -> dict[str, Any] | None:
         """A version of a model, the default one unless named; None where there is none."""
@@ -60,31 +55,18 @@ class Management:
             self._expect(status, answer, 200, f"unregister version {version} of {model}")
 
     def call(self, method: str, path: str) -> tuple[int, Any]:
-        """Status and JSON of one call. Raises `TargetError` where nothing answers or no key lets us in."""
-        status, answer = self._send(method, path, "management")
-        if _refused(status, answer):
-            self._send("GET", "/token?type=management", "API")
-            status, answer = self._send(method, path, "management")
-        if _refused(status, answer):
-            raise TargetError(
-                f"torchserve: {self.host}:{self.port} refuses the keys in {self.keys}; is it another server?"
-            )
-        return status, answer
-
-    def _send(self, method: str, path: str, key: str) -> tuple[int, Any]:
+        """Status and JSON of one call. Raises `TargetError` where nothing answers."""
         try:
-            token = json.loads(self.keys.read_text())[key]["key"]
-        except (OSError, ValueError, KeyError) as error:
-            raise TargetError(
-                f"torchserve: no key in {self.keys}; is the server running? ({error})"
-            ) from None
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+            address = management_address(self.settings)
+        except FileNotFoundError:
+            raise TargetError("torchserve: the server was not started") from None
+        connection = _connection(address, self.timeout)
         try:
-            connection.request(method, path, headers={"Authorization": f"Bearer {token}"})
+            connection.request(method, path)
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise TargetError(f"torchserve: {self.host}:{self.port} does not answer: {error}") from error
+            raise TargetError(f"torchserve: {address} does not answer: {error}") from error
         finally:
             connection.close()
         try:
@@ -98,5 +80,19 @@ class Management:
             raise TargetError(f"torchserve: cannot {action}: {status}, {message}")
 
 
-def _refused(status: int, answer: Any) -> bool:  # noqa: ANN401
-    return status == 400 and isinstance(answer, dict) and answer.get("type") == "InvalidKeyException"
+def _connection(address: str, timeout: float) -> http.client.HTTPConnection:
+    scheme, _, place = address.partition(":")
+    if scheme == "unix":
+        return _UnixConnection(place, timeout)
+    return http.client.HTTPConnection(place.removeprefix("//"), timeout=timeout)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)

@@ -5,7 +5,6 @@ TorchServe answers `/ping` with 200 before that, and also after its worker was k
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 
@@ -22,7 +21,7 @@ def is_ready(description: Mapping[str, object]) -> bool:
 
 def main() -> None:
     """Ask the server in the same container."""
-    settings = dataclasses.replace(Settings.from_environment(), host="127.0.0.1")
+    settings = Settings.from_environment()
     try:
         description = Management(settings, timeout=3).describe(settings.model)
     except TargetError as error:

@@ -123,16 +123,14 @@ class Server:
     """A TorchServe that serves one form on free ports."""
 
     def __init__(self, form: str, model: Model, weights: Weights, folder: Path) -> None:
-        ports = free_ports(5)
+        ports = free_ports(3)
         self.settings = dataclasses.replace(
             Settings(),
             model=model.spec.name,
             artifacts=folder / form,
             torchserve_rest_port=ports[0],
-            torchserve_management_port=ports[1],
-            torchserve_metrics_port=ports[2],
-            torchserve_grpc_port=ports[3],
-            torchserve_grpc_management_port=ports[4],
+            torchserve_metrics_port=ports[1],
+            torchserve_grpc_port=ports[2],
         )
         directory = version_dir(self.settings.repository, "torchserve", model.spec.name, 1)
         directory.mkdir(parents=True)

@@ -22,8 +22,6 @@ from tests.k8s.manifests import K8S, Document, of_kind, pods, render, render_wit
 from tests.k8s.wiring import container_ports
 
 SETTINGS = Settings()
-CLOSED = {"management", "gRPC management"}
-"""Ports that no Service offers."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ def test_a_target_listens_where_its_clients_expect_it(name: str, everything: lis
     pod = next(pod for pod in pods(everything) if pod.owner == f"Deployment/{name}")
     assert set(container_ports(pod).values()) == set(ports.values())
     offered = {port["port"] for port in of_kind(everything, "Service")[name]["spec"]["ports"]}
-    assert offered == {port for purpose, port in ports.items() if purpose not in CLOSED}
+    assert offered == set(ports.values())
 
 
 @pytest.mark.parametrize("name", [name for name in targets.NAMES if name != "tfjs"])

@@ -45,9 +45,7 @@ def test_a_server_has_no_more_rights_than_it_needs(name: str) -> None:
     assert service["healthcheck"]["start_period"] == "60s"
     assert all(port.startswith("${TANDEM_HOST:-127.0.0.1}:") for port in service["ports"])
     for volume in service.get("volumes", []):
-        assert volume.endswith(":ro") or volume.startswith(
-            ("prometheus:", "${TANDEM_ARTIFACTS:-../artifacts}/run/torchserve:")
-        )
+        assert volume.endswith(":ro") or volume.startswith("prometheus:")
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -114,19 +112,17 @@ def test_a_full_disk_is_named_with_what_helps() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root deploys for another user")
 def test_what_the_containers_may_not_read_is_named(tmp_path: Path) -> None:
     settings = Settings(artifacts=tmp_path)
-    for folder in ("repository", "samples", "run/tf-serving", "run/tfjs/config", "run/torchserve"):
+    for folder in ("repository", "samples", "run/tf-serving", "run/tfjs/config"):
         (tmp_path / folder).mkdir(parents=True)
     # What Caddy keeps as a process is its own.
     (tmp_path / "run" / "tfjs" / "caddy").mkdir(mode=0o700)
     secret = tmp_path / "repository" / "model"
     secret.write_text("")
-    (tmp_path / "run" / "torchserve" / "keys").write_text("")
-    docker._hand_over(settings, "10001:10001")
-    assert (tmp_path / "run" / "torchserve" / "keys").stat().st_uid == docker.NOBODY
+    docker._require_readable(settings, "10001:10001")
     secret.chmod(0o600)
     with pytest.raises(PlatformError, match=f"may not read {secret}: `chmod -R o\\+rX"):
-        docker._hand_over(settings, "10001:10001")
-    docker._hand_over(settings, "0:0")
+        docker._require_readable(settings, "10001:10001")
+    docker._require_readable(settings, "0:0")
 
 
 def test_an_unknown_image_is_named_with_those_that_exist() -> None:

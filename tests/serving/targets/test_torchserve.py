@@ -33,7 +33,8 @@ from serving.settings import Settings
 from serving.targets.base import Images, Outputs, TargetError
 from serving.targets.torchserve import TARGET
 from serving.torchserve.clients import GrpcClient
-from serving.torchserve.config import MAXIMUM_BODY, state
+from serving.torchserve.config import MAXIMUM_BODY, management_address, state
+from serving.torchserve.follow import swap
 from serving.torchserve.management import Management
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -70,7 +71,8 @@ class Server:
             time.sleep(0.2)
 
     def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "serving.torchserve.follow" not in child.cmdline()]
 
     def post(self, body: bytes) -> urllib3.BaseHTTPResponse:
         return self.pool.request("POST", INFERENCE, body)
@@ -138,15 +140,13 @@ def reference(model: Model) -> dict[int, Outputs]:
 @pytest.fixture(scope="module")
 def server(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("torchserve")
-    ports = free_ports(5)
+    ports = free_ports(3)
     settings = dataclasses.replace(
         Settings(),
         artifacts=folder / "artifacts",
         torchserve_rest_port=ports[0],
-        torchserve_management_port=ports[1],
-        torchserve_metrics_port=ports[2],
-        torchserve_grpc_port=ports[3],
-        torchserve_grpc_management_port=ports[4],
+        torchserve_metrics_port=ports[1],
+        torchserve_grpc_port=ports[2],
     )
     for version, seed in SEEDS.items():
         exporter.write(model, model.initial_weights(seed), folder, IMAGES)
@@ -163,8 +163,7 @@ def server(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(autouse=True)
 def _version_one(server: Server) -> None:
     point(server.settings, 1)
-    if TARGET.served_version(server.settings) != 1:
-        TARGET.activate(server.settings, 1)
+    server.wait(1)
 
 
 def test_every_client_agrees_with_torch(server: Server, reference: dict[int, Outputs]) -> None:
@@ -186,7 +185,6 @@ def test_curl_lines_work_as_printed(server: Server, tmp_path: Path) -> None:
             result = subprocess.run(["bash", "-c", endpoint.curl], capture_output=True, text=True, check=True)
             answers[endpoint.protocol] = result.stdout
     assert len(json.loads(answers["REST"])["predictions"][0]["probabilities"]) == 10
-    assert json.loads(answers["management"])[0]["modelVersion"] == "1"
     assert "ts_inference_requests_total" in answers["metrics"]
 
 
@@ -250,41 +248,41 @@ def test_unknown_paths_answer_404(server: Server, path: str) -> None:
     assert answer.json()["message"]
 
 
-def test_management_asks_for_a_token_and_inference_does_not(server: Server) -> None:
+def test_management_is_closed_to_the_network(server: Server) -> None:
+    """A Unix socket that is its user's alone, and a gRPC service that Linux lets nobody connect to."""
+    path = Path(management_address(server.settings).removeprefix("unix:"))
+    assert path.is_socket()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
     settings = server.settings
-    pool = urllib3.HTTPConnectionPool("127.0.0.1", settings.torchserve_management_port, retries=False)
-    calls = [
-        ("GET", "/models"),
-        ("GET", "/models/fashion"),
-        ("POST", "/models?url=fashion-1.mar"),
-        ("PUT", "/models/fashion?min_worker=0"),
-        ("DELETE", "/models/fashion/1"),
-        ("GET", "/token?type=management"),
-    ]
-    for method, path in calls:
-        for headers in ({}, {"Authorization": "Bearer wrong"}):
-            answer = pool.request(method, path, headers=headers)
-            assert (answer.status, answer.json()["type"]) == (400, "InvalidKeyException")
-    with grpc.insecure_channel(f"127.0.0.1:{settings.torchserve_grpc_management_port}") as channel:
-        call = channel.unary_unary(
-            "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
-            request_serializer=bytes,
-            response_deserializer=bytes,
+    offered = {
+        ("127.0.0.1", port)
+        for port in (
+            settings.torchserve_rest_port,
+            settings.torchserve_metrics_port,
+            settings.torchserve_grpc_port,
         )
-        with pytest.raises(grpc.RpcError) as caught:
-            call(b"", timeout=10)
-        assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
-    assert server.pool.request("GET", "/ping").status == 200
+    }
+    connections = psutil.Process(server.process.pid).net_connections("inet")
+    listening = {
+        (c.laddr.ip.removeprefix("::ffff:"), c.laddr.port)
+        for c in connections
+        if c.status == psutil.CONN_LISTEN
+    }
+    ((closed, port),) = listening - offered
+    assert listening >= offered
+    for host in (closed, "127.0.0.1", "localhost"):
+        with grpc.insecure_channel(f"{host}:{port}") as channel:
+            call = channel.unary_unary(
+                "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
+                request_serializer=bytes,
+                response_deserializer=bytes,
+            )
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"", timeout=5)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    for method, target in (("GET", "/models"), ("DELETE", "/models/fashion/1"), ("PUT", "/models/fashion/1")):
+        assert server.pool.request(method, target).status in (404, 405)
     assert TARGET.served_version(settings) == 1
-
-
-def test_an_expired_token_is_renewed(server: Server) -> None:
-    keys = state(server.settings) / "key_file.json"
-    assert keys.stat().st_mode & 0o777 == 0o600
-    old = json.loads(keys.read_text())
-    keys.write_text(json.dumps(old | {"management": {"key": "expired"}}))
-    assert TARGET.served_version(server.settings) == 1
-    assert json.loads(keys.read_text())["management"]["key"] not in ("expired", old["management"]["key"])
 
 
 def test_no_address_may_be_registered(server: Server) -> None:
@@ -296,10 +294,7 @@ def test_no_address_may_be_registered(server: Server) -> None:
     assert management.versions("fashion") == [1]
 
 
-def test_it_listens_on_loopback_only_and_writes_nowhere_else(server: Server) -> None:
-    connections = psutil.Process(server.process.pid).net_connections("inet")
-    listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
-    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
+def test_it_writes_into_its_own_folder_only(server: Server) -> None:
     assert not Path("logs").exists()
     assert not Path("key_file.json").exists()
     assert state(server.settings).stat().st_mode & 0o777 == 0o700
@@ -349,17 +344,16 @@ class Trickle:
 def test_versions_swap_without_a_failed_request(server: Server, reference: dict[int, Outputs]) -> None:
     with Trickle(server.settings, reference) as trickle:
         time.sleep(1)
-        TARGET.activate(server.settings, 2)
-        assert TARGET.served_version(server.settings) == 2
+        point(server.settings, 2)
+        server.wait(2)
         time.sleep(1)
-        TARGET.activate(server.settings, 2)
     assert trickle.failures == []
     assert min(trickle.answered.values()) > 10
     # Calls of 600 pictures: the version that leaves has a queue of a second or more.
     with Trickle(server.settings, reference, copies=30) as trickle:
         time.sleep(1)
-        TARGET.activate(server.settings, 1)
-        assert TARGET.served_version(server.settings) == 1
+        point(server.settings, 1)
+        server.wait(1)
         time.sleep(5)
     assert trickle.failures == []
     assert min(trickle.answered.values()) > 0
@@ -373,15 +367,18 @@ def test_a_version_that_cannot_be_loaded_leaves_what_is_served(server: Server, t
     if not version_dir(server.settings.repository, "torchserve", "fashion", 3).exists():
         publish(server.settings, 3, broken)
     with pytest.raises(TargetError, match="version 3 was not ready"):
-        TARGET.activate(dataclasses.replace(server.settings, ready_seconds=20), 3)
+        swap(dataclasses.replace(server.settings, ready_seconds=20), 3)
     assert TARGET.served_version(server.settings) == 1
     assert Management(server.settings).versions("fashion") == [1]
     assert server.post(b"").status == 400
 
 
-def test_an_unpublished_version_is_refused(server: Server) -> None:
-    with pytest.raises(Exception, match=r"manifest\.json is missing"):
-        TARGET.activate(server.settings, 99)
+def test_a_pointer_to_a_version_that_is_not_there_is_logged_and_passed_over(server: Server) -> None:
+    point(server.settings, 99)
+    end = time.monotonic() + 30
+    while "version 99 is not served" not in server.log.read_text() and time.monotonic() < end:
+        time.sleep(0.2)
+    assert "manifest.json is missing" in server.log.read_text()
     assert TARGET.served_version(server.settings) == 1
 
 

@@ -3,6 +3,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import UnixStreamServer
 
 import pytest
 
@@ -17,33 +18,35 @@ class Server(BaseHTTPRequestHandler):
     worker: str | None = "READY"
 
     def do_GET(self) -> None:
-        allowed = self.headers["Authorization"] == "Bearer secret" and self.path == "/models/mine"
+        known = self.path == "/models/mine"
         workers = [{"status": self.worker}] if self.worker else []
-        self.send_response(200 if allowed else 404)
+        self.send_response(200 if known else 404)
         self.end_headers()
-        self.wfile.write(json.dumps([{"modelVersion": "1", "workers": workers}] if allowed else {}).encode())
+        self.wfile.write(json.dumps([{"modelVersion": "1", "workers": workers}] if known else {}).encode())
 
     def log_message(self, format: str, *arguments: object) -> None: ...
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
+@pytest.fixture(params=["unix", "http"])
+def server(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[type[Server]]:
     class Own(Server):
         pass
 
-    listener = HTTPServer(("127.0.0.1", 0), Own)
+    listener: UnixStreamServer | HTTPServer
+    if request.param == "unix":
+        listener = UnixStreamServer(str(tmp_path / "management.sock"), Own)
+        address = f"unix:{tmp_path / 'management.sock'}"
+    else:
+        listener = HTTPServer(("127.0.0.1", 0), Own)
+        address = f"http://127.0.0.1:{listener.server_port}"
     threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    for name, value in {
-        "ARTIFACTS": tmp_path,
-        "MODEL": "mine",
-        "TORCHSERVE_MANAGEMENT_PORT": listener.server_port,
-        # As in the container, where the server listens on every address.
-        "HOST": "0.0.0.0",
-    }.items():
-        monkeypatch.setenv(f"TANDEM_{name}", str(value))
+    monkeypatch.setenv("TANDEM_ARTIFACTS", str(tmp_path))
+    monkeypatch.setenv("TANDEM_MODEL", "mine")
     folder = state(Settings.from_environment())
     folder.mkdir(parents=True)
-    (folder / "key_file.json").write_text(json.dumps({"management": {"key": "secret"}}))
+    (folder / "management").write_text(address)
     yield Own
     listener.shutdown()
     listener.server_close()
@@ -62,5 +65,5 @@ def test_it_fails_while_there_is_no_worker_that_answers(server: type[Server], wo
 
 def test_it_fails_while_the_server_has_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TANDEM_ARTIFACTS", str(tmp_path))
-    with pytest.raises(SystemExit, match="is the server running"):
+    with pytest.raises(SystemExit, match="was not started"):
         ready.main()
