@@ -6,11 +6,14 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from ts.context import Context, RequestProcessor
@@ -23,41 +26,73 @@ GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.random((5, *SHAPE), np.float32)
 
 
-def network(path: Path) -> None:
-    """logits = the first ten pixels; probabilities = their softmax."""
+node = onnx.helper.make_node
+FIRST_TEN = [node("Identity", ["ten"], ["logits"])]
+COMPANY_COUNTS = [
+    node("ReduceMax", ["ten", "first"], ["largest"], keepdims=1),
+    node("Sub", ["ten", "largest"], ["logits"]),
+]
+"""Each row minus the largest of the run: no row's answer is its own."""
+DARK_ROWS_VANISH = [
+    node("Slice", ["ten", "first", "second", "axes"], ["column"]),
+    node("Reshape", ["column", "all"], ["list"]),
+    node("Greater", ["list", "half"], ["bright"]),
+    node("Compress", ["ten", "bright"], ["logits"], axis=0),
+]
+"""Only rows whose first pixel is above one half."""
+
+
+def network(path: Path, nodes: list[onnx.NodeProto]) -> None:
+    """logits are made from `ten`, the first ten pixels; probabilities = their softmax."""
     tensor = onnx.helper.make_tensor_value_info
-    node = onnx.helper.make_node
-    constants = {"rows": [0, 784], "starts": [0], "ends": [10], "axes": [1]}
+    constants = {"rows": [0, 784], "first": [0], "second": [1], "ends": [10], "axes": [1], "all": [-1]}
+    values = [onnx.numpy_helper.from_array(np.array(v, np.int64), name) for name, v in constants.items()]
     graph = onnx.helper.make_graph(
         [
             node("Reshape", ["image", "rows"], ["flat"]),
-            node("Slice", ["flat", "starts", "ends", "axes"], ["logits"]),
+            node("Slice", ["flat", "first", "ends", "axes"], ["ten"]),
+            *nodes,
             node("Softmax", ["logits"], ["probabilities"], axis=1),
         ],
         "first-ten",
         [tensor("image", onnx.TensorProto.FLOAT, ["batch", *SHAPE])],
-        [tensor(name, onnx.TensorProto.FLOAT, ["batch", 10]) for name in ("logits", "probabilities")],
-        [onnx.numpy_helper.from_array(np.array(v, np.int64), name) for name, v in constants.items()],
+        [tensor(name, onnx.TensorProto.FLOAT, ["found", 10]) for name in ("logits", "probabilities")],
+        [*values, onnx.numpy_helper.from_array(np.array(0.5, np.float32), "half")],
     )
     opset = [onnx.helper.make_opsetid("", 20)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), path)
 
 
+def loaded(folder: Path, nodes: list[onnx.NodeProto], **signature: bool) -> Handler:
+    folder.mkdir(exist_ok=True)
+    network(folder / "model.onnx", nodes)
+    common = {"input": "image", "shape": SHAPE, "outputs": ["logits", "probabilities"], "classes": []}
+    (folder / "signature.json").write_text(json.dumps(common | signature))
+    handler = Handler()
+    manifest = {"model": {"modelName": "fashion", "modelVersion": "7"}}
+    handler.initialize(Context("fashion", str(folder), manifest, 1, None, "0.12.0"))
+    return handler
+
+
 @pytest.fixture(scope="module")
-def handler(tmp_path_factory: pytest.TempPathFactory) -> Handler:
-    folder = tmp_path_factory.mktemp("archive")
-    network(folder / "model.onnx")
-    signature = {"input": "image", "shape": SHAPE, "outputs": ["logits", "probabilities"], "classes": []}
-    (folder / "signature.json").write_text(json.dumps(signature))
-    loaded = Handler()
-    loaded.initialize(Context("fashion", str(folder), None, 1, None, "0.12.0"))
-    return loaded
+def handlers(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Handler]:
+    """One that may run requests together, and one that may not."""
+    folder = tmp_path_factory.mktemp("archives")
+    return {batched: loaded(folder / str(batched), FIRST_TEN, batched=batched) for batched in (True, False)}
 
 
-def serve(handler: Handler, *rows: dict[str, Any], http: bool = True) -> list[tuple[int, Any]]:
+@pytest.fixture
+def handler(handlers: dict[bool, Handler]) -> Handler:
+    return handlers[True]
+
+
+def serve(
+    handler: Handler, *rows: dict[str, Any], http: bool = True, headers: dict[str, str] | None = None
+) -> list[tuple[int, Any]]:
     """Status and JSON of each request of one batch."""
     context = Context("fashion", "", None, len(rows), None, "0.12.0")
-    context.request_processor = [RequestProcessor({"Host": "here"} if http else {}) for _ in rows]
+    own = ({"Host": "here"} if http else {}) | (headers or {})
+    context.request_processor = [RequestProcessor(own) for _ in rows]
     bodies = handler.handle(list(rows), context)
     assert all(context.get_response_content_type(index) == "application/json" for index in range(len(rows)))
     statuses = [context.get_response_status(index)[0] for index in range(len(rows))]
@@ -268,22 +303,69 @@ def test_bodies_that_are_none(handler: Handler, row: dict[str, bytes], message: 
     assert re.search(message, answer["message"])
 
 
-def test_bad_requests_do_not_touch_their_neighbours(handler: Handler) -> None:
-    batch = [
-        {"body": npy(IMAGES[:2])},
-        {"body": b"broken"},
-        {"data": rows(IMAGES[2:3].tolist())},
-        {"body": bomb()},
-        {"body": picture()},
-        {},
-        {"body": npy(IMAGES[3:])},
+@pytest.mark.parametrize("batched", [True, False])
+@settings(deadline=None)
+@given(
+    st.lists(st.one_of(st.integers(1, 5), st.sampled_from(sorted(BAD))), min_size=1, max_size=8), st.randoms()
+)
+def test_everybody_gets_the_answer_to_their_own_rows(
+    handlers: dict[bool, Handler], batched: bool, requests: list[int | str], random: Random
+) -> None:
+    """Requests of so many rows, with bad ones between them."""
+    images = [
+        np.random.default_rng(random.randrange(2**32)).random((rows, *SHAPE), np.float32)
+        for rows in requests
+        if isinstance(rows, int)
     ]
-    answers = serve(handler, *batch)
-    assert [status for status, _ in answers] == [200, 400, 200, 400, 200, 400, 200]
-    expected = IMAGES.reshape(5, -1)[:, :10]
-    np.testing.assert_array_equal(logits(answers[0][1]), expected[:2])
-    np.testing.assert_array_equal(logits(answers[2][1]), expected[2:3])
-    np.testing.assert_array_equal(logits(answers[6][1]), expected[3:])
+    good = iter([{"body": npy(own)} for own in images])
+    batch = [next(good) if isinstance(request, int) else {"body": BAD[request][0]} for request in requests]
+    answers = serve(handlers[batched], *batch)
+    assert [status for status, _ in answers] == [200 if isinstance(r, int) else 400 for r in requests]
+    found = [logits(answer) for status, answer in answers if status == 200]
+    for own, answered in zip(images, found, strict=True):
+        np.testing.assert_array_equal(answered, own.reshape(len(own), -1)[:, :10])
+
+
+def test_a_model_whose_rows_see_each_other_runs_each_request_alone(tmp_path: Path) -> None:
+    requests = [{"body": npy(IMAGES[:2])}, {"body": npy(IMAGES[2:])}]
+    for signature in ({}, {"batched": False}):
+        handler = loaded(tmp_path / str(len(signature)), COMPANY_COUNTS, **signature)
+        alone = [serve(handler, request)[0] for request in requests]
+        assert serve(handler, *requests) == alone
+    together = loaded(tmp_path / "batched", COMPANY_COUNTS, batched=True)
+    assert serve(together, *requests) != alone
+
+
+def test_a_request_of_a_model_that_is_not_batched_is_one_run(tmp_path: Path) -> None:
+    images = np.zeros((600, *SHAPE), np.float32)
+    images[599, 0, 0] = 1
+    handler = loaded(tmp_path, COMPANY_COUNTS, batched=False)
+    [(_, answer)] = serve(handler, {"body": npy(images)})
+    assert (logits(answer)[:599, 0] == -1).all()
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_run_that_loses_rows_fails_its_own_request_only(tmp_path: Path, batched: bool) -> None:
+    bright = np.clip(IMAGES, 0.6, 1)
+    dark = np.concatenate([bright[:1], IMAGES[:1] * 0.1])
+    handler = loaded(tmp_path, DARK_ROWS_VANISH, batched=batched)
+    answers = serve(handler, {"body": npy(bright[:2])}, {"body": npy(dark)}, {"body": npy(bright[2:])})
+    assert [status for status, _ in answers] == [200, 500, 200]
+    np.testing.assert_array_equal(logits(answers[0][1]), bright[:2].reshape(2, -1)[:, :10])
+    np.testing.assert_array_equal(logits(answers[2][1]), bright[2:].reshape(3, -1)[:, :10])
+    assert answers[1][1] == {
+        "code": 500,
+        "type": "InternalServerException",
+        "message": "model fashion failed: 2 pictures gave logits of shape [1, 10]",
+    }
+    with pytest.raises(PredictionException) as caught:
+        serve(handler, {"data": npy(dark)}, http=False)
+    assert caught.value.error_code == 500
+
+
+def test_who_asks_for_a_description_is_told_the_version(handler: Handler) -> None:
+    expected = {"model": "fashion", "version": "7", "batched": handler.batched}
+    assert serve(handler, {}, headers={"describe": "True"}) == [(200, expected)]
 
 
 def test_a_batch_of_bad_requests_only(handler: Handler) -> None:
