@@ -65,7 +65,7 @@ def main() -> None:
             tried = version
             if version != running:
                 swap(settings, version)
-        except (TargetError, RepositoryError) as error:
+        except (TargetError, RepositoryError, OSError) as error:
             sys.stderr.write(f"{error}; version {version} is not served\n")
 
 

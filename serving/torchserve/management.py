@@ -13,10 +13,14 @@ from serving.torchserve.config import management_address
 
 
 class Management:
-    """Calls the management API of a running server."""
+    """Calls the management API of the server that runs now. Raises `TargetError` where none was started."""
 
     def __init__(self, settings: Settings, timeout: float = 10) -> None:
-        self.settings, self.timeout = settings, timeout
+        self.timeout = timeout
+        try:
+            self.address = management_address(settings)
+        except FileNotFoundError:
+            raise TargetError("torchserve: the server was not started") from None
 
     def describe(self, model: str, version: int | None = None) -> dict[str, Any] | None:
         """A version of a model, the default one unless named; None where there is none."""
@@ -56,17 +60,13 @@ class Management:
 
     def call(self, method: str, path: str) -> tuple[int, Any]:
         """Status and JSON of one call. Raises `TargetError` where nothing answers."""
-        try:
-            address = management_address(self.settings)
-        except FileNotFoundError:
-            raise TargetError("torchserve: the server was not started") from None
-        connection = _connection(address, self.timeout)
+        connection = _connection(self.address, self.timeout)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise TargetError(f"torchserve: {address} does not answer: {error}") from error
+            raise TargetError(f"torchserve: {self.address} does not answer: {error}") from error
         finally:
             connection.close()
         try:

@@ -137,7 +137,7 @@ class Server:
         FORMS[form](model, weights, directory / "model.mar")
         self.size = (directory / "model.mar").stat().st_size
         fields: dict[str, Any] = {field.name: "" for field in dataclasses.fields(Manifest)}
-        fields |= {"files": file_digests(directory), "serve": "model.mar", "version": 1}
+        fields |= {"files": file_digests(directory), "serve": "model.mar", "version": 1, "batched": True}
         (directory / MANIFEST).write_text(json.dumps(fields))
         launch = TARGET.launch(self.settings)
         started = time.monotonic()

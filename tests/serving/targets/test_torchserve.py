@@ -387,14 +387,14 @@ def test_killed_it_comes_back_with_the_pointers_version(
 ) -> None:
     for version in (2, 1):
         point(server.settings, version)
-        workers = server.workers()
-        assert workers
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        assert server.workers()
         server.process.kill()
         server.process.wait()
         assert TARGET.served_version(server.settings) is None
         server.start()
         server.wait(version)
-        _, alive = psutil.wait_procs(workers, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=10)
         assert alive == []
         client = GrpcClient(server.settings)
         np.testing.assert_allclose(
