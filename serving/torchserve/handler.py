@@ -148,11 +148,12 @@ class Handler:
         try:
             for start in range(0, len(images), size):
                 part = images[start : start + size]
-                outputs = [np.ascontiguousarray(output) for output in self.infer(part)]
-                for name, output in zip(self.output_names, outputs, strict=True):
+                outputs = dict(zip(self.output_names, self.infer(part), strict=True))
+                for name, output in outputs.items():
                     if output.shape[:1] != (len(part),):
                         raise ValueError(f"{len(part)} pictures gave {name} of shape {list(output.shape)}")
-                rows += [dict(zip(self.output_names, row, strict=True)) for row in zip(*outputs, strict=True)]
+                columns = map(np.ascontiguousarray, outputs.values())
+                rows += [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
         except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
             return PredictionException(f"model {self.model} failed: {_short(error)}", 500)
         return rows
