@@ -61,8 +61,8 @@ class RunQueue:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._waiting)
+        """Requests in the queue whose clients still want an answer."""
+        return sum(not job.answer.done() for job in self._waiting)
 
     async def run(self, inputs: Tensors, outputs: tuple[str, ...], record: RequestRecord) -> Tensors:
         """Compute `outputs`. Raises `UnavailableError` where the queue is full, and what the run raises."""

@@ -99,7 +99,7 @@ class ServerProcess:
             except urllib3.exceptions.HTTPError as error:
                 last = error
             time.sleep(0.02)
-        raise AssertionError(f"{path} did not answer {pattern!r}: {last}\n{self.log}")
+        raise AssertionError(f"{path} did not answer {pattern!r}: {str(last)[:2000]}\n{self.log}")
 
     def wait_for_log(self, text: str, seconds: float = 20) -> None:
         """Wait until the log holds `text`."""
