@@ -45,7 +45,7 @@ class Client:
 
     async def close(self) -> None:
         await self._session.close()
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def rest(self) -> str:
         async with self._session.post(f"{self._base}/v2/models/fashion/infer", data=oip_body()) as response:

@@ -24,7 +24,7 @@ from tritonclient.utils import InferenceServerException
 from .artifacts import images, logits, write_company, write_manifest, write_onnx, write_tflite
 from .processes import ServerProcess, tandem_server, tandem_tf_serving
 
-OUTPUTS = {"fashion": ("logits", "probabilities")}
+OUTPUTS: dict[str, tuple[str, ...]] = {"fashion": ("logits", "probabilities")}
 FAULTS = ("shape", "output", "model")
 
 
@@ -135,9 +135,10 @@ class Tfs:
         self._channel = grpc.aio.insecure_channel(server.grpc) if kind == "grpc" else None
 
     async def close(self) -> None:
-        for client in (self._session, self._channel):
-            if client is not None:
-                await client.close()
+        if self._session is not None:
+            await self._session.close()
+        if self._channel is not None:
+            await self._channel.close(None)
 
     async def ask(self, request: Request) -> dict[str, Any] | str:
         model = "none" if request.fault == "model" else request.model
@@ -163,7 +164,7 @@ class Tfs:
         message = PredictRequest(output_filter=request.wanted)
         message.model_spec.name = model
         message.inputs["image"].CopyFrom(tf.make_tensor_proto(request.sent))
-        stub: Any = PredictionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        stub: Any = PredictionServiceStub(self._channel)
         try:
             answer = await stub.Predict(message)
         except grpc.aio.AioRpcError as error:
