@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-import queue
 import random
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
+from queue import SimpleQueue
 
 from serving.server.records import RequestRecord
 
@@ -17,58 +18,72 @@ MOST_WAITING = 10_000
 """Lines that wait for the disk; a request that finds as many is not logged, for the log must not delay responses."""
 MOST_CHARACTERS = 500
 """Of a path in the log."""
+STOP_SECONDS = 5.0
+"""For the disk to take what still waits."""
 
 
 class AccessLog:
     """Requests that fail are always logged, of the others the share `sample`."""
 
     def __init__(self, target: str, sample: float, dropped: Callable[[], None]) -> None:
-        """`target` is a file, appended to, or - for the standard output. Raises `OSError`."""
-        writer = logging.StreamHandler(sys.stdout) if target == "-" else logging.FileHandler(target)
-        writer.setFormatter(_Formatter())
-        self._queue: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
-        self._handler = QueueHandler(self._queue)
-        self._listener = QueueListener(self._queue, writer)
-        self._listener.start()
+        """`target` is a file, appended to, or - for the standard output. Raises `OSError`.
+
+        `dropped` is called, in any thread, for each line that is lost because the disk is slow or full.
+        """
+        self._file = sys.stdout if target == "-" else Path(target).open("a", encoding="ascii")  # noqa: SIM115 - for as long as the server runs
         self._sample = sample
         self._dropped = dropped
+        self._waiting: SimpleQueue[RequestRecord | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="access-log", daemon=True)
+        self._thread.start()
 
     def write(self, record: RequestRecord) -> None:
-        """Log a finished request by and by; it is dropped, and counted, where the disk does not keep up."""
+        """Log a finished request by and by."""
         if record.code == "OK" and self._sample < 1 and random.random() >= self._sample:  # noqa: S311 - no secret
             return
-        try:
-            self._handler.enqueue(logging.makeLogRecord({"request": record}))
-        except queue.Full:
+        if self._waiting.qsize() >= MOST_WAITING:
             self._dropped()
+        else:
+            self._waiting.put(record)
 
     def close(self) -> None:
         """Write what still waits."""
-        self._listener.stop()
+        self._waiting.put(None)
+        self._thread.join(STOP_SECONDS)
+        with suppress(OSError):
+            self._file.flush()
+
+    def _work(self) -> None:
+        for record in iter(self._waiting.get, None):
+            try:
+                self._file.write(_line(record))
+                if self._waiting.empty():
+                    self._file.flush()
+            except OSError:
+                self._dropped()
 
 
-class _Formatter(logging.Formatter):
+def _line(record: RequestRecord) -> str:
     """JSON in ASCII: whatever a client puts into a path stays in its string, on its line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """As `logging.Formatter` has it."""
-        request: RequestRecord = record.request  # type: ignore[attr-defined]
-        return json.dumps(
+    return (
+        json.dumps(
             {
-                "time": datetime.fromtimestamp(request.started, UTC).isoformat(timespec="milliseconds"),
-                "client": request.client,
-                "method": request.method,
-                "path": request.path[:MOST_CHARACTERS],
-                "protocol": request.protocol,
-                "model": request.model,
-                "version": request.version,
-                "code": request.code,
-                "status": request.status,
-                "rows": request.rows,
-                "milliseconds": round(request.seconds * 1e3, 3),
-                "queue_milliseconds": round(request.queue_seconds * 1e3, 3),
-                "run_milliseconds": round(request.run_seconds * 1e3, 3),
-                "request_bytes": request.request_bytes,
-                "response_bytes": request.response_bytes,
+                "time": datetime.fromtimestamp(record.started, UTC).isoformat(timespec="milliseconds"),
+                "client": record.client,
+                "method": record.method,
+                "path": record.path[:MOST_CHARACTERS],
+                "protocol": record.protocol,
+                "model": record.model,
+                "version": record.version,
+                "code": record.code,
+                "status": record.status,
+                "rows": record.rows,
+                "milliseconds": round(record.seconds * 1e3, 3),
+                "queue_milliseconds": round(record.queue_seconds * 1e3, 3),
+                "run_milliseconds": round(record.run_seconds * 1e3, 3),
+                "request_bytes": record.request_bytes,
+                "response_bytes": record.response_bytes,
             }
         )
+        + "\n"
+    )

@@ -8,8 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from functools import lru_cache
 from typing import Any
 
-from serving.server.bodies import ClientLeftError, Receive, compress, read_body
-from serving.server.errors import BodyTimeoutError, DeadlineError, NotFoundError, ServerError
+from serving.server.bodies import ClientLeftError, Receive, compress, discard, read_body, unless_client_leaves
+from serving.server.errors import (
+    BodyTimeoutError,
+    DeadlineError,
+    NotFoundError,
+    ServerError,
+    UnavailableError,
+)
 from serving.server.http import Request, Response, Route, Router
 from serving.server.records import Observe, RequestRecord
 
@@ -24,13 +30,18 @@ CORS = (
 )
 LONGEST_PATH = 4096
 """Bytes."""
+PATIENCE_SECONDS = 0.05
+"""From when on it is worth a task to find out that a request's client has left."""
+LINGER_SECONDS = 2.0
+"""For a client that still sends a body that is refused to read why."""
 
 
 class App:
     """Serves routes over ASGI.
 
     A body has at most `max_body_bytes`; body and response together take at most `timeout_seconds`. With `cors`,
-    pages of other origins may read every response.
+    pages of other origins may read every response. While the server is `stopping`, each response closes its
+    connection, so that its client goes elsewhere.
     """
 
     def __init__(
@@ -40,6 +51,7 @@ class App:
         *,
         max_body_bytes: int,
         timeout_seconds: float,
+        stopping: Callable[[], bool] = lambda: False,
         cors: bool = False,
     ) -> None:
         # Clients ask for few paths, each very often.
@@ -47,6 +59,7 @@ class App:
         self._observe = observe
         self._max_body_bytes = max_body_bytes
         self._timeout_seconds = timeout_seconds
+        self._stopping = stopping
         self._cors = CORS if cors else ()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -54,16 +67,15 @@ class App:
         path = scope["raw_path"].decode("latin-1")
         client = scope["client"]
         record = RequestRecord(scope["method"], path, f"{client[0]}:{client[1]}" if client else "")
+        unread = False
         try:
-            response = await self._respond(record, scope, receive)
+            response, unread = await self._respond(record, scope, receive)
         except ClientLeftError:
             record.status, record.code = 499, "CANCELLED"  # As nginx logs it.
             self._observe(record)
             return
-        except asyncio.CancelledError:
-            record.status, record.code = 499, "CANCELLED"
-            self._observe(record)
-            raise
+        except asyncio.CancelledError:  # By uvicorn, when the time for the stop is over.
+            response = _failure(record, UnavailableError("the server has stopped"))
         record.status, record.response_bytes = response.status, len(response.body)
         self._observe(record)
         headers = [
@@ -72,51 +84,57 @@ class App:
             *response.headers,
             *self._cors,
         ]
+        if unread or self._stopping():
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+        await send({"type": "http.response.body", "body": response.body, "more_body": unread})
+        if unread:
+            # A connection that is closed while its client still sends is reset, and the response may be lost.
+            await discard(receive, LINGER_SECONDS)
+            await send({"type": "http.response.body"})
 
     async def _respond(
         self, record: RequestRecord, scope: MutableMapping[str, Any], receive: Receive
-    ) -> Response:
+    ) -> tuple[Response, bool]:
+        """The response, and whether the request's body was left unread."""
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
         unread = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         deadline = asyncio.timeout(self._timeout_seconds)
         try:
             async with deadline:
                 if self._cors and record.method == "OPTIONS":
-                    return Response(b"")
+                    return Response(b""), unread
                 if len(record.path) > LONGEST_PATH:
                     raise NotFoundError(f"expected a path of at most {LONGEST_PATH} bytes")
                 handler, variables = self._find(record.method, record.path)
-                body = b""
-                if record.method not in ("GET", "HEAD"):
-                    body = await read_body(receive, headers, self._max_body_bytes)
-                    unread = False
+                body = await read_body(receive, headers, self._max_body_bytes)
+                unread = False
                 record.request_bytes = len(body)
                 request = Request(record.method, record.path, variables, headers, body, record)
-                return await compress(await handler(request), headers)
+                async with unless_client_leaves(receive, PATIENCE_SECONDS):
+                    return await compress(await handler(request), headers), unread
         except ServerError as error:
-            return _failure(record, error, close=unread)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            seconds = f"{self._timeout_seconds:g} s"
-            if unread:
-                late = BodyTimeoutError(f"the request was not complete within {seconds}")
-                return _failure(record, late, close=True)
-            return _failure(record, DeadlineError(f"no response within {seconds}"))
+            return _failure(record, error), unread
         except ClientLeftError:
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, TimeoutError) and deadline.expired():
+                return _failure(record, self._late(unread)), unread
             log.exception("%s %s failed", record.method, record.path)
-            return _failure(record, ServerError("the server failed on this request; its log says why"))
+            return _failure(
+                record, ServerError("the server failed on this request; its log says why")
+            ), unread
+
+    def _late(self, unread: bool) -> DeadlineError:
+        if unread:
+            return BodyTimeoutError(f"the request was not complete within {self._timeout_seconds:g} s")
+        return DeadlineError(f"no response within {self._timeout_seconds:g} s")
 
 
-def _failure(record: RequestRecord, error: ServerError, *, close: bool = False) -> Response:
+def _failure(record: RequestRecord, error: ServerError) -> Response:
     if error.status == 500:
         log.error("%s %s: %s", record.method, record.path, error)
     record.code = error.code.name
     response = Response.json({"error": str(error)}, error.status)
-    # Else the rest of a body that nobody wants would have to be read.
-    response.headers = [*error.headers, (b"connection", b"close")] if close else error.headers
+    response.headers = error.headers
     return response

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from serving.server.errors import InvalidRequestError, TooLargeError, UnsupportedEncodingError, quote
@@ -23,7 +24,7 @@ WORTH_COMPRESSING = 32 * 1024
 
 
 class ClientLeftError(Exception):
-    """The client closed its connection before its request was complete."""
+    """The client closed its connection before it was answered."""
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
@@ -54,6 +55,42 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
             break
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     return body if encoding == "identity" else await _inflate(body, encoding, limit)
+
+
+async def discard(receive: Receive, seconds: float) -> None:
+    """Read the rest of a body, for some seconds at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while (await receive()).get("more_body", False):
+                pass
+
+
+@asynccontextmanager
+async def unless_client_leaves(receive: Receive, seconds: float) -> AsyncIterator[None]:
+    """Raise `ClientLeftError` in what takes longer than `seconds`, as soon as the client has left."""
+    answering = asyncio.current_task()
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        left = (await receive())["type"] == "http.disconnect"
+        if left and answering is not None:
+            answering.cancel()
+
+    watches: list[asyncio.Task[None]] = []
+    timer = asyncio.get_running_loop().call_later(
+        seconds, lambda: watches.append(asyncio.create_task(watch()))
+    )
+    try:
+        yield
+    except asyncio.CancelledError:
+        if left:
+            raise ClientLeftError from None
+        raise
+    finally:
+        timer.cancel()
+        for task in watches:
+            task.cancel()
 
 
 async def _inflate(body: bytes, encoding: str, limit: int) -> bytes:

@@ -5,6 +5,7 @@ A message says what was expected and what came; what a client sent goes into it 
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import ClassVar
 
 from grpc import StatusCode
@@ -13,10 +14,15 @@ LONGEST_QUOTE = 120
 """Characters of a client's words in a message."""
 
 
+_short = Repr()
+_short.maxlist = _short.maxtuple = _short.maxdict = 32
+_short.maxstring = _short.maxother = _short.maxlong = LONGEST_QUOTE
+
+
 def quote(value: object) -> str:
     """A value that a client sent, shortened for a message."""
-    # A slice before repr: the repr of 30 MB takes seconds.
-    text = repr(value[:LONGEST_QUOTE]) if isinstance(value, str | bytes) else str(value)
+    # A slice before repr, and not the whole of a list: the repr of 30 MB takes seconds.
+    text = repr(value[:LONGEST_QUOTE]) if isinstance(value, str | bytes) else _short.repr(value)
     longer = isinstance(value, str | bytes) and len(value) > LONGEST_QUOTE
     return f"{text[:LONGEST_QUOTE]}…" if longer or len(text) > LONGEST_QUOTE + 2 else text
 

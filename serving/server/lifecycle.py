@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -22,6 +21,9 @@ from serving.server.errors import ServerError
 from serving.server.rpc import RpcServer
 
 log = logging.getLogger("tandem.server")
+
+CLOSE_SECONDS = 0.5
+"""For the models to be unloaded after the last response."""
 
 
 class StartError(Exception):
@@ -59,25 +61,30 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> None:
+def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> bool:
     """Serve until SIGTERM or SIGINT. Raises `StartError` where an address cannot be had.
 
+    Returns whether everything has ended: where it has not, only `os._exit` ends the process.
     `make_rpc` is called in the event loop, to which grpc.aio binds a server when it is made.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(plane, app, make_rpc, listening))
-    if plane.models.loading:
-        # Nothing interrupts a load, and the interpreter would wait for its thread.
-        logging.shutdown()
-        os._exit(0)
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    clean = True
+    try:
+        clean = runner.run(_serve(plane, app, make_rpc, listening))
+        return clean
+    finally:
+        if clean:  # Else a load or a run goes on in its thread: nothing interrupts it, and `close` would wait for it.
+            runner.close()
 
 
-async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> None:
+async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> bool:
     rpc = make_rpc()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    http_socket = None if listening.http_port is None else _bind(listening.host, listening.http_port)
+    http_socket = None
+    if listening.http_port is not None:
+        http_socket = _bind(listening.host, listening.http_port, listening.idle_seconds)
     _listen(rpc, listening)
     http = _HttpServer(
         uvicorn.Config(
@@ -89,7 +96,7 @@ async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], 
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=listening.max_connections,
+            limit_concurrency=listening.max_connections + 1,  # It refuses the one that reaches its limit.
             timeout_keep_alive=listening.idle_seconds,  # type: ignore[arg-type] # it takes fractions, too
             timeout_graceful_shutdown=listening.grace_seconds,  # type: ignore[arg-type]
         )
@@ -111,19 +118,27 @@ async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], 
     )
     await asyncio.sleep(listening.pause_seconds)
     http.should_exit = True
+    end = asyncio.get_running_loop().time() + listening.grace_seconds
     await asyncio.gather(rpc.stop(listening.grace_seconds), *serving)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(plane.models.close(), listening.grace_seconds)
+    clean = not plane.models.loading
+    try:
+        async with asyncio.timeout_at(end + CLOSE_SECONDS):
+            await plane.models.close()
+    except TimeoutError:
+        clean = False
     log.info("stopped")
     with contextlib.suppress(asyncio.CancelledError):
         await poll  # It does not end by itself: if it has, its exception is why the server stopped.
+    return clean
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, idle_seconds: float) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         # No SO_REUSEPORT: a second server on this port must fail, not share its requests.
         bound = socket.create_server((host, port), family=family, backlog=2048)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # On Linux: a client that never reads its response is let go.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * idle_seconds))
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
     log.info("HTTP on %s:%d", host, bound.getsockname()[1])

@@ -110,6 +110,7 @@ def serve(
                 observe,
                 max_body_bytes=options.max_body_bytes,
                 timeout_seconds=timeout_seconds or options.request_timeout_seconds,
+                stopping=lambda: plane.stopping,
                 cors=cors,
             )
             interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
@@ -126,9 +127,12 @@ def serve(
                 options=rpc_options,
                 interceptors=interceptors,
             )
-            run(plane, app, make_rpc, listening)
+            clean = run(plane, app, make_rpc, listening)
         except (StartError, TelemetryError, OSError) as error:
             sys.exit(f"{command}: {error}")
+    if not clean:
+        logging.shutdown()
+        os._exit(0)
 
 
 def metrics_route(metrics: Metrics, path: str) -> Route:
@@ -145,4 +149,5 @@ def log_to_stderr(command: str) -> None:
     # Else TensorFlow, where it is used, greets every start with pages of advice.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Else its clients could fill the log: it warns of each request that is not HTTP.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)

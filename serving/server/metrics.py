@@ -81,8 +81,9 @@ class Metrics:
             self._seconds.labels(record.model, record.protocol).observe(record.seconds)
         if record.run_seconds:
             self._queue_seconds.labels(record.model).observe(record.queue_seconds)
-        if record.version:
-            self.statistics(record.model, record.version).request(record)
+        statistics = self._statistics.get((record.model, record.version))
+        if statistics is not None:
+            statistics.request(record)
 
     def run(self, model: str, version: str, rows: int, seconds: float) -> None:
         """Count a run of a model that succeeded."""
@@ -92,20 +93,18 @@ class Metrics:
 
     def statistics(self, model: str, version: str) -> Statistics:
         """The sums of a version since it was loaded."""
-        found = self._statistics.get((model, version))
-        if found is None:
-            found = self._statistics[model, version] = Statistics()
-        return found
+        return self._statistics.get((model, version)) or Statistics()
 
     def loaded(self, model: str, version: str, waiting: Waiting) -> None:
         """Note that a version was loaded; `waiting` says how many requests wait for it."""
         self._statistics[model, version] = Statistics()
         self._queues[model, version] = waiting
 
-    def unloaded(self, model: str, version: str) -> None:
-        """Note that a version was unloaded."""
-        self._statistics.pop((model, version), None)
-        self._queues.pop((model, version), None)
+    def unloaded(self, model: str, version: str, waiting: Waiting) -> None:
+        """Note that a version was unloaded, the one of this `waiting`: another of its number may be loaded by now."""
+        if self._queues.get((model, version)) == waiting:
+            del self._queues[model, version]
+            self._statistics.pop((model, version), None)
 
     def dropped_log_line(self) -> None:
         """Count a line that the access log has dropped."""

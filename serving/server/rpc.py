@@ -11,14 +11,17 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from serving.server.errors import ServerError
+from serving.server.errors import InvalidRequestError, ServerError
 from serving.server.records import Observe, RequestRecord
 
 log = logging.getLogger("tandem.server")
+
+Context = grpc.aio.ServicerContext[Any, Any]
 
 OPTIONS: tuple[tuple[str, str | int], ...] = (
     # A second server on this port must fail, not share its requests.
@@ -36,7 +39,7 @@ class Service:
     """A service and what implements it: an object with a coroutine for each method that is served.
 
     A method takes a request and the request's record, and returns the response or raises a `ServerError`. One that
-    streams is called for each request of its stream, and raises nothing: an error is a response there.
+    streams is called for each request of its stream; an error that it raises ends the stream.
     """
 
     descriptor: ServiceDescriptor
@@ -57,7 +60,7 @@ class RpcServer:
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
         self._calls = 0
-        """Requests being answered."""
+        """Requests whose responses have not been sent."""
         self._observe = observe
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
         self._names = [service.descriptor.full_name for service in services]
@@ -67,7 +70,6 @@ class RpcServer:
             options=(
                 *OPTIONS,
                 ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
                 *options,
             ),
         )
@@ -108,69 +110,80 @@ class RpcServer:
             function = getattr(service.servicer, method.name, None)
             if function is None:
                 continue
-            path = f"/{service.descriptor.full_name}/{method.name}"
-            if method.client_streaming:
-                make, behaviour = grpc.stream_stream_rpc_method_handler, self._stream(function, path)
-            else:
-                make, behaviour = grpc.unary_unary_rpc_method_handler, self._unary(function, path)
-            handlers[method.name] = make(
-                behaviour,
-                request_deserializer=GetMessageClass(method.input_type).FromString,
-                response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            call = _Call(
+                f"/{service.descriptor.full_name}/{method.name}",
+                function,
+                GetMessageClass(method.input_type).FromString,
+                self._observe,
             )
+            if method.client_streaming:
+                handlers[method.name] = grpc.stream_stream_rpc_method_handler(self._stream(call))
+            else:
+                handlers[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(call))
         return grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers)
 
-    def _unary(self, function: Callable[[Any, RequestRecord], Awaitable[Any]], path: str) -> Any:  # noqa: ANN401
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401 - any message
-            record = RequestRecord("gRPC", path, context.peer())
+    def _unary(self, call: _Call) -> Any:  # noqa: ANN401 - a behaviour as grpcio's stubs do not know it
+        async def behave(request: bytes, context: Context) -> bytes:
             self._calls += 1
-            try:
-                return await function(request, record)
-            except ServerError as error:
-                await _abort(context, record, error)
-            except asyncio.CancelledError:
-                left = context.time_remaining()
-                record.code = "CANCELLED" if left is None or left > 0 else "DEADLINE_EXCEEDED"
-                raise
-            except Exception:
-                log.exception("%s failed", path)
-                failure = ServerError("the server failed on this request; its log says why")
-                await _abort(context, record, failure)
-            finally:
-                self._calls -= 1
-                self._observe(record)
+            context.add_done_callback(self._sent)  # type: ignore[arg-type] # the stubs know no argument
+            return await call.answer(request, context)
 
-        return answer
+        return behave
 
-    def _stream(self, function: Callable[[Any, RequestRecord], Awaitable[Any]], path: str) -> Any:  # noqa: ANN401
-        async def answer(
-            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
-        ) -> AsyncIterator[Any]:
+    def _stream(self, call: _Call) -> Any:  # noqa: ANN401 - a behaviour as grpcio's stubs do not know it
+        async def behave(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             async for request in requests:
-                yield await self._one_of_stream(
-                    function, request, RequestRecord("gRPC", path, context.peer())
-                )
+                self._calls += 1
+                try:
+                    yield await call.answer(request, context)
+                finally:
+                    self._calls -= 1
 
-        return answer
+        return behave
 
-    async def _one_of_stream(
-        self,
-        function: Callable[[Any, RequestRecord], Awaitable[Any]],
-        request: Any,  # noqa: ANN401 - any message
-        record: RequestRecord,
-    ) -> Any:  # noqa: ANN401 - any message
-        self._calls += 1
+    def _sent(self, _context: Context) -> None:
+        self._calls -= 1
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How one method answers. It reads and writes the messages itself, so that each request has a record."""
+
+    path: str
+    function: Callable[[Any, RequestRecord], Awaitable[Message]]
+    parse: Callable[[bytes], Message]
+    observe: Observe
+
+    async def answer(self, request: bytes, context: Context) -> bytes:
+        """The response. Where there is none, the call ends with the status code that says why."""
+        record = RequestRecord("gRPC", self.path, context.peer().removeprefix("ipv4:"))
+        record.request_bytes = len(request)
         try:
-            return await function(request, record)
+            response = (await self.function(self._parsed(request), record)).SerializeToString()
+            record.response_bytes = len(response)
+            return response
+        except ServerError as error:
+            failure = error
+            record.code = failure.code.name
+            if failure.status == 500:
+                log.error("%s: %s", self.path, failure)
+        except asyncio.CancelledError:
+            left = context.time_remaining()
+            record.code = "CANCELLED" if left is None or left > 0 else "DEADLINE_EXCEEDED"
+            raise
+        except Exception:
+            log.exception("%s failed", self.path)
+            failure = ServerError("the server failed on this request; its log says why")
+            record.code = failure.code.name
         finally:
-            self._calls -= 1
-            self._observe(record)
+            self.observe(record)
+        await context.abort(failure.code, str(failure))
+        raise failure  # For mypy, which does not know that abort() raises.
 
-
-async def _abort(
-    context: grpc.aio.ServicerContext[Any, Any], record: RequestRecord, error: ServerError
-) -> None:
-    record.code = error.code.name
-    if error.status == 500:
-        log.error("%s: %s", record.path, error)
-    await context.abort(error.code, str(error))
+    def _parsed(self, request: bytes) -> Message:
+        try:
+            return self.parse(request)
+        except DecodeError:
+            raise InvalidRequestError(
+                f"expected a message as {self.path} takes it, but it cannot be read"
+            ) from None

@@ -99,9 +99,9 @@ class Models:
                     self._models[name] = Model(config, self._serving)
                     if name in self._ended:
                         self._models[name].statuses.update(self._ended.pop(name).statuses)
-            gone = [self._models.pop(name) for name in list(self._models) if name not in configs]
-            self._ended.update((model.name, model) for model in gone)
-            await asyncio.gather(*(model.close() for model in gone))
+            for name in [name for name in self._models if name not in configs]:
+                self._ended[name] = self._models.pop(name)
+                self._ended[name].end()
             await asyncio.gather(*(model.refresh() for model in self._models.values()))
             self._looked = True
 
@@ -132,8 +132,10 @@ class Models:
         return entries
 
     async def close(self) -> None:
-        """Unload everything."""
-        await asyncio.gather(*(model.close() for model in self._models.values()))
+        """Unload everything, when the last request is answered."""
+        for model in self._models.values():
+            model.end()
+        await asyncio.gather(*(m.unloaded() for m in (*self._models.values(), *self._ended.values())))
 
     async def _finish(self, change: Coroutine[None, None, None]) -> None:
         # A client that leaves, or a time limit, must not leave a model half loaded.
@@ -167,7 +169,9 @@ class Models:
             self._unloaded.add(name)
             model = self._models.pop(name, None)
             if model is not None:
-                await model.close()
+                model.end()
+        if model is not None:  # Others may load and unload while this one's requests are answered.
+            await model.unloaded()
 
     async def _config(self, name: str) -> ModelConfig:
         configs = await asyncio.to_thread(self._find)

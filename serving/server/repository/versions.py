@@ -91,7 +91,6 @@ class Version:
         if self._free is not None and self._leases == 0:
             self._free.set()
 
-    @property
     def waiting(self) -> int:
         """Requests in its queues."""
         return sum(queue.waiting for queue in self.queues.values())
@@ -101,8 +100,7 @@ class Version:
         if self._leases:
             self._free = asyncio.Event()
             await self._free.wait()
-        for queue in self.queues.values():
-            queue.close()
+        await asyncio.gather(*(queue.close() for queue in self.queues.values()))
         await asyncio.to_thread(self.servable.close)
 
 
@@ -191,11 +189,14 @@ class Model:
         for number in [number for number in self._loaded if number not in serving]:
             self._let_go(number)
 
-    async def close(self) -> None:
-        """Unload every version, each when its last request is answered."""
+    def end(self) -> None:
+        """Begin no more requests, and unload each version when its last one is answered."""
         self._current = None
         for number in list(self._loaded):
             self._let_go(number)
+
+    async def unloaded(self) -> None:
+        """Wait until what was let go is unloaded."""
         await asyncio.gather(*self._unloading)
 
     async def _try(self, number: int) -> None:
@@ -219,7 +220,7 @@ class Model:
         if self._current is None:
             self._current = version  # Better than none, while others load.
         self.statuses[number] = Status(State.AVAILABLE)
-        self._serving.metrics.loaded(self.name, str(number), lambda: version.waiting)
+        self._serving.metrics.loaded(self.name, str(number), version.waiting)
 
     def _let_go(self, number: int) -> None:
         version = self._loaded.pop(number)
@@ -227,8 +228,8 @@ class Model:
 
         async def unload() -> None:
             await version.unload()
+            self._serving.metrics.unloaded(self.name, str(number), version.waiting)
             if number not in self._loaded:  # A rollback may have loaded it anew.
-                self._serving.metrics.unloaded(self.name, str(number))
                 self.statuses[number] = Status(State.END)
             log.info("model %s: version %d is unloaded", self.name, number)
 

@@ -63,9 +63,7 @@ class Runner:
         Where the shared run fails, each job runs alone: one bad request never fails its neighbours.
         """
         if len(jobs) > 1:
-            joined = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
-            rows = sum(job.rows for job in jobs)
-            run, answer = self._attempt(joined, jobs[0].outputs, rows, jobs)
+            run, answer = self._attempt(jobs)
             if not isinstance(answer, Exception):
                 start = 0
                 for job in jobs:
@@ -74,20 +72,19 @@ class Runner:
                 return [run]
         runs = []
         for job in jobs:
-            run, job.result = self._attempt(job.inputs, job.outputs, job.rows if job.shares else None, [job])
+            run, job.result = self._attempt([job])
             if not isinstance(job.result, Exception):
                 runs.append(run)
         return runs
 
-    def _attempt(
-        self, inputs: Tensors, outputs: tuple[str, ...], rows: int | None, jobs: list[Job]
-    ) -> tuple[Run, Tensors | Exception]:
-        """One run. `rows`: how many every output must have; None: any number."""
+    def _attempt(self, jobs: list[Job]) -> tuple[Run, Tensors | Exception]:
+        """One run for all of `jobs`. Where they may share it, every output must have their rows."""
+        rows = sum(job.rows for job in jobs)
         started = time.perf_counter()
         answer: Tensors | Exception
         try:
-            answer = self.servable.run(self.signature, inputs, outputs)
-            wrong = {} if rows is None else {n: a.shape for n, a in answer.items() if a.shape[:1] != (rows,)}
+            answer = self.servable.run(self.signature, _joined(jobs), jobs[0].outputs)
+            wrong = {n: a.shape for n, a in answer.items() if jobs[0].shares and a.shape[:1] != (rows,)}
             if wrong:
                 answer = BackendError(
                     f"{self.name}: expected {rows} rows in each output for {rows} rows of input, got "
@@ -101,4 +98,10 @@ class Runner:
         ended = time.perf_counter()
         for job in jobs:
             job.started, job.ended = started, ended
-        return Run(jobs[0].rows if rows is None else rows, ended - started), answer
+        return Run(rows, ended - started), answer
+
+
+def _joined(jobs: list[Job]) -> Tensors:
+    if len(jobs) == 1:
+        return jobs[0].inputs
+    return {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}

@@ -54,13 +54,15 @@ class RunQueue:
         self._waiting: deque[Job] = deque()
         self._bytes = 0
         self._running = False
-        self._batches: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]] | None] = SimpleQueue()
+        self._batches: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]]] = SimpleQueue()
+        """For the thread, with the loop that wants to hear of the runs; an empty batch ends it."""
         self._thread: threading.Thread | None = None
+        self._ended = asyncio.Event()
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._waiting)
+        """Requests in the queue whose clients still want an answer."""
+        return sum(not job.answer.done() for job in self._waiting)
 
     async def run(self, inputs: Tensors, outputs: tuple[str, ...], record: RequestRecord) -> Tensors:
         """Compute `outputs`. Raises `UnavailableError` where the queue is full, and what the run raises."""
@@ -73,11 +75,11 @@ class RunQueue:
             raise UnavailableError(
                 f"{len(self._waiting)} requests with {self._bytes} bytes already wait for this model; try again"
             )
-        lengths = {array.shape[:1] for array in inputs.values()}
-        rows = lengths.pop()[0] if len(lengths) == 1 and () not in lengths else 1
-        shares = self._batched and not lengths and bool(inputs)
+        lengths = {array.shape[0] if array.ndim else None for array in inputs.values()}
+        rows = lengths.pop() if len(lengths) == 1 else None
+        shares = self._batched and rows is not None
         loop = asyncio.get_running_loop()
-        job = Job(inputs, outputs, rows, shares, loop.create_future(), size)
+        job = Job(inputs, outputs, 1 if rows is None else rows, shares, loop.create_future(), size)
         self._waiting.append(job)
         self._bytes += size
         if not self._running:
@@ -94,10 +96,11 @@ class RunQueue:
             # Else an error would hold, through its traceback and this frame, the job that holds the error.
             del job
 
-    def close(self) -> None:
-        """End the thread, after the run that goes on."""
+    async def close(self) -> None:
+        """End the thread, and wait for the run that goes on, even where nobody wants its answer any more."""
         if self._thread is not None:
-            self._batches.put(None)
+            self._batches.put((asyncio.get_running_loop(), []))
+            await self._ended.wait()
 
     def _next(self) -> None:
         """Hand the thread its next batch."""
@@ -111,13 +114,15 @@ class RunQueue:
         self._batches.put((asyncio.get_running_loop(), batch))
 
     def _work(self) -> None:
-        while (item := self._batches.get()) is not None:
-            loop, batch = item
-            runs = self._runner.execute(batch)
-            with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-                loop.call_soon_threadsafe(self._finish, batch, runs)
-            # Else this frame would hold the last batch until the next one comes.
-            del item, batch
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            while True:
+                loop, batch = self._batches.get()
+                if not batch:
+                    loop.call_soon_threadsafe(self._ended.set)
+                    return
+                loop.call_soon_threadsafe(self._finish, batch, self._runner.execute(batch))
+                # Else this frame would hold the last batch until the next one comes.
+                del batch
 
     def _finish(self, batch: list[Job], runs: list[Run]) -> None:
         for run in runs:

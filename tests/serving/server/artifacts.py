@@ -38,68 +38,114 @@ def encode(image: NDArray[np.float32], form: str = "PNG") -> bytes:
 
 def write_onnx(folder: Path, version: int) -> Path:
     """Write `folder/<version>/model.onnx`."""
+    from onnx.helper import make_node
+
+    nodes = [
+        make_node("Flatten", ["image"], ["flat"], axis=1),
+        make_node("MatMul", ["flat", "weights"], ["logits"]),
+        make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    made = {"logits": ("FLOAT", ["N", 10]), "probabilities": ("FLOAT", ["N", 10])}
+    return _save(
+        folder / str(version), nodes, {"image": ("FLOAT", ["N", 28, 28, 1])}, made, weights=WEIGHTS * version
+    )
+
+
+def write_slow_onnx(folder: Path) -> Path:
+    """Write version 1 of a model y = f(x), x int64 [N], that runs about a millisecond for each 1 in x[0]."""
+    from onnx import TensorProto
+    from onnx.helper import make_graph, make_node, make_tensor_value_info
+
+    body = make_graph(
+        [make_node("MatMul", ["v", "weights"], ["w"]), make_node("Identity", ["going"], ["on"])],
+        "body",
+        [
+            make_tensor_value_info("turn", TensorProto.INT64, []),
+            make_tensor_value_info("going", TensorProto.BOOL, []),
+            make_tensor_value_info("v", TensorProto.FLOAT, [256, 256]),
+        ],
+        [
+            make_tensor_value_info("on", TensorProto.BOOL, []),
+            make_tensor_value_info("w", TensorProto.FLOAT, [256, 256]),
+        ],
+    )
+    nodes = [
+        make_node("Gather", ["x", "zero"], ["turns"]),
+        make_node("Loop", ["turns", "", "weights"], ["last"], body=body),
+        make_node("ReduceMean", ["last"], ["y"], keepdims=0),
+    ]
+    constants = {"weights": np.eye(256, dtype=np.float32), "zero": np.array(0)}
+    return _save(folder / "1", nodes, {"x": ("INT64", ["N"])}, {"y": ("FLOAT", [])}, **constants)
+
+
+def write_identity(folder: Path, datatype: str) -> Path:
+    """Write version 1 of y = x of [-1, 3] and a datatype of ONNX's (FLOAT, STRING, BFLOAT16)."""
+    from onnx.helper import make_node
+
+    of = (datatype, ["N", 3])
+    return _save(folder / "1", [make_node("Identity", ["x"], ["y"])], {"x": of}, {"y": of})
+
+
+def write_company(folder: Path, kind: str) -> Path:
+    """Write version 1 of a model whose answers for x, float32 [N, 2], depend on the other rows of its run.
+
+    `nonzero`: the indices [?, 2] of the positive elements. `softmax`: over the first axis. `dynamic`: a matrix
+    product of 8 bits, its scale taken from the whole of x. `positive`: the rows whose first element is positive.
+    """
+    from onnx.helper import make_node
+
+    nodes = {
+        "nonzero": [
+            make_node("Greater", ["x", "zero"], ["found"]),
+            make_node("NonZero", ["found"], ["indices"]),
+            make_node("Transpose", ["indices"], ["y"]),
+        ],
+        "softmax": [make_node("Softmax", ["x"], ["y"], axis=0)],
+        "dynamic": [
+            make_node("DynamicQuantizeLinear", ["x"], ["bytes", "scale", "point"]),
+            make_node("DequantizeLinear", ["bytes", "scale", "point"], ["y"]),
+        ],
+        "positive": [
+            make_node("Gather", ["x", "first"], ["column"], axis=1),
+            make_node("Greater", ["column", "zero"], ["wanted"]),
+            make_node("Compress", ["x", "wanted"], ["y"], axis=0),
+        ],
+    }[kind]
+    made = {"y": ("INT64" if kind == "nonzero" else "FLOAT", ["found", 2])}
+    constants = {"zero": np.float32(0), "first": np.array(0)}
+    return _save(folder / "1", nodes, {"x": ("FLOAT", ["batch", 2])}, made, **constants)
+
+
+def _save(
+    directory: Path,
+    nodes: list[Any],
+    given: dict[str, tuple[str, list[Any]]],
+    made: dict[str, tuple[str, list[Any]]],
+    **constants: Any,
+) -> Path:
+    """Write `directory/model.onnx`; returns the directory."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    nodes = [
-        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 28, 28, 1])],
+    inputs, outputs = (
         [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 10])
-            for name in ("logits", "probabilities")
-        ],
-        [numpy_helper.from_array(WEIGHTS * version, "weights")],
+            helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape)
+            for name, (kind, shape) in tensors.items()
+        ]
+        for tensors in (given, made)
     )
-    directory = folder / str(version)
+    used = {name for node in nodes for name in node.input}
+    weights = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in used
+    ]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)
     directory.mkdir(parents=True)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, directory / "model.onnx")
     return directory
 
 
-def write_slow_onnx(folder: Path, side: int = 800) -> None:
-    """Write version 1 of a model y = f(x), x of [1], that multiplies two large matrices: tens of milliseconds."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    weights = np.random.default_rng(0).random((side, side), np.float32)
-    nodes = [
-        helper.make_node("Mul", ["weights", "x"], ["scaled"]),
-        helper.make_node("MatMul", ["scaled", "scaled"], ["product"]),
-        helper.make_node("ReduceMean", ["product"], ["y"], keepdims=0),
-    ]
-    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])]
-    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])]
-    graph = helper.make_graph(nodes, "slow", given, made, [numpy_helper.from_array(weights, "weights")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    (folder / "1").mkdir(parents=True)
-    onnx.save(model, folder / "1" / "model.onnx")
-
-
-def write_identity(folder: Path, datatype: str) -> None:
-    """Write `folder/1/model.onnx`, y = x of [-1, 3] and a datatype of ONNX's (FLOAT, STRING, BFLOAT16)."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    kind = TensorProto.DataType.Value(datatype)
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])],
-        "identity",
-        [helper.make_tensor_value_info("x", kind, ["N", 3])],
-        [helper.make_tensor_value_info("y", kind, ["N", 3])],
-    )
-    (folder / "1").mkdir(parents=True)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, folder / "1" / "model.onnx")
-
-
-def write_manifest(directory: Path, serve: str = "") -> None:
+def write_manifest(directory: Path, serve: str = "", *, batched: bool = False, finite: bool = False) -> None:
     """Write the manifest of a version's folder as it is now."""
     manifest = Manifest(
         model=directory.parent.name,
@@ -114,6 +160,8 @@ def write_manifest(directory: Path, serve: str = "") -> None:
         seed=1,
         fingerprint="",
         created="",
+        batched=batched,
+        finite=finite,
     )
     write_atomically(directory / MANIFEST, json.dumps(asdict(manifest)))
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import urllib3
 
+from .artifacts import images
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -23,6 +25,12 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port: int = bound.getsockname()[1]
         return port
+
+
+def oip_body(rows: int = 1) -> bytes:
+    """Pictures to the model `fashion`, as OIP's REST takes them."""
+    tensor = {"name": "image", "datatype": "FP32", "shape": [rows, 28, 28, 1]}
+    return json.dumps({"inputs": [tensor | {"data": images(rows).ravel().tolist()}]}).encode()
 
 
 def assert_matches(pattern: str, text: str) -> None:
@@ -91,7 +99,7 @@ class ServerProcess:
             except urllib3.exceptions.HTTPError as error:
                 last = error
             time.sleep(0.02)
-        raise AssertionError(f"{path} did not answer {pattern!r}: {last}\n{self.log}")
+        raise AssertionError(f"{path} did not answer {pattern!r}: {str(last)[:2000]}\n{self.log}")
 
     def wait_for_log(self, text: str, seconds: float = 20) -> None:
         """Wait until the log holds `text`."""
@@ -107,9 +115,11 @@ class ServerProcess:
         return self.process.wait(20)
 
 
-def tandem_server(backend: str, repository: Path, log: Path, *flags: str) -> ServerProcess:
-    """Start `tandem-server`."""
-    http, grpc = free_port(), free_port()
+def tandem_server(
+    backend: str, repository: Path, log: Path, *flags: str, ports: tuple[int, int] | None = None
+) -> ServerProcess:
+    """Start `tandem-server`, on free ports or these of HTTP and gRPC."""
+    http, grpc = ports or (free_port(), free_port())
     return ServerProcess(
         "tandem_server",
         f"--backend={backend}",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import pytest
 
 from serving.server import flags
 
-from .artifacts import images, point, write_onnx
-from .processes import ROOT, ServerProcess, free_port, tandem_server
+from .artifacts import point, write_onnx
+from .processes import ROOT, ServerProcess, free_port, oip_body, tandem_server
 
 
 def run(command: str, *given: str) -> subprocess.CompletedProcess[str]:
@@ -23,53 +23,6 @@ def run(command: str, *given: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *given], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-
-
-def body() -> bytes:
-    tensor = {
-        "name": "image",
-        "datatype": "FP32",
-        "shape": [1, 28, 28, 1],
-        "data": images(1).ravel().tolist(),
-    }
-    return json.dumps({"inputs": [tensor]}).encode()
-
-
-def test_sigterm_lets_the_request_in_flight_finish_and_exits_with_zero(tmp_path: Path) -> None:
-    write_onnx(tmp_path / "repository" / "fashion", 1)
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
-    server.wait_for("/v2/health/ready")
-    data = body()
-    with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as connection:
-        head = f"POST /v2/models/fashion/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
-        connection.sendall(head.encode() + data[:100])
-        server.wait_for("/v2/health/live")
-        server.process.terminate()
-        server.wait_for_log("stopping")
-        connection.sendall(data[100:])
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b'"logits"' in answer
-    assert server.process.wait(15) == 0
-
-
-def test_connections_that_are_open_at_sigterm_get_one_more_answer(tmp_path: Path) -> None:
-    write_onnx(tmp_path / "repository" / "fashion", 1)
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
-    server.wait_for("/v2/health/ready")
-    connections = [http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20) for _ in range(4)]
-
-    def ask(connection: http.client.HTTPConnection) -> tuple[int, str | None]:
-        connection.request("POST", "/v2/models/fashion/infer", body())
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status, answer.getheader("connection")
-
-    assert [ask(connection) for connection in connections] == [(200, None)] * 4
-    server.process.terminate()
-    server.wait_for_log("stopping")
-    assert [ask(connection) for connection in connections] == [(200, "close")] * 4
-    assert server.process.wait(15) == 0
 
 
 def test_a_server_without_models_lives_but_is_not_ready_until_one_is_published(tmp_path: Path) -> None:
@@ -81,7 +34,7 @@ def test_a_server_without_models_lives_but_is_not_ready_until_one_is_published(t
         assert (ready.status, ready.error) == (503, "no model was found")
         write_onnx(tmp_path / "repository" / "fashion", 1)
         server.wait_for("/v2/health/ready")
-        assert server.call("POST", "/v2/models/fashion/infer", body()).status == 200
+        assert server.call("POST", "/v2/models/fashion/infer", oip_body()).status == 200
     finally:
         assert server.stop() == 0
 
@@ -94,13 +47,37 @@ def test_a_pointer_to_a_version_that_is_not_there_answers_503_with_the_reason(tm
     try:
         server.wait_for_log("version 2 is refused")
         for answer in (
-            server.call("POST", "/v2/models/fashion/infer", body()),
+            server.call("POST", "/v2/models/fashion/infer", oip_body()),
             server.call("GET", "/v2/health/ready"),
         ):
             assert (answer.status, "does not exist" in answer.error) == (503, True)
         assert server.call("GET", "/v2/health/live").status == 200
     finally:
         assert server.stop() == 0
+
+
+def test_a_server_that_was_killed_starts_again_on_its_ports(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "repository" / "fashion", 1)
+    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
+    server.wait_for("/v2/health/ready")
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait()
+    ports = (server.http_port, server.grpc_port)
+    again = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "again", ports=ports)
+    again.wait_for("/v2/health/ready")
+    assert again.stop() == 0
+
+
+def test_a_stop_does_not_wait_for_a_load(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "repository" / "fashion", 1)
+    os.mkfifo(tmp_path / "repository" / "fashion" / "1" / "manifest.json")  # Whose reader waits for ever.
+    flags = ("--pause-seconds=0", "--grace-seconds=1")
+    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", *flags)
+    server.wait_for("/v2/health/live")
+    end = time.monotonic() + 20
+    while "version 1 is LOADING" not in (answer := server.call("GET", "/v2/health/ready")).error:
+        assert (answer.status, time.monotonic() < end) == (503, True), answer
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize(("flag", "taken"), [("--http-port", "HTTP"), ("--grpc-port", "gRPC")])
@@ -122,11 +99,11 @@ def test_a_busy_port_is_one_clear_line_and_a_failure(
     assert oip.call("GET", "/v2/health/ready").status == 200
 
 
-def test_tandem_server_imports_no_framework_and_no_other_grpc_than_its_own() -> None:
+def test_tandem_server_imports_no_framework_and_no_tracing() -> None:
     code = (
-        "import sys, serving.server.main, serving.server.protocols.oip_grpc;"
+        "import sys, serving.server.main, serving.server.oip.rpc;"
         "from serving.server.backends.base import loader; loader('onnxruntime'); loader('litert');"
-        "print([name for name in ('tensorflow', 'torch', 'grpc', 'tritonclient') if name in sys.modules])"
+        "print([name for name in ('tensorflow', 'torch', 'opentelemetry') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -5,34 +5,45 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from serving.server.errors import ArtifactError, NotFoundError, UnavailableError
-from serving.server.limits import Limits
-from serving.server.loading import Loaded
 from serving.server.metrics import Metrics
-from serving.server.models import Models
-from serving.server.policies import ModelConfig, Policy, every, latest, models_below, pointed, specific
-from serving.server.run_threads import RunThreads
-from serving.server.signature import Signature, Tensors
-from serving.server.versions import State
+from serving.server.records import RequestRecord
+from serving.server.repository.loading import Loaded
+from serving.server.repository.models import Models
+from serving.server.repository.policies import (
+    ModelConfig,
+    Policy,
+    every,
+    latest,
+    models_below,
+    pointed,
+    specific,
+)
+from serving.server.repository.retries import RetryPolicy
+from serving.server.repository.versions import Serving, State
+from serving.server.scheduling.run_queue import QueueLimits
+from serving.server.tensors.signature import Signature, Tensors
 
 from .artifacts import point
 
 
 class Note:
-    """A servable that only notes whether it was closed."""
-
-    concurrent = False
+    """A servable that only notes whether it was closed; a run lasts while its gate is shut."""
 
     def __init__(self) -> None:
         self.signatures = {"serving_default": Signature((), ())}
         self.closed = False
+        self.gate = threading.Event()
+        self.gate.set()
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        assert self.gate.wait(10)
+        assert not self.closed
         return {}
 
     def close(self) -> None:
@@ -66,7 +77,7 @@ class Shelf:
         if not directory.is_dir() or (directory / "bad").exists():
             raise ArtifactError("it is bad")
         servable = self.servables[int(directory.name)] = Note()
-        return Loaded(servable, 0.0)
+        return Loaded(servable, batched=None, finite=False)
 
 
 @pytest.fixture
@@ -74,14 +85,18 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "fashion")
 
 
-@pytest.fixture
-async def threads() -> AsyncIterator[RunThreads]:
-    with RunThreads(1) as pool:
-        yield pool
-
-
-def models(shelf: Shelf, threads: RunThreads) -> Models:
-    return Models(lambda: models_below(shelf.folder.parent), shelf.load, threads, Metrics(), Limits())
+def models(
+    shelf: Shelf,
+    policy: Policy | None = None,
+    retries: RetryPolicy | None = None,
+    metrics: Metrics | None = None,
+) -> Models:
+    """What is below the shelf's parent; with `policy`, the shelf alone."""
+    serving = Serving(shelf.load, metrics or Metrics(), QueueLimits(), retries or RetryPolicy())
+    if policy is None:
+        return Models(lambda: models_below(shelf.folder.parent), serving)
+    config = ModelConfig("fashion", shelf.folder, policy)
+    return Models(lambda: {"fashion": config}, serving)
 
 
 async def settled() -> None:
@@ -89,10 +104,8 @@ async def settled() -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_the_old_version_is_closed_only_when_its_last_request_is_answered(
-    shelf: Shelf, threads: RunThreads
-) -> None:
-    served = models(shelf, threads)
+async def test_the_old_version_is_closed_only_when_its_last_request_is_answered(shelf: Shelf) -> None:
+    served = models(shelf)
     shelf.put(1)
     await served.refresh()
     with served.model("fashion").version() as old:
@@ -109,10 +122,8 @@ async def test_the_old_version_is_closed_only_when_its_last_request_is_answered(
         served.model("fashion").version(1)
 
 
-async def test_requests_go_to_the_old_version_while_the_new_one_loads(
-    shelf: Shelf, threads: RunThreads
-) -> None:
-    served = models(shelf, threads)
+async def test_requests_go_to_the_old_version_while_the_new_one_loads(shelf: Shelf) -> None:
+    served = models(shelf)
     shelf.put(1)
     await served.refresh()
     shelf.put(2)
@@ -127,10 +138,8 @@ async def test_requests_go_to_the_old_version_while_the_new_one_loads(
     assert served.model("fashion").version().number == 2
 
 
-async def test_a_bad_version_is_tried_again_only_when_its_files_change(
-    shelf: Shelf, threads: RunThreads
-) -> None:
-    served = models(shelf, threads)
+async def test_a_bad_version_is_tried_again_only_when_its_files_change(shelf: Shelf) -> None:
+    served = models(shelf)
     shelf.put(1)
     await served.refresh()
     shelf.put(2, bad=True)
@@ -146,9 +155,8 @@ async def test_a_bad_version_is_tried_again_only_when_its_files_change(
     assert served.model("fashion").version().number == 2
 
 
-async def test_a_bad_version_is_tried_again_so_often_and_no_more(shelf: Shelf, threads: RunThreads) -> None:
-    limits = Limits(retries=2, retry_seconds=0.0)
-    served = Models(lambda: models_below(shelf.folder.parent), shelf.load, threads, Metrics(), limits)
+async def test_a_bad_version_is_tried_again_so_often_and_no_more(shelf: Shelf) -> None:
+    served = models(shelf, retries=RetryPolicy(2, 0.0))
     shelf.put(1, bad=True)
     for _ in range(5):
         await served.refresh()
@@ -156,11 +164,8 @@ async def test_a_bad_version_is_tried_again_so_often_and_no_more(shelf: Shelf, t
     assert served.model("fashion").statuses[1].state is State.END
 
 
-async def test_folders_may_have_leading_zeros_and_may_vanish_for_a_moment(
-    shelf: Shelf, threads: RunThreads
-) -> None:
-    config = ModelConfig("fashion", shelf.folder, latest())
-    served = Models(lambda: {"fashion": config}, shelf.load, threads, Metrics(), Limits())
+async def test_folders_may_have_leading_zeros_and_may_vanish_for_a_moment(shelf: Shelf) -> None:
+    served = models(shelf, latest())
     shelf.put(7)
     (shelf.folder / "7").rename(shelf.folder / "0007")
     await served.refresh()
@@ -174,10 +179,8 @@ async def test_folders_may_have_leading_zeros_and_may_vanish_for_a_moment(
     assert (shelf.open, served.ready) == ([], False)
 
 
-async def test_a_pointer_rolls_back_and_a_broken_one_changes_nothing(
-    shelf: Shelf, threads: RunThreads
-) -> None:
-    served = models(shelf, threads)
+async def test_a_pointer_rolls_back_and_a_broken_one_changes_nothing(shelf: Shelf) -> None:
+    served = models(shelf)
     shelf.put(1)
     shelf.put(2)
     point(shelf.folder, 2)
@@ -191,8 +194,8 @@ async def test_a_pointer_rolls_back_and_a_broken_one_changes_nothing(
     assert served.model("fashion").loaded == [1]
 
 
-async def test_a_deleted_version_or_model_is_let_go(shelf: Shelf, threads: RunThreads) -> None:
-    served = models(shelf, threads)
+async def test_a_deleted_version_or_model_is_let_go(shelf: Shelf) -> None:
+    served = models(shelf)
     with pytest.raises(UnavailableError, match="the server is starting"):
         served.model("fashion")
     shelf.put(1)
@@ -203,22 +206,61 @@ async def test_a_deleted_version_or_model_is_let_go(shelf: Shelf, threads: RunTh
     assert served.model("fashion").version().number == 1
     shutil.rmtree(shelf.folder)
     await served.refresh()
+    await settled()
     assert shelf.open == []
     assert not served.ready
     with pytest.raises(NotFoundError, match="'fashion' is not served; served: none"):
         served.model("fashion")
 
 
+async def test_a_version_is_closed_only_after_a_run_that_nobody_waits_for(shelf: Shelf) -> None:
+    served = models(shelf)
+    shelf.put(1)
+    await served.refresh()
+    gate = shelf.servables[1].gate
+    gate.clear()
+    with served.model("fashion").version() as version:
+        running = version.queues["serving_default"].run({}, (), RequestRecord("", "", ""))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(running, 0.02)
+    shutil.rmtree(shelf.folder)
+    await served.refresh()
+    await settled()
+    assert shelf.open == [1]
+    gate.set()
+    await served.close()
+    assert shelf.open == []
+
+
+async def test_a_request_holds_up_the_end_of_its_model_alone(shelf: Shelf) -> None:
+    metrics = Metrics()
+    served = models(shelf, metrics=metrics)
+    shelf.put(1)
+    await served.refresh()
+    with served.model("fashion").version() as old:
+        unloading = asyncio.create_task(served.unload("fashion"))
+        await settled()
+        assert not unloading.done()
+        await served.load("fashion")
+        with served.model("fashion").version() as new:
+            assert new is not old
+        other = shelf.folder.with_name("other")
+        shutil.copytree(shelf.folder, other)
+        await served.refresh()
+        assert served.model("other").ready
+    await unloading
+    assert b'tandem_model_version{model="fashion",version="1"} 1.0' in metrics.page()
+
+
 @pytest.mark.parametrize(
     ("policy", "wanted"),
     [(latest(), [3]), (latest(2), [2, 3]), (every, [1, 2, 3]), (specific(3, 1), [1, 3]), (pointed, [2])],
 )
-async def test_policies(shelf: Shelf, threads: RunThreads, policy: Policy, wanted: list[int]) -> None:
+async def test_policies(shelf: Shelf, policy: Policy, wanted: list[int]) -> None:
     for number in (1, 2, 3):
         shelf.put(number)
     point(shelf.folder, 2)
-    config = ModelConfig("fashion", shelf.folder, policy)
-    served = Models(lambda: {"fashion": config}, shelf.load, threads, Metrics(), Limits())
+    served = models(shelf, policy)
     await served.refresh()
     assert served.model("fashion").loaded == wanted
     assert served.model("fashion").version().number == max(wanted)

@@ -1,0 +1,298 @@
+"""Whatever is asked at the same time, each caller gets its own rows, its outputs, its id; or its own error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc.aio
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.grpc.aio as triton_grpc_aio
+import tritonclient.http as triton_http
+import tritonclient.http.aio as triton_http_aio
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from tritonclient.utils import InferenceServerException
+
+from .artifacts import images, logits, write_company, write_manifest, write_onnx, write_tflite
+from .processes import ServerProcess, tandem_server, tandem_tf_serving
+
+OUTPUTS: dict[str, tuple[str, ...]] = {"fashion": ("logits", "probabilities")}
+FAULTS = ("shape", "output", "model")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one client asks."""
+
+    model: str
+    rows: int
+    seed: int
+    outputs: tuple[str, ...]
+    id: str
+    fault: str
+    """What is wrong with it; "": nothing."""
+
+    @property
+    def array(self) -> Any:
+        """Its input: pictures, or float32 [rows, 2]."""
+        if self.model == "fashion":
+            return images(self.rows, self.seed)
+        return np.random.default_rng(self.seed).normal(0.5, 1, (self.rows, 2)).astype(np.float32)
+
+    @property
+    def sent(self) -> Any:
+        """What the client sends as its input."""
+        return self.array[:, :1] if self.fault == "shape" else self.array
+
+    @property
+    def wanted(self) -> list[str]:
+        """The outputs that the client names; none: all."""
+        return [*self.outputs, *(["none"] if self.fault == "output" else [])]
+
+    @property
+    def refusal(self) -> str:
+        """What the error says; "": there is none."""
+        if self.fault:
+            return {"shape": "shape", "output": "none", "model": "none"}[self.fault]
+        # Its manifest says that it keeps rows apart; that is wrong for such rows, and shows in their number.
+        lies = self.model == "positive" and (self.array[:, 0] <= 0).any()
+        return "model positive, version 1: expected" if lies else ""
+
+    def check(self, answer: dict[str, Any]) -> None:
+        """Assert that these are the answers to this request alone."""
+        names = OUTPUTS.get(self.model, ("y",))
+        assert list(answer) == list(self.outputs or names)
+        for name, array in answer.items():
+            np.testing.assert_allclose(array, self._expected(name), atol=1e-5, err_msg=f"{self} {name}")
+
+    def _expected(self, name: str) -> Any:
+        x = self.array
+        if self.model in ("fashion", "softmax"):
+            values = logits(x) if self.model == "fashion" else x
+            exponents = np.exp(values)
+            whole = exponents.sum(1, keepdims=True) if self.model == "fashion" else exponents.sum(0)
+            return values if name == "logits" else exponents / whole
+        if self.model == "dynamic":
+            low, high = min(x.min(), 0), max(x.max(), 0)
+            scale = np.float32((high - low) / 255)
+            point = np.rint(-low / scale)
+            return (np.clip(np.rint(x / scale) + point, 0, 255) - point) * scale
+        return np.argwhere(x > 0) if self.model == "nonzero" else x
+
+
+class Oip:
+    """Triton's own client: REST with JSON or binary tensors, or gRPC."""
+
+    def __init__(self, server: ServerProcess, kind: str) -> None:
+        self._kind = kind
+        self._client: Any = (
+            triton_grpc_aio.InferenceServerClient(server.grpc)
+            if kind == "grpc"
+            else triton_http_aio.InferenceServerClient(server.http, conn_limit=100)
+        )
+        self.close = self._client.close
+
+    async def ask(self, request: Request) -> dict[str, Any] | str:
+        library: Any = triton_grpc if self._kind == "grpc" else triton_http
+        options = {} if self._kind == "grpc" else {"binary_data": self._kind == "binary"}
+        tensor = library.InferInput(
+            "image" if request.model == "fashion" else "x", request.sent.shape, "FP32"
+        )
+        tensor.set_data_from_numpy(request.sent, **options)
+        # A binary answer to a request that names no output is asked for by a parameter of the whole.
+        names = request.wanted or (OUTPUTS.get(request.model, ("y",)) if options else ())
+        outputs = [library.InferRequestedOutput(name, **options) for name in names]
+        model = "none" if request.fault == "model" else request.model
+        try:
+            answer = await self._client.infer(
+                model, [tensor], outputs=outputs or None, request_id=request.id, parameters={"mine": "1"}
+            )
+        except InferenceServerException as error:
+            return str(error)
+        response = answer.get_response()
+        if self._kind == "grpc":
+            names, given_id = [output.name for output in response.outputs], response.id
+        else:
+            names, given_id = [output["name"] for output in response["outputs"]], response.get("id", "")
+        assert given_id == request.id
+        return {name: answer.as_numpy(name) for name in names}
+
+
+class Tfs:
+    """TensorFlow Serving's REST and gRPC, which have no ids; REST has no choice of outputs."""
+
+    def __init__(self, server: ServerProcess, kind: str) -> None:
+        self._address = f"http://{server.http}"
+        self._session = aiohttp.ClientSession() if kind == "rest" else None
+        self._channel = grpc.aio.insecure_channel(server.grpc) if kind == "grpc" else None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    async def ask(self, request: Request) -> dict[str, Any] | str:
+        model = "none" if request.fault == "model" else request.model
+        return await (self._rest(model, request) if self._session else self._grpc(model, request))
+
+    async def _rest(self, model: str, request: Request) -> dict[str, Any] | str:
+        assert self._session is not None
+        if request.fault == "output":
+            return "none"
+        url = f"{self._address}/v1/models/{model}:predict"
+        async with self._session.post(url, json={"inputs": request.sent.tolist()}) as response:
+            document = await response.json()
+        if response.status != 200:
+            return str(document["error"])
+        names = request.outputs or OUTPUTS[model]
+        return {name: np.array(document["outputs"][name], np.float32) for name in names}
+
+    async def _grpc(self, model: str, request: Request) -> dict[str, Any] | str:
+        import tensorflow as tf
+        from tensorflow_serving.apis.predict_pb2 import PredictRequest
+        from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+        message = PredictRequest(output_filter=request.wanted)
+        message.model_spec.name = model
+        message.inputs["image"].CopyFrom(tf.make_tensor_proto(request.sent))
+        stub: Any = PredictionServiceStub(self._channel)
+        try:
+            answer = await stub.Predict(message)
+        except grpc.aio.AioRpcError as error:
+            return str(error.details())
+        assert set(answer.outputs) == set(request.outputs or OUTPUTS[model])
+        return {
+            name: tf.make_ndarray(answer.outputs[name]) for name in request.outputs or OUTPUTS[request.model]
+        }
+
+
+@pytest.fixture(scope="module")
+def onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """`fashion` and `positive`, whose manifests allow batching, and three models without manifests."""
+    root = tmp_path_factory.mktemp("answers")
+    write_manifest(write_onnx(root / "repository" / "fashion", 1), batched=True, finite=True)
+    write_manifest(write_company(root / "repository" / "positive", "positive"), batched=True)
+    for kind in ("nonzero", "softmax", "dynamic"):
+        write_company(root / "repository" / kind, kind)
+    server = tandem_server("onnxruntime", root / "repository", root / "log")
+    server.wait_for("/v2/health/ready")
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def litert_batched(saved_models: Path) -> Iterator[ServerProcess]:
+    """`fashion` by LiteRT, batched."""
+    root = saved_models / "litert_batched"
+    write_tflite(root / "fashion", saved_models / "fashion" / "1")
+    server = tandem_server("litert", root, saved_models / "litert_batched.log", "--batching")
+    server.wait_for("/v2/health/ready")
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def tensorflow(saved_models: Path) -> Iterator[ServerProcess]:
+    """`fashion` by `tandem-tf-serving`, batched."""
+    folder = saved_models / "answers"
+    folder.mkdir()
+    (folder / "1").symlink_to(saved_models / "fashion" / "1")
+    flags = ("--model_name=fashion", f"--model_base_path={folder}", "--enable_batching")
+    server = tandem_tf_serving(saved_models / "answers.log", *flags)
+    server.wait_for("/v1/models/fashion", "AVAILABLE")
+    yield server
+    assert server.stop() == 0
+
+
+MODELS = ("fashion", "positive", "nonzero", "softmax", "dynamic")
+ENDPOINTS = [
+    *(
+        pytest.param("onnxruntime", Oip, kind, MODELS, id=f"onnxruntime-{kind}")
+        for kind in ("json", "binary")
+    ),
+    pytest.param("onnxruntime", Oip, "grpc", MODELS, id="onnxruntime-grpc"),
+    *(
+        pytest.param("litert_batched", Oip, kind, ("fashion",), id=f"litert-{kind}", marks=pytest.mark.slow)
+        for kind in ("json", "binary", "grpc")
+    ),
+    *(
+        pytest.param("tensorflow", Tfs, kind, ("fashion",), id=f"tf-serving-{kind}", marks=pytest.mark.slow)
+        for kind in ("rest", "grpc")
+    ),
+]
+
+
+def requests(models: tuple[str, ...]) -> st.SearchStrategy[list[Request]]:
+    """What some clients ask at the same time; one in six asks something wrong."""
+
+    def of(model: str) -> st.SearchStrategy[Request]:
+        names = OUTPUTS.get(model, ("y",))
+        return st.builds(
+            Request,
+            st.just(model),
+            st.integers(1, 6),
+            st.integers(0, 1000),
+            st.sampled_from([(), *((name,) for name in names), tuple(reversed(names))]),
+            st.text("ab0-_", max_size=8),
+            st.sampled_from(["", "", "", "", "", *FAULTS]),
+        )
+
+    return st.lists(st.sampled_from(models).flatmap(of), min_size=4, max_size=24)
+
+
+@pytest.mark.parametrize(("fixture", "client", "kind", "models"), ENDPOINTS)
+def test_each_caller_gets_its_own_answer(
+    request: pytest.FixtureRequest, fixture: str, client: Any, kind: str, models: tuple[str, ...]
+) -> None:
+    server = request.getfixturevalue(fixture)
+    with asyncio.Runner() as runner:
+
+        async def everyone(asked: list[Request]) -> None:
+            async with AsyncExitStack() as stack:
+                endpoint = client(server, kind)
+                stack.push_async_callback(endpoint.close)
+                answers = await asyncio.gather(*(endpoint.ask(one) for one in asked))
+            for one, answer in zip(asked, answers, strict=True):
+                if one.refusal:
+                    assert isinstance(answer, str), one
+                    assert one.refusal in answer
+                else:
+                    assert isinstance(answer, dict), (one, answer)
+                    one.check(answer)
+
+        # What a failure depends on is who comes together, so there is nothing to shrink.
+        @settings(max_examples=30, deadline=None, phases=[Phase.generate])
+        @given(requests(models))
+        def ask(asked: list[Request]) -> None:
+            runner.run(everyone(asked))
+
+        ask()
+
+
+@pytest.mark.parametrize("kind", ["json", "grpc"])
+async def test_requests_do_share_runs_where_the_manifest_allows_it(
+    onnxruntime: ServerProcess, kind: str
+) -> None:
+    def rows() -> tuple[float, float]:
+        page = onnxruntime.call("GET", "/metrics").body.decode()
+        wanted = [f'tandem_batch_rows_{what}{{model="fashion"}} ' for what in ("sum", "count")]
+        found = [float(page.split(name)[1].split()[0]) if name in page else 0.0 for name in wanted]
+        return found[0], found[1]
+
+    before = rows()
+    client = Oip(onnxruntime, kind)
+    asked = [Request("fashion", 1, seed, (), "", "") for seed in range(64)]
+    await asyncio.gather(*(client.ask(one) for one in asked))
+    await client.close()
+    after = rows()
+    assert after[0] - before[0] == 64
+    assert after[1] - before[1] < 64

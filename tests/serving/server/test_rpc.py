@@ -1,0 +1,159 @@
+"""What the gRPC server bears of its clients: deadlines, numbers, sizes, and what is no gRPC at all."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as rpc
+
+from .artifacts import write_onnx, write_slow_onnx
+from .load import infer_request
+from .processes import ServerProcess, tandem_server
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """At most 4 calls at once and messages of 1 MiB."""
+    root = tmp_path_factory.mktemp("rpc")
+    write_onnx(root / "repository" / "fashion", 1)
+    write_slow_onnx(root / "repository" / "slow")
+    limits = ("--max-connections=4", "--max-body-bytes=1048576", "--pause-seconds=0")
+    server = tandem_server("onnxruntime", root / "repository", root / "log", *limits)
+    server.wait_for("/v2/health/ready")
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log
+
+
+@pytest.fixture
+def stub(server: ServerProcess) -> Iterator[Any]:
+    with grpc.insecure_channel(server.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield rpc.GRPCInferenceServiceStub(channel)
+
+
+def slow_request(turns: int) -> pb.ModelInferRequest:
+    message = infer_request("slow")
+    message.raw_input_contents[0] = np.array([turns], np.int64).tobytes()
+    return message
+
+
+def counted(server: ServerProcess, code: str) -> float:
+    page = server.call("GET", "/metrics").body.decode()
+    match = re.search(rf'^tandem_requests_total{{code="{code}",model="slow",.*}} (\S+)$', page, re.MULTILINE)
+    return float(match[1]) if match else 0.0
+
+
+def failure(call: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    error: Any = caught.value
+    return error.code().name, error.details()
+
+
+def test_compressed_messages_are_read_and_large_ones_are_not(stub: Any) -> None:
+    for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+        assert stub.ModelInfer(infer_request(), compression=compression).model_version == "1"
+    large = infer_request()
+    large.raw_input_contents[0] = b"\0" * 3_000_000
+    for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+        code, details = failure(partial(stub.ModelInfer, large, compression=compression))
+        assert (code, "larger than max" in details) == ("RESOURCE_EXHAUSTED", True)
+
+
+def test_a_call_whose_time_is_up_or_whose_client_leaves_is_counted_so(
+    server: ServerProcess, stub: Any
+) -> None:
+    late, left = counted(server, "DEADLINE_EXCEEDED"), counted(server, "CANCELLED")
+    running = stub.ModelInfer.future(slow_request(1000))
+    queued = [stub.ModelInfer.future(slow_request(10**9)) for _ in range(2)]
+    assert failure(lambda: stub.ModelInfer(slow_request(10**9), timeout=0.2))[0] == "DEADLINE_EXCEEDED"
+    for call in queued:
+        call.cancel()
+    assert running.result().model_name == "slow"
+    # None of those that nobody waits for is run: they would take weeks.
+    assert stub.ModelInfer(slow_request(1), timeout=20).model_name == "slow"
+    server.wait_for("/metrics", rf'code="CANCELLED",model="slow".* {left + 2}')
+    assert counted(server, "DEADLINE_EXCEEDED") == late + 1
+
+
+def test_more_calls_than_allowed_are_refused(server: ServerProcess, stub: Any) -> None:
+    calls = [stub.ModelInfer.future(slow_request(300)) for _ in range(4)]
+    server.wait_for("/metrics", r'tandem_queue_depth\{model="slow"\} 3')
+    assert failure(lambda: stub.ModelInfer(infer_request()))[0] == "RESOURCE_EXHAUSTED"
+    assert [call.result().model_name for call in calls] == ["slow"] * 4
+
+
+def test_unknown_methods_and_broken_messages_are_refused(server: ServerProcess) -> None:
+    opened: Any = grpc.insecure_channel(server.grpc)  # The stubs want serializers.
+    with opened as channel:
+        for path in ("/inference.GRPCInferenceService/None", "/none.None/ModelInfer"):
+            assert failure(partial(channel.unary_unary(path), b""))[0] == "UNIMPLEMENTED"
+        code, details = failure(partial(channel.unary_unary(INFER), b"\xff\xff"))
+        assert (code, INFER in details) == ("INVALID_ARGUMENT", True)
+        long = partial(channel.unary_unary(INFER), b"", metadata=[("k", "v" * 100_000)])
+        assert failure(long)[0] == "RESOURCE_EXHAUSTED"
+
+
+def test_a_stream_of_calls_is_answered_and_a_bad_one_does_not_end_it(stub: Any) -> None:
+    bad = infer_request()
+    bad.model_name = "none"
+    found = list(stub.ModelStreamInfer(iter([infer_request(), bad, *[infer_request()] * 50])))
+    assert len(found) == 52
+    assert "none" in found[1].error_message
+    assert all(answer.infer_response.model_version == "1" for answer in (found[0], *found[2:]))
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2 (RFC 9113, section 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def headers(**changes: bytes) -> bytes:
+    """A frame that begins a call, with headers of no compression."""
+    fields = {"method": b"POST", "scheme": b"http", "path": INFER.encode(), "authority": b"x"} | changes
+    block = b"".join(_literal(b":" + name.encode(), value) for name, value in fields.items() if value)
+    block += _literal(b"content-type", b"application/grpc") + _literal(b"te", b"trailers")
+    return frame(1, 4, 1, block)
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", id="HTTP/1.1"),
+        pytest.param(PREFACE + frame(4, 0, 0) + frame(6, 0, 0, b"8 bytes.") * 101, id="101 pings"),
+        pytest.param(
+            PREFACE + frame(4, 0, 0) + headers(method=b"CONNECT", scheme=b"", path=b""), id="CONNECT"
+        ),
+        pytest.param(PREFACE + frame(4, 0, 0) + headers(method=b"GET"), id="GET"),
+        pytest.param(
+            PREFACE + frame(4, 0, 0) + headers() + frame(0, 0, 1, b"\0\0\0\0\0" * 3000) * 100, id="messages"
+        ),
+        pytest.param(PREFACE + frame(4, 0, 0) + headers() + frame(0, 0, 1, b"\0\0\0\1\0half"), id="half"),
+        pytest.param(PREFACE + b"\xff" * 1000, id="garbage"),
+    ],
+)
+def test_what_no_grpc_client_sends_is_refused_or_ends_with_its_connection(
+    server: ServerProcess, stub: Any, words: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.grpc_port), timeout=0.5) as connection:
+        with suppress(ConnectionError, TimeoutError):
+            connection.sendall(words)
+            while connection.recv(65536):
+                pass
+        assert stub.ModelInfer(infer_request(), timeout=20).model_version == "1"

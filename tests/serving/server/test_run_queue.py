@@ -1,0 +1,267 @@
+"""One queue and one thread for each signature: over servables that note what they are asked to run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.server.backends.base import Servable
+from serving.server.errors import (
+    BackendError,
+    InvalidRequestError,
+    ServerError,
+    TooLargeError,
+    UnavailableError,
+)
+from serving.server.records import RequestRecord
+from serving.server.scheduling.batch import Run
+from serving.server.scheduling.run_queue import QueueLimits, RunQueue
+from serving.server.tensors.signature import Signature, Tensors, TensorSpec
+
+ANY = TensorSpec("x", "float32", (-1, -1))
+
+
+class Doubling:
+    """y = 2 x and z = -x; refuses negative numbers; a run waits for its `gate`."""
+
+    def __init__(self) -> None:
+        self.signatures = {"serving_default": Signature((ANY,), (ANY,))}
+        self.runs: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        x: Any = inputs["x"]
+        self.runs.append(len(x))
+        assert self.gate.wait(20)
+        if (x < 0).any():
+            raise InvalidRequestError("negative")
+        return {name: {"y": 2 * x, "z": -x}[name] for name in outputs}
+
+    def close(self) -> None:
+        pass
+
+
+class Queue:
+    """A queue and what it has counted."""
+
+    def __init__(self, servable: Servable, batched: bool = True, **limits: int) -> None:
+        self.counted: list[Run] = []
+        self._queue = RunQueue(
+            servable,
+            "serving_default",
+            "model m, version 1",
+            batched=batched,
+            limits=QueueLimits(**limits),
+            count=self.counted.append,
+        )
+        self.close = self._queue.close
+
+    async def ask(
+        self, inputs: Tensors, outputs: tuple[str, ...] = ("y",), record: RequestRecord | None = None
+    ) -> Tensors:
+        return await self._queue.run(inputs, outputs, record or RequestRecord("", "", ""))
+
+    async def y(self, *values: float, width: int = 1) -> list[float]:
+        answer: Any = await self.ask(x(*values, width=width))
+        found: list[float] = answer["y"][:, 0].tolist()
+        return found
+
+
+def x(*values: float, width: int = 1) -> Tensors:
+    return {"x": np.array([[value] * width for value in values], np.float32)}
+
+
+async def behind(servable: Doubling, queue: Queue, *asked: Callable[[], Any]) -> list[Any]:
+    """The answers to what queues while another request runs."""
+    servable.gate.clear()
+    first = asyncio.create_task(queue.y(0))
+    while not servable.runs:
+        await asyncio.sleep(0.001)
+    tasks = [asyncio.create_task(one()) for one in asked]
+    await asyncio.sleep(0.01)
+    servable.gate.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert await first == [0.0]
+    return answers
+
+
+async def test_what_queues_during_a_run_shares_the_next_one() -> None:
+    servable = Doubling()
+    queue = Queue(servable)
+    answers = await behind(servable, queue, *(lambda n=n: queue.y(n, n + 1) for n in range(5)))
+    assert answers == [[2.0 * n, 2.0 * n + 2] for n in range(5)]
+    assert servable.runs == [1, 10]
+    assert [run.rows for run in queue.counted] == [1, 10]
+
+
+async def test_requests_of_one_turn_of_the_loop_share_a_run() -> None:
+    servable = Doubling()
+    queue = Queue(servable)
+    assert await asyncio.gather(*(queue.y(n) for n in range(8))) == [[2.0 * n] for n in range(8)]
+    assert servable.runs == [8]
+
+
+async def test_a_model_that_is_not_batched_runs_each_request_alone() -> None:
+    servable = Doubling()
+    queue = Queue(servable, batched=False)
+    assert await asyncio.gather(*(queue.y(n, n) for n in range(3))) == [[2.0 * n] * 2 for n in range(3)]
+    assert servable.runs == [2, 2, 2]
+
+
+async def test_a_shared_run_stays_within_its_rows_and_bytes() -> None:
+    servable = Doubling()
+    queue = Queue(servable, batch_rows=4, batch_bytes=100)
+    wide = x(1, width=20)
+    await asyncio.gather(*(queue.y(1, 2, 3) for _ in range(3)), queue.y(*range(9)))
+    await asyncio.gather(*(queue.ask(wide) for _ in range(2)))
+    assert servable.runs == [3, 3, 3, 9, 1, 1]  # A larger request runs alone.
+
+
+async def test_requests_of_other_shapes_or_outputs_do_not_share() -> None:
+    servable = Doubling()
+    queue = Queue(servable)
+    asked = [queue.y(1), queue.y(1, width=3), queue.y(1, width=3), queue.ask(x(1), ("z",))]
+    await asyncio.gather(*asked)
+    assert servable.runs == [1, 2, 1]
+
+
+async def test_a_full_queue_refuses_at_once_and_drains() -> None:
+    servable = Doubling()
+    queue = Queue(servable, queue=3, queue_bytes=100)
+    answers = await behind(servable, queue, *[lambda: queue.y(1)] * 5, lambda: queue.y(*range(26)))
+    assert answers[:3] == [[2.0]] * 3
+    assert [type(answer) for answer in answers[3:]] == [UnavailableError] * 2 + [TooLargeError]
+    assert await queue.y(5) == [10.0]
+
+
+async def test_a_request_that_is_given_up_is_not_run_and_makes_room() -> None:
+    servable = Doubling()
+    queue = Queue(servable, queue=1)
+
+    async def impatient() -> object:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(queue.y(*range(7)), 0.002)
+        return await queue.y(4)
+
+    assert await behind(servable, queue, impatient) == [[8.0]]
+    assert servable.runs == [1, 1]
+
+
+async def test_a_record_tells_waiting_from_running() -> None:
+    servable = Doubling()
+    queue = Queue(servable)
+    records = [RequestRecord("", "", "") for _ in range(2)]
+    await behind(servable, queue, *(lambda r=r: queue.ask(x(1, 2), record=r) for r in records))
+    assert [record.rows for record in records] == [2, 2]
+    assert all(record.queue_seconds >= 0.01 and record.run_seconds > 0 for record in records)
+
+
+async def test_the_end_waits_for_a_run_that_nobody_wants_any_more() -> None:
+    servable = Doubling()
+    queue = Queue(servable)
+    servable.gate.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.y(1), 0.05)
+    closing = asyncio.create_task(queue.close())
+    await asyncio.sleep(0.02)
+    assert not closing.done()
+    servable.gate.set()
+    await closing
+
+
+async def test_the_event_loop_goes_on_during_a_run_also_for_the_first_one_of_a_shape() -> None:
+    class Sleeping(Doubling):
+        def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            time.sleep(0.3)
+            return super().run(signature, inputs, outputs)
+
+    queue = Queue(Sleeping())
+    for width in (1, 2):
+        task = asyncio.create_task(queue.y(3, width=width))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        assert (await task, turns > 20) == ([6.0], True)
+
+
+class Faulty(Doubling):
+    """Fails, or gives one row too many, as soon as a row is 7."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self._fault = fault
+
+    def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        answer: dict[str, Any] = dict(super().run(signature, inputs, outputs))
+        given: Any = inputs["x"]
+        if (given == 7).any():
+            if self._fault == "raises":
+                raise MemoryError("no room")
+            name = outputs[-1]
+            answer[name] = np.concatenate([answer[name], answer[name][:1]])
+        return answer
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.lists(st.integers(-1, 9).map(float), max_size=5),
+        st.integers(1, 2),
+        st.sampled_from([("y",), ("z",), ("y", "z"), ("z", "y")]),
+        st.integers(0, 2),
+    ),
+    min_size=1,
+    max_size=20,
+)
+"""Rows, width, outputs wanted, and turns of the event loop before the request."""
+
+
+@settings(max_examples=150, deadline=None)
+@given(REQUESTS, st.booleans(), st.sampled_from(["raises", "rows"]), st.integers(1, 12))
+def test_each_caller_gets_its_own_rows(requests: list[Any], batched: bool, fault: str, most: int) -> None:
+    """A request that the model refuses, fails on or answers with other rows fails alone, with the model's name."""
+
+    async def ask(
+        queue: Queue, values: list[float], width: int, outputs: tuple[str, ...], turns: int
+    ) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        given = np.array([[value + column / 8 for column in range(width)] for value in values], np.float32)
+        given = given.reshape(len(values), width)
+        answer: Tensors | ServerError
+        try:
+            answer = await queue.ask({"x": given}, outputs)
+        except ServerError as error:
+            answer = error
+        # Without batching the number of rows is the model's own business.
+        strict = batched or fault == "raises"
+        if -1 in values:
+            assert isinstance(answer, InvalidRequestError)
+            return
+        if strict and 7 in values:
+            assert isinstance(answer, BackendError)
+            assert "model m, version 1: " in str(answer)
+            return
+        assert isinstance(answer, dict), answer
+        assert tuple(answer) == outputs
+        for name, array in answer.items():
+            expected = 2 * given if name == "y" else -given
+            np.testing.assert_array_equal(array[: len(given)], expected)
+            assert len(array) - len(given) in ((0,) if strict else (0, 1))
+
+    async def everyone() -> None:
+        servable = Faulty(fault)
+        queue = Queue(servable, batched=batched, batch_rows=most)
+        await asyncio.gather(*(ask(queue, *request) for request in requests))
+        await queue.close()
+
+    asyncio.run(everyone())
