@@ -16,7 +16,7 @@ from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.rpc import Service
 from serving.server.tensors.json_numbers import numbers
-from serving.server.tensors.signature import Array, Tensors, dtype_of
+from serving.server.tensors.signature import Array, Signature, Tensors, dtype_of
 
 PROTOCOL = "oip-grpc"
 
@@ -146,7 +146,8 @@ class OipGrpc:
         with self._plane.lease(record, PROTOCOL, request.model_name, number) as version:
             timeout = timeout_seconds(_parameters(request.parameters)) if request.parameters else None
             key = description.default_key(version)
-            call = Call(_inputs(request), _wanted(request), key, timeout=timeout)
+            inputs = _inputs(request, version.signatures[key])
+            call = Call(inputs, _wanted(request), key, timeout=timeout)
             outputs = await self._plane.infer(version, call, record)
             return _respond(version, request, outputs)
 
@@ -179,7 +180,7 @@ def _wanted(request: pb.ModelInferRequest) -> tuple[str, ...]:
     return names
 
 
-def _inputs(request: pb.ModelInferRequest) -> Tensors:
+def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequestError(
@@ -190,21 +191,19 @@ def _inputs(request: pb.ModelInferRequest) -> Tensors:
         if tensor.name in inputs:
             raise InvalidRequestError(f"input {quote(tensor.name)} is given twice")
         check_offered(tensor.parameters, "input", tensor.name)
-        if raw:
-            if tensor.HasField("contents"):
-                raise InvalidRequestError(
-                    f"input {quote(tensor.name)}: expected raw_input_contents or contents, got both"
-                )
-            kind = codec.dtype(tensor.name, tensor.datatype)
-            shape = codec.shape(tensor.name, list(tensor.shape))
-            inputs[tensor.name] = codec.from_raw(tensor.name, kind, shape, raw[index])
+        described = codec.describe(signature, tensor.name, tensor.datatype, list(tensor.shape))
+        if not raw:
+            inputs[tensor.name] = _typed(described, tensor)
+        elif tensor.HasField("contents"):
+            raise InvalidRequestError(
+                f"input {quote(tensor.name)}: expected raw_input_contents or contents, got both"
+            )
         else:
-            inputs[tensor.name] = _typed(tensor)
+            inputs[tensor.name] = codec.from_raw(described, raw[index])
     return inputs
 
 
-def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
-    kind = codec.dtype(tensor.name, tensor.datatype)
+def _typed(described: codec.Described, tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
     field = CONTENTS.get(tensor.datatype)
     if field is None:
         raise InvalidRequestError(
@@ -215,11 +214,12 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
         raise InvalidRequestError(
             f"input {quote(tensor.name)}: expected {field} for {tensor.datatype}, got {', '.join(filled)}"
         )
-    values = getattr(tensor.contents, field)
-    shape = codec.shape(tensor.name, list(tensor.shape))
-    if tensor.datatype == "BYTES":
-        return codec.strings(tensor.name, shape, list(values))
-    return codec.fit_shape(tensor.name, numbers(tensor.name, kind, list(values)), shape)
+    values = list(getattr(tensor.contents, field))
+    codec.check_shape(described, (len(values),))
+    flat = (
+        codec.strings(values) if tensor.datatype == "BYTES" else numbers(tensor.name, described.dtype, values)
+    )
+    return flat.reshape(described.shape)
 
 
 def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) -> pb.ModelInferResponse:
@@ -228,6 +228,6 @@ def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) 
     )
     for name, output in outputs.items():
         array = np.asarray(output)
-        response.outputs.add(name=name, datatype=codec.datatype(dtype_of(array)), shape=array.shape)
+        response.outputs.add(name=name, datatype=codec.name_of(dtype_of(array)), shape=array.shape)
         response.raw_output_contents.append(codec.to_raw(array))
     return response
