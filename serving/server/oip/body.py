@@ -15,7 +15,7 @@ import orjson
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.http import Request, Response, parse_json
 from serving.server.oip import codec
-from serving.server.oip.parameters import check_offered, timeout_seconds
+from serving.server.oip.parameters import check_count, check_offered, timeout_seconds
 from serving.server.repository.versions import Version
 from serving.server.tensors.signature import BYTES, Signature, Tensors, dtype_of
 
@@ -53,7 +53,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
     binary_outputs = _flag(parameters, "binary_data_output", False)
     return InferenceRequest(
         _inputs(document.get("inputs"), signature, binary),
-        _wanted(document.get("outputs"), binary_outputs),
+        _wanted(document.get("outputs"), signature, binary_outputs),
         binary_outputs,
         _id(document.get("id")),
         timeout_seconds(parameters),
@@ -146,11 +146,12 @@ def _id(given: object) -> str | None:
     raise InvalidRequestError(f'expected "id" to be a string, got {type(given).__name__}')
 
 
-def _wanted(outputs: object, binary: bool) -> dict[str, bool]:
+def _wanted(outputs: object, signature: Signature, binary: bool) -> dict[str, bool]:
     if outputs is None:
         return {}
     if not isinstance(outputs, list):
         raise InvalidRequestError(f'expected "outputs" to be a list, got {type(outputs).__name__}')
+    check_count(len(outputs), signature)
     wanted: dict[str, bool] = {}
     for output in outputs:
         name = _name(output, "output")

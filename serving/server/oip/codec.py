@@ -64,18 +64,15 @@ def describe(signature: Signature, name: object, datatype: object, shape: object
             f"input {quote(name)}: expected datatype {name_of(spec.dtype)}"
             f"{' (or BYTES: encoded pictures)' if pictures else ''}, got {quote(datatype)}"
         )
-    if (
-        not isinstance(shape, Sequence)
-        or isinstance(shape, str)
-        or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
+    if not (
+        isinstance(shape, list)
+        and len(shape) <= MAX_DIMENSIONS
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
+        and math.prod(size for size in shape if size) <= MAX_ELEMENTS
     ):
         raise InvalidRequestError(
-            f"input {quote(name)}: expected a shape of non-negative integers, got {quote(shape)}"
-        )
-    if len(shape) > MAX_DIMENSIONS or math.prod(size for size in shape if size) > MAX_ELEMENTS:
-        raise InvalidRequestError(
-            f"input {quote(name)}: expected at most {MAX_DIMENSIONS} dimensions and {MAX_ELEMENTS} elements, "
-            f"got the shape {quote(shape)}"
+            f"input {quote(name)}: expected a shape of at most {MAX_DIMENSIONS} non-negative integers and "
+            f"{MAX_ELEMENTS} elements, got {quote(shape)}"
         )
     if dtype == BYTES and math.prod(shape) > MAX_STRINGS:
         raise TooLargeError(
@@ -109,13 +106,11 @@ def from_raw(tensor: Described, raw: bytes | memoryview) -> Array:
 
 def from_json(tensor: Described, data: object) -> Array:
     """A tensor from JSON data, nested or flat; pictures are in base64. Raises `InvalidRequestError`."""
+    flat, shape = flatten(tensor.name, data)
+    check_shape(tensor, shape)
     if tensor.dtype == BYTES:
-        texts, shape = flatten(tensor.name, data)
-        check_shape(tensor, shape)
-        return strings(_encode(tensor, texts)).reshape(tensor.shape)
-    values = numbers(tensor.name, tensor.dtype, data)
-    check_shape(tensor, values.shape)
-    return values.reshape(tensor.shape)
+        return strings(_encode(tensor, flat)).reshape(tensor.shape)
+    return numbers(tensor.name, tensor.dtype, flat).reshape(tensor.shape)
 
 
 def check_shape(tensor: Described, shape: tuple[int, ...]) -> None:

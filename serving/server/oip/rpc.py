@@ -11,11 +11,11 @@ from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import ForbiddenError, InvalidRequestError, ServerError, quote
 from serving.server.oip import codec, description
 from serving.server.oip import open_inference_pb2 as pb
-from serving.server.oip.parameters import check_offered, timeout_seconds
+from serving.server.oip.parameters import check_count, check_offered, timeout_seconds
 from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.rpc import Service
-from serving.server.tensors.json_numbers import numbers
+from serving.server.tensors.json_numbers import MAX_DIMENSIONS, numbers
 from serving.server.tensors.signature import Array, Signature, Tensors, dtype_of
 
 PROTOCOL = "oip-grpc"
@@ -144,10 +144,14 @@ class OipGrpc:
     async def _infer(self, request: pb.ModelInferRequest, record: RequestRecord) -> pb.ModelInferResponse:
         number = _number(request.model_version)
         with self._plane.lease(record, PROTOCOL, request.model_name, number) as version:
-            timeout = timeout_seconds(_parameters(request.parameters)) if request.parameters else None
             key = description.default_key(version)
-            inputs = _inputs(request, version.signatures[key])
-            call = Call(inputs, _wanted(request), key, timeout=timeout)
+            signature = version.signatures[key]
+            call = Call(
+                _inputs(request, signature),
+                _wanted(request, signature),
+                key,
+                timeout=_timeout(request.parameters),
+            )
             outputs = await self._plane.infer(version, call, record)
             return _respond(version, request, outputs)
 
@@ -164,19 +168,20 @@ def _number(version: str) -> int | None:
     return int(version)
 
 
-def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, object]:
-    return {
-        name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
-        for name, value in parameters.items()
-    }
+def _timeout(parameters: Mapping[str, pb.InferParameter]) -> float | None:
+    if "timeout" not in parameters:
+        return None
+    value = parameters["timeout"]
+    return timeout_seconds({"timeout": getattr(value, value.WhichOneof("parameter_choice") or "", None)})
 
 
-def _wanted(request: pb.ModelInferRequest) -> tuple[str, ...]:
-    names = tuple(output.name for output in request.outputs)
-    if len(set(names)) < len(names):
-        raise InvalidRequestError(f"each output can be asked for once, got {quote(', '.join(names))}")
+def _wanted(request: pb.ModelInferRequest, signature: Signature) -> tuple[str, ...]:
+    check_count(len(request.outputs), signature)
     for output in request.outputs:
         check_offered(output.parameters, "output", output.name)
+    names = tuple(output.name for output in request.outputs)
+    if len(set(names)) < len(names):
+        raise InvalidRequestError(f"an output is asked for twice: {quote(', '.join(names))}")
     return names
 
 
@@ -191,7 +196,9 @@ def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
         if tensor.name in inputs:
             raise InvalidRequestError(f"input {quote(tensor.name)} is given twice")
         check_offered(tensor.parameters, "input", tensor.name)
-        described = codec.describe(signature, tensor.name, tensor.datatype, list(tensor.shape))
+        # One size too many is refused, and a million would take long to copy.
+        shape = list(tensor.shape[: MAX_DIMENSIONS + 1])
+        described = codec.describe(signature, tensor.name, tensor.datatype, shape)
         if not raw:
             inputs[tensor.name] = _typed(described, tensor)
         elif tensor.HasField("contents"):
@@ -214,12 +221,11 @@ def _typed(described: codec.Described, tensor: pb.ModelInferRequest.InferInputTe
         raise InvalidRequestError(
             f"input {quote(tensor.name)}: expected {field} for {tensor.datatype}, got {', '.join(filled)}"
         )
-    values = list(getattr(tensor.contents, field))
+    values = getattr(tensor.contents, field)
     codec.check_shape(described, (len(values),))
-    flat = (
-        codec.strings(values) if tensor.datatype == "BYTES" else numbers(tensor.name, described.dtype, values)
-    )
-    return flat.reshape(described.shape)
+    if tensor.datatype == "BYTES":
+        return codec.strings(list(values)).reshape(described.shape)
+    return numbers(tensor.name, described.dtype, list(values)).reshape(described.shape)
 
 
 def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) -> pb.ModelInferResponse:

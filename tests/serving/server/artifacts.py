@@ -99,8 +99,8 @@ def write_identity(folder: Path, datatype: str) -> None:
     onnx.save(model, folder / "1" / "model.onnx")
 
 
-def write_manifest(directory: Path, serve: str = "") -> None:
-    """Write the manifest of a version's folder as it is now."""
+def write_manifest(directory: Path, serve: str = "", **proved: bool) -> None:
+    """Write the manifest of a version's folder as it is now; `proved`: `batched`, `finite`."""
     manifest = Manifest(
         model=directory.parent.name,
         version=int(directory.name),
@@ -114,6 +114,7 @@ def write_manifest(directory: Path, serve: str = "") -> None:
         seed=1,
         fingerprint="",
         created="",
+        **proved,
     )
     write_atomically(directory / MANIFEST, json.dumps(asdict(manifest)))
 

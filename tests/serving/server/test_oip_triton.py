@@ -43,7 +43,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Serves `repository`; what a test changes it puts back."""
-    server = tandem_server("onnxruntime", repository, tmp_path_factory.mktemp("log") / "log")
+    flags = ("--repository-control", "--batching")
+    server = tandem_server("onnxruntime", repository, tmp_path_factory.mktemp("log") / "log", *flags)
     server.wait_for("/v2/health/ready")
     yield server
     assert server.stop() == 0

@@ -10,7 +10,7 @@ from PIL import Image
 
 from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.pictures import decode
-from serving.server.signature import TensorSpec
+from serving.server.tensors.signature import TensorSpec
 
 GRAY = TensorSpec("image", "float32", (-1, 28, 28, 1))
 COLOR = TensorSpec("image", "float32", (-1, 28, 28, 3))

@@ -1,0 +1,198 @@
+"""What a client can ask of the server at most, and how little of a client's words comes back."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from .artifacts import images, write_identity, write_manifest, write_onnx
+from .processes import Answer, ServerProcess, assert_matches, tandem_server
+
+ONE = images(1)
+LONG = 30_000_000
+MOST = 200
+"""Characters of a client in an error."""
+OPTIONS = [("grpc.max_metadata_size", 1 << 20)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """`fashion`, which its manifest says takes finite numbers only, and `same_bytes` of strings."""
+    root = tmp_path_factory.mktemp("limits")
+    write_manifest(write_onnx(root / "repository" / "fashion", 1), "model.onnx", finite=True)
+    write_identity(root / "repository" / "same_bytes", "STRING")
+    server = tandem_server("onnxruntime", root / "repository", root / "log", "--repository-control")
+    server.wait_for("/v2/health/ready")
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def stub(server: ServerProcess) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:
+    with grpc.insecure_channel(server.grpc, OPTIONS) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def long(**changes: object) -> dict[str, object]:
+    given = {"name": "image", "datatype": "FP32", "shape": [1, 28, 28, 1], "data": [0.0] * 784} | changes
+    return {"inputs": [given]}
+
+
+NAME = "é" * (LONG // 2)
+INFER = "/v2/models/fashion/infer"
+BODIES: dict[str, dict[str, object]] = {
+    "input's name": long(name=NAME),
+    "datatype": long(datatype=NAME),
+    "shape": long(shape=[1] * (LONG // 3)),
+    "shape of words": long(shape=[NAME]),
+    "nested shape": long(shape={NAME: []}),
+    "data of words": long(data=[NAME, 1]),
+    "data of too much": long(data=[1] * (LONG // 3)),
+    "picture": long(datatype="BYTES", shape=[1], data=[NAME]),
+    "size": long(data=None, parameters={"binary_data_size": NAME}),
+    "output's name": {**long(), "outputs": [{"name": NAME}]},
+    "output's names": {**long(), "outputs": [{"name": str(number)} for number in range(1_000_000)]},
+    "timeout": {**long(), "parameters": {"timeout": [NAME]}},
+    "flag": {**long(), "parameters": {"binary_data_output": NAME}},
+}
+
+
+def assert_short(told: str) -> None:
+    assert len(told) < 2 * MOST, told
+    assert told.count("é") <= MOST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BODIES)
+def test_an_error_of_rest_repeats_little_of_what_a_client_sent(server: ServerProcess, case: str) -> None:
+    answer = server.call("POST", INFER, json.dumps(BODIES[case], ensure_ascii=False).encode())
+    assert answer.status == 400
+    assert_short(answer.error)
+
+
+def test_neither_do_errors_of_paths_headers_and_the_repository(server: ServerProcess) -> None:
+    name = "x" * 4000
+    answers: list[Answer] = [
+        server.call("GET", f"/v2/models/{name}"),
+        server.call("GET", f"/{name}"),
+        server.call("POST", f"/v2/repository/models/{name}/load"),
+        server.call("POST", "/v2/repository/models/fashion/load", {"parameters": {f"file:{name}": 1}}),
+        server.call("POST", "/v2/repository/index", {"ready": name}),
+        server.call("POST", INFER, b"{}", Inference_Header_Content_Length=name),
+        server.call("POST", INFER, b"{}", Content_Encoding=name),
+    ]
+    for answer in answers:
+        assert 400 <= answer.status < 500
+        assert_short(answer.error)
+
+
+def grpc_input(**fields: Any) -> pb.ModelInferRequest:
+    given = {"name": "image", "datatype": "FP32", "shape": [1, 28, 28, 1]} | fields
+    return pb.ModelInferRequest(
+        model_name="fashion",
+        inputs=[pb.ModelInferRequest.InferInputTensor(**given)],
+        raw_input_contents=[b""],
+    )
+
+
+REQUESTS: dict[str, Callable[[], tuple[str, Any]]] = {
+    "model": lambda: ("ModelInfer", pb.ModelInferRequest(model_name=NAME)),
+    "version": lambda: ("ModelInfer", pb.ModelInferRequest(model_name="fashion", model_version=NAME)),
+    "input's name": lambda: ("ModelInfer", grpc_input(name=NAME)),
+    "datatype": lambda: ("ModelInfer", grpc_input(datatype=NAME)),
+    "shape": lambda: ("ModelInfer", grpc_input(shape=[1] * 5_000_000)),
+    "metadata": lambda: ("ModelMetadata", pb.ModelMetadataRequest(name=NAME)),
+    "statistics": lambda: ("ModelStatistics", pb.ModelStatisticsRequest(name="fashion", version=NAME)),
+    "load": lambda: ("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=NAME)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REQUESTS)
+def test_an_error_of_grpc_repeats_little_of_what_a_client_sent(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub, case: str
+) -> None:
+    method, asked = REQUESTS[case]()
+    with pytest.raises(grpc.RpcError) as failure:
+        getattr(stub, method)(asked)
+    call: Any = failure.value
+    assert call.code().name in ("INVALID_ARGUMENT", "NOT_FOUND")
+    assert_short(call.details())
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "shape", "status", "message"),
+    [
+        ("fashion", "image", [7_800_000], 413, "at most 131072 elements of BYTES"),
+        ("fashion", "image", [1], 400, "expected 1 elements, but .* bytes follow"),
+        ("fashion", "nope", [7_800_000], 400, "unknown input 'nope'"),
+        ("same_bytes", "x", [2_600_000, 3], 413, "at most 131072 elements of BYTES, got 7800000"),
+        ("same_bytes", "x", [1, 3], 400, "expected 3 elements, but .* bytes follow"),
+    ],
+)
+def test_strings_are_not_split_beyond_what_the_shape_and_the_limit_say(
+    server: ServerProcess, model: str, name: str, shape: list[int], status: int, message: str
+) -> None:
+    zeros = bytes(31_200_000)
+    given = {
+        "name": name,
+        "datatype": "BYTES",
+        "shape": shape,
+        "parameters": {"binary_data_size": len(zeros)},
+    }
+    header = json.dumps({"inputs": [given]}).encode()
+    answer = server.call(
+        "POST", f"/v2/models/{model}/infer", header + zeros, Inference_Header_Content_Length=str(len(header))
+    )
+    assert answer.status == status
+    assert_matches(message, answer.error)
+
+
+def test_strings_come_back_as_they_went_up_to_the_limit(server: ServerProcess) -> None:
+    values = [str(number).encode() for number in range(3 * 1024)]
+    raw = b"".join(struct.pack("<I", len(value)) + value for value in values)
+    given = {
+        "name": "x",
+        "datatype": "BYTES",
+        "shape": [1024, 3],
+        "parameters": {"binary_data_size": len(raw)},
+    }
+    document = {"inputs": [given], "parameters": {"binary_data_output": True}}
+    header = json.dumps(document).encode()
+    answer = server.call(
+        "POST", "/v2/models/same_bytes/infer", header + raw, Inference_Header_Content_Length=str(len(header))
+    )
+    assert answer.status == 200
+    assert answer.body.endswith(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [((ONE * np.nan).tobytes(), "expected finite numbers, got NaN or infinity"), (b"", "at least one row")],
+)
+def test_a_manifest_can_ask_for_rows_of_finite_numbers(
+    server: ServerProcess, raw: bytes, message: str
+) -> None:
+    answer = server.call("POST", INFER, raw, Inference_Header_Content_Length="0")
+    assert answer.status == 400
+    assert_matches(message, answer.error)
+
+
+def test_pages_in_browsers_load_and_unload_nothing(server: ServerProcess) -> None:
+    for change in ("load", "unload"):
+        path = f"/v2/repository/models/same_bytes/{change}"
+        refused = server.call("POST", path, b"", Origin="http://example.org", Content_Type="text/plain")
+        assert refused.status == 403
+        assert_matches("browsers", refused.error)
+    assert server.call("GET", "/v2/models/same_bytes/ready").status == 200
+    refused = server.call("POST", "/v2/repository/models/same_bytes/load", {"parameters": []})
+    assert (refused.status, refused.error) == (400, "expected parameters to be an object, got list")
+    assert server.call("POST", "/v2/repository/models/same_bytes/load", {"parameters": None}).status == 200
