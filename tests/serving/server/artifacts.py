@@ -99,6 +99,20 @@ def write_identity(folder: Path, datatype: str) -> None:
     onnx.save(model, folder / "1" / "model.onnx")
 
 
+IDENTITIES = {
+    **{
+        "BF16": "BFLOAT16",
+        "FP16": "FLOAT16",
+        "FP32": "FLOAT",
+        "FP64": "DOUBLE",
+        "BOOL": "BOOL",
+        "BYTES": "STRING",
+    },
+    **{name: name for bits in (8, 16, 32, 64) for name in (f"INT{bits}", f"UINT{bits}")},
+}
+"""ONNX's name for each datatype of the Open Inference Protocol."""
+
+
 def write_manifest(directory: Path, serve: str = "", **proved: bool) -> None:
     """Write the manifest of a version's folder as it is now; `proved`: `batched`, `finite`."""
     manifest = Manifest(

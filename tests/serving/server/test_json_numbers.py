@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from serving.server.errors import InvalidRequestError
-from serving.server.tensors.json_numbers import flatten, found_among, numbers
+from serving.server.tensors.json_numbers import flatten, numbers
 
 KINDS = (
     *("bool", "float16", "float32", "float64"),
@@ -77,7 +77,3 @@ def test_a_refusal_says_what_was_expected_and_what_came(kind: str, data: list[ob
 def test_what_a_float_cannot_hold_is_infinite(kind: str) -> None:
     assert np.isinf(numbers("x", kind, [1e39, 1.0])).tolist() == [True, False]
     assert numbers("x", "bfloat16", [2**64 - 1]).item() == 2.0**64
-
-
-def test_found_among_names_each_kind_once() -> None:
-    assert found_among([1, 2, "a", 1.5, None]) == "got fractions, integers, null, strings"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -17,26 +16,14 @@ from serving.server.dataplane import DataPlane
 from serving.server.oip import rest
 from serving.server.oip.codec import DTYPES
 
-from .artifacts import images, write_onnx
-from .processes import ServerProcess, tandem_server
+from .artifacts import images
+from .processes import ServerProcess
 
 DOCUMENT = json.loads(rest.OPENAPI)
 OPERATIONS = {
     operation.label: operation
     for operation in (each.ok() for each in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations())
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """`fashion` on a server that lets clients load and unload."""
-    root = tmp_path_factory.mktemp("openapi")
-    write_onnx(root / "repository" / "fashion", 1)
-    limits = ("--repository-control", "--max-body-bytes=1048576")
-    server = tandem_server("onnxruntime", root / "repository", root / "log", *limits)
-    server.wait_for("/v2/health/ready")
-    yield server
-    assert server.stop() == 0
 
 
 def test_the_document_has_every_route_and_every_datatype() -> None:
@@ -59,7 +46,7 @@ def test_the_document_has_every_route_and_every_datatype() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_every_answer_is_as_documented(server: ServerProcess, label: str) -> None:
+def test_every_answer_is_as_documented(controlled: ServerProcess, label: str) -> None:
     checks = [status_code_conformance, response_schema_conformance]
 
     operation = OPERATIONS[label]
@@ -70,22 +57,26 @@ def test_every_answer_is_as_documented(server: ServerProcess, label: str) -> Non
         def answered_as_documented(case: Any) -> None:
             if label.endswith("/infer"):  # Of a model that is there, else no body is read.
                 case.path_parameters = {"model": "fashion", "version": "1"}
-            case.call_and_validate(base_url=f"http://{server.http}", checks=checks)
+            case.call_and_validate(base_url=f"http://{controlled.http}", checks=checks)
 
         answered_as_documented()
 
     ask(GenerationMode.POSITIVE)
     if operation.body:
         ask(GenerationMode.NEGATIVE)
-    assert server.call("GET", "/v2/health/ready").status == 200
+    assert controlled.call("GET", "/v2/health/ready").status == 200
 
 
-def test_every_get_and_inference_answer_by_the_document(server: ServerProcess) -> None:
-    assert server.call("GET", "/v2/docs").json() == server.call("GET", "/v2/openapi.json").json() == DOCUMENT
+def test_every_get_and_inference_answer_by_the_document(controlled: ServerProcess) -> None:
+    assert (
+        controlled.call("GET", "/v2/docs").json()
+        == controlled.call("GET", "/v2/openapi.json").json()
+        == DOCUMENT
+    )
     given = {"name": "image", "datatype": "FP32", "shape": [1, 28, 28, 1], "data": images(1).tolist()}
     for path, item in DOCUMENT["paths"].items():
         for method in item.keys() & {"get", "post"}:
             body = {"inputs": [given]} if path.endswith("infer") else None
-            answer = server.call(method.upper(), path.format(model="fashion", version="1"), body)
+            answer = controlled.call(method.upper(), path.format(model="fashion", version="1"), body)
             assert answer.status == 200, (path, answer.body)
-    assert server.call("POST", "/v2/repository/models/fashion/load").status == 200
+    assert controlled.call("POST", "/v2/repository/models/fashion/load").status == 200

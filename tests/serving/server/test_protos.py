@@ -4,97 +4,65 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
-from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from .processes import ROOT
 
-OURS = ROOT / "serving/server/oip/open_inference.proto"
-KSERVE = {"properties"}
-"""Fields that KServe has and NVIDIA has not."""
+# One process cannot hold both generated modules.
+CODE = """import sys
+from serving.server.oip import open_inference_pb2
+sys.stdout.buffer.write(open_inference_pb2.DESCRIPTOR.serialized_pb)"""
+OURS = FileDescriptorProto.FromString(
+    subprocess.run([sys.executable, "-c", CODE], capture_output=True, check=True, cwd=ROOT).stdout
+)
+SERVICE, CONFIG = (
+    FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
+    for module in (service_pb2, model_config_pb2)
+)
 
 
-@pytest.fixture(scope="module")
-def ours() -> FileDescriptor:
-    """Our file as the server has it, in a pool of its own: one process cannot hold both generated modules."""
-    code = (
-        "import sys; from serving.server.oip import open_inference_pb2 as pb;"
-        "sys.stdout.buffer.write(pb.DESCRIPTOR.serialized_pb)"
-    )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
-    file: FileDescriptor = DescriptorPool().AddSerializedFile(made.stdout)
-    return file
+def fields(messages: Iterable[DescriptorProto], path: str = "") -> Iterator[tuple[str, dict[str, str]]]:
+    """Each message's fields as text, by name."""
+    for message in messages:
+        yield path + message.name, {field.name: str(field) for field in message.field}
+        yield from fields(message.nested_type, f"{path}{message.name}.")
 
 
-def described(field: FieldDescriptor) -> tuple[object, ...]:
-    kind = field.message_type or field.enum_type
-    choice = field.containing_oneof.name if field.containing_oneof else None
-    return field.number, field.type, kind and kind.full_name, field.is_repeated, field.is_packed, choice
-
-
-def fields(message: Descriptor) -> dict[str, tuple[object, ...]]:
-    return {field.name: described(field) for field in message.fields}
-
-
-def messages(file: FileDescriptor) -> Iterator[Descriptor]:
-    def nested(message: Descriptor) -> Iterator[Descriptor]:
-        yield message
-        for inner in message.nested_types:
-            yield from nested(inner)
-
-    for message in file.message_types_by_name.values():
-        yield from nested(message)
-
-
-def methods(file: FileDescriptor) -> dict[str, tuple[object, ...]]:
-    return {
-        method.name: (
-            method.input_type.full_name,
-            method.client_streaming,
-            method.output_type.full_name,
-            method.server_streaming,
-        )
-        for method in file.services_by_name["GRPCInferenceService"].methods
-    }
-
-
-def test_messages_travel_as_tritonclient_has_them(ours: FileDescriptor) -> None:
-    theirs = {
-        message.full_name: fields(message)
-        for file in (service_pb2.DESCRIPTOR, model_config_pb2.DESCRIPTOR)
-        for message in messages(file)
-    }
-    for message in messages(ours):
-        if message.name == "PropertiesEntry":
+def test_messages_travel_as_tritonclient_has_them() -> None:
+    theirs = dict(fields([*SERVICE.message_type, *CONFIG.message_type]))
+    for name, found in fields(OURS.message_type):
+        found.pop("properties", None)  # KServe's, and its entries.
+        if name.endswith("PropertiesEntry"):
             continue
-        found, expected = fields(message), theirs[message.full_name]
-        assert {n: f for n, f in found.items() if n not in KSERVE}.items() <= expected.items()
-        if "Request" in message.full_name:
+        expected = theirs[name]
+        assert found.items() <= expected.items()
+        if "Request" in name:
             assert found == expected, "whatever a client may say is read"
-    datatypes = ours.enum_types_by_name["DataType"].values
-    assert {value.name: value.number for value in datatypes} == dict(model_config_pb2.DataType.items())
+    datatypes = OURS.enum_type[0]
+    assert {value.name: value.number for value in datatypes.value} == dict(model_config_pb2.DataType.items())
 
 
-def test_what_is_served_is_called_as_tritonclient_calls_it(ours: FileDescriptor) -> None:
-    assert methods(ours).items() <= methods(service_pb2.DESCRIPTOR).items()
-    left_out = methods(service_pb2.DESCRIPTOR).keys() - methods(ours).keys()
-    assert {name.removeprefix("System").removeprefix("Cuda") for name in left_out} == {
-        "SharedMemoryStatus",
-        "SharedMemoryRegister",
-        "SharedMemoryUnregister",
-        "TraceSetting",
-        "LogSettings",
-    }
+def test_what_is_served_is_called_as_tritonclient_calls_it() -> None:
+    ours, theirs = (
+        {
+            m.name: (m.input_type, m.client_streaming, m.output_type, m.server_streaming)
+            for m in file.service[0].method
+        }
+        for file in (OURS, SERVICE)
+    )
+    assert ours.items() <= theirs.items()
+    left_out = {name.removeprefix("System").removeprefix("Cuda") for name in theirs.keys() - ours.keys()}
+    shared_memory = {f"SharedMemory{verb}" for verb in ("Status", "Register", "Unregister")}
+    assert left_out == {*shared_memory, "TraceSetting", "LogSettings"}
 
 
 def test_the_modules_are_those_that_their_files_make(tmp_path: Path) -> None:
     """`make protos` has been run since a .proto file changed."""
-    files = [str(file.relative_to(ROOT)) for file in OURS.parents[1].glob("*/*.proto")]
+    files = [str(file.relative_to(ROOT)) for file in (ROOT / "serving/server").glob("*/*.proto")]
     protoc = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", *files]
     subprocess.run(protoc, check=True, cwd=ROOT)
     made = list(tmp_path.rglob("*_pb2.py"))
