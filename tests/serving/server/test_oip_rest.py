@@ -137,13 +137,11 @@ BAD_BODIES: dict[str, tuple[bytes | dict[str, object], str]] = {
     ),
     "NaN": (b'{"inputs": [{"name": "image", "data": [NaN]}]}', "JSON has no NaN"),
     "broken JSON": (b'{"inputs": [', "expected JSON"),
-    "empty body": (b"", "expected JSON"),
     "not an object": (b"[1, 2]", "expected a JSON object"),
     "nested": (b"[" * 100_000 + b"]" * 100_000, "expected JSON, .*depth limit"),
     "missing input": ({"inputs": []}, "expected input image, got none"),
     "no inputs": ({}, 'expected "inputs"'),
     "input without a name": ({"inputs": [{}]}, "expected each input to be an object with a name"),
-    "twice": ({"inputs": [tensor(ONE), tensor(ONE)]}, "given twice"),
     "unknown output": ({"inputs": [tensor(ONE)], "outputs": [{"name": "labels"}]}, "unknown output 'labels'"),
     "three outputs of two": (
         {"inputs": [tensor(ONE)], "outputs": [{"name": "logits"}] * 3},
@@ -168,7 +166,6 @@ def test_a_bad_body_is_refused_with_what_was_expected(oip: ServerProcess, case: 
     [
         (b"", "99999999", "expected at most the body's"),
         (b"", "-5", "expected at most the body's"),
-        (b"", "\xb2", "expected at most the body's"),
         (b"", "9" * 5000, "expected at most the body's"),
         (*binary(b"x" * 3000, 3136), "at most the 3000 that are left, got 3136"),
         (*binary(b"x" * 3000, True), "expected binary_data_size to be a number of bytes"),
@@ -193,10 +190,8 @@ def test_binary_sizes_that_do_not_match_are_refused(
     [
         ("POST", "/v2/models/nope/infer", 404, "'nope' is not served; served: fashion"),
         ("POST", "/v2/models/fashion/versions/9/infer", 404, "version 9 .* served: 1"),
-        ("GET", "/v2/models/nope", 404, "'nope' is not served"),
         ("GET", "/v3/anything", 404, "nothing is served at '/v3/anything'"),
         ("GET", INFER, 405, "expected POST .* got GET"),
-        ("DELETE", "/v2/models/fashion", 405, "expected GET"),
         ("POST", "/v2/repository/models/fashion/load", 403, "need the server's flag --repository-control"),
         ("POST", "/v2/repository/models/fashion/unload", 403, "need the server's flag --repository-control"),
     ],

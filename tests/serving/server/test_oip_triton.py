@@ -20,18 +20,13 @@ import tritonclient.http.aio as triton_http_aio
 from google.protobuf.json_format import MessageToDict
 from tritonclient.utils import InferenceServerException
 
+from serving.server.oip import codec
+from serving.server.tensors.signature import BYTES
+
 from .artifacts import images, logits
 from .processes import ServerProcess, assert_matches, tandem_server
 
-DTYPES = {
-    "BOOL": "bool",
-    "BF16": "bfloat16",
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-    "BYTES": "object",
-    **{f"{sign}INT{bits}": f"{sign.lower()}int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)},
-}
+DTYPES = {datatype: dtype if dtype != BYTES else "object" for datatype, dtype in codec.DTYPES.items()}
 
 
 @pytest.fixture(params=[triton_http, triton_grpc], ids=["http", "grpc"])
