@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import orjson
 
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.http import Request, Response, parse_json
 from serving.server.oip import codec
-from serving.server.oip.parameters import check_offered, timeout_seconds
+from serving.server.oip.parameters import check_count, check_offered, timeout_seconds
 from serving.server.repository.versions import Version
-from serving.server.tensors.signature import BYTES, Array, Signature, Tensors, TensorSpec, dtype_name
+from serving.server.tensors.signature import BYTES, Signature, Tensors, dtype_of
 
 HEADER_LENGTH = "inference-header-content-length"
 PICTURES = ("image/png", "image/jpeg")
@@ -43,7 +42,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
     content_type = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if content_type in PICTURES:
         name = _picture_input(signature, content_type)
-        return InferenceRequest({name: codec.single(request.body)})
+        return InferenceRequest({name: codec.strings([request.body])})
     text, binary = _split(request)
     if len(text) == 0 and request.header(HEADER_LENGTH) is not None:
         return InferenceRequest(_bare(signature, request.body), binary=True)
@@ -54,7 +53,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
     binary_outputs = _flag(parameters, "binary_data_output", False)
     return InferenceRequest(
         _inputs(document.get("inputs"), signature, binary),
-        _wanted(document.get("outputs"), binary_outputs),
+        _wanted(document.get("outputs"), signature, binary_outputs),
         binary_outputs,
         _id(document.get("id")),
         timeout_seconds(parameters),
@@ -69,7 +68,7 @@ def respond(version: Version, asked: InferenceRequest, outputs: Tensors) -> Resp
     tensors: list[dict[str, object]] = []
     blobs: list[bytes] = []
     for name, array in outputs.items():
-        datatype = codec.datatype(dtype_name(array.dtype))
+        datatype = codec.name_of(dtype_of(array))
         tensor: dict[str, object] = {"name": name, "datatype": datatype, "shape": array.shape}
         if asked.outputs.get(name, asked.binary):
             blobs.append(codec.to_raw(array))
@@ -100,51 +99,43 @@ def _split(request: Request) -> tuple[bytes | memoryview, memoryview]:
 def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensors:
     if not isinstance(tensors, list):
         raise InvalidRequestError('expected "inputs", a list of tensors with name, datatype, shape and data')
-    specs = {spec.name: spec for spec in signature.inputs}
     inputs: Tensors = {}
-    position = 0
+    rest = binary
     for tensor in tensors:
-        if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
-            raise InvalidRequestError("expected each input to be an object with a name")
-        name: str = tensor["name"]
+        name = _name(tensor, "input")
         if name in inputs:
             raise InvalidRequestError(f"input {quote(name)} is given twice")
-        array, position = _input(name, tensor, specs.get(name), binary, position)
-        inputs[name] = array
-    if position != len(binary):
+        parameters = _parameters(tensor, f"input {quote(name)}")
+        check_offered(parameters, "input", name)
+        described = codec.describe(signature, name, tensor.get("datatype"), tensor.get("shape"))
+        size = parameters.get("binary_data_size")
+        if (size is None) == (tensor.get("data") is None):
+            raise InvalidRequestError(
+                f'input {quote(name)}: expected either "data" or the parameter binary_data_size, '
+                f"got {'neither' if size is None else 'both'}"
+            )
+        if size is None:
+            inputs[name] = codec.from_json(described, tensor["data"])
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
+            raise InvalidRequestError(
+                f"input {quote(name)}: expected binary_data_size to be a number of bytes, at most the {len(rest)} "
+                f"that are left, got {quote(size)}"
+            )
+        inputs[name] = codec.from_raw(described, rest[:size])
+        rest = rest[size:]
+    if len(rest):
         raise InvalidRequestError(
-            f"the inputs account for {position} bytes of binary data, but {len(binary)} came"
+            f"the inputs account for {len(binary) - len(rest)} bytes of binary data, but {len(binary)} came"
         )
     return inputs
 
 
-def _input(
-    name: str, tensor: Mapping[str, Any], spec: TensorSpec | None, binary: memoryview, position: int
-) -> tuple[Array, int]:
-    """One tensor, from its JSON or from the binary data at `position`; and where the next one's begin."""
-    parameters = _parameters(tensor, f"input {quote(name)}")
-    check_offered(parameters, "input", name)
-    datatype = tensor.get("datatype")
-    kind = codec.dtype(name, datatype)
-    shape = codec.shape(name, tensor.get("shape"))
-    size = parameters.get("binary_data_size")
-    if size is None:
-        if "data" not in tensor:
-            raise InvalidRequestError(
-                f'input {quote(name)}: expected "data", or the parameter binary_data_size'
-            )
-        base64 = spec is not None and spec.channels_of_picture is not None
-        return codec.from_json(name, kind, shape, tensor["data"], base64), position
-    if tensor.get("data") is not None:
-        raise InvalidRequestError(f'input {quote(name)}: expected "data" or binary_data_size, got both')
-    left = len(binary) - position
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
-        raise InvalidRequestError(
-            f"input {quote(name)}: binary_data_size is {quote(size)}: expected a number of bytes, "
-            f"at most the {left} that are left"
-        )
-    raw = binary[position : position + size]
-    return codec.from_raw(name, kind, shape, raw), position + size
+def _name(tensor: object, kind: str) -> str:
+    if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+        raise InvalidRequestError(f"expected each {kind} to be an object with a name")
+    name: str = tensor["name"]
+    return name
 
 
 def _id(given: object) -> str | None:
@@ -155,16 +146,15 @@ def _id(given: object) -> str | None:
     raise InvalidRequestError(f'expected "id" to be a string, got {type(given).__name__}')
 
 
-def _wanted(outputs: object, binary: bool) -> dict[str, bool]:
+def _wanted(outputs: object, signature: Signature, binary: bool) -> dict[str, bool]:
     if outputs is None:
         return {}
     if not isinstance(outputs, list):
         raise InvalidRequestError(f'expected "outputs" to be a list, got {type(outputs).__name__}')
+    check_count(len(outputs), signature)
     wanted: dict[str, bool] = {}
     for output in outputs:
-        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
-            raise InvalidRequestError("expected each output to be an object with a name")
-        name: str = output["name"]
+        name = _name(output, "output")
         if name in wanted:
             raise InvalidRequestError(f"output {quote(name)} is asked for twice")
         parameters = _parameters(output, f"output {quote(name)}")
@@ -208,7 +198,8 @@ def _bare(signature: Signature, body: bytes) -> Tensors:
             "free dimension"
         )
     if spec.dtype == BYTES:
-        return {spec.name: codec.single(body).reshape([1] * len(spec.shape))}
-    fixed = math.prod(size for size in spec.shape if size != -1) * np.dtype(spec.dtype).itemsize
-    shape = tuple(len(body) // max(fixed, 1) if size == -1 else size for size in spec.shape)
-    return {spec.name: codec.from_raw(spec.name, spec.dtype, shape, body)}
+        return {spec.name: codec.strings([body]).reshape([1] * len(spec.shape))}
+    fixed = math.prod(size for size in spec.shape if size != -1) * spec.numpy.itemsize
+    shape = [len(body) // max(fixed, 1) if size == -1 else size for size in spec.shape]
+    described = codec.describe(signature, spec.name, codec.name_of(spec.dtype), shape)
+    return {spec.name: codec.from_raw(described, body)}

@@ -10,12 +10,13 @@ import struct
 import sys
 from binascii import a2b_base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from serving.server.errors import InvalidRequestError, quote
+from serving.server.errors import InvalidRequestError, TooLargeError, quote
 from serving.server.tensors.json_numbers import MAX_DIMENSIONS, flatten, found_among, numbers
-from serving.server.tensors.signature import BYTES, Array, is_floating
+from serving.server.tensors.signature import BYTES, Array, Signature, dtype_of, is_floating
 
 DATATYPES = {
     "bool": "BOOL",
@@ -32,75 +33,99 @@ DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 LITTLE_ENDIAN = {dtype: np.dtype(dtype).newbyteorder("<") for dtype in DATATYPES if dtype != BYTES}
 MAX_ELEMENTS = 2**59
 """Of the sizes that are not 0: numpy counts bytes in 63 bits."""
+MAX_STRINGS = 2**17
+"""Elements of a BYTES tensor, which Python reads one by one: in a tenth of a second."""
 
 
-def datatype(dtype: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An input as a request describes it, checked against the signature before its data are looked at."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    pictures: bool
+    """Whether its strings are encoded pictures."""
+
+
+def describe(signature: Signature, name: object, datatype: object, shape: object) -> Described:
+    """Check an input's name, datatype and shape.
+
+    Raises `InvalidRequestError`, or `TooLargeError` for more than `MAX_STRINGS` strings.
+    """
+    spec = next((spec for spec in signature.inputs if spec.name == name), None)
+    if spec is None:
+        known = ", ".join(signature.input_names) or "none"
+        raise InvalidRequestError(f"unknown input {quote(name)}; the model has {known}")
+    pictures = spec.channels_of_picture is not None
+    dtype = DTYPES.get(datatype) if isinstance(datatype, str) else None
+    if dtype is None or not (dtype == spec.dtype or (pictures and dtype == BYTES)):
+        raise InvalidRequestError(
+            f"input {quote(name)}: expected datatype {name_of(spec.dtype)}"
+            f"{' (or BYTES: encoded pictures)' if pictures else ''}, got {quote(datatype)}"
+        )
+    if not (
+        isinstance(shape, list)
+        and len(shape) <= MAX_DIMENSIONS
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
+        and math.prod(size for size in shape if size) <= MAX_ELEMENTS
+    ):
+        raise InvalidRequestError(
+            f"input {quote(name)}: expected a shape of at most {MAX_DIMENSIONS} non-negative integers and "
+            f"{MAX_ELEMENTS} elements, got {quote(shape)}"
+        )
+    if dtype == BYTES and math.prod(shape) > MAX_STRINGS:
+        raise TooLargeError(
+            f"input {quote(name)}: expected at most {MAX_STRINGS} elements of BYTES, got {math.prod(shape)}"
+        )
+    return Described(spec.name, dtype, tuple(shape), pictures)
+
+
+def name_of(dtype: str) -> str:
     """The protocol's name of one of our dtypes; one that it has no name for (complex64) keeps its own."""
     return DATATYPES.get(dtype, dtype.upper())
 
 
-def dtype(name: str, datatype: object) -> str:
-    """Our dtype of a datatype. Raises `InvalidRequestError`."""
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise InvalidRequestError(
-            f"input {quote(name)}: unknown datatype {quote(datatype)}; expected one of {', '.join(DTYPES)}"
-        )
-    return DTYPES[datatype]
-
-
-def shape(name: str, sizes: object) -> tuple[int, ...]:
-    """A shape of non-negative sizes. Raises `InvalidRequestError`."""
-    if (
-        not isinstance(sizes, Sequence)
-        or isinstance(sizes, str)
-        or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sizes)
-    ):
-        raise InvalidRequestError(
-            f"input {quote(name)}: expected a shape of non-negative integers, got {quote(sizes)}"
-        )
-    if len(sizes) > MAX_DIMENSIONS or math.prod(size for size in sizes if size) > MAX_ELEMENTS:
-        raise InvalidRequestError(
-            f"input {quote(name)}: expected at most {MAX_DIMENSIONS} dimensions and {MAX_ELEMENTS} elements, "
-            f"got the shape {quote(sizes)}"
-        )
-    return tuple(sizes)
-
-
-def from_raw(name: str, kind: str, sizes: tuple[int, ...], raw: bytes | memoryview) -> Array:
-    """A tensor of our dtype `kind` from its raw form. Raises `InvalidRequestError` where the sizes do not match."""
-    count = math.prod(sizes)
-    if kind == BYTES:
-        return strings(name, sizes, _split(name, count, raw))
-    expected = count * LITTLE_ENDIAN[kind].itemsize
+def from_raw(tensor: Described, raw: bytes | memoryview) -> Array:
+    """A tensor from its raw form. Raises `InvalidRequestError` where the sizes do not match."""
+    if tensor.dtype == BYTES:
+        return strings(_split(tensor, raw)).reshape(tensor.shape)
+    kind = LITTLE_ENDIAN[tensor.dtype]
+    expected = math.prod(tensor.shape) * kind.itemsize
     if len(raw) != expected:
         raise InvalidRequestError(
-            f"input {quote(name)}: expected {expected} bytes for {DATATYPES[kind]} {list(sizes)}, got {len(raw)}"
+            f"input {quote(tensor.name)}: expected {expected} bytes for {name_of(tensor.dtype)} "
+            f"{list(tensor.shape)}, got {len(raw)}"
         )
-    if kind == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
-        raise InvalidRequestError(f"input {quote(name)}: expected bytes of 0 or 1 for BOOL, got others")
-    return np.frombuffer(raw, LITTLE_ENDIAN[kind]).astype(kind, copy=False).reshape(sizes)
+    if tensor.dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
+        raise InvalidRequestError(
+            f"input {quote(tensor.name)}: expected bytes of 0 or 1 for BOOL, got others"
+        )
+    return np.frombuffer(raw, kind).astype(tensor.dtype, copy=False).reshape(tensor.shape)
 
 
-def from_json(name: str, kind: str, sizes: tuple[int, ...], data: object, base64: bool) -> Array:
-    """A tensor of our dtype `kind` from JSON data, nested or flat; strings are in base64 or as they are.
-
-    Raises `InvalidRequestError`.
-    """
-    if kind == BYTES:
-        texts, shape = flatten(name, data)
-        return fit_shape(name, strings(name, shape, _encode(name, texts, base64)), sizes)
-    return fit_shape(name, numbers(name, kind, data), sizes)
+def from_json(tensor: Described, data: object) -> Array:
+    """A tensor from JSON data, nested or flat; pictures are in base64. Raises `InvalidRequestError`."""
+    flat, shape = flatten(tensor.name, data)
+    check_shape(tensor, shape)
+    if tensor.dtype == BYTES:
+        return strings(_encode(tensor, flat)).reshape(tensor.shape)
+    return numbers(tensor.name, tensor.dtype, flat).reshape(tensor.shape)
 
 
-def fit_shape(name: str, array: Array, sizes: tuple[int, ...]) -> Array:
-    """Give flat data its shape; nested data must have it already. Raises `InvalidRequestError`."""
-    if array.shape == sizes:
-        return array
-    if array.ndim == 1 and array.size == math.prod(sizes):
-        return array.reshape(sizes)
-    raise InvalidRequestError(
-        f"input {quote(name)}: expected data of shape {list(sizes)}, got {list(array.shape)}"
-    )
+def check_shape(tensor: Described, shape: tuple[int, ...]) -> None:
+    """Raise `InvalidRequestError` unless data of this shape are flat or have the tensor's."""
+    if shape not in (tensor.shape, (math.prod(tensor.shape),)):
+        raise InvalidRequestError(
+            f"input {quote(tensor.name)}: expected data of shape {list(tensor.shape)}, got {list(shape)}"
+        )
+
+
+def strings(values: Sequence[bytes]) -> Array:
+    """A flat tensor of strings."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
 
 
 def to_raw(array: Array) -> bytes:
@@ -116,16 +141,14 @@ def to_json(name: str, array: Array) -> Array | list[str]:
         try:
             return [to_bytes(value).decode() for value in array.flat]
         except UnicodeDecodeError:
-            raise InvalidRequestError(
-                f"output {name!r} holds bytes that are no text: ask for binary_data, or use gRPC"
-            ) from None
+            raise _not_json(name, "bytes that are no text") from None
+    if dtype_of(array) not in DATATYPES:
+        raise _not_json(name, f"{array.dtype.name} numbers")
     if is_floating(array):
         if array.itemsize == 2:
             array = array.astype(np.float32)
         if not np.isfinite(array).all():
-            raise InvalidRequestError(
-                f"output {name!r} holds NaN or infinity, which JSON has not: ask for binary_data, or use gRPC"
-            )
+            raise _not_json(name, "NaN or infinity")
     return np.ascontiguousarray(array).reshape(-1)
 
 
@@ -134,63 +157,44 @@ def to_bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def _split(name: str, count: int, raw: bytes | memoryview) -> list[bytes]:
-    """`count` strings, each a 4-byte length and that many bytes."""
-    # Before the loop: 31 MB of zero lengths would hold the event loop for seconds.
-    if len(raw) < 4 * count:
-        raise InvalidRequestError(
-            f"input {quote(name)}: expected {count} elements of at least 4 bytes each, got {len(raw)} bytes"
-        )
+def _not_json(name: str, what: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"output {name!r} holds {what}, which JSON has not: ask for binary_data, or use gRPC"
+    )
+
+
+def _split(tensor: Described, raw: bytes | memoryview) -> list[bytes]:
+    """The strings, each a 4-byte length and that many bytes."""
+    count = math.prod(tensor.shape)
     values = []
     start = 0
     for index in range(count):
-        if start + 4 > len(raw):
+        end = start + 4 + int.from_bytes(raw[start : start + 4], "little")
+        if end > len(raw):
             raise InvalidRequestError(
-                f"input {quote(name)}: expected {count} elements, got {index} and {len(raw) - start} bytes more"
+                f"input {quote(tensor.name)}: element {index} of {count} takes {end - start} bytes with its length, "
+                f"but {len(raw) - start} are left"
             )
-        (length,) = struct.unpack_from("<I", raw, start)
-        start += 4
-        if start + length > len(raw):
-            raise InvalidRequestError(
-                f"input {quote(name)}: element {index} says {length} bytes, but {len(raw) - start} are left"
-            )
-        values.append(bytes(raw[start : start + length]))
-        start += length
+        values.append(bytes(raw[start + 4 : end]))
+        start = end
     if start != len(raw):
         raise InvalidRequestError(
-            f"input {quote(name)}: expected {count} elements, but {len(raw) - start} bytes follow them"
+            f"input {quote(tensor.name)}: expected {count} elements, but {len(raw) - start} bytes follow them"
         )
     return values
 
 
-def _encode(name: str, texts: list[object], base64: bool) -> list[bytes]:
-    decoded = []
-    for value in texts:
-        if not isinstance(value, str):
+def _encode(tensor: Described, texts: list[object]) -> list[bytes]:
+    encoded = []
+    for text in texts:
+        if not isinstance(text, str):
             raise InvalidRequestError(
-                f"input {quote(name)}: expected strings for BYTES, {found_among(texts)}"
+                f"input {quote(tensor.name)}: expected strings for BYTES, {found_among(texts)}"
             )
         try:
-            decoded.append(a2b_base64(value, strict_mode=True) if base64 else value.encode())
+            encoded.append(a2b_base64(text, strict_mode=True) if tensor.pictures else text.encode())
         except ValueError as error:
-            raise InvalidRequestError(f"input {quote(name)}: expected pictures in base64: {error}") from None
-    return decoded
-
-
-def strings(name: str, sizes: tuple[int, ...], values: list[bytes]) -> Array:
-    """A tensor of strings from its flat elements. Raises `InvalidRequestError`."""
-    count = math.prod(sizes)
-    if len(values) != count:
-        raise InvalidRequestError(
-            f"input {quote(name)}: expected {count} elements for shape {list(sizes)}, got {len(values)}"
-        )
-    array = np.empty(count, object)
-    array[:] = values
-    return array.reshape(sizes)
-
-
-def single(value: bytes) -> Array:
-    """A tensor of one string."""
-    array = np.empty(1, object)
-    array[0] = value
-    return array
+            raise InvalidRequestError(
+                f"input {quote(tensor.name)}: expected pictures in base64: {error}"
+            ) from None
+    return encoded

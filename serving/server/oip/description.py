@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serving.server import VERSION
-from serving.server.dataplane import DataPlane, signature_of
+from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.oip import codec
 from serving.server.repository.models import Entry
@@ -57,32 +57,40 @@ def default_key(version: Version) -> str:
 
 def default_signature(version: Version) -> Signature:
     """As `default_key`."""
-    return signature_of(version, default_key(version))
+    return version.signatures[default_key(version)]
 
 
 def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
-    """Names, datatypes and shapes of a model; `versions` are those that answer."""
+    """Names, datatypes and shapes of a model; `versions` are those that answer.
+
+    `properties` name what the model puts out but the protocol cannot carry.
+    """
     model = plane.models.model(name)
     signature = default_signature(model.version(number))
-    return {
+    document: Document = {
         "name": name,
         "versions": [str(loaded) for loaded in model.loaded],
         "platform": plane.platform,
         "inputs": [_tensor(spec) for spec in signature.inputs],
         "outputs": [_tensor(spec) for spec in signature.outputs],
     }
+    if signature.left_out:
+        document["properties"] = {"left_out": ", ".join(signature.left_out)}
+    return document
 
 
 def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
-    """A model as Triton's ModelConfig has it: the dimension of the batch is not among `dims`."""
-    signature = default_signature(plane.models.model(name).version(number))
+    """A model as Triton's ModelConfig has it: where requests share runs, `dims` leave the batch out."""
+    version = plane.models.model(name).version(number)
+    signature = default_signature(version)
+    batched = version.batched and signature.batched
     return {
         "name": name,
         "platform": PLATFORMS.get(plane.platform, plane.platform),
         "backend": plane.platform,
-        "max_batch_size": plane.max_rows if signature.batched else 0,
-        "input": [_configured(spec, signature.batched) for spec in signature.inputs],
-        "output": [_configured(spec, signature.batched) for spec in signature.outputs],
+        "max_batch_size": plane.max_rows if batched else 0,
+        "input": [_configured(spec, batched) for spec in signature.inputs],
+        "output": [_configured(spec, batched) for spec in signature.outputs],
     }
 
 
@@ -123,14 +131,14 @@ def check_repository_parameters(parameters: Mapping[str, object]) -> None:
 def _tensor(spec: TensorSpec) -> Document:
     return {
         "name": spec.name,
-        "datatype": codec.datatype(spec.dtype),
+        "datatype": codec.name_of(spec.dtype),
         "shape": list(spec.shape) if spec.shape is not None else [-1],
     }
 
 
 def _configured(spec: TensorSpec, batched: bool) -> Document:
     shape = list(spec.shape) if spec.shape is not None else [-1]
-    datatype = codec.datatype(spec.dtype)
+    datatype = codec.name_of(spec.dtype)
     if datatype not in codec.DTYPES:
         datatype = "INVALID"
     return {

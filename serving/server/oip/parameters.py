@@ -1,4 +1,4 @@
-"""Parameters of the Open Inference Protocol: what requests and tensors say beside their data.
+"""What requests of the Open Inference Protocol and their tensors say beside their data.
 
 Known are the `timeout` of the schedule policy and those of binary tensors. Others are accepted and mean nothing,
 but those that ask for something that would change the answer and is not offered.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from serving.server.errors import InvalidRequestError, quote
+from serving.server.tensors.signature import Signature
 
 NOT_OFFERED = {
     "classification": "the classification extension (class_count); sort the output in the client",
@@ -23,6 +24,15 @@ def check_offered(parameters: Mapping[str, object], kind: str, name: str) -> Non
     for parameter, extension in NOT_OFFERED.items():
         if parameter in parameters:
             raise InvalidRequestError(f"{kind} {quote(name)}: this server does not offer {extension}")
+
+
+def check_count(outputs: int, signature: Signature) -> None:
+    """Raise `InvalidRequestError` where more outputs are asked for than there are."""
+    if outputs > len(signature.outputs):
+        raise InvalidRequestError(
+            f"expected each of the outputs {', '.join(signature.output_names)} to be asked for once at most, "
+            f"got {outputs} outputs"
+        )
 
 
 def timeout_seconds(parameters: Mapping[str, object]) -> float | None:

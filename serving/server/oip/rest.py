@@ -5,14 +5,16 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import ForbiddenError, InvalidRequestError, UnavailableError, quote
 from serving.server.http import Request, Response, Route
 from serving.server.oip import description
 from serving.server.oip.body import parse, respond
-from serving.server.oip.openapi import openapi
 
 PROTOCOL = "oip-rest"
+OPENAPI = Path(__file__).with_name("openapi.json").read_bytes()
 MODEL = r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[0-9]{1,18}))?"
 REPOSITORY_MODEL = r"/v2/repository/models/(?P<model>[^/]+)"
 
@@ -50,7 +52,7 @@ class OipRest:
 
     async def docs(self, _request: Request) -> Response:
         """The OpenAPI document of this front."""
-        return Response.json(openapi())
+        return Response(OPENAPI)
 
     async def live(self, _request: Request) -> Response:
         """Whether the process answers at all."""

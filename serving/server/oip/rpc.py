@@ -11,12 +11,12 @@ from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import ForbiddenError, InvalidRequestError, ServerError, quote
 from serving.server.oip import codec, description
 from serving.server.oip import open_inference_pb2 as pb
-from serving.server.oip.parameters import check_offered, timeout_seconds
+from serving.server.oip.parameters import check_count, check_offered, timeout_seconds
 from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.rpc import Service
-from serving.server.tensors.json_numbers import numbers
-from serving.server.tensors.signature import Array, Tensors, dtype_of
+from serving.server.tensors.json_numbers import MAX_DIMENSIONS, numbers
+from serving.server.tensors.signature import Array, Signature, Tensors, dtype_of
 
 PROTOCOL = "oip-grpc"
 
@@ -144,9 +144,14 @@ class OipGrpc:
     async def _infer(self, request: pb.ModelInferRequest, record: RequestRecord) -> pb.ModelInferResponse:
         number = _number(request.model_version)
         with self._plane.lease(record, PROTOCOL, request.model_name, number) as version:
-            timeout = timeout_seconds(_parameters(request.parameters)) if request.parameters else None
             key = description.default_key(version)
-            call = Call(_inputs(request), _wanted(request), key, timeout=timeout)
+            signature = version.signatures[key]
+            call = Call(
+                _inputs(request, signature),
+                _wanted(request, signature),
+                key,
+                timeout=_timeout(request.parameters),
+            )
             outputs = await self._plane.infer(version, call, record)
             return _respond(version, request, outputs)
 
@@ -163,23 +168,24 @@ def _number(version: str) -> int | None:
     return int(version)
 
 
-def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, object]:
-    return {
-        name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
-        for name, value in parameters.items()
-    }
+def _timeout(parameters: Mapping[str, pb.InferParameter]) -> float | None:
+    if "timeout" not in parameters:
+        return None
+    value = parameters["timeout"]
+    return timeout_seconds({"timeout": getattr(value, value.WhichOneof("parameter_choice") or "", None)})
 
 
-def _wanted(request: pb.ModelInferRequest) -> tuple[str, ...]:
-    names = tuple(output.name for output in request.outputs)
-    if len(set(names)) < len(names):
-        raise InvalidRequestError(f"each output can be asked for once, got {quote(', '.join(names))}")
+def _wanted(request: pb.ModelInferRequest, signature: Signature) -> tuple[str, ...]:
+    check_count(len(request.outputs), signature)
     for output in request.outputs:
         check_offered(output.parameters, "output", output.name)
+    names = tuple(output.name for output in request.outputs)
+    if len(set(names)) < len(names):
+        raise InvalidRequestError(f"an output is asked for twice: {quote(', '.join(names))}")
     return names
 
 
-def _inputs(request: pb.ModelInferRequest) -> Tensors:
+def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequestError(
@@ -190,21 +196,21 @@ def _inputs(request: pb.ModelInferRequest) -> Tensors:
         if tensor.name in inputs:
             raise InvalidRequestError(f"input {quote(tensor.name)} is given twice")
         check_offered(tensor.parameters, "input", tensor.name)
-        if raw:
-            if tensor.HasField("contents"):
-                raise InvalidRequestError(
-                    f"input {quote(tensor.name)}: expected raw_input_contents or contents, got both"
-                )
-            kind = codec.dtype(tensor.name, tensor.datatype)
-            shape = codec.shape(tensor.name, list(tensor.shape))
-            inputs[tensor.name] = codec.from_raw(tensor.name, kind, shape, raw[index])
+        # One size too many is refused, and a million would take long to copy.
+        shape = list(tensor.shape[: MAX_DIMENSIONS + 1])
+        described = codec.describe(signature, tensor.name, tensor.datatype, shape)
+        if not raw:
+            inputs[tensor.name] = _typed(described, tensor)
+        elif tensor.HasField("contents"):
+            raise InvalidRequestError(
+                f"input {quote(tensor.name)}: expected raw_input_contents or contents, got both"
+            )
         else:
-            inputs[tensor.name] = _typed(tensor)
+            inputs[tensor.name] = codec.from_raw(described, raw[index])
     return inputs
 
 
-def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
-    kind = codec.dtype(tensor.name, tensor.datatype)
+def _typed(described: codec.Described, tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
     field = CONTENTS.get(tensor.datatype)
     if field is None:
         raise InvalidRequestError(
@@ -216,10 +222,10 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
             f"input {quote(tensor.name)}: expected {field} for {tensor.datatype}, got {', '.join(filled)}"
         )
     values = getattr(tensor.contents, field)
-    shape = codec.shape(tensor.name, list(tensor.shape))
+    codec.check_shape(described, (len(values),))
     if tensor.datatype == "BYTES":
-        return codec.strings(tensor.name, shape, list(values))
-    return codec.fit_shape(tensor.name, numbers(tensor.name, kind, list(values)), shape)
+        return codec.strings(list(values)).reshape(described.shape)
+    return numbers(tensor.name, described.dtype, list(values)).reshape(described.shape)
 
 
 def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) -> pb.ModelInferResponse:
@@ -228,6 +234,6 @@ def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) 
     )
     for name, output in outputs.items():
         array = np.asarray(output)
-        response.outputs.add(name=name, datatype=codec.datatype(dtype_of(array)), shape=array.shape)
+        response.outputs.add(name=name, datatype=codec.name_of(dtype_of(array)), shape=array.shape)
         response.raw_output_contents.append(codec.to_raw(array))
     return response

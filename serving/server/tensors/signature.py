@@ -74,6 +74,8 @@ class Signature:
     """What stands in for inputs that a request leaves out."""
     optional: frozenset[str] = frozenset()
     """Inputs that the graph itself fills in."""
+    left_out: tuple[str, ...] = ()
+    """Outputs that are no tensors, which nobody can ask for."""
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:

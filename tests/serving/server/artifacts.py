@@ -145,6 +145,20 @@ def _save(
     return directory
 
 
+IDENTITIES = {
+    **{
+        "BF16": "BFLOAT16",
+        "FP16": "FLOAT16",
+        "FP32": "FLOAT",
+        "FP64": "DOUBLE",
+        "BOOL": "BOOL",
+        "BYTES": "STRING",
+    },
+    **{name: name for bits in (8, 16, 32, 64) for name in (f"INT{bits}", f"UINT{bits}")},
+}
+"""ONNX's name for each datatype of the Open Inference Protocol."""
+
+
 def write_manifest(directory: Path, serve: str = "", *, batched: bool = False, finite: bool = False) -> None:
     """Write the manifest of a version's folder as it is now."""
     manifest = Manifest(

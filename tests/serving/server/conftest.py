@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from .artifacts import write_onnx, write_saved_models, write_tflite
+from .artifacts import (
+    IDENTITIES,
+    write_identity,
+    write_manifest,
+    write_onnx,
+    write_saved_models,
+    write_tflite,
+)
 from .processes import ServerProcess, tandem_server, tandem_tf_serving
 
 CONFIG = """model_config_list {{
@@ -29,6 +36,27 @@ def oip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     write_onnx(root / "repository" / "fashion", 1)
     limits = ("--max-body-bytes=1048576", "--max-rows=64")
     server = tandem_server("onnxruntime", root / "repository", root / "log", *limits)
+    server.wait_for("/v2/health/ready")
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`fashion`, `finite` that its manifest calls so, and for each datatype a model that gives back what it gets."""
+    root = tmp_path_factory.mktemp("repository")
+    write_onnx(root / "fashion", 1)
+    write_manifest(write_onnx(root / "finite", 1), "model.onnx", finite=True)
+    for datatype, name in IDENTITIES.items():
+        write_identity(root / f"same_{datatype.lower()}", name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def controlled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """`tandem-server` with `repository`, batching and repository control; what a test changes it puts back."""
+    flags = ("--repository-control", "--batching")
+    server = tandem_server("onnxruntime", repository, tmp_path_factory.mktemp("log") / "log", *flags)
     server.wait_for("/v2/health/ready")
     yield server
     assert server.stop() == 0

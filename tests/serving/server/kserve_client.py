@@ -33,23 +33,19 @@ def logits(response: Any) -> list[float]:
 
 async def main(http: str, grpc: str) -> None:
     answers: dict[str, list[float]] = {}
-    async with InferenceRESTClient(RESTConfig(protocol="v2")) as rest:
+    async with InferenceRESTClient(RESTConfig(protocol="v2")) as rest, InferenceGRPCClient(grpc) as client:
         base = f"http://{http}"
         assert await rest.is_server_live(base)
         assert await rest.is_server_ready(base)
         assert await rest.is_model_ready(base, "fashion")
         assert not await rest.is_model_ready(base, "nope")
-        answers["json"] = logits(await rest.infer(base, request(False), model_name="fashion"))
-        answers["binary"] = logits(
-            await rest.infer(
-                base, request(True, parameters={"binary_data_output": True}), model_name="fashion"
-            )
-        )
         one = [RequestedOutput("logits", parameters={"binary_data": True})]
-        answers["mixed"] = logits(
-            await rest.infer(base, request(False, request_outputs=one), model_name="fashion")
-        )
-    async with InferenceGRPCClient(grpc) as client:
+        for form, asked in {
+            "json": request(False),
+            "binary": request(True, parameters={"binary_data_output": True}),
+            "mixed": request(False, request_outputs=one),
+        }.items():
+            answers[form] = logits(await rest.infer(base, asked, model_name="fashion"))
         assert await client.is_server_live()
         assert await client.is_server_ready()
         assert await client.is_model_ready("fashion")

@@ -1,85 +1,248 @@
-"""Tensors of the Open Inference Protocol, both ways."""
+"""Requests and responses of the Open Inference Protocol, read and written without a server."""
 
 from __future__ import annotations
+
+import contextlib
+import json
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import orjson
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
-from serving.server.errors import InvalidRequestError, ServerError
-from serving.server.protocols.oip_codec import DTYPES, from_json, from_raw, to_json, to_raw
-from serving.server.signature import Array
+from serving.server.errors import InvalidRequestError, TooLargeError
+from serving.server.http import Request
+from serving.server.oip import codec, description
+from serving.server.oip.body import HEADER_LENGTH, InferenceRequest, parse, respond
+from serving.server.records import RequestRecord
+from serving.server.repository.versions import Version
+from serving.server.statistics import Statistics
+from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of
 
+from .test_json_numbers import KINDS, values
 
-@pytest.mark.parametrize("datatype", [name for name in DTYPES if name != "BYTES"])
-def test_every_datatype_survives_both_forms(datatype: str) -> None:
-    array = np.array([[0, 1, 1], [1, 0, 1]], DTYPES[datatype])
-    raw = from_raw("x", datatype, (2, 3), to_raw(array))
-    parsed = from_json("x", datatype, (2, 3), orjson.loads(to_json("x", array)), base64=False)
-    for given in (raw, parsed):
-        assert given.dtype == array.dtype
-        np.testing.assert_array_equal(given, array)
-
-
-def test_strings_survive_both_forms() -> None:
-    array = np.array([b"", "größe".encode()], object)
-    assert from_raw("x", "BYTES", (2,), to_raw(array)).tolist() == array.tolist()
-    assert (
-        from_json("x", "BYTES", (2,), orjson.loads(to_json("x", array)), base64=False).tolist()
-        == array.tolist()
+REFUSED = (InvalidRequestError, TooLargeError)
+SIGNATURE = Signature(
+    (
+        TensorSpec("image", "float32", (-1, 28, 28, 1)),
+        TensorSpec("n", "int64", (-1,)),
+        TensorSpec("text", "bytes", None),
+    ),
+    (TensorSpec("y", "float32", (-1, 10)),),
+    left_out=("labels",),
+)
+few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+tensors = st.sampled_from(KINDS).flatmap(
+    lambda kind: npst.arrays(
+        kind,
+        npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+        elements={"allow_nan": False, "allow_infinity": False} if "float" in kind else None,
     )
+)
+texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=4).map(
+    lambda texts: codec.strings([text.encode() for text in texts])
+)
+
+
+def described(array: Array) -> codec.Described:
+    return codec.Described("x", dtype_of(array), array.shape, pictures=False)
+
+
+@given(tensors | texts)
+@example(np.array([[0.5, -2], [1e30, 3]], "bfloat16"))
+def test_tensors_survive_the_raw_form_and_json(array: Array) -> None:
+    forms = [codec.from_raw(described(array), codec.to_raw(array))]
+    forms.append(codec.from_json(described(array), orjson.loads(written(codec.to_json("x", array)))))
+    for back in forms:
+        assert (back.dtype, back.shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(back, array)
+
+
+def written(data: object) -> bytes:
+    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+@given(st.lists(st.binary(max_size=20), max_size=6), st.binary(max_size=40))
+def test_strings_are_split_where_their_lengths_say_or_refused(values: list[bytes], raw: bytes) -> None:
+    array = codec.strings(values)
+    assert codec.from_raw(described(array), codec.to_raw(array)).tolist() == values
+    with contextlib.suppress(InvalidRequestError):
+        assert codec.to_raw(codec.from_raw(described(array), raw)) == raw
 
 
 @pytest.mark.parametrize(
-    ("datatype", "data", "message"),
+    ("name", "datatype", "shape", "message"),
     [
-        ("INT8", [1, 300], "expected int8, -128 to 127, got 1 to 300$"),
-        (
-            "INT64",
-            [2**63],
-            "expected int64, -9223372036854775808 to 9223372036854775807, got 9223372036854775808 ",
-        ),
-        ("FP32", [1, "x" * 100_000], "got integers, strings"),
-        ("INT32", [1.5, 2], "expected integers of dtype int32, got fractions"),
-        ("INT32", [1.5, 1e30], "expected integers of dtype int32, got fractions"),
-        (
-            "UINT64",
-            [1, 2.0**64],
-            r"expected uint64, 0 to 18446744073709551615, got 1 to 1.8446744073709552e\+19",
-        ),
-        ("UINT8", [-1, 2], "expected uint8, 0 to 255"),
-        ("BOOL", [1, 0], "expected booleans of dtype bool, got integers"),
-        ("FP32", [1, "2"], "expected numbers of dtype float32, got integers, strings"),
-        ("FP32", [1, {}], "got integers, objects"),
-        ("FP32", [1.5, True], "expected numbers of dtype float32, got booleans, fractions"),
-        ("INT64", [1, True], "expected integers of dtype int64, got booleans, integers"),
-        ("FP32", [1, [2]], "equal lengths"),
-        ("FP32", [1], r"expected data of shape \[2\], got \[1\]"),
-        ("BYTES", ["a", 1], "expected strings for BYTES, got integers, strings"),
-        ("BYTES", ["a"], r"expected data of shape \[2\], got \[1\]"),
-        ("BYTES", [["a"], ["b"]], r"expected data of shape \[2\], got \[2, 1\]"),
-        ("BYTES", ["a", ["b"]], "expected strings for BYTES, in lists of equal lengths"),
+        ("picture", "FP32", [1], "unknown input 'picture'; the model has image, n, text"),
+        (["image"], "FP32", [1], r"unknown input \['image'\]"),
+        ("n", "INT", [1], "'n': expected datatype INT64, got 'INT'"),
+        ("n", "BYTES", [1], "'n': expected datatype INT64, got 'BYTES'"),
+        ("n", {}, [1], "'n': expected datatype INT64, got {}"),
+        ("image", "INT64", [1], r"expected datatype FP32 \(or BYTES: encoded pictures\), got 'INT64'"),
+        ("n", "INT64", [-1], r"non-negative integers and .* got \[-1\]"),
+        ("n", "INT64", [True], "non-negative integers"),
+        ("n", "INT64", "12", "non-negative integers and .* got '12'"),
+        ("n", "INT64", [0, 2**62, 2**62], "and 576460752303423488 elements"),
+        ("n", "INT64", [1] * 33, "at most 32 non-negative integers"),
+        ("text", "BYTES", [1, 200_000], "at most 131072 elements of BYTES, got 200000"),
     ],
 )
-def test_nothing_is_converted_in_silence(datatype: str, data: list[object], message: str) -> None:
+def test_an_input_that_does_not_fit_is_refused_before_its_data_are_read(
+    name: object, datatype: object, shape: object, message: str
+) -> None:
+    with pytest.raises(REFUSED, match=message):
+        codec.describe(SIGNATURE, name, datatype, shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "message"),
+    [
+        ("float32", [[1], [2]], r"expected data of shape \[2\], got \[2, 1\]"),
+        ("bytes", ["a", 1], "expected strings for BYTES, got integers, strings"),
+        ("bytes", ["a"], r"expected data of shape \[2\], got \[1\]"),
+    ],
+)
+def test_json_that_does_not_fit_is_refused(kind: str, data: object, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        from_json("x", datatype, (2,), data, base64=False)
+        codec.from_json(codec.Described("x", kind, (2,), pictures=False), data)
 
 
 def test_bytes_that_are_no_booleans_are_refused() -> None:
     """Runtimes take a bool of 2 for what they like."""
     with pytest.raises(InvalidRequestError, match="expected bytes of 0 or 1 for BOOL"):
-        from_raw("x", "BOOL", (3,), b"\0\1\2")
-    assert from_raw("x", "BOOL", (0,), b"").size == 0
+        codec.from_raw(codec.Described("x", "bool", (3,), pictures=False), b"\0\1\2")
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.array([1, np.nan]), "holds NaN or infinity"),
-        (np.array([b"\xff"], object), "bytes that are no text"),
+        (np.array([1, np.inf], "bfloat16"), "holds NaN or infinity"),
+        (codec.strings([b"\xff"]), "bytes that are no text"),
+        (np.array([1j]), "complex128 numbers"),
     ],
 )
 def test_what_json_cannot_carry_is_said_and_not_turned_into_null(array: Array, message: str) -> None:
-    with pytest.raises(ServerError, match=message):
-        to_json("y", array)
+    with pytest.raises(InvalidRequestError, match=f"{message}.*ask for binary_data"):
+        codec.to_json("y", array)
+
+
+names = st.sampled_from(["y", "logits", "100%", '"%b"', "\0", "é"])
+
+
+@few
+@given(
+    st.dictionaries(names, st.tuples(tensors | texts, st.booleans()), min_size=1),
+    st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+)
+def test_a_response_holds_what_was_asked_for(
+    outputs: dict[str, tuple[Array, bool]], identity: str | None
+) -> None:
+    version = cast(Version, SimpleNamespace(model='fa"shion', number=3))
+    asked = InferenceRequest({}, {name: binary for name, (_, binary) in outputs.items()}, id=identity)
+    response = respond(version, asked, {name: array for name, (array, _) in outputs.items()})
+    sent = dict(response.headers)
+    assert (HEADER_LENGTH.encode() in sent) == any(binary for _, binary in outputs.values())
+    length = int(sent.get(HEADER_LENGTH.encode(), str(len(response.body))))
+    document, tail = json.loads(response.body[:length]), response.body[length:]
+    assert (document["model_name"], document["model_version"]) == ('fa"shion', "3")
+    assert document.get("id") == identity
+    for output, (name, (array, binary)) in zip(document["outputs"], outputs.items(), strict=True):
+        assert (output["name"], output["shape"]) == (name, list(array.shape))
+        assert output["datatype"] == codec.name_of(dtype_of(array))
+        if binary:
+            size = output["parameters"]["binary_data_size"]
+            assert tail[:size] == codec.to_raw(array)
+            tail = tail[size:]
+        else:
+            np.testing.assert_array_equal(codec.from_json(described(array), output["data"]), array)
+    assert tail == b""
+
+
+def some(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """An object with some of these members, each as it should be or anything else."""
+    return st.fixed_dictionaries({}, optional={name: value | values for name, value in known.items()})
+
+
+parameters = some(
+    binary_data_size=st.integers(-1, 40), timeout=st.integers(), binary_data_output=st.booleans()
+)
+inputs = some(
+    name=st.sampled_from(["image", "n", "text", "y"]),
+    datatype=st.sampled_from([*codec.DTYPES, "FP8"]),
+    shape=st.lists(st.integers(0, 4) | st.integers(0, 2**64), max_size=5),
+    data=values,
+    parameters=parameters,
+)
+outputs = some(name=st.just("y"), parameters=some(binary_data=st.booleans()))
+documents = some(
+    id=values,
+    inputs=st.lists(inputs, max_size=3),
+    outputs=st.lists(outputs, max_size=2),
+    parameters=parameters,
+)
+
+
+def _framed(document: object, tail: bytes, length: str | None) -> tuple[bytes, dict[str, str]]:
+    header = json.dumps(document).encode()
+    return header + tail, {HEADER_LENGTH: length if length is not None else str(len(header))}
+
+
+framed = st.builds(
+    _framed,
+    documents | values,
+    st.binary(max_size=40),
+    st.none() | st.sampled_from(["0", "-1", "7", "9" * 5000, "", "1e3", "\xb2"]),
+)
+
+
+@settings(few, max_examples=200)
+@given(framed)
+def test_garbage_is_refused_in_few_words(given: tuple[bytes, dict[str, str]]) -> None:
+    body, headers = given
+    raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+    told = ""
+    try:
+        parse(Request("POST", "/", {}, raw, body, RequestRecord("POST", "/", "")), SIGNATURE)
+    except REFUSED as error:
+        told = str(error)
+    assert len(told) < 400
+
+
+def plane(version: Any) -> Any:
+    model = SimpleNamespace(name="fashion", loaded=[3], version=lambda _: version)
+    models = SimpleNamespace(names=["fashion"], model={"fashion": model}.get)
+    metrics = SimpleNamespace(statistics=lambda *_: version.statistics)
+    return SimpleNamespace(models=models, metrics=metrics, platform="onnxruntime", max_rows=64)
+
+
+def test_metadata_name_outputs_that_are_no_tensors() -> None:
+    version = SimpleNamespace(signatures={"serving_default": SIGNATURE})
+    found = description.metadata(plane(version), "fashion", None)
+    assert found["properties"] == {"left_out": "labels"}
+    assert [output["name"] for output in found["outputs"]] == ["y"]
+
+
+def test_statistics_are_counted_by_request_run_and_row() -> None:
+    sums = Statistics()
+    for seconds, code, queue, run in (
+        (0.25, "OK", 0.0625, 0.125),
+        (0.5, "OK", 0, 0),
+        (0.125, "INTERNAL", 0, 0),
+    ):
+        record = RequestRecord("POST", "/", "", code=code, seconds=seconds)
+        record.queue_seconds, record.run_seconds = queue, run
+        sums.request(record)
+    for rows, seconds in ((1, 0.5), (4, 0.25), (4, 0.25)):
+        sums.run(rows, seconds)
+    (found,) = description.statistics(plane(SimpleNamespace(statistics=sums)), None, None)["model_stats"]
+    assert (found["name"], found["version"]) == ("fashion", "3")
+    assert (found["inference_count"], found["execution_count"]) == (9, 3)
+    assert found["inference_stats"]["success"] == {"count": 2, "ns": 750_000_000}
+    assert found["inference_stats"]["fail"] == {"count": 1, "ns": 125_000_000}
+    assert found["inference_stats"]["queue"] == {"count": 1, "ns": 62_500_000}
+    assert [(b["batch_size"], b["compute_infer"]["count"]) for b in found["batch_stats"]] == [(1, 1), (4, 2)]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.pictures import decode
-from serving.server.signature import TensorSpec
+from serving.server.tensors.signature import TensorSpec
 
 GRAY = TensorSpec("image", "float32", (-1, 28, 28, 1))
 COLOR = TensorSpec("image", "float32", (-1, 28, 28, 3))
@@ -55,22 +55,21 @@ def test_where_the_model_takes_any_size_pictures_of_one_request_must_agree() -> 
         decode([small, large], ANY_SIZE)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"hello",
-        png(Image.effect_noise((28, 28), 80))[:400],
-        png(Image.new("L", (9, 9)), "GIF"),
-        b"\xff\xd8\xff\xe0",
-    ],
-    ids=["empty", "text", "cut off", "a GIF", "cut JPEG"],
-)
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
+NO_PICTURES = {
+    "empty": b"",
+    "text": b"hello",
+    "cut off": png(Image.effect_noise((28, 28), 80))[:400],
+    "a GIF": png(Image.new("L", (9, 9)), "GIF"),
+    "cut JPEG": b"\xff\xd8\xff\xe0",
+}
+
+
+@pytest.mark.parametrize("case", NO_PICTURES)
+def test_what_is_no_picture_is_refused(case: str) -> None:
     with pytest.raises(
-        InvalidRequestError, match="picture 1 of input 'image' is no picture: expected PNG or JPEG"
+        InvalidRequestError, match="picture 1 of input 'image' is no picture: expected PNG or"
     ):
-        decode([png(Image.new("L", (28, 28))), data], GRAY)
+        decode([png(Image.new("L", (28, 28))), NO_PICTURES[case]], GRAY)
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:
