@@ -64,12 +64,14 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
     """Names, datatypes and shapes of a model; `versions` are those that answer."""
     model = plane.models.model(name)
     signature = default_signature(model.version(number))
+    left_out = {"parameters": {"left_out": ", ".join(signature.left_out)}} if signature.left_out else {}
     return {
         "name": name,
         "versions": [str(loaded) for loaded in model.loaded],
         "platform": plane.platform,
         "inputs": [_tensor(spec) for spec in signature.inputs],
         "outputs": [_tensor(spec) for spec in signature.outputs],
+        **left_out,
     }
 
 
