@@ -101,17 +101,18 @@ class DataPlane:
             array = inputs.get(spec.name)
             if array is None:
                 continue
+            encoded = call.pictures and array.dtype.hasobject and spec.channels_of_picture is not None
+            if not encoded:
+                check(spec, array, version.finite)
             if array.ndim and len(array) > self.max_rows and spec.batched:
                 raise TooLargeError(
                     f"input {spec.name!r} has {len(array)} rows: at most {self.max_rows} in one request"
                 )
-            if call.pictures and array.dtype.hasobject and spec.channels_of_picture is not None:
+            if encoded:
                 # Decoding takes milliseconds that the event loop does not have.
                 inputs[spec.name] = await asyncio.get_running_loop().run_in_executor(
                     self.decoders, pictures.decode, _encoded(spec, array), spec
                 )
-            else:
-                check(spec, array, version.finite)
         return await version.queues[call.signature].run(inputs, outputs, record)
 
 

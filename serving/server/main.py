@@ -18,7 +18,7 @@ import grpc
 from serving.server import cores, flags
 from serving.server.access_log import AccessLog
 from serving.server.app import App
-from serving.server.backends.base import loader
+from serving.server.backends.base import BACKENDS, loader
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
 from serving.server.lifecycle import Listening, StartError, run
@@ -41,12 +41,13 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
     from serving.server.oip import rest, rpc
 
     root: Path = options.model_repository
-    load = loader(options.backend)
+    load, file = loader(options.backend), BACKENDS[options.backend]
     plane = data_plane(
         options.backend,
         lambda: models_below(root),
         lambda directory: load_version(directory, load, options.threads),
         options,
+        layout=f"{root}/<model>/<version>/{file}, such as {root}/fashion/1/{file}",
     )
     serve(
         "tandem-server",
@@ -72,14 +73,15 @@ def data_plane(
     options: argparse.Namespace,
     limits: QueueLimits | None = None,
     retries: RetryPolicy | None = None,
+    layout: str = "",
 ) -> DataPlane:
-    """The floor below the protocols, over the models that `find` names."""
+    """The floor below the protocols, over the models that `find` names; `layout`: where it looks for them."""
     metrics = Metrics()
     limits = limits or QueueLimits(options.max_batch_rows, queue=options.max_queue)
     serving = Serving(load, metrics, limits, retries or RetryPolicy(), options.batching)
     # Pictures have threads of their own: decoding takes long, and would hold up the runs.
     decoders = ThreadPoolExecutor(cores.available(), thread_name_prefix="picture")
-    return DataPlane(Models(find, serving), metrics, decoders, platform, options.max_rows)
+    return DataPlane(Models(find, serving, layout), metrics, decoders, platform, options.max_rows)
 
 
 def serve(

@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from serving.server.tensors.signature import Signatures, Tensors
+from serving.server.errors import ArtifactError, BackendError, InvalidRequestError, ServerError
+from serving.server.tensors.signature import Signature, Signatures, Tensors
 
 
 class Servable(Protocol):
-    """A loaded artifact. `run` may be called from any thread: one for each signature at a time."""
+    """A loaded artifact, which needs its files no more: they may be overwritten, cut or removed.
+
+    `run` may be called from any thread: one for each signature at a time.
+    """
 
     @property
     def signatures(self) -> Signatures:
@@ -20,7 +24,7 @@ class Servable(Protocol):
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Compute `outputs` from `inputs`, which fit the signature.
 
-        Raises `InvalidRequestError` where the values of the inputs are at fault, `BackendError` otherwise.
+        Raises `InvalidRequestError` where shapes or values of the inputs are at fault, `BackendError` otherwise.
         """
 
     def close(self) -> None:
@@ -31,9 +35,29 @@ Loader = Callable[[Path, str, int], Servable]
 """Load a version's folder: its path, the name of the file to open in it ("": the backend's usual one, or the
 folder itself), and intra-op threads. Raises `ArtifactError`."""
 
-BACKENDS = ("onnxruntime", "litert", "tensorflow")
+BACKENDS = {"onnxruntime": "model.onnx", "litert": "model.tflite", "tensorflow": "saved_model.pb"}
+"""The runtimes, each with the file that it looks for in a version's folder."""
 
 
 def loader(backend: str) -> Loader:
     """The loader of one of `BACKENDS`; only now is its library imported."""
     return cast(Loader, importlib.import_module(f"serving.server.backends.{backend}").load)
+
+
+def check_exists(path: Path) -> None:
+    """Raise `ArtifactError` where the file to open is not in its folder."""
+    if not path.is_file():
+        found = ", ".join(sorted(p.name for p in path.parent.iterdir())) or "nothing"
+        raise ArtifactError(f"{path.parent} has no file {path.name}; it holds {found}")
+
+
+def refusal(runtime: str, signature: Signature, inputs: Tensors, reason: str) -> ServerError:
+    """What a run that failed means to its client: 400 where other shapes could have been sent, else 500."""
+    if all(spec.shape is not None and -1 not in spec.shape for spec in signature.inputs):
+        return BackendError(f"{runtime} failed: {reason}")
+    return InvalidRequestError(f"the model refused its input: {reason}; shapes sent: {shapes(inputs)}")
+
+
+def shapes(inputs: Tensors) -> str:
+    """The shapes of tensors, for a message: "a [1, 2], b [3]"."""
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())

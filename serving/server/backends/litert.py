@@ -4,27 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from serving.server.backends.base import BACKENDS, check_exists, refusal
 from serving.server.errors import ArtifactError, BackendError
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
 
-FILE = "model.tflite"
+UNRESOLVED = "unresolved custom op"
+"""What LiteRT says where a file needs an operator that is not in this build."""
 
 
 def load(directory: Path, file: str, threads: int) -> LitertServable | SignaturesServable:
     """Open `directory/file` (model.tflite by default)."""
-    path = directory / (file or FILE)
+    path = directory / (file or BACKENDS["litert"])
+    check_exists(path)
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        interpreter.allocate_tensors()
+        content = path.read_bytes()
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        variables = _has_variables(content)
+        servable: LitertServable | SignaturesServable
+        if len(interpreter.get_signature_list()) <= 1:
+            servable = LitertServable(interpreter, variables)
+        elif not variables:
+            servable = SignaturesServable(interpreter)
+        else:
+            raise ArtifactError("expected variable tensors in files with one signature only")
+        _allocate(interpreter, servable.signatures)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"LiteRT cannot load {path}: {error}") from error
-    keys = interpreter.get_signature_list()
-    return SignaturesServable(interpreter, list(keys)) if len(keys) > 1 else LitertServable(interpreter)
+    return servable
 
 
 class LitertServable:
@@ -33,8 +48,10 @@ class LitertServable:
     It is resized where a batch differs in shape from the one before it.
     """
 
-    def __init__(self, interpreter: Interpreter) -> None:
+    def __init__(self, interpreter: Interpreter, variables: bool) -> None:
+        """`variables`: whether there are variable tensors, which every run then finds as the first one did."""
         self._interpreter: Interpreter | None = interpreter
+        self._variables = variables
         inputs = {d["name"]: d for d in interpreter.get_input_details()}
         outputs = {d["name"]: d for d in interpreter.get_output_details()}
         names = _signature_names(interpreter)
@@ -58,10 +75,12 @@ class LitertServable:
                 self._shapes = shapes
             for name, array in inputs.items():
                 interpreter.set_tensor(self._inputs[name]["index"], array)
+            if self._variables:
+                interpreter.reset_all_variables()
             interpreter.invoke()
             return {name: interpreter.get_tensor(self._outputs[name]["index"]) for name in outputs}
         except (ValueError, RuntimeError) as error:
-            raise BackendError(f"LiteRT failed: {error}") from error
+            raise refusal("LiteRT", self.signatures[signature], inputs, str(error)) from error
 
     def close(self) -> None:
         """As `Servable.close`."""
@@ -71,9 +90,13 @@ class LitertServable:
 class SignaturesServable:
     """One interpreter of a file with several signatures, by their own names; each is a graph of its own."""
 
-    def __init__(self, interpreter: Interpreter, keys: Sequence[str]) -> None:
+    def __init__(self, interpreter: Interpreter) -> None:
         # `invoke` must not be called beside runners, which cost 10 us more a call.
-        self._runners = {key: interpreter.get_signature_runner(key) for key in keys}
+        self._runners = {
+            key: interpreter.get_signature_runner(key) for key in interpreter.get_signature_list()
+        }
+        self._lock = Lock()
+        """Signatures have threads of their own, the interpreter has not."""
         self.signatures = {
             key: Signature(_specs(runner.get_input_details()), _specs(runner.get_output_details()))
             for key, runner in self._runners.items()
@@ -85,14 +108,43 @@ class SignaturesServable:
         if runner is None:
             raise BackendError(f"{signature} was called after its version was unloaded")
         try:
-            answer = runner(**inputs)
+            with self._lock:
+                answer = runner(**inputs)
         except (ValueError, RuntimeError) as error:
-            raise BackendError(f"LiteRT failed: {error}") from error
+            raise refusal("LiteRT", self.signatures[signature], inputs, str(error)) from error
         return {name: answer[name] for name in outputs}
 
     def close(self) -> None:
         """As `Servable.close`."""
         self._runners.clear()
+
+
+def _has_variables(content: bytes) -> bool:
+    """Whether there are tensors that an operator leaves to its next run, as recurrent ones do: zeros at first.
+
+    Raises `ArtifactError` for variables that are set by a graph of their own: nothing brings their first values back.
+    """
+    model = schema.Model.GetRootAs(content, 0)
+    codes = (model.OperatorCodes(index).BuiltinCode() for index in range(model.OperatorCodesLength()))
+    if schema.BuiltinOperator.VAR_HANDLE in codes:
+        raise ArtifactError(
+            "expected a model without state, got one with variables (VAR_HANDLE): what one request leaves in "
+            "them would change the answer to the next; make the state an input and an output"
+        )
+    graphs = (model.Subgraphs(index) for index in range(model.SubgraphsLength()))
+    return any(
+        graph.Tensors(index).IsVariable() for graph in graphs for index in range(graph.TensorsLength())
+    )
+
+
+def _allocate(interpreter: Interpreter, signatures: Mapping[str, Signature]) -> None:
+    """Raise where the file can never run; sizes of 1 in the place of free ones may not be what it takes."""
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:
+        inputs = [spec for signature in signatures.values() for spec in signature.inputs]
+        if UNRESOLVED in str(error) or all(-1 not in (spec.shape or ()) for spec in inputs):
+            raise
 
 
 def _signature_names(interpreter: Interpreter) -> tuple[dict[str, str], dict[str, str]] | None:

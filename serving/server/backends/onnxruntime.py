@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from serving.repository import MANIFEST
+from serving.server.backends.base import BACKENDS, check_exists, refusal, shapes
 from serving.server.errors import ArtifactError, BackendError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
-FILE = "model.onnx"
 BFLOAT16 = "bfloat16"
 ONNX_BFLOAT16 = 16
 """TensorProto.DataType.BFLOAT16."""
+FATAL = 4
+OUT_OF_MEMORY = ("bad_alloc", "allocate memory")
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -29,83 +32,126 @@ DTYPES = {
 }
 
 
+log = logging.getLogger("tandem.server")
+_said: set[tuple[str, str]] = set()
+"""Where in ONNX Runtime's code a warning was given, by the version it was about."""
+
+
+def _tell(_severity: int, _category: str, version: str, location: str, message: str) -> None:
+    """Log what ONNX Runtime says: once for each place in its code, as some of it comes with every run."""
+    if (version, location) not in _said:
+        _said.add((version, location))
+        log.warning("%s: ONNX Runtime: %s", version or "any model", message.strip())
+
+
+# In the place of coloured lines on stderr.
+ort.set_default_logger_callback(_tell)
+
+
 def load(directory: Path, file: str, threads: int) -> OnnxServable:
     """Open `directory/file` (model.onnx by default)."""
+    path = directory / (file or BACKENDS["onnxruntime"])
+    check_exists(path)
+    version = f"model {directory.parent.name}, version {directory.name}"
+    _said.difference_update([said for said in _said if said[0] == version])
     options = ort.SessionOptions()
+    options.logid = version
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Spinning threads would burn the cores that the other requests need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    path = directory / (file or FILE)
+    # The arena never gives memory back, and a pattern is kept for every shape that ever came.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model, _weights = _in_memory(path, options)
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {error}") from error
-    return OnnxServable(session)
+    return OnnxServable(session, version)
+
+
+def _in_memory(path: Path, options: ort.SessionOptions) -> tuple[bytes | str, list[bytes]]:
+    """What to open so that no weights are mapped from files that may change, and what to keep until it is open.
+
+    ONNX Runtime reads the model itself into memory, but maps files of weights beside it. A session that is made from
+    bytes has only those that it is given; it keeps these bytes, so a model that has no such files is named by its path.
+    """
+    folder = path.parent
+    beside = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p != path}
+    beside.pop(MANIFEST, None)
+    if not beside:
+        return str(path), []
+    contents = [p.read_bytes() for p in beside.values()]
+    options.add_external_initializers_from_files_in_memory(
+        list(beside), contents, [len(content) for content in contents]
+    )
+    return path.read_bytes(), contents
 
 
 class OnnxServable:
     """One ONNX Runtime session with the one signature `serving_default`."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: ort.InferenceSession, version: str) -> None:
         self._session: ort.InferenceSession | None = session
-        self._arguments: Sequence[ort.NodeArg] = session.get_inputs()
-        signature = Signature(_specs(self._arguments), _specs(session.get_outputs()))
-        self._strings = {spec.name for spec in signature.inputs if spec.dtype == BYTES}
-        self._bfloat16 = any(spec.dtype == BFLOAT16 for spec in (*signature.inputs, *signature.outputs))
-        self.signatures = {DEFAULT_SIGNATURE: signature}
+        optional = session.get_overridable_initializers()
+        made = [argument for argument in session.get_outputs() if argument.type in DTYPES]
+        left_out = [f"{a.name} ({a.type})" for a in session.get_outputs() if a.type not in DTYPES]
+        if left_out:
+            log.warning("%s: left out, for they are no tensors that are served: %s", version, left_out)
+        if not made:
+            raise ArtifactError(f"expected an output that is a tensor, got {', '.join(left_out)}")
+        self._signature = Signature(
+            tuple(_spec(argument, any_rank=True) for argument in (*session.get_inputs(), *optional)),
+            tuple(_spec(argument) for argument in made),
+            optional=frozenset(argument.name for argument in optional),
+            left_out=tuple(left_out),
+        )
+        specs = (*self._signature.inputs, *self._signature.outputs)
+        self._strings = {spec.name for spec in self._signature.inputs if spec.dtype == BYTES}
+        self._bfloat16 = any(spec.dtype == BFLOAT16 for spec in specs)
+        self._options = ort.RunOptions()
+        # The error that a run raises says the same.
+        self._options.log_severity_level = FATAL
+        self.signatures = {DEFAULT_SIGNATURE: self._signature}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """As `Servable.run`."""
         if self._session is None:
             raise BackendError(f"{signature} was called after its version was unloaded")
         if self._strings:
-            inputs = inputs | {name: _text(name, inputs[name]) for name in self._strings}
+            inputs = inputs | {name: _text(name, inputs[name]) for name in self._strings & inputs.keys()}
         try:
             if self._bfloat16:
-                return _run_bfloat16(self._session, inputs, outputs)
-            # A binding saves nothing on a CPU, and values of its own cost more. What is around the `_sess` checks
-            # what our callers have checked, in a twentieth of the time that a small model takes.
-            values = self._session._sess.run(list(outputs), inputs, None)
-        except InvalidArgument as error:
-            raise InvalidRequestError(f"the model refused its input: {error}") from error
+                return _run_bfloat16(self._session, inputs, outputs, self._options)
+            values = self._session.run(list(outputs), inputs, self._options)
         except Exception as error:
-            self._check_free_sizes(inputs)
-            raise BackendError(f"ONNX Runtime failed: {error}") from error
+            reason = str(error).strip()
+            if any(words in reason for words in OUT_OF_MEMORY):
+                raise BackendError(f"ONNX Runtime failed: {reason}; shapes: {shapes(inputs)}") from error
+            raise refusal("ONNX Runtime", self._signature, inputs, reason) from error
         return dict(zip(outputs, values, strict=True))
-
-    def _check_free_sizes(self, inputs: Tensors) -> None:
-        """Raise `InvalidRequestError` where sizes that the model calls by one name differ."""
-        sizes: dict[str, int] = {}
-        for argument in self._arguments:
-            for axis, symbol in enumerate(argument.shape):
-                size = inputs[argument.name].shape[axis]
-                if isinstance(symbol, str) and sizes.setdefault(symbol, size) != size:
-                    raise InvalidRequestError(
-                        f"input {argument.name!r}: expected size {sizes[symbol]} in dimension {axis} ({symbol}), "
-                        f"as in the inputs before it, got {size}"
-                    )
 
     def close(self) -> None:
         """As `Servable.close`."""
         self._session = None
 
 
-def _specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
-    specs = []
-    for argument in arguments:
-        if argument.type not in DTYPES:
-            raise ArtifactError(f"tensor {argument.name} is of type {argument.type}, which is not served")
-        # Symbolic dimensions come as names or None.
-        shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
-        specs.append(TensorSpec(argument.name, DTYPES[argument.type], shape))
-    return tuple(specs)
+def _spec(argument: ort.NodeArg, any_rank: bool = False) -> TensorSpec:
+    """`any_rank`: where no dimension is declared, which may mean a scalar, or nothing."""
+    if argument.type not in DTYPES:
+        raise ArtifactError(f"input {argument.name} is of type {argument.type}, which is not served")
+    # Symbolic dimensions come as names or None.
+    shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
+    return TensorSpec(argument.name, DTYPES[argument.type], None if any_rank and not shape else shape)
 
 
-def _run_bfloat16(session: ort.InferenceSession, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+def _run_bfloat16(
+    session: ort.InferenceSession, inputs: Tensors, outputs: Sequence[str], options: ort.RunOptions
+) -> Tensors:
     """As `session.run`, which takes and gives no arrays of bfloat16: their bits go in and are read out."""
     given = {name: _ort_value(array) for name, array in inputs.items()}
-    values = session.run_with_ort_values(list(outputs), given)
+    values = session.run_with_ort_values(list(outputs), given, options)
     return {name: _array(value) for name, value in zip(outputs, values, strict=True)}
 
 

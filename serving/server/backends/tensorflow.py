@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
+from serving.server.backends.base import shapes
 from serving.server.errors import ArtifactError, BackendError, FailedPreconditionError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec
 
@@ -76,7 +77,8 @@ class SavedModelServable:
         try:
             answer = function(*(inputs[spec.name] for spec in self.signatures[signature].inputs))
         except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
-            raise InvalidRequestError(f"the model refused its input: {_first_line(error)}") from error
+            told = f"{_first_line(error)}; shapes sent: {shapes(inputs)}"
+            raise InvalidRequestError(f"the model refused its input: {told}") from error
         except tf.errors.FailedPreconditionError as error:
             raise FailedPreconditionError(f"the model cannot run: {_first_line(error)}") from error
         except (tf.errors.OpError, RuntimeError) as error:

@@ -83,7 +83,8 @@ class OipGrpc:
     ) -> pb.ModelMetadataResponse:
         """Names, datatypes and shapes of a model."""
         document = description.metadata(self._plane, request.name, _number(request.version))
-        return ParseDict(document, pb.ModelMetadataResponse())
+        # The message has no field for parameters.
+        return ParseDict(document, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
 
     async def ModelConfig(  # noqa: N802
         self, request: pb.ModelConfigRequest, _record: RequestRecord

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving import repository
 from serving.server.backends.base import Loader, Servable
-from serving.server.errors import ArtifactError, InvalidRequestError, ServerError
+from serving.server.errors import ArtifactError, ServerError
+from serving.server.repository.retries import stamp_of
 from serving.server.tensors.signature import example
+
+log = logging.getLogger("tandem.server")
 
 Replay = Callable[[Path, Servable], None]
 """Run the requests that a version's folder brings along for its warm-up, where there are any. Raises `ServerError`."""
@@ -33,11 +36,12 @@ def load_version(
     """Verify the files where the version has a manifest, load it, and warm it up.
 
     `zeros` are run through each signature that takes numbers, but through a version with a manifest always:
-    that it is ours says that it keeps no state. `replay` then runs what the version brings along.
-    Raises `ArtifactError` with the reason.
+    that it is ours says that it keeps no state. Where they are not what it takes, the log says so.
+    `replay` then runs what the version brings along. Raises `ArtifactError` with the reason.
     """
     if not directory.is_dir():
         raise ArtifactError(f"{directory} does not exist")
+    before = stamp_of(directory)
     manifest = _manifest(directory)
     try:
         servable = loader(directory, manifest.serve if manifest else "", threads)
@@ -46,9 +50,12 @@ def load_version(
     except Exception as error:
         # Whatever a runtime makes of a bad artifact must refuse this version, not end the server.
         raise ArtifactError(f"{directory} cannot be loaded: {type(error).__name__}: {error}") from error
+    if stamp_of(directory) != before:
+        servable.close()
+        raise ArtifactError(f"{directory} was changed while it was read: rename versions into their place")
+    if zeros or manifest:
+        _warm_up(directory, servable)
     try:
-        if zeros or manifest:
-            _warm_up(servable)
         if replay is not None:
             replay(directory, servable)
     except Exception as error:
@@ -67,9 +74,12 @@ def _manifest(directory: Path) -> repository.Manifest | None:
         raise ArtifactError(str(error)) from error
 
 
-def _warm_up(servable: Servable) -> None:
+def _warm_up(directory: Path, servable: Servable) -> None:
     for key, signature in servable.signatures.items():
         inputs = example(signature)
-        if inputs is not None:
-            with suppress(InvalidRequestError):  # Zeros are not what this signature takes.
-                servable.run(key, inputs, signature.output_names)
+        if inputs is None:
+            continue
+        try:
+            servable.run(key, inputs, signature.output_names)
+        except Exception as error:  # noqa: BLE001 - the model may still run what its clients send
+            log.warning("%s, signature %s: zeros do not warm it up: %s", directory, key, error)

@@ -25,9 +25,12 @@ class Entry:
 class Models:
     """Every model that the server serves."""
 
-    def __init__(self, find: Callable[[], dict[str, ModelConfig]], serving: Serving) -> None:
-        """`find` says which models there are, each time that it is asked."""
+    def __init__(
+        self, find: Callable[[], dict[str, ModelConfig]], serving: Serving, layout: str = ""
+    ) -> None:
+        """`find` says which models there are, each time that it is asked; `layout`: where it looks for them."""
         self._find = find
+        self._layout = f"; expected {layout}" if layout else ""
         self._serving = serving
         self._models: dict[str, Model] = {}
         self._unloaded: set[str] = set()
@@ -85,7 +88,8 @@ class Models:
     def account(self) -> str:
         """Why not every model answers."""
         if not self._models:
-            return "no model was found" if self._looked else "the server is starting: no model is loaded yet"
+            found = f"no model was found{self._layout}"
+            return found if self._looked else "the server is starting: no model is loaded yet"
         return "; ".join(model.account() for model in self._models.values() if not model.ready)
 
     async def refresh(self) -> None:
@@ -106,10 +110,11 @@ class Models:
             self._looked = True
 
     async def load(self, name: str) -> None:
-        """Serve what the repository holds of a model now; returns when it answers.
+        """Serve what the repository holds of a model now, with files that have changed; returns when it answers.
 
-        What serves already goes on meanwhile. Raises `NotFoundError` where the repository has no such model, and
-        `InvalidRequestError` with the reason where what it holds cannot be served.
+        What serves already goes on meanwhile, and stays where the new files do not load. Raises `NotFoundError`
+        where the repository has no such model, and `InvalidRequestError` with the reason where what it holds
+        cannot be served.
         """
         await self._finish(self._load(name))
 
@@ -148,19 +153,11 @@ class Models:
         async with self._refreshing:
             config = await self._config(name)
             self._unloaded.discard(name)
-            model = self._models.get(name)
-            if model is None or not model.ready:  # A new one tries again what was refused.
-                model = self._models[name] = Model(config, self._serving)
+            model = self._models.setdefault(name, Model(config, self._serving))
             model.config = config
-            await model.refresh()
-            try:
-                wanted = await asyncio.to_thread(config.policy, config.directory)
-            except (repository.RepositoryError, OSError) as error:
-                raise InvalidRequestError(f"model {name!r} is not loaded: {error}") from error
-            missing = [number for number in wanted if number not in model.loaded]
-            if missing or not wanted:
-                fault = model.statuses[missing[0]].fault if missing and missing[0] in model.statuses else None
-                raise InvalidRequestError(f"model {name!r} is not loaded: {fault or model.account()}")
+            amiss = await model.refresh(reload=True)
+            if amiss:
+                raise InvalidRequestError(f"model {name!r} is not loaded: {amiss}")
 
     async def _unload(self, name: str) -> None:
         async with self._refreshing:
@@ -178,6 +175,7 @@ class Models:
         if name not in configs:
             raise NotFoundError(
                 f"the repository holds no model {quote(name)}; it holds: {', '.join(sorted(configs)) or 'none'}"
+                f"{self._layout}"
             )
         return configs[name]
 

@@ -1,4 +1,4 @@
-"""When a version that did not load is tried again: when its files have changed, or as often as the policy says."""
+"""When a version is tried again that did not load: when its files have changed, or as often as the policy says."""
 
 from __future__ import annotations
 

@@ -59,9 +59,11 @@ class Status:
 class Version:
     """One loaded version. A context with it is a lease: it is unloaded only when nobody holds one any more."""
 
-    def __init__(self, model: str, number: int, loaded: Loaded, serving: Serving) -> None:
+    def __init__(self, model: str, number: int, loaded: Loaded, serving: Serving, stamp: object) -> None:
         self.model = model
         self.number = number
+        self.stamp = stamp
+        """What changes when its files do."""
         self.servable = loaded.servable
         self.signatures: Signatures = loaded.servable.signatures
         self.finite = loaded.finite
@@ -165,71 +167,88 @@ class Model:
         ]
         return f"model {self.name} is not ready: {'; '.join(accounts) or 'no version was found'}"
 
-    async def refresh(self) -> None:
-        """Look at the folder once: load what is wanted and new, make it current, then let go of the rest."""
+    async def refresh(self, reload: bool = False) -> str:
+        """Look at the folder once: load what is wanted and new, make it current, then let go of the rest.
+
+        `reload`: what serves and has other files by now counts as new, too. Returns what is amiss, "" for nothing.
+        """
         try:
             wanted = await asyncio.to_thread(self.config.policy, self.config.directory)
         except (RepositoryError, OSError) as error:
             self._complain(f"{error}; model {self.name} stays as it is")
-            return
+            return str(error)
         for number in wanted:
             if number not in self._loaded and number not in self._refused:
                 self.statuses[number] = Status(State.START)
-        for number in wanted:
-            if number not in self._loaded:
-                await self._try(number)
+        faults = [
+            await self._try(number, reload) for number in wanted if reload or number not in self._loaded
+        ]
+        amiss = next(filter(None, faults), "") if wanted else self.account()
         serving = [number for number in wanted if number in self._loaded]
         if wanted and not serving:
-            return  # What is wanted does not load: whatever serves now goes on.
+            return amiss  # What is wanted does not load: whatever serves now goes on.
         self._complaint = ""
         current = self._loaded[max(serving)] if serving else None
         if current is not None and current is not self._current:
             log.info("model %s: version %d answers", self.name, current.number)
         self._current = current
         for number in [number for number in self._loaded if number not in serving]:
-            self._let_go(number)
+            self.statuses[number] = Status(State.UNLOADING)
+            self._let_go(self._loaded.pop(number))
+        return amiss
 
     def end(self) -> None:
         """Begin no more requests, and unload each version when its last one is answered."""
         self._current = None
         for number in list(self._loaded):
-            self._let_go(number)
+            self.statuses[number] = Status(State.UNLOADING)
+            self._let_go(self._loaded.pop(number))
 
     async def unloaded(self) -> None:
         """Wait until what was let go is unloaded."""
         await asyncio.gather(*self._unloading)
 
-    async def _try(self, number: int) -> None:
+    async def _try(self, number: int, reload: bool) -> str:
+        """Load a version, in the place of what serves by its number; returns why it did not load, "" if it did."""
         directory = await asyncio.to_thread(folder_of, self.config.directory, number)
         stamp = await asyncio.to_thread(stamp_of, directory)
+        old = self._loaded.get(number)
+        if old is not None and old.stamp == stamp:
+            return ""
         refusal = self._refused.get(number)
-        if refusal is not None and refusal.stamp == stamp and not self._serving.retries.retries_now(refusal):
-            return
-        self.statuses[number] = Status(State.LOADING)
+        again = reload or (refusal is not None and self._serving.retries.retries_now(refusal))
+        if refusal is not None and refusal.stamp == stamp and not again:
+            return str(self.statuses[number].fault)
+        if old is None:
+            self.statuses[number] = Status(State.LOADING)
         try:
             loaded = await asyncio.to_thread(self._serving.load, directory)
         except ServerError as error:
-            attempts = refusal.attempts + 1 if refusal is not None and refusal.stamp == stamp else 1
-            self._refused[number] = Refusal(stamp, attempts, time.monotonic())
-            self.statuses[number] = Status(State.END, error)
             serving = f"version {self._current.number} goes on serving" if self._current else "none serves"
             log.error("model %s: version %d is refused: %s; %s", self.name, number, error, serving)
-            return
+            if old is None:
+                attempts = refusal.attempts + 1 if refusal is not None and refusal.stamp == stamp else 1
+                self._refused[number] = Refusal(stamp, attempts, time.monotonic())
+                self.statuses[number] = Status(State.END, error)
+            return str(error)
         self._refused.pop(number, None)
-        version = self._loaded[number] = Version(self.name, number, loaded, self._serving)
-        if self._current is None:
+        version = self._loaded[number] = Version(self.name, number, loaded, self._serving, stamp)
+        if self._current is None or self._current is old:
             self._current = version  # Better than none, while others load.
         self.statuses[number] = Status(State.AVAILABLE)
         self._serving.metrics.loaded(self.name, str(number), version.waiting)
+        if old is not None:
+            log.info("model %s: version %d is loaded anew, for its files have changed", self.name, number)
+            self._let_go(old)
+        return ""
 
-    def _let_go(self, number: int) -> None:
-        version = self._loaded.pop(number)
-        self.statuses[number] = Status(State.UNLOADING)
+    def _let_go(self, version: Version) -> None:
+        number = version.number
 
         async def unload() -> None:
             await version.unload()
             self._serving.metrics.unloaded(self.name, str(number), version.waiting)
-            if number not in self._loaded:  # A rollback may have loaded it anew.
+            if number not in self._loaded:  # It may have been loaded anew.
                 self.statuses[number] = Status(State.END)
             log.info("model %s: version %d is unloaded", self.name, number)
 

@@ -75,7 +75,7 @@ class Signature:
     optional: frozenset[str] = frozenset()
     """Inputs that the graph itself fills in."""
     left_out: tuple[str, ...] = ()
-    """Outputs that are no tensors, which nobody can ask for."""
+    """Outputs that are no tensors and so cannot be asked for: "name (type)"."""
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
@@ -123,10 +123,8 @@ def is_floating(array: Array) -> bool:
 
 
 def example(signature: Signature) -> Tensors | None:
-    """One row of zeros for a warm-up run; None where an input is of strings: no value of them is harmless."""
-    if any(spec.dtype == BYTES or spec.shape is None for spec in signature.inputs):
+    """One row of zeros for a warm-up run; None where an input is of strings or of any rank: nobody knows one."""
+    needed = [spec for spec in signature.inputs if spec.name in signature.required]
+    if any(spec.dtype == BYTES or spec.shape is None for spec in needed):
         return None
-    return {
-        spec.name: np.zeros([max(size, 1) for size in spec.shape or ()], spec.dtype)
-        for spec in signature.inputs
-    }
+    return {spec.name: np.zeros([max(size, 1) for size in spec.shape or ()], spec.dtype) for spec in needed}

@@ -1,40 +1,229 @@
-"""ONNX Runtime: what a model makes of inputs that fit its signature, but not each other."""
+"""ONNX models that others made, as clients of a server meet them."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from serving.server.backends.onnxruntime import OnnxServable, load
-from serving.server.errors import InvalidRequestError
+from .processes import Answer, ServerProcess, assert_matches, tandem_server
+
+Shape = Sequence[int | str] | None
 
 
-def servable(folder: Path, operator: str, kinds: tuple[int, int], axes: tuple[str, str]) -> OnnxServable:
-    """y = operator(a, b), of vectors of two kinds and free sizes."""
-    given = [
-        helper.make_tensor_value_info(name, kind, [axis])
-        for name, kind, axis in zip(("a", "b"), kinds, axes, strict=True)
+def tensor(name: str, shape: Shape, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def write(
+    folder: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    *weights: onnx.TensorProto,
+    **external: Any,
+) -> None:
+    """Write `folder/1/model.onnx`."""
+    graph = helper.make_graph(nodes, "other", inputs, outputs, list(weights))
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx.save(model, folder / "1" / "model.onnx", **external)
+
+
+def node(operator: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(operator, inputs.split(), [output], **attributes)
+
+
+def weight(name: str, value: Any, dtype: str = "float32") -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(value, dtype), name)
+
+
+def write_scale(folder: Path, by: float) -> None:
+    """y = by * x, with `by` in the file `weights.bin`: enough of it to be read in the middle of a change."""
+    column = weight("by", np.full(1 << 20, by))
+    external = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    (folder / "1" / "weights.bin").unlink(missing_ok=True)
+    write(
+        folder, [node("Mul", "x by", "y")], [tensor("x", [1])], [tensor("y", [1 << 20])], column, **external
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    root = tmp_path_factory.mktemp("others")
+    models = root / "repository"
+    kernel = weight("w", np.ones((1, 1, 5, 5)))
+    picture, plane = tensor("x", ["N", 1, "H", "W"]), tensor("y", ["N", 1, "A", "B"])
+    write(models / "conv", [node("Conv", "x w", "y")], [picture], [plane], kernel)
+    two = [tensor("a", ["N"]), tensor("b", ["N"])]
+    write(models / "add", [node("Add", "a b", "y")], two, [tensor("y", ["N"])], weight("unused", [1]))
+    gathered = [tensor("a", ["N"]), tensor("b", ["M"], TensorProto.INT64)]
+    write(models / "gather", [node("Gather", "a b", "y")], gathered, [tensor("y", ["M"])])
+    write(models / "any", [node("Abs", "x", "y")], [tensor("x", None)], [tensor("y", None)])
+    scaled = [tensor("x", ["N"]), tensor("by", [1])]
+    write(models / "scale", [node("Mul", "x by", "y")], scaled, [tensor("y", ["N"])], weight("by", [10]))
+    classes = [
+        node("ZipMap", "x", "z", domain="ai.onnx.ml", classlabels_int64s=[0, 1]),
+        node("Abs", "x", "y"),
     ]
-    made = [helper.make_tensor_value_info("y", kinds[0], ["K"])]
-    graph = helper.make_graph([helper.make_node(operator, ["a", "b"], ["y"])], "two", given, made)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, folder / "model.onnx")
-    return load(folder, "", 1)
+    untyped = onnx.ValueInfoProto(name="z")
+    write(models / "zipmap", classes, [tensor("x", ["N", 2])], [tensor("y", ["N", 2]), untyped])
+    running = tandem_server("onnxruntime", models, root / "log", "--max-rows=64")
+    running.wait_for("/v2/health/ready")
+    yield running
+    assert running.stop() == 0
 
 
-def test_inputs_of_different_sizes_are_the_client_s_fault(tmp_path: Path) -> None:
-    added = servable(tmp_path, "Add", (TensorProto.FLOAT, TensorProto.FLOAT), ("N", "N"))
-    two, three = np.ones(2, np.float32), np.ones(3, np.float32)
-    with pytest.raises(InvalidRequestError, match=r"input 'b': expected size 2 in dimension 0 \(N\).*got 3"):
-        added.run("serving_default", {"a": two, "b": three}, ["y"])
-    assert added.run("serving_default", {"a": two, "b": two}, ["y"])["y"].tolist() == [2, 2]
+def ask(server: ServerProcess, model: str, **inputs: Any) -> Answer:
+    """Ask for what a model makes of arrays of float32, or of int64."""
+    tensors = []
+    for name, value in inputs.items():
+        array = np.asarray(value)
+        datatype = "INT64" if array.dtype == np.int64 else "FP32"
+        data = array.ravel().tolist()
+        tensors.append({"name": name, "datatype": datatype, "shape": list(array.shape), "data": data})
+    return server.call("POST", f"/v2/models/{model}/infer", {"inputs": tensors})
 
 
-def test_values_that_the_model_refuses_are_the_client_s_fault(tmp_path: Path) -> None:
-    gathered = servable(tmp_path, "Gather", (TensorProto.FLOAT, TensorProto.INT64), ("N", "M"))
-    with pytest.raises(InvalidRequestError, match=r"the model refused its input: .*out of data bounds"):
-        gathered.run("serving_default", {"a": np.ones(2, np.float32), "b": np.array([7])}, ["y"])
+def values(answer: Answer) -> Any:
+    assert answer.status == 200, answer.body
+    (output,) = answer.json()["outputs"]
+    return output["data"]
+
+
+def test_sizes_that_zeros_of_size_1_do_not_fit_are_served(server: ServerProcess) -> None:
+    assert_matches("conv/1, signature serving_default: zeros do not warm it up", server.log)
+    assert values(ask(server, "conv", x=np.ones((1, 1, 5, 6)))) == [25, 25]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message"),
+    [
+        ("conv", {"x": np.ones((1, 1, 2, 3))}, r"refused its input: .*; shapes sent: x \[1, 1, 2, 3\]"),
+        ("add", {"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]}, r"2 by 3; shapes sent: a \[2\], b \[3\]"),
+        ("gather", {"a": [1.0, 2.0], "b": [7]}, "refused its input: .*out of data bounds"),
+        # More rows than are allowed, were these rows.
+        ("conv", {"x": np.ones((65, 8, 8))}, r"expected shape \[-1, 1, -1, -1\] .*got \[65, 8, 8\]"),
+    ],
+)
+def test_what_the_graph_refuses_is_the_client_s_fault(
+    server: ServerProcess, model: str, inputs: dict[str, Any], message: str
+) -> None:
+    answer = ask(server, model, **inputs)
+    assert answer.status == 400, answer.body
+    assert_matches(message, answer.error)
+
+
+def test_empty_tensors_and_tensors_of_any_rank_are_the_model_s_business(server: ServerProcess) -> None:
+    (empty,) = ask(server, "conv", x=np.ones((0, 1, 8, 8))).json()["outputs"]
+    assert (empty["shape"], empty["data"]) == ([0, 1, 4, 4], [])
+    for shape in ((2, 3), (4,), ()):
+        (output,) = ask(server, "any", x=np.full(shape, -2.0)).json()["outputs"]
+        assert (output["shape"], set(output["data"])) == (list(shape), {2})
+
+
+def test_an_input_with_an_initializer_may_be_left_out(server: ServerProcess) -> None:
+    assert values(ask(server, "scale", x=[1.0, 2.0])) == [10, 20]
+    assert values(ask(server, "scale", x=[1.0, 2.0], by=[3.0])) == [3, 6]
+    refused = ask(server, "scale", by=[3.0])
+    assert (refused.status, "expected inputs x, by" in refused.error) == (400, True)
+
+
+def test_an_output_that_is_no_tensor_is_left_out_and_named(server: ServerProcess) -> None:
+    assert values(ask(server, "zipmap", x=[[1.0, -2.0]])) == [1, 2]
+    metadata = server.call("GET", "/v2/models/zipmap").json()
+    assert [output["name"] for output in metadata["outputs"]] == ["y"]
+    assert metadata["parameters"] == {"left_out": "z (seq(map(int64,tensor(float))))"}
+    assert_matches(r"model zipmap, version 1: left out.*z \(seq\(map", server.log)
+
+
+def test_what_onnx_runtime_says_is_logged_once_with_the_model_s_name(server: ServerProcess) -> None:
+    ask(server, "add", a=[1.0, 2.0], b=[1.0, 2.0, 3.0])
+    assert server.log.count("model add, version 1: ONNX Runtime: Removing initializer 'unused'") == 1
+    # Its own lines are in colours; what a client's shapes provoke is the client's to know.
+    assert "\x1b[" not in server.log
+    assert "2 by 3" not in server.log
+
+
+def test_weights_are_those_of_the_load_until_a_load_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "repository" / "scale"
+    weights = folder / "1" / "weights.bin"
+    write_scale(folder, 2)
+    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", "--repository-control")
+
+    def factors() -> set[float]:
+        return set(values(ask(server, "scale", x=[1.0])))
+
+    def load() -> Answer:
+        return server.call("POST", "/v2/repository/models/scale/load", {})
+
+    try:
+        server.wait_for("/v2/health/ready")
+        with weights.open("r+b") as file:
+            file.write(np.full(1 << 19, 3, np.float32).tobytes())
+        assert factors() == {2}
+        os.truncate(weights, 1000)
+        assert factors() == {2}
+        refused = load()
+        assert refused.status == 400
+        assert_matches("is not loaded: .*weights|is not loaded: .*by.*out of bounds", refused.error)
+        assert factors() == {2}
+        write_scale(folder, 5)
+        assert load().status == 200
+        assert factors() == {5}
+        assert load().status == 200
+        assert server.log.count("is loaded anew") == 1
+    finally:
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_shapes_that_came(tmp_path: Path) -> None:
+    """500 pictures of ever other sizes, after one as large as they get."""
+    rng = np.random.default_rng(0)
+    folder, nodes, weights, before = tmp_path / "repository" / "net", [], [], "x"
+    for layer, (channels, kernels) in enumerate([(1, 16), (16, 32), (32, 64)]):
+        weights.append(weight(f"w{layer}", rng.random((kernels, channels, 3, 3))))
+        nodes.append(node("Conv", f"{before} w{layer}", f"c{layer}", pads=[1] * 4))
+        nodes.append(node("MaxPool", f"c{layer}", f"p{layer}", kernel_shape=[2, 2], strides=[2, 2]))
+        before = f"p{layer}"
+    nodes.append(node("GlobalAveragePool", before, "y"))
+    write(folder, nodes, [tensor("x", ["N", 1, "H", "W"])], [tensor("y", ["N", 64, 1, 1])], *weights)
+    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
+    memory = psutil.Process(server.process.pid).memory_info
+
+    def run(height: int, width: int) -> None:
+        header = json.dumps(
+            {
+                "inputs": [
+                    {
+                        "name": "x",
+                        "datatype": "FP32",
+                        "shape": [1, 1, height, width],
+                        "parameters": {"binary_data_size": height * width * 4},
+                    }
+                ]
+            }
+        ).encode()
+        body = header + bytes(height * width * 4)
+        length = {"Inference_Header_Content_Length": str(len(header))}
+        assert server.call("POST", "/v2/models/net/infer", body, **length).status == 200
+
+    try:
+        server.wait_for("/v2/health/ready")
+        run(1024, 1024)
+        first = memory().rss
+        for height, width in rng.integers(32, 1024, (500, 2)).tolist():
+            run(height, width)
+        assert memory().rss < 1.5 * first, (first, memory().rss)
+    finally:
+        assert server.stop() == 0
