@@ -16,12 +16,9 @@ from tensorflow_serving.apis.input_pb2 import Input
 from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
 from serving.server.dataplane import Call
-from serving.server.errors import InvalidRequestError
-from serving.server.repository.versions import Version
+from serving.server.errors import InvalidRequestError, quote
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Array, Signature, Signatures, Tensors
-from serving.server.tfs.json_faults import glimpse, is_lossy, lossy, type_word
 from serving.server.tfs.json_tensors import b64
-from serving.server.tfs.models import Served
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -40,9 +37,7 @@ def input_of(document: Mapping[str, object]) -> Any:  # noqa: ANN401 - an Input,
         raise InvalidRequestError("When method is classify, key 'examples' is expected and was not found")
     examples = document["examples"]
     if not isinstance(examples, list):
-        raise InvalidRequestError(
-            f"JSON Value: {glimpse(examples)} Expecting 'examples' value to be an list/array"
-        )
+        raise InvalidRequestError(f'expected "examples" to be a list, got {quote(examples)}')
     if not examples:
         raise InvalidRequestError("'examples' value is an empty array")
     made = Input()
@@ -102,23 +97,12 @@ def signature_for(signatures: Signatures, method: str, key: str, checked: bool) 
     return key
 
 
-async def infer(served: Served, version: Version, method: str, key: str, examples: Array) -> Any:  # noqa: ANN401
-    """The ClassificationResult or RegressionResult of examples by a signature that `signature_for` has found.
-
-    Raises what `Served.infer` raises.
-    """
-    call = examples_call(version.signatures, method, key, examples)
-    return result(
-        method, await served.infer(version, call, method.rpartition("/")[2].capitalize()), len(examples)
-    )
-
-
 def examples_call(signatures: Signatures, method: str, key: str, examples: Array) -> Call:
     """The call of a signature that `signature_for` has found."""
     wanted = (OUTPUTS,) if method == REGRESS else (CLASSES, SCORES)
     known = [spec.name for spec in signatures[key].outputs]
     outputs = tuple(name for name in wanted if name in known)
-    return Call({INPUTS: examples}, outputs, key, pictures=False, finite=False)
+    return Call({INPUTS: examples}, outputs, key, pictures=False)
 
 
 def result(method: str, outputs: Tensors, count: int) -> Any:  # noqa: ANN401 - one of two messages
@@ -171,9 +155,7 @@ def _tensors(signature: Signature) -> str:
 
 def _example(value: object) -> Any:  # noqa: ANN401 - an Example
     if not isinstance(value, dict):
-        raise InvalidRequestError(
-            f"Example must be JSON object but got JSON {type_word(value)}: {glimpse(value)}"
-        )
+        raise InvalidRequestError(f"expected an example to be an object of features, got {quote(value)}")
     made = Example()
     for name, content in value.items():
         made.features.feature[name].CopyFrom(
@@ -207,9 +189,7 @@ def _feature_item(name: str, value: object) -> tuple[str, bytes | int | float]:
             raise InvalidRequestError(f"Feature: {name} has uint64 element. Only int64 is supported.")
         return "int64_list", int(value)
     if isinstance(value, float):
-        if is_lossy("float32", value):
-            raise lossy("float32", value)
         return "float_list", value
     raise InvalidRequestError(
-        f"Feature: {name} has element with unexpected JSON type: {type_word(value)}: {glimpse(value)}"
+        f"feature {quote(name)}: expected numbers, strings or base64 data, got {quote(value)}"
     )

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import grpc
+
 from serving.server.flags import add_limits, any_seconds, port, seconds_from_0
-from serving.server.limits import Limits
-from serving.server.tfs.batching import batch_limits
-from serving.server.tfs.text_configs import ConfigError, read
+from serving.server.lifecycle import Listening
+from serving.server.repository.retries import RetryPolicy
+from serving.server.tfs.configs_pb2 import MonitoringConfig
+from serving.server.tfs.text_configs import ConfigError, read, read_batch_limits
 
 log = logging.getLogger("tandem.server")
 
@@ -85,10 +88,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_boolean(
-    made: argparse.ArgumentParser, name: str, default: bool | None, text: str, *others: str
+    made: argparse.ArgumentParser,
+    name: str,
+    default: bool | None,
+    text: str,
+    *others: str,
+    dest: str | None = None,
 ) -> None:
     names = [f"--{name}", *(f"--{other}" for other in others)]
-    made.add_argument(*names, type=boolean, nargs="?", const=True, default=default, help=text)
+    made.add_argument(
+        *names, dest=dest or name, type=boolean, nargs="?", const=True, default=default, help=text
+    )
 
 
 def _add_listening(made: argparse.ArgumentParser) -> None:
@@ -150,7 +160,13 @@ def _add_loading(made: argparse.ArgumentParser) -> None:
 
 def _add_running(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
-    _add_boolean(made, "enable_batching", False, "let requests share runs")
+    _add_boolean(
+        made,
+        "enable_batching",
+        False,
+        "let requests share runs of models that have no manifest",
+        dest="batching",
+    )
     add(
         "--batching_parameters_file",
         type=_path,
@@ -173,7 +189,23 @@ def warn_of_unimplemented(options: argparse.Namespace) -> None:
             log.warning("--%s is accepted, but does nothing in Tandem's embedded server", name)
 
 
-def poll_seconds(options: argparse.Namespace) -> float:
+def listening(options: argparse.Namespace, tls: grpc.ServerCredentials | None) -> Listening:
+    """Where to listen; a port of 0 is none."""
+    return Listening(
+        options.host,
+        options.rest_api_port or None,
+        options.port or None,
+        _poll_seconds(options),
+        options.pause_seconds,
+        options.grace_seconds,
+        options.max_connections,
+        options.idle_timeout_seconds,
+        grpc_socket=options.grpc_socket_path,
+        grpc_tls=tls,
+    )
+
+
+def _poll_seconds(options: argparse.Namespace) -> float:
     """How often anything is to be looked at again."""
     waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
     if not options.file_system_poll_wait_seconds:  # Then only a version that did not load is tried again.
@@ -201,18 +233,20 @@ def threads(options: argparse.Namespace) -> tuple[int, int]:
     return max(intra, 1), max(inter, 1)
 
 
-def limits(options: argparse.Namespace) -> Limits:
-    """Of batches and queues, and of attempts to load. Raises `ConfigError`."""
+def batch_limits(options: argparse.Namespace) -> tuple[int, int]:
+    """Rows in a run that requests share, and requests that wait. Raises `ConfigError`."""
     rows, queue = options.max_batch_rows, options.max_queue
-    if not options.enable_batching:
-        if options.batching_parameters_file is not None:
-            raise ConfigError("--batching_parameters_file is set without setting --enable_batching to true")
-        rows = 1  # A model may well look at its batch as a whole.
-    elif options.batching_parameters_file is not None:
-        rows, queue = batch_limits(options.batching_parameters_file, rows, queue)
-    retry_seconds = max(options.load_retry_interval_micros, 0) / 1e6
-    retries = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
-    return Limits(rows, queue, retries, retry_seconds)
+    if options.batching_parameters_file is None:
+        return rows, queue
+    if not options.batching:
+        raise ConfigError("--batching_parameters_file needs --enable_batching")
+    return read_batch_limits(options.batching_parameters_file, rows, queue)
+
+
+def retries(options: argparse.Namespace) -> RetryPolicy:
+    """Of versions that did not load."""
+    count = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
+    return RetryPolicy(count, max(options.load_retry_interval_micros, 0) / 1e6)
 
 
 def monitoring_path(options: argparse.Namespace) -> str | None:
@@ -220,7 +254,7 @@ def monitoring_path(options: argparse.Namespace) -> str | None:
     if options.monitoring_config_file is None:
         return None
     config = read(
-        "monitoring_config_file", options.monitoring_config_file, "MonitoringConfig"
+        "monitoring_config_file", options.monitoring_config_file, MonitoringConfig()
     ).prometheus_config
     return str(config.path) or METRICS_PATH if config.enable else None
 

@@ -15,8 +15,9 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server.backends.base import Servable
-from serving.server.dataplane import Call, check
+from serving.server.dataplane import Call
 from serving.server.errors import InvalidRequestError, ServerError, UnimplementedError
+from serving.server.tensors.checks import check
 from serving.server.tensors.signature import Array, Tensors
 from serving.server.tfs.examples import (
     CLASSIFY,
@@ -26,7 +27,7 @@ from serving.server.tfs.examples import (
     serialized,
     signature_for,
 )
-from serving.server.tfs.requests import check_signatures, check_tasks, predict_call
+from serving.server.tfs.messages import check_signatures, check_tasks, predict_call
 
 log = logging.getLogger("tandem.server")
 
@@ -96,13 +97,12 @@ def _run_examples(servable: Servable, method: str, key: str, examples: Array) ->
 
 def _infer(servable: Servable, call: Call) -> Tensors:
     signature = servable.signatures[call.signature]
-    specs = {spec.name: spec for spec in signature.inputs}
-    if specs.keys() != call.inputs.keys():
+    inputs = signature.defaults | call.inputs
+    if not signature.required <= inputs.keys() <= signature.names:
         raise InvalidRequestError(
-            f"expected inputs {', '.join(specs)}, got {', '.join(call.inputs) or 'none'}"
+            f"expected inputs {', '.join(signature.input_names)}, got {', '.join(inputs) or 'none'}"
         )
-    for name, array in call.inputs.items():
-        check(specs[name], array, call.finite)
-    return servable.run(
-        call.signature, call.inputs, call.outputs or [spec.name for spec in signature.outputs]
-    )
+    for spec in signature.inputs:
+        if spec.name in inputs:
+            check(spec, inputs[spec.name])
+    return servable.run(call.signature, inputs, call.outputs or signature.output_names)
