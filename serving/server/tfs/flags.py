@@ -6,7 +6,6 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -38,33 +37,18 @@ def _path(text: str) -> Path | None:
     return Path(text) if text else None  # As the original has it: what is empty is not given.
 
 
-UNIMPLEMENTED: dict[str, Callable[[str], object]] = {
-    "enable_grpc_healthcheck_service": boolean,
-    "enable_per_model_batching_parameters": boolean,
-    "enable_profiler": boolean,
-    "flush_filesystem_caches": boolean,
-    "grpc_max_threads": int,
-    "http_num_threads": int,
-    "mixed_precision": str,
-    "num_load_threads": int,
-    "num_tflite_interpreters_per_pool": int,
-    "num_tflite_pools": int,
-    "num_unload_threads": int,
-    "per_process_gpu_memory_fraction": float,
-    "platform_config_file": str,
-    "remove_unused_fields_from_bundle_metagraph": boolean,
-    "resource_estimation_method": str,
-    "response_compression_level": int,
-    "rest_api_num_threads": int,
-    "should_retry_model_load": boolean,
-    "skip_initialize_tpu": boolean,
-    "tensorflow_session_config_file": str,
-    "tensorflow_session_run_timeout_in_ms": int,
-    "thread_pool_factory_config_file": str,
-    "use_alts_credentials": boolean,
-    "xla_cpu_compilation_enabled": boolean,
-    "xla_gpu_compilation_enabled": boolean,
-}
+UNIMPLEMENTED = (
+    *("enable_grpc_healthcheck_service", "enable_per_model_batching_parameters", "enable_profiler"),
+    *("flush_filesystem_caches", "grpc_max_threads", "http_num_threads", "mixed_precision"),
+    *("num_load_threads", "num_tflite_interpreters_per_pool", "num_tflite_pools", "num_unload_threads"),
+    *("per_process_gpu_memory_fraction", "platform_config_file"),
+    *("remove_unused_fields_from_bundle_metagraph", "resource_estimation_method"),
+    *("response_compression_level", "rest_api_num_threads", "should_retry_model_load"),
+    *("skip_initialize_tpu", "tensorflow_session_config_file", "tensorflow_session_run_timeout_in_ms"),
+    *("thread_pool_factory_config_file", "use_alts_credentials", "xla_cpu_compilation_enabled"),
+    *("xla_gpu_compilation_enabled",),
+)
+"""Flags of the original that do nothing here."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,22 +62,14 @@ def parser() -> argparse.ArgumentParser:
     for add in (_add_listening, _add_models, _add_loading, _add_running, add_limits):
         add(made)
     made.set_defaults(max_rows=MAX_ROWS)
-    for name, kind in UNIMPLEMENTED.items():
-        if kind is boolean:
-            _add_boolean(made, name, None, argparse.SUPPRESS)
-        else:
-            made.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    for name in UNIMPLEMENTED:
+        made.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
     made.add_argument("--version", action="version", version=_versions())
     return made
 
 
 def _add_boolean(
-    made: argparse.ArgumentParser,
-    name: str,
-    default: bool | None,
-    text: str,
-    *others: str,
-    dest: str | None = None,
+    made: argparse.ArgumentParser, name: str, default: bool, text: str, *others: str, dest: str | None = None
 ) -> None:
     names = [f"--{name}", *(f"--{other}" for other in others)]
     made.add_argument(
