@@ -43,9 +43,7 @@ def replay(directory: Path, servable: Servable, times: int, max_tensor_bytes: in
     count = 0
     for count, record in enumerate(_records(file), 1):
         if count > MAX_RECORDS:
-            raise InvalidRequestError(
-                f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}"
-            )
+            raise InvalidRequestError(f"{file}: expected at most {MAX_RECORDS} records, got more")
         try:
             for _ in range(times):
                 _run(record, servable, max_tensor_bytes)
@@ -61,11 +59,9 @@ def _records(file: Path) -> Iterator[Any]:
             record.ParseFromString(data)
             yield record
     except DecodeError as error:
-        raise InvalidRequestError(f"Failed to parse warmup record: {error}: {file}") from error
+        raise InvalidRequestError(f"{file}: a record cannot be read: {error}") from error
     except tf.errors.OpError as error:
-        raise InvalidRequestError(
-            f"{error.message}. Please verify your warmup data is in TFRecord format: {file}"
-        ) from error
+        raise InvalidRequestError(f"{file}: expected a file of TFRecords: {error.message}") from error
 
 
 def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:  # noqa: ANN401 - a PredictionLog
@@ -86,7 +82,7 @@ def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:  # noq
             for task, key in zip(tasks, check_signatures(tasks, signatures, False), strict=True):
                 _run_examples(servable, task.method_name, key, examples)
         case "session_run_log":
-            raise UnimplementedError(f"Unsupported log_type for warmup: {kind}")
+            raise UnimplementedError(f"expected a record of a request, got {kind}")
 
 
 def _run_examples(servable: Servable, method: str, key: str, examples: Array) -> None:
