@@ -130,7 +130,8 @@ def _tls(file: Path | None) -> grpc.ServerCredentials | None:
         return None
     config = read("ssl_config_file", file, SSLConfig())
     pair = (config.server_key.encode(), config.server_cert.encode())
-    try:
-        return grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
-    except ValueError as error:
-        raise ConfigError(f"--ssl_config_file={file}: client_verify needs custom_ca: {error}") from None
+    if not all(text.lstrip().startswith(b"-----BEGIN ") for text in pair):
+        raise ConfigError(f"--ssl_config_file={file}: expected server_key and server_cert in PEM, got others")
+    if config.client_verify and not config.custom_ca:
+        raise ConfigError(f"--ssl_config_file={file}: client_verify needs custom_ca, got none")
+    return grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)

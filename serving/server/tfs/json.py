@@ -48,17 +48,14 @@ def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors,
     if rows == ("inputs" in document):
         raise InvalidRequestError(f'expected "instances" or "inputs", got {"both" if rows else "neither"}')
     columns = _rows(document["instances"], signature) if rows else _columns(document["inputs"], signature)
-    return {
-        spec.name: tensor(spec, columns[spec.name]) for spec in signature.inputs if spec.name in columns
-    }, rows
+    given = (spec for spec in signature.inputs if spec.name in columns)
+    return {spec.name: tensor(spec, columns[spec.name]) for spec in given}, rows
 
 
 def _parse_with_nan(body: bytes) -> object:
     try:
         document = json.loads(body)
-        orjson.dumps(
-            document
-        )  # What it would not write, such as half a surrogate pair, it would not have read.
+        orjson.dumps(document)  # It writes nothing that it would not read, such as half a surrogate pair.
         return document
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}") from None

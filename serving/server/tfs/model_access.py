@@ -25,7 +25,7 @@ class ModelSpec:
 def lease(
     plane: DataPlane, record: RequestRecord, protocol: str, operation: str, spec: ModelSpec
 ) -> Iterator[Version]:
-    """As `DataPlane.lease`; but what does not load is not found, once the server has tried, as in the original."""
+    """As `DataPlane.lease`, but a version that does not load is a `NotFoundError`, as in the original."""
     if not spec.name:
         raise InvalidRequestError("expected a model's name in the ModelSpec, got none")
     record.operation = operation

@@ -206,6 +206,7 @@ BATCHED = (GOOD, "--enable_batching", "--batching_parameters_file")
         (["--model_config_file={folder}/twice"], "twice"),
         (["--model_config_file={folder}/labels"], "label 'stable'"),
         ([GOOD, "--ssl_config_file={folder}/missing"], "--ssl_config_file=.*No such file"),
+        ([GOOD, "--ssl_config_file={folder}/no_pem"], "server_key and server_cert in PEM"),
         ([GOOD, "--ssl_config_file={folder}/verify"], "needs custom_ca"),
         ([GOOD, "--monitoring_config_file={folder}/wrong"], "expected a MonitoringConfig"),
         ([GOOD, "--monitoring_config_file={folder}/misspelt"], "enabled"),
@@ -234,7 +235,8 @@ def test_flags_that_are_refused(
         "least": "max_batch_size { value: 0 }",
         "last": "max_batch_size { value: 8 } allowed_batch_sizes: 4",
         "order": "max_batch_size { value: 8 } allowed_batch_sizes: [4, 2, 8]",
-        "verify": 'server_key: "k" server_cert: "c" client_verify: true',
+        "no_pem": 'server_key: "k" server_cert: "c"',
+        "verify": 'server_key: "-----BEGIN " server_cert: "-----BEGIN " client_verify: true',
     }.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "binary").write_bytes(b"\xff")
