@@ -73,7 +73,7 @@ def test_no_import_runs_upward() -> None:
 def test_the_server_needs_no_framework() -> None:
     script = (
         "import sys, serving.server.main, serving.server.backends.onnxruntime, serving.server.backends.litert,"
-        " serving.server.protocols.oip_rest, serving.server.protocols.oip_grpc, serving.server.protocols.tfs_rest\n"
+        " serving.server.oip.rest, serving.server.oip.rpc, serving.server.tfs.command\n"
         "sys.exit(', '.join({'tensorflow', 'keras', 'torch'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

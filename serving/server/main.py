@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
-import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import grpc
-
-from serving.server import cores, flags
-from serving.server.access_log import AccessLog
-from serving.server.app import App
+from serving.server import flags
+from serving.server.assembly import data_plane, log_to_stderr, metrics_route, serve
 from serving.server.backends.base import BACKENDS, loader
-from serving.server.dataplane import DataPlane
-from serving.server.http import Request, Response, Route
-from serving.server.lifecycle import Listening, StartError, run
-from serving.server.metrics import Metrics
-from serving.server.records import Observe, observers
 from serving.server.repository.loading import load_version
-from serving.server.repository.models import Models
-from serving.server.repository.policies import ModelConfig, models_below
-from serving.server.repository.retries import RetryPolicy
-from serving.server.repository.versions import LoadVersion, Serving
-from serving.server.rpc import RpcServer, Service
-from serving.server.scheduling.run_queue import QueueLimits
-from serving.server.telemetry import TelemetryError, tracing
+from serving.server.repository.policies import models_below
 
 
 def tandem_server(arguments: Sequence[str] | None = None) -> None:
@@ -61,95 +39,7 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
 
 def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
     """Serve SavedModels as `tensorflow_model_server` does, with its flags, until SIGTERM."""
+    # Its packages are in the images that serve SavedModels only.
     from serving.server.tfs import command
 
     command.main(arguments)
-
-
-def data_plane(
-    platform: str,
-    find: Callable[[], dict[str, ModelConfig]],
-    load: LoadVersion,
-    options: argparse.Namespace,
-    limits: QueueLimits | None = None,
-    retries: RetryPolicy | None = None,
-    layout: str = "",
-) -> DataPlane:
-    """The floor below the protocols, over the models that `find` names; `layout`: where it looks for them."""
-    metrics = Metrics()
-    limits = limits or QueueLimits(options.max_batch_rows, queue=options.max_queue)
-    serving = Serving(load, metrics, limits, retries or RetryPolicy(), options.batching)
-    # Pictures have threads of their own: decoding takes long, and would hold up the runs.
-    decoders = ThreadPoolExecutor(cores.available(), thread_name_prefix="picture")
-    return DataPlane(Models(find, serving, layout), metrics, decoders, platform, options.max_rows)
-
-
-def serve(
-    command: str,
-    plane: DataPlane,
-    routes: Sequence[Route],
-    services: Sequence[Service],
-    listening: Listening,
-    options: argparse.Namespace,
-    *,
-    observe: Observe | None = None,
-    timeout_seconds: float | None = None,
-    cors: bool = False,
-    rpc_options: Sequence[tuple[str, str | int]] = (),
-) -> None:
-    """Serve routes and services with what both commands' flags say; ends the process where it cannot start."""
-    with ExitStack() as stack:
-        try:
-            access = None
-            if options.access_log != "off":
-                access = AccessLog(
-                    options.access_log, options.access_log_sample, plane.metrics.dropped_log_line
-                )
-                stack.callback(access.close)
-            observe = observers(plane.metrics.request, observe, access.write if access else None)
-            app = App(
-                routes,
-                observe,
-                max_body_bytes=options.max_body_bytes,
-                timeout_seconds=timeout_seconds or options.request_timeout_seconds,
-                stopping=lambda: plane.stopping,
-                cors=cors,
-            )
-            interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
-            if options.otlp_endpoint:
-                traced = tracing(options.otlp_endpoint, command)
-                stack.callback(traced.close)
-                app, interceptors = traced.wrap(app), traced.interceptors
-            make_rpc = partial(
-                RpcServer,
-                services,
-                observe,
-                max_message_bytes=options.max_body_bytes,
-                max_calls=options.max_connections,
-                options=rpc_options,
-                interceptors=interceptors,
-            )
-            clean = run(plane, app, make_rpc, listening)
-        except (StartError, TelemetryError, OSError) as error:
-            sys.exit(f"{command}: {error}")
-    if not clean:
-        logging.shutdown()
-        os._exit(0)
-
-
-def metrics_route(metrics: Metrics, path: str) -> Route:
-    """The page that Prometheus reads."""
-
-    async def page(_request: Request) -> Response:
-        return Response(metrics.page(), metrics.content_type)
-
-    return Route("GET", path, page)
-
-
-def log_to_stderr(command: str) -> None:
-    """Set up the log of a command."""
-    # Else TensorFlow, where it is used, greets every start with pages of advice.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")
-    # Else its clients could fill the log: it warns of each request that is not HTTP.
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)

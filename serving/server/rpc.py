@@ -64,14 +64,10 @@ class RpcServer:
         self._observe = observe
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
         self._names = [service.descriptor.full_name for service in services]
+        # As a dict: gRPC would take the first of two options with one name.
+        own = {**dict(OPTIONS), "grpc.max_receive_message_length": max_message_bytes, **dict(options)}
         self._server = grpc.aio.server(
-            interceptors=interceptors,
-            maximum_concurrent_rpcs=max_calls,
-            options=(
-                *OPTIONS,
-                ("grpc.max_receive_message_length", max_message_bytes),
-                *options,
-            ),
+            interceptors=interceptors, maximum_concurrent_rpcs=max_calls, options=list(own.items())
         )
         self._server.add_generic_rpc_handlers([self._handlers(service) for service in services])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

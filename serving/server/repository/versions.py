@@ -140,12 +140,7 @@ class Model:
         Raises `NotFoundError`, `UnavailableError`, or `InvalidRequestError` for a label that is none.
         """
         if label:
-            if label not in self.config.labels:
-                known = ", ".join(sorted(self.config.labels)) or "none"
-                raise InvalidRequestError(
-                    f"Unrecognized servable version label: {quote(label)}; model {self.name} has: {known}"
-                )
-            number = self.config.labels[label]
+            number = self.number_of(label)
         if number is None:
             if self._current is None:
                 raise UnavailableError(self.account())
@@ -158,6 +153,13 @@ class Model:
             why = f" ({status.fault})" if status is not None and status.fault is not None else ""
             raise NotFoundError(f"version {number} of model {self.name} is not served{why}; served: {served}")
         return self._loaded[number]
+
+    def number_of(self, label: str) -> int:
+        """The version that a label names. Raises `InvalidRequestError`."""
+        if label not in self.config.labels:
+            known = ", ".join(sorted(self.config.labels)) or "none"
+            raise InvalidRequestError(f"model {self.name} has no label {quote(label)}; it has: {known}")
+        return self.config.labels[label]
 
     def account(self) -> str:
         """Why the model is not ready."""

@@ -10,18 +10,14 @@ from typing import Any
 
 import numpy as np
 from tensorflow.core.example.example_pb2 import Example
-from tensorflow.core.example.feature_pb2 import Feature
 from tensorflow_serving.apis.classification_pb2 import ClassificationResult
 from tensorflow_serving.apis.input_pb2 import Input
 from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
 from serving.server.dataplane import Call
-from serving.server.errors import InvalidRequestError
-from serving.server.repository.versions import Version
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, Array, Signature, Signatures, Tensors
-from serving.server.tfs.json_faults import glimpse, is_lossy, lossy, type_word
+from serving.server.errors import InvalidRequestError, quote
+from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signatures, Tensors, dtype_of
 from serving.server.tfs.json_tensors import b64
-from serving.server.tfs.models import Served
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -29,25 +25,17 @@ INPUTS, SCORES, CLASSES, OUTPUTS = "inputs", "scores", "classes", "outputs"
 """The names that signatures of these methods must give to their tensors."""
 
 INT64 = range(-(2**63), 2**63)
-KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float"}
-"""What the original calls the kinds of features."""
 
 
 def input_of(document: Mapping[str, object]) -> Any:  # noqa: ANN401 - an Input, whose package has no types
     """The Input that a REST request's "examples" and "context" describe. Raises `InvalidRequestError`."""
-    context = _example(document["context"]) if "context" in document else None
-    if "examples" not in document:
-        raise InvalidRequestError("When method is classify, key 'examples' is expected and was not found")
-    examples = document["examples"]
-    if not isinstance(examples, list):
-        raise InvalidRequestError(
-            f"JSON Value: {glimpse(examples)} Expecting 'examples' value to be an list/array"
-        )
-    if not examples:
-        raise InvalidRequestError("'examples' value is an empty array")
+    examples = document.get("examples")
+    if not isinstance(examples, list) or not examples:
+        got = quote(examples) if "examples" in document else "none"
+        raise InvalidRequestError(f'expected "examples" to be a list of objects, got {got}')
     made = Input()
-    if context is not None:
-        made.example_list_with_context.context.CopyFrom(context)
+    if "context" in document:
+        made.example_list_with_context.context.CopyFrom(_example(document["context"]))
         made.example_list_with_context.examples.extend(map(_example, examples))
     else:
         made.example_list.examples.extend(map(_example, examples))
@@ -61,7 +49,7 @@ def serialized(given: Any) -> Array:  # noqa: ANN401 - an Input
     context = examples.context.SerializeToString() if hasattr(examples, "context") else b""
     strings = [context + example.SerializeToString() for example in examples.examples]
     if not strings:
-        raise InvalidRequestError("Input is empty.")
+        raise InvalidRequestError("expected at least one example, got none")
     array: Array = np.empty(len(strings), object)
     array[:] = strings
     return array
@@ -75,42 +63,19 @@ def signature_for(signatures: Signatures, method: str, key: str, checked: bool) 
     key = key or DEFAULT_SIGNATURE
     if key not in signatures:
         known = ", ".join(sorted(signatures))
-        raise InvalidRequestError(f"No signature was found with the name: {key}; the model has: {known}")
+        raise InvalidRequestError(f"the model has no signature {quote(key)}; it has: {known}")
     signature = signatures[key]
-    what = "classification" if method == CLASSIFY else "regression"
     if checked and signature.method != method:
+        raise InvalidRequestError(f"expected a signature for {method}, but {key} is for {signature.method}")
+    outputs = set(signature.output_names)
+    fits = outputs == {OUTPUTS} if method == REGRESS else len(outputs) <= 2 and outputs & {CLASSES, SCORES}
+    if signature.input_names != (INPUTS,) or not fits:
+        wanted = OUTPUTS if method == REGRESS else f"{CLASSES} or {SCORES} or both"
         raise InvalidRequestError(
-            f"Expected {what} signature method_name to be {method}. Was: {signature.method}"
-        )
-    if len(signature.inputs) != 1:
-        raise InvalidRequestError("Expected one input Tensor.")
-    outputs = {spec.name for spec in signature.outputs}
-    if signature.inputs[0].name != INPUTS:
-        raise InvalidRequestError(f"No {what} inputs found in SignatureDef: {_tensors(signature)}")
-    if method == REGRESS:
-        if len(outputs) != 1:
-            raise InvalidRequestError("Expected one output Tensor.")
-        if OUTPUTS not in outputs:
-            raise InvalidRequestError(f"No regression outputs found in SignatureDef: {_tensors(signature)}")
-    elif len(outputs) > 2:
-        raise InvalidRequestError(f"Expected one or two output Tensors, found {len(outputs)}")
-    elif not outputs & {CLASSES, SCORES}:
-        raise InvalidRequestError(
-            f'Expected classification signature outputs to contain at least one of "{CLASSES}" or "{SCORES}". '
-            f"Signature was: {_tensors(signature)}"
+            f"expected a signature that takes {INPUTS} and gives {wanted}, but {key} takes "
+            f"{', '.join(signature.input_names) or 'nothing'} and gives {', '.join(signature.output_names)}"
         )
     return key
-
-
-async def infer(served: Served, version: Version, method: str, key: str, examples: Array) -> Any:  # noqa: ANN401
-    """The ClassificationResult or RegressionResult of examples by a signature that `signature_for` has found.
-
-    Raises what `Served.infer` raises.
-    """
-    call = examples_call(version.signatures, method, key, examples)
-    return result(
-        method, await served.infer(version, call, method.rpartition("/")[2].capitalize()), len(examples)
-    )
 
 
 def examples_call(signatures: Signatures, method: str, key: str, examples: Array) -> Call:
@@ -118,7 +83,7 @@ def examples_call(signatures: Signatures, method: str, key: str, examples: Array
     wanted = (OUTPUTS,) if method == REGRESS else (CLASSES, SCORES)
     known = [spec.name for spec in signatures[key].outputs]
     outputs = tuple(name for name in wanted if name in known)
-    return Call({INPUTS: examples}, outputs, key, pictures=False, finite=False)
+    return Call({INPUTS: examples}, outputs, key, pictures=False)
 
 
 def result(method: str, outputs: Tensors, count: int) -> Any:  # noqa: ANN401 - one of two messages
@@ -127,12 +92,11 @@ def result(method: str, outputs: Tensors, count: int) -> Any:  # noqa: ANN401 - 
 
 
 def _regressions(values: Array, count: int) -> Any:  # noqa: ANN401 - see above
-    if values.shape not in ((count,), (count, 1)):
+    if values.shape not in ((count,), (count, 1)) or values.dtype != np.float32:
         raise InvalidRequestError(
-            f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {list(values.shape)}"
+            f"expected {OUTPUTS} of dtype float32 and shape [{count}] or [{count}, 1], "
+            f"got {dtype_of(values)} and {list(values.shape)}"
         )
-    if values.dtype != np.float32:
-        raise InvalidRequestError(f"Expected output Tensor of DT_FLOAT. Got: {values.dtype.name}")
     made = RegressionResult()
     for value in values.ravel().tolist():
         made.regressions.add().value = value
@@ -140,20 +104,14 @@ def _regressions(values: Array, count: int) -> Any:  # noqa: ANN401 - see above
 
 
 def _classifications(outputs: Tensors, count: int) -> Any:  # noqa: ANN401 - see above
-    dtypes = {CLASSES: ("DT_STRING", np.dtype(object)), SCORES: ("DT_FLOAT", np.dtype(np.float32))}
-    for name, array in outputs.items():
-        if array.ndim != 2 or len(array) != count:
-            raise InvalidRequestError(
-                f"Expected Tensor shape: [batch_size num_classes] but got {list(array.shape)} for {count} examples"
-            )
-        if array.dtype != dtypes[name][1]:
-            raise InvalidRequestError(f"Expected {name} Tensor of {dtypes[name][0]}. Got: {array.dtype.name}")
-    widths = {array.shape[1] for array in outputs.values()}
-    if len(widths) != 1:
-        raise InvalidRequestError(
-            f"Tensors class and score should match in dim_size(1). Got {sorted(widths)}"
-        )
-    (width,) = widths
+    (shape, *others) = {array.shape for array in outputs.values()}
+    if others or len(shape) != 2 or shape[0] != count:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise InvalidRequestError(f"expected outputs of one shape [{count}, number of classes], got {shapes}")
+    for name, dtype in ((CLASSES, BYTES), (SCORES, "float32")):
+        if name in outputs and dtype_of(outputs[name]) != dtype:
+            raise InvalidRequestError(f"expected {name} of dtype {dtype}, got {dtype_of(outputs[name])}")
+    width = shape[1]
     labels = outputs[CLASSES].tolist() if CLASSES in outputs else [[b""] * width] * count
     scores = outputs[SCORES].tolist() if SCORES in outputs else [[0.0] * width] * count
     made = ClassificationResult()
@@ -164,52 +122,32 @@ def _classifications(outputs: Tensors, count: int) -> Any:  # noqa: ANN401 - see
     return made
 
 
-def _tensors(signature: Signature) -> str:
-    inputs, outputs = (", ".join(s.name for s in specs) for specs in (signature.inputs, signature.outputs))
-    return f"inputs {inputs}; outputs {outputs}; method {signature.method}"
-
-
 def _example(value: object) -> Any:  # noqa: ANN401 - an Example
     if not isinstance(value, dict):
-        raise InvalidRequestError(
-            f"Example must be JSON object but got JSON {type_word(value)}: {glimpse(value)}"
-        )
+        raise InvalidRequestError(f"expected an example to be an object of features, got {quote(value)}")
     made = Example()
     for name, content in value.items():
-        made.features.feature[name].CopyFrom(
-            _feature(name, content if isinstance(content, list) else [content])
-        )
-    return made
-
-
-def _feature(name: str, values: list[object]) -> Any:  # noqa: ANN401 - a Feature
-    made = Feature()
-    first = ""
-    for value in values:
-        kind, item = _feature_item(name, value)
-        first = first or kind
-        if kind != first:
+        items = [_item(name, item) for item in (content if isinstance(content, list) else [content])]
+        kinds = {kind for kind, _ in items}
+        if len(kinds) > 1:
             raise InvalidRequestError(
-                f"Unexpected element type in feature: {name} expecting type: {KINDS[first]}, got {KINDS[kind]}"
+                f"feature {quote(name)}: expected values of one type, got {', '.join(sorted(kinds))}"
             )
-        getattr(made, kind).value.append(item)
+        feature = made.features.feature[name]
+        for kind, item in items:
+            getattr(feature, kind).value.append(item)
     return made
 
 
-def _feature_item(name: str, value: object) -> tuple[str, bytes | int | float]:
-    decoded = b64(value)
+def _item(name: str, value: object) -> tuple[str, bytes | int | float]:
+    """A value, and the field of a Feature that takes it."""
+    decoded = value.encode() if isinstance(value, str) else b64(value)
     if decoded is not None:
         return "bytes_list", decoded
-    if isinstance(value, str):
-        return "bytes_list", value.encode()
-    if isinstance(value, int):  # bool too: features have no booleans
-        if value not in INT64:
-            raise InvalidRequestError(f"Feature: {name} has uint64 element. Only int64 is supported.")
+    if isinstance(value, int) and value in INT64:  # bool too: features have no booleans
         return "int64_list", int(value)
     if isinstance(value, float):
-        if is_lossy("float32", value):
-            raise lossy("float32", value)
         return "float_list", value
     raise InvalidRequestError(
-        f"Feature: {name} has element with unexpected JSON type: {type_word(value)}: {glimpse(value)}"
+        f"feature {quote(name)}: expected numbers of 64 bits, strings or base64 data, got {quote(value)}"
     )

@@ -6,14 +6,16 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import grpc
+
 from serving.server.flags import add_limits, any_seconds, port, seconds_from_0
-from serving.server.limits import Limits
-from serving.server.tfs.batching import batch_limits
-from serving.server.tfs.text_configs import ConfigError, read
+from serving.server.lifecycle import Listening
+from serving.server.repository.retries import RetryPolicy
+from serving.server.tfs.configs_pb2 import MonitoringConfig
+from serving.server.tfs.text_configs import ConfigError, read, read_batch_limits
 
 log = logging.getLogger("tandem.server")
 
@@ -35,33 +37,18 @@ def _path(text: str) -> Path | None:
     return Path(text) if text else None  # As the original has it: what is empty is not given.
 
 
-UNIMPLEMENTED: dict[str, Callable[[str], object]] = {
-    "enable_grpc_healthcheck_service": boolean,
-    "enable_per_model_batching_parameters": boolean,
-    "enable_profiler": boolean,
-    "flush_filesystem_caches": boolean,
-    "grpc_max_threads": int,
-    "http_num_threads": int,
-    "mixed_precision": str,
-    "num_load_threads": int,
-    "num_tflite_interpreters_per_pool": int,
-    "num_tflite_pools": int,
-    "num_unload_threads": int,
-    "per_process_gpu_memory_fraction": float,
-    "platform_config_file": str,
-    "remove_unused_fields_from_bundle_metagraph": boolean,
-    "resource_estimation_method": str,
-    "response_compression_level": int,
-    "rest_api_num_threads": int,
-    "should_retry_model_load": boolean,
-    "skip_initialize_tpu": boolean,
-    "tensorflow_session_config_file": str,
-    "tensorflow_session_run_timeout_in_ms": int,
-    "thread_pool_factory_config_file": str,
-    "use_alts_credentials": boolean,
-    "xla_cpu_compilation_enabled": boolean,
-    "xla_gpu_compilation_enabled": boolean,
-}
+UNIMPLEMENTED = (
+    *("enable_grpc_healthcheck_service", "enable_per_model_batching_parameters", "enable_profiler"),
+    *("flush_filesystem_caches", "grpc_max_threads", "http_num_threads", "mixed_precision"),
+    *("num_load_threads", "num_tflite_interpreters_per_pool", "num_tflite_pools", "num_unload_threads"),
+    *("per_process_gpu_memory_fraction", "platform_config_file"),
+    *("remove_unused_fields_from_bundle_metagraph", "resource_estimation_method"),
+    *("response_compression_level", "rest_api_num_threads", "should_retry_model_load"),
+    *("skip_initialize_tpu", "tensorflow_session_config_file", "tensorflow_session_run_timeout_in_ms"),
+    *("thread_pool_factory_config_file", "use_alts_credentials", "xla_cpu_compilation_enabled"),
+    *("xla_gpu_compilation_enabled",),
+)
+"""Flags of the original that do nothing here."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,20 +62,19 @@ def parser() -> argparse.ArgumentParser:
     for add in (_add_listening, _add_models, _add_loading, _add_running, add_limits):
         add(made)
     made.set_defaults(max_rows=MAX_ROWS)
-    for name, kind in UNIMPLEMENTED.items():
-        if kind is boolean:
-            _add_boolean(made, name, None, argparse.SUPPRESS)
-        else:
-            made.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    for name in UNIMPLEMENTED:
+        made.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
     made.add_argument("--version", action="version", version=_versions())
     return made
 
 
 def _add_boolean(
-    made: argparse.ArgumentParser, name: str, default: bool | None, text: str, *others: str
+    made: argparse.ArgumentParser, name: str, default: bool, text: str, *others: str, dest: str | None = None
 ) -> None:
     names = [f"--{name}", *(f"--{other}" for other in others)]
-    made.add_argument(*names, type=boolean, nargs="?", const=True, default=default, help=text)
+    made.add_argument(
+        *names, dest=dest or name, type=boolean, nargs="?", const=True, default=default, help=text
+    )
 
 
 def _add_listening(made: argparse.ArgumentParser) -> None:
@@ -150,7 +136,13 @@ def _add_loading(made: argparse.ArgumentParser) -> None:
 
 def _add_running(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
-    _add_boolean(made, "enable_batching", False, "let requests share runs")
+    _add_boolean(
+        made,
+        "enable_batching",
+        False,
+        "let requests share runs of models that have no manifest",
+        dest="batching",
+    )
     add(
         "--batching_parameters_file",
         type=_path,
@@ -173,7 +165,23 @@ def warn_of_unimplemented(options: argparse.Namespace) -> None:
             log.warning("--%s is accepted, but does nothing in Tandem's embedded server", name)
 
 
-def poll_seconds(options: argparse.Namespace) -> float:
+def listening(options: argparse.Namespace, tls: grpc.ServerCredentials | None) -> Listening:
+    """Where to listen; a port of 0 is none."""
+    return Listening(
+        options.host,
+        options.rest_api_port or None,
+        options.port or None,
+        _poll_seconds(options),
+        options.pause_seconds,
+        options.grace_seconds,
+        options.max_connections,
+        options.idle_timeout_seconds,
+        grpc_socket=options.grpc_socket_path,
+        grpc_tls=tls,
+    )
+
+
+def _poll_seconds(options: argparse.Namespace) -> float:
     """How often anything is to be looked at again."""
     waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
     if not options.file_system_poll_wait_seconds:  # Then only a version that did not load is tried again.
@@ -201,18 +209,20 @@ def threads(options: argparse.Namespace) -> tuple[int, int]:
     return max(intra, 1), max(inter, 1)
 
 
-def limits(options: argparse.Namespace) -> Limits:
-    """Of batches and queues, and of attempts to load. Raises `ConfigError`."""
+def batch_limits(options: argparse.Namespace) -> tuple[int, int]:
+    """Rows in a run that requests share, and requests that wait. Raises `ConfigError`."""
     rows, queue = options.max_batch_rows, options.max_queue
-    if not options.enable_batching:
-        if options.batching_parameters_file is not None:
-            raise ConfigError("--batching_parameters_file is set without setting --enable_batching to true")
-        rows = 1  # A model may well look at its batch as a whole.
-    elif options.batching_parameters_file is not None:
-        rows, queue = batch_limits(options.batching_parameters_file, rows, queue)
-    retry_seconds = max(options.load_retry_interval_micros, 0) / 1e6
-    retries = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
-    return Limits(rows, queue, retries, retry_seconds)
+    if options.batching_parameters_file is None:
+        return rows, queue
+    if not options.batching:
+        raise ConfigError("--batching_parameters_file needs --enable_batching")
+    return read_batch_limits(options.batching_parameters_file, rows, queue)
+
+
+def retries(options: argparse.Namespace) -> RetryPolicy:
+    """Of versions that did not load."""
+    count = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
+    return RetryPolicy(count, max(options.load_retry_interval_micros, 0) / 1e6)
 
 
 def monitoring_path(options: argparse.Namespace) -> str | None:
@@ -220,7 +230,7 @@ def monitoring_path(options: argparse.Namespace) -> str | None:
     if options.monitoring_config_file is None:
         return None
     config = read(
-        "monitoring_config_file", options.monitoring_config_file, "MonitoringConfig"
+        "monitoring_config_file", options.monitoring_config_file, MonitoringConfig()
     ).prometheus_config
     return str(config.path) or METRICS_PATH if config.enable else None
 

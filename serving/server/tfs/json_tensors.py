@@ -1,83 +1,44 @@
-"""From the JSON values of TensorFlow Serving's REST to tensors: numbers without loss, strings, {"b64": ...}."""
+"""Tensors from and to the values of TensorFlow Serving's JSON: numbers, strings, {"b64": ...}, rows and columns.
+
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
 
 from __future__ import annotations
 
+import base64
 import binascii
+import json
 
 import numpy as np
+import orjson
 
-from serving.server.errors import InvalidRequestError, UnimplementedError
-from serving.server.tensors.json_numbers import lists, numbers
-from serving.server.tensors.signature import BYTES, Array, TensorSpec
-from serving.server.tfs.json_faults import EXACT, dtype_word, fault, glimpse, is_lossy, lossy
+from serving.server.errors import InvalidRequestError, UnimplementedError, quote
+from serving.server.tensors.json_numbers import flatten, numbers
+from serving.server.tensors.signature import BYTES, Array, Tensors, TensorSpec, is_floating
 
 
-def tensor(spec: TensorSpec, value: object, rows: bool = False) -> Array:
-    """What a value of nested lists, or of `rows` of them, stands for by its spec, in any shape.
+def tensor(spec: TensorSpec, value: object) -> Array:
+    """What a value of nested lists stands for by its spec's dtype, in any shape.
 
     Raises `InvalidRequestError`, and `UnimplementedError` for complex numbers, which have no JSON.
     """
     if spec.dtype.startswith("complex"):
-        raise UnimplementedError(
-            f"Conversion of JSON Value: {glimpse(value)} to type: {spec.dtype}; input {spec.name!r}"
-        )
-    try:
-        return _texts(spec, lists(value)) if spec.dtype == BYTES else _numbers(spec, value)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(fault(spec, lists(value), rows) or str(error)) from None
-
-
-def _texts(spec: TensorSpec, value: object) -> Array:
-    shape: list[int] = []
-    level = value
-    while isinstance(level, list):
-        shape.append(len(level))
-        level = level[0] if level else None
-    strings = _strings(spec, value, shape)
-    array = np.empty(len(strings), object)
-    array[:] = strings
+        raise UnimplementedError(f"input {spec.name!r}: {spec.dtype} has no JSON; send it over gRPC")
+    if spec.dtype != BYTES:
+        return numbers(spec.name, spec.dtype, value)
+    flat, shape = flatten(spec.name, value)
+    array: Array = np.empty(len(flat), object)
+    array[:] = [_string(spec, item) for item in flat]
     return array.reshape(shape)
 
 
-def _numbers(spec: TensorSpec, value: object) -> Array:
-    # numpy's own dtypes only: bfloat16 is read as what holds it.
-    try:
-        array = numbers(spec.name, "float32" if spec.dtype == "bfloat16" else spec.dtype, value)
-    except InvalidRequestError as error:
-        told = f"JSON Value: {error}; is not of expected type: {dtype_word(spec.dtype)}"
-        raise InvalidRequestError(told) from None
-    limit = EXACT.get(spec.dtype)
-    # NaN is not below anything: what follows is for the few requests that hold something odd.
-    if limit is not None and array.size and not np.maximum.reduce(np.abs(array), axis=None).item() < limit:
-        _check_exact(spec.dtype, lists(value))
-    return array.astype(spec.dtype, copy=False)
-
-
-def _check_exact(dtype: str, value: object) -> None:
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack.extend(item)
-        elif is_lossy(dtype, item):  # type: ignore[arg-type]
-            raise lossy(dtype, item)  # type: ignore[arg-type]
-
-
-def _strings(spec: TensorSpec, value: object, shape: list[int]) -> list[bytes]:
-    if shape:
-        if not isinstance(value, list) or len(value) != shape[0]:
-            raise InvalidRequestError(
-                f"input {spec.name!r}: expected lists of equal lengths, got ragged data"
-            )
-        return [string for element in value for string in _strings(spec, element, shape[1:])]
-    if isinstance(value, str):
-        return [value.encode()]
-    decoded = b64(value)
+def _string(spec: TensorSpec, value: object) -> bytes:
+    decoded = value.encode() if isinstance(value, str) else b64(value)
     if decoded is None:
         raise InvalidRequestError(
-            f"input {spec.name!r}: expected strings or base64 data, got {glimpse(value)}"
+            f'input {spec.name!r}: expected strings or {{"b64": "..."}} in lists of equal lengths, got {quote(value)}'
         )
-    return [decoded]
+    return decoded
 
 
 def b64(value: object) -> bytes | None:
@@ -90,4 +51,48 @@ def b64(value: object) -> bytes | None:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:
-        raise InvalidRequestError(f"Unable to base64 decode: {error}") from None
+        raise InvalidRequestError(f'expected base64 in {{"b64": ...}}, got {quote(text)}: {error}') from None
+
+
+def write(outputs: Tensors, rows: bool) -> bytes:
+    """The response body. Raises `InvalidRequestError` where row form is asked of outputs that are no rows."""
+    values = {name: _value(name, array) for name, array in outputs.items()}
+    plain = len(values) == 1
+    if not rows:
+        return wrap("outputs", *values.values()) if plain else wrap("outputs", values)
+    lengths = {array.shape[:1] for array in outputs.values()}
+    if len(lengths) != 1 or () in lengths:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise InvalidRequestError(f'expected outputs of equally many rows, got {shapes}: ask with "inputs"')
+    if plain:
+        return wrap("predictions", *values.values())
+    return wrap(
+        "predictions", [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    )
+
+
+def wrap(key: str, value: object) -> bytes:
+    """An object of one member, on lines of its own as the original has it; what is inside stays on one line."""
+    return b'{\n    "%b": %b\n}' % (key.encode(), _dumps(value))
+
+
+def _dumps(value: object) -> bytes:
+    """JSON in which numbers that are not finite stand as NaN, Infinity and -Infinity, as the original writes them."""
+    text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"null" not in text:  # which nothing here but such a number becomes
+        return text
+    return json.dumps(value, default=lambda array: array.tolist(), separators=(",", ":")).encode()
+
+
+def _value(name: str, array: Array) -> object:
+    """What `_dumps` writes as the tensor: strings whose output's name ends in _bytes as base64, as in the original."""
+    if array.dtype.kind == "c":
+        raise InvalidRequestError(f"output {name!r}: {array.dtype.name} has no JSON; ask over gRPC")
+    if array.dtype != np.object_:
+        array = array.astype(np.float32) if is_floating(array) and array.itemsize == 2 else array
+        return np.ascontiguousarray(array) if array.ndim else array.item()
+    if name.endswith("_bytes"):
+        texts = np.frompyfunc(lambda value: {"b64": base64.b64encode(value).decode()}, 1, 1)(array)
+    else:
+        texts = np.frompyfunc(lambda value: value.decode("utf-8", "replace"), 1, 1)(array)
+    return texts.tolist() if isinstance(texts, np.ndarray) else texts

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from serving.server.errors import FailedPreconditionError, InvalidRequestError, ServerError
+from serving.server.errors import FailedPreconditionError, InvalidRequestError, ServerError, quote
 from serving.server.repository.policies import ModelConfig, Policy, every, first_of, latest, specific
 from serving.server.tfs.text_configs import ConfigError, read
 
@@ -105,8 +105,7 @@ class ConfigSource:
             self._configs and config.WhichOneof("config") is None
         ):  # Such as a file that is just being written.
             raise FailedPreconditionError(
-                "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to "
-                f"another: {self._file} has none; model_config_list {{ }} is one without models"
+                f"{self._file}: expected a model_config_list, got none; that without models is model_config_list {{ }}"
             )
         self._accept(configs_of(config))
 
@@ -116,8 +115,8 @@ class ConfigSource:
             for label, version in model.labels.items():
                 if not self._may_name(model.name, old, label, version):
                     raise FailedPreconditionError(
-                        f"Request to assign label to version {version} of model {model.name}, "
-                        f"which is not currently available for inference: label {label}"
+                        f"expected label {quote(label)} to name a version that is available, "
+                        f"got version {version} of model {model.name}"
                     )
         if self._once:
             configs = {n: replace(model, policy=first_of(model.policy)) for n, model in configs.items()}
@@ -132,52 +131,38 @@ class ConfigSource:
 def configs_of(config: Any) -> dict[str, ModelConfig]:  # noqa: ANN401 - see ConfigSource.replace
     """The models of a ModelServerConfig. Raises `InvalidRequestError`."""
     if config.WhichOneof("config") == "custom_model_config":
-        raise InvalidRequestError(
-            "ModelServer does not yet support custom model config; use model_config_list"
-        )
+        raise InvalidRequestError("expected a model_config_list, got a custom_model_config")
     configs: dict[str, ModelConfig] = {}
     for model in config.model_config_list.config:
         if not model.name:
             raise InvalidRequestError("expected a name for each model of the configuration")
         if model.name in configs:
-            raise InvalidRequestError(f"Illegal to list model {model.name} multiple times in config list")
-        if not Path(model.base_path).is_absolute():
-            raise InvalidRequestError(
-                f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
-            )
-        _check_platform(model)
+            raise InvalidRequestError(f"expected model {quote(model.name)} once, got it twice")
         path = Path(model.base_path)
+        if not path.is_absolute():
+            raise InvalidRequestError(
+                f"model {quote(model.name)}: expected an absolute base_path, got {quote(model.base_path)}"
+            )
+        platform = model.model_platform
+        if model.model_type:
+            given = [PLATFORM if model.model_type == TENSORFLOW_TYPE else "another model_type", platform]
+            platform = " and ".join(filter(None, given))
+        if platform != PLATFORM:
+            raise InvalidRequestError(
+                f'model {quote(model.name)}: expected model_platform: "{PLATFORM}", got {quote(platform)}'
+            )
         configs[model.name] = ModelConfig(model.name, path, _policy(model), dict(model.version_labels))
     return configs
 
 
-def _check_platform(model: Any) -> None:  # noqa: ANN401 - a ModelConfig's message
-    if model.model_type:
-        if model.model_platform:
-            raise InvalidRequestError(
-                f"Illegal setting both model_type (deprecated) and model_platform of model {model.name}."
-            )
-        if model.model_type == TENSORFLOW_TYPE:
-            return
-    if not model.model_platform:
-        raise InvalidRequestError(
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
-            f'ModelServerConfig::model_platform: expected model_platform: "{PLATFORM}" of model {model.name}'
-        )
-    if model.model_platform != PLATFORM:
-        raise InvalidRequestError(
-            f"Model {model.name} requests unsupported platform {model.model_platform}; expected {PLATFORM}"
-        )
-
-
-def _policy(model: Any) -> Policy:  # noqa: ANN401 - see _check_platform
+def _policy(model: Any) -> Policy:  # noqa: ANN401 - see ConfigSource.replace
     policy = model.model_version_policy
     match policy.WhichOneof("policy_choice"):
         case "all":
             return every
         case "specific":
             if not policy.specific.versions:
-                raise InvalidRequestError(f"model {model.name!r}: the policy specific names no version")
+                raise InvalidRequestError(f"model {quote(model.name)}: the policy specific names no version")
             return specific(*policy.specific.versions)
         case _:
             return latest(policy.latest.num_versions or 1)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
+from grpc import StatusCode
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 
 from serving.server.dataplane import DataPlane
-from serving.server.errors import InvalidRequestError, ServerError, StatusCode
+from serving.server.errors import InvalidRequestError, ServerError
+from serving.server.records import RequestRecord
+from serving.server.tfs.messages import model_spec
+from serving.server.tfs.model_access import statuses
 from serving.server.tfs.model_config import ConfigSource
-from serving.server.tfs.models import ModelSpec, statuses
 
 log = logging.getLogger("tandem.server")
 
@@ -28,32 +31,27 @@ class ModelService:
         self._plane = plane
         self._source = source
 
-    async def GetModelStatus(self, request: Any) -> Any:  # noqa: ANN401, N802
+    async def GetModelStatus(self, request: Any, _record: RequestRecord) -> Any:  # noqa: ANN401, N802
         """The state of every version, or of one."""
         if not request.HasField("model_spec"):
-            raise InvalidRequestError("Missing ModelSpec")
-        asked = request.model_spec
-        number = asked.version.value if asked.HasField("version") else None
+            raise InvalidRequestError("expected a ModelSpec, got none")
         response = get_model_status_pb2.GetModelStatusResponse()
-        for version, status in statuses(self._plane, ModelSpec(asked.name, number, asked.version_label)):
+        for version, status in statuses(self._plane, model_spec(request.model_spec)):
             entry = response.model_version_status.add()
             entry.version = version
             entry.state = get_model_status_pb2.ModelVersionStatus.State.Value(status.state.value)
-            entry.status.error_code = status.fault.code.value if status.fault else 0
+            entry.status.error_code = status.fault.code.value[0] if status.fault else 0
             entry.status.error_message = str(status.fault) if status.fault else ""
         return response
 
-    async def HandleReloadConfigRequest(self, request: Any) -> Any:  # noqa: ANN401, N802
+    async def HandleReloadConfigRequest(self, request: Any, _record: RequestRecord) -> Any:  # noqa: ANN401, N802
         """Serve what the given ModelServerConfig says; answered when its versions are loaded or refused."""
         if request.config.WhichOneof("config") != "model_config_list":
-            raise InvalidRequestError(
-                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-                "Only ModelConfigList is currently supported"
-            )
+            raise InvalidRequestError("expected a ModelServerConfig with model_config_list, got none")
         new = self._source.replace(request.config)
         await self._plane.models.refresh()
-        missing = [self._plane.models.model(name) for name in sorted(new)]
-        accounts = [model.account() for model in missing if not model.ready]
+        added = [self._plane.models.model(name) for name in sorted(new)]
+        accounts = [model.account() for model in added if not model.ready]
         if accounts:
             raise LoadError(f"{len(accounts)} model(s) did not become available: {'; '.join(accounts)}")
         log.info("serving by a new configuration: %s", ", ".join(sorted(self._source.find())) or "no models")

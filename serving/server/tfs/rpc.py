@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tensorflow_serving.apis import (
@@ -16,108 +15,116 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server.dataplane import DataPlane
-from serving.server.errors import InvalidRequestError
-from serving.server.grpc.service import Service
-from serving.server.protocols import tfs_examples
+from serving.server.errors import InvalidRequestError, quote
+from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
+from serving.server.rpc import Service
+from serving.server.tfs import examples
 from serving.server.tfs.examples import CLASSIFY, REGRESS
-from serving.server.tfs.metadata import signature_defs
-from serving.server.tfs.metrics import TfsMetrics
+from serving.server.tfs.messages import (
+    check_signatures,
+    check_tasks,
+    model_spec,
+    predict_call,
+    signature_defs,
+)
+from serving.server.tfs.model_access import lease
 from serving.server.tfs.model_config import ConfigSource
 from serving.server.tfs.model_service import ModelService
-from serving.server.tfs.models import Served
-from serving.server.tfs.requests import check_signatures, check_tasks, model_spec, predict_call
 from serving.server.tfs.tensors import to_proto
 
-
-@dataclass(frozen=True)
-class Options:
-    """What an operator can choose of this front."""
-
-    max_tensor_bytes: int
-    """Of a tensor that a request describes."""
-    check_methods: bool = False
-    """Whether only signatures that were saved for it classify and regress."""
-    as_content: bool = False
-    """Whether answers carry their values as tensor_content."""
-    batching: bool = False
-    """Whether requests share runs."""
+PROTOCOL = "tfs-grpc"
 
 
-def services(plane: DataPlane, source: ConfigSource, metrics: TfsMetrics, options: Options) -> list[Service]:
-    """Both services, over one data plane."""
-    served = Served(plane, "tfs-grpc", "GRPC", metrics, options.batching)
+def services(
+    plane: DataPlane, source: ConfigSource, *, max_tensor_bytes: int, check_methods: bool, as_content: bool
+) -> list[Service]:
+    """Both services, over one data plane.
+
+    `max_tensor_bytes`: of a tensor that a request describes; `check_methods`: classify and regress only by
+    signatures that were saved for it; `as_content`: answer Predict with tensor_content.
+    """
     prediction = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
     models = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
-    return [Service(prediction, Prediction(served, options)), Service(models, ModelService(plane, source))]
+    return [
+        Service(prediction, PredictionService(plane, max_tensor_bytes, check_methods, as_content)),
+        Service(models, ModelService(plane, source)),
+    ]
 
 
-class Prediction:
+class PredictionService:
     """PredictionService."""
 
-    def __init__(self, served: Served, options: Options) -> None:
-        self._served = served
-        self._plane = served.plane
-        self._options = options
+    def __init__(
+        self, plane: DataPlane, max_tensor_bytes: int, check_methods: bool, as_content: bool
+    ) -> None:
+        self._plane = plane
+        self._max_tensor_bytes = max_tensor_bytes
+        self._check_methods = check_methods
+        self._as_content = as_content
 
-    async def Predict(self, request: Any) -> Any:  # noqa: ANN401, N802
+    async def Predict(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
         """Prediction by a signature (`serving_default` unless named); `output_filter` picks outputs."""
-        with self._served.lease(model_spec(request.model_spec), "Predict") as version:
-            call = predict_call(request, version.signatures, self._options.max_tensor_bytes)
-            outputs = await self._served.infer(version, call, "Predict")
+        spec = model_spec(request.model_spec)
+        with lease(self._plane, record, PROTOCOL, "Predict", spec) as version:
+            call = predict_call(request, version.signatures, self._max_tensor_bytes)
+            outputs = await self._plane.infer(version, call, record)
             response = predict_pb2.PredictResponse()
             _fill(response.model_spec, version, call.signature)
             for name, array in outputs.items():
-                to_proto(array, response.outputs[name], self._options.as_content)
+                to_proto(array, response.outputs[name], self._as_content)
             return response
 
-    async def Classify(self, request: Any) -> Any:  # noqa: ANN401, N802
+    async def Classify(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
         """Classification of tf.Examples."""
-        return await self._infer(request, CLASSIFY, classification_pb2.ClassificationResponse())
+        return await self._infer(request, record, CLASSIFY, classification_pb2.ClassificationResponse())
 
-    async def Regress(self, request: Any) -> Any:  # noqa: ANN401, N802
+    async def Regress(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
         """Regression of tf.Examples."""
-        return await self._infer(request, REGRESS, regression_pb2.RegressionResponse())
+        return await self._infer(request, record, REGRESS, regression_pb2.RegressionResponse())
 
-    async def MultiInference(self, request: Any) -> Any:  # noqa: ANN401, N802
+    async def MultiInference(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
         """Classifications and regressions of the same tf.Examples by signatures of one model."""
         tasks = check_tasks(request)
-        with self._served.lease(model_spec(tasks[0].model_spec), "MultiInference") as version:
-            keys = check_signatures(tasks, version.signatures, self._options.check_methods)
-            examples = tfs_examples.serialized(request.input)
+        spec = model_spec(tasks[0].model_spec)
+        with lease(self._plane, record, PROTOCOL, "MultiInference", spec) as version:
+            keys = check_signatures(tasks, version.signatures, self._check_methods)
+            strings = examples.serialized(request.input)
             response = inference_pb2.MultiInferenceResponse()
             for task, key in zip(tasks, keys, strict=True):
-                answer = await tfs_examples.infer(self._served, version, task.method_name, key, examples)
+                call = examples.examples_call(version.signatures, task.method_name, key, strings)
+                outputs = await self._plane.infer(version, call, record)
                 result = response.results.add()
                 _fill(result.model_spec, version, key)
                 field = "classification_result" if task.method_name == CLASSIFY else "regression_result"
-                getattr(result, field).CopyFrom(answer)
+                getattr(result, field).CopyFrom(examples.result(task.method_name, outputs, len(strings)))
             return response
 
-    async def GetModelMetadata(self, request: Any) -> Any:  # noqa: ANN401, N802
+    async def GetModelMetadata(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
         """The signatures of a version; the one metadata field is signature_def."""
         if not request.HasField("model_spec"):
-            raise InvalidRequestError("Missing ModelSpec")
-        if not request.metadata_field:
-            raise InvalidRequestError("GetModelMetadataRequest must specify at least one metadata_field")
-        for field in request.metadata_field:
-            if field != "signature_def":
-                raise InvalidRequestError(f"Metadata field {field} is not supported; signature_def is")
-        with self._served.lease(model_spec(request.model_spec), "GetModelMetadata") as version:
+            raise InvalidRequestError("expected a ModelSpec, got none")
+        if set(request.metadata_field) != {"signature_def"}:
+            got = quote(", ".join(request.metadata_field)) if request.metadata_field else "none"
+            raise InvalidRequestError(f"expected the metadata_field signature_def, got {got}")
+        with lease(
+            self._plane, record, PROTOCOL, "GetModelMetadata", model_spec(request.model_spec)
+        ) as version:
             response = get_model_metadata_pb2.GetModelMetadataResponse()
             response.model_spec.name = version.model
             response.model_spec.version.value = version.number
             response.metadata["signature_def"].Pack(signature_defs(version))
             return response
 
-    async def _infer(self, request: Any, method: str, response: Any) -> Any:  # noqa: ANN401 - stubs without types
-        api = "Classify" if method == CLASSIFY else "Regress"
-        with self._served.lease(model_spec(request.model_spec), api) as version:
+    async def _infer(self, request: Any, record: RequestRecord, method: str, response: Any) -> Any:  # noqa: ANN401
+        operation = "Classify" if method == CLASSIFY else "Regress"
+        with lease(self._plane, record, PROTOCOL, operation, model_spec(request.model_spec)) as version:
             key = request.model_spec.signature_name
-            key = tfs_examples.signature_for(version.signatures, method, key, self._options.check_methods)
-            examples = tfs_examples.serialized(request.input)
-            answer = await tfs_examples.infer(self._served, version, method, key, examples)
-            response.result.CopyFrom(answer)
+            key = examples.signature_for(version.signatures, method, key, self._check_methods)
+            strings = examples.serialized(request.input)
+            call = examples.examples_call(version.signatures, method, key, strings)
+            outputs = await self._plane.infer(version, call, record)
+            response.result.CopyFrom(examples.result(method, outputs, len(strings)))
             _fill(response.model_spec, version, key)
             return response
 

@@ -15,8 +15,9 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server.backends.base import Servable
-from serving.server.dataplane import Call, check
+from serving.server.dataplane import Call
 from serving.server.errors import InvalidRequestError, ServerError, UnimplementedError
+from serving.server.tensors.checks import check
 from serving.server.tensors.signature import Array, Tensors
 from serving.server.tfs.examples import (
     CLASSIFY,
@@ -26,7 +27,7 @@ from serving.server.tfs.examples import (
     serialized,
     signature_for,
 )
-from serving.server.tfs.requests import check_signatures, check_tasks, predict_call
+from serving.server.tfs.messages import check_signatures, check_tasks, predict_call
 
 log = logging.getLogger("tandem.server")
 
@@ -42,9 +43,7 @@ def replay(directory: Path, servable: Servable, times: int, max_tensor_bytes: in
     count = 0
     for count, record in enumerate(_records(file), 1):
         if count > MAX_RECORDS:
-            raise InvalidRequestError(
-                f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}"
-            )
+            raise InvalidRequestError(f"{file}: expected at most {MAX_RECORDS} records, got more")
         try:
             for _ in range(times):
                 _run(record, servable, max_tensor_bytes)
@@ -60,11 +59,9 @@ def _records(file: Path) -> Iterator[Any]:
             record.ParseFromString(data)
             yield record
     except DecodeError as error:
-        raise InvalidRequestError(f"Failed to parse warmup record: {error}: {file}") from error
+        raise InvalidRequestError(f"{file}: a record cannot be read: {error}") from error
     except tf.errors.OpError as error:
-        raise InvalidRequestError(
-            f"{error.message}. Please verify your warmup data is in TFRecord format: {file}"
-        ) from error
+        raise InvalidRequestError(f"{file}: expected a file of TFRecords: {error.message}") from error
 
 
 def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:  # noqa: ANN401 - a PredictionLog
@@ -85,7 +82,7 @@ def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:  # noq
             for task, key in zip(tasks, check_signatures(tasks, signatures, False), strict=True):
                 _run_examples(servable, task.method_name, key, examples)
         case "session_run_log":
-            raise UnimplementedError(f"Unsupported log_type for warmup: {kind}")
+            raise UnimplementedError(f"expected a record of a request, got {kind}")
 
 
 def _run_examples(servable: Servable, method: str, key: str, examples: Array) -> None:
@@ -96,13 +93,12 @@ def _run_examples(servable: Servable, method: str, key: str, examples: Array) ->
 
 def _infer(servable: Servable, call: Call) -> Tensors:
     signature = servable.signatures[call.signature]
-    specs = {spec.name: spec for spec in signature.inputs}
-    if specs.keys() != call.inputs.keys():
+    inputs = signature.defaults | call.inputs
+    if not signature.required <= inputs.keys() <= signature.names:
         raise InvalidRequestError(
-            f"expected inputs {', '.join(specs)}, got {', '.join(call.inputs) or 'none'}"
+            f"expected inputs {', '.join(signature.input_names)}, got {', '.join(inputs) or 'none'}"
         )
-    for name, array in call.inputs.items():
-        check(specs[name], array, call.finite)
-    return servable.run(
-        call.signature, call.inputs, call.outputs or [spec.name for spec in signature.outputs]
-    )
+    for spec in signature.inputs:
+        if spec.name in inputs:
+            check(spec, inputs[spec.name])
+    return servable.run(call.signature, inputs, call.outputs or signature.output_names)

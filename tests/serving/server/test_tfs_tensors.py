@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from serving.server.errors import ServerError
-from serving.server.signature import Array
+from serving.server.tensors.signature import Array
 
 LIMIT = 100_000
 DTYPES = (
@@ -27,6 +27,12 @@ def proto(dtype: str, dims: list[int], content: bytes = b"", **values: list[Any]
     return made
 
 
+def read(message: Any) -> Array:
+    from serving.server.tfs.tensors import from_proto  # Which imports TensorFlow: that takes seconds.
+
+    return from_proto("x", message, LIMIT)
+
+
 def tensor(dtype: str, shape: tuple[int, ...]) -> Array:
     import tensorflow as tf
 
@@ -43,25 +49,22 @@ def test_every_dtype_and_form_is_what_tensorflow_makes_of_it(dtype: str, shape: 
     import tensorflow as tf
     from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-    from serving.server.protocols.tfs_tensors import from_proto, to_proto
+    from serving.server.tfs.tensors import to_proto
 
     given = tensor(dtype, shape)
     made = [TensorProto(), TensorProto(), tf.make_tensor_proto(given)]
     to_proto(given, made[0])
     to_proto(given, made[1], as_content=True)
     for one in made:
-        read = from_proto("x", TensorProto.FromString(one.SerializeToString()), LIMIT)
-        for back in (read, tf.make_ndarray(one)):
+        for back in (read(TensorProto.FromString(one.SerializeToString())), tf.make_ndarray(one)):
             assert (back.dtype, back.shape) == (given.dtype, given.shape)
             np.testing.assert_array_equal(back, given)
 
 
 def test_the_last_value_stands_for_those_that_are_missing() -> None:
-    from serving.server.protocols.tfs_tensors import from_proto
-
-    assert from_proto("x", proto("INT32", [4], int_val=[1, 2]), LIMIT).tolist() == [1, 2, 2, 2]
-    assert from_proto("x", proto("FLOAT", [2]), LIMIT).tolist() == [0, 0]
-    assert from_proto("x", proto("STRING", [3], string_val=[b"a"]), LIMIT).tolist() == [b"a"] * 3
+    assert read(proto("INT32", [4], int_val=[1, 2])).tolist() == [1, 2, 2, 2]
+    assert read(proto("FLOAT", [2])).tolist() == [0, 0]
+    assert read(proto("STRING", [3], string_val=[b"a"])).tolist() == [b"a"] * 3
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,5 @@ def test_the_last_value_stands_for_those_that_are_missing() -> None:
     ],
 )
 def test_what_is_no_tensor_is_refused(dtype: str, dims: list[int], values: dict[str, Any]) -> None:
-    from serving.server.protocols.tfs_tensors import from_proto
-
     with pytest.raises(ServerError, match="input 'x'"):
-        from_proto("x", proto(dtype, dims, **values), LIMIT)
+        read(proto(dtype, dims, **values))

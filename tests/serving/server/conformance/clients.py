@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -116,6 +117,49 @@ def example(**features: float | int | bytes | list[float]) -> Any:
     return message
 
 
+def request_for(kind: str, signature: str, *examples: Any, model: str = "half_plus_two") -> Any:
+    """A request of Classify or Regress."""
+    from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+    from tensorflow_serving.apis.regression_pb2 import RegressionRequest
+
+    request = ClassificationRequest() if kind == "Classify" else RegressionRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
+    request.input.example_list.examples.extend(examples)
+    return request
+
+
+def task(request: Any, signature: str, method: str, model: str = "half_plus_two") -> None:
+    """Add a task to a MultiInferenceRequest."""
+    one = request.tasks.add()
+    one.model_spec.name = model
+    one.model_spec.signature_name = signature
+    one.method_name = f"tensorflow/serving/{method}"
+
+
+def multi(*signatures: str, examples: int = 1) -> Any:
+    """A MultiInferenceRequest of signatures whose names begin with their method."""
+    from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
+
+    request = MultiInferenceRequest()
+    for signature in signatures:
+        task(request, signature, signature.partition("_")[0])
+    request.input.example_list.examples.extend([example(x=2.0)] * examples)
+    return request
+
+
+def write_warm_up(version: Path, *records: bytes) -> Path:
+    """The warm-up file of a version, of serialized PredictionLogs."""
+    import tensorflow as tf
+
+    file = version / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir()
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records:
+            writer.write(record)
+    return file
+
+
 def code_and_details(call: Any, *arguments: Any) -> tuple[str, str]:
     """The name of the status code and the message of a call that is to fail."""
     import grpc
@@ -124,7 +168,7 @@ def code_and_details(call: Any, *arguments: Any) -> tuple[str, str]:
         answer = call(*arguments)
     except grpc.RpcError as error:
         return error.code().name, error.details() or ""
-    raise AssertionError(f"answered {answer}")
+    raise AssertionError(f"answered {str(answer)[:300]}")
 
 
 def eventually(question: Any, seconds: float = 30) -> Any:

@@ -52,16 +52,10 @@ def server(models: Path) -> Iterator[ServerProcess]:
     monitoring.write_text('prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }')
     flags = (f"--model_config_file={config}", f"--monitoring_config_file={monitoring}")
     process = tandem_tf_serving(models / "server.log", *flags)
-    for path in (
-        "half_plus_two",
-        "half_plus/versions/1",
-        "half_plus/versions/2",
-        "half_plus/versions/3",
-        "types",
-        "shapes",
-        "vocabulary",
-    ):
-        process.wait_for(f"/v1/models/{path}", "AVAILABLE")
+    for name in names:
+        process.wait_for(f"/v1/models/{name}", "AVAILABLE")
+    for version in (1, 2, 3):
+        process.wait_for(f"/v1/models/half_plus/versions/{version}", "AVAILABLE")
     yield process
     process.stop()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 DTYPES = (
-    *("bool", "string", "float16", "float32", "float64", "complex64"),
+    *("bool", "string", "float16", "bfloat16", "float32", "float64", "complex64"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 
@@ -103,9 +103,6 @@ def write_types(folder: Path) -> Path:
     signatures["bytes_and_text"] = tf.function(
         lambda x: {"image_bytes": tf.identity(x), "text": tf.strings.upper(x)}, input_signature=[texts]
     )
-    signatures["to_half"] = tf.function(
-        lambda x: {"y": tf.cast(x, tf.float16)}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
-    )
     for name, function in signatures.items():
         setattr(module, name, function)
     tf.saved_model.save(module, str(folder / "1"), signatures)
@@ -113,7 +110,7 @@ def write_types(folder: Path) -> Path:
 
 
 def write_shapes(folder: Path) -> Path:
-    """Signatures that differ in shapes and in the number of inputs and outputs, one that fails and one that is slow."""
+    """Signatures of many shapes and numbers of tensors; one fails, one is slow, one counts its runs."""
     import tensorflow as tf
 
     def spec(name: str, *shape: int | None, dtype: Any = tf.float32) -> Any:
@@ -136,6 +133,8 @@ def write_shapes(folder: Path) -> Path:
     def odd(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": x[:, tf.newaxis] * 0.0 + tf.constant([float("nan"), float("inf"), float("-inf")])}
 
+    ten = tf.constant(10.0)
+    runs = tf.Variable(0, dtype=tf.int64)
     x = spec("x", None)
     functions: dict[str, tuple[Any, list[Any]]] = {
         "serving_default": (
@@ -150,14 +149,17 @@ def write_shapes(folder: Path) -> Path:
         "uneven": (lambda x: {"one": x, "two": tf.concat([x, x], 0)}, [x]),
         "columns_only": (lambda x: {"mean": tf.reduce_mean(x), "y": 2 * x}, [x]),
         "odd": (odd, [x]),
+        "runs": (lambda x: {"runs": tf.fill(tf.shape(x), runs.assign_add(1))}, [x]),
         "fails": (fails, [x]),
         "slow": (slow, [spec("rounds", None, dtype=tf.int32)]),
+        "scaled": (lambda x, by=ten: {"y": x * by}, [x, spec("by")]),
         "classify_native": (
             lambda inputs: {"scores": tf.fill([tf.shape(inputs)[0], 1], 7.0)},
             [spec("inputs", None, dtype=tf.string)],
         ),
     }
     module = tf.Module()
+    module.runs_of_all = runs
     signatures = {name: tf.function(f, input_signature=specs) for name, (f, specs) in functions.items()}
     for name, function in signatures.items():
         setattr(module, name, function)

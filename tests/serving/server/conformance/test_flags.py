@@ -2,230 +2,167 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
-import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..processes import ServerProcess
-from .clients import Grpc, eventually, floats, predict, predict_request, value
+from serving.server.tfs.flags import UNIMPLEMENTED
+
+from ..processes import ServerProcess, tandem_tf_serving
+from .clients import Grpc, code_and_details, eventually, floats, predict, predict_request, value
 from .conftest import Start
 from .saved_models import model_config
 
 BODY = {"instances": [2.0]}
+BATCHING = """
+    max_batch_size { value: 128 } batch_timeout_micros { value: 1000 } max_enqueued_batches { value: 1000000 }
+    num_batch_threads { value: 2 } allowed_batch_sizes: 8 allowed_batch_sizes: 128
+"""
 
 
-def ended(server: ServerProcess) -> tuple[int, str]:
-    """The exit code of a process that is to end by itself, and what it printed."""
-    return server.process.wait(30), server.log
-
-
-def test_version(start: Start) -> None:
-    """main.cc: two lines and exit code 0."""
-    code, output = ended(start("--version"))
-    assert code == 0
-    assert re.search(r"^TensorFlow ModelServer: \S+", output, re.MULTILINE)
-    assert re.search(r"^TensorFlow Library: \S+", output, re.MULTILINE)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--model_name=half_plus"],
-        ["{good}", "--rest_api_timeout_in_ms=soon"],
-        ["{good}", "--port=0", "--rest_api_port=0"],
-        ["{good}", "--enable_batching=perhaps"],
-        ["--model_config_file={folder}/wrong"],
-        ["--model_config_file={folder}/missing"],
-        ["--model_config_file={folder}/twice"],
-        ["{good}", "--monitoring_config_file={folder}/wrong"],
-        ["{good}", "--enable_batching", "--batching_parameters_file={folder}/wrong"],
-        ["{good}", "--batching_parameters_file={folder}/batching"],
-    ],
-    ids=" ".join,
-)
-def test_flags_that_are_refused(start: Start, models: Path, tmp_path: Path, flags: list[str]) -> None:
-    """main.cc, server.cc: what is no value, no model at all, files that are none: an error and not exit code 0."""
-    (tmp_path / "wrong").write_text("this is no protobuf")
-    entry = f'config {{ name: "a" base_path: "{models}/half_plus" model_platform: "tensorflow" }}'
-    (tmp_path / "twice").write_text(f"model_config_list {{ {entry} {entry} }}")
-    (tmp_path / "batching").write_text("max_batch_size { value: 8 }")
-    good = f"--model_base_path={models}/half_plus"
-    code, output = ended(start(*(flag.format(good=good, folder=tmp_path) for flag in flags)))
-    assert code != 0
-    assert output
-
-
-def test_a_config_file_that_is_none(start: Start, tmp_path: Path) -> None:
-    """tensorflow_model_server_test.py, testBadModelConfig: the message names the file."""
-    wrong = tmp_path / "bad_model_config.txt"
-    wrong.write_text("improperly formatted file")
-    _, output = ended(start(f"--model_config_file={wrong}"))
-    assert f"Invalid protobuf file: '{wrong}'" in output
-
-
-def test_flags_that_nobody_knows(start: Start, models: Path) -> None:
-    """Unlike the original, which prints the usage and starts without them: a misspelt flag must not go unnoticed."""
-    code, output = ended(start(f"--model_base_path={models}/half_plus", "--no_such_flag=1"))
-    assert code != 0
-    assert "--no_such_flag=1" in output
-
-
-@pytest.mark.slow
-def test_every_flag_of_the_original_is_taken(start: Start, models: Path, tmp_path: Path) -> None:
-    """main.cc's list; a socket for gRPC beside the port; the name is `default` without --model_name."""
-    socket = tmp_path / "grpc.socket"
-    server = start(
-        f"--model_base_path={models}/half_plus",
-        f"--grpc_socket_path={socket}",
-        "--rest_api_num_threads=4",
-        "--rest_api_timeout_in_ms=5000",
-        "--rest_api_enable_cors_support=true",
-        "--enable_batching=false",
-        "--allow_version_labels_for_unavailable_models=true",
-        "--model_config_file_poll_wait_seconds=0",
-        "--num_load_threads=1",
-        "--num_unload_threads=1",
-        "--max_num_load_retries=1",
-        "--load_retry_interval_micros=1000",
-        "--file_system_poll_wait_seconds=1",
-        "--flush_filesystem_caches=true",
+@pytest.fixture(scope="module")
+def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of `shapes` under the name `default`, with most of the flags."""
+    folder = tmp_path_factory.mktemp("flags")
+    (folder / "batching").write_text(BATCHING)
+    (folder / "monitoring").write_text('prometheus_config { enable: true path: "/own/metrics(1)+" }')
+    server = tandem_tf_serving(
+        folder / "log",
+        f"--model_base_path={models}/shapes",
+        f"--grpc_socket_path={folder}/grpc",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.max_receive_message_length=100000",
+        "--rest_api_timeout_in_ms=500",
+        "--rest_api_enable_cors_support",
+        "--enable_batching=true",
+        f"--batching_parameters_file={folder}/batching",
+        f"--monitoring_config_file={folder}/monitoring",
+        "--enable_signature_method_name_check=true",
+        "--enable_serialization_as_tensor_content=true",
         "--tensorflow_session_parallelism=2",
-        "--tensorflow_intra_op_parallelism=0",
-        "--tensorflow_inter_op_parallelism=0",
-        "--per_process_gpu_memory_fraction=0.0",
         "--saved_model_tags=serve",
-        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.lb_policy_name=grpclb",
-        "--grpc_max_threads=8",
-        "--enable_model_warmup=true",
-        "--num_request_iterations_for_warmup=1",
-        "--remove_unused_fields_from_bundle_metagraph=true",
-        "--prefer_tflite_model=false",
-        "--num_tflite_pools=1",
-        "--num_tflite_interpreters_per_pool=1",
-        "--enable_signature_method_name_check=false",
-        "--xla_cpu_compilation_enabled=false",
-        "--enable_profiler=true",
+        *(f"--{name}=1" for name in UNIMPLEMENTED),
     )
     server.wait_for("/v1/models/default", "AVAILABLE")
-    assert value(server, "default", BODY) == [4.0]
-    for address in (server.grpc, f"unix:{socket}"):
+    yield server
+    assert server.stop() == 0
+
+
+def test_flags_that_do_nothing_are_named_in_the_log(flagged: ServerProcess) -> None:
+    """main.cc's list, each in a line of its own."""
+    for name in UNIMPLEMENTED:
+        assert flagged.log.count(f"--{name} is accepted, but does nothing") == 1
+
+
+def test_grpc_on_a_socket_and_with_its_own_arguments(flagged: ServerProcess, tmp_path: Path) -> None:
+    """main.cc, --grpc_socket_path, --grpc_channel_arguments, --enable_serialization_as_tensor_content."""
+    request = predict_request("default", "two_out", x=floats([1, 2]))
+    (socket,) = [word for word in flagged.log.split() if word.startswith("unix:")]
+    for address in (flagged.grpc, socket):
         with Grpc(address) as client:
-            answer = client.predict(predict_request("default", x=floats([2.0])))
-            assert list(answer.outputs["y"].float_val) == [4.0]
+            assert client.predict(request).outputs["half"].tensor_content == floats([0.5, 1]).tobytes()
+            large = predict_request("default", "two_out", x=floats([1] * 100_000))
+            assert code_and_details(client.predict, large)[0] == "RESOURCE_EXHAUSTED"
 
 
-@pytest.mark.slow
-def test_pages_of_other_origins(start: Start, models: Path) -> None:
+def test_pages_of_other_origins(flagged: ServerProcess) -> None:
     """main.cc, --rest_api_enable_cors_support; http_rest_api_util.cc, AddCORSHeaders."""
-    server = start(f"--model_base_path={models}/half_plus", "--rest_api_enable_cors_support=true")
-    server.wait_for("/v1/models/default", "AVAILABLE")
-    data = json.dumps(BODY).encode()
-    answer = server.call("POST", "/v1/models/default:predict", data, Origin="http://page.example")
-    assert answer.status == 200
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    preflight = server.call(
-        "OPTIONS",
+    path, data = (
         "/v1/models/default:predict",
-        Origin="http://page.example",
-        Access_Control_Request_Method="POST",
-        Access_Control_Request_Headers="content-type",
+        json.dumps({"signature_name": "scalar", "inputs": 1.0}).encode(),
     )
-    assert preflight.status == 200
-    assert preflight.headers["Access-Control-Allow-Origin"] == "*"
+    answer = flagged.call("POST", path, data, Origin="http://page.example")
+    preflight = flagged.call(
+        "OPTIONS", path, Origin="http://page.example", Access_Control_Request_Method="POST"
+    )
+    for one in (answer, preflight, flagged.call("GET", "/v1/models/none")):
+        assert one.headers["Access-Control-Allow-Origin"] == "*"
+    assert (answer.status, preflight.status) == (200, 200)
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
     assert preflight.headers["Access-Control-Allow-Headers"]
 
 
-@pytest.mark.slow
-def test_the_time_of_a_rest_call(start: Start, models: Path) -> None:
+def test_the_time_of_a_rest_call(flagged: ServerProcess) -> None:
     """main.cc, --rest_api_timeout_in_ms; http_server.cc: DEADLINE_EXCEEDED is 504. The next call is answered."""
-    server = start(
-        f"--model_base_path={models}/shapes", "--model_name=shapes", "--rest_api_timeout_in_ms=500"
-    )
-    server.wait_for("/v1/models/shapes", "AVAILABLE")
-    answer = predict(server, "shapes", {"signature_name": "slow", "instances": [3000]})
+    answer = predict(flagged, "default", {"signature_name": "slow", "instances": [3000]})
     assert answer.status == 504, answer.body
-    assert answer.error
+    assert "0.5 s" in answer.error
     scalar = {"signature_name": "scalar", "inputs": 1.0}
-    eventually(lambda: predict(server, "shapes", scalar).status == 200)
+    eventually(lambda: predict(flagged, "default", scalar).status == 200)
 
 
-@pytest.mark.slow
-def test_without_monitoring_there_is_no_page(start: Start, models: Path, tmp_path: Path) -> None:
-    """http_server.cc: none without prometheus_config.enable; its own path, or the default if that is empty."""
-    off = tmp_path / "off.config"
-    off.write_text("prometheus_config { enable: false }")
-    own = tmp_path / "own.config"
-    own.write_text('prometheus_config { enable: true path: "/own/metrics(1)+" }')
-    unset = tmp_path / "unset.config"
-    unset.write_text("prometheus_config { enable: true }")
-    base = f"--model_base_path={models}/half_plus"
-    default = "/monitoring/prometheus/metrics"
-    servers = [
-        start(base, *([f"--monitoring_config_file={file}"] if file else []))
-        for file in (None, off, own, unset)
-    ]
-    for server in servers:
-        server.wait_for("/v1/models/default", "AVAILABLE")
-    assert [server.call("GET", default).status for server in servers] == [404, 404, 404, 200]
-    assert servers[2].call("GET", "/own/metrics(1)+").status == 200
+def test_monitoring_has_a_path_of_its_own(flagged: ServerProcess) -> None:
+    """http_server.cc: prometheus_config.path."""
+    assert flagged.call("GET", "/monitoring/prometheus/metrics").status == 404
+    assert flagged.call("GET", "/own/metrics(1)+").status == 200
 
 
-@pytest.mark.slow
-def test_a_config_file_is_read_again(start: Start, models: Path, tmp_path: Path) -> None:
-    """serving_config, --model_config_file_poll_wait_seconds: models come and go; garbage changes nothing."""
-    config = tmp_path / "models.config"
-    config.write_text(model_config(one=f"{models}/half_plus"))
-    server = start(f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=1")
-    server.wait_for("/v1/models/one", "AVAILABLE")
-    policy = "model_version_policy { specific { versions: 1 } }"
-    config.write_text(model_config(one=f"{models}/half_plus", two=f"{models}/half_plus {policy}"))
-    server.wait_for("/v1/models/two", "AVAILABLE")
-    assert value(server, "two", BODY) == [2.0]
-    assert value(server, "one", BODY) == [4.0]
-    config.write_text("no protobuf")
-    with pytest.raises(AssertionError):
-        eventually(lambda: predict(server, "one", BODY).status != 200, 3)
-    config.write_text(model_config(two=f"{models}/half_plus {policy}"))
-    eventually(lambda: predict(server, "one", BODY).status == 404)
-    assert value(server, "two", BODY) == [2.0]
+def test_batching(flagged: ServerProcess) -> None:
+    """serving_config, "Batching Configuration": every caller gets the rows of his own; scalars run alone."""
+
+    def ask(number: int) -> bool:
+        rows = [float(number)] * (1 + number % 5)
+        body = {"signature_name": "two_out", "inputs": rows}
+        expected = {"double": [2.0 * number] * len(rows), "half": [number / 2] * len(rows)}
+        return bool(value(flagged, "default", body) == expected)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(100)))
+    assert value(flagged, "default", {"signature_name": "scalar", "inputs": 1.0}) == 2.0
 
 
-@pytest.mark.slow
-def test_labels_at_the_start(start: Start, models: Path, tmp_path: Path) -> None:
-    """serving_config: an error without --allow_version_labels_for_unavailable_models, and none with it."""
-    config = tmp_path / "models.config"
-    labels = 'version_labels { key: "stable" value: 3 }'
-    config.write_text(model_config(half_plus=f"{models}/half_plus {labels}"))
-    refused = start(f"--model_config_file={config}")
-    allowed = start(f"--model_config_file={config}", "--allow_version_labels_for_unavailable_models=true")
-    allowed.wait_for("/v1/models/half_plus", "AVAILABLE")
-    assert value(allowed, "half_plus", BODY, "/labels/stable") == [4.0]
-    code, output = ended(refused)
-    assert code != 0
-    assert "not currently available" in output
+def test_methods_of_signatures_are_checked(flagged: ServerProcess) -> None:
+    """classifier.cc: with --enable_signature_method_name_check, only by tensorflow/serving/classify."""
+    body = {"signature_name": "classify_native", "examples": [{"x": 2.0}]}
+    answer = flagged.call("POST", "/v1/models/default:classify", body)
+    assert answer.status == 400
+    assert "tensorflow/serving/classify" in answer.error
 
 
-@pytest.mark.slow
-def test_prefer_tflite_model(start: Start, models: Path, tmp_path: Path) -> None:
-    """main.cc, --prefer_tflite_model: model.tflite of the version's folder, or the SavedModel where there is none."""
+def test_a_config_file_with_labels_and_tflite_is_read_again(
+    start: Start, models: Path, tmp_path: Path
+) -> None:
+    """serving_config, --model_config_file_poll_wait_seconds: models come and go; garbage changes nothing.
+
+    main.cc, --allow_version_labels_for_unavailable_models; --prefer_tflite_model: model.tflite of the version's
+    folder, or the SavedModel where there is none.
+    """
     import tensorflow as tf
 
     export = tmp_path / "both" / "1"
     shutil.copytree(models / "half_plus" / "1", export)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(models / "half_plus" / "3"))
     (export / "model.tflite").write_bytes(converter.convert())
+    labels = 'version_labels { key: "stable" value: 3 }'
+    one, both = f"{models}/half_plus {labels}", str(export.parent)
     config = tmp_path / "models.config"
-    config.write_text(model_config(both=f"{tmp_path}/both", plain=f"{models}/half_plus"))
-    preferred = start(f"--model_config_file={config}", "--prefer_tflite_model=true")
-    plain = start(f"--model_config_file={config}")
-    for server in (preferred, plain):
-        server.wait_for("/v1/models/both", "AVAILABLE")
-        server.wait_for("/v1/models/plain", "AVAILABLE")
-        assert value(server, "plain", BODY) == [4.0]
-    assert value(preferred, "both", BODY) == [4.0]
-    assert value(plain, "both", BODY) == [2.0]
+    config.write_text(model_config(one=one, both=both))
+    server = start(
+        f"--model_config_file={config}",
+        "--model_config_file_poll_wait_seconds=0.2",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--prefer_tflite_model=true",
+    )
+    server.wait_for("/v1/models/one", "AVAILABLE")
+    server.wait_for("/v1/models/both", "AVAILABLE")
+    assert value(server, "one", BODY, "/labels/stable") == [4.0]
+    assert value(server, "both", BODY) == [4.0]
+    signature = server.call("GET", "/v1/models/both/metadata").json()["metadata"]["signature_def"][
+        "signature_def"
+    ]
+    assert signature["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT"
+    assert server.call("GET", "/monitoring/prometheus/metrics").status == 404
+    policy = "model_version_policy { specific { versions: 1 } }"
+    config.write_text(model_config(one=one, two=f"{models}/half_plus {policy}"))
+    server.wait_for("/v1/models/two", "AVAILABLE")
+    assert value(server, "two", BODY) == [2.0]
+    assert predict(server, "both", BODY).status == 404
+    config.write_text("no protobuf")
+    server.wait_for_log("the models stay as they are")
+    assert value(server, "two", BODY) == [2.0]
+    config.write_text(model_config(two=f"{models}/half_plus {policy}"))
+    eventually(lambda: predict(server, "one", BODY).status == 404)
+    assert value(server, "two", BODY) == [2.0]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .clients import Grpc, code_and_details, example, floats, predict_request
+from ..processes import ServerProcess
+from .clients import Grpc, code_and_details, example, floats, predict_request, value
 from .saved_models import DTYPES
 
 
@@ -25,18 +26,12 @@ def test_predict(grpc_client: Grpc) -> None:
     assert list(answer.outputs) == ["y"]
     tensor = answer.outputs["y"]
     assert tensor.dtype == DT_FLOAT
+    # server_core.h: outputs are serialized "as proto fields" by default, and so clients read float_val.
     assert list(tensor.float_val) == [3.0]
+    assert not tensor.tensor_content
     assert [dim.size for dim in tensor.tensor_shape.dim] == [1]
     spec = answer.model_spec
     assert (spec.name, spec.signature_name, spec.version.value) == ("half_plus_two", "serving_default", 123)
-
-
-def test_values_are_in_the_fields_of_their_type(grpc_client: Grpc) -> None:
-    """server_core.h: outputs are serialized "as proto fields" by default, and so clients read float_val."""
-    request = predict_request("shapes", "matrix", x=np.ones((2, 2, 3), np.float32))
-    tensor = grpc_client.predict(request).outputs["y"]
-    assert list(tensor.float_val) == [2.0] * 12
-    assert not tensor.tensor_content
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,19 +56,12 @@ def test_the_forms_of_a_tensor(grpc_client: Grpc) -> None:
 
     content = TensorProto(dtype=DT_FLOAT, tensor_content=floats([1, 2, 3]).tobytes())
     content.tensor_shape.dim.add().size = 3
-    assert array(grpc_client.predict(predict_request("half_plus", x=content)).outputs["y"]).tolist() == [
-        3.5,
-        4,
-        4.5,
-    ]
+    answer = grpc_client.predict(predict_request("half_plus", x=content))
+    assert list(answer.outputs["y"].float_val) == [3.5, 4, 4.5]
     filled = TensorProto(dtype=DT_FLOAT, float_val=[1, 2])
     filled.tensor_shape.dim.add().size = 4
-    assert array(grpc_client.predict(predict_request("half_plus", x=filled)).outputs["y"]).tolist() == [
-        3.5,
-        4,
-        4,
-        4,
-    ]
+    answer = grpc_client.predict(predict_request("half_plus", x=filled))
+    assert list(answer.outputs["y"].float_val) == [3.5, 4, 4, 4]
     empty = TensorProto(dtype=DT_FLOAT)
     empty.tensor_shape.dim.add().size = 0
     assert array(grpc_client.predict(predict_request("half_plus", x=empty)).outputs["y"]).shape == (0,)
@@ -100,38 +88,24 @@ def test_output_filter(grpc_client: Grpc) -> None:
     assert set(grpc_client.predict(request).outputs) == {"double", "half"}
     request.output_filter.append("half")
     assert list(grpc_client.predict(request).outputs) == ["half"]
-
-
-def test_output_filters_that_do_not_fit(grpc_client: Grpc) -> None:
-    """predict_impl_test.cc: unknown and repeated names are INVALID_ARGUMENT."""
-    for names in (["wrong"], ["half"] * 2):
-        request = predict_request("shapes", "two_out", x=floats([1]))
-        request.output_filter.extend(names)
-        assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
-
-
-@pytest.mark.parametrize(
-    "inputs",
-    [{}, {"x": floats([1]), "more": floats([1])}, {"wrong": floats([1])}],
-    ids=["none", "more", "wrong"],
-)
-def test_inputs_that_do_not_fit(grpc_client: Grpc, inputs: dict[str, Any]) -> None:
-    """predict_impl_test.cc, InputTensorsHaveWrongKeys and the like: INVALID_ARGUMENT."""
-    request = predict_request("half_plus", **inputs)
+    request.output_filter[:] = ["wrong"]
     assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
 
 
-def test_the_wrong_type_and_shape(grpc_client: Grpc) -> None:
-    """The graph's own INVALID_ARGUMENT: nothing is cast, and shapes must fit the operations."""
+def test_inputs_that_do_not_fit(grpc_client: Grpc) -> None:
+    """predict_impl_test.cc, InputTensorsHaveWrongKeys and the like; the graph's own: nothing is cast."""
     for request in (
+        predict_request("half_plus"),
+        predict_request("half_plus", x=floats([1]), more=floats([1])),
+        predict_request("half_plus", wrong=floats([1])),
         predict_request("half_plus", x=np.array([1], np.int32)),
         predict_request("half_plus", x=np.array([1], np.float64)),
         predict_request("half_plus", x=np.array([b"1"], object)),
         predict_request("shapes", "two_in", a=floats([1, 2]), b=floats([1, 2, 3])),
         predict_request("shapes", "fails", x=floats([11])),
     ):
-        code, _ = code_and_details(grpc_client.predict, request)
-        assert code == "INVALID_ARGUMENT"
+        code, details = code_and_details(grpc_client.predict, request)
+        assert code == "INVALID_ARGUMENT", details
 
 
 def test_tensors_that_are_none(grpc_client: Grpc) -> None:
@@ -151,23 +125,15 @@ def test_tensors_that_are_none(grpc_client: Grpc) -> None:
     assert grpc_client.predict(predict_request("half_plus", x=floats([2]))).outputs["y"].float_val == [4.0]
 
 
-def test_a_tensor_of_another_shape_than_the_signature(grpc_client: Grpc) -> None:
-    """tensorflow_model_server_test.py, VerifyPredictRequest: x of shape [1], where the signature says [-1, 1]."""
-    answer = grpc_client.predict(predict_request("half_plus_two", x=floats([[1, 2], [3, 4]])))
-    assert array(answer.outputs["y"]).tolist() == [[2.5, 3.0], [3.5, 4.0]]
-
-
-def test_unknown_signatures(grpc_client: Grpc) -> None:
-    """predict_util.cc, RunPredict: FAILED_PRECONDITION, unlike over REST."""
-    request = predict_request("half_plus", "wrong", x=floats([1]))
-    assert code_and_details(grpc_client.predict, request)[0] == "FAILED_PRECONDITION"
-
-
-def test_signatures_of_other_methods(grpc_client: Grpc) -> None:
-    """predict_util.cc, VerifySignature."""
+def test_signatures(grpc_client: Grpc) -> None:
+    """predict_util.cc, VerifySignature: those of other methods, too; an unknown one is FAILED_PRECONDITION."""
     serialized = np.array([example(x=2.0).SerializeToString()], object)
     answer = grpc_client.predict(predict_request("half_plus_two", "regress_x_to_y", inputs=serialized))
     assert array(answer.outputs["outputs"]).tolist() == [[3.0]]
+    request = predict_request("half_plus", "wrong", x=floats([1]))
+    code, details = code_and_details(grpc_client.predict, request)
+    assert code == "FAILED_PRECONDITION"
+    assert "'wrong'; it has: " in details
 
 
 def test_model_specs(grpc_client: Grpc) -> None:
@@ -184,33 +150,33 @@ def test_model_specs(grpc_client: Grpc) -> None:
     assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
     request = predict_request("foo", x=floats([2]))
     assert code_and_details(grpc_client.predict, request)[0] == "NOT_FOUND"
-
-
-def test_no_model_spec(grpc_client: Grpc) -> None:
-    """predict_impl_test.cc, MissingOrEmptyModelSpec: INVALID_ARGUMENT for both."""
-    request = predict_request("", x=floats([2]))
+    # predict_impl_test.cc, MissingOrEmptyModelSpec.
+    request.model_spec.name = ""
     assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
     request.ClearField("model_spec")
     assert code_and_details(grpc_client.predict, request)[0] == "INVALID_ARGUMENT"
 
 
-def test_the_clients_deadline(grpc_client: Grpc) -> None:
-    """prediction_service_impl.cc runs with the time that the client gave; the server lives on."""
-    request = predict_request("shapes", "slow", rounds=np.array([2000], np.int32))
-    assert code_and_details(grpc_client.predictions.Predict, request, 0.2)[0] == "DEADLINE_EXCEEDED"
-    assert grpc_client.predict(predict_request("half_plus", x=floats([2]))).outputs["y"].float_val == [4.0]
-
-
-def test_large_messages(grpc_client: Grpc) -> None:
-    """server.cc, SetMaxMessageSize(int32 max): more than gRPC's own 4 MiB go in."""
+def test_large_messages_and_many_rows(grpc_client: Grpc) -> None:
+    """server.cc, SetMaxMessageSize(int32 max): more than gRPC's own 4 MiB go in; nothing limits rows."""
     text = b"a" * 3_000_000
-    request = predict_request("types", "bytes_in", x_bytes=np.array([text, b"b" * 3_000_000], object))
-    (first, second) = grpc_client.predict(request).outputs["y"].string_val
-    assert first == text
-    assert len(second) == 3_000_000
-
-
-def test_many_rows(grpc_client: Grpc) -> None:
-    """No limit to the rows of a request is documented or known to server.cc."""
+    request = predict_request("types", "bytes_in", x_bytes=np.array([text, text], object))
+    assert list(grpc_client.predict(request).outputs["y"].string_val) == [text, text]
     request = predict_request("shapes", "to_scalar", x=np.ones(100_000, np.float32))
     assert list(grpc_client.predict(request).outputs["y"].float_val) == [100_000.0]
+
+
+def test_calls_do_not_wait_for_a_slow_one_and_it_ends_with_its_deadline(
+    server: ServerProcess, grpc_client: Grpc
+) -> None:
+    """server.h gives HTTP and gRPC threads of their own; prediction_service_impl.cc runs within the client's time."""
+    slow = predict_request("shapes", "slow", rounds=np.array([6000], np.int32))
+    running = grpc_client.predictions.Predict.future(slow, 100)
+    late = code_and_details(grpc_client.predictions.Predict, slow, 0.2)
+    grpc_client.status("half_plus")
+    assert server.call("GET", "/v1/models/half_plus").status == 200
+    assert grpc_client.predict(predict_request("half_plus", x=floats([2]))).outputs["y"].float_val == [4.0]
+    assert value(server, "shapes", {"signature_name": "scalar", "inputs": 1.0}) == 2.0
+    assert not running.done()
+    assert late[0] == "DEADLINE_EXCEEDED"
+    assert list(running.result().outputs["y"].float_val) == [6000.0]

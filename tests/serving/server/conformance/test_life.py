@@ -2,175 +2,158 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import shutil
-import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from ..processes import ServerProcess
-from .clients import Grpc, eventually, predict, predict_request, value
+from ..processes import ServerProcess, tandem_tf_serving
+from .clients import Grpc, eventually, predict, predict_request, value, write_warm_up
 from .conftest import Start
-from .saved_models import write_broken
+from .saved_models import model_config, write_broken
 
-FLAGS = ("--model_name=half_plus", "--file_system_poll_wait_seconds=1", "--max_num_load_retries=0")
 BODY = {"instances": [2.0]}
 
 
-def states(server: ServerProcess, model: str = "half_plus") -> dict[str, str]:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models of `alive` lie, each in a folder that is empty at first."""
+    root = tmp_path_factory.mktemp("life")
+    for name in ("swapped", "steady", "numbered", "slow"):
+        (root / name).mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def alive(root: Path) -> Iterator[ServerProcess]:
+    """A server of the models below `root`, whose versions the tests publish."""
+    config = root / "models.config"
+    config.write_text(model_config(**{path.name: str(path) for path in root.iterdir()}))
+    flags = ("--file_system_poll_wait_seconds=0.2", "--max_num_load_retries=0")
+    server = tandem_tf_serving(root / "log", f"--model_config_file={config}", *flags)
+    server.wait_for_log("HTTP on", 60)
+    yield server
+    assert server.stop() == 0
+
+
+def states(server: ServerProcess, model: str) -> dict[str, str]:
     answer = server.call("GET", f"/v1/models/{model}")
     if answer.status != 200:
         return {}
     return {one["version"]: one["state"] for one in answer.json()["model_version_status"]}
 
 
-def publish(models: Path, base: Path, version: int, name: str | None = None) -> None:
-    """Copy a version of half_plus and move it into place at once."""
-    shutil.copytree(models / "half_plus" / str(version), base.parent / "incoming")
-    base.mkdir(exist_ok=True)
-    (base.parent / "incoming").rename(base / (name or str(version)))
+def publish(version: Path, target: Path, warm_up: Any = None) -> None:
+    """Copy a version, with a Predict as its warm-up, and move it into place at once."""
+    incoming = target.parent.parent / f"incoming-{target.parent.name}"
+    shutil.copytree(version, incoming)
+    if warm_up is not None:
+        from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+        log = PredictionLog()
+        log.predict_log.request.CopyFrom(warm_up)
+        write_warm_up(incoming, log.SerializeToString())
+    incoming.rename(target)
 
 
-def publish_slow(models: Path, base: Path, version: int, request: Any) -> None:
-    """Move a version of shapes into place whose warm-up, and so whose load, takes as long as `request` does."""
-    import tensorflow as tf
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-
-    incoming = base.parent / "incoming"
-    shutil.copytree(models / "shapes" / "1", incoming)
-    (incoming / "assets.extra").mkdir()
-    log = PredictionLog()
-    log.predict_log.request.CopyFrom(request)
-    with tf.io.TFRecordWriter(str(incoming / "assets.extra" / "tf_serving_warmup_requests")) as records:
-        records.write(log.SerializeToString())
-    base.mkdir(exist_ok=True)
-    incoming.rename(base / str(version))
+def rounds(count: int) -> Any:
+    """A Predict that takes as long as it says."""
+    return predict_request("slow", "slow", rounds=np.array([count], np.int32))
 
 
-def test_versions_come_and_go(models: Path, tmp_path: Path, start: Start) -> None:
+def test_versions_come_and_go(alive: ServerProcess, models: Path, root: Path) -> None:
     """serving_basic: the newest version is served; a broken one ends with its error, and the old one stays.
 
-    A folder that goes takes its version with it (file_system_storage_path_source.cc).
+    server.cc waits for the first version of a folder that is empty. A folder that goes takes its version with it
+    (file_system_storage_path_source.cc).
     """
-    base = tmp_path / "half_plus"
-    publish(models, base, 1)
-    server = start(f"--model_base_path={base}", *FLAGS)
-    server.wait_for("/v1/models/half_plus", "AVAILABLE")
-    assert value(server, "half_plus", BODY) == [2.0]
-
-    publish(models, base, 2)
-    eventually(lambda: states(server) == {"1": "END", "2": "AVAILABLE"})
-    assert value(server, "half_plus", BODY) == [3.0]
-    assert predict(server, "half_plus", BODY, "/versions/1").status == 404
+    half_plus, base = models / "half_plus", root / "swapped"
+    assert states(alive, "swapped") == {}
+    publish(half_plus / "1", base / "1")
+    alive.wait_for("/v1/models/swapped", "AVAILABLE")
+    assert value(alive, "swapped", BODY) == [2.0]
+    publish(half_plus / "2", base / "2")
+    eventually(lambda: states(alive, "swapped") == {"1": "END", "2": "AVAILABLE"})
+    assert value(alive, "swapped", BODY) == [3.0]
+    assert predict(alive, "swapped", BODY, "/versions/1").status == 404
 
     write_broken(base, 5)
-    eventually(lambda: states(server).get("5") == "END")
-    (entry,) = server.call("GET", "/v1/models/half_plus/versions/5").json()["model_version_status"]
+    eventually(lambda: states(alive, "swapped").get("5") == "END")
+    (entry,) = alive.call("GET", "/v1/models/swapped/versions/5").json()["model_version_status"]
     assert entry["status"]["error_code"] not in ("OK", "")
     assert entry["status"]["error_message"]
-    with Grpc(server.grpc) as client:
-        state, code, message = client.status("half_plus", 5)[5]
-        assert state == "END"
-        assert code != 0
-        assert message
-    assert states(server)["2"] == "AVAILABLE"
-    assert value(server, "half_plus", BODY) == [3.0]
-    assert predict(server, "half_plus", BODY, "/versions/5").status == 404
+    with Grpc(alive.grpc) as client:
+        state, code, message = client.status("swapped", 5)[5]
+    assert (state, code != 0, message) == ("END", True, entry["status"]["error_message"])
+    assert value(alive, "swapped", BODY) == [3.0]
+    assert predict(alive, "swapped", BODY, "/versions/5").status == 404
 
     shutil.rmtree(base / "5")
     shutil.rmtree(base / "2")
-    eventually(lambda: states(server).get("2") == "END" and states(server)["1"] == "AVAILABLE")
-    assert value(server, "half_plus", BODY) == [2.0]
+    eventually(lambda: states(alive, "swapped").get("2") == "END")
+    assert value(alive, "swapped", BODY) == [2.0]
 
 
-def test_no_request_fails_while_versions_change(models: Path, tmp_path: Path, start: Start) -> None:
+def test_no_request_fails_while_versions_change(alive: ServerProcess, models: Path, root: Path) -> None:
     """core/availability_preserving_policy.h: the new version is available before the old one goes."""
-    base = tmp_path / "half_plus"
-    publish(models, base, 1)
-    server = start(f"--model_base_path={base}", *FLAGS)
-    server.wait_for("/v1/models/half_plus", "AVAILABLE")
-    publish(models, base, 3)
+    publish(models / "half_plus" / "1", root / "steady" / "1")
+    alive.wait_for("/v1/models/steady", "AVAILABLE")
+    publish(models / "half_plus" / "3", root / "steady" / "3")
     answers: list[Any] = []
 
     def swapped() -> bool:
-        answers.append(value(server, "half_plus", BODY))
-        return bool(states(server) == {"1": "END", "3": "AVAILABLE"})
+        answers.append(value(alive, "steady", BODY))
+        return states(alive, "steady") == {"1": "END", "3": "AVAILABLE"}
 
     eventually(swapped)
     assert answers == sorted(answers)
-    assert value(server, "half_plus", BODY) == [4.0]
+    assert value(alive, "steady", BODY) == [4.0]
 
 
-def test_names_of_version_folders(models: Path, tmp_path: Path, start: Start) -> None:
+def test_names_of_version_folders(alive: ServerProcess, models: Path, root: Path) -> None:
     """file_system_storage_path_source.cc: numbers, also with leading zeros (00000123); others are passed."""
-    base = tmp_path / "half_plus"
-    publish(models, base, 1, "00000123")
-    publish(models, base, 2, "copy_of_124")
-    publish(models, base, 2, "125.tmp")
-    publish(models, base, 2, "-1")
-    (base / "notes.txt").write_text("beside them")
-    server = start(f"--model_base_path={base}", *FLAGS)
-    server.wait_for("/v1/models/half_plus", "AVAILABLE")
-    assert states(server) == {"123": "AVAILABLE"}
-    assert value(server, "half_plus", BODY, "/versions/123") == [2.0]
+    (root / "numbered" / "notes.txt").write_text("beside them")
+    for name in ("copy_of_124", "125.tmp", "-1", "00000123"):
+        publish(models / "half_plus" / "1", root / "numbered" / name)
+    alive.wait_for("/v1/models/numbered", "AVAILABLE")
+    assert states(alive, "numbered") == {"123": "AVAILABLE"}
+    assert value(alive, "numbered", BODY, "/versions/123") == [2.0]
 
 
-def test_a_model_that_comes_later(models: Path, tmp_path: Path, start: Start) -> None:
-    """server.cc waits for the first version of a folder that is empty, and serves it when it is there."""
-    base = tmp_path / "half_plus"
-    base.mkdir()
-    server = start(f"--model_base_path={base}", *FLAGS)
-    with pytest.raises(AssertionError):
-        server.wait_for("/v1/models/half_plus", "AVAILABLE", 3)
-    publish(models, base, 2)
-    server.wait_for("/v1/models/half_plus", "AVAILABLE")
-    assert value(server, "half_plus", BODY) == [3.0]
-
-
-def test_loading_and_unloading_are_states(models: Path, tmp_path: Path, start: Start) -> None:
+def test_loading_and_unloading_are_states(alive: ServerProcess, models: Path, root: Path) -> None:
     """get_model_status.proto: LOADING while a version's warm-up runs, UNLOADING while a request still holds it."""
-    import concurrent.futures
-
-    import numpy as np
-
-    base = tmp_path / "shapes"
-    shutil.copytree(models / "shapes" / "1", base / "1")
-    server = start(f"--model_base_path={base}", "--model_name=shapes", "--file_system_poll_wait_seconds=1")
-    server.wait_for("/v1/models/shapes", "AVAILABLE")
-    slow = predict_request("shapes", "slow", rounds=np.array([2500], np.int32))
-    publish_slow(models, base, 2, slow)
-    eventually(lambda: states(server, "shapes") == {"1": "AVAILABLE", "2": "LOADING"})
-    while_loading = predict(server, "shapes", {"inputs": 1.0, "signature_name": "scalar"}, "/versions/2")
-    with Grpc(server.grpc) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        eventually(lambda: states(server, "shapes").get("2") == "AVAILABLE")
-        eventually(lambda: states(server, "shapes").get("1") == "END")
-        slow.inputs["rounds"].int_val[:] = [20000]
-        running = pool.submit(client.predictions.Predict, slow, 90)
-        shutil.rmtree(base / "2")
-        eventually(lambda: states(server, "shapes").get("2") == "UNLOADING")
-        assert running.result().outputs["y"].float_val == [20000.0]
-        eventually(lambda: states(server, "shapes").get("2") == "END")
+    base = root / "slow"
+    publish(models / "shapes" / "1", base / "1")
+    alive.wait_for("/v1/models/slow", "AVAILABLE")
+    publish(models / "shapes" / "1", base / "2", rounds(2500))
+    eventually(lambda: states(alive, "slow") == {"1": "AVAILABLE", "2": "LOADING"})
+    scalar = {"inputs": 1.0, "signature_name": "scalar"}
     # core/basic_manager.cc: what is loading is not found.
-    assert while_loading.status == 404, while_loading.body
+    assert predict(alive, "slow", scalar, "/versions/2").status == 404
+    eventually(lambda: states(alive, "slow") == {"1": "END", "2": "AVAILABLE"})
+    with Grpc(alive.grpc) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.predictions.Predict, rounds(20000), 90)
+        shutil.rmtree(base / "2")
+        eventually(lambda: states(alive, "slow").get("2") == "UNLOADING")
+        assert running.result().outputs["y"].float_val == [20000.0]
+        eventually(lambda: states(alive, "slow").get("2") == "END")
 
 
-def test_sigterm(models: Path, start: Start) -> None:
-    """The process ends and frees its ports."""
-    server = start(f"--model_base_path={models}/half_plus", "--model_name=half_plus")
-    server.wait_for("/v1/models/half_plus", "AVAILABLE")
-    assert value(server, "half_plus", BODY) == [4.0]
-    server.process.send_signal(signal.SIGTERM)
-    server.process.wait(20)
-
-
-def test_sigterm_while_a_version_loads(models: Path, tmp_path: Path, start: Start) -> None:
-    """The process ends at once: nothing waits for a load, which may take hours."""
-    import numpy as np
-
-    base = tmp_path / "shapes"
-    publish_slow(models, base, 1, predict_request("shapes", "slow", rounds=np.array([10**8], np.int32)))
-    server = start(f"--model_base_path={base}", "--model_name=shapes")
-    server.wait_for("/v1/models/shapes", "LOADING")
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(10) == 0
+def test_sigterm_while_tensorflow_is_imported_and_while_a_version_loads(
+    models: Path, tmp_path: Path, start: Start
+) -> None:
+    """The process ends soon and with exit code 0: nothing waits for a load, which may take hours."""
+    (tmp_path / "models" / "shapes").mkdir(parents=True)
+    publish(models / "shapes" / "1", tmp_path / "models" / "shapes" / "1", rounds(10**8))
+    flag = f"--model_base_path={tmp_path}/models/shapes"
+    importing = start(flag)
+    importing.wait_for_log("it is not tensorflow_model_server", 60)  # What comes next is the import.
+    assert importing.stop() == 0
+    assert "stopping" not in importing.log
+    loading = start(flag)
+    loading.wait_for("/v1/models/default", "LOADING")
+    assert loading.stop() == 0

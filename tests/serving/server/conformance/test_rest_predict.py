@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from typing import Any
-
-import pytest
 
 from ..processes import ServerProcess
 from .clients import example, predict, value
 
 
-def test_rows_and_columns_answer_under_their_own_key(server: ServerProcess) -> None:
-    """tensorflow_model_server_test.py, testPredictREST and testPredictColumnarREST: the value under the one key."""
-    for request, response in (("instances", "predictions"), ("inputs", "outputs")):
+def test_rows_and_columns_answer_under_their_own_key_in_lines(server: ServerProcess) -> None:
+    """tensorflow_model_server_test.py, testPredictREST and testPredictColumnarREST; api_rest, "Example"."""
+    for request, response in (("instances", b"predictions"), ("inputs", b"outputs")):
         answer = predict(server, "half_plus_two", {request: [2.0, 3.0, 4.0]})
         assert answer.status == 200, answer.body
-        assert answer.json() == {response: [3.0, 3.5, 4.0]}
+        assert answer.body == b'{\n    "%b": [3.0,3.5,4.0]\n}' % response
         assert answer.headers["Content-Type"] == "application/json"
-
-
-def test_an_answer_is_an_object_in_lines(server: ServerProcess) -> None:
-    """api_rest, "Example": the key and its list, indented by four; regress and classify alike."""
-    body = predict(server, "half_plus_two", {"instances": [2.0]}).body
-    assert body == b'{\n    "predictions": [3.0]\n}'
-    body = predict(server, "half_plus_two", {"inputs": [2.0]}).body
-    assert body == b'{\n    "outputs": [3.0]\n}'
-    examples = {"signature_name": "regress_x_to_y", "examples": [{"x": 2.0}]}
-    body = server.call("POST", "/v1/models/half_plus_two:regress", examples).body
-    assert body == b'{\n    "results": [3.0]\n}'
 
 
 def test_a_tensor_of_another_shape_than_the_signature_is_left_to_the_graph(server: ServerProcess) -> None:
@@ -39,129 +27,92 @@ def test_a_tensor_of_another_shape_than_the_signature_is_left_to_the_graph(serve
     assert value(server, "half_plus_two", {"inputs": 2.0}) == 3.0
 
 
-def test_a_named_input_may_be_an_object(server: ServerProcess) -> None:
-    """api_rest, "Specifying input tensors in row/column format": objects name the inputs, also a single one."""
+def test_one_input_comes_plain_or_by_its_name(server: ServerProcess) -> None:
+    """api_rest: objects name the inputs, also a single one; without signature_name the default one."""
     assert value(server, "half_plus", {"instances": [{"x": 2.0}, {"x": 4.0}]}) == [4.0, 5.0]
     assert value(server, "half_plus", {"inputs": {"x": [2.0, 4.0]}}) == [4.0, 5.0]
-
-
-def test_signature_name_is_optional(server: ServerProcess) -> None:
-    """api_rest: without it the default serving signature; http_rest_api_handler.cc: the empty name is that as well."""
     for names in ({}, {"signature_name": "serving_default"}, {"signature_name": ""}):
         assert value(server, "half_plus", {**names, "instances": [2.0]}) == [4.0]
-    assert value(server, "shapes", {"signature_name": "two_in", "inputs": {"a": [1.0], "b": [2.0]}}) == [3.0]
+    # json_tensor.cc, FillPredictRequestFromJson looks keys up: others beside them, and in `inputs`, are no error.
+    assert value(server, "half_plus", {"instances": [2.0], "comment": {"a": 1}}) == [4.0]
+    assert value(server, "half_plus", {"inputs": {"x": [2.0], "more": [1]}}) == [4.0]
 
 
-def test_several_inputs_and_outputs_in_rows(server: ServerProcess) -> None:
-    """api_rest: one object a row with every input, and one with every output; one output has no name."""
+def test_several_inputs_and_outputs(server: ServerProcess) -> None:
+    """api_rest: rows are objects with every input and every output; columns an object of tensors; one has no name."""
     rows: list[Any] = [{"a": [1, 2], "b": 10.0}, {"a": [3, 4], "b": 20.0}]
     assert value(server, "shapes", {"instances": rows}) == [
         {"sum": [11.0, 12.0], "first": 1.0},
         {"sum": [23.0, 24.0], "first": 3.0},
     ]
+    columns = {"a": [[1, 2], [3, 4]], "b": [10, 20]}
+    assert value(server, "shapes", {"inputs": columns}) == {
+        "sum": [[11.0, 12.0], [23.0, 24.0]],
+        "first": [1.0, 3.0],
+    }
     body: dict[str, Any] = {"signature_name": "two_in", "instances": [{"a": 1, "b": 2}]}
     assert value(server, "shapes", body) == [3.0]
     body = {"signature_name": "two_out", "instances": [1.0, 2.0]}
     assert value(server, "shapes", body) == [{"double": 2.0, "half": 0.5}, {"double": 4.0, "half": 1.0}]
 
 
-def test_several_inputs_and_outputs_in_columns(server: ServerProcess) -> None:
-    """api_rest, column format: an object of tensors, in the request and in the answer."""
-    columns = {"a": [[1, 2], [3, 4]], "b": [10, 20]}
-    assert value(server, "shapes", {"inputs": columns}) == {
-        "sum": [[11.0, 12.0], [23.0, 24.0]],
-        "first": [1.0, 3.0],
-    }
-    body = {"signature_name": "two_out", "inputs": [1.0, 2.0]}
-    assert value(server, "shapes", body) == {"double": [2.0, 4.0], "half": [0.5, 1.0]}
+def test_inputs_with_a_default_may_be_left_out(server: ServerProcess) -> None:
+    """meta_graph.proto, SignatureDef.defaults."""
+    for given in ({"instances": [{"x": 1}, {"x": 2}]}, {"inputs": {"x": [1, 2]}}):
+        assert value(server, "shapes", {"signature_name": "scaled", **given}) == [10.0, 20.0]
+    assert value(server, "shapes", {"signature_name": "scaled", "inputs": {"x": [1], "by": 3}}) == [3.0]
 
 
-def test_tensors_of_several_dimensions(server: ServerProcess) -> None:
-    """api_rest: nested lists are dense tensors in row-major order."""
+def test_tensors_of_any_rank(server: ServerProcess) -> None:
+    """json_tensor.cc: nested lists are dense in row-major order, a value is a scalar, empty lists in columns."""
     matrix = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
     doubled = [[2.0, 4.0, 6.0], [8.0, 10.0, 12.0]]
     for request in ("instances", "inputs"):
-        body = {"signature_name": "matrix", request: [matrix, matrix]}
-        assert value(server, "shapes", body) == [doubled, doubled]
-
-
-def test_scalars_go_in_columns(server: ServerProcess) -> None:
-    """json_tensor.cc, GetDenseTensorShape and AddTensorValues: a value without list is a scalar, both ways."""
+        assert value(server, "shapes", {"signature_name": "matrix", request: [matrix] * 2}) == [doubled] * 2
     assert value(server, "shapes", {"signature_name": "scalar", "inputs": 3.0}) == 6.0
     assert value(server, "shapes", {"signature_name": "scalar", "inputs": {"x": 3.0}}) == 6.0
     assert value(server, "shapes", {"signature_name": "to_scalar", "inputs": [1.0, 2.0]}) == 3.0
-    body = {"signature_name": "columns_only", "inputs": [1.0, 3.0]}
-    assert value(server, "shapes", body) == {"mean": 2.0, "y": [2.0, 6.0]}
-
-
-def test_an_empty_list_is_a_tensor_in_columns(server: ServerProcess) -> None:
-    """json_tensor.cc, FillTensorMapFromInputsMap: no rule against size 0, unlike in rows."""
     assert value(server, "half_plus", {"inputs": []}) == []
 
 
-def test_keys_that_nobody_reads(server: ServerProcess) -> None:
-    """json_tensor.cc, FillPredictRequestFromJson looks keys up: others beside them, and in `inputs`, are no error."""
-    assert value(server, "half_plus", {"instances": [2.0], "comment": {"a": 1}}) == [4.0]
-    assert value(server, "half_plus", {"inputs": {"x": [2.0], "more": [1]}}) == [4.0]
+def test_outputs_that_are_no_rows_come_in_columns_only(server: ServerProcess) -> None:
+    """json_tensor.cc, MakeRowFormatJsonFromTensors: 400 for a scalar and for unequal first dimensions."""
+    for name, columns in (
+        ("columns_only", {"mean": 2.0, "y": [2.0, 6.0]}),
+        ("uneven", {"one": [1.0, 3.0], "two": [1.0, 3.0, 1.0, 3.0]}),
+    ):
+        assert value(server, "shapes", {"signature_name": name, "inputs": [1.0, 3.0]}) == columns
+        answer = predict(server, "shapes", {"signature_name": name, "instances": [1.0, 3.0]})
+        assert answer.status == 400
+        assert '"inputs"' in answer.error
 
 
 def test_predict_takes_signatures_of_other_methods(server: ServerProcess) -> None:
     """predict_util.cc, VerifySignature: classify and regress signatures predict too, from serialized tf.Examples."""
-    import base64
-
-    serialized = base64.b64encode(example(x=2.0).SerializeToString()).decode()
-    for name in ("regress_x_to_y", "classify_x_to_y"):
-        body = {"signature_name": name, "instances": [{"b64": serialized}]}
-        assert value(server, "half_plus_two", body) == [[3.0]]
+    serialized = {"b64": base64.b64encode(example(x=2.0).SerializeToString()).decode()}
+    body = {"signature_name": "regress_x_to_y", "instances": [serialized]}
+    assert value(server, "half_plus_two", body) == [[3.0]]
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, {"Content_Type": "application/x-www-form-urlencoded"}, {"Content_Type": "x"}]
-)
-def test_the_content_type_of_a_request_does_not_matter(
-    server: ServerProcess, headers: dict[str, str]
-) -> None:
-    """http_server.cc never looks at it; api_rest's own example is `curl -d`, which sends a form's."""
-    body = json.dumps({"instances": [2.0]}).encode()
-    answer = server.call("POST", "/v1/models/half_plus:predict", body, **headers)
+def test_bodies_of_any_type_and_gzipped(server: ServerProcess) -> None:
+    """http_server.cc never looks at Content-Type; evhttp_request.cc, NeedUncompressGzipContent."""
+    path, plain = "/v1/models/half_plus:predict", json.dumps({"instances": [2.0]}).encode()
+    for kind in ("application/x-www-form-urlencoded", "text/plain", "x"):
+        assert server.call("POST", path, plain, Content_Type=kind).json() == {"predictions": [4.0]}
+    answer = server.call("POST", path, gzip.compress(plain), Content_Encoding="gzip")
     assert answer.json() == {"predictions": [4.0]}
+    assert value(server, "half_plus", b'\xef\xbb\xbf \r\n\t{"instances": [2.0]} \n') == [4.0]
 
 
-def test_a_body_may_be_gzipped(server: ServerProcess) -> None:
-    """evhttp_request.cc, NeedUncompressGzipContent: Content-Encoding: gzip; uncompressing is on by default."""
-    body = gzip.compress(json.dumps({"instances": [2.0] * 1000}).encode())
-    answer = server.call("POST", "/v1/models/half_plus:predict", body, Content_Encoding="gzip")
-    assert answer.status == 200, answer.body
-    assert answer.json() == {"predictions": [4.0] * 1000}
-
-
-def test_paths_are_matched_without_case(server: ServerProcess) -> None:
-    """http_rest_api_util.cc: the expressions of the paths have (?i); the verb is then compared as it is."""
+def test_paths(server: ServerProcess) -> None:
+    """http_rest_api_util.cc: (?i) but for names and verbs, percent-decoded; versions are numbers (SimpleAtoi)."""
+    for where, answer in (("/versions/1", 2.0), ("/Versions/02", 3.0), ("/versions/3", 4.0), ("", 4.0)):
+        assert value(server, "half_plus", {"instances": [2.0]}, where) == [answer]
     body = json.dumps({"instances": [2.0]}).encode()
-    assert server.call("POST", "/V1/Models/half_plus/Versions/1:predict", body).status == 200
-    assert server.call("GET", "/v1/models/half_plus/VERSIONS/1").status == 200
-    # The verb metadata is compared as it is, too: anything else asks for the status.
+    assert server.call("POST", "/V1/Models/half%5Fplus:predict", body).status == 200
     assert "model_version_status" in server.call("GET", "/v1/models/half_plus/Metadata").json()
     assert server.call("POST", "/v1/models/half_plus:PREDICT", body).status == 400
     assert server.call("POST", "/v1/models/HALF_PLUS:predict", body).status == 404
-
-
-def test_names_in_paths_are_percent_decoded(server: ServerProcess) -> None:
-    """http_rest_api_util.cc, DecodeArg."""
-    body = json.dumps({"instances": [2.0]}).encode()
-    assert server.call("POST", "/v1/models/half%5Fplus:predict", body).status == 200
-
-
-def test_versions(server: ServerProcess) -> None:
-    """api_rest: /versions/N picks one, without it the latest answers; leading zeros are a number's (SimpleAtoi)."""
-    for where, answer in (
-        ("/versions/1", 2.0),
-        ("/versions/2", 3.0),
-        ("/versions/3", 4.0),
-        ("", 4.0),
-        ("/versions/01", 2.0),
-    ):
-        assert value(server, "half_plus", {"instances": [2.0]}, where) == [answer]
 
 
 def test_models_with_assets_and_variables(server: ServerProcess) -> None:
@@ -169,7 +120,10 @@ def test_models_with_assets_and_variables(server: ServerProcess) -> None:
     assert value(server, "vocabulary", {"instances": ["two", "three", "four"]}) == [10, 20, -10]
 
 
-def test_many_rows(server: ServerProcess) -> None:
-    """api_rest sets no limit to the rows of a request."""
+def test_many_rows_and_large_bodies(server: ServerProcess) -> None:
+    """api_rest sets no limit to the rows of a request; evhttp's own limit is the largest size_t."""
     rows: list[Any] = [float(row % 7) for row in range(5000)]
     assert value(server, "half_plus", {"instances": rows}) == [row / 2 + 3 for row in rows]
+    encoded = base64.b64encode(b"a" * 20_000_000).decode()
+    (back,) = value(server, "types", {"signature_name": "string", "instances": [{"b64": encoded}]})
+    assert len(back) == 20_000_000

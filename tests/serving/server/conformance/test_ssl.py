@@ -13,33 +13,26 @@ import pytest
 from .clients import Grpc, code_and_details, eventually, floats, predict_request
 from .conftest import Start
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificates with openssl"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificates with openssl")
 
 
 def certificate(folder: Path, name: str) -> tuple[str, str]:
     """The key and the certificate, signed by itself, of localhost; PEM."""
     key, cert = folder / f"{name}.key", folder / f"{name}.crt"
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            *names,
-            "-keyout",
-            str(key),
-            "-out",
-            str(cert),
-        ],
-        check=True,
-        capture_output=True,
+    command = (
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
     )
+    subprocess.run([*command, *names], check=True, capture_output=True)
     return key.read_text(), cert.read_text()
 
 

@@ -10,10 +10,20 @@ from typing import Any
 
 import pytest
 
-from .clients import Grpc, code_and_details, eventually, example, floats, predict_request, value
+from .clients import (
+    Grpc,
+    code_and_details,
+    eventually,
+    example,
+    floats,
+    multi,
+    predict_request,
+    request_for,
+    value,
+    write_warm_up,
+)
 from .conftest import Start
 from .saved_models import model_config
-from .test_grpc_inference import multi, request_for
 
 
 def log(kind: str, request: Any) -> bytes:
@@ -31,63 +41,62 @@ def warm(models: Path, tmp_path: Path) -> Callable[..., str]:
     """Copy a model with records as its warm-up file; its base path."""
 
     def copy(name: str, model: str, version: int, *records: bytes, raw: bytes = b"") -> str:
-        import tensorflow as tf
-
         export = tmp_path / name / str(version)
         shutil.copytree(models / model / str(version), export)
-        (export / "assets.extra").mkdir()
-        file = export / "assets.extra" / "tf_serving_warmup_requests"
+        file = write_warm_up(export, *records)
         if raw:
             file.write_bytes(raw)
-        else:
-            with tf.io.TFRecordWriter(str(file)) as writer:
-                for record in records:
-                    writer.write(record)
         return str(tmp_path / name)
 
     return copy
 
 
 def test_warm_up(start: Start, tmp_path: Path, warm: Callable[..., str]) -> None:
-    """saved_model_warmup: predict, classify, regress and several at once; what fails keeps the version from loading.
-
-    saved_model_warmup_util.cc: a request that fails, more than 1000 records, a file that is no TFRecord, an unknown
-    kind of log; the name of the model in a request does not matter.
-    """
-    good = predict_request("any_name", x=floats([1.0]))
-    failing = log("predict_log", predict_request("fails", "fails", x=floats([11.0])))
+    """saved_model_warmup_util.cc: what fails keeps the version from loading; the model's name does not matter."""
+    good = log("predict_log", predict_request("any_name", x=floats([1.0])))
+    runs = log("predict_log", predict_request("any_name", "runs", x=floats([1.0])))
     regress = log("regress_log", request_for("Regress", "regress_x_to_y", example(x=2.0)))
     classify = log("classify_log", request_for("Classify", "classify_x_to_y", example(x=2.0)))
     several = log("multi_inference_log", multi("regress_x_to_y", "classify_x_to_y"))
-    wrong = log("regress_log", request_for("Regress", "wrong", example(x=2.0)))
     sound = {
-        "one": warm("one", "half_plus", 1, log("predict_log", good)),
+        "runs": warm("runs", "shapes", 1, runs, runs),
         "four": warm("four", "half_plus_two", 123, regress, classify, several),
-        "thousand": warm("thousand", "half_plus", 1, *[log("predict_log", good)] * 1000),
+        "thousand": warm("thousand", "half_plus", 1, *[good] * 1000),
     }
+    failing = log("predict_log", predict_request("fails", "fails", x=floats([11.0])))
+    wrong = log("regress_log", request_for("Regress", "wrong", example(x=2.0)))
+    none = log("predict_log", predict_request("none"))
     broken = {
-        "fails": warm("fails", "shapes", 1, failing),
-        "wrong": warm("wrong", "half_plus_two", 123, wrong),
-        "garbage": warm("garbage", "half_plus", 1, raw=b"this is no TFRecord file at all"),
-        "too_many": warm("too_many", "half_plus", 1, *[log("predict_log", good)] * 1001),
+        "too large": warm("fails", "shapes", 1, failing),
+        "signature 'wrong'": warm("wrong", "half_plus_two", 123, wrong),
+        "expected inputs x, got none": warm("none", "half_plus", 1, none),
+        "cannot be read": warm("no_message", "half_plus", 1, b"garbage"),
+        "TFRecord": warm("no_records", "half_plus", 1, raw=b"this is no TFRecord file at all"),
+        "at most 1000": warm("too_many", "half_plus", 1, *[good] * 1001),
     }
     config = tmp_path / "models.config"
     config.write_text(model_config(**sound))
-    server = start(f"--model_config_file={config}", "--max_num_load_retries=0")
+    flags = ("--max_num_load_retries=0", "--num_request_iterations_for_warmup=2")
+    server = start(f"--model_config_file={config}", *flags)
     for name in sound:
         server.wait_for(f"/v1/models/{name}", "AVAILABLE")
-    assert value(server, "one", {"instances": [2.0]}) == [2.0]
+    # Nothing but its own records has run, twice each.
+    assert value(server, "runs", {"signature_name": "runs", "instances": [1.0]}) == [5]
     with Grpc(server.grpc) as client:
-        reload = concurrent.futures.ThreadPoolExecutor(1).submit(
-            client.reload, model_config(**sound, **broken)
-        )
-        for name in broken:
-            ended = eventually(lambda name=name: states(client, name).get("END"))
-            assert ended[0] != 0, name
-            assert ended[1], name
-        assert value(server, "one", {"instances": [2.0]}) == [2.0]
+        names = {path.rpartition("/")[2]: reason for reason, path in broken.items()}
+        both = model_config(**sound, **{path.rpartition("/")[2]: path for path in broken.values()})
+        reload = concurrent.futures.ThreadPoolExecutor(1).submit(client.reload, both)
+        for name, reason in names.items():
+            code, message = eventually(lambda name=name: states(client, name).get("END"))
+            assert code != 0
+            assert reason in message, message
         # server_core.cc, WaitUntilModelsAvailable.
         assert code_and_details(reload.result)[0] == "UNKNOWN"
+        assert (
+            code_and_details(client.predict, predict_request("fails", "scalar", x=floats(1)))[0]
+            == "NOT_FOUND"
+        )
+    assert value(server, "thousand", {"instances": [2.0]}) == [2.0]
 
 
 def states(client: Grpc, model: str) -> dict[str, tuple[int, str]]:
