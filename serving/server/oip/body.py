@@ -15,7 +15,7 @@ import orjson
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.http import Request, Response, parse_json
 from serving.server.oip import codec
-from serving.server.oip.parameters import check_count, check_offered, timeout_seconds
+from serving.server.oip.parameters import check_count, check_offered, parameters_of, timeout_seconds
 from serving.server.repository.versions import Version
 from serving.server.tensors.signature import BYTES, Signature, Tensors, dtype_of
 
@@ -49,7 +49,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
     document = parse_json(text)
     if not isinstance(document, dict):
         raise InvalidRequestError(f"expected a JSON object with inputs, got {type(document).__name__}")
-    parameters = _parameters(document, "request")
+    parameters = parameters_of(document, "request")
     binary_outputs = _flag(parameters, "binary_data_output", False)
     return InferenceRequest(
         _inputs(document.get("inputs"), signature, binary),
@@ -105,7 +105,7 @@ def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensor
         name = _name(tensor, "input")
         if name in inputs:
             raise InvalidRequestError(f"input {quote(name)} is given twice")
-        parameters = _parameters(tensor, f"input {quote(name)}")
+        parameters = parameters_of(tensor, f"input {quote(name)}")
         check_offered(parameters, "input", name)
         described = codec.describe(signature, name, tensor.get("datatype"), tensor.get("shape"))
         size = parameters.get("binary_data_size")
@@ -157,21 +157,10 @@ def _wanted(outputs: object, signature: Signature, binary: bool) -> dict[str, bo
         name = _name(output, "output")
         if name in wanted:
             raise InvalidRequestError(f"output {quote(name)} is asked for twice")
-        parameters = _parameters(output, f"output {quote(name)}")
+        parameters = parameters_of(output, f"output {quote(name)}")
         check_offered(parameters, "output", name)
         wanted[name] = _flag(parameters, "binary_data", binary)
     return wanted
-
-
-def _parameters(holder: Mapping[str, Any], what: str) -> Mapping[str, Any]:
-    parameters = holder.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise InvalidRequestError(
-            f"{what}: expected parameters to be an object, got {type(parameters).__name__}"
-        )
-    return parameters
 
 
 def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:

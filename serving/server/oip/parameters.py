@@ -8,6 +8,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.tensors.signature import Signature
@@ -17,6 +18,18 @@ NOT_OFFERED = {
     "shared_memory_region": "shared memory; send the data with the request",
 }
 """What stands behind parameters of tensors that cannot be passed over in silence."""
+
+
+def parameters_of(holder: Mapping[str, Any], what: str) -> Mapping[str, object]:
+    """The parameters of an object of JSON. Raises `InvalidRequestError`."""
+    parameters = holder.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InvalidRequestError(
+            f"{what}: expected parameters to be an object, got {type(parameters).__name__}"
+        )
+    return parameters
 
 
 def check_offered(parameters: Mapping[str, object], kind: str, name: str) -> None:

@@ -12,6 +12,7 @@ from serving.server.errors import ForbiddenError, InvalidRequestError, Unavailab
 from serving.server.http import Request, Response, Route
 from serving.server.oip import description
 from serving.server.oip.body import parse, respond
+from serving.server.oip.parameters import parameters_of
 
 PROTOCOL = "oip-rest"
 OPENAPI = Path(__file__).with_name("openapi.json").read_bytes()
@@ -106,14 +107,14 @@ class OipRest:
     async def load(self, request: Request) -> Response:
         """Load what the repository holds of a model."""
         self._check_control(request)
-        description.check_repository_parameters(_repository_parameters(request))
+        description.check_repository_parameters(parameters_of(_object(request), "request"))
         await self._plane.models.load(request.variables["model"])
         return Response.json({})
 
     async def unload(self, request: Request) -> Response:
         """Unload a model until it is loaded again."""
         self._check_control(request)
-        _repository_parameters(request)
+        parameters_of(_object(request), "request")
         await self._plane.models.unload(request.variables["model"])
         return Response.json({})
 
@@ -138,12 +139,3 @@ def _object(request: Request) -> dict[str, object]:
     if not isinstance(document, dict):
         raise InvalidRequestError(f"expected a JSON object or an empty body, got {type(document).__name__}")
     return document
-
-
-def _repository_parameters(request: Request) -> dict[str, object]:
-    parameters = _object(request).get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise InvalidRequestError(f"expected parameters to be an object, got {type(parameters).__name__}")
-    return parameters

@@ -161,7 +161,7 @@ def test_pages_in_browsers_load_and_unload_nothing(controlled: ServerProcess) ->
         assert_matches("browsers", refused.error)
     assert controlled.call("GET", "/v2/models/same_bytes/ready").status == 200
     refused = controlled.call("POST", "/v2/repository/models/same_bytes/load", {"parameters": []})
-    assert (refused.status, refused.error) == (400, "expected parameters to be an object, got list")
+    assert (refused.status, refused.error) == (400, "request: expected parameters to be an object, got list")
     assert (
         controlled.call("POST", "/v2/repository/models/same_bytes/load", {"parameters": None}).status == 200
     )
