@@ -25,7 +25,7 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
         lambda: models_below(root),
         lambda directory: load_version(directory, load, options.threads),
         options,
-        layout=f"{root}/<model>/<version>/{file}, such as {root}/fashion/1/{file}",
+        layout=f"<model>/<version>/{file} below the model repository, such as fashion/1/{file}",
     )
     serve(
         "tandem-server",

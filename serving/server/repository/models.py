@@ -175,7 +175,6 @@ class Models:
         if name not in configs:
             raise NotFoundError(
                 f"the repository holds no model {quote(name)}; it holds: {', '.join(sorted(configs)) or 'none'}"
-                f"{self._layout}"
             )
         return configs[name]
 

@@ -61,7 +61,7 @@ class Request:
     def refusal(self) -> str:
         """What the error says; "": there is none."""
         if self.fault:
-            return {"shape": "shape", "output": "none", "model": "none"}[self.fault]
+            return {"shape": "shape", "output": "output", "model": "none"}[self.fault]
         # Its manifest says that it keeps rows apart; that is wrong for such rows, and shows in their number.
         lies = self.model == "positive" and (self.array[:, 0] <= 0).any()
         return "model positive, version 1: expected" if lies else ""

@@ -142,7 +142,7 @@ def test_an_output_that_is_no_tensor_is_left_out_and_named(server: ServerProcess
     assert values(ask(server, "zipmap", x=[[1.0, -2.0]])) == [1, 2]
     metadata = server.call("GET", "/v2/models/zipmap").json()
     assert [output["name"] for output in metadata["outputs"]] == ["y"]
-    assert metadata["parameters"] == {"left_out": "z (seq(map(int64,tensor(float))))"}
+    assert metadata["properties"] == {"left_out": "z (seq(map(int64,tensor(float))))"}
     assert_matches(r"model zipmap, version 1: left out.*z \(seq\(map", server.log)
 
 
