@@ -10,9 +10,10 @@ import pytest
 from serving.repository import MANIFEST
 from serving.server.backends.base import Servable, loader
 from serving.server.errors import ArtifactError
-from serving.server.loading import load_version
+from serving.server.repository.loading import load_version
 
 from .artifacts import write_manifest, write_onnx
+from .processes import tandem_server
 
 onnx = loader("onnxruntime")
 
@@ -21,16 +22,16 @@ def test_a_version_without_a_manifest_loads_by_the_backend_s_usual_name(tmp_path
     loaded = load_version(write_onnx(tmp_path, 1), onnx, 1)
     signature = loaded.servable.signatures["serving_default"]
     assert [spec.shape for spec in signature.inputs] == [(-1, 28, 28, 1)]
-    assert loaded.row_seconds > 0
+    assert (loaded.batched, loaded.finite) == (None, False)
 
 
 def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
     directory = write_onnx(tmp_path, 1)
     (directory / "model.onnx").rename(directory / "other.onnx")
-    with pytest.raises(ArtifactError, match=r"model\.onnx"):
+    with pytest.raises(ArtifactError, match=r"has no file model\.onnx; it holds other\.onnx"):
         load_version(directory, onnx, 1)
     write_manifest(directory, "other.onnx")
-    assert load_version(directory, onnx, 1).row_seconds > 0
+    assert load_version(directory, onnx, 1).batched is False
 
 
 def _change(directory: Path) -> None:
@@ -72,3 +73,24 @@ def test_whatever_a_runtime_raises_refuses_the_version(tmp_path: Path) -> None:
 
     with pytest.raises(ArtifactError, match="cannot be loaded: AttributeError: no such attribute"):
         load_version(write_onnx(tmp_path, 1), load, 1)
+
+
+def test_a_version_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    def load(directory: Path, file: str, threads: int) -> Servable:
+        loaded = onnx(directory, file, threads)
+        (directory / "model.onnx").write_bytes(b"the next one")
+        return loaded
+
+    with pytest.raises(ArtifactError, match="was changed while it was read"):
+        load_version(write_onnx(tmp_path, 1), load, 1)
+
+
+@pytest.mark.parametrize("mislaid", ["", "model.onnx", "fashion/model.onnx"])
+def test_where_no_model_is_found_the_layout_is_named(tmp_path: Path, mislaid: str) -> None:
+    root = tmp_path / "repository"
+    (root / mislaid).parent.mkdir(parents=True, exist_ok=True)
+    if mislaid:
+        (write_onnx(tmp_path, 1) / "model.onnx").rename(root / mislaid)
+    server = tandem_server("onnxruntime", root, tmp_path / "log")
+    server.wait_for_log(f"no model was found; expected {root}/<model>/<version>/model.onnx, such as ")
+    assert server.stop() == 0
