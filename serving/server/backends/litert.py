@@ -96,7 +96,7 @@ class SignaturesServable:
             key: interpreter.get_signature_runner(key) for key in interpreter.get_signature_list()
         }
         self._lock = Lock()
-        """Signatures have threads of their own, the interpreter has not."""
+        """LiteRT allows no call of the interpreter, and so of another runner, while a runner is called."""
         self.signatures = {
             key: Signature(_specs(runner.get_input_details()), _specs(runner.get_output_details()))
             for key, runner in self._runners.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,19 +191,6 @@ def test_every_signature_of_a_file_is_served(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.asarray(answer["double"], np.float32), 2 * x)
         total = servable.run("add", {"a": x[:, 0].copy(), "b": x[:, 1].copy()}, ["sum"])["sum"]
         np.testing.assert_allclose(np.asarray(total, np.float32), x.sum(1), atol=1e-6)
-
-    def calls(key: str, **inputs: Any) -> None:
-        for _ in range(300):
-            servable.run(key, inputs, [])
-
-    # One thread a signature, as in a server; the interpreter itself knows no threads.
-    ones = np.ones((64, 2), np.float32)
-    both = [threading.Thread(target=calls, args=("split",), kwargs={"x": ones})]
-    both.append(threading.Thread(target=calls, args=("add",), kwargs={"a": ones[:, 0], "b": ones[:, 1]}))
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
     servable.close()
     with pytest.raises(BackendError, match="after its version was unloaded"):
         servable.run("split", {"x": np.ones((1, 2), np.float32)}, ["next"])
