@@ -8,8 +8,7 @@ import psutil
 import pytest
 
 from .artifacts import point, write_onnx
-from .processes import tandem_server
-from .test_processes import body
+from .processes import oip_body, tandem_server
 
 MEGABYTE = 1_000_000
 
@@ -22,7 +21,7 @@ def test_memory_is_back_at_its_level_after_200_swaps(tmp_path: Path) -> None:
     point(folder, 1)
     server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", "--poll-seconds=0.02")
     process = psutil.Process(server.process.pid)
-    data = body()
+    data = oip_body()
     levels: list[float] = []
     try:
         server.wait_for("/v2/health/ready")
