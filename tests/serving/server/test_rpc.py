@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     root = tmp_path_factory.mktemp("rpc")
     write_onnx(root / "repository" / "fashion", 1)
     write_slow_onnx(root / "repository" / "slow")
-    limits = ("--max-connections=4", "--max-body-bytes=1048576", "--pause-seconds=0")
+    limits = ("--max-connections=4", "--max-body-bytes=1048576")
     server = tandem_server("onnxruntime", root / "repository", root / "log", *limits)
     server.wait_for("/v2/health/ready")
     yield server
