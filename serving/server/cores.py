@@ -1,6 +1,6 @@
-"""How many cores this process may use: by its affinity, and by the quota of its cgroup.
+"""How many cores this process may use: by its affinity, and by the quota of its cgroup (version 2).
 
-https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), .../scheduler/sched-bwc.html (cpu.cfs_quota_us)
+https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max)
 """
 
 from __future__ import annotations
@@ -25,29 +25,13 @@ def _quotas(proc: Path, mount: Path) -> Iterator[float]:
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, read = mount, _quota_of_v2
-        elif "cpu" in controllers.split(","):
-            root, read = mount / "cpu", _quota_of_v1
-        else:
+        if not line.startswith("0::"):
             continue
-        folder = root / path.lstrip("/")
         # In a container the path is the host's, while the mount shows the container's own group at its root.
+        folder = mount / line.removeprefix("0::").lstrip("/")
         for group in (folder, *folder.parents):
-            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-                quota = read(group)
-                if 0 < quota < math.inf:
-                    yield quota
-            if group == root:
+            with contextlib.suppress(OSError, ValueError):  # Not there, or "max": no limit.
+                limit, period = (group / "cpu.max").read_text().split()
+                yield int(limit) / int(period)
+            if group == mount:
                 break
-
-
-def _quota_of_v2(group: Path) -> float:
-    limit, period = (group / "cpu.max").read_text().split()
-    return math.inf if limit == "max" else int(limit) / int(period)
-
-
-def _quota_of_v1(group: Path) -> float:
-    limit = int((group / "cpu.cfs_quota_us").read_text())
-    return limit / int((group / "cpu.cfs_period_us").read_text())

@@ -147,7 +147,7 @@ class Tfs:
     async def _rest(self, model: str, request: Request) -> dict[str, Any] | str:
         assert self._session is not None
         if request.fault == "output":
-            return "none"
+            return "REST has no choice of outputs"
         url = f"{self._address}/v1/models/{model}:predict"
         async with self._session.post(url, json={"inputs": request.sent.tolist()}) as response:
             document = await response.json()

@@ -29,7 +29,7 @@ def write(path: Path, text: str) -> None:
         ("9900000 100000", 8),
     ],
 )
-def test_a_quota_of_version_2(tmp_path: Path, limit: str, granted: int) -> None:
+def test_a_quota(tmp_path: Path, limit: str, granted: int) -> None:
     write(tmp_path / "proc", "0::/a/b\n")
     write(tmp_path / "fs" / "a" / "cpu.max", limit)
     write(tmp_path / "fs" / "a" / "b" / "cpu.max", "max 100000")
@@ -40,14 +40,6 @@ def test_in_a_container_the_groups_path_is_not_below_the_mount(tmp_path: Path) -
     write(tmp_path / "proc", "0::/docker/1234\n")
     write(tmp_path / "fs" / "cpu.max", "300000 100000")
     assert cores.available(tmp_path / "proc", tmp_path / "fs") == 3
-
-
-@pytest.mark.parametrize(("quota", "granted"), [("250000", 3), ("-1", 8)])
-def test_a_quota_of_version_1(tmp_path: Path, quota: str, granted: int) -> None:
-    write(tmp_path / "proc", "5:cpu,cpuacct:/pod\n4:memory:/pod\n")
-    write(tmp_path / "fs" / "cpu" / "pod" / "cpu.cfs_quota_us", quota)
-    write(tmp_path / "fs" / "cpu" / "pod" / "cpu.cfs_period_us", "100000")
-    assert cores.available(tmp_path / "proc", tmp_path / "fs") == granted
 
 
 def test_without_cgroups_it_is_the_affinity(tmp_path: Path) -> None:

@@ -57,8 +57,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     servers: list[ServerProcess] = []
 
     def started(*flags: str) -> ServerProcess:
-        more = ("--pause-seconds=0", *flags)
-        servers.append(tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", *more))
+        servers.append(tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", *flags))
         servers[-1].wait_for("/v2/health/ready")
         return servers[-1]
 

@@ -72,8 +72,7 @@ def test_a_server_that_was_killed_starts_again_on_its_ports(tmp_path: Path) -> N
 def test_a_stop_does_not_wait_for_a_load(tmp_path: Path) -> None:
     write_onnx(tmp_path / "repository" / "fashion", 1)
     os.mkfifo(tmp_path / "repository" / "fashion" / "1" / "manifest.json")  # Whose reader waits for ever.
-    flags = ("--pause-seconds=0", "--grace-seconds=1")
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", *flags)
+    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", "--grace-seconds=1")
     server.wait_for("/v2/health/live")
     end = time.monotonic() + 20
     while "version 1 is LOADING" not in (answer := server.call("GET", "/v2/health/ready")).error:

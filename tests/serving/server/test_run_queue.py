@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -176,22 +175,6 @@ async def test_the_end_waits_for_a_run_that_nobody_wants_any_more() -> None:
     assert not closing.done()
     servable.gate.set()
     await closing
-
-
-async def test_the_event_loop_goes_on_during_a_run_also_for_the_first_one_of_a_shape() -> None:
-    class Sleeping(Doubling):
-        def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-            time.sleep(0.3)
-            return super().run(signature, inputs, outputs)
-
-    queue = Queue(Sleeping())
-    for width in (1, 2):
-        task = asyncio.create_task(queue.y(3, width=width))
-        turns = 0
-        while not task.done():
-            await asyncio.sleep(0.001)
-            turns += 1
-        assert (await task, turns > 20) == ([6.0], True)
 
 
 class Faulty(Doubling):

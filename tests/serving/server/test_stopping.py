@@ -24,8 +24,9 @@ from .artifacts import point, write_manifest, write_onnx, write_slow_onnx
 from .load import Client, infer_request, steadily
 from .processes import ServerProcess, oip_body, tandem_server
 
+PAUSE = "--pause-seconds=1"
 POLL_SECONDS = 0.2
-"""Between two looks of a client at a server's readiness; the server's pause is 1 s."""
+"""Between two looks of a client at a server's readiness."""
 SLOW = "/v2/models/slow/infer"
 
 
@@ -89,7 +90,7 @@ async def test_clients_that_follow_readiness_lose_nothing_in_a_rolling_update(
     repository: Path, tmp_path: Path
 ) -> None:
     def start(name: str, ports: tuple[int, int] | None = None) -> ServerProcess:
-        return tandem_server("onnxruntime", repository, tmp_path / name, ports=ports)
+        return tandem_server("onnxruntime", repository, tmp_path / name, PAUSE, ports=ports)
 
     servers = [start("left"), start("right")]
     for server in servers:
@@ -146,7 +147,7 @@ async def test_versions_change_under_load_without_a_failure(repository: Path, tm
 
 async def test_a_stop_answers_all_that_has_begun(repository: Path, tmp_path: Path) -> None:
     write_slow_onnx(repository / "slow")
-    server = tandem_server("onnxruntime", repository, tmp_path / "log", "--pause-seconds=0")
+    server = tandem_server("onnxruntime", repository, tmp_path / "log")
     server.wait_for("/v2/health/ready")
     async with (
         aiohttp.ClientSession() as session,
@@ -178,7 +179,7 @@ async def _answer(call: Awaitable[pb.ModelInferResponse]) -> pb.ModelInferRespon
 def test_a_request_that_is_on_its_way_is_answered_and_the_connection_closed(
     repository: Path, tmp_path: Path
 ) -> None:
-    server = tandem_server("onnxruntime", repository, tmp_path / "log")
+    server = tandem_server("onnxruntime", repository, tmp_path / "log", PAUSE)
     server.wait_for("/v2/health/ready")
     data = oip_body()
     head = (
@@ -223,7 +224,7 @@ def test_a_run_without_end_holds_up_neither_the_stop_nor_the_access_log(
 
 
 def test_watchers_of_health_hear_first_that_the_server_stops(repository: Path, tmp_path: Path) -> None:
-    server = tandem_server("onnxruntime", repository, tmp_path / "log")
+    server = tandem_server("onnxruntime", repository, tmp_path / "log", PAUSE)
     server.wait_for("/v2/health/ready")
     told = health_pb2.HealthCheckResponse
     with grpc.insecure_channel(server.grpc) as channel:
