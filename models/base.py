@@ -30,7 +30,7 @@ class ModelError(Exception):
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far an artifact may be from its source framework, and the frameworks from each other."""
+    """How far an artifact may be from its source framework."""
 
     logits: float = 1e-5
     """Largest absolute difference of float32 logits."""
@@ -39,15 +39,6 @@ class Tolerances:
     int8_agreement: float = 0.97
     quantized_accuracy_drop: float = 0.01
     """Most accuracy that a quantized artifact may lose."""
-    training_loss: float = 1e-3
-    """Largest relative difference of the two frameworks' losses in the first 50 steps."""
-    framework_accuracy: float = 0.01
-    """Largest difference of the two frameworks' test accuracies. Half of it is what is aimed at; chance alone
-    moves the difference of two trainings by a quarter of a point (10,000 pictures, 600 answered differently)."""
-    regression: float = 0.01
-    """Most accuracy that a version may lose against the published one."""
-    class_regression: float = 0.05
-    """The same for a single class."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +49,22 @@ class Profile:
     peak_learning_rate: float
     minimum_accuracy: float
     batch_size: int = 128
+    epoch_pictures: int | None = None
+    """How many of the training pictures an epoch takes, drawn by seed; None takes all."""
     weight_decay: float = 1e-2
     shift: int = 0
     """Training pictures are moved by up to this many pixels each way: slower to learn, better in the end."""
     label_smoothing: float = 0.1
     """Keeps logits small, so that rounding in another runtime stays small beside them (Szegedy et al. 2016)."""
+    training_loss: float = 1e-3
+    """Largest relative difference of the two frameworks' losses in the first 50 steps: rounding grows with the rate."""
+    framework_accuracy: float = 0.01
+    """Largest difference of the two frameworks' test accuracies. Half of it is what is aimed at; chance alone
+    moves the difference of two trainings by a quarter of a point (10,000 pictures, 600 answered differently)."""
+    regression: float = 0.01
+    """Most accuracy that a version may lose against the published one."""
+    class_regression: float = 0.05
+    """The same for a single class."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
             own.add_argument("--model", help="folder in models/ (default: fashion)")
         if "making" in groups:
             own.add_argument(
-                "--profile", choices=("quick", "full"), help="how long to train (default: quick)"
+                "--profile", choices=("smoke", "quick", "full"), help="how long to train (default: quick)"
             )
             own.add_argument("--seed", type=int, help="seed of split, weights and batches (default: 1)")
             own.add_argument(

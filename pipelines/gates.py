@@ -82,7 +82,6 @@ def metrics(
 
 
 def quality(
-    spec: ModelSpec,
     profile: Profile,
     found: Mapping[str, Mapping[str, float]],
     published: Mapping[str, Mapping[str, float]],
@@ -91,25 +90,24 @@ def quality(
 
     Both arguments are metrics by framework; `published` is empty where nothing is.
     """
-    limits = spec.tolerances
     checks = []
     for framework, now in found.items():
         checks.append(
             Check("quality", f"{framework}: test accuracy", now["accuracy"], ">=", profile.minimum_accuracy)
         )
         for name, before in published.get(framework, {}).items():
-            margin = limits.regression if name == "accuracy" else limits.class_regression
+            margin = profile.regression if name == "accuracy" else profile.class_regression
             label = f"{framework}: {name} against the published version"
             checks.append(Check("quality", label, now.get(name, 0.0), ">=", before - margin))
     accuracies = [now["accuracy"] for now in found.values()]
     apart = max(accuracies) - min(accuracies)
     checks.append(
-        Check("quality", "test accuracy, between frameworks", apart, "<=", limits.framework_accuracy)
+        Check("quality", "test accuracy, between frameworks", apart, "<=", profile.framework_accuracy)
     )
     return checks
 
 
-def training(spec: ModelSpec, one: History, other: History) -> list[Check]:
+def training(profile: Profile, one: History, other: History) -> list[Check]:
     """The two frameworks went the same way: losses of the first steps."""
     return [
         Check(
@@ -117,7 +115,7 @@ def training(spec: ModelSpec, one: History, other: History) -> list[Check]:
             f"largest relative difference of the losses of {PARITY_STEPS} steps",
             loss_difference(one, other),
             "<=",
-            spec.tolerances.training_loss,
+            profile.training_loss,
         )
     ]
 

@@ -88,10 +88,9 @@ def evaluate(made_from: Sources, trained: Mapping[str, Trained], run: Recorder, 
         step.outputs += [
             Artifact("ModelEvaluation", name, properties=dict(own)) for name, own in run.metrics.items()
         ]
-        checks = gates.quality(
-            spec, spec.profile(settings.profile), run.metrics, _published_metrics(made_from)
-        )
-        checks += gates.training(spec, trained["tensorflow"].history, trained["pytorch"].history)
+        profile = spec.profile(settings.profile)
+        checks = gates.quality(profile, run.metrics, _published_metrics(made_from))
+        checks += gates.training(profile, trained["tensorflow"].history, trained["pytorch"].history)
         run.require(checks)
 
 

@@ -31,7 +31,7 @@ class Settings:
     model: str = setting("fashion", "folder in models/ to work on")
     artifacts: Path = setting(Path("artifacts"), "where data, runs, the model repository and logs lie")
     platform: str = setting("auto", "where the targets run", ("auto", "docker", "process"))
-    profile: str = setting("quick", "training profile", ("quick", "full"))
+    profile: str = setting("quick", "training profile", ("smoke", "quick", "full"))
     seed: int = setting(1, "seed of the split, the initial weights and the batches")
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
 

@@ -35,6 +35,18 @@ SPEC = ModelSpec(
     batch_norm_momentum=0.9,
     batch_norm_epsilon=1e-3,
     profiles={
+        # A first look, and the tests: a hundred steps, most of them at a rate that the others reach later.
+        "smoke": Profile(
+            epochs=1,
+            epoch_pictures=6_400,
+            batch_size=64,
+            peak_learning_rate=2e-3,
+            minimum_accuracy=0.70,
+            training_loss=0.02,
+            framework_accuracy=0.02,
+            regression=0.05,
+            class_regression=0.3,
+        ),
         "quick": Profile(epochs=3, peak_learning_rate=4e-3, minimum_accuracy=0.90),
         "full": Profile(epochs=30, peak_learning_rate=4e-3, minimum_accuracy=0.93, shift=2),
     },

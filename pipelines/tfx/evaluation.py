@@ -18,11 +18,10 @@ OVERALL, PER_CLASS = tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[LABEL])
 
 def config(spec: ModelSpec, profile: Profile) -> tfma.EvalConfig:
     """Accuracy overall and per class: at least the profile's, and not less than the blessed model's by more than
-    the spec allows."""
-    limits = spec.tolerances
+    the profile allows."""
     # A threshold of the metric itself would hold every slice to the overall limit.
-    overall = _threshold(OVERALL, limits.regression, least=profile.minimum_accuracy)
-    per_class = _threshold(PER_CLASS, limits.class_regression)
+    overall = _threshold(OVERALL, profile.regression, least=profile.minimum_accuracy)
+    per_class = _threshold(PER_CLASS, profile.class_regression)
     accuracy = tfma.MetricConfig(class_name=METRIC, per_slice_thresholds=[overall, per_class])
     return tfma.EvalConfig(
         model_specs=[

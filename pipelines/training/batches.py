@@ -23,7 +23,7 @@ class BatchPlan:
     """Which pictures, flipped and shifted or not, make up each batch of each epoch: a pure function of the seed.
 
     A batch is `images` float32 [B, H, W, 1], values 0..1, and `labels` int64 [B]. The last pictures of an
-    epoch that fill no batch are left out, as in the order of that epoch.
+    epoch that fill no batch, or are more than the profile takes, are left out, as in the order of that epoch.
     """
 
     pictures: Pictures
@@ -32,7 +32,8 @@ class BatchPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.pictures) // self.profile.batch_size
+        pictures = len(self.pictures)
+        return min(pictures, self.profile.epoch_pictures or pictures) // self.profile.batch_size
 
     @property
     def steps(self) -> int:

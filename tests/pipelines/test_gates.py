@@ -39,9 +39,9 @@ def test_accuracy_is_told_overall_and_by_class() -> None:
 def test_quality_needs_accuracy_in_both_and_near_each_other(model: Model) -> None:
     profile = replace(model.spec.profile("quick"), minimum_accuracy=0.9)
     good = {"tensorflow": {"accuracy": 0.915}, "pytorch": {"accuracy": 0.913}}
-    assert failing(gates.quality(model.spec, profile, good, {})) == []
+    assert failing(gates.quality(profile, good, {})) == []
     poor = good | {"pytorch": {"accuracy": 0.885}}
-    assert failing(gates.quality(model.spec, profile, poor, {})) == [
+    assert failing(gates.quality(profile, poor, {})) == [
         "pytorch: test accuracy",
         "test accuracy, between frameworks",
     ]
@@ -51,16 +51,17 @@ def test_quality_refuses_what_lost_one_class_only(model: Model) -> None:
     profile = replace(model.spec.profile("quick"), minimum_accuracy=0.9)
     published = {"tensorflow": {"accuracy": 0.92, "accuracy/Bag": 0.98}}
     now = {"tensorflow": {"accuracy": 0.915, "accuracy/Bag": 0.80}}
-    assert failing(gates.quality(model.spec, profile, now, published)) == [
+    assert failing(gates.quality(profile, now, published)) == [
         "tensorflow: accuracy/Bag against the published version"
     ]
 
 
 def test_training_parity(model: Model) -> None:
+    profile = model.spec.profile("quick")
     one = History([1.0, 0.5], [], 0)
-    assert failing(gates.training(model.spec, one, History([1.0005, 0.5], [], 0))) == []
-    assert len(failing(gates.training(model.spec, one, History([1.01, 0.5], [], 0)))) == 1
-    assert len(failing(gates.training(model.spec, one, History.empty()))) == 1, (
+    assert failing(gates.training(profile, one, History([1.0005, 0.5], [], 0))) == []
+    assert len(failing(gates.training(profile, one, History([1.01, 0.5], [], 0)))) == 1
+    assert len(failing(gates.training(profile, one, History.empty()))) == 1, (
         "nothing compared is no parity"
     )
 

@@ -41,6 +41,14 @@ def test_an_epoch_shows_each_picture_at_most_once_and_flips_half(plan: BatchPlan
     assert len(upright) == len(shown)
 
 
+def test_a_part_of_the_pictures_is_an_epoch_where_the_profile_says_so(plan: BatchPlan) -> None:
+    part = replace(plan, profile=replace(plan.profile, epoch_pictures=250))
+    assert [len(list(part.epoch(number))) for number in range(3)] == [2, 2, 2]
+    assert part.learning_rates().shape == (6,)
+    more = replace(plan, profile=replace(plan.profile, epoch_pictures=10**6))
+    assert more.steps_per_epoch == plan.steps_per_epoch
+
+
 def test_labels_stay_with_their_pictures(plan: BatchPlan) -> None:
     label_of = {
         image.tobytes(): label

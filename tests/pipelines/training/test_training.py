@@ -72,7 +72,7 @@ def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Pictures, tm
     )
     assert len(one.step_losses) == len(other.step_losses) == 50
     assert one.step_losses[-1] < one.step_losses[0] * 0.7, "standing still would be no parity"
-    assert loss_difference(one, other) <= model.spec.tolerances.training_loss
+    assert loss_difference(one, other) <= profile.training_loss
 
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path, uninterrupted: dict[str, Trained]) -> None:
