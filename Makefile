@@ -2,7 +2,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 VENV := .venv
 TANDEM := $(VENV)/bin/tandem
-# Passed on to tandem: make deploy MODEL=mine PROFILE=full SEED=2 SOURCE=pytorch PLATFORM=docker MONITORING=1
+# Passed on to tandem: make deploy MODEL=mine PROFILE=smoke SEED=2 SOURCE=pytorch PLATFORM=docker MONITORING=1
 export TANDEM_MODEL := $(or $(MODEL),$(TANDEM_MODEL),fashion)
 export TANDEM_PROFILE := $(or $(PROFILE),$(TANDEM_PROFILE),quick)
 export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
@@ -10,7 +10,7 @@ export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
 .PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
-  base-images sbom test test-e2e test-k8s k8s-local unit lint format types protos lock clean
+  base-images sbom test test-all test-e2e test-k8s k8s-local unit lint format types protos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -48,8 +48,11 @@ publish: ## train, export, gate and publish, without starting a server
 images: ## build the container images that are missing or older than their sources
 compare: ## latency and parity of every endpoint
 
-test: $(VENV)/.dev ## every test: unit, slow ones, then five endpoints end to end
-	@tests/run
+test: $(VENV)/.dev ## units, the slow tests that tell most, then five endpoints end to end: about ten minutes
+	@$(VENV)/bin/python -m tests.run
+
+test-all: $(VENV)/.dev ## every test there is; names the slowest
+	@$(VENV)/bin/python -m tests.run all
 
 unit: $(VENV)/.dev ## the fast tests only
 	@$(VENV)/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder

@@ -10,6 +10,16 @@ import pytest
 import models.base
 from models.base import Model
 from pipelines.data import Pictures
+from tests import needs
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run, with the reason; CI has a browser."""
+    for marker, missing in needs.BY_MARKER.items():
+        if item.get_closest_marker(marker) and (why := missing()):
+            if marker == "browser" and needs.IN_CI:
+                pytest.fail(why)
+            pytest.skip(why)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines import sources
 from serving import platforms, targets
 from serving.platforms.base import Platform
 from serving.settings import PREFIX, Settings
@@ -31,6 +32,11 @@ REUSE = "E2E_ARTIFACTS"
 """Names a folder to deploy in and to leave, so that a second run need not train again."""
 KEPT = ("data", "runs", "web")
 """What a second platform's deployment takes over: it exports, gates and publishes anew, but trains no more."""
+PROFILE = "smoke"
+TARGETS = [
+    pytest.param(name, marks=pytest.mark.browser) if name == "tfjs" else name for name in targets.NAMES
+]
+"""Each target, to be asked by its clients: tfjs answers in a browser."""
 
 
 @dataclass
@@ -77,11 +83,24 @@ class Stack:
         return {name: targets.load(name).served_version(self.settings) for name in targets.NAMES}
 
 
+def take_over(artifacts: Path, profile: str) -> None:
+    """Have the pictures, the page's scripts and the finished training that this checkout's own artifacts hold."""
+    own = Settings.from_environment(
+        {f"{PREFIX}PROFILE": profile, f"{PREFIX}ARTIFACTS": os.environ.get(f"{PREFIX}ARTIFACTS", "artifacts")}
+    )
+    run = sources.load(own, print).run
+    for path in (own.artifacts / "data", own.artifacts / "web", run / "tensorflow", run / "pytorch"):
+        copy = artifacts / path.relative_to(own.artifacts)
+        if path.exists() and not copy.exists() and not (path / "checkpoints").exists():
+            shutil.copytree(path, copy)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of the first platform's deployment, whose training the second one goes on with."""
     reused = os.environ.get(REUSE)
     artifacts = Path(reused).resolve() if reused else tmp_path_factory.mktemp("e2e") / "artifacts"
+    take_over(artifacts, PROFILE)
     yield artifacts
     if not reused:
         shutil.rmtree(artifacts, ignore_errors=True)
@@ -94,11 +113,13 @@ def stack(
     """The five targets on a freshly trained model, on one platform."""
     platform: str = request.param
     artifacts = trained
-    if platform != "process" and trained.exists():
+    if platform != "process":
         artifacts = tmp_path_factory.mktemp("e2e") / "artifacts"
         for name in KEPT:
-            shutil.copytree(trained / name, artifacts / name)
+            if (trained / name).exists():
+                shutil.copytree(trained / name, artifacts / name)
     values: dict[str, str] = {
+        "profile": PROFILE,
         "artifacts": str(artifacts),
         "platform": platform,
         "project": f"tandem-test-{os.getpid()}",

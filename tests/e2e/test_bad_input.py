@@ -13,7 +13,7 @@ from serving.settings import Settings
 from serving.targets.base import Images, TargetError
 from serving.targets.http import Answer, HttpConnection
 from serving.targets.open_inference_client import inference_request
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import TARGETS, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -126,7 +126,7 @@ def test_a_body_of_100_mb_is_refused(stack: Stack, target: str) -> None:
     still_serves(stack, target)
 
 
-@pytest.mark.parametrize("target", targets.NAMES)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     "images", [np.zeros((1, 14, 14, 1)), np.full((1, 28, 28, 1), np.nan)], ids=["shape", "NaN"]
 )

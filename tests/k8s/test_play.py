@@ -26,7 +26,7 @@ from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
 from serving.targets.base import Images
 from tests.e2e import parity
-from tests.e2e.conftest import REUSE, until
+from tests.e2e.conftest import REUSE, TARGETS, until
 from tests.k8s import manifests
 from tests.k8s import podman as podmans
 from tests.k8s.manifests import K8S, render
@@ -137,7 +137,7 @@ def test_every_target_is_played(ready: Pods) -> None:
     assert set(ready.pods) == set(targets.NAMES)
 
 
-@pytest.mark.parametrize("target", targets.NAMES)
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_pod_answers_as_its_source_framework_does_by_every_protocol(
     settings: Settings, target: str, pictures: Images, reference: dict[str, np.ndarray]
 ) -> None:

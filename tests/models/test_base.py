@@ -16,7 +16,7 @@ def test_load_names_the_models_that_exist() -> None:
 
 
 def test_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(ModelError, match="it has quick, full"):
+    with pytest.raises(ModelError, match="it has smoke, quick, full"):
         models.base.load("fashion").spec.profile("endless")
 
 

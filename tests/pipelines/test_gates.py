@@ -61,9 +61,7 @@ def test_training_parity(model: Model) -> None:
     one = History([1.0, 0.5], [], 0)
     assert failing(gates.training(profile, one, History([1.0005, 0.5], [], 0))) == []
     assert len(failing(gates.training(profile, one, History([1.01, 0.5], [], 0)))) == 1
-    assert len(failing(gates.training(profile, one, History.empty()))) == 1, (
-        "nothing compared is no parity"
-    )
+    assert len(failing(gates.training(profile, one, History.empty()))) == 1, "nothing compared is no parity"
 
 
 def outputs(logits: np.ndarray) -> Outputs:
