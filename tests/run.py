@@ -47,7 +47,7 @@ class Part:
 
 
 UNITS = Part("units", "", two=True)
-SLOW = Part("slow tests", "slow and not thorough and not e2e and not docker", two=True)
+SLOW = Part("slow tests", "slow and not thorough", two=True)
 BROWSER = Part("the page in a browser", "browser and not e2e and not podman")
 PROCESSES = Part("the journey on processes", "e2e and not docker")
 CONTAINERS = Part("the journey on containers", "e2e and docker")

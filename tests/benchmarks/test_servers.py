@@ -25,7 +25,7 @@ from tests.benchmarks.processes import Server, ServerError, cpu_seconds
 from tests.benchmarks.readings import Endpoint, Measured, Results
 from tests.serving.server.artifacts import write_onnx
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 PARENT = """
 import subprocess, sys, time

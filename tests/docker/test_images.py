@@ -16,6 +16,8 @@ from serving.platforms import engine, images
 ROOT = Path(__file__).parents[2]
 LARGEST = {"onnxruntime": 330, "litert": 300, "web": 250, "torchserve": 1400, "tf-serving": 1800, "tfx": 2400}
 """Megabytes (10^6), the base included."""
+MARKED = {"tfx": [pytest.mark.tfx]}
+"""Built for the tests of TFX only."""
 BUILD_TOOLS = ("pip", "pip3", "uv", "gcc", "cc", "g++", "make", "ld", "npm", "node", "git", "curl")
 
 
@@ -38,13 +40,18 @@ def test_hadolint_finds_nothing(name: str) -> None:
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize(("name", "megabytes"), LARGEST.items())
+@pytest.mark.parametrize(
+    ("name", "megabytes"), [pytest.param(*own, marks=MARKED.get(own[0], [])) for own in LARGEST.items()]
+)
 def test_an_image_is_no_larger_than_it_need_be(docker: DockerClient, name: str, megabytes: int) -> None:
     assert docker.images.get(images.reference(name)).attrs["Size"] / 1e6 <= megabytes
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("name", [name for name in images.IMAGES if name not in ("models", "pipeline")])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=MARKED.get(n, [])) for n in images.IMAGES if n not in ("models", "pipeline")],
+)
 def test_a_final_stage_has_nothing_to_build_with_and_says_what_it_is(docker: DockerClient, name: str) -> None:
     image = docker.images.get(images.reference(name))
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in image.labels.items()}

@@ -12,7 +12,7 @@ import pytest
 from serving.settings import PREFIX
 from tests.e2e.conftest import ROOT, TANDEM, take_over
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(3600)]
 
 
 def test_the_trainings_of_the_default_profile_reach_their_figures(tmp_path: Path) -> None:

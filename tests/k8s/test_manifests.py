@@ -46,14 +46,14 @@ def test_an_overlay_is_in_order(overlay: str) -> None:
 
 @pytest.mark.parametrize(
     "order",
-    [pytest.param(COMPONENTS, marks=pytest.mark.slow), COMPONENTS[::-1]],
+    [pytest.param(COMPONENTS, marks=pytest.mark.thorough), COMPONENTS[::-1]],
     ids=["forwards", "backwards"],
 )
 def test_all_components_at_once_are_in_order(order: list[str], tmp_path: Path) -> None:
     assert faults(render_with("overlays/local", order, tmp_path)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_each_component_and_each_pair_of_those_that_patch_is_in_order(tmp_path: Path) -> None:
     combinations = [*itertools.combinations(COMPONENTS, 1), *itertools.combinations(PATCHING, 2)]

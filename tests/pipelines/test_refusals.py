@@ -101,27 +101,27 @@ def animals() -> Pictures:
     [
         (black_pictures, "train: pictures of one colour 1", "<= 0"),
         pytest.param(
-            swapped_in_training, "test: labels unlike train's, worst class ", "<= ", marks=pytest.mark.slow
+            swapped_in_training, "test: labels unlike train's, worst class ", "<= ", marks=pytest.mark.thorough
         ),
         (swapped_everywhere, "train: labels unlike version 1's, worst class ", "<= "),
         pytest.param(
-            random_labels, "train: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.slow
+            random_labels, "train: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.thorough
         ),
         (missing_class, "train: classes without a picture 1", "<= 0"),
-        pytest.param(unknown_label, "test: labels outside the schema 2", "<= 0", marks=pytest.mark.slow),
+        pytest.param(unknown_label, "test: labels outside the schema 2", "<= 0", marks=pytest.mark.thorough),
         (leaked_pictures, "test pictures that are training pictures too 3", "<= 0"),
         pytest.param(
-            animal_test, "test: skew from train: pixels, Jensen-Shannon 0.", "<= 0.01", marks=pytest.mark.slow
+            animal_test, "test: skew from train: pixels, Jensen-Shannon 0.", "<= 0.01", marks=pytest.mark.thorough
         ),
         (animals_everywhere, "train: drift from version 1: pixels, Jensen-Shannon 0.", "<= 0.01"),
         pytest.param(
             inverted,
             "train: drift from version 1: pixels, Jensen-Shannon 0.",
             "<= 0.01",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.thorough,
         ),
         pytest.param(
-            upside_down, "test: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.slow
+            upside_down, "test: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.thorough
         ),
         (other_size, "train: pictures that are not uint8 of the schema's shape 3872", "<= 0"),
     ],
@@ -149,7 +149,7 @@ def test_broken_data_is_refused_before_training(
     assert any(f"data: {one['name']}" in line for one in gates["checks"] if not one["passed"])
 
 
-@pytest.mark.parametrize("verb", ["train", pytest.param("export", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("verb", ["train", pytest.param("export", marks=pytest.mark.thorough)])
 def test_train_and_export_refuse_broken_data_too(
     project: Project, pictures: tuple[Pictures, Pictures], verb: str
 ) -> None:
@@ -190,8 +190,8 @@ Trained("pytorch", network, History.empty()).write(folder)
     "arguments",
     [
         ["rollback"],
-        pytest.param(["rollback", "--version", "1"], marks=pytest.mark.slow),
-        pytest.param(["publish", "--version", "1"], marks=pytest.mark.slow),
+        pytest.param(["rollback", "--version", "1"], marks=pytest.mark.thorough),
+        pytest.param(["publish", "--version", "1"], marks=pytest.mark.thorough),
     ],
 )
 def test_a_published_artifact_that_was_changed_is_not_gone_back_to(

@@ -103,7 +103,7 @@ def test_a_version_is_made_again_from_its_commit(published: Project) -> None:
     assert published.served() == before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(SECONDS)
 def test_a_model_that_lost_one_class_only_is_refused(published: Project) -> None:
     # The trained weights, with one class silenced, stand in for the training of changed sources.
@@ -127,7 +127,7 @@ def test_a_model_that_lost_one_class_only_is_refused(published: Project) -> None
     assert "==> export" not in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(SECONDS)
 def test_an_artifact_that_was_changed_before_its_gate_is_refused(published: Project) -> None:
     # Another set of sources for the exports, the same for the training: artifacts wait, and one of them is changed.

@@ -78,6 +78,7 @@ def test_int8_needs_pictures(model: Model, weights: Weights, pictures: Images, t
         EXPORTER.write(model, weights, tmp_path, pictures[:0])
 
 
+@pytest.mark.thorough
 def test_it_writes_nothing_to_the_terminal(
     model: Model, weights: Weights, pictures: Images, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

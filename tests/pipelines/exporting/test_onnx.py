@@ -64,6 +64,7 @@ def test_it_is_one_file_of_the_promised_opset(artifact: Path) -> None:
     assert [value.name for value in graph.graph.output] == ["logits", "probabilities"]
 
 
+@pytest.mark.thorough
 def test_it_writes_nothing_to_the_terminal(
     model: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

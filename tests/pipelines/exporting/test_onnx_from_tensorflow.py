@@ -10,7 +10,7 @@ from pipelines.exporting import onnx as onnx_from_pytorch
 from pipelines.exporting import onnx_from_tensorflow
 from serving.targets.base import Images
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

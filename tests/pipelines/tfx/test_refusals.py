@@ -121,7 +121,7 @@ def test_what_tfx_blessed_is_published_with_its_orchestrator(machine: Machine, s
 FAST, *OTHERS = samples.HARMS
 
 
-@pytest.mark.parametrize("harm", [FAST, *(pytest.param(harm, marks=pytest.mark.slow) for harm in OTHERS)])
+@pytest.mark.parametrize("harm", [FAST, *(pytest.param(harm, marks=pytest.mark.thorough) for harm in OTHERS)])
 def test_broken_data_stops_before_tfx_is_asked(
     machine: Machine, settings: Settings, capsys: pytest.CaptureFixture[str], harm: str
 ) -> None:
@@ -157,7 +157,7 @@ def test_a_blessed_model_that_was_changed_is_refused(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_an_artifact_that_was_changed_after_its_export_is_refused(
     machine: Machine,
     settings: Settings,
@@ -206,7 +206,7 @@ def test_a_version_of_tfx_is_made_again_by_tfx(
     assert served(settings) == before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_todays_sources_are_known_as_those_of_a_version_of_tfx(
     machine: Machine, model: Model, settings: Settings, tmp_path: Path
 ) -> None:

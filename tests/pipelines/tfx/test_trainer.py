@@ -16,7 +16,7 @@ from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained
 from tests.pipelines.tfx import samples
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
