@@ -72,10 +72,11 @@ class Outcome:
         """Take in pytest's own report."""
         if report.exists():
             for case in ElementTree.parse(report).iter("testcase"):
-                self.tests.append(
-                    (float(case.get("time", 0)), f"{case.get('classname')}::{case.get('name')}")
-                )
-                self.skipped.update(found.get("message", "") for found in case.findall("skipped"))
+                skipped = [found.get("message", "") for found in case.findall("skipped")]
+                self.skipped.update(skipped)
+                if not skipped:
+                    name = f"{case.get('classname')}::{case.get('name')}"
+                    self.tests.append((float(case.get("time", 0)), name))
 
 
 def chosen(what: str, settings: Settings) -> tuple[list[Part], dict[Part, str]]:

@@ -101,7 +101,10 @@ def animals() -> Pictures:
     [
         (black_pictures, "train: pictures of one colour 1", "<= 0"),
         pytest.param(
-            swapped_in_training, "test: labels unlike train's, worst class ", "<= ", marks=pytest.mark.thorough
+            swapped_in_training,
+            "test: labels unlike train's, worst class ",
+            "<= ",
+            marks=pytest.mark.thorough,
         ),
         (swapped_everywhere, "train: labels unlike version 1's, worst class ", "<= "),
         pytest.param(
@@ -111,7 +114,10 @@ def animals() -> Pictures:
         pytest.param(unknown_label, "test: labels outside the schema 2", "<= 0", marks=pytest.mark.thorough),
         (leaked_pictures, "test pictures that are training pictures too 3", "<= 0"),
         pytest.param(
-            animal_test, "test: skew from train: pixels, Jensen-Shannon 0.", "<= 0.01", marks=pytest.mark.thorough
+            animal_test,
+            "test: skew from train: pixels, Jensen-Shannon 0.",
+            "<= 0.01",
+            marks=pytest.mark.thorough,
         ),
         (animals_everywhere, "train: drift from version 1: pixels, Jensen-Shannon 0.", "<= 0.01"),
         pytest.param(
