@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -153,7 +154,7 @@ def summary(outcome: Outcome, parts: list[Part], slowest: int) -> None:
     for part, seconds in outcome.seconds.items():
         write(f"    {seconds:6.0f} s  {part.name}{'  FAILED' if part is outcome.failed else ''}")
     after = [part for part in parts if part not in outcome.seconds]
-    left_out = outcome.left_out | dict.fromkeys(after, "a part before it failed")
+    left_out = outcome.left_out | dict.fromkeys(after, "not reached")
     if left_out or outcome.skipped:
         say("left out")
     for part, why in left_out.items():
@@ -163,14 +164,21 @@ def summary(outcome: Outcome, parts: list[Part], slowest: int) -> None:
 
 
 def main(what: str = "test") -> int:
-    """Run what is asked for; returns 1 where a test failed."""
+    """Run what is asked for; returns 1 where a test failed, 2 where the call is wrong, 130 on Ctrl-C."""
+    if what not in ("test", "ci", "all"):
+        sys.stderr.write(__doc__ or "")
+        return 2
     settings = Settings.from_environment()
+    # SIGTERM ends it as Ctrl-C does: what builds images beside it is ended too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Chromium is installed where that is possible; the tests that need it say where it is missing.
     subprocess.run(["requirements/browser"], cwd=ROOT, check=False)
     parts, left_out = chosen(what, settings)
     outcome = Outcome(left_out=left_out)
     try:
         run(parts, outcome, settings)
+    except KeyboardInterrupt:
+        return 130
     finally:
         summary(outcome, parts, SLOWEST if what == "all" else 0)
     return int(outcome.failed is not None)

@@ -79,6 +79,6 @@ def test_it_stops_at_the_first_failure_and_says_what_ran_and_what_did_not(
     assert any(line.startswith("==> ran 2 tests in ") for line in said)
     assert any(line.endswith("slow tests  FAILED") for line in said)
     assert "pods: podman is not installed" in said
-    assert "the journey: a part before it failed" in said
+    assert "the journey: not reached" in said
     assert "1 tests: no Chromium was found" in said
     assert any(line.endswith("test_some::test_good") for line in said)
