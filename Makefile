@@ -48,7 +48,7 @@ publish: ## train, export, gate and publish, without starting a server
 images: ## build the container images that are missing or older than their sources
 compare: ## latency and parity of every endpoint
 
-test: $(VENV)/.dev ## units, the slow tests that tell most, then five endpoints end to end: about ten minutes
+test: $(VENV)/.dev ## units, the slow tests that tell most, then five endpoints end to end
 	@$(VENV)/bin/python -m tests.run
 
 test-all: $(VENV)/.dev ## every test there is; names the slowest
