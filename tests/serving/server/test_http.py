@@ -212,9 +212,9 @@ def test_a_body_that_comes_byte_by_byte_is_read_and_one_that_does_not_end_is_ref
 
 def test_a_slow_run_ends_by_its_time_limit_while_others_are_answered(server: ServerProcess) -> None:
     tensor = {"name": "x", "datatype": "INT64", "shape": [1]}
-    slow = {"inputs": [tensor | {"data": [2000]}]}
+    slow = {"inputs": [tensor | {"data": [20_000]}]}
     with connect(server) as connection:
-        data = b'{"inputs":[{"name":"x","datatype":"INT64","shape":[2],"data":[2000,1]}]}'
+        data = b'{"inputs":[{"name":"x","datatype":"INT64","shape":[2],"data":[20000,1]}]}'
         connection.sendall(post(data, SLOW))  # The first request of its shape.
         time.sleep(0.1)
         assert server.call("GET", "/v2/health/live").status == 200
@@ -235,7 +235,8 @@ def test_a_request_whose_client_has_left_is_not_run(tmp_path: Path) -> None:
     server.wait_for("/v2/health/ready")
     body = b'{"inputs":[{"name":"x","datatype":"INT64","shape":[1],"data":[%d]}]}'
     with connect(server) as running:
-        running.sendall(post(body % 2000, SLOW))
+        running.settimeout(60)
+        running.sendall(post(body % 8000, SLOW))
         for number in range(1, 4):
             with connect(server) as leaving:
                 leaving.sendall(post(body % 10**9, SLOW))
