@@ -21,7 +21,7 @@ from serving.server.oip.body import HEADER_LENGTH, InferenceRequest, parse, resp
 from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.statistics import Statistics
-from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of
+from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of, strings
 
 from .test_json_numbers import KINDS, values
 
@@ -44,7 +44,7 @@ tensors = st.sampled_from(KINDS).flatmap(
     )
 )
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=4).map(
-    lambda texts: codec.strings([text.encode() for text in texts])
+    lambda texts: strings([text.encode() for text in texts])
 )
 
 
@@ -68,7 +68,7 @@ def written(data: object) -> bytes:
 
 @given(st.lists(st.binary(max_size=20), max_size=6), st.binary(max_size=40))
 def test_strings_are_split_where_their_lengths_say_or_refused(values: list[bytes], raw: bytes) -> None:
-    array = codec.strings(values)
+    array = strings(values)
     assert codec.from_raw(described(array), codec.to_raw(array)).tolist() == values
     with contextlib.suppress(InvalidRequestError):
         assert codec.to_raw(codec.from_raw(described(array), raw)) == raw
@@ -122,7 +122,7 @@ def test_bytes_that_are_no_booleans_are_refused() -> None:
     [
         (np.array([1, np.nan]), "holds NaN or infinity"),
         (np.array([1, np.inf], "bfloat16"), "holds NaN or infinity"),
-        (codec.strings([b"\xff"]), "bytes that are no text"),
+        (strings([b"\xff"]), "bytes that are no text"),
         (np.array([1j]), "complex128 numbers"),
     ],
 )

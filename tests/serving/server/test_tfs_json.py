@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 
 from serving.server.errors import InvalidRequestError
-from serving.server.tensors.signature import Array, TensorSpec
-from serving.server.tfs.json import parse
-from serving.server.tfs.json_tensors import write
-
-TEXT = TensorSpec("text", "bytes", (-1,))
-NUMBER = TensorSpec("number", "int64", (-1, 2))
+from serving.server.tensors.signature import Array
+from serving.server.tfs.json import parse, write
 
 
 @pytest.mark.parametrize("rows", [True, False])

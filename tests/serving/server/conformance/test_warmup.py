@@ -69,7 +69,7 @@ def test_warm_up(start: Start, tmp_path: Path, warm: Callable[..., str]) -> None
     broken = {
         "too large": warm("fails", "shapes", 1, failing),
         "signature 'wrong'": warm("wrong", "half_plus_two", 123, wrong),
-        "expected inputs x, got none": warm("none", "half_plus", 1, none),
+        "expected input x, got none": warm("none", "half_plus", 1, none),
         "cannot be read": warm("no_message", "half_plus", 1, b"garbage"),
         "TFRecord": warm("no_records", "half_plus", 1, raw=b"this is no TFRecord file at all"),
         "at most 1000": warm("too_many", "half_plus", 1, *[good] * 1001),
