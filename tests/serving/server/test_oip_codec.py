@@ -33,7 +33,6 @@ SIGNATURE = Signature(
         TensorSpec("text", "bytes", None),
     ),
     (TensorSpec("y", "float32", (-1, 10)),),
-    left_out=("labels",),
 )
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 tensors = st.sampled_from(KINDS).flatmap(
@@ -213,33 +212,21 @@ def test_garbage_is_refused_in_few_words(given: tuple[bytes, dict[str, str]]) ->
     assert len(told) < 400
 
 
-def plane(version: Any) -> Any:
-    model = SimpleNamespace(name="fashion", loaded=[3], version=lambda _: version)
-    models = SimpleNamespace(names=["fashion"], model={"fashion": model}.get)
-    metrics = SimpleNamespace(statistics=lambda *_: version.statistics)
-    return SimpleNamespace(models=models, metrics=metrics, platform="onnxruntime", max_rows=64)
-
-
-def test_metadata_name_outputs_that_are_no_tensors() -> None:
-    version = SimpleNamespace(signatures={"serving_default": SIGNATURE})
-    found = description.metadata(plane(version), "fashion", None)
-    assert found["properties"] == {"left_out": "labels"}
-    assert [output["name"] for output in found["outputs"]] == ["y"]
-
-
 def test_statistics_are_counted_by_request_run_and_row() -> None:
     sums = Statistics()
-    for seconds, code, queue, run in (
-        (0.25, "OK", 0.0625, 0.125),
-        (0.5, "OK", 0, 0),
-        (0.125, "INTERNAL", 0, 0),
-    ):
+    requests = (0.25, "OK", 0.0625, 0.125), (0.5, "OK", 0, 0), (0.125, "INTERNAL", 0, 0)
+    for seconds, code, queue, run in requests:
         record = RequestRecord("POST", "/", "", code=code, seconds=seconds)
         record.queue_seconds, record.run_seconds = queue, run
         sums.request(record)
     for rows, seconds in ((1, 0.5), (4, 0.25), (4, 0.25)):
         sums.run(rows, seconds)
-    (found,) = description.statistics(plane(SimpleNamespace(statistics=sums)), None, None)["model_stats"]
+    model = SimpleNamespace(name="fashion", loaded=[3])
+    metrics = SimpleNamespace(statistics=lambda *_: sums)
+    plane: Any = SimpleNamespace(
+        metrics=metrics, models=SimpleNamespace(names=["fashion"], model=lambda _: model)
+    )
+    (found,) = description.statistics(plane, "", None)["model_stats"]
     assert (found["name"], found["version"]) == ("fashion", "3")
     assert (found["inference_count"], found["execution_count"]) == (9, 3)
     assert found["inference_stats"]["success"] == {"count": 2, "ns": 750_000_000}
