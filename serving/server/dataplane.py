@@ -14,7 +14,7 @@ from serving.server.metrics import Metrics
 from serving.server.records import RequestRecord
 from serving.server.repository.models import Models
 from serving.server.repository.versions import Version
-from serving.server.tensors.checks import check
+from serving.server.tensors.checks import check, complete, signature_of
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
 
@@ -92,11 +92,9 @@ class DataPlane:
             ) from None
 
     async def _infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
-        signature = signature_of(version, call.signature)
+        signature = signature_of(version.signatures, call.signature)
         outputs = _wanted(signature, call.outputs)
-        inputs = signature.defaults | call.inputs
-        if not signature.required <= inputs.keys() <= signature.names:
-            raise _wrong_names(signature, inputs)
+        inputs = complete(signature, call.inputs)
         for spec in signature.inputs:
             array = inputs.get(spec.name)
             if array is None:
@@ -114,23 +112,6 @@ class DataPlane:
                     self.decoders, pictures.decode, _encoded(spec, array), spec
                 )
         return await version.queues[call.signature].run(inputs, outputs, record)
-
-
-def signature_of(version: Version, key: str) -> Signature:
-    """A signature by its key. Raises `InvalidRequestError`."""
-    signature = version.signatures.get(key)
-    if signature is None:
-        known = ", ".join(sorted(version.signatures))
-        raise InvalidRequestError(f"model {version.model} has no signature {quote(key)}; it has: {known}")
-    return signature
-
-
-def _wrong_names(signature: Signature, inputs: Tensors) -> InvalidRequestError:
-    expected = signature.input_names
-    return InvalidRequestError(
-        f"expected input{'s' if len(expected) > 1 else ''} {', '.join(expected) or '(none)'}, "
-        f"got {quote(', '.join(inputs)) if inputs else 'none'}"
-    )
 
 
 def _wanted(signature: Signature, wanted: tuple[str, ...]) -> tuple[str, ...]:

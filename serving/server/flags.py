@@ -76,13 +76,15 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def listening(options: argparse.Namespace) -> Listening:
-    """Where `tandem-server` listens."""
+def listening(
+    options: argparse.Namespace, http: int | None, grpc: int | None, poll_seconds: float
+) -> Listening:
+    """Where to listen, on these ports, and for how long to wait."""
     return Listening(
         options.host,
-        options.http_port,
-        options.grpc_port,
-        options.poll_seconds,
+        http,
+        grpc,
+        poll_seconds,
         options.pause_seconds,
         options.grace_seconds,
         options.max_connections,

@@ -32,7 +32,7 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
         plane,
         [*rest.routes(plane, options.repository_control), metrics_route(plane.metrics, "/metrics")],
         rpc.services(plane, options.repository_control),
-        flags.listening(options),
+        flags.listening(options, options.http_port, options.grpc_port, options.poll_seconds),
         options,
     )
 

@@ -17,7 +17,7 @@ from serving.server.http import Request, Response, parse_json
 from serving.server.oip import codec
 from serving.server.oip.parameters import check_count, check_offered, parameters_of, timeout_seconds
 from serving.server.repository.versions import Version
-from serving.server.tensors.signature import BYTES, Signature, Tensors, dtype_of
+from serving.server.tensors.signature import BYTES, Signature, Tensors, dtype_of, strings
 
 HEADER_LENGTH = "inference-header-content-length"
 PICTURES = ("image/png", "image/jpeg")
@@ -42,7 +42,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
     content_type = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if content_type in PICTURES:
         name = _picture_input(signature, content_type)
-        return InferenceRequest({name: codec.strings([request.body])})
+        return InferenceRequest({name: strings([request.body])})
     text, binary = _split(request)
     if len(text) == 0 and request.header(HEADER_LENGTH) is not None:
         return InferenceRequest(_bare(signature, request.body), binary=True)
@@ -110,23 +110,20 @@ def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensor
         described = codec.describe(signature, name, tensor.get("datatype"), tensor.get("shape"))
         size = parameters.get("binary_data_size")
         if (size is None) == (tensor.get("data") is None):
-            raise InvalidRequestError(
-                f'input {quote(name)}: expected either "data" or the parameter binary_data_size, '
-                f"got {'neither' if size is None else 'both'}"
-            )
+            got = "neither" if size is None else "both"
+            raise described.refused(f'expected either "data" or the parameter binary_data_size, got {got}')
         if size is None:
             inputs[name] = codec.from_json(described, tensor["data"])
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
-            raise InvalidRequestError(
-                f"input {quote(name)}: expected binary_data_size to be a number of bytes, at most the {len(rest)} "
-                f"that are left, got {quote(size)}"
-            )
+            expected = f"binary_data_size to be a number of bytes, at most the {len(rest)} that are left"
+            raise described.refused(f"expected {expected}, got {quote(size)}")
         inputs[name] = codec.from_raw(described, rest[:size])
         rest = rest[size:]
     if len(rest):
+        used = len(binary) - len(rest)
         raise InvalidRequestError(
-            f"the inputs account for {len(binary) - len(rest)} bytes of binary data, but {len(binary)} came"
+            f"the inputs account for {used} bytes of binary data, but {len(binary)} came"
         )
     return inputs
 
@@ -172,9 +169,7 @@ def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
 
 def _picture_input(signature: Signature, content_type: str) -> str:
     if len(signature.inputs) != 1 or signature.inputs[0].channels_of_picture is None:
-        raise InvalidRequestError(
-            f"a body of {content_type} needs a model whose one input is a batch of pictures"
-        )
+        raise InvalidRequestError(f"{content_type} needs a model whose one input is a batch of pictures")
     return signature.inputs[0].name
 
 
@@ -182,12 +177,10 @@ def _bare(signature: Signature, body: bytes) -> Tensors:
     """The tensor of a raw binary request, which has no header: its shape follows from its size."""
     spec = signature.inputs[0] if len(signature.inputs) == 1 else None
     if spec is None or spec.shape is None or spec.shape.count(-1) > 1:
-        raise InvalidRequestError(
-            "a body without an inference header needs a model with one input, of a shape with at most one "
-            "free dimension"
-        )
+        needed = "a model with one input, of a shape with at most one free dimension"
+        raise InvalidRequestError(f"a body without an inference header needs {needed}")
     if spec.dtype == BYTES:
-        return {spec.name: codec.strings([body]).reshape([1] * len(spec.shape))}
+        return {spec.name: strings([body]).reshape([1] * len(spec.shape))}
     fixed = math.prod(size for size in spec.shape if size != -1) * spec.numpy.itemsize
     shape = [len(body) // max(fixed, 1) if size == -1 else size for size in spec.shape]
     described = codec.describe(signature, spec.name, codec.name_of(spec.dtype), shape)

@@ -9,24 +9,18 @@ import math
 import struct
 import sys
 from binascii import a2b_base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from serving.server.errors import InvalidRequestError, TooLargeError, quote
 from serving.server.tensors.json_numbers import MAX_DIMENSIONS, flatten, found_among, numbers
-from serving.server.tensors.signature import BYTES, Array, Signature, dtype_of, is_floating
+from serving.server.tensors.signature import BYTES, Array, Signature, dtype_of, is_floating, strings
 
 DATATYPES = {
-    "bool": "BOOL",
-    "bfloat16": "BF16",
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
+    **{"bool": "BOOL", "bfloat16": "BF16", "float16": "FP16", "float32": "FP32", "float64": "FP64"},
     BYTES: "BYTES",
-    **{f"int{bits}": f"INT{bits}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"UINT{bits}" for bits in (8, 16, 32, 64)},
+    **{f"{kind}{bits}": f"{kind.upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
 """The protocol's names of our dtypes."""
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
@@ -46,6 +40,10 @@ class Described:
     shape: tuple[int, ...]
     pictures: bool
     """Whether its strings are encoded pictures."""
+
+    def refused(self, why: str) -> InvalidRequestError:
+        """The error that says why its data do not fit."""
+        return InvalidRequestError(f"input {quote(self.name)}: {why}")
 
 
 def describe(signature: Signature, name: object, datatype: object, shape: object) -> Described:
@@ -70,14 +68,11 @@ def describe(signature: Signature, name: object, datatype: object, shape: object
         and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
         and math.prod(size for size in shape if size) <= MAX_ELEMENTS
     ):
-        raise InvalidRequestError(
-            f"input {quote(name)}: expected a shape of at most {MAX_DIMENSIONS} non-negative integers and "
-            f"{MAX_ELEMENTS} elements, got {quote(shape)}"
-        )
+        expected = f"a shape of at most {MAX_DIMENSIONS} non-negative integers and {MAX_ELEMENTS} elements"
+        raise InvalidRequestError(f"input {quote(name)}: expected {expected}, got {quote(shape)}")
     if dtype == BYTES and math.prod(shape) > MAX_STRINGS:
-        raise TooLargeError(
-            f"input {quote(name)}: expected at most {MAX_STRINGS} elements of BYTES, got {math.prod(shape)}"
-        )
+        expected = f"at most {MAX_STRINGS} elements of BYTES"
+        raise TooLargeError(f"input {quote(name)}: expected {expected}, got {math.prod(shape)}")
     return Described(spec.name, dtype, tuple(shape), pictures)
 
 
@@ -93,14 +88,10 @@ def from_raw(tensor: Described, raw: bytes | memoryview) -> Array:
     kind = LITTLE_ENDIAN[tensor.dtype]
     expected = math.prod(tensor.shape) * kind.itemsize
     if len(raw) != expected:
-        raise InvalidRequestError(
-            f"input {quote(tensor.name)}: expected {expected} bytes for {name_of(tensor.dtype)} "
-            f"{list(tensor.shape)}, got {len(raw)}"
-        )
+        what = f"{name_of(tensor.dtype)} {list(tensor.shape)}"
+        raise tensor.refused(f"expected {expected} bytes for {what}, got {len(raw)}")
     if tensor.dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
-        raise InvalidRequestError(
-            f"input {quote(tensor.name)}: expected bytes of 0 or 1 for BOOL, got others"
-        )
+        raise tensor.refused("expected bytes of 0 or 1 for BOOL, got others")
     return np.frombuffer(raw, kind).astype(tensor.dtype, copy=False).reshape(tensor.shape)
 
 
@@ -116,16 +107,7 @@ def from_json(tensor: Described, data: object) -> Array:
 def check_shape(tensor: Described, shape: tuple[int, ...]) -> None:
     """Raise `InvalidRequestError` unless data of this shape are flat or have the tensor's."""
     if shape not in (tensor.shape, (math.prod(tensor.shape),)):
-        raise InvalidRequestError(
-            f"input {quote(tensor.name)}: expected data of shape {list(tensor.shape)}, got {list(shape)}"
-        )
-
-
-def strings(values: Sequence[bytes]) -> Array:
-    """A flat tensor of strings."""
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
+        raise tensor.refused(f"expected data of shape {list(tensor.shape)}, got {list(shape)}")
 
 
 def to_raw(array: Array) -> bytes:
@@ -159,7 +141,7 @@ def to_bytes(value: object) -> bytes:
 
 def _not_json(name: str, what: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"output {name!r} holds {what}, which JSON has not: ask for binary_data, or use gRPC"
+        f"output {name!r} holds {what}, which JSON has not: ask for binary_data or gRPC"
     )
 
 
@@ -171,16 +153,12 @@ def _split(tensor: Described, raw: bytes | memoryview) -> list[bytes]:
     for index in range(count):
         end = start + 4 + int.from_bytes(raw[start : start + 4], "little")
         if end > len(raw):
-            raise InvalidRequestError(
-                f"input {quote(tensor.name)}: element {index} of {count} takes {end - start} bytes with its length, "
-                f"but {len(raw) - start} are left"
-            )
+            takes = f"element {index} of {count} takes {end - start} bytes with its length"
+            raise tensor.refused(f"{takes}, but {len(raw) - start} are left")
         values.append(bytes(raw[start + 4 : end]))
         start = end
     if start != len(raw):
-        raise InvalidRequestError(
-            f"input {quote(tensor.name)}: expected {count} elements, but {len(raw) - start} bytes follow them"
-        )
+        raise tensor.refused(f"expected {count} elements, but {len(raw) - start} bytes follow them")
     return values
 
 
@@ -188,13 +166,9 @@ def _encode(tensor: Described, texts: list[object]) -> list[bytes]:
     encoded = []
     for text in texts:
         if not isinstance(text, str):
-            raise InvalidRequestError(
-                f"input {quote(tensor.name)}: expected strings for BYTES, {found_among(texts)}"
-            )
+            raise tensor.refused(f"expected strings for BYTES, {found_among(texts)}")
         try:
             encoded.append(a2b_base64(text, strict_mode=True) if tensor.pictures else text.encode())
         except ValueError as error:
-            raise InvalidRequestError(
-                f"input {quote(tensor.name)}: expected pictures in base64: {error}"
-            ) from None
+            raise tensor.refused(f"expected pictures in base64: {error}") from None
     return encoded

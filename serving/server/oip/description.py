@@ -21,17 +21,11 @@ from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tenso
 
 Document = dict[str, Any]
 
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "parameters")
 SERVER: Document = {
     "name": "tandem",
     "version": VERSION,
-    "extensions": [
-        "binary_tensor_data",
-        "model_configuration",
-        "model_repository",
-        "parameters",
-        "schedule_policy",
-        "statistics",
-    ],
+    "extensions": [*EXTENSIONS, "schedule_policy", "statistics"],
 }
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorflow": "tensorflow_savedmodel"}
@@ -108,13 +102,14 @@ def index(entries: Iterable[Entry], ready: bool) -> list[Document]:
     ]
 
 
-def statistics(plane: DataPlane, name: str | None, number: int | None) -> Document:
-    """Statistics of a version, of a model's versions (no number), or of all models (no name)."""
-    found: list[Document] = []
-    for model in [plane.models.model(each) for each in ([name] if name else plane.models.names)]:
-        for loaded in model.loaded if number is None else [model.version(number).number]:
-            sums = plane.metrics.statistics(model.name, str(loaded))
-            found.append(_statistics(model.name, loaded, sums))
+def statistics(plane: DataPlane, name: str, number: int | None) -> Document:
+    """Statistics of a version, of a model's versions (no number), or of all models ("")."""
+    models = [plane.models.model(each) for each in ([name] if name else plane.models.names)]
+    found = [
+        _statistics(model.name, loaded, plane.metrics.statistics(model.name, str(loaded)))
+        for model in models
+        for loaded in (model.loaded if number is None else [model.version(number).number])
+    ]
     return {"model_stats": found}
 
 
@@ -129,51 +124,37 @@ def check_repository_parameters(parameters: Mapping[str, object]) -> None:
 
 
 def _tensor(spec: TensorSpec) -> Document:
-    return {
-        "name": spec.name,
-        "datatype": codec.name_of(spec.dtype),
-        "shape": list(spec.shape) if spec.shape is not None else [-1],
-    }
+    return {"name": spec.name, "datatype": codec.name_of(spec.dtype), "shape": list(_shape(spec))}
 
 
 def _configured(spec: TensorSpec, batched: bool) -> Document:
-    shape = list(spec.shape) if spec.shape is not None else [-1]
-    datatype = codec.name_of(spec.dtype)
-    if datatype not in codec.DTYPES:
-        datatype = "INVALID"
-    return {
-        "name": spec.name,
-        "data_type": "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}",
-        "dims": shape[1:] if batched else shape,
-    }
+    datatype = codec.DATATYPES.get(spec.dtype, "INVALID").replace("BYTES", "STRING")
+    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(_shape(spec)[batched:])}
+
+
+def _shape(spec: TensorSpec) -> tuple[int, ...]:
+    return (-1,) if spec.shape is None else spec.shape
 
 
 def _statistics(name: str, version: int, sums: Statistics) -> Document:
     none = _duration(Duration())
+    copies = {"compute_input": none, "compute_output": none}  # which are part of a run here
+    durations = {
+        "success": sums.success,
+        "fail": sums.fail,
+        "queue": sums.queue,
+        "compute_infer": sums.compute,
+    }
+    told = {name: _duration(duration) for name, duration in durations.items()}
     return {
         "name": name,
         "version": str(version),
         "last_inference": int(sums.last * 1000),
         "inference_count": sums.rows,
         "execution_count": sum(run.count for run in sums.runs.values()),
-        "inference_stats": {
-            "success": _duration(sums.success),
-            "fail": _duration(sums.fail),
-            "queue": _duration(sums.queue),
-            # Copies are part of a run here, and answers are not cached.
-            "compute_input": none,
-            "compute_infer": _duration(sums.compute),
-            "compute_output": none,
-            "cache_hit": none,
-            "cache_miss": none,
-        },
+        "inference_stats": {**told, **copies, "cache_hit": none, "cache_miss": none},
         "batch_stats": [
-            {
-                "batch_size": rows,
-                "compute_input": none,
-                "compute_infer": _duration(run),
-                "compute_output": none,
-            }
+            {"batch_size": rows, "compute_infer": _duration(run), **copies}
             for rows, run in sorted(sums.runs.items())
         ],
     }

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
+
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import ForbiddenError, InvalidRequestError, UnavailableError, quote
-from serving.server.http import Request, Response, Route
+from serving.server.http import Handler, Request, Response, Route
 from serving.server.oip import description
 from serving.server.oip.body import parse, respond
 from serving.server.oip.parameters import parameters_of
@@ -25,11 +27,11 @@ def routes(plane: DataPlane, repository_control: bool) -> list[Route]:
     front = OipRest(plane, repository_control)
     return [
         Route("POST", f"{MODEL}/infer", front.infer),
-        Route("GET", "/v2/?", front.server),
-        Route("GET", r"/v2/(docs|openapi\.json)", front.docs),
-        Route("GET", "/v2/health/live", front.live),
+        Route("GET", "/v2/?", _always(orjson.dumps(description.SERVER))),
+        Route("GET", r"/v2/(docs|openapi\.json)", _always(OPENAPI)),
+        Route("GET", "/v2/health/live", _always(b'{"live":true}')),
         Route("GET", "/v2/health/ready", front.ready),
-        Route("GET", "/v2/models/stats", front.all_statistics),
+        Route("GET", "/v2/models/stats", front.statistics),
         Route("GET", MODEL, front.metadata),
         Route("GET", f"{MODEL}/ready", front.model_ready),
         Route("GET", f"{MODEL}/config", front.configuration),
@@ -46,18 +48,6 @@ class OipRest:
     def __init__(self, plane: DataPlane, repository_control: bool) -> None:
         self._plane = plane
         self._repository_control = repository_control
-
-    async def server(self, _request: Request) -> Response:
-        """Server metadata."""
-        return Response.json(description.SERVER)
-
-    async def docs(self, _request: Request) -> Response:
-        """The OpenAPI document of this front."""
-        return Response(OPENAPI)
-
-    async def live(self, _request: Request) -> Response:
-        """Whether the process answers at all."""
-        return Response.json({"live": True})
 
     async def ready(self, _request: Request) -> Response:
         """Whether every model answers."""
@@ -80,12 +70,8 @@ class OipRest:
         return Response.json(description.configuration(self._plane, *_target(request)))
 
     async def statistics(self, request: Request) -> Response:
-        """Statistics of a model's versions."""
+        """Statistics of a model's versions, or of all models."""
         return Response.json(description.statistics(self._plane, *_target(request)))
-
-    async def all_statistics(self, _request: Request) -> Response:
-        """Statistics of all models."""
-        return Response.json(description.statistics(self._plane, None, None))
 
     async def infer(self, request: Request) -> Response:
         """Inference."""
@@ -123,14 +109,20 @@ class OipRest:
             raise ForbiddenError("loading and unloading need the server's flag --repository-control")
         # Whoever may open a page in a browser of this network is not whoever may unload models.
         if request.header("origin") is not None:
-            raise ForbiddenError(
-                "loading and unloading are refused to pages in browsers (a request with Origin)"
-            )
+            raise ForbiddenError("loading and unloading are refused to pages in browsers (with an Origin)")
+
+
+def _always(document: bytes) -> Handler:
+    async def answer(_request: Request) -> Response:
+        return Response(document)
+
+    return answer
 
 
 def _target(request: Request) -> tuple[str, int | None]:
-    version = request.variables["version"]
-    return request.variables["model"], int(version) if version else None
+    """The name and the version in a path; "" stands for all models."""
+    version = request.variables.get("version")
+    return request.variables.get("model", ""), int(version) if version else None
 
 
 def _object(request: Request) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
 
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import ForbiddenError, InvalidRequestError, ServerError, quote
@@ -16,23 +17,14 @@ from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.rpc import Service
 from serving.server.tensors.json_numbers import MAX_DIMENSIONS, numbers
-from serving.server.tensors.signature import Array, Signature, Tensors, dtype_of
+from serving.server.tensors.signature import Array, Signature, Tensors, dtype_of, strings
 
 PROTOCOL = "oip-grpc"
 
 CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
+    **{name: f"{name.lower()}_contents" for name in ("BOOL", "INT64", "UINT64", "FP32", "FP64", "BYTES")},
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
 }
 """The field of InferTensorContents that carries each datatype; FP16 and BF16 travel in raw form only."""
 
@@ -50,21 +42,15 @@ class OipGrpc:
         self._plane = plane
         self._repository_control = repository_control
 
-    async def ServerLive(  # noqa: N802
-        self, _request: pb.ServerLiveRequest, _record: RequestRecord
-    ) -> pb.ServerLiveResponse:
+    async def ServerLive(self, _request: pb.ServerLiveRequest, _record: RequestRecord) -> Message:
         """Whether the process answers at all."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(  # noqa: N802
-        self, _request: pb.ServerReadyRequest, _record: RequestRecord
-    ) -> pb.ServerReadyResponse:
+    async def ServerReady(self, _request: pb.ServerReadyRequest, _record: RequestRecord) -> Message:
         """Whether every model answers."""
         return pb.ServerReadyResponse(ready=self._plane.ready)
 
-    async def ModelReady(  # noqa: N802
-        self, request: pb.ModelReadyRequest, _record: RequestRecord
-    ) -> pb.ModelReadyResponse:
+    async def ModelReady(self, request: pb.ModelReadyRequest, _record: RequestRecord) -> Message:
         """Whether one model answers."""
         try:
             self._plane.models.model(request.name).version(_number(request.version))
@@ -72,89 +58,64 @@ class OipGrpc:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    async def ServerMetadata(  # noqa: N802
-        self, _request: pb.ServerMetadataRequest, _record: RequestRecord
-    ) -> pb.ServerMetadataResponse:
-        """Server metadata."""
+    async def ServerMetadata(self, _request: pb.ServerMetadataRequest, _record: RequestRecord) -> Message:
         return ParseDict(description.SERVER, pb.ServerMetadataResponse())
 
-    async def ModelMetadata(  # noqa: N802
-        self, request: pb.ModelMetadataRequest, _record: RequestRecord
-    ) -> pb.ModelMetadataResponse:
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, _record: RequestRecord) -> Message:
         """Names, datatypes and shapes of a model."""
         document = description.metadata(self._plane, request.name, _number(request.version))
-        # The message has no field for parameters.
-        return ParseDict(document, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
+        return ParseDict(document, pb.ModelMetadataResponse())
 
-    async def ModelConfig(  # noqa: N802
-        self, request: pb.ModelConfigRequest, _record: RequestRecord
-    ) -> pb.ModelConfigResponse:
+    async def ModelConfig(self, request: pb.ModelConfigRequest, _record: RequestRecord) -> Message:
         """A model's configuration in Triton's words."""
         document = description.configuration(self._plane, request.name, _number(request.version))
         return ParseDict({"config": document}, pb.ModelConfigResponse())
 
-    async def ModelStatistics(  # noqa: N802
-        self, request: pb.ModelStatisticsRequest, _record: RequestRecord
-    ) -> pb.ModelStatisticsResponse:
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, _record: RequestRecord) -> Message:
         """Statistics of a version, of a model's versions, or of all models."""
-        document = description.statistics(self._plane, request.name or None, _number(request.version))
+        document = description.statistics(self._plane, request.name, _number(request.version))
         return ParseDict(document, pb.ModelStatisticsResponse())
 
-    async def RepositoryIndex(  # noqa: N802
-        self, request: pb.RepositoryIndexRequest, _record: RequestRecord
-    ) -> pb.RepositoryIndexResponse:
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _record: RequestRecord) -> Message:
         """What the repository holds."""
         models = description.index(await self._plane.models.index(), request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
-    async def RepositoryModelLoad(  # noqa: N802
+    async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, _record: RequestRecord
-    ) -> pb.RepositoryModelLoadResponse:
+    ) -> Message:
         """Load what the repository holds of a model."""
         self._check_control()
         description.check_repository_parameters(request.parameters)
         await self._plane.models.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
-    async def RepositoryModelUnload(  # noqa: N802
+    async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, _record: RequestRecord
-    ) -> pb.RepositoryModelUnloadResponse:
+    ) -> Message:
         """Unload a model until it is loaded again."""
         self._check_control()
         await self._plane.models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    async def ModelInfer(  # noqa: N802
-        self, request: pb.ModelInferRequest, record: RequestRecord
-    ) -> pb.ModelInferResponse:
-        """Inference."""
-        return await self._infer(request, record)
+    async def ModelInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> pb.ModelInferResponse:
+        number = _number(request.model_version)
+        with self._plane.lease(record, PROTOCOL, request.model_name, number) as version:
+            key = description.default_key(version)
+            inputs = _inputs(request, version.signatures[key])
+            outputs = _wanted(request, version.signatures[key])
+            call = Call(inputs, outputs, key, timeout=_timeout(request.parameters))
+            return _respond(version, request, await self._plane.infer(version, call, record))
 
-    async def ModelStreamInfer(  # noqa: N802
-        self, request: pb.ModelInferRequest, record: RequestRecord
-    ) -> pb.ModelStreamInferResponse:
+    async def ModelStreamInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> Message:
         """Inference for each request of a stream, one after the other; an error does not end the stream."""
         try:
-            return pb.ModelStreamInferResponse(infer_response=await self._infer(request, record))
+            return pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, record))
         except ServerError as error:
             record.code = error.code.name
             answer = pb.ModelStreamInferResponse(error_message=str(error))
             answer.infer_response.id = request.id
             return answer
-
-    async def _infer(self, request: pb.ModelInferRequest, record: RequestRecord) -> pb.ModelInferResponse:
-        number = _number(request.model_version)
-        with self._plane.lease(record, PROTOCOL, request.model_name, number) as version:
-            key = description.default_key(version)
-            signature = version.signatures[key]
-            call = Call(
-                _inputs(request, signature),
-                _wanted(request, signature),
-                key,
-                timeout=_timeout(request.parameters),
-            )
-            outputs = await self._plane.infer(version, call, record)
-            return _respond(version, request, outputs)
 
     def _check_control(self) -> None:
         if not self._repository_control:
@@ -203,9 +164,7 @@ def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
         if not raw:
             inputs[tensor.name] = _typed(described, tensor)
         elif tensor.HasField("contents"):
-            raise InvalidRequestError(
-                f"input {quote(tensor.name)}: expected raw_input_contents or contents, got both"
-            )
+            raise described.refused("expected raw_input_contents or contents, got both")
         else:
             inputs[tensor.name] = codec.from_raw(described, raw[index])
     return inputs
@@ -214,18 +173,14 @@ def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
 def _typed(described: codec.Described, tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
     field = CONTENTS.get(tensor.datatype)
     if field is None:
-        raise InvalidRequestError(
-            f"input {quote(tensor.name)}: {tensor.datatype} travels in raw_input_contents only"
-        )
+        raise described.refused(f"{tensor.datatype} travels in raw_input_contents only")
     filled = [name.name for name, _ in tensor.contents.ListFields()]
     if filled and filled != [field]:
-        raise InvalidRequestError(
-            f"input {quote(tensor.name)}: expected {field} for {tensor.datatype}, got {', '.join(filled)}"
-        )
+        raise described.refused(f"expected {field} for {tensor.datatype}, got {', '.join(filled)}")
     values = getattr(tensor.contents, field)
     codec.check_shape(described, (len(values),))
     if tensor.datatype == "BYTES":
-        return codec.strings(list(values)).reshape(described.shape)
+        return strings(list(values)).reshape(described.shape)
     return numbers(tensor.name, described.dtype, list(values)).reshape(described.shape)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -46,14 +46,9 @@ class TensorSpec:
         return np.dtype(object if self.dtype == BYTES else self.dtype)
 
     @cached_property
-    def floating(self) -> bool:
-        """Whether a tensor may hold NaN or infinity."""
-        return self.numpy.kind == "f" or self.dtype == "bfloat16"
-
-    @cached_property
     def batched(self) -> bool:
         """Whether the first dimension is free."""
-        return bool(self.shape) and self.shape is not None and self.shape[0] == -1
+        return self.shape is not None and self.shape[:1] == (-1,)
 
     @cached_property
     def channels_of_picture(self) -> int | None:
@@ -104,6 +99,13 @@ class Signature:
 
 
 Signatures = Mapping[str, Signature]
+
+
+def strings(values: Sequence[bytes]) -> Array:
+    """A flat tensor of strings."""
+    array: Array = np.empty(len(values), object)
+    array[:] = values
+    return array
 
 
 def dtype_of(array: Array) -> str:

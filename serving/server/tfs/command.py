@@ -9,18 +9,19 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 
 from serving.server.assembly import data_plane, log_to_stderr, metrics_route, serve
 from serving.server.backends.base import Servable
+from serving.server.flags import listening
 from serving.server.repository.loading import Loaded, load_version
-from serving.server.scheduling.run_queue import QueueLimits
 from serving.server.tfs import flags
 from serving.server.tfs.configs_pb2 import SSLConfig
 from serving.server.tfs.metrics import TfsMetrics
-from serving.server.tfs.model_config import ConfigSource, LabelRules
+from serving.server.tfs.model_config import ConfigSource
 from serving.server.tfs.text_configs import ConfigError, read
 
 COMMAND = "tandem-tf-serving"
@@ -46,9 +47,14 @@ def _serve(options: argparse.Namespace) -> None:
     if not (options.port or options.rest_api_port or options.grpc_socket_path):
         raise ConfigError("expected --port, --rest_api_port or --grpc_socket_path, got nothing to listen on")
     source = _config_source(options)
-    rows, queue = flags.batch_limits(options)
+    limits = flags.batch_limits(options)
     page = flags.monitoring_path(options)
-    listening = flags.listening(options, _tls(options.ssl_config_file))
+    rest_port, grpc_port = options.rest_api_port or None, options.port or None
+    where = replace(
+        listening(options, rest_port, grpc_port, flags.poll_seconds(options)),
+        grpc_socket=options.grpc_socket_path,
+        grpc_tls=_tls(options.ssl_config_file),
+    )
     rpc_options = flags.channel_arguments(options)
     load = _saved_model_loader(options)
     # TensorFlow takes seconds to import, and no request has begun yet: a stop need not wait for it.
@@ -57,15 +63,9 @@ def _serve(options: argparse.Namespace) -> None:
     from serving.server.backends import tensorflow  # noqa: F401 - not under way when the first model loads
     from serving.server.tfs import rest, rpc
 
-    plane = data_plane(
-        "tensorflow", source.find, load, options, QueueLimits(rows, queue=queue), flags.retries(options)
-    )
+    plane = data_plane("tensorflow", source.find, load, options, limits, flags.retries(options))
     source.available = plane.models.available
-    routes = rest.routes(
-        plane,
-        check_methods=options.enable_signature_method_name_check,
-        cors=options.rest_api_enable_cors_support,
-    )
+    routes = rest.routes(plane, options.enable_signature_method_name_check)
     if page is not None:
         routes.insert(0, metrics_route(plane.metrics, re.escape(page)))
     serve(
@@ -79,7 +79,7 @@ def _serve(options: argparse.Namespace) -> None:
             check_methods=options.enable_signature_method_name_check,
             as_content=options.enable_serialization_as_tensor_content,
         ),
-        listening,
+        where,
         options,
         observe=TfsMetrics(plane.metrics.registry).request,
         timeout_seconds=flags.rest_seconds(options),
@@ -91,12 +91,13 @@ def _serve(options: argparse.Namespace) -> None:
 def _config_source(options: argparse.Namespace) -> ConfigSource:
     once = not options.file_system_poll_wait_seconds
     if options.model_config_file is not None:
-        rules = LabelRules(
-            options.allow_version_labels_for_unavailable_models,
-            options.force_allow_any_version_labels_for_unavailable_models,
+        return ConfigSource(
+            options.model_config_file,
+            options.model_config_file_poll_wait_seconds,
+            unused_labels=options.allow_version_labels_for_unavailable_models,
+            any_label=options.force_allow_any_version_labels_for_unavailable_models,
+            once=once,
         )
-        poll_seconds = options.model_config_file_poll_wait_seconds
-        return ConfigSource.from_file(options.model_config_file, poll_seconds, rules, once=once)
     if options.model_base_path is None:
         raise ConfigError("expected --model_base_path or --model_config_file, got neither")
     return ConfigSource.of_one(options.model_name, options.model_base_path, once=once)
@@ -128,7 +129,7 @@ def _saved_model_loader(options: argparse.Namespace) -> Callable[[Path], Loaded]
 def _tls(file: Path | None) -> grpc.ServerCredentials | None:
     if file is None:
         return None
-    config = read("ssl_config_file", file, SSLConfig())
+    config = read("ssl_config_file", file, SSLConfig)
     pair = (config.server_key.encode(), config.server_cert.encode())
     if not all(text.lstrip().startswith(b"-----BEGIN ") for text in pair):
         raise ConfigError(f"--ssl_config_file={file}: expected server_key and server_cert in PEM, got others")

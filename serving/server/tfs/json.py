@@ -1,24 +1,36 @@
-"""The JSON that TensorFlow Serving's predict takes: row form, column form, and {"b64": ...} for strings.
+"""TensorFlow Serving's JSON: rows and columns of numbers, strings and {"b64": ...}, from and to tensors.
 
 https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Mapping
+from typing import TypeGuard
 
+import numpy as np
 import orjson
 
-from serving.server.errors import InvalidRequestError, quote
-from serving.server.tensors.signature import Signature, Tensors
-from serving.server.tfs.json_tensors import tensor
+from serving.server.errors import InvalidRequestError, UnimplementedError, quote
+from serving.server.tensors.json_numbers import flatten, numbers
+from serving.server.tensors.signature import (
+    BYTES,
+    Array,
+    Signature,
+    Tensors,
+    TensorSpec,
+    is_floating,
+    strings,
+)
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def parse(body: bytes) -> dict[str, object]:
-    """A request's JSON object, with NaN, Infinity and -Infinity, which JSON has not, but the original takes.
+    """A request's JSON object, with NaN, Infinity and -Infinity, which the original takes, too.
 
     Raises `InvalidRequestError`.
     """
@@ -49,7 +61,43 @@ def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors,
         raise InvalidRequestError(f'expected "instances" or "inputs", got {"both" if rows else "neither"}')
     columns = _rows(document["instances"], signature) if rows else _columns(document["inputs"], signature)
     given = (spec for spec in signature.inputs if spec.name in columns)
-    return {spec.name: tensor(spec, columns[spec.name]) for spec in given}, rows
+    return {spec.name: _tensor(spec, columns[spec.name]) for spec in given}, rows
+
+
+def string_of(value: object) -> bytes | None:
+    """What a string or {"b64": "..."} stands for, None for anything else. Raises `InvalidRequestError`."""
+    if isinstance(value, str):
+        return value.encode()
+    if not _is_b64(value):
+        return None
+    text = value["b64"]
+    if "=" not in text:
+        text += "=" * (-len(text) % 4)  # Padding may be left out, but not halved.
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        raise InvalidRequestError(f'expected base64 in {{"b64": ...}}, got {quote(text)}: {error}') from None
+
+
+def write(outputs: Tensors, rows: bool) -> bytes:
+    """The response body. Raises `InvalidRequestError` where row form is asked of outputs that are no rows."""
+    values = {name: _value(name, array) for name, array in outputs.items()}
+    plain = next(iter(values.values())) if len(values) == 1 else None
+    if not rows:
+        return wrap("outputs", values if plain is None else plain)
+    lengths = {array.shape[:1] for array in outputs.values()}
+    if len(lengths) != 1 or () in lengths:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise InvalidRequestError(f'expected outputs of equally many rows, got {shapes}: ask with "inputs"')
+    if plain is not None:
+        return wrap("predictions", plain)
+    together = zip(*values.values(), strict=True)
+    return wrap("predictions", [dict(zip(values, row, strict=True)) for row in together])
+
+
+def wrap(key: str, value: object) -> bytes:
+    """An object of one member, on lines of its own as the original has it; what is inside stays on one line."""
+    return b'{\n    "%b": %b\n}' % (key.encode(), _dumps(value))
 
 
 def _parse_with_nan(body: bytes) -> object:
@@ -90,12 +138,56 @@ def _columns(inputs: object, signature: Signature) -> dict[str, object]:
 
 def _only_input(key: str, signature: Signature) -> str:
     if len(signature.inputs) != 1:
-        raise InvalidRequestError(
-            f'expected "{key}" to name the values of {", ".join(signature.input_names) or "no input"}, got plain ones'
-        )
+        names = ", ".join(signature.input_names) or "no input"
+        raise InvalidRequestError(f'expected "{key}" to name the values of {names}, got plain ones')
     return signature.input_names[0]
 
 
 def _named(value: object) -> bool:
-    """Whether this is an object of named values, not {"b64": "..."}."""
-    return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
+    """Whether this is an object of named values."""
+    return isinstance(value, dict) and not _is_b64(value)
+
+
+def _is_b64(value: object) -> TypeGuard[dict[str, str]]:
+    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def _tensor(spec: TensorSpec, value: object) -> Array:
+    """What a value of nested lists stands for by its spec's dtype, in any shape."""
+    if spec.dtype.startswith("complex"):
+        raise UnimplementedError(f"input {spec.name!r}: {spec.dtype} has no JSON; send it over gRPC")
+    if spec.dtype != BYTES:
+        return numbers(spec.name, spec.dtype, value)
+    flat, shape = flatten(spec.name, value)
+    found = [_string(spec, item) for item in flat]
+    return strings(found).reshape(shape)
+
+
+def _string(spec: TensorSpec, value: object) -> bytes:
+    found = string_of(value)
+    if found is None:
+        expected = 'strings or {"b64": "..."} in lists of equal lengths'
+        raise InvalidRequestError(f"input {spec.name!r}: expected {expected}, got {quote(value)}")
+    return found
+
+
+def _dumps(value: object) -> bytes:
+    """JSON in which numbers that are not finite stand as NaN, Infinity and -Infinity, as the original writes them."""
+    text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"null" not in text:  # which nothing here but such a number becomes
+        return text
+    return json.dumps(value, default=lambda array: array.tolist(), separators=(",", ":")).encode()
+
+
+def _value(name: str, array: Array) -> object:
+    """What `_dumps` writes as the tensor: strings whose output's name ends in _bytes as base64, as in the original."""
+    if array.dtype.kind == "c":
+        raise InvalidRequestError(f"output {name!r}: {array.dtype.name} has no JSON; ask over gRPC")
+    if array.dtype != np.object_:
+        array = array.astype(np.float32) if is_floating(array) and array.itemsize == 2 else array
+        return np.ascontiguousarray(array) if array.ndim else array.item()
+    if name.endswith("_bytes"):
+        texts = np.frompyfunc(lambda value: {"b64": base64.b64encode(value).decode()}, 1, 1)(array)
+    else:
+        texts = np.frompyfunc(lambda value: value.decode("utf-8", "replace"), 1, 1)(array)
+    return texts.tolist() if isinstance(texts, np.ndarray) else texts

@@ -1,15 +1,21 @@
-"""How TensorFlow Serving's requests name models, versions and labels, and reach them."""
+"""How TensorFlow Serving's requests name models, versions and labels, and what it tells of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
 from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError, quote
 from serving.server.records import RequestRecord
-from serving.server.repository.versions import Status, Version
+from serving.server.repository.versions import Version
+from serving.server.tfs.tensors import ENUMS
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,11 @@ class ModelSpec:
     name: str
     number: int | None = None
     label: str = ""
+
+
+def model_spec(spec: Any) -> ModelSpec:
+    """What the message of that name says."""
+    return ModelSpec(spec.name, spec.version.value if spec.HasField("version") else None, spec.version_label)
 
 
 @contextmanager
@@ -39,16 +50,38 @@ def lease(
         yield version
 
 
-def statuses(plane: DataPlane, spec: ModelSpec) -> list[tuple[int, Status]]:
-    """The versions that a status request is about, newest first.
+def statuses(plane: DataPlane, spec: ModelSpec) -> Any:
+    """A GetModelStatusResponse of the versions that a request is about, newest first.
 
     Raises `NotFoundError` or, for a label that is none, `InvalidRequestError`.
     """
     model = plane.models.ended(spec.name) or plane.models.model(spec.name)
     number = model.number_of(spec.label) if spec.label else spec.number
-    known = model.statuses
-    wanted = sorted(known, reverse=True) if number is None else [n for n in known if n == number]
-    if not wanted:
+    response = GetModelStatusResponse()
+    for version, status in sorted(model.statuses.items(), reverse=True):
+        if number in (None, version):
+            entry = response.model_version_status.add(version=version, state=status.state.value)
+            entry.status.error_code = status.fault.code.value[0] if status.fault else 0
+            entry.status.error_message = str(status.fault) if status.fault else ""
+    if not response.model_version_status:
         which = "any version" if number is None else f"version {number}"
         raise NotFoundError(f"could not find {which} of model {quote(spec.name)}")
-    return [(n, known[n]) for n in wanted]
+    return response
+
+
+def signature_defs(version: Version) -> Any:
+    """A SignatureDefMap as the SavedModel has it, tensor names and all; else one made from the signatures."""
+    made = SignatureDefMap()
+    saved = getattr(version.servable, "definitions", None)
+    for key, definition in (saved or {}).items():
+        made.signature_def[key].CopyFrom(definition)
+    for key, signature in {} if saved else version.signatures.items():
+        definition = made.signature_def[key]
+        definition.method_name = signature.method
+        for specs, infos in ((signature.inputs, definition.inputs), (signature.outputs, definition.outputs)):
+            for spec in specs:
+                shape = None if spec.shape is None else [None if size < 0 else size for size in spec.shape]
+                infos[spec.name].name = spec.name
+                infos[spec.name].dtype = ENUMS[spec.dtype]
+                infos[spec.name].tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    return made

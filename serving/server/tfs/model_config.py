@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,75 +23,58 @@ Available = Callable[[str, int], bool]
 """Whether a version of a model answers now."""
 
 
-@dataclass(frozen=True)
-class LabelRules:
-    """Which labels may name versions that do not answer now."""
-
-    unused: bool = False
-    """Those that name no other version yet: --allow_version_labels_for_unavailable_models."""
-    every: bool = False
-    """All: --force_allow_any_version_labels_for_unavailable_models."""
-
-
 class ConfigSource:
-    """The models to serve now. A file is read again every `poll_seconds` and replaces what was before.
+    """The models to serve now. Where a file says so, it is read again every `poll_seconds`, 0 or less: never.
 
-    `once`: the folders of a configuration are looked at only once.
+    A label may name a version that does not answer where it names no other yet and `unused_labels` is set, or where
+    `any_label` is. `once`: the folders of a configuration are looked at only once.
     """
 
     def __init__(
         self,
-        configs: dict[str, ModelConfig],
         file: Path | None = None,
         poll_seconds: float = 0,
-        rules: LabelRules | None = None,
+        *,
+        unused_labels: bool = False,
+        any_label: bool = False,
         once: bool = False,
     ) -> None:
+        """Raises `ConfigError` where the file is none."""
         self.available: Available = lambda _model, _version: False
         """Set it to what the server's models say."""
-        self._rules = rules or LabelRules()
+        self._unused_labels = unused_labels
+        self._any_label = any_label
         self._once = once
         self._configs: dict[str, ModelConfig] = {}
         self._file = file
         self._poll_seconds = poll_seconds
         self._looked = time.monotonic()
-        self._text = _text(file)
+        self._followed = _parse(file) if file else None
+        """What the file said."""
         try:
-            self._accept(configs)
+            self._accept(configs_of(self._followed) if file else {})
         except ServerError as error:
-            raise ConfigError(str(error)) from error
-
-    @classmethod
-    def from_file(
-        cls, file: Path, poll_seconds: float, rules: LabelRules, *, once: bool = False
-    ) -> ConfigSource:
-        """By a ModelServerConfig in text form. Raises `ConfigError`."""
-        try:
-            return cls(configs_of(_parse(file)), file, poll_seconds, rules, once)
-        except InvalidRequestError as error:
-            raise ConfigError(f"--model_config_file {file}: {error}") from error
+            raise ConfigError(f"--model_config_file={file}: {error}") from error
 
     @classmethod
     def of_one(cls, name: str, base_path: Path, *, once: bool = False) -> ConfigSource:
         """The latest version of one model."""
-        return cls({name: ModelConfig(name, base_path.absolute(), latest())}, once=once)
+        source = cls(once=once)
+        source._accept({name: ModelConfig(name, base_path.absolute(), latest())})
+        return source
 
     def find(self) -> dict[str, ModelConfig]:
         """The models to serve; a file that cannot be followed changes nothing."""
-        if self._file is None or self._poll_seconds <= 0:
-            return self._configs
-        if time.monotonic() - self._looked >= self._poll_seconds:
+        wait = self._poll_seconds
+        if self._file is not None and 0 < wait <= time.monotonic() - self._looked:
             self._looked = time.monotonic()
-            text = _text(self._file)
-            if text != self._text:
-                try:
-                    self._follow(_parse(self._file))
-                    self._text = text
-                except (ConfigError, ServerError) as error:
-                    log.error("%s; the models stay as they are", error)
+            try:
+                self._follow(_parse(self._file))
+            except (ConfigError, ServerError) as error:
+                log.error("%s; the models stay as they are", error)
         return self._configs
 
-    def replace(self, config: Any) -> set[str]:  # noqa: ANN401 - a ModelServerConfig, whose package has no types
+    def replace(self, config: Any) -> set[str]:
         """Serve what a ModelServerConfig says, and return which models are new.
 
         Raises `InvalidRequestError` or `FailedPreconditionError`; then everything stays as it is.
@@ -100,14 +83,15 @@ class ConfigSource:
         self._accept(configs_of(config))
         return self._configs.keys() - before.keys()
 
-    def _follow(self, config: Any) -> None:  # noqa: ANN401 - see above
-        if (
-            self._configs and config.WhichOneof("config") is None
-        ):  # Such as a file that is just being written.
-            raise FailedPreconditionError(
-                f"{self._file}: expected a model_config_list, got none; that without models is model_config_list {{ }}"
-            )
+    def _follow(self, config: Any) -> None:
+        if config == self._followed:
+            return
+        # As with a file that is just being written.
+        if self._configs and config.WhichOneof("config") is None:
+            expected = "expected a model_config_list (one without models: model_config_list { })"
+            raise FailedPreconditionError(f"{self._file}: {expected}, got none")
         self._accept(configs_of(config))
+        self._followed = config
 
     def _accept(self, configs: dict[str, ModelConfig]) -> None:
         for model in configs.values():
@@ -123,12 +107,11 @@ class ConfigSource:
         self._configs = configs
 
     def _may_name(self, model: str, old: Mapping[str, int], label: str, version: int) -> bool:
-        if self._rules.every or (self._rules.unused and old.get(label, version) == version):
-            return True
-        return self.available(model, version)
+        allowed = self._any_label or (self._unused_labels and old.get(label, version) == version)
+        return allowed or self.available(model, version)
 
 
-def configs_of(config: Any) -> dict[str, ModelConfig]:  # noqa: ANN401 - see ConfigSource.replace
+def configs_of(config: Any) -> dict[str, ModelConfig]:
     """The models of a ModelServerConfig. Raises `InvalidRequestError`."""
     if config.WhichOneof("config") == "custom_model_config":
         raise InvalidRequestError("expected a model_config_list, got a custom_model_config")
@@ -143,10 +126,7 @@ def configs_of(config: Any) -> dict[str, ModelConfig]:  # noqa: ANN401 - see Con
             raise InvalidRequestError(
                 f"model {quote(model.name)}: expected an absolute base_path, got {quote(model.base_path)}"
             )
-        platform = model.model_platform
-        if model.model_type:
-            given = [PLATFORM if model.model_type == TENSORFLOW_TYPE else "another model_type", platform]
-            platform = " and ".join(filter(None, given))
+        platform = model.model_platform or (PLATFORM if model.model_type == TENSORFLOW_TYPE else "")
         if platform != PLATFORM:
             raise InvalidRequestError(
                 f'model {quote(model.name)}: expected model_platform: "{PLATFORM}", got {quote(platform)}'
@@ -155,7 +135,7 @@ def configs_of(config: Any) -> dict[str, ModelConfig]:  # noqa: ANN401 - see Con
     return configs
 
 
-def _policy(model: Any) -> Policy:  # noqa: ANN401 - see ConfigSource.replace
+def _policy(model: Any) -> Policy:
     policy = model.model_version_policy
     match policy.WhichOneof("policy_choice"):
         case "all":
@@ -168,14 +148,7 @@ def _policy(model: Any) -> Policy:  # noqa: ANN401 - see ConfigSource.replace
             return latest(policy.latest.num_versions or 1)
 
 
-def _parse(file: Path) -> Any:  # noqa: ANN401 - see ConfigSource.replace
+def _parse(file: Path) -> Any:
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-    return read("model_config_file", file, ModelServerConfig())
-
-
-def _text(file: Path | None) -> str:
-    try:
-        return file.read_text() if file else ""
-    except (OSError, UnicodeDecodeError) as error:
-        return str(error)
+    return read("model_config_file", file, ModelServerConfig)

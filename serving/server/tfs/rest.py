@@ -6,36 +6,32 @@ https://www.tensorflow.org/tfx/serving/api_rest
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
 from google.protobuf.json_format import MessageToDict
 
-from serving.server.dataplane import Call, DataPlane, signature_of
+from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.http import Request, Response, Route
-from serving.server.repository.versions import Status
+from serving.server.tensors.checks import signature_of
 from serving.server.tensors.signature import DEFAULT_SIGNATURE
-from serving.server.tfs import examples, json_tensors
-from serving.server.tfs.examples import CLASSIFY, REGRESS
-from serving.server.tfs.json import parse, read, signature_name
-from serving.server.tfs.messages import signature_defs
-from serving.server.tfs.model_access import ModelSpec, lease, statuses
+from serving.server.tfs.examples import input_of
+from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples
+from serving.server.tfs.json import parse, read, signature_name, wrap, write
+from serving.server.tfs.model_access import ModelSpec, lease, signature_defs, statuses
 
 PROTOCOL = "tfs-rest"
 VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 MODEL = rf"(?ai:/v1/models/(?P<model>[^/:]+){VERSION})"
 """Like the original's, without case but for the names."""
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LARGEST = 2**63 - 1
 
 
-def routes(plane: DataPlane, *, check_methods: bool, cors: bool) -> list[Route]:
-    """The protocol's routes.
-
-    `check_methods`: classify and regress only by signatures that were saved for it; `cors`: OPTIONS is left to
-    preflights.
-    """
+def routes(plane: DataPlane, check_methods: bool) -> list[Route]:
+    """The protocol's routes; `check_methods`: classify and regress only by signatures that were saved for it."""
     front = TfsRest(plane, check_methods)
     return [
         Route("POST", f"{MODEL}:predict", front.predict),
@@ -43,10 +39,7 @@ def routes(plane: DataPlane, *, check_methods: bool, cors: bool) -> list[Route]:
         Route("POST", f"{MODEL}:regress", front.regress),
         Route("GET", f"{MODEL}/metadata", front.metadata),
         Route("GET", f"{MODEL}(?ai:/metadata)?", front.status),
-        *(
-            Route(method, "(?ai:/v1)/.*", front.malformed)
-            for method in (METHODS if cors else (*METHODS, "OPTIONS"))
-        ),
+        *(Route(method, "(?ai:/v1)/.*", front.malformed) for method in METHODS),
     ]
 
 
@@ -62,54 +55,46 @@ class TfsRest:
         document = parse(request.body)
         key = signature_name(document) or DEFAULT_SIGNATURE
         with lease(self._plane, request.record, PROTOCOL, "predict", _asked(request)) as version:
-            inputs, rows = read(document, signature_of(version, key))
+            inputs, rows = read(document, signature_of(version.signatures, key))
             call = Call(inputs, signature=key, pictures=False)
             outputs = await self._plane.infer(version, call, request.record)
-            return Response(json_tensors.write(outputs, rows))
+            return Response(write(outputs, rows))
 
     async def classify(self, request: Request) -> Response:
         """Classification of tf.Examples: for each, its classes with their scores."""
-        answer = await self._infer(request, CLASSIFY)
-        rows = [[[c.label, _float32(c.score)] for c in row.classes] for row in answer.classifications]
-        return Response(json_tensors.wrap("results", rows))
+        result = await self._infer(request, CLASSIFY)
+        rows = [[[c.label, _float32(c.score)] for c in row.classes] for row in result.classifications]
+        return Response(wrap("results", rows))
 
     async def regress(self, request: Request) -> Response:
         """Regression of tf.Examples: for each, a number."""
-        answer = await self._infer(request, REGRESS)
-        return Response(json_tensors.wrap("results", [_float32(r.value) for r in answer.regressions]))
+        result = await self._infer(request, REGRESS)
+        return Response(wrap("results", [_float32(r.value) for r in result.regressions]))
 
     async def status(self, request: Request) -> Response:
         """The state of every version, or of one."""
-        known = statuses(self._plane, _asked(request))
-        return Response(_indented({"model_version_status": [_state(n, s) for n, s in known]}))
+        return _indented(_document(statuses(self._plane, _asked(request))))
 
     async def metadata(self, request: Request) -> Response:
         """The signatures of a version."""
         spec = _asked(request)
         with lease(self._plane, request.record, PROTOCOL, "metadata", spec) as version:
-            definitions = MessageToDict(
-                signature_defs(version),
-                preserving_proto_field_name=True,
-                always_print_fields_with_no_presence=True,
-            )
             asked = {"name": spec.name, "signature_name": "", "version": str(version.number)}
-        return Response(_indented({"model_spec": asked, "metadata": {"signature_def": definitions}}))
+            definitions = {"signature_def": _document(signature_defs(version))}
+            return _indented({"model_spec": asked, "metadata": definitions})
 
     async def malformed(self, request: Request) -> Response:
         """Whatever else lies under /v1."""
         raise InvalidRequestError(f"nothing is served at {request.method} {quote(request.path)}")
 
-    async def _infer(self, request: Request, method: str) -> Any:  # noqa: ANN401 - see examples.result
+    async def _infer(self, request: Request, method: str) -> Any:
         document = parse(request.body)
-        key = signature_name(document)
-        strings = examples.serialized(examples.input_of(document))
-        with lease(
-            self._plane, request.record, PROTOCOL, method.rpartition("/")[2], _asked(request)
-        ) as version:
-            key = examples.signature_for(version.signatures, method, key, self._check_methods)
-            call = examples.examples_call(version.signatures, method, key, strings)
-            outputs = await self._plane.infer(version, call, request.record)
-            return examples.result(method, outputs, len(strings))
+        key, given = signature_name(document), input_of(document)
+        operation = method.rpartition("/")[2]
+        with lease(self._plane, request.record, PROTOCOL, operation, _asked(request)) as version:
+            infer = partial(self._plane.infer, version, record=request.record)
+            _, result = await by_examples(infer, version.signatures, method, key, given, self._check_methods)
+            return result
 
 
 def _asked(request: Request) -> ModelSpec:
@@ -120,21 +105,16 @@ def _asked(request: Request) -> ModelSpec:
     return ModelSpec(given["model"], number, given["label"] or "")
 
 
-def _indented(document: object) -> bytes:
+def _document(message: Any) -> dict[str, Any]:
+    document: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return document
+
+
+def _indented(document: object) -> Response:
     """JSON in lines, as protobuf prints messages: scripts look for '"state": "AVAILABLE"'."""
-    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
-def _state(number: int, status: Status) -> dict[str, object]:
-    fault = status.fault
-    return {
-        "version": str(number),
-        "state": status.state.value,
-        "status": {
-            "error_code": fault.code.name if fault else "OK",
-            "error_message": str(fault) if fault else "",
-        },
-    }
+    return Response(json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _float32(value: float) -> np.float32:

@@ -1,13 +1,16 @@
-"""TensorFlow Serving's PredictionService, by the messages of tensorflow-serving-api."""
+"""TensorFlow Serving's PredictionService and ModelService, by the messages of tensorflow-serving-api."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from functools import partial
+from typing import Any, ClassVar
 
+from grpc import StatusCode
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
-    inference_pb2,
+    model_management_pb2,
     model_service_pb2,
     predict_pb2,
     prediction_service_pb2,
@@ -15,25 +18,24 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server.dataplane import DataPlane
-from serving.server.errors import InvalidRequestError, quote
+from serving.server.errors import InvalidRequestError, ServerError, quote
 from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.rpc import Service
-from serving.server.tfs import examples
-from serving.server.tfs.examples import CLASSIFY, REGRESS
-from serving.server.tfs.messages import (
-    check_signatures,
-    check_tasks,
-    model_spec,
-    predict_call,
-    signature_defs,
-)
-from serving.server.tfs.model_access import lease
+from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples, by_tasks, predict_call, tasks_of
+from serving.server.tfs.model_access import lease, model_spec, signature_defs, statuses
 from serving.server.tfs.model_config import ConfigSource
-from serving.server.tfs.model_service import ModelService
 from serving.server.tfs.tensors import to_proto
 
+log = logging.getLogger("tandem.server")
+
 PROTOCOL = "tfs-grpc"
+
+
+class LoadError(ServerError):
+    """A model that a new configuration names did not load."""
+
+    code: ClassVar[StatusCode] = StatusCode.UNKNOWN
 
 
 def services(
@@ -63,10 +65,9 @@ class PredictionService:
         self._check_methods = check_methods
         self._as_content = as_content
 
-    async def Predict(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
+    async def Predict(self, request: Any, record: RequestRecord) -> Any:
         """Prediction by a signature (`serving_default` unless named); `output_filter` picks outputs."""
-        spec = model_spec(request.model_spec)
-        with lease(self._plane, record, PROTOCOL, "Predict", spec) as version:
+        with lease(self._plane, record, PROTOCOL, "Predict", model_spec(request.model_spec)) as version:
             call = predict_call(request, version.signatures, self._max_tensor_bytes)
             outputs = await self._plane.infer(version, call, record)
             response = predict_pb2.PredictResponse()
@@ -75,61 +76,77 @@ class PredictionService:
                 to_proto(array, response.outputs[name], self._as_content)
             return response
 
-    async def Classify(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
+    async def Classify(self, request: Any, record: RequestRecord) -> Any:
         """Classification of tf.Examples."""
         return await self._infer(request, record, CLASSIFY, classification_pb2.ClassificationResponse())
 
-    async def Regress(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
+    async def Regress(self, request: Any, record: RequestRecord) -> Any:
         """Regression of tf.Examples."""
         return await self._infer(request, record, REGRESS, regression_pb2.RegressionResponse())
 
-    async def MultiInference(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
+    async def MultiInference(self, request: Any, record: RequestRecord) -> Any:
         """Classifications and regressions of the same tf.Examples by signatures of one model."""
-        tasks = check_tasks(request)
-        spec = model_spec(tasks[0].model_spec)
+        spec = model_spec(tasks_of(request)[0].model_spec)
         with lease(self._plane, record, PROTOCOL, "MultiInference", spec) as version:
-            keys = check_signatures(tasks, version.signatures, self._check_methods)
-            strings = examples.serialized(request.input)
-            response = inference_pb2.MultiInferenceResponse()
-            for task, key in zip(tasks, keys, strict=True):
-                call = examples.examples_call(version.signatures, task.method_name, key, strings)
-                outputs = await self._plane.infer(version, call, record)
-                result = response.results.add()
-                _fill(result.model_spec, version, key)
-                field = "classification_result" if task.method_name == CLASSIFY else "regression_result"
-                getattr(result, field).CopyFrom(examples.result(task.method_name, outputs, len(strings)))
+            infer = partial(self._plane.infer, version, record=record)
+            response = await by_tasks(infer, version.signatures, request, self._check_methods)
+            for result in response.results:
+                _fill(result.model_spec, version, result.model_spec.signature_name)
             return response
 
-    async def GetModelMetadata(self, request: Any, record: RequestRecord) -> Any:  # noqa: ANN401, N802
+    async def GetModelMetadata(self, request: Any, record: RequestRecord) -> Any:
         """The signatures of a version; the one metadata field is signature_def."""
-        if not request.HasField("model_spec"):
-            raise InvalidRequestError("expected a ModelSpec, got none")
         if set(request.metadata_field) != {"signature_def"}:
             got = quote(", ".join(request.metadata_field)) if request.metadata_field else "none"
             raise InvalidRequestError(f"expected the metadata_field signature_def, got {got}")
-        with lease(
-            self._plane, record, PROTOCOL, "GetModelMetadata", model_spec(request.model_spec)
-        ) as version:
+        spec = model_spec(request.model_spec)
+        with lease(self._plane, record, PROTOCOL, "GetModelMetadata", spec) as version:
             response = get_model_metadata_pb2.GetModelMetadataResponse()
-            response.model_spec.name = version.model
-            response.model_spec.version.value = version.number
+            _fill(response.model_spec, version)
             response.metadata["signature_def"].Pack(signature_defs(version))
             return response
 
-    async def _infer(self, request: Any, record: RequestRecord, method: str, response: Any) -> Any:  # noqa: ANN401
+    async def _infer(self, request: Any, record: RequestRecord, method: str, response: Any) -> Any:
         operation = "Classify" if method == CLASSIFY else "Regress"
         with lease(self._plane, record, PROTOCOL, operation, model_spec(request.model_spec)) as version:
+            infer = partial(self._plane.infer, version, record=record)
             key = request.model_spec.signature_name
-            key = examples.signature_for(version.signatures, method, key, self._check_methods)
-            strings = examples.serialized(request.input)
-            call = examples.examples_call(version.signatures, method, key, strings)
-            outputs = await self._plane.infer(version, call, record)
-            response.result.CopyFrom(examples.result(method, outputs, len(strings)))
+            key, result = await by_examples(
+                infer, version.signatures, method, key, request.input, self._check_methods
+            )
+            response.result.CopyFrom(result)
             _fill(response.model_spec, version, key)
             return response
 
 
-def _fill(spec: Any, version: Version, key: str) -> None:  # noqa: ANN401 - a ModelSpec's message
+class ModelService:
+    """What is served in which state, and what is to be served from now on."""
+
+    def __init__(self, plane: DataPlane, source: ConfigSource) -> None:
+        self._plane = plane
+        self._source = source
+
+    async def GetModelStatus(self, request: Any, _record: RequestRecord) -> Any:
+        """The state of every version, or of one."""
+        if not request.HasField("model_spec"):
+            raise InvalidRequestError("expected a ModelSpec, got none")
+        return statuses(self._plane, model_spec(request.model_spec))
+
+    async def HandleReloadConfigRequest(self, request: Any, _record: RequestRecord) -> Any:
+        """Serve what the given ModelServerConfig says; answered when its versions are loaded or refused."""
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise InvalidRequestError("expected a ModelServerConfig with model_config_list, got none")
+        new = self._source.replace(request.config)
+        await self._plane.models.refresh()
+        added = [self._plane.models.model(name) for name in sorted(new)]
+        accounts = [model.account() for model in added if not model.ready]
+        if accounts:
+            raise LoadError(f"{len(accounts)} model(s) did not become available: {'; '.join(accounts)}")
+        log.info("serving by a new configuration: %s", ", ".join(sorted(self._source.find())) or "no models")
+        return model_management_pb2.ReloadConfigResponse(status={"error_code": 0})
+
+
+def _fill(spec: Any, version: Version, key: str = "") -> None:
     spec.name = version.model
     spec.signature_name = key
     spec.version.value = version.number

@@ -46,44 +46,41 @@ FORMS: dict[int, Form] = {
 ENUMS = {form.dtype: enum for enum, form in FORMS.items()}
 
 
-def from_proto(name: str, proto: Any, max_bytes: int) -> Array:  # noqa: ANN401 - its package has no types
+def from_proto(name: str, proto: Any, max_bytes: int) -> Array:
     """A tensor of at most `max_bytes`. Raises `InvalidRequestError` or `TooLargeError`.
 
     As TensorFlow reads it: where there are fewer values than elements, the last one stands for the rest.
     """
+    what = f"input {quote(name)}"
     form = FORMS.get(proto.dtype)
     if form is None:
-        raise InvalidRequestError(f"input {quote(name)}: dtype {proto.dtype} is not served")
+        raise InvalidRequestError(f"{what}: dtype {proto.dtype} is not served")
     shape = [dim.size for dim in proto.tensor_shape.dim]
     # Not even where a dimension is 0 may the others be anything: no library could count them.
     countable = math.prod(max(size, 1) for size in shape) < LARGEST
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0 or len(shape) > 32 or not countable:
-        raise InvalidRequestError(f"input {quote(name)}: expected the shape of a tensor, got {quote(shape)}")
+        raise InvalidRequestError(f"{what}: expected the shape of a tensor, got {quote(shape)}")
     count = math.prod(shape)
     if not proto.tensor_content or form.dtype == BYTES:
         values = getattr(proto, form.field)
+        got = f"got {len(values) // form.items} values"
         if len(values) > count * form.items or len(values) % form.items:
             raise InvalidRequestError(
-                f"input {quote(name)}: expected {count} values in {form.field} for shape {shape}, "
-                f"got {len(values) // form.items}"
+                f"{what}: expected {count} values in {form.field} for shape {shape}, {got}"
             )
         # One value may stand for all: a short message must not become gigabytes.
         size = count * _size(form, values)
         if len(values) < count * form.items and size > max_bytes:
-            raise TooLargeError(
-                f"input {quote(name)}: expected at most {max_bytes} bytes, "
-                f"got {len(values)} values for {size} bytes"
-            )
+            raise TooLargeError(f"{what}: expected at most {max_bytes} bytes, {got} for {size} bytes")
     try:
         array: Array = tf.make_ndarray(proto)
     except (ValueError, OverflowError) as error:
-        raise InvalidRequestError(
-            f"input {quote(name)}: expected {form.dtype} values for shape {shape}, got others: {error}"
-        ) from None
+        expected = f"{form.dtype} values for shape {shape}"
+        raise InvalidRequestError(f"{what}: expected {expected}, got others: {error}") from None
     return array
 
 
-def to_proto(array: Array, proto: Any, as_content: bool = False) -> None:  # noqa: ANN401 - see above
+def to_proto(array: Array, proto: Any, as_content: bool = False) -> None:
     """Write a tensor into an empty TensorProto, its values into the field of their dtype or into its content."""
     enum = ENUMS[dtype_of(array)]
     form = FORMS[enum]
@@ -97,7 +94,7 @@ def to_proto(array: Array, proto: Any, as_content: bool = False) -> None:  # noq
         getattr(proto, form.field).extend(flat.view(form.item).tolist())
 
 
-def _size(form: Form, values: Any) -> int:  # noqa: ANN401 - a repeated field
+def _size(form: Form, values: Any) -> int:
     if form.dtype != BYTES:
         return np.dtype(form.dtype).itemsize
     return STRING_BYTES + (len(values[-1]) if values else 0)

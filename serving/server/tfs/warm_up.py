@@ -6,7 +6,8 @@ https://www.tensorflow.org/tfx/serving/saved_model_warmup
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,9 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from serving.server.backends.base import Servable
 from serving.server.dataplane import Call
 from serving.server.errors import InvalidRequestError, ServerError, UnimplementedError
-from serving.server.tensors.checks import check
-from serving.server.tensors.signature import Array, Tensors
-from serving.server.tfs.examples import (
-    CLASSIFY,
-    REGRESS,
-    examples_call,
-    result,
-    serialized,
-    signature_for,
-)
-from serving.server.tfs.messages import check_signatures, check_tasks, predict_call
+from serving.server.tensors.checks import check, complete, signature_of
+from serving.server.tensors.signature import Tensors
+from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples, by_tasks, predict_call
 
 log = logging.getLogger("tandem.server")
 
@@ -46,7 +39,7 @@ def replay(directory: Path, servable: Servable, times: int, max_tensor_bytes: in
             raise InvalidRequestError(f"{file}: expected at most {MAX_RECORDS} records, got more")
         try:
             for _ in range(times):
-                _run(record, servable, max_tensor_bytes)
+                _finish(_run(record, servable, max_tensor_bytes))
         except ServerError as error:
             raise InvalidRequestError(f"record {count} of {file}: {error}") from error
     log.info("%s: warmed up by %d requests of its own", directory, count)
@@ -54,51 +47,39 @@ def replay(directory: Path, servable: Servable, times: int, max_tensor_bytes: in
 
 def _records(file: Path) -> Iterator[Any]:
     try:
-        for data in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-            record = PredictionLog()
-            record.ParseFromString(data)
-            yield record
+        # Not tf.data, which ends the process with a segmentation fault where two threads begin with it at once.
+        for data in tf.compat.v1.io.tf_record_iterator(str(file)):
+            yield PredictionLog.FromString(data)
     except DecodeError as error:
         raise InvalidRequestError(f"{file}: a record cannot be read: {error}") from error
     except tf.errors.OpError as error:
         raise InvalidRequestError(f"{file}: expected a file of TFRecords: {error.message}") from error
 
 
-def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:  # noqa: ANN401 - a PredictionLog
+def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that waits for nothing: an event loop for each of 1,000 records would be made for nothing."""
+    with suppress(StopIteration):
+        coroutine.send(None)
+
+
+async def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:
+    async def infer(call: Call) -> Tensors:
+        signature = signature_of(signatures, call.signature)
+        inputs = complete(signature, call.inputs)
+        for spec in signature.inputs:
+            if spec.name in inputs:
+                check(spec, inputs[spec.name])
+        return servable.run(call.signature, inputs, call.outputs or signature.output_names)
+
     signatures = servable.signatures
     kind = record.WhichOneof("log_type")
-    match kind:
-        case "predict_log":
-            _infer(servable, predict_call(record.predict_log.request, signatures, max_tensor_bytes))
-        case "classify_log":
-            request = record.classify_log.request
-            _run_examples(servable, CLASSIFY, request.model_spec.signature_name, serialized(request.input))
-        case "regress_log":
-            request = record.regress_log.request
-            _run_examples(servable, REGRESS, request.model_spec.signature_name, serialized(request.input))
-        case "multi_inference_log":
-            request = record.multi_inference_log.request
-            tasks, examples = check_tasks(request), serialized(request.input)
-            for task, key in zip(tasks, check_signatures(tasks, signatures, False), strict=True):
-                _run_examples(servable, task.method_name, key, examples)
-        case "session_run_log":
-            raise UnimplementedError(f"expected a record of a request, got {kind}")
-
-
-def _run_examples(servable: Servable, method: str, key: str, examples: Array) -> None:
-    key = signature_for(servable.signatures, method, key, False)
-    outputs = _infer(servable, examples_call(servable.signatures, method, key, examples))
-    result(method, outputs, len(examples))
-
-
-def _infer(servable: Servable, call: Call) -> Tensors:
-    signature = servable.signatures[call.signature]
-    inputs = signature.defaults | call.inputs
-    if not signature.required <= inputs.keys() <= signature.names:
-        raise InvalidRequestError(
-            f"expected inputs {', '.join(signature.input_names)}, got {', '.join(inputs) or 'none'}"
-        )
-    for spec in signature.inputs:
-        if spec.name in inputs:
-            check(spec, inputs[spec.name])
-    return servable.run(call.signature, inputs, call.outputs or signature.output_names)
+    if kind in (None, "session_run_log"):
+        raise UnimplementedError(f"expected a record of a request, got {kind}")
+    request = getattr(record, kind).request
+    if kind == "predict_log":
+        await infer(predict_call(request, signatures, max_tensor_bytes))
+    elif kind == "multi_inference_log":
+        await by_tasks(infer, signatures, request, False)
+    else:
+        method = CLASSIFY if kind == "classify_log" else REGRESS
+        await by_examples(infer, signatures, method, request.model_spec.signature_name, request.input, False)

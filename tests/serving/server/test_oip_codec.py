@@ -21,7 +21,7 @@ from serving.server.oip.body import HEADER_LENGTH, InferenceRequest, parse, resp
 from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.statistics import Statistics
-from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of
+from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of, strings
 
 from .test_json_numbers import KINDS, values
 
@@ -33,7 +33,6 @@ SIGNATURE = Signature(
         TensorSpec("text", "bytes", None),
     ),
     (TensorSpec("y", "float32", (-1, 10)),),
-    left_out=("labels",),
 )
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 tensors = st.sampled_from(KINDS).flatmap(
@@ -44,7 +43,7 @@ tensors = st.sampled_from(KINDS).flatmap(
     )
 )
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=4).map(
-    lambda texts: codec.strings([text.encode() for text in texts])
+    lambda texts: strings([text.encode() for text in texts])
 )
 
 
@@ -68,7 +67,7 @@ def written(data: object) -> bytes:
 
 @given(st.lists(st.binary(max_size=20), max_size=6), st.binary(max_size=40))
 def test_strings_are_split_where_their_lengths_say_or_refused(values: list[bytes], raw: bytes) -> None:
-    array = codec.strings(values)
+    array = strings(values)
     assert codec.from_raw(described(array), codec.to_raw(array)).tolist() == values
     with contextlib.suppress(InvalidRequestError):
         assert codec.to_raw(codec.from_raw(described(array), raw)) == raw
@@ -122,7 +121,7 @@ def test_bytes_that_are_no_booleans_are_refused() -> None:
     [
         (np.array([1, np.nan]), "holds NaN or infinity"),
         (np.array([1, np.inf], "bfloat16"), "holds NaN or infinity"),
-        (codec.strings([b"\xff"]), "bytes that are no text"),
+        (strings([b"\xff"]), "bytes that are no text"),
         (np.array([1j]), "complex128 numbers"),
     ],
 )
@@ -213,33 +212,21 @@ def test_garbage_is_refused_in_few_words(given: tuple[bytes, dict[str, str]]) ->
     assert len(told) < 400
 
 
-def plane(version: Any) -> Any:
-    model = SimpleNamespace(name="fashion", loaded=[3], version=lambda _: version)
-    models = SimpleNamespace(names=["fashion"], model={"fashion": model}.get)
-    metrics = SimpleNamespace(statistics=lambda *_: version.statistics)
-    return SimpleNamespace(models=models, metrics=metrics, platform="onnxruntime", max_rows=64)
-
-
-def test_metadata_name_outputs_that_are_no_tensors() -> None:
-    version = SimpleNamespace(signatures={"serving_default": SIGNATURE})
-    found = description.metadata(plane(version), "fashion", None)
-    assert found["properties"] == {"left_out": "labels"}
-    assert [output["name"] for output in found["outputs"]] == ["y"]
-
-
 def test_statistics_are_counted_by_request_run_and_row() -> None:
     sums = Statistics()
-    for seconds, code, queue, run in (
-        (0.25, "OK", 0.0625, 0.125),
-        (0.5, "OK", 0, 0),
-        (0.125, "INTERNAL", 0, 0),
-    ):
+    requests = (0.25, "OK", 0.0625, 0.125), (0.5, "OK", 0, 0), (0.125, "INTERNAL", 0, 0)
+    for seconds, code, queue, run in requests:
         record = RequestRecord("POST", "/", "", code=code, seconds=seconds)
         record.queue_seconds, record.run_seconds = queue, run
         sums.request(record)
     for rows, seconds in ((1, 0.5), (4, 0.25), (4, 0.25)):
         sums.run(rows, seconds)
-    (found,) = description.statistics(plane(SimpleNamespace(statistics=sums)), None, None)["model_stats"]
+    model = SimpleNamespace(name="fashion", loaded=[3])
+    metrics = SimpleNamespace(statistics=lambda *_: sums)
+    plane: Any = SimpleNamespace(
+        metrics=metrics, models=SimpleNamespace(names=["fashion"], model=lambda _: model)
+    )
+    (found,) = description.statistics(plane, "", None)["model_stats"]
     assert (found["name"], found["version"]) == ("fashion", "3")
     assert (found["inference_count"], found["execution_count"]) == (9, 3)
     assert found["inference_stats"]["success"] == {"count": 2, "ns": 750_000_000}

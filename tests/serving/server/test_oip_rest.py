@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from .artifacts import encode, images, logits
 from .processes import Answer, ServerProcess, assert_matches
-from .test_oip_codec import framed
 
 INFER = "/v2/models/fashion/infer"
 LENGTH = "Inference-Header-Content-Length"
@@ -22,13 +19,8 @@ ONE = images(1)
 
 
 def tensor(array: np.ndarray[Any, Any], **changes: object) -> dict[str, object]:
-    given = {
-        "name": "image",
-        "datatype": "FP32",
-        "shape": list(array.shape),
-        "data": array.tolist(),
-    } | changes
-    return {key: value for key, value in given.items() if value is not ...}
+    given = {"name": "image", "datatype": "FP32", "shape": list(array.shape), "data": array.tolist()}
+    return {key: value for key, value in (given | changes).items() if value is not ...}
 
 
 def binary(tail: bytes, size: object = None, **changes: object) -> tuple[bytes, str]:
@@ -58,7 +50,6 @@ def test_metadata_name_the_version_that_answers_and_the_shapes(oip: ServerProces
     assert metadata["versions"] == ["1"]
     assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 28, 28, 1]}]
     assert [o["name"] for o in metadata["outputs"]] == ["logits", "probabilities"]
-    assert "properties" not in metadata
     # Nothing says that rows may share a run, so there is no batch in Triton's words.
     config = oip.call("GET", "/v2/models/fashion/config").json()
     assert (config["max_batch_size"], config["input"][0]["dims"]) == (0, [-1, 28, 28, 1])
@@ -203,26 +194,3 @@ def test_what_does_not_exist_or_is_not_allowed_is_named(
     assert answer.status == status
     assert_matches(message, answer.error)
     assert status != 405 or answer.headers["Allow"] in ("POST", "GET, HEAD")
-
-
-def test_too_many_rows_are_413(oip: ServerProcess) -> None:
-    batch = np.zeros((65, 28, 28, 1), np.float32)
-    body, length = binary(batch.tobytes(), shape=list(batch.shape))
-    rows = oip.call("POST", INFER, body, Inference_Header_Content_Length=length)
-    assert (rows.status, "at most 64" in rows.error) == (413, True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("media", ["application/json", "application/octet-stream", "image/png"])
-def test_the_server_answers_the_next_request_after_garbage(oip: ServerProcess, media: str) -> None:
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(framed | st.tuples(st.binary(max_size=200), st.just({})))
-    def garbage(given: tuple[bytes, dict[str, str]]) -> None:
-        body, headers = given
-        names = {name.replace("-", "_"): value for name, value in headers.items()}
-        answer = oip.call("POST", INFER, body, Content_Type=media, **names)
-        assert 400 <= answer.status < 500, answer.body
-        assert answer.error
-
-    garbage()
-    assert oip.call("POST", INFER, {"inputs": [tensor(ONE)]}).status == 200

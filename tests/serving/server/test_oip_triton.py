@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from serving.server.oip import codec
 from serving.server.tensors.signature import BYTES
 
 from .artifacts import images, logits
-from .processes import ServerProcess, assert_matches, tandem_server
+from .processes import ServerProcess, assert_matches
 
 DTYPES = {datatype: dtype if dtype != BYTES else "object" for datatype, dtype in codec.DTYPES.items()}
 
@@ -197,51 +196,14 @@ def test_a_stream_goes_on_after_an_error(controlled: ServerProcess) -> None:
     np.testing.assert_allclose(answers[2][0].as_numpy("logits"), logits(images(2)), atol=1e-5)
 
 
-async def test_each_caller_gets_its_own_rows_outputs_and_id(controlled: ServerProcess) -> None:
-    chance = random.Random(1)
-    bad = np.zeros((1, 27, 28, 1), np.float32)
-
-    async def ask(module: Any, client: Any, number: int) -> None:
-        batch = images(chance.randint(1, 5), seed=number)
-        names = chance.choice([["logits"], ["probabilities"], ["probabilities", "logits"]])
-        outputs = [module.InferRequestedOutput(name) for name in names]
-        if number % 7 == 0:
-            with pytest.raises(InferenceServerException, match="expected shape"):
-                await client.infer("fashion", [given(module, bad)], outputs=outputs)
-            return
-        answer = await client.infer(
-            "fashion", [given(module, batch)], outputs=outputs, request_id=f"r{number}"
-        )
-        response = plain(answer.get_response())
-        assert response["id"] == f"r{number}"
-        assert [output["name"] for output in response["outputs"]] == names
-        powers = np.exp(logits(batch))
-        expected = {"logits": logits(batch), "probabilities": powers / powers.sum(1, keepdims=True)}
-        for name in names:
-            np.testing.assert_allclose(answer.as_numpy(name), expected[name], atol=1e-5)
-
+async def test_clients_of_asyncio_get_their_own_answers(controlled: ServerProcess) -> None:
+    batches = [images(count, seed=count) for count in range(1, 9)]
     async with (
         triton_http_aio.InferenceServerClient(controlled.http) as http,
         triton_grpc_aio.InferenceServerClient(controlled.grpc) as over_grpc,
     ):
-        assert await http.is_server_ready()
-        assert await over_grpc.is_model_ready("fashion")
-        for _ in range(4):
-            asks = [ask(triton_http_aio, http, number) for number in range(24)]
-            asks += [ask(triton_grpc_aio, over_grpc, number) for number in range(24)]
-            await asyncio.gather(*asks)
-
-
-def test_a_server_without_models_is_alive_but_not_ready(tmp_path: Path) -> None:
-    (tmp_path / "repository").mkdir()
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", "--pause-seconds=0")
-    try:
-        server.wait_for("/v2/health/live")
-        answer = server.call("GET", "/v2/health/ready")
-        assert answer.status == 503
-        assert_matches("no model", answer.error)
-        with triton_grpc.InferenceServerClient(server.grpc) as client:
-            assert client.is_server_live()
-            assert not client.is_server_ready()
-    finally:
-        assert server.stop() == 0
+        for module, client in ((triton_http_aio, http), (triton_grpc_aio, over_grpc)):
+            assert await client.is_model_ready("fashion")
+            asked = [client.infer("fashion", [given(module, batch)]) for batch in batches]
+            for batch, answer in zip(batches, await asyncio.gather(*asked), strict=True):
+                np.testing.assert_allclose(answer.as_numpy("logits"), logits(batch), atol=1e-5)

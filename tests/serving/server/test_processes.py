@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -109,19 +108,10 @@ def test_tandem_server_imports_no_framework_and_no_tracing() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["--port=99999"], "expected a port from 0 to 65535, got '99999'"),
-        (["--no_such_flag=1"], "unrecognized arguments: --no_such_flag=1"),
-        ([], "expected --model_base_path or --model_config_file"),
-        (["--model_config_file=/no/such/file"], "/no/such/file"),
-    ],
-)
-def test_wrong_flags_of_tf_serving_are_errors(given: Sequence[str], message: str) -> None:
-    done = run("tandem_tf_serving", *given)
+def test_wrong_flags_of_tf_serving_are_errors() -> None:
+    done = run("tandem_tf_serving", "--model_config_file=/no/such/file")
     assert done.returncode != 0
-    assert message in done.stderr
+    assert "/no/such/file" in done.stderr
     assert "Traceback" not in done.stderr
 
 

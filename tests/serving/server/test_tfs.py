@@ -52,14 +52,6 @@ def test_pictures_that_the_graph_decodes(tfs: ServerProcess, client: Grpc) -> No
     assert_matches("the model refused .*(?i:image|format)", refused.error)
 
 
-def test_what_does_not_fit_is_refused_with_both_shapes_or_dtypes(tfs: ServerProcess, client: Grpc) -> None:
-    answer = predict(tfs, "fashion", {"instances": [[[0.0]]]})
-    assert answer.status == 400
-    assert_matches(r"'image': expected shape \[-1, 28, 28, 1\].*got \[1, 1, 1\]", answer.error)
-    request = predict_request("fashion", image=BATCH.astype(np.int32))
-    assert_matches("expected dtype float32, got int32", code_and_details(client.predict, request)[1])
-
-
 def test_what_is_too_large_is_refused(tfs: ServerProcess, client: Grpc) -> None:
     answer = predict(tfs, "fashion", b" " * 20_000_000)
     assert (answer.status, "at most 1048576 bytes" in answer.error) == (413, True)

@@ -15,11 +15,16 @@ from google.protobuf import text_format
 from serving.repository import RepositoryError
 from serving.server.errors import FailedPreconditionError, InvalidRequestError
 from serving.server.repository.retries import RetryPolicy
+from serving.server.scheduling.run_queue import QueueLimits
 from serving.server.tfs import command, flags
-from serving.server.tfs.model_config import ConfigSource, LabelRules, configs_of
-from serving.server.tfs.text_configs import ConfigError
+from serving.server.tfs.model_config import ConfigSource
 
 MODEL = 'name: "m" base_path: "/models/m" model_platform: "tensorflow"'
+OTHER = MODEL.replace('"m"', '"other"')
+
+
+def listed(*models: str) -> str:
+    return "model_config_list {" + "".join(f" config {{ {model} }}" for model in models) + " }"
 
 
 def message(text: str) -> Any:
@@ -28,30 +33,19 @@ def message(text: str) -> Any:
     return text_format.Parse(text, ModelServerConfig())
 
 
-def one(more: str = "", model: str = MODEL) -> Any:
-    return message(f"model_config_list {{ config {{ {model} {more} }} }}")
-
-
-def label(version: int, name: str = "stable") -> str:
-    return f'version_labels {{ key: "{name}" value: {version} }}'
+def labelled(version: int, name: str = "stable") -> str:
+    return f'{MODEL} version_labels {{ key: "{name}" value: {version} }}'
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (f"model_config_list {{ config {{ {MODEL} }} config {{ {MODEL} }} }}", "'m' once, got it twice"),
-        ('model_config_list { config { base_path: "/m" } }', "expected a name"),
-        ('model_config_list { config { name: "m" base_path: "m" } }', "absolute base_path, got 'm'"),
-        ('model_config_list { config { name: "m" base_path: "/m" } }', 'model_platform: "tensorflow"'),
-        ('model_config_list { config { name: "m" base_path: "/m" model_platform: "torch" } }', "got 'torch'"),
-        (
-            f"model_config_list {{ config {{ {MODEL} model_type: TENSORFLOW }} }}",
-            "got 'tensorflow and tensorflow'",
-        ),
-        (
-            f"model_config_list {{ config {{ {MODEL} model_version_policy {{ specific {{}} }} }} }}",
-            "no version",
-        ),
+        (listed(MODEL, MODEL), "'m' once, got it twice"),
+        (listed('base_path: "/m"'), "expected a name"),
+        (listed('name: "m" base_path: "m"'), "absolute base_path, got 'm'"),
+        (listed('name: "m" base_path: "/m"'), 'model_platform: "tensorflow"'),
+        (listed('name: "m" base_path: "/m" model_platform: "torch"'), "got 'torch'"),
+        (listed(f"{MODEL} model_version_policy {{ specific {{}} }}"), "no version"),
         ("custom_model_config {}", "custom_model_config"),
     ],
 )
@@ -64,40 +58,31 @@ def test_a_bad_configuration_is_refused_and_changes_nothing(text: str, reason: s
 
 def test_a_new_configuration_tells_which_models_are_new() -> None:
     source = ConfigSource.of_one("m", Path("/models/m"))
-    other = MODEL.replace('"m"', '"other"')
-    assert source.replace(message(f"model_config_list {{ config {{ {MODEL} }} config {{ {other} }} }}")) == {
-        "other"
-    }
+    # The deprecated type of a model stands for its platform.
+    deprecated = OTHER.replace('model_platform: "tensorflow"', "model_type: TENSORFLOW")
+    assert source.replace(message(listed(MODEL, deprecated))) == {"other"}
     assert source.replace(message("model_config_list {}")) == set()
     assert source.find() == {}
 
 
-def test_the_deprecated_type_of_a_model_stands_for_its_platform() -> None:
-    model = 'name: "m" base_path: "/models/m" model_type: TENSORFLOW'
-    assert list(configs_of(one(model=model))) == ["m"]
-
-
-def test_labels_name_versions_that_answer() -> None:
-    source = ConfigSource(configs_of(one()))
+def test_labels_name_versions_that_answer_or_may_not_by_flag(tmp_path: Path) -> None:
+    source = ConfigSource.of_one("m", Path("/models/m"))
     source.available = lambda model, version: (model, version) in {("m", 1), ("m", 2)}
-    source.replace(one(label(1)))
-    source.replace(one(label(2)))
+    source.replace(message(listed(labelled(1))))
+    source.replace(message(listed(labelled(2))))
     with pytest.raises(FailedPreconditionError, match=r"label 'stable' .* version 3 of model m"):
-        source.replace(one(label(3)))
+        source.replace(message(listed(labelled(3))))
     assert source.find()["m"].labels == {"stable": 2}
-    source.replace(one())
+    source.replace(message(listed(MODEL)))
     assert source.find()["m"].labels == {}
-
-
-def test_labels_may_name_versions_to_come_by_flag() -> None:
-    with pytest.raises(ConfigError, match="version 1 of model m"):
-        ConfigSource(configs_of(one(label(1))))
-    unused = ConfigSource(configs_of(one(label(1))), rules=LabelRules(unused=True))
-    unused.replace(one(label(1) + label(5, "canary")))
+    file = tmp_path / "labels"
+    file.write_text(listed(labelled(1)))
+    unused = ConfigSource(file, unused_labels=True)
+    unused.replace(message(listed(labelled(5, "canary"))))
     with pytest.raises(FailedPreconditionError, match="version 2"):
-        unused.replace(one(label(2)))
-    every = ConfigSource(configs_of(one(label(1))), rules=LabelRules(every=True))
-    every.replace(one(label(2)))
+        unused.replace(message(listed(labelled(2, "canary"))))
+    every = ConfigSource(file, any_label=True)
+    every.replace(message(listed(labelled(2))))
     assert every.find()["m"].labels == {"stable": 2}
 
 
@@ -107,20 +92,21 @@ def test_a_config_file_is_read_again_and_a_broken_one_is_not_followed(
     """server_core.cc, ReloadConfig: from a list to another only; whoever rewrites a file empties it at first."""
     file = tmp_path / "models.config"
     file.write_text("# none yet")
-    source = ConfigSource.from_file(file, 1e-9, LabelRules())
+    source = ConfigSource(file, 1e-9)
     assert list(source.find()) == []
-    text = f"model_config_list {{ config {{ {MODEL} }} }}"
-    file.write_text(text)
-    never = ConfigSource.from_file(file, -1, LabelRules())
+    file.write_text(listed(MODEL))
+    never = ConfigSource(file, -1)
     assert list(source.find()) == ["m"]
     for broken in ("garbage", "model_config_list { config { } }", ""):
         file.write_text(broken)
         assert list(source.find()) == ["m"]
     file.unlink()
     assert list(source.find()) == ["m"]
-    assert "expected a model_config_list, got none" in caplog.text
-    file.write_text(text.replace('"m"', '"other"'))
+    assert "expected a model_config_list" in caplog.text
+    file.write_text(listed(OTHER))
     assert list(source.find()) == ["other"]
+    source.replace(message(listed(MODEL)))
+    assert list(source.find()) == ["m"], "a file that did not change undoes no reload"
     file.write_text("model_config_list { }")
     assert list(source.find()) == []
     assert list(never.find()) == ["m"]
@@ -128,10 +114,6 @@ def test_a_config_file_is_read_again_and_a_broken_one_is_not_followed(
 
 def parsed(*arguments: str) -> argparse.Namespace:
     return flags.parser().parse_args(arguments)
-
-
-def polls(options: argparse.Namespace) -> float:
-    return flags.listening(options, None).poll_seconds
 
 
 RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
@@ -143,7 +125,7 @@ RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
         (lambda o: o.batching, "", False),
         (lambda o: o.batching, "--enable_batching", True),
         (lambda o: o.batching, "--enable_batching=0", False),
-        (flags.batch_limits, "--max_batch_rows=7 --max_queue=9", (7, 9)),
+        (flags.batch_limits, "--max_batch_rows=7 --max_queue=9", QueueLimits(7, queue=9)),
         (flags.retries, "", RetryPolicy(5, 60.0)),
         (flags.retries, f"--max_num_load_retries=0 {RETRY_AT_ONCE}", RetryPolicy(0, 0.0)),
         (flags.retries, "--max_num_load_retries=-1", RetryPolicy(sys.maxsize, 60.0)),
@@ -155,11 +137,19 @@ RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
         (flags.threads, "--tensorflow_session_parallelism=4", (4, 4)),
         (flags.threads, "--tensorflow_intra_op_parallelism=2", (2, 1)),
         (flags.threads, "--tensorflow_inter_op_parallelism=3 --tensorflow_session_parallelism=2", (1, 3)),
-        (polls, "", 1.0),
-        (polls, "--file_system_poll_wait_seconds=5 --model_config_file_poll_wait_seconds=3", 3.0),
-        (polls, "--file_system_poll_wait_seconds=5 --model_config_file_poll_wait_seconds=-1", 5.0),
-        (polls, "--file_system_poll_wait_seconds=0", 60.0),
-        (polls, f"--file_system_poll_wait_seconds=0 {RETRY_AT_ONCE}", 1.0),
+        (flags.poll_seconds, "", 1.0),
+        (
+            flags.poll_seconds,
+            "--file_system_poll_wait_seconds=5 --model_config_file_poll_wait_seconds=3",
+            3.0,
+        ),
+        (
+            flags.poll_seconds,
+            "--file_system_poll_wait_seconds=5 --model_config_file_poll_wait_seconds=-1",
+            5.0,
+        ),
+        (flags.poll_seconds, "--file_system_poll_wait_seconds=0", 60.0),
+        (flags.poll_seconds, f"--file_system_poll_wait_seconds=0 {RETRY_AT_ONCE}", 1.0),
         (
             flags.channel_arguments,
             "--grpc_channel_arguments=a.b=-1,c=d,e=--5",
@@ -180,8 +170,9 @@ def test_batching_parameters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         "max_batch_size { value: 16 } batch_timeout_micros { value: 0 } max_enqueued_batches { value: 3 }\n"
         "allowed_batch_sizes: 8 allowed_batch_sizes: 16 max_bach_size { value: 8 }"
     )
-    assert flags.batch_limits(parsed("--enable_batching", f"--batching_parameters_file={file}")) == (16, 48)
-    assert "max_bach_size" in caplog.text
+    found = flags.batch_limits(parsed("--enable_batching", f"--batching_parameters_file={file}"))
+    assert found == QueueLimits(16, queue=48)
+    assert "only max_batch_size, max_enqueued_batches act here" in caplog.text
 
 
 GOOD = "--model_base_path=/models/m"
@@ -212,10 +203,7 @@ BATCHED = (GOOD, "--enable_batching", "--batching_parameters_file")
         ([GOOD, "--monitoring_config_file={folder}/misspelt"], "enabled"),
         ([GOOD, "--batching_parameters_file={folder}/wrong"], "needs --enable_batching"),
         ([*BATCHED, "{folder}/wrong"], "expected a BatchingParameters"),
-        # shared_batch_scheduler.h, AddQueue; session_bundle_config.proto, allowed_batch_sizes.
         ([*BATCHED, "{folder}/least"], "expected max_batch_size of at least 1, got 0"),
-        ([*BATCHED, "{folder}/last"], "the last one max_batch_size, 8; got 4"),
-        ([*BATCHED, "{folder}/order"], "in increasing order"),
         ([GOOD, "--grpc_channel_arguments=a"], "expected key=value, got 'a'"),
         (
             [GOOD, *(f"--tensorflow_{kind}_parallelism=1" for kind in ("session", "intra_op", "inter_op"))],
@@ -229,12 +217,10 @@ def test_flags_that_are_refused(
     """main.cc, server.cc: no value, no model at all, files that are none. An unknown flag must not go unnoticed."""
     for name, text in {
         "wrong": "this is no protobuf",
-        "twice": f"model_config_list {{ config {{ {MODEL} }} config {{ {MODEL} }} }}",
-        "labels": f"model_config_list {{ config {{ {MODEL} {label(1)} }} }}",
+        "twice": listed(MODEL, MODEL),
+        "labels": listed(labelled(1)),
         "misspelt": "prometheus_config { enabled: true }",
         "least": "max_batch_size { value: 0 }",
-        "last": "max_batch_size { value: 8 } allowed_batch_sizes: 4",
-        "order": "max_batch_size { value: 8 } allowed_batch_sizes: [4, 2, 8]",
         "no_pem": 'server_key: "k" server_cert: "c"',
         "verify": 'server_key: "-----BEGIN " server_cert: "-----BEGIN " client_verify: true',
     }.items():
@@ -269,7 +255,7 @@ def test_folders_that_are_looked_at_once_are_so_for_each_configuration(tmp_path:
     assert wanted() == [1]
     (tmp_path / "m" / "2").mkdir()
     assert wanted() == [1]
-    source.replace(one(model=f'name: "m" base_path: "{tmp_path}/m" model_platform: "tensorflow"'))
+    source.replace(message(listed(MODEL.replace("/models", str(tmp_path)))))
     assert wanted() == [2]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..processes import Answer, ServerProcess
@@ -41,12 +40,7 @@ class Grpc:
     def __enter__(self) -> Grpc:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.channel.close()
 
     def predict(self, request: Any) -> Any:
@@ -56,17 +50,13 @@ class Grpc:
         """The states of a model's versions: version -> (state, error code, error message)."""
         from tensorflow_serving.apis import get_model_status_pb2 as proto
 
-        request = proto.GetModelStatusRequest()
-        request.model_spec.name = model
+        request = proto.GetModelStatusRequest(model_spec={"name": model})
         if version is not None:
             request.model_spec.version.value = version
+        names = proto.ModelVersionStatus.State.Name
         answer = self.models.GetModelStatus(request, SECONDS)
         return {
-            one.version: (
-                proto.ModelVersionStatus.State.Name(one.state),
-                one.status.error_code,
-                one.status.error_message,
-            )
+            one.version: (names(one.state), one.status.error_code, one.status.error_message)
             for one in answer.model_version_status
         }
 
@@ -85,13 +75,11 @@ def predict_request(model: str, signature: str = "", **inputs: Any) -> Any:
     import tensorflow as tf
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-    request = PredictRequest()
-    request.model_spec.name = model
-    request.model_spec.signature_name = signature
-    for name, array in inputs.items():
-        tensor = array if hasattr(array, "tensor_shape") else tf.make_tensor_proto(array)
-        request.inputs[name].CopyFrom(tensor)
-    return request
+    tensors = {
+        name: array if hasattr(array, "tensor_shape") else tf.make_tensor_proto(array)
+        for name, array in inputs.items()
+    }
+    return PredictRequest(model_spec={"name": model, "signature_name": signature}, inputs=tensors)
 
 
 def floats(values: Any) -> Any:
@@ -122,30 +110,25 @@ def request_for(kind: str, signature: str, *examples: Any, model: str = "half_pl
     from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
     from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
-    request = ClassificationRequest() if kind == "Classify" else RegressionRequest()
-    request.model_spec.name = model
-    request.model_spec.signature_name = signature
-    request.input.example_list.examples.extend(examples)
-    return request
+    message = ClassificationRequest if kind == "Classify" else RegressionRequest
+    spec = {"name": model, "signature_name": signature}
+    return message(model_spec=spec, input={"example_list": {"examples": examples}})
 
 
-def task(request: Any, signature: str, method: str, model: str = "half_plus_two") -> None:
-    """Add a task to a MultiInferenceRequest."""
-    one = request.tasks.add()
-    one.model_spec.name = model
-    one.model_spec.signature_name = signature
-    one.method_name = f"tensorflow/serving/{method}"
-
-
-def multi(*signatures: str, examples: int = 1) -> Any:
-    """A MultiInferenceRequest of signatures whose names begin with their method."""
+def multi(*signatures: str, examples: int = 1, method: str = "", model: str = "half_plus_two") -> Any:
+    """A MultiInferenceRequest; names of signatures begin with their method, unless it is given."""
     from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 
-    request = MultiInferenceRequest()
-    for signature in signatures:
-        task(request, signature, signature.partition("_")[0])
-    request.input.example_list.examples.extend([example(x=2.0)] * examples)
-    return request
+    tasks = [
+        {
+            "model_spec": {"name": model, "signature_name": signature},
+            "method_name": f"tensorflow/serving/{method or signature.partition('_')[0]}",
+        }
+        for signature in signatures
+    ]
+    return MultiInferenceRequest(
+        tasks=tasks, input={"example_list": {"examples": [example(x=2.0)] * examples}}
+    )
 
 
 def write_warm_up(version: Path, *records: bytes) -> Path:

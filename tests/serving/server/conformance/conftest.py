@@ -9,14 +9,7 @@ import pytest
 
 from ..processes import ServerProcess, tandem_tf_serving
 from .clients import Grpc
-from .saved_models import (
-    model_config,
-    write_half_plus,
-    write_half_plus_two,
-    write_shapes,
-    write_types,
-    write_vocabulary,
-)
+from .saved_models import model_config, write_half_plus, write_half_plus_two, write_shapes, write_types
 
 Start = Callable[..., ServerProcess]
 
@@ -30,14 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """half_plus_two in version 123, half_plus in versions 1 to 3, types, shapes and vocabulary; not to be changed."""
+    """half_plus_two in version 123, half_plus in versions 1 to 3, types and shapes; not to be changed."""
     root = tmp_path_factory.mktemp("conformance")
     write_half_plus_two(root / "half_plus_two", 123)
     for version in (1, 2, 3):
         write_half_plus(root / "half_plus", version)
     write_types(root / "types")
     write_shapes(root / "shapes")
-    write_vocabulary(root / "vocabulary")
     return root
 
 
@@ -45,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(models: Path) -> Iterator[ServerProcess]:
     """A server of every model of `models`, all versions of each, with the metrics on."""
     everything = "model_version_policy { all { } }"
-    names = ("half_plus_two", "half_plus", "types", "shapes", "vocabulary")
+    names = ("half_plus_two", "half_plus", "types", "shapes")
     config = models / "models.config"
     config.write_text(model_config(**{name: f"{models / name} {everything}" for name in names}))
     monitoring = models / "monitoring.config"

@@ -60,7 +60,6 @@ def write_half_plus_two(folder: Path, version: int) -> Path:
                 "regress_x_to_y2": signature(examples, {"outputs": y2}, "regress"),
                 "regress_x2_to_y3": signature({"inputs": x2}, {"outputs": y3}, "regress"),
                 "classify_x_to_y": signature(examples, {"scores": y}, "classify"),
-                "classify_x2_to_y3": signature({"inputs": x2}, {"scores": y3}, "classify"),
                 "classify_labels": signature(
                     examples, {"classes": labels, "scores": tf.concat([y, y2], 1)}, "classify"
                 ),
@@ -130,9 +129,6 @@ def write_shapes(folder: Path) -> Path:
         )
         return {"y": tf.cast(rounds, tf.float32) + 0.0 * last[0, 0]}
 
-    def odd(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"y": x[:, tf.newaxis] * 0.0 + tf.constant([float("nan"), float("inf"), float("-inf")])}
-
     ten = tf.constant(10.0)
     runs = tf.Variable(0, dtype=tf.int64)
     x = spec("x", None)
@@ -148,7 +144,6 @@ def write_shapes(folder: Path) -> Path:
         "to_scalar": (lambda x: {"y": tf.reduce_sum(x)}, [x]),
         "uneven": (lambda x: {"one": x, "two": tf.concat([x, x], 0)}, [x]),
         "columns_only": (lambda x: {"mean": tf.reduce_mean(x), "y": 2 * x}, [x]),
-        "odd": (odd, [x]),
         "runs": (lambda x: {"runs": tf.fill(tf.shape(x), runs.assign_add(1))}, [x]),
         "fails": (fails, [x]),
         "slow": (slow, [spec("rounds", None, dtype=tf.int32)]),
@@ -164,32 +159,6 @@ def write_shapes(folder: Path) -> Path:
     for name, function in signatures.items():
         setattr(module, name, function)
     tf.saved_model.save(module, str(folder / "1"), signatures)
-    return folder / "1"
-
-
-def write_vocabulary(folder: Path) -> Path:
-    """Words -> their numbers, by a table that an asset fills when the model is loaded, times a variable of 10."""
-    import tensorflow as tf
-
-    words = folder / "words.txt"
-    folder.mkdir(parents=True)
-    words.write_text("one\ntwo\nthree\n")
-    whole, line = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
-
-    class Vocabulary(tf.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            source = tf.lookup.TextFileInitializer(str(words), tf.string, whole, tf.int64, line)
-            self.table = tf.lookup.StaticHashTable(source, -1)
-            self.factor = tf.Variable(10, dtype=tf.int64)
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="word")])  # type: ignore[untyped-decorator]
-        def serve(self, word: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"number": self.table.lookup(word) * self.factor}
-
-    module = Vocabulary()
-    tf.saved_model.save(module, str(folder / "1"), {"serving_default": module.serve})
-    words.unlink()
     return folder / "1"
 
 

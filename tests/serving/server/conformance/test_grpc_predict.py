@@ -49,24 +49,6 @@ def test_every_type(grpc_client: Grpc, dtype: str) -> None:
     assert answer.model_spec.signature_name == dtype
 
 
-def test_the_forms_of_a_tensor(grpc_client: Grpc) -> None:
-    """tensor.proto: bytes in tensor_content; values in fields, where the last one given fills the rest."""
-    from tensorflow.core.framework.tensor_pb2 import TensorProto
-    from tensorflow.core.framework.types_pb2 import DT_FLOAT
-
-    content = TensorProto(dtype=DT_FLOAT, tensor_content=floats([1, 2, 3]).tobytes())
-    content.tensor_shape.dim.add().size = 3
-    answer = grpc_client.predict(predict_request("half_plus", x=content))
-    assert list(answer.outputs["y"].float_val) == [3.5, 4, 4.5]
-    filled = TensorProto(dtype=DT_FLOAT, float_val=[1, 2])
-    filled.tensor_shape.dim.add().size = 4
-    answer = grpc_client.predict(predict_request("half_plus", x=filled))
-    assert list(answer.outputs["y"].float_val) == [3.5, 4, 4, 4]
-    empty = TensorProto(dtype=DT_FLOAT)
-    empty.tensor_shape.dim.add().size = 0
-    assert array(grpc_client.predict(predict_request("half_plus", x=empty)).outputs["y"]).shape == (0,)
-
-
 def test_scalars_nan_and_infinities(grpc_client: Grpc) -> None:
     """Tensors as they are."""
     answer = grpc_client.predict(predict_request("shapes", "scalar", x=floats(3)))
@@ -75,11 +57,6 @@ def test_scalars_nan_and_infinities(grpc_client: Grpc) -> None:
     values = floats([np.nan, np.inf, -np.inf])
     answer = grpc_client.predict(predict_request("types", "float32", x=values))
     assert np.array_equal(array(answer.outputs["y"]), values, equal_nan=True)
-    answer = grpc_client.predict(predict_request("shapes", "uneven", x=floats([1])))
-    assert {name: array(tensor).tolist() for name, tensor in answer.outputs.items()} == {
-        "one": [1],
-        "two": [1, 1],
-    }
 
 
 def test_output_filter(grpc_client: Grpc) -> None:
@@ -106,23 +83,6 @@ def test_inputs_that_do_not_fit(grpc_client: Grpc) -> None:
     ):
         code, details = code_and_details(grpc_client.predict, request)
         assert code == "INVALID_ARGUMENT", details
-
-
-def test_tensors_that_are_none(grpc_client: Grpc) -> None:
-    """predict_util.cc: a TensorProto that TensorFlow cannot read is INVALID_ARGUMENT, "tensor parsing error"."""
-    from tensorflow.core.framework.tensor_pb2 import TensorProto
-    from tensorflow.core.framework.types_pb2 import DT_FLOAT
-
-    short = TensorProto(dtype=DT_FLOAT, tensor_content=b"abc")
-    short.tensor_shape.dim.add().size = 3
-    untyped = TensorProto(float_val=[1.0])
-    untyped.tensor_shape.dim.add().size = 1
-    negative = TensorProto(dtype=DT_FLOAT, float_val=[1.0])
-    negative.tensor_shape.dim.add().size = -1
-    for tensor in (short, untyped, negative):
-        code, _ = code_and_details(grpc_client.predict, predict_request("half_plus", x=tensor))
-        assert code == "INVALID_ARGUMENT", tensor
-    assert grpc_client.predict(predict_request("half_plus", x=floats([2]))).outputs["y"].float_val == [4.0]
 
 
 def test_signatures(grpc_client: Grpc) -> None:

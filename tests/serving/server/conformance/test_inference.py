@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ..processes import Answer, ServerProcess
-from .clients import SECONDS, Grpc, code_and_details, example, multi, request_for, task
+from .clients import SECONDS, Grpc, code_and_details, example, multi, request_for
 
 BOTH = [("Classify", "classify_x_to_y"), ("Regress", "regress_x_to_y")]
 
@@ -97,25 +97,6 @@ def test_rest_of_what_does_not_fit(server: ServerProcess, verb: str, signature: 
     assert ask(server, verb, sound, "foo").status == 404
 
 
-@pytest.mark.parametrize(("verb", "signature"), BOTH)
-def test_grpc_of_what_does_not_fit(grpc_client: Grpc, verb: str, signature: str) -> None:
-    """classifier_test.cc, regressor_test.cc: signatures, examples; server_core.cc: model specs."""
-    call = getattr(grpc_client.predictions, verb)
-
-    def code(request: Any) -> str:
-        return code_and_details(call, request, SECONDS)[0]
-
-    sound = request_for(verb, signature, example(x=2.0))
-    for features in (example(), example(x=2), example(x=b"2"), example(x=[2.0, 3.0])):
-        assert code(request_for(verb, signature, features)) == "INVALID_ARGUMENT"
-    assert code(request_for(verb, signature)) == "INVALID_ARGUMENT"
-    assert code(request_for(verb, signature, example(x=2.0), model="foo")) == "NOT_FOUND"
-    sound.model_spec.version.value = 7
-    assert code(sound) == "NOT_FOUND"
-    sound.ClearField("model_spec")
-    assert code(sound) == "INVALID_ARGUMENT"
-
-
 @pytest.mark.parametrize("verb", ["Classify", "Regress"])
 def test_signatures_that_do_not_fit(server: ServerProcess, grpc_client: Grpc, verb: str) -> None:
     """classifier.cc, regressor.cc: unknown signatures and those of other tensors are InvalidArgument."""
@@ -145,10 +126,8 @@ def test_multi_inference(grpc_client: Grpc) -> None:
 
 def test_multi_inference_of_what_does_not_fit(grpc_client: Grpc) -> None:
     """multi_inference_test.cc, UndefinedSignatureTest and those after it."""
-    unsupported, foreign, unknown = multi(), multi("regress_x_to_y"), multi()
-    task(unsupported, "serving_default", "predict")
-    task(foreign, "regress_x_to_y", "regress", model="ModelDoesNotExist")
-    task(unknown, "regress_x_to_y", "regress", model="foo")
+    foreign = multi("regress_x_to_y")
+    foreign.tasks.extend(multi("regress_x_to_y", model="ModelDoesNotExist").tasks)
     for request, expected in (
         (multi("regress_wrong"), "INVALID_ARGUMENT"),
         (multi("regress_x_to_y", "regress_x_to_y"), "INVALID_ARGUMENT"),
@@ -156,8 +135,8 @@ def test_multi_inference_of_what_does_not_fit(grpc_client: Grpc) -> None:
         (multi("regress_x_to_y", examples=0), "INVALID_ARGUMENT"),
         (multi(), "INVALID_ARGUMENT"),
         (foreign, "INVALID_ARGUMENT"),
-        (unsupported, "UNIMPLEMENTED"),
-        (unknown, "NOT_FOUND"),
+        (multi("serving_default", method="predict"), "UNIMPLEMENTED"),
+        (multi("regress_x_to_y", model="foo"), "NOT_FOUND"),
     ):
         code, details = code_and_details(grpc_client.predictions.MultiInference, request, SECONDS)
         assert code == expected, details

@@ -19,7 +19,7 @@ def get(server: ServerProcess, path: str) -> Answer:
     return answer
 
 
-def test_status(server: ServerProcess) -> None:
+def test_status(server: ServerProcess, grpc_client: Grpc) -> None:
     """tensorflow_model_server_test.py, testGetStatusREST: the whole document, the latest version first."""
     assert get(server, "/v1/models/half_plus_two").json() == {"model_version_status": [state(123)]}
     every = {"model_version_status": [state(3), state(2), state(1)]}
@@ -27,18 +27,16 @@ def test_status(server: ServerProcess) -> None:
     assert get(server, "/v1/models/half_plus/versions/2").json() == {"model_version_status": [state(2)]}
     # api_rest, "Example": scripts and probes look for this, with its space.
     assert '   "state": "AVAILABLE",\n' in get(server, "/v1/models/half_plus_two").body.decode()
-
-
-def test_status_over_grpc(grpc_client: Grpc) -> None:
-    """tensorflow_model_server_test.py, testGetModelStatus; get_model_status_impl_test.cc."""
-    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
-
-    assert grpc_client.status("half_plus_two") == {123: ("AVAILABLE", 0, "")}
     assert grpc_client.status("half_plus") == dict.fromkeys((1, 2, 3), ("AVAILABLE", 0, ""))
     assert grpc_client.status("half_plus", 2) == {2: ("AVAILABLE", 0, "")}
     assert code_and_details(grpc_client.status, "foo")[0] == "NOT_FOUND"
     assert code_and_details(grpc_client.status, "half_plus", 99)[0] == "NOT_FOUND"
-    # get_model_status_impl_test.cc, MissingOrEmptyModelSpecFailure.
+
+
+def test_status_needs_a_model(grpc_client: Grpc) -> None:
+    """get_model_status_impl_test.cc, MissingOrEmptyModelSpecFailure."""
+    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+
     request = GetModelStatusRequest()
     for code in ("INVALID_ARGUMENT", "NOT_FOUND"):
         assert code_and_details(grpc_client.models.GetModelStatus, request, SECONDS)[0] == code
@@ -50,38 +48,42 @@ def tensor(name: str, dtype: str, *shape: int) -> dict[str, Any]:
     return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": name}
 
 
-def test_metadata(server: ServerProcess) -> None:
+UNKNOWN = {"dim": [], "unknown_rank": True}
+
+
+def test_metadata(server: ServerProcess, grpc_client: Grpc) -> None:
     """http_rest_api_handler_test.cc, GetModelMetadata: testdata/saved_model_half_plus_two_2_versions_metadata.json.
 
     Every field of the proto, also those with the default value, names as in the proto, 64-bit numbers as strings.
+    get_model_metadata_impl_test.cc, ReturnsSignaturesForValidModel: over gRPC an Any with every signature.
     """
-    answer = get(server, "/v1/models/half_plus_two/metadata")
-    assert answer.status == 200
-    document = answer.json()
+    from google.protobuf.json_format import ParseDict
+    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
+
+    document = get(server, "/v1/models/half_plus_two/metadata").json()
     assert list(document) == ["model_spec", "metadata"]
-    spec = document["model_spec"]
-    assert (spec["name"], spec["signature_name"], spec["version"]) == ("half_plus_two", "", "123")
+    assert document["model_spec"] == {"name": "half_plus_two", "signature_name": "", "version": "123"}
     assert list(document["metadata"]) == ["signature_def"]
     assert list(document["metadata"]["signature_def"]) == ["signature_def"]
     signatures = document["metadata"]["signature_def"]["signature_def"]
-    assert set(signatures) == {
-        *("serving_default", "regress_x_to_y", "regress_x_to_y2", "regress_x2_to_y3"),
-        *("classify_x_to_y", "classify_x2_to_y3", "classify_labels", "classify_names"),
-    }
     for signature in signatures.values():
         assert set(signature) == {"inputs", "outputs", "method_name", "defaults"}
-        assert signature["defaults"] == {}
     default = signatures["serving_default"]
     assert default["method_name"] == "tensorflow/serving/predict"
     assert default["inputs"] == {"x": tensor("x:0", "DT_FLOAT", -1, 1)}
     assert default["outputs"] == {"y": tensor("y:0", "DT_FLOAT", -1, 1)}
     regress = signatures["regress_x_to_y"]
-    assert regress["method_name"] == "tensorflow/serving/regress"
-    unknown = {"dim": [], "unknown_rank": True}
-    assert regress["inputs"] == {
-        "inputs": {"dtype": "DT_STRING", "tensor_shape": unknown, "name": "tf_example:0"}
-    }
-    assert regress["outputs"] == {"outputs": tensor("y:0", "DT_FLOAT", -1, 1)}
+    assert (regress["method_name"], regress["defaults"]) == ("tensorflow/serving/regress", {})
+    examples = {"dtype": "DT_STRING", "tensor_shape": UNKNOWN, "name": "tf_example:0"}
+    assert regress["inputs"] == {"inputs": examples}
+
+    request = GetModelMetadataRequest(model_spec={"name": "half_plus_two"}, metadata_field=["signature_def"])
+    answer = grpc_client.predictions.GetModelMetadata(request, SECONDS)
+    assert (answer.model_spec.name, answer.model_spec.version.value) == ("half_plus_two", 123)
+    assert list(answer.metadata) == ["signature_def"]
+    packed = SignatureDefMap()
+    assert answer.metadata["signature_def"].Unpack(packed)
+    assert packed == ParseDict(document["metadata"]["signature_def"], SignatureDefMap())
 
 
 def test_metadata_of_tensorflow_2(server: ServerProcess) -> None:
@@ -94,32 +96,8 @@ def test_metadata_of_tensorflow_2(server: ServerProcess) -> None:
     signatures = document["metadata"]["signature_def"]["signature_def"]
     assert set(signatures) == {"serving_default", "__saved_model_init_op"}
     assert signatures["serving_default"]["inputs"] == {"x": tensor("serving_default_x:0", "DT_FLOAT", -1)}
-    assert signatures["serving_default"]["method_name"] == "tensorflow/serving/predict"
-    init = signatures["__saved_model_init_op"]
-    assert (init["inputs"], init["method_name"]) == ({}, "")
-    unknown = {"dim": [], "unknown_rank": True}
-    output = {"dtype": "DT_INVALID", "tensor_shape": unknown, "name": "NoOp"}
-    assert init["outputs"] == {"__saved_model_init_op": output}
-
-
-def test_metadata_over_grpc(grpc_client: Grpc) -> None:
-    """get_model_metadata_impl_test.cc, ReturnsSignaturesForValidModel: an Any with every signature."""
-    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
-
-    request = GetModelMetadataRequest(metadata_field=["signature_def"])
-    request.model_spec.name = "half_plus_two"
-    answer = grpc_client.predictions.GetModelMetadata(request, SECONDS)
-    assert (answer.model_spec.name, answer.model_spec.version.value) == ("half_plus_two", 123)
-    assert list(answer.metadata) == ["signature_def"]
-    packed = answer.metadata["signature_def"]
-    assert packed.type_url == "type.googleapis.com/tensorflow.serving.SignatureDefMap"
-    signatures = SignatureDefMap()
-    assert packed.Unpack(signatures)
-    default = signatures.signature_def["serving_default"]
-    assert default.method_name == "tensorflow/serving/predict"
-    assert default.inputs["x"].name == "x:0"
-    assert [dim.size for dim in default.outputs["y"].tensor_shape.dim] == [-1, 1]
-    assert "classify_x_to_y" in signatures.signature_def
+    output = {"dtype": "DT_INVALID", "tensor_shape": UNKNOWN, "name": "NoOp"}
+    assert signatures["__saved_model_init_op"]["outputs"] == {"__saved_model_init_op": output}
 
 
 def test_metadata_requests_that_do_not_fit(grpc_client: Grpc) -> None:

@@ -24,17 +24,13 @@ def sample(text: str, name: str, **labels: str) -> float:
     return sum(sample.value for sample in samples if (sample.name, sample.labels) == (name, labels))
 
 
-def test_the_form_of_the_page(server: ServerProcess) -> None:
-    """prometheus_exporter_test.cc: `# TYPE` lines, names with colons; and Tandem's own figures."""
-    value(server, "half_plus", {"instances": [2.0]})
-    text = page(server)
-    assert f"# TYPE {COUNT} " in text
-    assert "# TYPE :tensorflow:serving:request_latency histogram\n" in text
-    assert 'tandem_requests_total{code="OK",model="half_plus",protocol="tfs-rest"' in text
+def test_requests_are_counted_and_timed(server: ServerProcess, grpc_client: Grpc) -> None:
+    """servables/tensorflow/util.cc: request_count{model_name, status}, the status by its code's name.
 
-
-def test_requests_are_counted_by_model_and_status(server: ServerProcess, grpc_client: Grpc) -> None:
-    """servables/tensorflow/util.cc: request_count{model_name, status}, the status by its code's name."""
+    request_latency by model, API and entrypoint, and runtime_latency by runtime, in microseconds.
+    prometheus_exporter_test.cc: `# TYPE` lines, names with colons; and Tandem's own figures.
+    """
+    name = ":tensorflow:serving:request_latency"
     before = page(server)
     value(server, "half_plus", {"instances": [2.0]})
     value(server, "half_plus", {"instances": [2.0]})
@@ -44,22 +40,14 @@ def test_requests_are_counted_by_model_and_status(server: ServerProcess, grpc_cl
     for status, count in (("OK", 3), ("INVALID_ARGUMENT", 1)):
         labels = {"model_name": "half_plus", "status": status}
         assert sample(after, COUNT, **labels) - sample(before, COUNT, **labels) == count, status
-
-
-def test_latencies(server: ServerProcess, grpc_client: Grpc) -> None:
-    """servables/tensorflow/util.cc: request_latency by model, API and entrypoint, in microseconds."""
-    name = ":tensorflow:serving:request_latency"
-    value(server, "half_plus", {"instances": [2.0]})
-    grpc_client.predict(predict_request("half_plus", x=floats([2.0])))
-    text = page(server)
-    for labels in (
-        {"model_name": "half_plus", "API": "predict", "entrypoint": "REST"},
-        {"model_name": "half_plus", "API": "Predict", "entrypoint": "GRPC"},
-    ):
-        count = sample(text, f"{name}_count", **labels)
+    assert f"# TYPE {COUNT} " in after
+    assert f"# TYPE {name} histogram\n" in after
+    assert 'tandem_requests_total{code="OK",model="half_plus",protocol="tfs-rest"' in after
+    for api, entrypoint in (("predict", "REST"), ("Predict", "GRPC")):
+        labels = {"model_name": "half_plus", "API": api, "entrypoint": entrypoint}
+        count = sample(after, f"{name}_count", **labels)
         assert count >= 1, labels
-        assert sample(text, f"{name}_sum", **labels) > 0
-        assert sample(text, f"{name}_bucket", **labels, le="+Inf") == count
-    # runtime_latency by model, API and runtime.
+        assert sample(after, f"{name}_sum", **labels) > 0
+        assert sample(after, f"{name}_bucket", **labels, le="+Inf") == count
     runs = {"model_name": "half_plus", "API": "Predict", "runtime": "TF1"}
-    assert sample(text, ":tensorflow:serving:runtime_latency_count", **runs) >= 2
+    assert sample(after, ":tensorflow:serving:runtime_latency_count", **runs) >= 2

@@ -15,40 +15,31 @@ from .clients import predict, value
 ROWS = json.dumps({"instances": [1.0]}).encode()
 PATHS = f"""
     400 GET /v1/foo
-    400 POST /v1/foo
     400 GET /v1/models
-    400 POST /v1/models
     400 GET /v1/models/debug/model_name
     400 GET /v1/models/half_plus:predict
     400 GET /v1/models/half_plus/version/1:predict
-    400 POST /v1/models/half_plus/version/1:regress
-    400 POST /v1/models/half_plus/versions/HELLO:regress
     400 POST /v1/models/half_plus/versions/%D9%A1:predict
     400 POST /v1/models/half_plus/metadata
     400 POST /v1/models/half_plus/versions/1/labels/some_label:regress
     400 POST /v1/models/half_plus
     400 POST /v1/models/half_plus:explain
     400 POST /v1/models/half_plus/versions/-1:predict
-    400 POST /v1/models/half_plus:predict/
     400 GET /v1/models/half_plus/
     400 PUT /v1/models/half_plus:predict
     400 DELETE /v1/models/half_plus
     400 OPTIONS /v1/models/half_plus
     400 POST /v1/models/half_plus/versions/{2**64 - 1}:predict
-    400 GET /v1/models/half_plus/versions/{2**64 - 1}
     400 POST /v1/models/half_plus/labels/nonexistent:predict
     400 GET /v1/models/half_plus/labels/nonexistent
     404 POST /v1/models/foo:predict
-    404 POST /v1/models/foo/versions/50:predict
     404 POST /v1/models/half_plus/versions/99:predict
     404 POST /v1/models/a%2Fb%3Ac%3F:predict
     404 GET /v1/models/a%2Fb%3Ac%3F%40%5B%5D
     404 GET /v1/models/foo
-    404 GET /v1/models/foo/metadata
     404 GET /v1/models/half_plus/versions/99
     404 GET /v1/models/half_plus/versions/99/metadata
     404 GET /
-    404 GET /statuspage
     404 GET /v1
     404 GET /v2/health/ready
     404 GET /v10/models/half_plus
@@ -66,44 +57,41 @@ def test_paths(server: ServerProcess, line: str) -> None:
 
 
 BODIES = rb"""
-instances = [1, 2]
-{
 {"instances": [1,]}
 {"instances": [1]} {}
-{'instances': [1]}
 {"instances": [01]}
 {"instances": [NaN}
+{"instances": [NaN, Inf]}
 {"instances": [NaN, "\ud800"]}
 // {"instances": [1]}
 [1.0]
-"text"
 null
 {}
 {"examples": [{"x": 1.0}]}
 {"instances": [1.0], "inputs": [1.0]}
-{"instances": 1.0}
-{"instances": {"x": 1.0}}
 {"instances": null}
 {"instances": []}
 {"signature_name": 100, "instances": [1.0]}
-{"signature_name": null, "instances": [1.0]}
-{"signature_name": "wrong", "instances": [1.0]}
-{"instances": ["x", "y"]}
 {"instances": [1.0, [2.0]]}
-{"instances": [[1.0], 2.0]}
-{"instances": [[1.0, 2.0], [3.0]]}
 {"instances": [[1.0], [[2.0]]]}
 {"instances": [{"x": 1.0}, 2.0]}
-{"instances": [1.0, {"x": 1.0}]}
 {"instances": [{"wrong": 1.0}]}
 {"instances": [{"x": 1.0, "more": 2}]}
 {"instances": [{}]}
-{"inputs": {"wrong": [1.0]}}
 {"inputs": {}}
 {"inputs": [[1.0], [2.0, 3.0]]}
 {"inputs": null}
 """
-GARBAGE = [b"", b"\x00", b"\xff" * 100, b'{"instances": ["\xff"]}', b"[" * 100_000, b"[" * 100_000 + b"NaN"]
+DEEP = b"[" * 100_000
+GARBAGE = [
+    b"",
+    b"\x00",
+    b"\xff" * 100,
+    b'{"instances": ["\xff"]}',
+    DEEP,
+    DEEP + b"NaN",
+    b"[NaN, " + b"9" * 5000,
+]
 
 
 @pytest.mark.parametrize(
@@ -157,18 +145,9 @@ def test_rows_of_several_inputs_must_have_every_one(server: ServerProcess) -> No
     """json_tensor.cc, FillTensorMapFromInstancesList: the keys of a row are those of the signature; no plain lists."""
     for given in (
         {"instances": [{"a": 1.0}]},
-        {"instances": [{"a": 1.0, "b": 1.0, "c": 1.0}]},
         {"instances": [1.0]},
         {"inputs": [1.0]},
         {"inputs": {"a": [1.0]}},
         {"inputs": {"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]}},
     ):
         assert predict(server, "shapes", {"signature_name": "two_in", **given}).status == 400, given
-
-
-def test_what_the_graph_itself_refuses(server: ServerProcess) -> None:
-    """http_server.cc, ToHTTPStatusCode: an InvalidArgument of the run is 400, with the operation's own words."""
-    assert value(server, "shapes", {"signature_name": "fails", "instances": [1.0]}) == [1.0]
-    answer = predict(server, "shapes", {"signature_name": "fails", "instances": [11.0]})
-    assert answer.status == 400
-    assert "too large" in answer.error

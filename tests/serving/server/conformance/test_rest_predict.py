@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from ..processes import ServerProcess
-from .clients import example, predict, value
+from .clients import predict, value
 
 
 def test_rows_and_columns_answer_under_their_own_key_in_lines(server: ServerProcess) -> None:
@@ -87,13 +87,6 @@ def test_outputs_that_are_no_rows_come_in_columns_only(server: ServerProcess) ->
         assert '"inputs"' in answer.error
 
 
-def test_predict_takes_signatures_of_other_methods(server: ServerProcess) -> None:
-    """predict_util.cc, VerifySignature: classify and regress signatures predict too, from serialized tf.Examples."""
-    serialized = {"b64": base64.b64encode(example(x=2.0).SerializeToString()).decode()}
-    body = {"signature_name": "regress_x_to_y", "instances": [serialized]}
-    assert value(server, "half_plus_two", body) == [[3.0]]
-
-
 def test_bodies_of_any_type_and_gzipped(server: ServerProcess) -> None:
     """http_server.cc never looks at Content-Type; evhttp_request.cc, NeedUncompressGzipContent."""
     path, plain = "/v1/models/half_plus:predict", json.dumps({"instances": [2.0]}).encode()
@@ -113,11 +106,6 @@ def test_paths(server: ServerProcess) -> None:
     assert "model_version_status" in server.call("GET", "/v1/models/half_plus/Metadata").json()
     assert server.call("POST", "/v1/models/half_plus:PREDICT", body).status == 400
     assert server.call("POST", "/v1/models/HALF_PLUS:predict", body).status == 404
-
-
-def test_models_with_assets_and_variables(server: ServerProcess) -> None:
-    """cc/saved_model/loader.cc: variables are restored and the init op is run, with the assets at their new place."""
-    assert value(server, "vocabulary", {"instances": ["two", "three", "four"]}) == [10, 20, -10]
 
 
 def test_many_rows_and_large_bodies(server: ServerProcess) -> None:

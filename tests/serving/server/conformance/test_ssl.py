@@ -20,18 +20,7 @@ def certificate(folder: Path, name: str) -> tuple[str, str]:
     """The key and the certificate, signed by itself, of localhost; PEM."""
     key, cert = folder / f"{name}.key", folder / f"{name}.crt"
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
-    command = (
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        str(key),
-        "-out",
-        str(cert),
-    )
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {cert}".split()
     subprocess.run([*command, *names], check=True, capture_output=True)
     return key.read_text(), cert.read_text()
 

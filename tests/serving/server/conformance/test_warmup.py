@@ -13,7 +13,6 @@ import pytest
 from .clients import (
     Grpc,
     code_and_details,
-    eventually,
     example,
     floats,
     multi,
@@ -69,7 +68,7 @@ def test_warm_up(start: Start, tmp_path: Path, warm: Callable[..., str]) -> None
     broken = {
         "too large": warm("fails", "shapes", 1, failing),
         "signature 'wrong'": warm("wrong", "half_plus_two", 123, wrong),
-        "expected inputs x, got none": warm("none", "half_plus", 1, none),
+        "expected input x, got none": warm("none", "half_plus", 1, none),
         "cannot be read": warm("no_message", "half_plus", 1, b"garbage"),
         "TFRecord": warm("no_records", "half_plus", 1, raw=b"this is no TFRecord file at all"),
         "at most 1000": warm("too_many", "half_plus", 1, *[good] * 1001),
@@ -83,30 +82,20 @@ def test_warm_up(start: Start, tmp_path: Path, warm: Callable[..., str]) -> None
     # Nothing but its own records has run, twice each.
     assert value(server, "runs", {"signature_name": "runs", "instances": [1.0]}) == [5]
     with Grpc(server.grpc) as client:
-        names = {path.rpartition("/")[2]: reason for reason, path in broken.items()}
-        both = model_config(**sound, **{path.rpartition("/")[2]: path for path in broken.values()})
-        reload = concurrent.futures.ThreadPoolExecutor(1).submit(client.reload, both)
-        for name, reason in names.items():
-            code, message = eventually(lambda name=name: states(client, name).get("END"))
-            assert code != 0
-            assert reason in message, message
+        paths = {path.rpartition("/")[2]: path for path in broken.values()}
+        reload = concurrent.futures.ThreadPoolExecutor(1).submit(
+            client.reload, model_config(**sound, **paths)
+        )
+        for reason, path in broken.items():
+            answer = server.wait_for(f"/v1/models/{path.rpartition('/')[2]}", '"END"')
+            status = answer.json()["model_version_status"][0]["status"]
+            assert status["error_code"] != "OK"
+            assert reason in status["error_message"]
         # server_core.cc, WaitUntilModelsAvailable.
         assert code_and_details(reload.result)[0] == "UNKNOWN"
-        assert (
-            code_and_details(client.predict, predict_request("fails", "scalar", x=floats(1)))[0]
-            == "NOT_FOUND"
-        )
+        request = predict_request("fails", "scalar", x=floats(1))
+        assert code_and_details(client.predict, request)[0] == "NOT_FOUND"
     assert value(server, "thousand", {"instances": [2.0]}) == [2.0]
-
-
-def states(client: Grpc, model: str) -> dict[str, tuple[int, str]]:
-    """State -> error code and message; empty while nothing is known of the model."""
-    import grpc
-
-    try:
-        return {state: (code, message) for state, code, message in client.status(model).values()}
-    except grpc.RpcError:
-        return {}
 
 
 def test_warm_up_can_be_off(start: Start, warm: Callable[..., str]) -> None:

@@ -1,0 +1,118 @@
+"""What TensorFlow Serving's requests ask of a model's signatures, and what becomes of the outputs.
+
+https://www.tensorflow.org/tfx/serving/api_rest#classify_and_regress_api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from tensorflow_serving.apis.classification_pb2 import ClassificationResult
+from tensorflow_serving.apis.inference_pb2 import MultiInferenceResponse
+from tensorflow_serving.apis.regression_pb2 import RegressionResult
+
+from serving.server.dataplane import Call
+from serving.server.errors import FailedPreconditionError, InvalidRequestError, UnimplementedError, quote
+from serving.server.tensors.checks import signature_of
+from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signatures, Tensors, dtype_of
+from serving.server.tfs.examples import serialized
+from serving.server.tfs.tensors import from_proto
+
+CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
+INPUTS, SCORES, CLASSES, OUTPUTS = "inputs", "scores", "classes", "outputs"
+"""The names that signatures of these methods must give to their tensors."""
+
+Infer = Callable[[Call], Awaitable[Tensors]]
+"""Runs a call of a version."""
+
+
+def predict_call(request: Any, signatures: Signatures, max_bytes: int) -> Call:
+    """What a PredictRequest asks of a version. Raises `InvalidRequestError`, or another `ServerError`."""
+    key = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    signature_of(signatures, key, FailedPreconditionError)
+    inputs = {name: from_proto(name, proto, max_bytes) for name, proto in request.inputs.items()}
+    return Call(inputs, tuple(request.output_filter), key, pictures=False)
+
+
+async def by_examples(
+    infer: Infer, signatures: Signatures, method: str, key: str, given: Any, checked: bool
+) -> tuple[str, Any]:
+    """The key of the signature that answered for the examples of an Input, and its result.
+
+    `checked`: the signature must have been saved for the method. Raises `InvalidRequestError`, and as `infer` does.
+    """
+    key = key or DEFAULT_SIGNATURE
+    signature = signature_of(signatures, key)
+    if checked and signature.method != method:
+        raise InvalidRequestError(f"expected a signature for {method}, but {key} is for {signature.method}")
+    wanted = (OUTPUTS,) if method == REGRESS else (CLASSES, SCORES)
+    outputs = tuple(name for name in wanted if name in signature.output_names)
+    if signature.input_names != (INPUTS,) or not outputs or len(signature.outputs) > len(wanted):
+        raise InvalidRequestError(
+            f"expected a signature that takes {INPUTS} and gives {' or '.join(wanted)}, but {key} takes "
+            f"{', '.join(signature.input_names) or 'nothing'} and gives {', '.join(signature.output_names)}"
+        )
+    examples = serialized(given)
+    found = await infer(Call({INPUTS: examples}, outputs, key, pictures=False))
+    result = (
+        _regressions(found[OUTPUTS], len(examples)) if method == REGRESS else _classes(found, len(examples))
+    )
+    return key, result
+
+
+def tasks_of(request: Any) -> Any:
+    """The tasks of a MultiInferenceRequest: at least one, all of one model. Raises `InvalidRequestError`."""
+    names = sorted({task.model_spec.name for task in request.tasks})
+    if len(names) != 1 or names == [""]:
+        got = quote(", ".join(names)) if names else "none"
+        raise InvalidRequestError(f"expected tasks of one model, named in each ModelSpec, got {got}")
+    return request.tasks
+
+
+async def by_tasks(infer: Infer, signatures: Signatures, request: Any, checked: bool) -> Any:
+    """A MultiInferenceResponse whose ModelSpecs have no version yet. Raises `ServerError`."""
+    response = MultiInferenceResponse()
+    keys: set[str] = set()
+    for task in tasks_of(request):
+        method = task.method_name
+        if method not in (CLASSIFY, REGRESS):
+            raise UnimplementedError(f"expected tasks by {CLASSIFY} or {REGRESS}, got {quote(method)}")
+        key, result = await by_examples(
+            infer, signatures, method, task.model_spec.signature_name, request.input, checked
+        )
+        if key in keys:
+            raise InvalidRequestError(f"expected tasks by different signatures, got {key} twice")
+        keys.add(key)
+        field = "classification_result" if method == CLASSIFY else "regression_result"
+        response.results.add(model_spec={"signature_name": key}, **{field: result})
+    return response
+
+
+def _regressions(values: Array, count: int) -> Any:
+    if values.shape not in ((count,), (count, 1)) or values.dtype != np.float32:
+        raise InvalidRequestError(
+            f"expected {OUTPUTS} of dtype float32 and shape [{count}] or [{count}, 1], "
+            f"got {dtype_of(values)} and {list(values.shape)}"
+        )
+    return RegressionResult(regressions=[{"value": value} for value in values.ravel().tolist()])
+
+
+def _classes(outputs: Tensors, count: int) -> Any:
+    (shape, *others) = {array.shape for array in outputs.values()}
+    if others or len(shape) != 2 or shape[0] != count:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise InvalidRequestError(f"expected outputs of one shape [{count}, number of classes], got {shapes}")
+    for name, dtype in ((CLASSES, BYTES), (SCORES, "float32")):
+        if name in outputs and dtype_of(outputs[name]) != dtype:
+            raise InvalidRequestError(f"expected {name} of dtype {dtype}, got {dtype_of(outputs[name])}")
+    labels = outputs.get(CLASSES, np.full(shape, b"", object)).tolist()
+    scores = outputs.get(SCORES, np.zeros(shape)).tolist()
+    result = ClassificationResult()
+    for row in zip(labels, scores, strict=True):
+        classes = result.classifications.add().classes
+        for label, score in zip(*row, strict=True):
+            classes.add(label=label.decode("utf-8", "replace"), score=score)
+    return result
