@@ -14,12 +14,16 @@ from queue import SimpleQueue
 
 from serving.server.records import RequestRecord
 
+FIELDS = (
+    *("client", "method", "protocol", "model", "version", "code", "status", "rows"),
+    *("request_bytes", "response_bytes"),
+)
 MOST_WAITING = 10_000
-"""Lines that wait for the disk; a request that finds as many is not logged, for the log must not delay responses."""
+"""Lines that wait for the disk; beyond it lines are dropped, so that the log delays no response."""
 MOST_CHARACTERS = 500
 """Of a path in the log."""
 STOP_SECONDS = 5.0
-"""For the disk to take what still waits."""
+"""For the disk to take the last lines."""
 
 
 class AccessLog:
@@ -38,7 +42,7 @@ class AccessLog:
         self._thread.start()
 
     def write(self, record: RequestRecord) -> None:
-        """Log a finished request by and by."""
+        """Queue a finished request for the log."""
         if record.code == "OK" and self._sample < 1 and random.random() >= self._sample:  # noqa: S311 - no secret
             return
         if self._waiting.qsize() >= MOST_WAITING:
@@ -65,25 +69,11 @@ class AccessLog:
 
 def _line(record: RequestRecord) -> str:
     """JSON in ASCII: whatever a client puts into a path stays in its string, on its line."""
-    return (
-        json.dumps(
-            {
-                "time": datetime.fromtimestamp(record.started, UTC).isoformat(timespec="milliseconds"),
-                "client": record.client,
-                "method": record.method,
-                "path": record.path[:MOST_CHARACTERS],
-                "protocol": record.protocol,
-                "model": record.model,
-                "version": record.version,
-                "code": record.code,
-                "status": record.status,
-                "rows": record.rows,
-                "milliseconds": round(record.seconds * 1e3, 3),
-                "queue_milliseconds": round(record.queue_seconds * 1e3, 3),
-                "run_milliseconds": round(record.run_seconds * 1e3, 3),
-                "request_bytes": record.request_bytes,
-                "response_bytes": record.response_bytes,
-            }
-        )
-        + "\n"
-    )
+    times = ("", record.seconds), ("queue_", record.queue_seconds), ("run_", record.run_seconds)
+    line = {
+        "time": datetime.fromtimestamp(record.started, UTC).isoformat(timespec="milliseconds"),
+        "path": record.path[:MOST_CHARACTERS],
+        **{name: getattr(record, name) for name in FIELDS},
+        **{f"{what}milliseconds": round(seconds * 1e3, 3) for what, seconds in times},
+    }
+    return json.dumps(line) + "\n"

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from functools import lru_cache
 from typing import Any
 
-from serving.server.bodies import ClientLeftError, Receive, compress, discard, read_body, unless_client_leaves
+from serving.server.bodies import ClientLeftError, Receive, discard, read_body, unless_client_leaves
 from serving.server.errors import (
     BodyTimeoutError,
     DeadlineError,
@@ -112,7 +112,7 @@ class App:
                 record.request_bytes = len(body)
                 request = Request(record.method, record.path, variables, headers, body, record)
                 async with unless_client_leaves(receive, PATIENCE_SECONDS):
-                    return await compress(await handler(request), headers), unread
+                    return await handler(request), unread
         except ServerError as error:
             return _failure(record, error), unread
         except ClientLeftError:

@@ -14,7 +14,6 @@ from typing import Any
 
 import grpc
 
-from serving.server import cores
 from serving.server.access_log import AccessLog
 from serving.server.app import App
 from serving.server.dataplane import DataPlane
@@ -29,6 +28,8 @@ from serving.server.repository.versions import LoadVersion, Serving
 from serving.server.rpc import RpcServer, Service
 from serving.server.scheduling.run_queue import QueueLimits
 from serving.server.telemetry import TelemetryError, tracing
+
+PICTURE_THREADS = 2
 
 
 def data_plane(
@@ -45,7 +46,7 @@ def data_plane(
     limits = limits or QueueLimits(options.max_batch_rows, queue=options.max_queue)
     serving = Serving(load, metrics, limits, retries or RetryPolicy(), options.batching)
     # Pictures have threads of their own: decoding takes long, and would hold up the runs.
-    decoders = ThreadPoolExecutor(cores.available(), thread_name_prefix="picture")
+    decoders = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
     return DataPlane(Models(find, serving, layout), metrics, decoders, platform, options.max_rows)
 
 

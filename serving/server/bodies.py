@@ -1,16 +1,14 @@
-"""Bodies of HTTP: read and inflated within a limit; large responses compressed."""
+"""Bodies of HTTP requests: read and inflated within a limit."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from serving.server.errors import InvalidRequestError, TooLargeError, UnsupportedEncodingError, quote
-from serving.server.http import Response
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 """ASGI's."""
@@ -19,8 +17,6 @@ WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib's name for each content encoding."""
 STEP = 1024 * 1024
 """Bytes inflated at once: the event loop has other requests to serve."""
-WORTH_COMPRESSING = 32 * 1024
-"""Bytes of a response from which on compressing is likely to cost less than the network."""
 
 
 class ClientLeftError(Exception):
@@ -121,20 +117,3 @@ async def _inflate(body: bytes, encoding: str, limit: int) -> bytes:
 
 def _has_zlib_header(body: bytes) -> bool:
     return len(body) >= 2 and body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
-
-
-async def compress(response: Response, headers: Mapping[bytes, bytes]) -> Response:
-    """Compress a large response in place with gzip where the request's Accept-Encoding has it."""
-    if len(response.body) < WORTH_COMPRESSING or not _accepts_gzip(headers.get(b"accept-encoding", b"")):
-        return response
-    response.body = await asyncio.to_thread(gzip.compress, response.body, 1)
-    response.headers = [*response.headers, (b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
-    return response
-
-
-def _accepts_gzip(header: bytes) -> bool:
-    for item in header.lower().split(b","):
-        name, _, parameter = item.partition(b";")
-        if name.strip() == b"gzip":
-            return parameter.replace(b" ", b"").rstrip(b"0").rstrip(b".") not in (b"q=", b"q=0")
-    return False

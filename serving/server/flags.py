@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from serving.server import cores
 from serving.server.backends.base import BACKENDS
 from serving.server.lifecycle import Listening
 
@@ -20,7 +19,7 @@ Number = TypeVar("Number", int, float)
 def _read(
     kind: Callable[[str], Number], fits: Callable[[Number], bool], expected: str
 ) -> Callable[[str], Number]:
-    """What reads an argument and, where it is none, says what was `expected`."""
+    """A reader of arguments whose error says what was `expected`."""
 
     def read(text: str) -> Number:
         with suppress(ValueError):
@@ -34,11 +33,6 @@ def _read(
 
 port = _read(int, lambda value: 0 <= value <= 65535, "a port from 0 to 65535")
 _count = _read(int, lambda value: value >= 1, "a whole number from 1 on")
-_threads = _read(
-    lambda text: cores.available() if text == "auto" else int(text),
-    lambda value: value >= 1,
-    "a whole number from 1 on, or auto",
-)
 _share = _read(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _seconds = _read(float, lambda value: 0 < value < math.inf, "a number of seconds above 0")
 any_seconds = _read(float, math.isfinite, "a number of seconds")
@@ -59,20 +53,11 @@ def parser() -> argparse.ArgumentParser:
     add("--http-port", type=port, default=8000, help="REST and /metrics; 0: any free port")
     add("--grpc-port", type=port, default=8001, help="gRPC; 0: any free port")
     add("--poll-seconds", type=_seconds, default=1.0, help="how often to look for another version")
-    add("--threads", type=_threads, default=1, help='threads within one run of a model; "auto": one a core')
+    add("--threads", type=_count, default=1, help="threads within one run of a model")
     add("--batching", action="store_true", help="let requests share runs of models that have no manifest")
-    add(
-        "--repository-control",
-        action="store_true",
-        help="let clients load and unload models; without it they are refused",
-    )
+    add("--repository-control", action="store_true", help="let clients load and unload models")
+    add("--request-timeout-seconds", type=_seconds, default=30.0, help="for an HTTP request and its response")
     add_limits(made)
-    add(
-        "--request-timeout-seconds",
-        type=_seconds,
-        default=30.0,
-        help="for an HTTP request's body and its response together",
-    )
     return made
 
 
@@ -93,60 +78,20 @@ def listening(
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """The flags that both commands have."""
-    add = parser.add_argument
-    add(
-        "--max-body-bytes",
-        "--max_body_bytes",
-        type=_count,
-        default=32 * MEBIBYTE,
-        help="of a REST or gRPC request",
-    )
-    add("--max-rows", "--max_rows", type=_count, default=1024, help="in one request")
-    add("--max-batch-rows", "--max_batch_rows", type=_count, default=64, help="in a run shared by requests")
-    add("--max-queue", "--max_queue", type=_count, default=512, help="requests waiting for one model")
-    add(
-        "--pause-seconds",
-        "--pause_seconds",
-        type=seconds_from_0,
-        default=1.0,
-        help="between being not ready and the stop, for load balancers to notice",
-    )
-    add(
-        "--grace-seconds",
-        "--grace_seconds",
-        type=seconds_from_0,
-        default=10.0,
-        help="to finish requests when it stops",
-    )
-    add(
-        "--max-connections",
-        "--max_connections",
-        type=_count,
-        default=1000,
-        help="of HTTP, and calls of gRPC, at once",
-    )
-    add(
-        "--idle-timeout-seconds",
-        "--idle_timeout_seconds",
-        type=_seconds,
-        default=75.0,
-        help="for an HTTP connection without a request",
-    )
-    add(
-        "--access-log",
-        "--access_log",
-        default="off",
-        metavar="off|FILE|-",
-        help="a line of JSON for each request; -: standard output",
-    )
-    add(
-        "--access-log-sample",
-        "--access_log_sample",
-        type=_share,
-        default=1.0,
-        help="the share of requests that is logged, 0 to 1; those that fail always are",
-    )
-    add(
-        "--otlp-endpoint", "--otlp_endpoint", metavar="URL", help="send spans to this OpenTelemetry collector"
-    )
+    """The flags that both commands have; TensorFlow Serving's have underscores."""
+
+    def add(name: str, kind: Callable[[str], object], default: object, text: str, **options: str) -> None:
+        names = (f"--{name}", f"--{name.replace('-', '_')}")
+        parser.add_argument(*names, type=kind, default=default, help=text, **options)
+
+    add("max-body-bytes", _count, 32 * MEBIBYTE, "of a REST or gRPC request")
+    add("max-rows", _count, 1024, "in one request")
+    add("max-batch-rows", _count, 64, "in a run shared by requests")
+    add("max-queue", _count, 512, "requests waiting for one model")
+    add("pause-seconds", seconds_from_0, 1.0, "between being not ready and the stop")
+    add("grace-seconds", seconds_from_0, 10.0, "to finish requests when it stops")
+    add("max-connections", _count, 1000, "of HTTP, and calls of gRPC, at once")
+    add("idle-timeout-seconds", _seconds, 75.0, "for an HTTP connection without a request")
+    add("access-log", str, "off", "a line of JSON for each request; -: standard output", metavar="off|FILE|-")
+    add("access-log-sample", _share, 1.0, "the share of successful requests that is logged, 0 to 1")
+    add("otlp-endpoint", str, None, "send spans to this OpenTelemetry collector", metavar="URL")

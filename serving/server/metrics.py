@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
+    Info,
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from serving.server import VERSION
 from serving.server.records import RequestRecord
@@ -23,7 +23,7 @@ from serving.server.statistics import Statistics
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TIMED = frozenset(("OK", "INTERNAL", "DEADLINE_EXCEEDED"))
-"""Codes of requests whose duration tells of the server: it refuses in no time, and clients leave when they like."""
+"""Codes of requests whose duration depends on the server: it refuses in no time, and clients leave when they like."""
 
 Waiting = Callable[[], int]
 """How many requests wait in a queue."""
@@ -38,39 +38,33 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._statistics: dict[tuple[str, str], Statistics] = {}
         self._queues: dict[tuple[str, str], Waiting] = {}
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
         self._requests = Counter(
             "tandem_requests",
             "Requests to models; model and version are empty where none was found.",
             ["model", "version", "protocol", "code"],
             registry=registry,
         )
-        self._seconds = Histogram(
-            "tandem_request_seconds",
-            "From a request's first byte to its response; not of requests refused for their own faults.",
-            ["model", "protocol"],
-            buckets=SECONDS,
-            registry=registry,
+        latency = "From a request's first byte to its response; not of requests refused for their own faults."
+        self._seconds = histogram("tandem_request_seconds", latency, SECONDS, "model", "protocol")
+        waited = "How long requests waited for their run."
+        self._queue_seconds = histogram("tandem_queue_seconds", waited, (0.0001, *SECONDS), "model")
+        self._run_seconds = histogram("tandem_run_seconds", "Runs of a model.", SECONDS, "model")
+        self._rows = histogram("tandem_batch_rows", "Rows in a run of a model.", ROWS, "model")
+        dropped = "Lines that the access log could not keep up with."
+        self._dropped = Counter("tandem_access_log_dropped", dropped, registry=registry)
+        labels = ["model", "version"]
+        self._versions = Gauge(
+            "tandem_model_version", "1 for each loaded version.", labels, registry=registry
         )
-        self._queue_seconds = Histogram(
-            "tandem_queue_seconds",
-            "How long requests waited for their run.",
-            ["model"],
-            buckets=(0.0001, *SECONDS),
-            registry=registry,
-        )
-        self._run_seconds = Histogram(
-            "tandem_run_seconds", "Runs of a model.", ["model"], buckets=SECONDS, registry=registry
-        )
-        self._rows = Histogram(
-            "tandem_batch_rows", "Rows in a run of a model.", ["model"], buckets=ROWS, registry=registry
-        )
-        self._dropped = Counter(
-            "tandem_access_log_dropped",
-            "Lines that the access log could not keep up with.",
-            registry=registry,
-        )
+        waiting = "Requests that wait for a run now."
+        self._depth = Gauge("tandem_queue_depth", waiting, ["model"], registry=registry)
+        build = Info("tandem_build", "Versions of the server and of Python.", registry=registry)
+        build.info({"version": VERSION, "python": platform.python_version()})
         ProcessCollector(registry=registry)
-        registry.register(_Loaded(self._queues))
 
     def request(self, record: RequestRecord) -> None:
         """Count a finished request to a model."""
@@ -96,15 +90,22 @@ class Metrics:
         return self._statistics.get((model, version)) or Statistics()
 
     def loaded(self, model: str, version: str, waiting: Waiting) -> None:
-        """Note that a version was loaded; `waiting` says how many requests wait for it."""
+        """Begin the figures of a version; `waiting` says how many requests wait for it."""
         self._statistics[model, version] = Statistics()
         self._queues[model, version] = waiting
+        self._versions.labels(model, version).set(1)
+        self._depth.labels(model).set_function(
+            lambda: sum(queue() for (name, _), queue in self._queues.items() if name == model)
+        )
 
     def unloaded(self, model: str, version: str, waiting: Waiting) -> None:
-        """Note that a version was unloaded, the one of this `waiting`: another of its number may be loaded by now."""
-        if self._queues.get((model, version)) == waiting:
-            del self._queues[model, version]
-            self._statistics.pop((model, version), None)
+        """Forget the version with this `waiting`: another of its number may be loaded by now."""
+        if self._queues.get((model, version)) != waiting:
+            return
+        del self._queues[model, version], self._statistics[model, version]
+        self._versions.remove(model, version)
+        if all(name != model for name, _ in self._queues):
+            self._depth.remove(model)
 
     def dropped_log_line(self) -> None:
         """Count a line that the access log has dropped."""
@@ -113,26 +114,3 @@ class Metrics:
     def page(self) -> bytes:
         """The exposition in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-class _Loaded(Collector):
-    """What is loaded and waits now, and what the process is."""
-
-    def __init__(self, queues: dict[tuple[str, str], Waiting]) -> None:
-        self._queues = queues
-
-    def collect(self) -> Iterator[Metric]:
-        """As prometheus_client asks for it."""
-        loaded = GaugeMetricFamily(
-            "tandem_model_version", "1 for each version that is loaded.", labels=["model", "version"]
-        )
-        depth = GaugeMetricFamily("tandem_queue_depth", "Requests that wait for a run now.", labels=["model"])
-        waiting: dict[str, int] = {}
-        for (model, version), queue in sorted(self._queues.items()):
-            loaded.add_metric([model, version], 1)
-            waiting[model] = waiting.get(model, 0) + queue()
-        for model, count in waiting.items():
-            depth.add_metric([model], count)
-        build = GaugeMetricFamily("tandem_build_info", "1.", labels=["version", "python"])
-        build.add_metric([VERSION, platform.python_version()], 1)
-        yield from (loaded, depth, build)

@@ -1,4 +1,4 @@
-"""What became of a version's requests, as the statistics extension of the Open Inference Protocol tells it."""
+"""Sums of a version's requests and runs, for the statistics extension of the Open Inference Protocol."""
 
 from __future__ import annotations
 

@@ -138,22 +138,6 @@ def test_a_body_that_is_too_large_is_refused_and_its_client_reads_why(server: Se
     assert_serves(server)
 
 
-def test_large_responses_are_compressed_for_those_who_accept_it(server: ServerProcess) -> None:
-    many = oip_body(200)
-    for accepted, packed in (("gzip, deflate", True), ("deflate, gzip;q=0", False)):
-        answer = tell(
-            server,
-            HEAD
-            + f"Connection: close\r\nAccept-Encoding: {accepted}\r\nContent-Length: {len(many)}\r\n\r\n".encode()
-            + many,
-        )
-        head, _, body = answer.partition(b"\r\n\r\n")
-        assert (b"content-encoding: gzip" in head) == packed
-        plain = gzip.decompress(body) if packed else body
-        assert plain == server.call("POST", INFER, many).body
-    assert "content-encoding" not in server.call("POST", INFER, oip_body(), Accept_Encoding="gzip").headers
-
-
 @pytest.mark.parametrize(
     "data",
     [

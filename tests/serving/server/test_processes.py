@@ -121,7 +121,7 @@ def test_wrong_flags_of_tf_serving_are_errors() -> None:
         ("--http-port=http", "argument --http-port: expected a port from 0 to 65535, got 'http'"),
         ("--max-rows=0", "expected a whole number from 1 on, got '0'"),
         ("--max-queue=-3", "expected a whole number from 1 on, got '-3'"),
-        ("--threads=all", "expected a whole number from 1 on, or auto, got 'all'"),
+        ("--threads=all", "expected a whole number from 1 on, got 'all'"),
         ("--request-timeout-seconds=nan", "expected a number of seconds above 0, got 'nan'"),
         ("--grace-seconds=-1", "expected a number of seconds from 0 on, got '-1'"),
         ("--access-log-sample=2", "expected a number from 0 to 1, got '2'"),
