@@ -90,10 +90,7 @@ async def unless_client_leaves(receive: Receive, seconds: float) -> AsyncIterato
 
 
 async def _inflate(body: bytes, encoding: str, limit: int) -> bytes:
-    bits = WINDOW_BITS[encoding]
-    if encoding == "deflate" and not _has_zlib_header(body):
-        bits = -15  # Some clients have always sent it raw.
-    inflating = zlib.decompressobj(bits)
+    inflating = zlib.decompressobj(WINDOW_BITS[encoding])
     chunks: list[bytes] = []
     size, rest = 0, body
     try:
@@ -113,7 +110,3 @@ async def _inflate(body: bytes, encoding: str, limit: int) -> bytes:
         what = "more follows its end" if inflating.eof else "it is cut short"
         raise InvalidRequestError(f"expected a body of one {encoding} stream, but {what}")
     return b"".join(chunks)
-
-
-def _has_zlib_header(body: bytes) -> bool:
-    return len(body) >= 2 and body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0

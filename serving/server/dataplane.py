@@ -1,4 +1,4 @@
-"""What every protocol asks for: hold a version, check a request against its signature, run it."""
+"""The part below every protocol: lease a version, check a request against its signature, run it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Call:
 
 @dataclass
 class DataPlane:
-    """The floor below the protocols."""
+    """Leases versions and runs calls, for every protocol."""
 
     models: Models
     metrics: Metrics
@@ -47,11 +47,11 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        """Whether the server should get requests."""
+        """Return True if the server should get requests."""
         return not self.stopping and self.models.ready
 
     def account(self) -> str:
-        """Why the server is not ready."""
+        """Return why the server is not ready."""
         return "the server is stopping" if self.stopping else self.models.account()
 
     @contextmanager
@@ -77,8 +77,6 @@ class DataPlane:
         Raises `InvalidRequestError` where the call does not fit the signature, `TooLargeError` where it has
         too many rows, `DeadlineError`, and what the queue and the runtime raise.
         """
-        if call.timeout is None:
-            return await self._infer(version, call, record)
         deadline = asyncio.timeout(call.timeout)
         try:
             async with deadline:

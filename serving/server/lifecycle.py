@@ -36,7 +36,7 @@ class Listening:
 
     host: str
     http_port: int | None
-    """None: no HTTP; 0: any free port."""
+    """None: no HTTP."""
     grpc_port: int | None
     poll_seconds: float
     """Between looks for new versions."""
@@ -111,11 +111,8 @@ async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], 
     poll = serving.pop(0)
     poll.cancel()
     await rpc.set_serving(False)
-    log.info(
-        "not ready; stopping in %g s, then what has begun has %g s to finish",
-        listening.pause_seconds,
-        listening.grace_seconds,
-    )
+    waits = (listening.pause_seconds, listening.grace_seconds)
+    log.info("not ready; stopping in %g s, then what has begun has %g s to finish", *waits)
     await asyncio.sleep(listening.pause_seconds)
     http.should_exit = True
     end = asyncio.get_running_loop().time() + listening.grace_seconds

@@ -43,20 +43,18 @@ def load(directory: Path, file: str, threads: int) -> LitertServable | Signature
 
 
 class LitertServable:
-    """One interpreter of a file with one signature or none: it is `serving_default` here.
-
-    It is resized where a batch differs in shape from the one before it.
-    """
+    """One interpreter of a file with at most one signature, which is `serving_default` here."""
 
     def __init__(self, interpreter: Interpreter, variables: bool) -> None:
         """`variables`: whether there are variable tensors, which every run then finds as the first one did."""
         self._interpreter: Interpreter | None = interpreter
         self._variables = variables
-        inputs = {d["name"]: d for d in interpreter.get_input_details()}
-        outputs = {d["name"]: d for d in interpreter.get_output_details()}
-        names = _signature_names(interpreter)
-        self._inputs = {name: inputs[tensor] for name, tensor in names[0].items()} if names else inputs
-        self._outputs = {name: outputs[tensor] for name, tensor in names[1].items()} if names else outputs
+        if interpreter.get_signature_list():  # It has the names that the exporter gave the tensors.
+            runner = interpreter.get_signature_runner()
+            self._inputs, self._outputs = runner.get_input_details(), runner.get_output_details()
+        else:
+            self._inputs = {detail["name"]: detail for detail in interpreter.get_input_details()}
+            self._outputs = {detail["name"]: detail for detail in interpreter.get_output_details()}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.signatures = {DEFAULT_SIGNATURE: Signature(_specs(self._inputs), _specs(self._outputs))}
 
@@ -120,9 +118,9 @@ class SignaturesServable:
 
 
 def _has_variables(content: bytes) -> bool:
-    """Whether there are tensors that an operator leaves to its next run, as recurrent ones do: zeros at first.
+    """Return True if operators keep tensors for the next run, as recurrent ones do.
 
-    Raises `ArtifactError` for variables that are set by a graph of their own: nothing brings their first values back.
+    Raises `ArtifactError` for variables that a graph of their own sets: nothing restores their first values.
     """
     model = schema.Model.GetRootAs(content, 0)
     codes = (model.OperatorCodes(index).BuiltinCode() for index in range(model.OperatorCodesLength()))
@@ -138,24 +136,13 @@ def _has_variables(content: bytes) -> bool:
 
 
 def _allocate(interpreter: Interpreter, signatures: Mapping[str, Signature]) -> None:
-    """Raise where the file can never run; sizes of 1 in the place of free ones may not be what it takes."""
+    """Raise `RuntimeError` where the file can never run. A free size, here 1, may be what it does not take."""
     try:
         interpreter.allocate_tensors()
     except RuntimeError as error:
         inputs = [spec for signature in signatures.values() for spec in signature.inputs]
         if UNRESOLVED in str(error) or all(-1 not in (spec.shape or ()) for spec in inputs):
             raise
-
-
-def _signature_names(interpreter: Interpreter) -> tuple[dict[str, str], dict[str, str]] | None:
-    """Tensor names by the names that the exporter gave them, where the file carries a signature."""
-    if not interpreter.get_signature_list():
-        return None
-    runner = interpreter.get_signature_runner()
-    return (
-        {name: detail["name"] for name, detail in runner.get_input_details().items()},
-        {name: detail["name"] for name, detail in runner.get_output_details().items()},
-    )
 
 
 def _specs(details: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

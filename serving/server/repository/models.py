@@ -43,22 +43,18 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """Whether there are models and every one answers."""
+        """Return True if there are models and every one answers."""
         return self._looked and bool(self._models) and all(model.ready for model in self._models.values())
 
     @property
     def started(self) -> bool:
-        """Whether every model has been looked at once."""
+        """Return True if every model has been looked at once."""
         return self._looked
 
     @property
     def loading(self) -> bool:
-        """Whether a version is being loaded."""
-        return any(
-            status.state is State.LOADING
-            for model in self._models.values()
-            for status in model.statuses.values()
-        )
+        """Return True if a version is being loaded."""
+        return any(s.state is State.LOADING for m in self._models.values() for s in m.statuses.values())
 
     @property
     def names(self) -> list[str]:
@@ -72,9 +68,8 @@ class Models:
                 raise UnavailableError("the server is starting: no model is loaded yet")
             if name in self._unloaded:
                 raise NotFoundError(f"model {quote(name)} was unloaded on request; load it to call it again")
-            raise NotFoundError(
-                f"model {quote(name)} is not served; served: {', '.join(self.names) or 'none'}"
-            )
+            served = ", ".join(self.names) or "none"
+            raise NotFoundError(f"model {quote(name)} is not served; served: {served}")
         return self._models[name]
 
     def ended(self, name: str) -> Model | None:
@@ -82,11 +77,11 @@ class Models:
         return self._ended.get(name)
 
     def available(self, name: str, version: int) -> bool:
-        """Whether a version of a model answers now."""
+        """Return True if a version of a model answers now."""
         return name in self._models and version in self._models[name].loaded
 
     def account(self) -> str:
-        """Why not every model answers."""
+        """Return why not every model answers."""
         if not self._models:
             found = f"no model was found{self._layout}"
             return found if self._looked else "the server is starting: no model is loaded yet"
@@ -155,9 +150,9 @@ class Models:
             self._unloaded.discard(name)
             model = self._models.setdefault(name, Model(config, self._serving))
             model.config = config
-            amiss = await model.refresh(reload=True)
-            if amiss:
-                raise InvalidRequestError(f"model {name!r} is not loaded: {amiss}")
+            fault = await model.refresh(reload=True)
+            if fault:
+                raise InvalidRequestError(f"model {name!r} is not loaded: {fault}")
 
     async def _unload(self, name: str) -> None:
         async with self._refreshing:
@@ -173,9 +168,8 @@ class Models:
     async def _config(self, name: str) -> ModelConfig:
         configs = await asyncio.to_thread(self._find)
         if name not in configs:
-            raise NotFoundError(
-                f"the repository holds no model {quote(name)}; it holds: {', '.join(sorted(configs)) or 'none'}"
-            )
+            held = ", ".join(sorted(configs)) or "none"
+            raise NotFoundError(f"the repository holds no model {quote(name)}; it holds: {held}")
         return configs[name]
 
 

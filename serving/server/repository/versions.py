@@ -1,11 +1,11 @@
-"""Which versions are loaded, which one answers, and how one follows another without a failed request."""
+"""The versions of a model: which are loaded, which one answers, and the swap without a failed request."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -162,17 +162,17 @@ class Model:
         return self.config.labels[label]
 
     def account(self) -> str:
-        """Why the model is not ready."""
-        accounts = [
+        """Return why the model is not ready."""
+        reasons = [
             f"version {number} is {status.state}" + (f": {status.fault}" if status.fault else "")
             for number, status in sorted(self.statuses.items())
         ]
-        return f"model {self.name} is not ready: {'; '.join(accounts) or 'no version was found'}"
+        return f"model {self.name} is not ready: {'; '.join(reasons) or 'no version was found'}"
 
     async def refresh(self, reload: bool = False) -> str:
-        """Look at the folder once: load what is wanted and new, make it current, then let go of the rest.
+        """Look at the folder once: load wanted versions that are new, make one current, unload the rest.
 
-        `reload`: what serves and has other files by now counts as new, too. Returns what is amiss, "" for nothing.
+        With `reload`, versions whose files have changed are new, too. Returns an error or "".
         """
         try:
             wanted = await asyncio.to_thread(self.config.policy, self.config.directory)
@@ -182,36 +182,30 @@ class Model:
         for number in wanted:
             if number not in self._loaded and number not in self._refused:
                 self.statuses[number] = Status(State.START)
-        faults = [
-            await self._try(number, reload) for number in wanted if reload or number not in self._loaded
-        ]
-        amiss = next(filter(None, faults), "") if wanted else self.account()
+        faults = [await self._try(n, reload) for n in wanted if reload or n not in self._loaded]
+        fault = next(filter(None, faults), "") if wanted else self.account()
         serving = [number for number in wanted if number in self._loaded]
         if wanted and not serving:
-            return amiss  # What is wanted does not load: whatever serves now goes on.
+            return fault  # What serves now goes on.
         self._complaint = ""
         current = self._loaded[max(serving)] if serving else None
         if current is not None and current is not self._current:
             log.info("model %s: version %d answers", self.name, current.number)
         self._current = current
-        for number in [number for number in self._loaded if number not in serving]:
-            self.statuses[number] = Status(State.UNLOADING)
-            self._let_go(self._loaded.pop(number))
-        return amiss
+        self._unload(number for number in self.loaded if number not in serving)
+        return fault
 
     def end(self) -> None:
         """Begin no more requests, and unload each version when its last one is answered."""
         self._current = None
-        for number in list(self._loaded):
-            self.statuses[number] = Status(State.UNLOADING)
-            self._let_go(self._loaded.pop(number))
+        self._unload(self.loaded)
 
     async def unloaded(self) -> None:
-        """Wait until what was let go is unloaded."""
+        """Wait until every version that is to be unloaded is."""
         await asyncio.gather(*self._unloading)
 
     async def _try(self, number: int, reload: bool) -> str:
-        """Load a version, in the place of what serves by its number; returns why it did not load, "" if it did."""
+        """Load a version, in the place of the one that has its number; returns an error or ""."""
         directory = await asyncio.to_thread(folder_of, self.config.directory, number)
         stamp = await asyncio.to_thread(stamp_of, directory)
         old = self._loaded.get(number)
@@ -243,6 +237,11 @@ class Model:
             log.info("model %s: version %d is loaded anew, for its files have changed", self.name, number)
             self._let_go(old)
         return ""
+
+    def _unload(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.statuses[number] = Status(State.UNLOADING)
+            self._let_go(self._loaded.pop(number))
 
     def _let_go(self, version: Version) -> None:
         number = version.number

@@ -83,12 +83,10 @@ def _send_for_ever(connection: socket.socket, data: bytes) -> None:
         connection.sendall(data)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP", "deflate", "raw deflate"])
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP", "deflate"])
 def test_compressed_bodies(server: ServerProcess, coding: str) -> None:
     plain = oip_body()
     packed = gzip.compress(plain) if "g" in coding.lower() else zlib.compress(plain)
-    if coding == "raw deflate":
-        packed, coding = packed[2:-4], "deflate"
     answer = server.call("POST", INFER, packed, Content_Encoding=coding)
     assert answer.body == server.call("POST", INFER, plain).body
 
