@@ -31,9 +31,9 @@ CORS = (
 LONGEST_PATH = 4096
 """Bytes."""
 PATIENCE_SECONDS = 0.05
-"""From when on it is worth a task to find out that a request's client has left."""
+"""After this a task watches whether the client has left."""
 LINGER_SECONDS = 2.0
-"""For a client that still sends a body that is refused to read why."""
+"""For a client that still sends a refused body to read the response."""
 
 
 class App:
@@ -121,9 +121,8 @@ class App:
             if isinstance(error, TimeoutError) and deadline.expired():
                 return _failure(record, self._late(unread)), unread
             log.exception("%s %s failed", record.method, record.path)
-            return _failure(
-                record, ServerError("the server failed on this request; its log says why")
-            ), unread
+            failure = ServerError("the server failed on this request; its log says why")
+            return _failure(record, failure), unread
 
     def _late(self, unread: bool) -> DeadlineError:
         if unread:

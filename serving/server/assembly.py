@@ -1,4 +1,4 @@
-"""How a server is put together from its parts, the same for both commands."""
+"""A server put together from its parts, the same for both commands."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def data_plane(
     retries: RetryPolicy | None = None,
     layout: str = "",
 ) -> DataPlane:
-    """The floor below the protocols, over the models that `find` names; `layout`: where it looks for them."""
+    """The data plane over the models that `find` names; `layout` says where it looks for them."""
     metrics = Metrics()
     limits = limits or QueueLimits(options.max_batch_rows, queue=options.max_queue)
     serving = Serving(load, metrics, limits, retries or RetryPolicy(), options.batching)
@@ -66,13 +66,13 @@ def serve(
     """Serve routes and services with what both commands' flags say; ends the process where it cannot start."""
     with ExitStack() as stack:
         try:
-            access = None
+            observes = [plane.metrics.request, *([observe] if observe else [])]
             if options.access_log != "off":
-                access = AccessLog(
-                    options.access_log, options.access_log_sample, plane.metrics.dropped_log_line
-                )
+                dropped = plane.metrics.dropped_log_line
+                access = AccessLog(options.access_log, options.access_log_sample, dropped)
                 stack.callback(access.close)
-            observe = observers(plane.metrics.request, observe, access.write if access else None)
+                observes.append(access.write)
+            observe = observers(*observes)
             app = App(
                 routes,
                 observe,

@@ -48,9 +48,7 @@ def decode(encoded: Sequence[bytes], spec: TensorSpec) -> NDArray[np.float32]:
             arrays.append(_pixels(picture, height, width, channels))
     if len({array.shape for array in arrays}) > 1:
         sizes = ", ".join(sorted({f"{a.shape[1]}x{a.shape[0]}" for a in arrays}))
-        raise InvalidRequestError(
-            f"pictures of one request must be of one size for input {spec.name!r}, got {sizes}"
-        )
+        raise InvalidRequestError(f"input {spec.name!r}: expected pictures of one size, got {sizes}")
     return np.stack(arrays)
 
 

@@ -1,4 +1,4 @@
-"""One record a request: each layer fills in what it knows, and the metrics and the access log read it at the end."""
+"""One record a request: the layers fill it in, the metrics and the access log read it at the end."""
 
 from __future__ import annotations
 
@@ -42,13 +42,12 @@ Observe = Callable[[RequestRecord], None]
 """Called once with each finished request, in the event loop."""
 
 
-def observers(*observes: Observe | None) -> Observe:
-    """One observer that sets a request's duration and passes it on to all that are given."""
-    given = [observe for observe in observes if observe is not None]
+def observers(*observes: Observe) -> Observe:
+    """One observer that sets a request's duration and passes it on to all of these."""
 
     def finish(record: RequestRecord) -> None:
         record.seconds = time.perf_counter() - record.begun
-        for observe in given:
+        for observe in observes:
             observe(record)
 
     return finish

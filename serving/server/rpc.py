@@ -106,12 +106,8 @@ class RpcServer:
             function = getattr(service.servicer, method.name, None)
             if function is None:
                 continue
-            call = _Call(
-                f"/{service.descriptor.full_name}/{method.name}",
-                function,
-                GetMessageClass(method.input_type).FromString,
-                self._observe,
-            )
+            path = f"/{service.descriptor.full_name}/{method.name}"
+            call = _Call(path, function, GetMessageClass(method.input_type).FromString, self._observe)
             if method.client_streaming:
                 handlers[method.name] = grpc.stream_stream_rpc_method_handler(self._stream(call))
             else:
@@ -180,6 +176,5 @@ class _Call:
         try:
             return self.parse(request)
         except DecodeError:
-            raise InvalidRequestError(
-                f"expected a message as {self.path} takes it, but it cannot be read"
-            ) from None
+            expected = f"expected a message as {self.path} takes it, but it cannot be read"
+            raise InvalidRequestError(expected) from None

@@ -34,11 +34,11 @@ DTYPES = {
 
 log = logging.getLogger("tandem.server")
 _said: set[tuple[str, str]] = set()
-"""Where in ONNX Runtime's code a warning was given, by the version it was about."""
+"""Places in ONNX Runtime's code that have warned, each with the model's version."""
 
 
 def _tell(_severity: int, _category: str, version: str, location: str, message: str) -> None:
-    """Log what ONNX Runtime says: once for each place in its code, as some of it comes with every run."""
+    """Log what ONNX Runtime says, once for each place in its code: some of it comes with every run."""
     if (version, location) not in _said:
         _said.add((version, location))
         log.warning("%s: ONNX Runtime: %s", version or "any model", message.strip())
@@ -72,10 +72,10 @@ def load(directory: Path, file: str, threads: int) -> OnnxServable:
 
 
 def _in_memory(path: Path, options: ort.SessionOptions) -> tuple[bytes | str, list[bytes]]:
-    """What to open so that no weights are mapped from files that may change, and what to keep until it is open.
+    """What to open so that no weights are mapped from files that may change, and the bytes to keep until then.
 
-    ONNX Runtime reads the model itself into memory, but maps files of weights beside it. A session that is made from
-    bytes has only those that it is given; it keeps these bytes, so a model that has no such files is named by its path.
+    ONNX Runtime reads the model into memory, but maps files of weights beside it, unless they are given as bytes.
+    A session from bytes keeps these, so a model without such files is opened by its path.
     """
     folder = path.parent
     beside = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p != path}
@@ -175,6 +175,6 @@ def _text(name: str, array: Array) -> Array:
         texts = [value.decode() for value in array.ravel().tolist()]
     except UnicodeDecodeError as error:
         raise InvalidRequestError(
-            f"input {name!r}: expected text in UTF-8, as ONNX has strings, got bytes that are none: {error}"
+            f"input {name!r}: expected text in UTF-8, got other bytes: {error}"
         ) from None
     return np.array(texts, object).reshape(array.shape)

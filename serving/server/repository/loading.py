@@ -25,9 +25,9 @@ class Loaded:
 
     servable: Servable
     batched: bool | None
-    """Whether requests may share a run; None: there is no manifest, so nobody has proved it."""
+    """True if requests may share a run; None without a manifest: nobody has proved it."""
     finite: bool
-    """Whether inputs must have rows and finite numbers."""
+    """True if inputs must have rows and finite numbers."""
 
 
 def load_version(
@@ -35,9 +35,8 @@ def load_version(
 ) -> Loaded:
     """Verify the files where the version has a manifest, load it, and warm it up.
 
-    `zeros` are run through each signature that takes numbers, but through a version with a manifest always:
-    that it is ours says that it keeps no state. Where they are not what it takes, the log says so.
-    `replay` then runs what the version brings along. Raises `ArtifactError` with the reason.
+    `zeros` are run through each signature that takes numbers, and always with a manifest: our models keep no
+    state. Where they fail, the log says so. Then `replay` runs. Raises `ArtifactError` with the reason.
     """
     if not directory.is_dir():
         raise ArtifactError(f"{directory} does not exist")
@@ -62,7 +61,7 @@ def load_version(
         servable.close()
         told = error if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
         raise ArtifactError(f"{directory} loads but does not run: {told}") from error
-    return Loaded(servable, manifest.batched if manifest else None, manifest.finite if manifest else False)
+    return Loaded(servable, manifest.batched if manifest else None, bool(manifest and manifest.finite))
 
 
 def _manifest(directory: Path) -> repository.Manifest | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.server.backends.base import Servable
+from serving.server.backends.base import Servable, shapes
 from serving.server.errors import BackendError, ServerError
 from serving.server.tensors.signature import Tensors
 
@@ -21,7 +21,7 @@ class Job:
     outputs: tuple[str, ...]
     rows: int
     shares: bool
-    """Whether it may run together with others: the version is batched, and every input has these rows."""
+    """True if it may run with others: the version is batched, and every input has these rows."""
     answer: asyncio.Future[Tensors]
     size: int
     """Bytes of its inputs."""
@@ -31,7 +31,7 @@ class Job:
     result: Tensors | Exception | None = None
 
     def fits(self, other: Job) -> bool:
-        """Whether one run can answer both: the same outputs of inputs that differ in their rows only."""
+        """Return True if one run can answer both."""
         return (
             self.shares
             and other.shares
@@ -58,7 +58,7 @@ class Runner:
     """What messages call the servable: "model fashion, version 3"."""
 
     def execute(self, jobs: list[Job]) -> list[Run]:
-        """Fill in every job's result, in the caller's thread; returns the runs that this took.
+        """Set every job's result; return the runs that succeeded.
 
         Where the shared run fails, each job runs alone: one bad request never fails its neighbours.
         """
@@ -84,12 +84,10 @@ class Runner:
         answer: Tensors | Exception
         try:
             answer = self.servable.run(self.signature, _joined(jobs), jobs[0].outputs)
-            wrong = {n: a.shape for n, a in answer.items() if jobs[0].shares and a.shape[:1] != (rows,)}
+            wrong = {n: a for n, a in answer.items() if jobs[0].shares and a.shape[:1] != (rows,)}
             if wrong:
-                answer = BackendError(
-                    f"{self.name}: expected {rows} rows in each output for {rows} rows of input, got "
-                    + ", ".join(f"{name} {list(shape)}" for name, shape in wrong.items())
-                )
+                expected = f"expected {rows} rows in each output for {rows} rows of input"
+                answer = BackendError(f"{self.name}: {expected}, got {shapes(wrong)}")
         except ServerError as error:
             # Its traceback would hold this frame, and so the jobs, which hold the error.
             answer = error.with_traceback(None)

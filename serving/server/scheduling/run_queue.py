@@ -67,14 +67,13 @@ class RunQueue:
     async def run(self, inputs: Tensors, outputs: tuple[str, ...], record: RequestRecord) -> Tensors:
         """Compute `outputs`. Raises `UnavailableError` where the queue is full, and what the run raises."""
         size = sum(array.nbytes for array in inputs.values())
-        if len(self._waiting) >= self._limits.queue or self._bytes + size > self._limits.queue_bytes:
-            self._forget_cancelled()
         if size > self._limits.queue_bytes:
             raise TooLargeError(f"expected inputs of at most {self._limits.queue_bytes} bytes, got {size}")
-        if len(self._waiting) >= self._limits.queue or self._bytes + size > self._limits.queue_bytes:
-            raise UnavailableError(
-                f"{len(self._waiting)} requests with {self._bytes} bytes already wait for this model; try again"
-            )
+        if self._is_full(size):
+            self._forget_cancelled()
+        if self._is_full(size):
+            full = f"{len(self._waiting)} requests with {self._bytes} bytes"
+            raise UnavailableError(f"{full} already wait for this model; try again")
         lengths = {array.shape[0] if array.ndim else None for array in inputs.values()}
         rows = lengths.pop() if len(lengths) == 1 else None
         shares = self._batched and rows is not None
@@ -95,6 +94,9 @@ class RunQueue:
                 record.run_seconds += job.ended - job.started
             # Else an error would hold, through its traceback and this frame, the job that holds the error.
             del job
+
+    def _is_full(self, size: int) -> bool:
+        return len(self._waiting) >= self._limits.queue or self._bytes + size > self._limits.queue_bytes
 
     async def close(self) -> None:
         """End the thread, and wait for the run that goes on, even where nobody wants its answer any more."""
@@ -155,7 +157,5 @@ class RunQueue:
     def _forget_cancelled(self) -> None:
         """Drop those whose client has gone or whose deadline has passed."""
         if any(job.answer.done() for job in self._waiting):
-            self._bytes -= sum(job.size for job in self._waiting if job.answer.done())
-            waiting = [job for job in self._waiting if not job.answer.done()]
-            self._waiting.clear()
-            self._waiting.extend(waiting)
+            self._waiting = deque(job for job in self._waiting if not job.answer.done())
+            self._bytes = sum(job.size for job in self._waiting)
