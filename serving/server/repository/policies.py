@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from serving import repository
@@ -57,14 +58,7 @@ def specific(*numbers: int) -> Policy:
 
 def first_of(policy: Policy) -> Policy:
     """What a policy finds first, from then on."""
-    found: list[list[int]] = []
-
-    def first(directory: Path) -> list[int]:
-        if not found:
-            found.append(policy(directory))
-        return found[0]
-
-    return first
+    return cache(policy)
 
 
 def models_below(root: Path) -> dict[str, ModelConfig]:

@@ -7,12 +7,11 @@ a run and the limits allow, and runs it once. Nothing waits to be joined by othe
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 from serving.server.backends.base import Servable
 from serving.server.errors import TooLargeError, UnavailableError
@@ -54,10 +53,7 @@ class RunQueue:
         self._waiting: deque[Job] = deque()
         self._bytes = 0
         self._running = False
-        self._batches: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]]] = SimpleQueue()
-        """For the thread, with the loop that wants to hear of the runs; an empty batch ends it."""
-        self._thread: threading.Thread | None = None
-        self._ended = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-run")
 
     @property
     def waiting(self) -> int:
@@ -99,32 +95,21 @@ class RunQueue:
         return len(self._waiting) >= self._limits.queue or self._bytes + size > self._limits.queue_bytes
 
     async def close(self) -> None:
-        """End the thread, and wait for the run that goes on, even where nobody wants its answer any more."""
-        if self._thread is not None:
-            self._batches.put((asyncio.get_running_loop(), []))
-            await self._ended.wait()
+        """Wait for the run that goes on, even where nobody wants its answer any more, and end the thread."""
+        await asyncio.wrap_future(self._thread.submit(lambda: None))
+        self._thread.shutdown(wait=False)
 
     def _next(self) -> None:
         """Hand the thread its next batch."""
         batch = self._take()
         self._running = bool(batch)
-        if not batch:
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="model-run", daemon=True)
-            self._thread.start()
-        self._batches.put((asyncio.get_running_loop(), batch))
+        if batch:
+            self._thread.submit(self._work, asyncio.get_running_loop(), batch)
 
-    def _work(self) -> None:
+    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[Job]) -> None:
+        runs = self._runner.execute(batch)
         with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-            while True:
-                loop, batch = self._batches.get()
-                if not batch:
-                    loop.call_soon_threadsafe(self._ended.set)
-                    return
-                loop.call_soon_threadsafe(self._finish, batch, self._runner.execute(batch))
-                # Else this frame would hold the last batch until the next one comes.
-                del batch
+            loop.call_soon_threadsafe(self._finish, batch, runs)
 
     def _finish(self, batch: list[Job], runs: list[Run]) -> None:
         for run in runs:
