@@ -15,7 +15,7 @@ from .artifacts import (
     write_saved_models,
     write_tflite,
 )
-from .processes import ServerProcess, tandem_server, tandem_tf_serving
+from .processes import ServerProcess, running, tandem_server, tandem_tf_serving
 
 CONFIG = """model_config_list {{
   config {{
@@ -35,10 +35,8 @@ def oip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     root = tmp_path_factory.mktemp("onnxruntime")
     write_onnx(root / "repository" / "fashion", 1)
     limits = ("--max-body-bytes=1048576", "--max-rows=64")
-    server = tandem_server("onnxruntime", root / "repository", root / "log", *limits)
-    server.wait_for("/v2/health/ready")
-    yield server
-    assert server.stop() == 0
+    with running("onnxruntime", root, *limits) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

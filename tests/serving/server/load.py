@@ -23,14 +23,16 @@ ONE = images(1)
 
 
 def infer_request(model: str = "fashion") -> pb.ModelInferRequest:
-    """One picture to `fashion`, or one turn to a slow model."""
-    array = ONE if model == "fashion" else np.ones(1, np.int64)
-    tensor = pb.ModelInferRequest.InferInputTensor(
-        name="image" if model == "fashion" else "x",
-        datatype="FP32" if model == "fashion" else "INT64",
-        shape=array.shape,
-    )
-    return pb.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[array.tobytes()])
+    """One picture to a model."""
+    tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="FP32", shape=ONE.shape)
+    return pb.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[ONE.tobytes()])
+
+
+def slow_request(turns: int) -> pb.ModelInferRequest:
+    """A request to the model of `write_slow_onnx`."""
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="INT64", shape=[1])
+    raw = np.array([turns], np.int64).tobytes()
+    return pb.ModelInferRequest(model_name="slow", inputs=[tensor], raw_input_contents=[raw])
 
 
 class Client:

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import urllib3
 
 from .artifacts import images
@@ -27,10 +29,20 @@ def free_port() -> int:
         return port
 
 
+def infer_body(**inputs: Any) -> bytes:
+    """A request of OIP's REST with arrays of int64, or of what becomes float32."""
+    tensors = []
+    for name, value in inputs.items():
+        array = np.asarray(value)
+        datatype = "INT64" if array.dtype == np.int64 else "FP32"
+        data = array.ravel().tolist()
+        tensors.append({"name": name, "datatype": datatype, "shape": list(array.shape), "data": data})
+    return json.dumps({"inputs": tensors}).encode()
+
+
 def oip_body(rows: int = 1) -> bytes:
     """Pictures to the model `fashion`, as OIP's REST takes them."""
-    tensor = {"name": "image", "datatype": "FP32", "shape": [rows, 28, 28, 1]}
-    return json.dumps({"inputs": [tensor | {"data": images(rows).ravel().tolist()}]}).encode()
+    return infer_body(image=images(rows))
 
 
 def assert_matches(pattern: str, text: str) -> None:
@@ -133,6 +145,19 @@ def tandem_server(
         http_port=http,
         grpc_port=grpc,
     )
+
+
+@contextmanager
+def running(backend: str, root: Path, *flags: str, ready: bool = True) -> Iterator[ServerProcess]:
+    """`tandem-server` over `root/repository`, once it is `ready`; it must end well unless it has been stopped."""
+    server = tandem_server(backend, root / "repository", root / "log", *flags)
+    try:
+        if ready:
+            server.wait_for("/v2/health/ready")
+        yield server
+    finally:
+        assert server.process.poll() is not None or server.stop() == 0, server.log
+    assert "Traceback" not in server.log, server.log
 
 
 def tandem_tf_serving(log: Path, *flags: str) -> ServerProcess:

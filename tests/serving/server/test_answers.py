@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from .artifacts import images, logits, write_company, write_manifest, write_onnx, write_tflite
-from .processes import ServerProcess, tandem_server, tandem_tf_serving
+from .processes import ServerProcess, running, tandem_tf_serving
 
 OUTPUTS: dict[str, tuple[str, ...]] = {"fashion": ("logits", "probabilities")}
 FAULTS = ("shape", "output", "model")
@@ -183,21 +183,17 @@ def onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
     write_manifest(write_company(root / "repository" / "positive", "positive"), batched=True)
     for kind in ("nonzero", "softmax", "dynamic"):
         write_company(root / "repository" / kind, kind)
-    server = tandem_server("onnxruntime", root / "repository", root / "log")
-    server.wait_for("/v2/health/ready")
-    yield server
-    assert server.stop() == 0
+    with running("onnxruntime", root) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def litert_batched(saved_models: Path) -> Iterator[ServerProcess]:
     """`fashion` by LiteRT, batched."""
     root = saved_models / "litert_batched"
-    write_tflite(root / "fashion", saved_models / "fashion" / "1")
-    server = tandem_server("litert", root, saved_models / "litert_batched.log", "--batching")
-    server.wait_for("/v2/health/ready")
-    yield server
-    assert server.stop() == 0
+    write_tflite(root / "repository" / "fashion", saved_models / "fashion" / "1")
+    with running("litert", root, "--batching") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

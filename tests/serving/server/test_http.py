@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import socket
 import time
 import zlib
@@ -17,7 +18,7 @@ from serving.server.errors import MethodNotAllowedError, NotFoundError
 from serving.server.http import Request, Response, Route, Router
 
 from .artifacts import write_onnx, write_slow_onnx
-from .processes import ServerProcess, oip_body, tandem_server
+from .processes import ServerProcess, infer_body, oip_body, running
 
 INFER = "/v2/models/fashion/infer"
 HEAD = f"POST {INFER} HTTP/1.1\r\nHost: x\r\n".encode()
@@ -34,20 +35,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     root = tmp_path_factory.mktemp("http")
     write_onnx(root / "repository" / "fashion", 1)
     write_slow_onnx(root / "repository" / "slow")
-    server = tandem_server(
-        "onnxruntime",
-        root / "repository",
-        root / "log",
-        "--max-connections=30",
-        "--idle-timeout-seconds=2",
-        "--request-timeout-seconds=1",
-        f"--max-body-bytes={LIMIT}",
-        "--max-rows=200",
-    )
-    server.wait_for("/v2/health/ready")
-    yield server
-    assert server.stop() == 0
-    assert "Traceback" not in server.log, server.log
+    times = ("--idle-timeout-seconds=2", "--request-timeout-seconds=1")
+    limits = ("--max-connections=30", f"--max-body-bytes={LIMIT}", "--max-rows=200")
+    with running("onnxruntime", root, *times, *limits) as server:
+        yield server
 
 
 def connect(server: ServerProcess) -> socket.socket:
@@ -193,11 +184,8 @@ def test_a_body_that_comes_byte_by_byte_is_read_and_one_that_does_not_end_is_ref
 
 
 def test_a_slow_run_ends_by_its_time_limit_while_others_are_answered(server: ServerProcess) -> None:
-    tensor = {"name": "x", "datatype": "INT64", "shape": [1]}
-    slow = {"inputs": [tensor | {"data": [20_000]}]}
     with connect(server) as connection:
-        data = b'{"inputs":[{"name":"x","datatype":"INT64","shape":[2],"data":[20000,1]}]}'
-        connection.sendall(post(data, SLOW))  # The first request of its shape.
+        connection.sendall(post(infer_body(x=[20_000, 1]), SLOW))  # The first request of its shape.
         time.sleep(0.1)
         assert server.call("GET", "/v2/health/live").status == 200
         assert_serves(server)
@@ -206,28 +194,25 @@ def test_a_slow_run_ends_by_its_time_limit_while_others_are_answered(server: Ser
             connection.recv(1)
         connection.settimeout(15)
         assert connection.recv(65536).startswith(b"HTTP/1.1 504 ")
-    answer = server.call("POST", SLOW, slow | {"parameters": {"timeout": 100_000}})
+    limited = json.loads(infer_body(x=[20_000])) | {"parameters": {"timeout": 100_000}}
+    answer = server.call("POST", SLOW, limited)
     assert (answer.status, "within the 0.1 s that the request allows" in answer.error) == (504, True)
-    assert server.call("POST", SLOW, {"inputs": [tensor | {"data": [1]}]}).status in (200, 504)
+    assert server.call("POST", SLOW, infer_body(x=[1])).status in (200, 504)
 
 
 def test_a_request_whose_client_has_left_is_not_run(tmp_path: Path) -> None:
     write_slow_onnx(tmp_path / "repository" / "slow")
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
-    server.wait_for("/v2/health/ready")
-    body = b'{"inputs":[{"name":"x","datatype":"INT64","shape":[1],"data":[%d]}]}'
-    with connect(server) as running:
-        running.settimeout(60)
-        running.sendall(post(body % 8000, SLOW))
+    with running("onnxruntime", tmp_path) as server, connect(server) as first:
+        first.settimeout(60)
+        first.sendall(post(infer_body(x=[8000]), SLOW))
         for number in range(1, 4):
             with connect(server) as leaving:
-                leaving.sendall(post(body % 10**9, SLOW))
+                leaving.sendall(post(infer_body(x=[10**9]), SLOW))
                 server.wait_for("/metrics", r'tandem_queue_depth\{model="slow"\} 1')
             # Long before the request's time limit of 30 s.
             server.wait_for("/metrics", rf'code="CANCELLED",model="slow",.*\}} {number}.0', seconds=20)
-        assert running.recv(65536).startswith(b"HTTP/1.1 200 ")
-    assert server.call("POST", SLOW, body % 1).status == 200  # What has left would take weeks.
-    assert server.stop() == 0
+        assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert server.call("POST", SLOW, infer_body(x=[1])).status == 200  # What has left would take weeks.
 
 
 def test_a_client_that_never_reads_is_let_go(server: ServerProcess) -> None:

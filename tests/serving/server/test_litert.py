@@ -19,7 +19,7 @@ from serving.server.backends.litert import load
 from serving.server.errors import ArtifactError, BackendError
 
 from .artifacts import images, logits
-from .processes import Answer, ServerProcess, assert_matches, tandem_server
+from .processes import Answer, ServerProcess, assert_matches, infer_body, oip_body, running
 
 
 @dataclass
@@ -34,12 +34,8 @@ class Tensor:
 
 def write(folder: Path, operator: str, options: str, tensors: list[Tensor], **fields: Any) -> None:
     """Write `folder/1/model.tflite`: an operator whose first tensor is the input, and whose last is the output."""
-    code, operation, graph, model = (
-        schema.OperatorCodeT(),
-        schema.OperatorT(),
-        schema.SubGraphT(),
-        schema.ModelT(),
-    )
+    code, operation = schema.OperatorCodeT(), schema.OperatorT()
+    graph, model = schema.SubGraphT(), schema.ModelT()
     code.builtinCode = getattr(schema.BuiltinOperator, operator)
     code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), 1
     operation.builtinOptionsType = getattr(schema.BuiltinOptions, options)
@@ -93,15 +89,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(root: Path) -> Iterator[ServerProcess]:
     write_conv(root / "repository" / "conv")
     write_recurrent(root / "repository" / "recurrent")
-    running = tandem_server("litert", root / "repository", root / "log", "--repository-control")
-    running.wait_for("/v2/health/ready")
-    yield running
-    assert running.stop() == 0
+    with running("litert", root, "--repository-control") as server:
+        yield server
 
 
 def ask(server: ServerProcess, model: str, x: NDArray[Any]) -> Answer:
-    tensor = {"name": "x", "datatype": "FP32", "shape": list(x.shape), "data": x.ravel().tolist()}
-    return server.call("POST", f"/v2/models/{model}/infer", {"inputs": [tensor]})
+    return server.call("POST", f"/v2/models/{model}/infer", infer_body(x=x))
 
 
 def values(answer: Answer) -> Any:
@@ -151,11 +144,10 @@ def test_batches_of_changing_size_are_answered_and_names_are_kept(litert: Server
 
 @pytest.mark.slow
 def test_a_wrong_shape_is_refused_and_the_next_request_answered(litert: ServerProcess) -> None:
-    tensor = {"name": "image", "datatype": "FP32", "shape": [1, 2], "data": [0, 1]}
-    refused = litert.call("POST", "/v2/models/fashion/infer", {"inputs": [tensor]})
+    path = "/v2/models/fashion/infer"
+    refused = litert.call("POST", path, infer_body(image=[[0.0, 1.0]]))
     assert (refused.status, "expected shape [-1, 28, 28, 1]" in refused.error) == (400, True)
-    tensor = {"name": "image", "datatype": "FP32", "shape": [1, 28, 28, 1], "data": [0] * 784}
-    assert litert.call("POST", "/v2/models/fashion/infer", {"inputs": [tensor]}).status == 200
+    assert litert.call("POST", path, oip_body()).status == 200
 
 
 @pytest.mark.slow

@@ -70,11 +70,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def infer_by_grpc(server: ServerProcess, model: str) -> None:
     """A call of a caller's trace, which may fail."""
-    request = infer_request()
-    request.model_name = model
     with grpc.insecure_channel(server.grpc) as channel:
         call = rpc.GRPCInferenceServiceStub(channel).ModelInfer.future(
-            request, metadata=[("traceparent", PARENT)]
+            infer_request(model), metadata=[("traceparent", PARENT)]
         )
         call.exception()
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from .processes import Answer, ServerProcess, assert_matches, tandem_server
+from .processes import Answer, ServerProcess, assert_matches, infer_body, running
 
 Shape = Sequence[int | str] | None
 
@@ -77,21 +77,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     ]
     untyped = onnx.ValueInfoProto(name="z")
     write(models / "zipmap", classes, [tensor("x", ["N", 2])], [tensor("y", ["N", 2]), untyped])
-    running = tandem_server("onnxruntime", models, root / "log", "--max-rows=64")
-    running.wait_for("/v2/health/ready")
-    yield running
-    assert running.stop() == 0
+    with running("onnxruntime", root, "--max-rows=64") as server:
+        yield server
 
 
 def ask(server: ServerProcess, model: str, **inputs: Any) -> Answer:
-    """Ask for what a model makes of arrays of float32, or of int64."""
-    tensors = []
-    for name, value in inputs.items():
-        array = np.asarray(value)
-        datatype = "INT64" if array.dtype == np.int64 else "FP32"
-        data = array.ravel().tolist()
-        tensors.append({"name": name, "datatype": datatype, "shape": list(array.shape), "data": data})
-    return server.call("POST", f"/v2/models/{model}/infer", {"inputs": tensors})
+    return server.call("POST", f"/v2/models/{model}/infer", infer_body(**inputs))
 
 
 def values(answer: Answer) -> Any:
@@ -158,16 +149,14 @@ def test_weights_are_those_of_the_load_until_a_load_is_asked_for(tmp_path: Path)
     folder = tmp_path / "repository" / "scale"
     weights = folder / "1" / "weights.bin"
     write_scale(folder, 2)
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", "--repository-control")
+    with running("onnxruntime", tmp_path, "--repository-control") as server:
 
-    def factors() -> set[float]:
-        return set(values(ask(server, "scale", x=[1.0])))
+        def factors() -> set[float]:
+            return set(values(ask(server, "scale", x=[1.0])))
 
-    def load() -> Answer:
-        return server.call("POST", "/v2/repository/models/scale/load", {})
+        def load() -> Answer:
+            return server.call("POST", "/v2/repository/models/scale/load", {})
 
-    try:
-        server.wait_for("/v2/health/ready")
         with weights.open("r+b") as file:
             file.write(np.full(1 << 19, 3, np.float32).tobytes())
         assert factors() == {2}
@@ -182,8 +171,6 @@ def test_weights_are_those_of_the_load_until_a_load_is_asked_for(tmp_path: Path)
         assert factors() == {5}
         assert load().status == 200
         assert server.log.count("is loaded anew") == 1
-    finally:
-        assert server.stop() == 0
 
 
 @pytest.mark.slow
@@ -198,33 +185,20 @@ def test_memory_does_not_grow_with_the_shapes_that_came(tmp_path: Path) -> None:
         before = f"p{layer}"
     nodes.append(node("GlobalAveragePool", before, "y"))
     write(folder, nodes, [tensor("x", ["N", 1, "H", "W"])], [tensor("y", ["N", 64, 1, 1])], *weights)
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
-    memory = psutil.Process(server.process.pid).memory_info
+    with running("onnxruntime", tmp_path) as server:
+        memory = psutil.Process(server.process.pid).memory_info
 
-    def run(height: int, width: int) -> None:
-        header = json.dumps(
-            {
-                "inputs": [
-                    {
-                        "name": "x",
-                        "datatype": "FP32",
-                        "shape": [1, 1, height, width],
-                        "parameters": {"binary_data_size": height * width * 4},
-                    }
-                ]
-            }
-        ).encode()
-        body = header + bytes(height * width * 4)
-        length = {"Inference_Header_Content_Length": str(len(header))}
-        assert server.call("POST", "/v2/models/net/infer", body, **length).status == 200
+        def run(height: int, width: int) -> None:
+            size = {"binary_data_size": height * width * 4}
+            given = {"name": "x", "datatype": "FP32", "shape": [1, 1, height, width], "parameters": size}
+            header = json.dumps({"inputs": [given]}).encode()
+            length = {"Inference_Header_Content_Length": str(len(header))}
+            body = header + bytes(height * width * 4)
+            assert server.call("POST", "/v2/models/net/infer", body, **length).status == 200
 
-    try:
-        server.wait_for("/v2/health/ready")
         run(1024, 1024)
         first = memory().rss
         for height, width in rng.integers(32, 1024, (500, 2)).tolist():
             run(height, width)
         print(first, after := memory().rss)
         assert after < 1.5 * first
-    finally:
-        assert server.stop() == 0

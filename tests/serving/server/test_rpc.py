@@ -10,14 +10,13 @@ from functools import partial
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
 from .artifacts import write_onnx, write_slow_onnx
-from .load import infer_request
-from .processes import ServerProcess, tandem_server
+from .load import infer_request, slow_request
+from .processes import ServerProcess, running
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -30,23 +29,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     write_onnx(root / "repository" / "fashion", 1)
     write_slow_onnx(root / "repository" / "slow")
     limits = ("--max-connections=4", "--max-body-bytes=1048576")
-    server = tandem_server("onnxruntime", root / "repository", root / "log", *limits)
-    server.wait_for("/v2/health/ready")
-    yield server
-    assert server.stop() == 0
-    assert "Traceback" not in server.log
+    with running("onnxruntime", root, *limits) as server:
+        yield server
 
 
 @pytest.fixture
 def stub(server: ServerProcess) -> Iterator[Any]:
     with grpc.insecure_channel(server.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield rpc.GRPCInferenceServiceStub(channel)
-
-
-def slow_request(turns: int) -> pb.ModelInferRequest:
-    message = infer_request("slow")
-    message.raw_input_contents[0] = np.array([turns], np.int64).tobytes()
-    return message
 
 
 def counted(server: ServerProcess, code: str) -> float:
@@ -109,9 +99,9 @@ def test_unknown_methods_and_broken_messages_are_refused(server: ServerProcess) 
 
 
 def test_a_stream_of_calls_is_answered_and_a_bad_one_does_not_end_it(stub: Any) -> None:
-    bad = infer_request()
-    bad.model_name = "none"
-    found = list(stub.ModelStreamInfer(iter([infer_request(), bad, *[infer_request()] * 50])))
+    found = list(
+        stub.ModelStreamInfer(iter([infer_request(), infer_request("none"), *[infer_request()] * 50]))
+    )
     assert len(found) == 52
     assert "none" in found[1].error_message
     assert all(answer.infer_response.model_version == "1" for answer in (found[0], *found[2:]))

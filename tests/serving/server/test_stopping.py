@@ -14,25 +14,19 @@ from pathlib import Path
 import aiohttp
 import grpc
 import grpc.aio
-import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
 from .artifacts import point, write_manifest, write_onnx, write_slow_onnx
-from .load import Client, infer_request, steadily
-from .processes import ServerProcess, oip_body, tandem_server
+from .load import Client, slow_request, steadily
+from .processes import ServerProcess, infer_body, oip_body, tandem_server
 
 PAUSE = "--pause-seconds=1"
 POLL_SECONDS = 0.2
 """Between two looks of a client at a server's readiness."""
 SLOW = "/v2/models/slow/infer"
-
-
-def slow_body(turns: int) -> bytes:
-    tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [turns]}
-    return json.dumps({"inputs": [tensor]}).encode()
 
 
 @pytest.fixture
@@ -155,16 +149,14 @@ async def test_a_stop_answers_all_that_has_begun(repository: Path, tmp_path: Pat
         asyncio.TaskGroup() as group,
     ):
         stub = rpc.GRPCInferenceServiceStub(channel)
-        message = infer_request("slow")
-        message.raw_input_contents[0] = np.array([200], np.int64).tobytes()
 
         async def rest() -> int:
-            async with session.post(f"http://{server.http}{SLOW}", data=slow_body(200)) as response:
+            async with session.post(f"http://{server.http}{SLOW}", data=infer_body(x=[200])) as response:
                 await response.read()
                 return response.status
 
         asked = [group.create_task(rest()) for _ in range(4)]
-        called = [group.create_task(_answer(stub.ModelInfer(message))) for _ in range(4)]
+        called = [group.create_task(_answer(stub.ModelInfer(slow_request(200)))) for _ in range(4)]
         await asyncio.to_thread(server.wait_for, "/metrics", r'tandem_queue_depth\{model="slow"\} 7')
         server.process.terminate()
     assert [task.result() for task in asked] == [200] * 4
@@ -212,7 +204,7 @@ def test_a_run_without_end_holds_up_neither_the_stop_nor_the_access_log(
     server = tandem_server("onnxruntime", repository, tmp_path / "log", *flags)
     server.wait_for("/v2/health/ready")
     with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as connection:
-        data = slow_body(1_000_000)
+        data = infer_body(x=[1_000_000])
         connection.sendall(f"POST {SLOW} HTTP/1.1\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
         time.sleep(0.3)
         assert server.call("GET", "/v2/health/live").status == 200  # The run holds up nobody else, either.
