@@ -22,12 +22,11 @@ from serving.server.lifecycle import Listening, StartError, run
 from serving.server.metrics import Metrics
 from serving.server.records import Observe, observers
 from serving.server.repository.models import Models
-from serving.server.repository.policies import ModelConfig
-from serving.server.repository.retries import RetryPolicy
+from serving.server.repository.policies import ModelConfig, RetryPolicy
 from serving.server.repository.versions import LoadVersion, Serving
 from serving.server.rpc import RpcServer, Service
 from serving.server.scheduling.run_queue import QueueLimits
-from serving.server.telemetry import TelemetryError, tracing
+from serving.server.telemetry import tracing
 
 PICTURE_THREADS = 2
 
@@ -96,7 +95,7 @@ def serve(
                 interceptors=interceptors,
             )
             clean = run(plane, app, make_rpc, listening)
-        except (StartError, TelemetryError, OSError) as error:
+        except (StartError, OSError) as error:
             sys.exit(f"{command}: {error}")
     if not clean:
         logging.shutdown()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from serving.server.backends.base import BACKENDS
 from serving.server.lifecycle import Listening
@@ -80,7 +80,7 @@ def listening(
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """The flags that both commands have; TensorFlow Serving's have underscores."""
 
-    def add(name: str, kind: Callable[[str], object], default: object, text: str, **options: str) -> None:
+    def add(name: str, kind: Callable[[str], object], default: object, text: str, **options: Any) -> None:
         names = (f"--{name}", f"--{name.replace('-', '_')}")
         parser.add_argument(*names, type=kind, default=default, help=text, **options)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -18,7 +20,6 @@ from prometheus_client import (
 
 from serving.server import VERSION
 from serving.server.records import RequestRecord
-from serving.server.statistics import Statistics
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -27,6 +28,51 @@ TIMED = frozenset(("OK", "INTERNAL", "DEADLINE_EXCEEDED"))
 
 Waiting = Callable[[], int]
 """How many requests wait in a queue."""
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often something happened, and the seconds that it took altogether."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count it once more."""
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Sums since a version was loaded, for the statistics extension of the Open Inference Protocol."""
+
+    success: Duration = field(default_factory=Duration)
+    """Requests answered, from their first byte to the response."""
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    """How long requests waited for their run."""
+    compute: Duration = field(default_factory=Duration)
+    """Requests' runs; a run that is shared counts whole for each of them."""
+    rows: int = 0
+    """Rows answered."""
+    runs: dict[int, Duration] = field(default_factory=dict)
+    """Runs by their number of rows."""
+    last: float = 0.0
+    """When the last request was answered, in seconds since 1970; 0: never."""
+
+    def request(self, record: RequestRecord) -> None:
+        """Count a finished request."""
+        (self.success if record.code == "OK" else self.fail).add(record.seconds)
+        if record.run_seconds:
+            self.queue.add(record.queue_seconds)
+            self.compute.add(record.run_seconds)
+        self.last = time.time()
+
+    def run(self, rows: int, seconds: float) -> None:
+        """Count a run of the model."""
+        self.runs.setdefault(rows, Duration()).add(seconds)
+        self.rows += rows
 
 
 class Metrics:

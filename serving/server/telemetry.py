@@ -10,13 +10,10 @@ from typing import Any
 import grpc
 
 from serving.server.app import App
+from serving.server.lifecycle import StartError
 
 EXPORT_SECONDS = 2.0
 """For a batch of spans with its retries: a stop waits for the last one."""
-
-
-class TelemetryError(Exception):
-    """Traces cannot be exported; the message is for the operator."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Tracing:
 def tracing(endpoint: str, service: str) -> Tracing:
     """Spans to the collector at `endpoint`, such as http://127.0.0.1:4318; OTEL_* variables apply.
 
-    Raises `TelemetryError` where the extra is not installed.
+    Raises `StartError` where the extra is not installed.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -43,12 +40,9 @@ def tracing(endpoint: str, service: str) -> Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise TelemetryError(
-            f"--otlp-endpoint needs the extra: pip install 'tandem[otel]' ({error})"
-        ) from None
-    provider = TracerProvider(
-        resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", service)})
-    )
+        raise StartError(f"--otlp-endpoint needs the extra: pip install 'tandem[otel]' ({error})") from None
+    name = os.environ.get("OTEL_SERVICE_NAME", service)
+    provider = TracerProvider(resource=Resource.create({"service.name": name}))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
 

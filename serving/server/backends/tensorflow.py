@@ -39,7 +39,7 @@ def load(
         model = SavedModel.FromString((directory / "saved_model.pb").read_bytes())
         graph = next(graph for graph in model.meta_graphs if set(graph.meta_info_def.tags) == set(tags))
         return SavedModelServable(loaded.signatures, graph)
-    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
         raise ArtifactError(f"TensorFlow cannot load {directory}: {_first_line(error)}") from error
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from serving.server import VERSION
 from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError, quote
+from serving.server.metrics import Duration, Statistics
 from serving.server.oip import codec
 from serving.server.repository.models import Entry
 from serving.server.repository.versions import State, Version
-from serving.server.statistics import Duration, Statistics
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 
 Document = dict[str, Any]

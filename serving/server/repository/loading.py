@@ -10,7 +10,7 @@ from pathlib import Path
 from serving import repository
 from serving.server.backends.base import Loader, Servable
 from serving.server.errors import ArtifactError, ServerError
-from serving.server.repository.retries import stamp_of
+from serving.server.repository.policies import stamp_of
 from serving.server.tensors.signature import example
 
 log = logging.getLogger("tandem.server")

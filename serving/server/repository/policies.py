@@ -1,7 +1,8 @@
-"""Which versions of a model are to be served, judged from its folder alone."""
+"""Which versions of a model to serve, judged from its folder, and when to try one again that did not load."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -71,3 +72,35 @@ def models_below(root: Path) -> dict[str, ModelConfig]:
         for p in folders
         if (p / repository.POINTER).exists() or repository.versions(p)
     }
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A version that did not load: the stamp of its files, and its attempts so far."""
+
+    stamp: object
+    attempts: int
+    when: float
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often to try a version again whose files did not change."""
+
+    retries: int = 0
+    seconds: float = 60.0
+    """Between attempts."""
+
+    def retries_now(self, refusal: Refusal) -> bool:
+        """Return True if it is time for another attempt."""
+        waited = time.monotonic() - refusal.when >= self.seconds
+        return waited and refusal.attempts <= self.retries
+
+
+def stamp_of(directory: Path) -> object:
+    """Return a value that differs when files of the folder do."""
+    try:
+        files = sorted(p for p in directory.rglob("*") if p.is_file())
+        return tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
+    except OSError as error:
+        return str(error)

@@ -15,8 +15,7 @@ from serving.repository import RepositoryError
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError, quote
 from serving.server.metrics import Metrics
 from serving.server.repository.loading import Loaded
-from serving.server.repository.policies import ModelConfig, folder_of
-from serving.server.repository.retries import Refusal, RetryPolicy, stamp_of
+from serving.server.repository.policies import ModelConfig, Refusal, RetryPolicy, folder_of, stamp_of
 from serving.server.scheduling.run_queue import QueueLimits, RunQueue
 from serving.server.tensors.signature import Signatures
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from serving.server import VERSION
 from serving.server.flags import add_limits, any_seconds, port, seconds_from_0
-from serving.server.repository.retries import RetryPolicy
+from serving.server.repository.policies import RetryPolicy
 from serving.server.scheduling.run_queue import QueueLimits
 from serving.server.tfs.configs_pb2 import BatchingParameters, MonitoringConfig
 from serving.server.tfs.text_configs import ConfigError, read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from serving.server.errors import ArtifactError
 from serving.server.repository.loading import load_version
 
 from .artifacts import write_manifest, write_onnx
-from .processes import tandem_server
+from .processes import running
 
 onnx = loader("onnxruntime")
 
@@ -34,35 +33,19 @@ def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
     assert load_version(directory, onnx, 1).batched is False
 
 
-def _change(directory: Path) -> None:
-    (directory / "model.onnx").write_bytes(b"other")
-
-
-def _add(directory: Path) -> None:
-    (directory / "more").touch()
-
-
-def _remove(directory: Path) -> None:
-    (directory / "model.onnx").unlink()
-
-
-def _garble(directory: Path) -> None:
-    (directory / MANIFEST).write_text("[]")
-
-
 @pytest.mark.parametrize(
-    ("damage", "reason"),
+    ("file", "content", "reason"),
     [
-        (_change, "was changed: sha256"),
-        (_add, "more is not listed"),
-        (_remove, "is missing"),
-        (_garble, "cannot be read as a manifest"),
+        ("model.onnx", "other", "was changed: sha256"),
+        ("more", "", "more is not listed"),
+        ("model.onnx", None, "is missing"),
+        (MANIFEST, "[]", "cannot be read as a manifest"),
     ],
 )
-def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], reason: str) -> None:
+def test_damage_is_named(tmp_path: Path, file: str, content: str | None, reason: str) -> None:
     directory = write_onnx(tmp_path, 1)
     write_manifest(directory, "model.onnx")
-    damage(directory)
+    (directory / file).unlink() if content is None else (directory / file).write_text(content)
     with pytest.raises(ArtifactError, match=reason):
         load_version(directory, onnx, 1)
 
@@ -91,6 +74,5 @@ def test_where_no_model_is_found_the_layout_is_named(tmp_path: Path, mislaid: st
     (root / mislaid).parent.mkdir(parents=True, exist_ok=True)
     if mislaid:
         (write_onnx(tmp_path, 1) / "model.onnx").rename(root / mislaid)
-    server = tandem_server("onnxruntime", root, tmp_path / "log")
-    server.wait_for_log("no model was found; expected <model>/<version>/model.onnx below")
-    assert server.stop() == 0
+    with running("onnxruntime", tmp_path, ready=False) as server:
+        server.wait_for_log("no model was found; expected <model>/<version>/model.onnx below")

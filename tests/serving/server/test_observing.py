@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from serving.server.records import RequestRecord
 
 from .artifacts import write_onnx
 from .load import infer_request
-from .processes import ServerProcess, oip_body, tandem_server
+from .processes import ServerProcess, oip_body, running
 
 INFER = "/v2/models/fashion/infer"
 GRPC_INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -54,18 +55,8 @@ class Collector(BaseHTTPRequestHandler):
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     write_onnx(tmp_path / "repository" / "fashion", 1)
-    servers: list[ServerProcess] = []
-
-    def started(*flags: str) -> ServerProcess:
-        servers.append(tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", *flags))
-        servers[-1].wait_for("/v2/health/ready")
-        return servers[-1]
-
-    yield started
-    for server in servers:
-        if server.process.poll() is None:
-            assert server.stop() == 0, server.log
-        assert "Traceback" not in server.log
+    with ExitStack() as stack:
+        yield lambda *flags: stack.enter_context(running("onnxruntime", tmp_path, *flags))
 
 
 def infer_by_grpc(server: ServerProcess, model: str) -> None:

@@ -16,11 +16,11 @@ from hypothesis.extra import numpy as npst
 
 from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.http import Request
+from serving.server.metrics import Statistics
 from serving.server.oip import codec, description
 from serving.server.oip.body import HEADER_LENGTH, InferenceRequest, parse, respond
 from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
-from serving.server.statistics import Statistics
 from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of, strings
 
 from .test_json_numbers import KINDS, values

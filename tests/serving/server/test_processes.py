@@ -14,7 +14,7 @@ import pytest
 from serving.server import flags
 
 from .artifacts import point, write_onnx
-from .processes import ROOT, ServerProcess, free_port, oip_body, tandem_server
+from .processes import ROOT, ServerProcess, free_port, oip_body, running, tandem_server
 
 
 def run(command: str, *given: str) -> subprocess.CompletedProcess[str]:
@@ -25,8 +25,7 @@ def run(command: str, *given: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_server_without_models_lives_but_is_not_ready_until_one_is_published(tmp_path: Path) -> None:
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
-    try:
+    with running("onnxruntime", tmp_path, ready=False) as server:
         server.wait_for("/v2/health/live")
         server.wait_for_log("not ready: no model was found")
         ready = server.call("GET", "/v2/health/ready")
@@ -35,16 +34,13 @@ def test_a_server_without_models_lives_but_is_not_ready_until_one_is_published(t
         write_onnx(tmp_path / "repository" / "fashion", 1)
         server.wait_for("/v2/health/ready")
         assert server.call("POST", "/v2/models/fashion/infer", oip_body()).status == 200
-    finally:
-        assert server.stop() == 0
 
 
 def test_a_pointer_to_a_version_that_is_not_there_answers_503_with_the_reason(tmp_path: Path) -> None:
     folder = tmp_path / "repository" / "fashion"
     write_onnx(folder, 1)
     point(folder, 2)
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
-    try:
+    with running("onnxruntime", tmp_path, ready=False) as server:
         server.wait_for_log("version 2 is refused")
         for answer in (
             server.call("POST", "/v2/models/fashion/infer", oip_body()),
@@ -52,8 +48,6 @@ def test_a_pointer_to_a_version_that_is_not_there_answers_503_with_the_reason(tm
         ):
             assert (answer.status, "does not exist" in answer.error) == (503, True)
         assert server.call("GET", "/v2/health/live").status == 200
-    finally:
-        assert server.stop() == 0
 
 
 def test_a_server_that_was_killed_starts_again_on_its_ports(tmp_path: Path) -> None:
@@ -71,12 +65,11 @@ def test_a_server_that_was_killed_starts_again_on_its_ports(tmp_path: Path) -> N
 def test_a_stop_does_not_wait_for_a_load(tmp_path: Path) -> None:
     write_onnx(tmp_path / "repository" / "fashion", 1)
     os.mkfifo(tmp_path / "repository" / "fashion" / "1" / "manifest.json")  # Whose reader waits for ever.
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log", "--grace-seconds=1")
-    server.wait_for("/v2/health/live")
-    end = time.monotonic() + 20
-    while "version 1 is LOADING" not in (answer := server.call("GET", "/v2/health/ready")).error:
-        assert (answer.status, time.monotonic() < end) == (503, True), answer
-    assert server.stop() == 0
+    with running("onnxruntime", tmp_path, "--grace-seconds=1", ready=False) as server:
+        server.wait_for("/v2/health/live")
+        end = time.monotonic() + 20
+        while "version 1 is LOADING" not in (answer := server.call("GET", "/v2/health/ready")).error:
+            assert (answer.status, time.monotonic() < end) == (503, True), answer
 
 
 @pytest.mark.parametrize(("flag", "taken"), [("--http-port", "HTTP"), ("--grpc-port", "gRPC")])
@@ -85,12 +78,8 @@ def test_a_busy_port_is_one_clear_line_and_a_failure(
 ) -> None:
     ports = {"--http-port": free_port(), "--grpc-port": free_port()}
     ports[flag] = oip.http_port if taken == "HTTP" else oip.grpc_port
-    done = run(
-        "tandem_server",
-        "--backend=onnxruntime",
-        f"--model-repository={tmp_path}",
-        *(f"{name}={port}" for name, port in ports.items()),
-    )
+    given = ("--backend=onnxruntime", f"--model-repository={tmp_path}")
+    done = run("tandem_server", *given, *(f"{name}={port}" for name, port in ports.items()))
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{ports[flag]} ({taken})" in last

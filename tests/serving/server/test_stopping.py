@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import grpc
 import grpc.aio
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
@@ -21,7 +22,7 @@ from tritonclient.grpc import service_pb2_grpc as rpc
 
 from .artifacts import point, write_manifest, write_onnx, write_slow_onnx
 from .load import Client, slow_request, steadily
-from .processes import ServerProcess, infer_body, oip_body, tandem_server
+from .processes import ServerProcess, infer_body, oip_body, running, tandem_server
 
 PAUSE = "--pause-seconds=1"
 POLL_SECONDS = 0.2
@@ -231,3 +232,23 @@ def test_watchers_of_health_hear_first_that_the_server_stops(repository: Path, t
         # Streams that nobody uses do not last for the whole grace of 10 s.
         assert server.process.wait(8) == 0
         idle.cancel()
+
+
+@pytest.mark.slow
+def test_memory_is_back_at_its_level_after_200_swaps(repository: Path, tmp_path: Path) -> None:
+    folder = repository / "fashion"
+    write_onnx(folder, 2)
+    levels: list[float] = []
+    with running("onnxruntime", tmp_path, "--poll-seconds=0.02") as server:
+        process = psutil.Process(server.process.pid)
+        for swap in range(250):
+            version = 2 - swap % 2
+            point(folder, version)
+            server.wait_for("/v2/models/fashion", f'"versions":\\["{version}"\\]')
+            assert server.call("POST", "/v2/models/fashion/infer", oip_body()).status == 200
+            if swap % 50 == 49:
+                levels.append(process.memory_full_info().uss / 1e6)
+        # The first 50 fill pools of memory and threads that later ones use.
+        assert levels[-1] - levels[0] < 2, levels
+        assert server.log.count("is unloaded") >= 249
+    print(levels)

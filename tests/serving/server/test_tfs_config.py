@@ -14,7 +14,7 @@ from google.protobuf import text_format
 
 from serving.repository import RepositoryError
 from serving.server.errors import FailedPreconditionError, InvalidRequestError
-from serving.server.repository.retries import RetryPolicy
+from serving.server.repository.policies import RetryPolicy
 from serving.server.scheduling.run_queue import QueueLimits
 from serving.server.tfs import command, flags
 from serving.server.tfs.model_config import ConfigSource

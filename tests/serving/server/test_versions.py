@@ -18,13 +18,13 @@ from serving.server.repository.models import Models
 from serving.server.repository.policies import (
     ModelConfig,
     Policy,
+    RetryPolicy,
     every,
     latest,
     models_below,
     pointed,
     specific,
 )
-from serving.server.repository.retries import RetryPolicy
 from serving.server.repository.versions import Serving, State
 from serving.server.scheduling.run_queue import QueueLimits
 from serving.server.tensors.signature import Signature, Tensors
