@@ -40,8 +40,7 @@ class App:
     """Serves routes over ASGI.
 
     A body has at most `max_body_bytes`; body and response together take at most `timeout_seconds`. With `cors`,
-    pages of other origins may read every response. While the server is `stopping`, each response closes its
-    connection, so that its client goes elsewhere.
+    pages of other origins may read responses. While the server is `stopping`, responses close their connections.
     """
 
     def __init__(
@@ -78,12 +77,8 @@ class App:
             response = _failure(record, UnavailableError("the server has stopped"))
         record.status, record.response_bytes = response.status, len(response.body)
         self._observe(record)
-        headers = [
-            (b"content-type", response.content_type.encode()),
-            (b"content-length", b"%d" % len(response.body)),
-            *response.headers,
-            *self._cors,
-        ]
+        content = (b"content-type", response.content_type.encode())
+        headers = [content, (b"content-length", b"%d" % len(response.body)), *response.headers, *self._cors]
         if unread or self._stopping():
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})

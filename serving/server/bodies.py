@@ -30,9 +30,8 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
     """
     encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
     if encoding != "identity" and encoding not in WINDOW_BITS:
-        raise UnsupportedEncodingError(
-            f"expected a plain body or one of gzip or deflate, got Content-Encoding {quote(encoding)}"
-        )
+        expected = "expected a plain body or one of gzip or deflate"
+        raise UnsupportedEncodingError(f"{expected}, got Content-Encoding {quote(encoding)}")
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise TooLargeError(f"expected a body of at most {limit} bytes, got one of {declared.decode()}")

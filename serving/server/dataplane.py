@@ -38,9 +38,9 @@ class DataPlane:
     models: Models
     metrics: Metrics
     decoders: Executor
-    """Where pictures are decoded."""
+    """Decode pictures."""
     platform: str
-    """The runtime, as model metadata names it."""
+    """The runtime's name in model metadata."""
     max_rows: int = 1024
     """Rows in one request."""
     stopping: bool = field(default=False, init=False)
@@ -84,10 +84,8 @@ class DataPlane:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise DeadlineError(
-                f"no response within the {call.timeout:g} s that the request allows; "
-                "allow more, or send less at once"
-            ) from None
+            allowed = f"the {call.timeout:g} s that the request allows"
+            raise DeadlineError(f"no response within {allowed}; allow more, or send less at once") from None
 
     async def _infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
         signature = signature_of(version.signatures, call.signature)
@@ -101,9 +99,8 @@ class DataPlane:
             if not encoded:
                 check(spec, array, version.finite)
             if array.ndim and len(array) > self.max_rows and spec.batched:
-                raise TooLargeError(
-                    f"input {spec.name!r} has {len(array)} rows: at most {self.max_rows} in one request"
-                )
+                rows = f"input {spec.name!r} has {len(array)} rows"
+                raise TooLargeError(f"{rows}: at most {self.max_rows} in one request")
             if encoded:
                 # Decoding takes milliseconds that the event loop does not have.
                 inputs[spec.name] = await asyncio.get_running_loop().run_in_executor(
@@ -126,7 +123,6 @@ def _encoded(spec: TensorSpec, array: Array) -> list[bytes]:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]  # [N, 1], which some clients must send
     if array.ndim != 1 or array.size == 0:
-        raise InvalidRequestError(
-            f"input {spec.name!r}: expected encoded pictures, shape [-1]; got {list(array.shape)}"
-        )
+        expected = f"input {spec.name!r}: expected encoded pictures, shape [-1]"
+        raise InvalidRequestError(f"{expected}; got {list(array.shape)}")
     return list(array)

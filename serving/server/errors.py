@@ -1,7 +1,4 @@
-"""What can go wrong with a request or an artifact: one tree of errors, each with its HTTP status and gRPC code.
-
-A message says what was expected and what came; what a client sent goes into it through `quote`.
-"""
+"""Errors of requests and artifacts, each with its HTTP status and gRPC code."""
 
 from __future__ import annotations
 
@@ -22,9 +19,8 @@ _short.maxstring = _short.maxother = _short.maxlong = LONGEST_QUOTE
 def quote(value: object) -> str:
     """A value that a client sent, shortened for a message."""
     # A slice before repr, and not the whole of a list: the repr of 30 MB takes seconds.
-    text = repr(value[:LONGEST_QUOTE]) if isinstance(value, str | bytes) else _short.repr(value)
-    longer = isinstance(value, str | bytes) and len(value) > LONGEST_QUOTE
-    return f"{text[:LONGEST_QUOTE]}…" if longer or len(text) > LONGEST_QUOTE + 2 else text
+    text = repr(value[: LONGEST_QUOTE + 1]) if isinstance(value, str | bytes) else _short.repr(value)
+    return text if len(text) <= LONGEST_QUOTE + 2 else f"{text[:LONGEST_QUOTE]}…"
 
 
 class ServerError(Exception):

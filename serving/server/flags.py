@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from serving.server.backends.base import BACKENDS
 from serving.server.lifecycle import Listening
@@ -80,9 +80,9 @@ def listening(
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """The flags that both commands have; TensorFlow Serving's have underscores."""
 
-    def add(name: str, kind: Callable[[str], object], default: object, text: str, **options: Any) -> None:
+    def add(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
         names = (f"--{name}", f"--{name.replace('-', '_')}")
-        parser.add_argument(*names, type=kind, default=default, help=text, **options)
+        parser.add_argument(*names, type=kind, default=default, help=text)
 
     add("max-body-bytes", _count, 32 * MEBIBYTE, "of a REST or gRPC request")
     add("max-rows", _count, 1024, "in one request")
@@ -92,6 +92,6 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("grace-seconds", seconds_from_0, 10.0, "to finish requests when it stops")
     add("max-connections", _count, 1000, "of HTTP, and calls of gRPC, at once")
     add("idle-timeout-seconds", _seconds, 75.0, "for an HTTP connection without a request")
-    add("access-log", str, "off", "a line of JSON for each request; -: standard output", metavar="off|FILE|-")
+    add("access-log", str, "off", "off, a file, or - (standard output): a line of JSON for each request")
     add("access-log-sample", _share, 1.0, "the share of successful requests that is logged, 0 to 1")
-    add("otlp-endpoint", str, None, "send spans to this OpenTelemetry collector", metavar="URL")
+    add("otlp-endpoint", str, None, "URL of an OpenTelemetry collector to send spans to")

@@ -64,7 +64,7 @@ class _HttpServer(uvicorn.Server):
 def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> bool:
     """Serve until SIGTERM or SIGINT. Raises `StartError` where an address cannot be had.
 
-    Returns whether everything has ended: where it has not, only `os._exit` ends the process.
+    Returns False if a load or a run goes on in its thread: then only `os._exit` ends the process.
     `make_rpc` is called in the event loop, to which grpc.aio binds a server when it is made.
     """
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -73,7 +73,7 @@ def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening
         clean = runner.run(_serve(plane, app, make_rpc, listening))
         return clean
     finally:
-        if clean:  # Else a load or a run goes on in its thread: nothing interrupts it, and `close` would wait for it.
+        if clean:  # Else `close` would wait for the thread.
             runner.close()
 
 

@@ -13,7 +13,7 @@ from serving.server.app import App
 from serving.server.lifecycle import StartError
 
 EXPORT_SECONDS = 2.0
-"""For a batch of spans with its retries: a stop waits for the last one."""
+"""For a batch of spans: a stop waits for the last one."""
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,7 @@ class SignaturesServable:
 
     def __init__(self, interpreter: Interpreter) -> None:
         # `invoke` must not be called beside runners, which cost 10 us more a call.
-        self._runners = {
-            key: interpreter.get_signature_runner(key) for key in interpreter.get_signature_list()
-        }
+        self._runners = {k: interpreter.get_signature_runner(k) for k in interpreter.get_signature_list()}
         self._lock = Lock()
         """LiteRT allows no call of the interpreter, and so of another runner, while a runner is called."""
         self.signatures = {

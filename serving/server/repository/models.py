@@ -124,11 +124,9 @@ class Models:
         """Every version of every model that the repository holds, by name and version."""
         configs = await asyncio.to_thread(self._find)
         entries: list[Entry] = []
-        for name in sorted({*configs, *self._models}):
-            model = self._models.get(name)
-            config = configs[name] if name in configs else self._models[name].config
+        for name, config in sorted(({n: m.config for n, m in self._models.items()} | configs).items()):
             present = await asyncio.to_thread(repository.versions, config.directory)
-            entries.extend(_entries(name, model, present, name in self._unloaded))
+            entries += _entries(name, self._models.get(name), present, name in self._unloaded)
         return entries
 
     async def close(self) -> None:

@@ -67,11 +67,8 @@ def models_below(root: Path) -> dict[str, ModelConfig]:
     if not root.is_dir():
         return {}
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return {
-        p.name: ModelConfig(p.name, p, pointed)
-        for p in folders
-        if (p / repository.POINTER).exists() or repository.versions(p)
-    }
+    models = [p for p in folders if (p / repository.POINTER).exists() or repository.versions(p)]
+    return {p.name: ModelConfig(p.name, p, pointed) for p in models}
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ LoadVersion = Callable[[Path], Loaded]
 
 @dataclass(frozen=True)
 class Serving:
-    """How versions are loaded, queued and counted: the same for all models of a server."""
+    """How a server loads, queues and counts versions of all its models."""
 
     load: LoadVersion
     metrics: Metrics
     queue: QueueLimits
     retries: RetryPolicy
     batching: bool = False
-    """Whether requests share runs of a version that has no manifest to say so."""
+    """True if requests share runs of a version without a manifest."""
 
 
 class State(StrEnum):
@@ -66,7 +66,7 @@ class Version:
         self.servable = loaded.servable
         self.signatures: Signatures = loaded.servable.signatures
         self.finite = loaded.finite
-        """Whether its manifest forbids NaN, infinity and empty tensors."""
+        """True if its manifest forbids NaN, infinity and empty tensors."""
         self.batched = serving.batching if loaded.batched is None else loaded.batched
         self.queues = {
             key: RunQueue(
@@ -178,9 +178,8 @@ class Model:
         except (RepositoryError, OSError) as error:
             self._complain(f"{error}; model {self.name} stays as it is")
             return str(error)
-        for number in wanted:
-            if number not in self._loaded and number not in self._refused:
-                self.statuses[number] = Status(State.START)
+        new = [number for number in wanted if number not in self._loaded and number not in self._refused]
+        self.statuses.update(dict.fromkeys(new, Status(State.START)))
         faults = [await self._try(n, reload) for n in wanted if reload or n not in self._loaded]
         fault = next(filter(None, faults), "") if wanted else self.account()
         serving = [number for number in wanted if number in self._loaded]
