@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -29,7 +28,7 @@ from tests.pipelines.tfx import passed
 
 SLOWEST = 30
 SERVED = ("onnxruntime", "litert", "tf-serving", "torchserve", "web", "prometheus")
-"""The images that the journey runs; that of TFX takes as long to build as all others."""
+"""The images that the journey runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,9 @@ IMAGES = Part("the images", "docker and not e2e and not tfx", two=True)
 TFX = Part("TFX in its image", "tfx", two=True)
 PODS = Part("the manifests as pods", "podman")
 THOROUGH = Part("thorough tests", "thorough", two=True)
-ALL = [UNITS, SLOW, BROWSER, PROCESSES, IMAGES, TFX, CONTAINERS, PODS, THOROUGH]
+ALL = [UNITS, SLOW, BROWSER, PROCESSES, IMAGES, CONTAINERS, PODS, TFX, THOROUGH]
+BUILT = {frozenset({IMAGES, CONTAINERS, PODS}): [*SERVED, "pipeline"], frozenset({TFX}): ["tfx"]}
+"""The images that parts need. That of TFX takes as long to build as all others, so it comes last."""
 
 
 @dataclasses.dataclass
@@ -105,31 +106,56 @@ def _platform(settings: Settings) -> Part:
     return CONTAINERS if current else PROCESSES
 
 
-@contextlib.contextmanager
-def building(parts: list[Part], logs: Path) -> Iterator[subprocess.Popen[bytes] | None]:
-    """The images, built beside the tests that need none; they take minutes of one core."""
-    if not {IMAGES, TFX, CONTAINERS, PODS} & set(parts):
-        yield None
-        return
-    names = [*SERVED, "pipeline", *(["tfx"] if TFX in parts else [])]
-    logs.mkdir(parents=True, exist_ok=True)
-    with (logs / "images.log").open("w") as log:
-        process = subprocess.Popen([TANDEM, "images", *names], cwd=ROOT, stdout=log, stderr=log)
-    say(f"building images meanwhile: {logs / 'images.log'}")
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
+class Builder:
+    """Builds images beside the tests that need none: those of the journey at once, that of TFX once they are done.
+
+    Each takes minutes of one core.
+    """
+
+    def __init__(self, parts: list[Part], logs: Path) -> None:
+        self._left = [needing for needing in BUILT if needing & set(parts)]
+        self._needing: frozenset[Part] = frozenset()
+        """The parts that wait for what is being built."""
+        self._log = logs / "images.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._left:
+            logs.mkdir(parents=True, exist_ok=True)
+            self._log.unlink(missing_ok=True)
+            say(f"building images meanwhile: {self._log}")
+            self._next()
+
+    def _next(self) -> None:
+        self._needing = self._left.pop(0)
+        with self._log.open("a") as log:
+            command = [TANDEM, "images", *BUILT[self._needing]]
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+    def wait(self, part: Part) -> bool:
+        """Wait for the images of a part, and begin the next ones; False if one could not be built."""
+        if self._process is not None and part in self._needing:
+            if self._process.wait() != 0:
+                write(self._log.read_text()[-3000:])
+                return False
+            if self._left:
+                self._next()
+        return True
+
+    def close(self) -> None:
+        """End what is being built."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
 
 
 def run(parts: list[Part], outcome: Outcome, settings: Settings) -> None:
     """Run parts until one fails. What is trained and published once serves the journeys of all platforms."""
-    with tempfile.TemporaryDirectory() as shared, building(parts, settings.logs) as builder:
+    with (
+        tempfile.TemporaryDirectory() as shared,
+        contextlib.closing(Builder(parts, settings.logs)) as builder,
+    ):
         environment = {REUSE: str(Path(shared) / "artifacts")} | os.environ
         for number, part in enumerate(parts):
-            if builder and part in (IMAGES, TFX, CONTAINERS, PODS) and builder.wait() != 0:
-                write((settings.logs / "images.log").read_text()[-3000:])
+            if not builder.wait(part):
                 outcome.failed = part
                 return
             say(part.name)
