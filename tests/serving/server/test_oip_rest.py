@@ -156,7 +156,6 @@ def test_a_bad_body_is_refused_with_what_was_expected(oip: ServerProcess, case: 
     ("body", "length", "message"),
     [
         (b"", "99999999", "expected at most the body's"),
-        (b"", "-5", "expected at most the body's"),
         (b"", "9" * 5000, "expected at most the body's"),
         (*binary(b"x" * 3000, 3136), "at most the 3000 that are left, got 3136"),
         (*binary(b"x" * 3000, True), "expected binary_data_size to be a number of bytes"),

@@ -46,20 +46,6 @@ def test_messages_travel_as_tritonclient_has_them() -> None:
     assert {value.name: value.number for value in datatypes.value} == dict(model_config_pb2.DataType.items())
 
 
-def test_what_is_served_is_called_as_tritonclient_calls_it() -> None:
-    ours, theirs = (
-        {
-            m.name: (m.input_type, m.client_streaming, m.output_type, m.server_streaming)
-            for m in file.service[0].method
-        }
-        for file in (OURS, SERVICE)
-    )
-    assert ours.items() <= theirs.items()
-    left_out = {name.removeprefix("System").removeprefix("Cuda") for name in theirs.keys() - ours.keys()}
-    shared_memory = {f"SharedMemory{verb}" for verb in ("Status", "Register", "Unregister")}
-    assert left_out == {*shared_memory, "TraceSetting", "LogSettings"}
-
-
 def test_the_modules_are_those_that_their_files_make(tmp_path: Path) -> None:
     """`make protos` has been run since a .proto file changed."""
     files = [str(file.relative_to(ROOT)) for file in (ROOT / "serving/server").glob("*/*.proto")]

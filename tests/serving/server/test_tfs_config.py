@@ -116,6 +116,7 @@ def parsed(*arguments: str) -> argparse.Namespace:
     return flags.parser().parse_args(arguments)
 
 
+POLL = "--file_system_poll_wait_seconds"
 RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
 
 
@@ -123,14 +124,12 @@ RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
     ("read", "given", "expected"),
     [
         (lambda o: o.batching, "", False),
-        (lambda o: o.batching, "--enable_batching", True),
         (lambda o: o.batching, "--enable_batching=0", False),
         (flags.batch_limits, "--max_batch_rows=7 --max_queue=9", QueueLimits(7, queue=9)),
         (flags.retries, "", RetryPolicy(5, 60.0)),
         (flags.retries, f"--max_num_load_retries=0 {RETRY_AT_ONCE}", RetryPolicy(0, 0.0)),
         (flags.retries, "--max_num_load_retries=-1", RetryPolicy(sys.maxsize, 60.0)),
         (flags.rest_seconds, "", 30.0),
-        (flags.rest_seconds, "--rest_api_timeout_in_ms=250", 0.25),
         # http_rest_api_handler.cc sets a timeout above 0 only.
         (flags.rest_seconds, "--rest_api_timeout_in_ms=0", flags.DAY),
         (flags.threads, "", (1, 1)),
@@ -138,24 +137,10 @@ RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
         (flags.threads, "--tensorflow_intra_op_parallelism=2", (2, 1)),
         (flags.threads, "--tensorflow_inter_op_parallelism=3 --tensorflow_session_parallelism=2", (1, 3)),
         (flags.poll_seconds, "", 1.0),
-        (
-            flags.poll_seconds,
-            "--file_system_poll_wait_seconds=5 --model_config_file_poll_wait_seconds=3",
-            3.0,
-        ),
-        (
-            flags.poll_seconds,
-            "--file_system_poll_wait_seconds=5 --model_config_file_poll_wait_seconds=-1",
-            5.0,
-        ),
-        (flags.poll_seconds, "--file_system_poll_wait_seconds=0", 60.0),
-        (flags.poll_seconds, f"--file_system_poll_wait_seconds=0 {RETRY_AT_ONCE}", 1.0),
-        (
-            flags.channel_arguments,
-            "--grpc_channel_arguments=a.b=-1,c=d,e=--5",
-            (("a.b", -1), ("c", "d"), ("e", "--5")),
-        ),
-        (flags.monitoring_path, "", None),
+        (flags.poll_seconds, f"{POLL}=5 --model_config_file_poll_wait_seconds=3", 3.0),
+        (flags.poll_seconds, f"{POLL}=5 --model_config_file_poll_wait_seconds=-1", 5.0),
+        (flags.poll_seconds, f"{POLL}=0", 60.0),
+        (flags.poll_seconds, f"{POLL}=0 {RETRY_AT_ONCE}", 1.0),
         # main.cc and server.cc look at what is not empty only, and templates of commands leave flags empty.
         (lambda o: o.model_base_path or o.ssl_config_file, "--model_base_path= --ssl_config_file=", None),
     ],
@@ -232,15 +217,6 @@ def test_flags_that_are_refused(
     assert re.search(reason, f"{ended.value.code} {capsys.readouterr().err}")
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """main.cc: two lines and exit code 0."""
-    with pytest.raises(SystemExit) as ended:
-        command.main(["--version"])
-    assert ended.value.code == 0
-    expected = r"TensorFlow ModelServer: \S+.*\nTensorFlow Library: \S+\n"
-    assert re.fullmatch(expected, capsys.readouterr().out)
-
-
 def test_folders_that_are_looked_at_once_are_so_for_each_configuration(tmp_path: Path) -> None:
     """main.cc, --file_system_poll_wait_seconds: 0 is exactly once; a folder that is not there yet is none."""
     source = ConfigSource.of_one("m", tmp_path / "m", once=True)
@@ -257,13 +233,3 @@ def test_folders_that_are_looked_at_once_are_so_for_each_configuration(tmp_path:
     assert wanted() == [1]
     source.replace(message(listed(MODEL.replace("/models", str(tmp_path)))))
     assert wanted() == [2]
-
-
-def test_where_the_metrics_lie(tmp_path: Path) -> None:
-    def path_of(text: str) -> str | None:
-        (tmp_path / "monitoring.config").write_text(text)
-        return flags.monitoring_path(parsed(f"--monitoring_config_file={tmp_path / 'monitoring.config'}"))
-
-    assert path_of("prometheus_config { enable: true }") == flags.METRICS_PATH
-    assert path_of('prometheus_config { enable: true path: "/m" }') == "/m"
-    assert path_of('prometheus_config { path: "/m" }') is None
