@@ -73,7 +73,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
 
 types: $(VENV)/.dev ## mypy, strict
-	@$(VENV)/bin/mypy
+	@$(VENV)/bin/mypy && $(VENV)/bin/mypy requirements/environment.py
 
 protos: $(VENV)/.dev ## make the server's protobuf modules again from their .proto files
 	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/server/*/*.proto
@@ -85,8 +85,12 @@ clean: ## remove the environment and everything that was made (not while targets
 	@if [ -x $(TANDEM) ]; then $(TANDEM) down; fi
 	rm -rf $(VENV) artifacts .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
-$(VENV)/.main: requirements/main.txt requirements/install pyproject.toml
+# A stamp does not know that its environment was broken, or made anew by another Python.
+$(shell $(VENV)/bin/python -c 'import rich' 2>/dev/null || rm -f $(VENV)/.main $(VENV)/.dev)
+SETUP := requirements/install requirements/environment.py requirements/hashes.txt pyproject.toml
+
+$(VENV)/.main: requirements/main.txt $(SETUP)
 	@requirements/install $(VENV) requirements/main.txt && touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/install pyproject.toml
+$(VENV)/.dev: requirements/dev.txt $(SETUP)
 	@requirements/install $(VENV) requirements/dev.txt && touch $(VENV)/.main $@
