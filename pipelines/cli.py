@@ -136,14 +136,21 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("-n", "--pictures", type=int, default=200, help="test pictures (default: 200)")
     own = add(images, "build the container images that are missing or older than their sources")
     own.add_argument("image", nargs="*", help="which (default: all)")
+    add(doctor, "look for what this machine lacks, and say what mends it")
     add(settings, "show every setting, its value and its variable")
     return top
 
 
 def deploy(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
+    from serving.platforms import doctor
 
     started = time.monotonic()
+    checks = [check for check in doctor.quick(settings) if check.mend]
+    for check in checks:
+        (complain if check.needed else say)(f"{check.name}: {check.found}. {check.mend}")
+    if any(check.failed for check in checks):
+        return 1
     with stages.exclusive(settings), showing(USUALLY):
         made_from, orchestrate = _orchestrated(stages.sources(settings, say), options)
         done = stages.deploy(made_from, say, orchestrate)
@@ -337,6 +344,20 @@ def images(settings: Settings, options: argparse.Namespace) -> int:
     docker.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
     say(f"up to date: {', '.join(options.image) or 'every image'}")
     return 0
+
+
+def doctor(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines import table
+    from serving.platforms import doctor
+
+    checks = list(doctor.everything(settings))
+    states = {True: "MISSING", False: "optional"}
+    rows = [[c.name, states[c.needed] if c.mend else "ok", c.found] for c in checks]
+    write(table.render(["what", "state", "found"], rows))
+    for check in checks:
+        if check.mend:
+            write(f"{check.name}: {check.mend}")
+    return int(any(check.failed for check in checks))
 
 
 def settings(settings: Settings, _options: argparse.Namespace) -> int:
