@@ -10,7 +10,7 @@ export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
 .PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
-  base-images sbom test test-all test-e2e test-k8s k8s-local unit lint format types protos lock clean
+  doctor base-images sbom test test-all test-e2e test-k8s k8s-local unit lint format types protos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -20,7 +20,7 @@ setup: $(VENV)/.main ## the virtual environment with everything that is needed t
 deploy: $(VENV)/.main ## train, export, gate, publish, and start five endpoints
 	@$(TANDEM) deploy --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"
 
-status logs down rollback train export publish images: $(VENV)/.main
+status logs down rollback train export publish images doctor: $(VENV)/.main
 	@$(TANDEM) $@
 
 pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: ORCHESTRATOR=tfx [BEAM="--runner=..."]
@@ -45,6 +45,7 @@ rollback: ## serve the version that was published before
 train: ## train in both frameworks
 export: ## train and write every artifact
 publish: ## train, export, gate and publish, without starting a server
+doctor: ## what this machine lacks, and what mends it
 images: ## build the container images that are missing or older than their sources
 compare: ## latency and parity of every endpoint
 
@@ -73,7 +74,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
 
 types: $(VENV)/.dev ## mypy, strict
-	@$(VENV)/bin/mypy
+	@$(VENV)/bin/mypy && $(VENV)/bin/mypy requirements/environment.py
 
 protos: $(VENV)/.dev ## make the server's protobuf modules again from their .proto files
 	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/server/*/*.proto
@@ -85,8 +86,12 @@ clean: ## remove the environment and everything that was made (not while targets
 	@if [ -x $(TANDEM) ]; then $(TANDEM) down; fi
 	rm -rf $(VENV) artifacts .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
-$(VENV)/.main: requirements/main.txt requirements/install pyproject.toml
+# A stamp does not know that its environment was broken, or made anew by another Python.
+$(shell $(VENV)/bin/python -c 'import rich' 2>/dev/null || rm -f $(VENV)/.main $(VENV)/.dev)
+SETUP := requirements/install requirements/environment.py requirements/hashes.txt pyproject.toml
+
+$(VENV)/.main: requirements/main.txt $(SETUP)
 	@requirements/install $(VENV) requirements/main.txt && touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/install pyproject.toml
+$(VENV)/.dev: requirements/dev.txt $(SETUP)
 	@requirements/install $(VENV) requirements/dev.txt && touch $(VENV)/.main $@
