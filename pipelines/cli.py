@@ -9,14 +9,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from serving.progress import say, showing
 from serving.settings import PREFIX, Settings, SettingsError
 
 if TYPE_CHECKING:
-    from pipelines import data
     from pipelines.sources import Sources
     from pipelines.stages import Orchestrate
     from serving.targets.base import Endpoint
@@ -25,6 +24,18 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 INTERRUPTED = 130
+USUALLY = {
+    "data": 5,
+    "validate": 5,
+    "gates: quality": 20,
+    "export tf-serving": 15,
+    "export litert": 15,
+    "export tfjs": 20,
+    "export torchserve": 20,
+    "export onnxruntime": 20,
+    "gates: parity": 60,
+}
+"""Seconds that the steps take on two cores, by how their lines begin."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,8 +144,8 @@ def deploy(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
 
     started = time.monotonic()
-    with stages.exclusive(settings), progress() as bar:
-        made_from, orchestrate = _orchestrated(stages.sources(settings, say, bar), options)
+    with stages.exclusive(settings), showing(USUALLY):
+        made_from, orchestrate = _orchestrated(stages.sources(settings, say), options)
         done = stages.deploy(made_from, say, orchestrate)
     say(f"five targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
     show_endpoints(done.endpoints)
@@ -145,8 +156,8 @@ def train(settings: Settings, _options: argparse.Namespace) -> int:
     from pipelines import stages
     from pipelines.training.record import loss_difference
 
-    with stages.exclusive(settings), progress() as bar:
-        made_from = stages.sources(settings, say, bar)
+    with stages.exclusive(settings), showing(USUALLY):
+        made_from = stages.sources(settings, say)
         trained = stages.train(made_from, say)
     for framework, result in trained.items():
         last = result.history.epochs[-1]
@@ -164,8 +175,8 @@ def train(settings: Settings, _options: argparse.Namespace) -> int:
 def export(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
 
-    with stages.exclusive(settings), progress() as bar:
-        made_from, orchestrate = _orchestrated(stages.sources(settings, say, bar), options)
+    with stages.exclusive(settings), showing(USUALLY):
+        made_from, orchestrate = _orchestrated(stages.sources(settings, say), options)
         folder = stages.export(made_from, say, orchestrate)
     say(f"artifacts are in {folder}; publishing holds them against the gates")
     return 0
@@ -175,11 +186,11 @@ def publish(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import publish as publishing
     from pipelines import stages
 
-    with stages.exclusive(settings), progress() as bar:
+    with stages.exclusive(settings), showing(USUALLY):
         if options.version is not None:
             publishing.point(settings.repository, settings.model, options.version)
             return _swap(settings, options.version)
-        version = stages.ensure_published(stages.sources(settings, say, bar), say)
+        version = stages.ensure_published(stages.sources(settings, say), say)
     say(f"version {version} is published; `tandem deploy` serves it")
     return 0
 
@@ -187,8 +198,8 @@ def publish(settings: Settings, options: argparse.Namespace) -> int:
 def pipeline(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
 
-    with stages.exclusive(settings), progress() as bar:
-        made_from = stages.sources(settings, say, bar)
+    with stages.exclusive(settings), showing(USUALLY):
+        made_from = stages.sources(settings, say)
         if options.compile:
             from pipelines.tfx import run
 
@@ -212,7 +223,7 @@ def rollback(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import publish as publishing
     from pipelines import stages
 
-    with stages.exclusive(settings):
+    with stages.exclusive(settings), showing(USUALLY):
         version = publishing.rollback(settings.repository, settings.model, options.version)
         say(f"version {version} is published")
         return _swap(settings, version)
@@ -345,11 +356,6 @@ def show_endpoints(endpoints: dict[str, list[Endpoint]]) -> None:
         write(f"# {name}\n{own[0].curl}")
 
 
-def say(line: str) -> None:
-    """Tell the user what is going on now."""
-    write(f"==> {line}")
-
-
 def write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -357,31 +363,6 @@ def write(line: str) -> None:
 
 def complain(message: str) -> None:
     sys.stderr.write(f"error: {message}\n")
-
-
-@contextmanager
-def progress() -> Iterator[data.Progress]:
-    """A progress bar for downloads, shown once something comes in."""
-    from rich.progress import DownloadColumn, Progress, TaskID, TimeRemainingColumn
-
-    bar = Progress(*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-
-    def update(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            # Only one live display can be on a terminal, and the trainings have their own.
-            bar.start()
-            tasks[name] = bar.add_task(name, total=total or None)
-        bar.update(tasks[name], completed=done)
-        if done == total:
-            bar.stop()
-
-    try:
-        yield update
-    finally:
-        # Stopping what never started would print an empty line.
-        if tasks:
-            bar.stop()
 
 
 def expected_errors() -> tuple[type[Exception], ...]:

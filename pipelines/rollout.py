@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.board import watching
 from serving import platforms, targets
 from serving.platforms.base import Platform, Watch
+from serving.progress import watching
 from serving.settings import Settings
 from serving.targets.base import Endpoint, Target, TargetError
 
@@ -33,7 +33,7 @@ def serve(settings: Settings, version: int, report: Report) -> Deployment:
     settings = dataclasses.replace(settings, platform=platform.name)
     report(f"platform {platform.name}: {why}")
     all_targets = [targets.load(name) for name in targets.NAMES]
-    with watching(report) as watch:
+    with watching() as watch:
         started = platform.up(settings, all_targets, watch)
         wait_until_ready(settings, platform, all_targets, started, version, watch)
     folder = sample_folder(settings)

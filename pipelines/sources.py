@@ -13,7 +13,7 @@ from pipelines.data import Dataset
 from pipelines.lineage import Artifact
 from pipelines.rollout import Report
 from pipelines.training.record import Trained
-from serving import repository, targets
+from serving import progress, repository, targets
 from serving.settings import Settings
 
 
@@ -80,12 +80,12 @@ class Sources:
         return Artifact(type, name, uri, repository.file_digest(path) if digest is None else digest)
 
 
-def load(settings: Settings, report: Report, progress: data.Progress | None = None) -> Sources:
+def load(settings: Settings, report: Report) -> Sources:
     """Load the model and its data."""
     model = models.base.load(settings.model)
     model.spec.profile(settings.profile)
     report(f"data: {model.spec.data.name}")
     cache = settings.artifacts / "data" / model.spec.data.name
-    dataset = data.load(model.spec.data, cache, settings.seed, progress)
+    dataset = data.load(model.spec.data, cache, settings.seed, progress.advance)
     trained = fingerprint.training(model, settings.profile, settings.seed, dataset.digest)
     return Sources(settings, model, dataset, trained, fingerprint.version_of(model, trained, settings.source))

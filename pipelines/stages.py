@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from pipelines import data, fingerprint, publish, rollout, samples, steps
+from pipelines import fingerprint, publish, rollout, samples, steps
 from pipelines import sources as sourcing
 from pipelines.recording import Recorder, recording
 from pipelines.rollout import Report
@@ -39,9 +39,9 @@ def exclusive(settings: Settings) -> Iterator[None]:
         yield
 
 
-def sources(settings: Settings, report: Report, progress: data.Progress | None = None) -> Sources:
+def sources(settings: Settings, report: Report) -> Sources:
     """Load the model and its data."""
-    return sourcing.load(settings, report, progress)
+    return sourcing.load(settings, report)
 
 
 def train(made_from: Sources, report: Report) -> dict[str, Trained]:

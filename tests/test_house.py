@@ -16,7 +16,7 @@ from serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("models", "serving.repository", "serving.settings"),
+    ("models", "serving.progress", "serving.repository", "serving.settings"),
     ("serving.server", "serving.targets", "serving.torchserve", "serving.web"),
     ("serving.platforms", "serving.compare"),
     ("pipelines",),

@@ -24,7 +24,7 @@ PINS = ROOT / "requirements" / "tfx.txt"
 GLIBC = (2, 39)
 """What the wheels of ml-metadata and TensorFlow Data Validation are built for: Debian 13, Ubuntu 24.04."""
 PYTHON = "python3.13"
-PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|(Epoch \d+/\d+)$")
+PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|\s*(Epoch \d+/\d+)")
 
 
 def choose(settings: Settings) -> Container | Native:

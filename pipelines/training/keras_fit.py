@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from models.base import Model
 from pipelines.data import Pictures
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import PARITY_STEPS, Epoch, History, Trained
+from pipelines.training.record import PARITY_STEPS, Epoch, History, Progress, Trained
 
 
 @keras.saving.register_keras_serializable("tandem")
@@ -48,7 +47,7 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
     else:
         network = compile_network(model, plan)
         history = History.empty()
-    record = Record(checkpoints, history)
+    record = Record(checkpoints, history, plan)
     classes = len(model.spec.classes)
     network.fit(
         batches(plan, first_epoch=len(history.epochs), classes=classes),
@@ -56,7 +55,7 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
         epochs=plan.profile.epochs,
         steps_per_epoch=plan.steps_per_epoch,
         shuffle=False,
-        verbose=1 if sys.stdout.isatty() else 2,
+        verbose=0,
         validation_data=(validation.floats(), keras.utils.to_categorical(validation.labels, classes)),
         validation_batch_size=500,
         callbacks=[record, keras.callbacks.TensorBoard(str(logs), write_graph=False)],
@@ -103,9 +102,10 @@ def batches(plan: BatchPlan, first_epoch: int, classes: int) -> tf.data.Dataset:
 class Record(keras.callbacks.Callback):
     """Keeps the history, and a checkpoint of every epoch beside the history up to it."""
 
-    def __init__(self, checkpoints: Path, history: History) -> None:
+    def __init__(self, checkpoints: Path, history: History, plan: BatchPlan) -> None:
         super().__init__()
         self.checkpoints, self.history = checkpoints, history
+        self.progress = Progress(plan, len(history.epochs))
         self.total = 0.0
         self.started = time.monotonic()
 
@@ -115,6 +115,8 @@ class Record(keras.callbacks.Callback):
             total = float(logs["loss"]) * (batch + 1)
             self.history.step_losses.append(total - self.total)
             self.total = total
+        if logs and self.progress.is_due(batch):
+            self.progress.tell(len(self.history.epochs), batch, float(logs["loss"]))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
@@ -126,6 +128,7 @@ class Record(keras.callbacks.Callback):
             seconds=self.history.seconds + now - self.started,
         )
         self.started = now
+        self.progress.note(epoch, figures)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         path = self.checkpoints / f"epoch-{epoch:03d}.keras"
         self.history.write(path.with_suffix(".json"))

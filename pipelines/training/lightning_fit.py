@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -21,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from models.base import Model
 from pipelines.data import Pictures
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import PARITY_STEPS, Epoch, History, Trained
+from pipelines.training.record import PARITY_STEPS, Epoch, History, Progress, Trained
 
 
 def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, logs: Path) -> Trained:
@@ -33,14 +31,14 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
     model.to_torch(model.initial_weights(plan.seed), network)
     done = sorted(checkpoints.glob("epoch-*.ckpt"))
     history = History.read(done[-1].with_suffix(".json")) if done else History.empty()
-    record = Record(checkpoints, history)
+    record = Record(checkpoints, history, plan)
     trainer = lightning.Trainer(
         max_epochs=plan.profile.epochs,
         accelerator="cpu",
         deterministic=True,
         logger=TensorBoardLogger(logs.parent, name="", version=logs.name),
-        callbacks=[record, Bar()] if sys.stdout.isatty() else [record],
-        enable_progress_bar=sys.stdout.isatty(),
+        callbacks=[record],
+        enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -127,8 +125,9 @@ class PlannedBatches(lightning.LightningDataModule):
 class Record(lightning.Callback):
     """Keeps the history, and a checkpoint of every epoch beside the history up to it."""
 
-    def __init__(self, checkpoints: Path, history: History) -> None:
+    def __init__(self, checkpoints: Path, history: History, plan: BatchPlan) -> None:
         self.checkpoints, self.history = checkpoints, history
+        self.progress = Progress(plan, len(history.epochs))
         self.started = time.monotonic()
 
     def on_train_batch_end(
@@ -141,35 +140,26 @@ class Record(lightning.Callback):
     ) -> None:
         if trainer.current_epoch == 0 and batch_idx < PARITY_STEPS:
             self.history.step_losses.append(float(outputs["loss"]))
+        if self.progress.is_due(batch_idx):
+            self.progress.tell(trainer.current_epoch, batch_idx, float(outputs["loss"]))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         now, figures = time.monotonic(), trainer.callback_metrics
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        epoch = Epoch(*(float(figures[name]) for name in names))
         self.history = replace(
             self.history,
-            epochs=[*self.history.epochs, Epoch(*(float(figures[name]) for name in names))],
+            epochs=[*self.history.epochs, epoch],
             seconds=self.history.seconds + now - self.started,
         )
         self.started = now
-        if not sys.stdout.isatty():
-            told = " - ".join(f"{name}: {float(figures[name]):.4f}" for name in names)
-            sys.stdout.write(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs} - {told}\n")
-            sys.stdout.flush()
+        self.progress.note(trainer.current_epoch, epoch)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         path = self.checkpoints / f"epoch-{trainer.current_epoch:03d}.ckpt"
         self.history.write(path.with_suffix(".json"))
         beside = self.checkpoints / "incoming.ckpt"
         trainer.save_checkpoint(beside)
         beside.replace(path)
-
-
-class Bar(TQDMProgressBar):
-    """Lightning's bar without the logger's version, which pushes the accuracy off a terminal of 80 columns."""
-
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        return {
-            name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"
-        }
 
 
 def quieten() -> None:

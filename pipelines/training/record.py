@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from models.base import Weights
+from pipelines.training.batches import BatchPlan
+from serving import progress
 from serving.repository import write_atomically
 
 PARITY_STEPS = 50
@@ -25,6 +27,28 @@ class Epoch:
     accuracy: float
     validation_loss: float
     validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Tells the user how far a training is that began, or went on, with epoch `first`, counted from 0."""
+
+    plan: BatchPlan
+    first: int
+
+    def is_due(self, step: int) -> bool:
+        """Whether this step of an epoch is worth telling: its loss costs a little to read."""
+        return step % 10 == 0
+
+    def tell(self, epoch: int, step: int, loss: float) -> None:
+        epochs, steps = self.plan.profile.epochs, self.plan.steps_per_epoch
+        text = f"epoch {epoch + 1} of {epochs}, step {step + 1} of {steps}, loss {loss:.3f}"
+        progress.advance(text, (epoch - self.first) * steps + step + 1, (epochs - self.first) * steps)
+
+    def note(self, epoch: int, figures: Epoch) -> None:
+        """An epoch has ended with these figures."""
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in asdict(figures).items())
+        progress.note(f"Epoch {epoch + 1}/{self.plan.profile.epochs}: {told}")
 
 
 @dataclass(frozen=True)

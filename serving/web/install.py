@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from serving.progress import waiting
 from serving.targets.base import TargetError
 
 HERE = Path(__file__).parent
@@ -40,7 +41,8 @@ def install(destination: Path) -> Path:
         work = Path(name)
         for file in PACKAGE_FILES:
             shutil.copyfile(HERE / file, work / file)
-        _npm("ci", "--ignore-scripts", folder=work)
+        with waiting("npm", "fetching TensorFlow.js", usually=10):
+            _npm("ci", "--ignore-scripts", folder=work)
         for file in FILES:
             source = work / "node_modules" / "@tensorflow" / file
             if not source.is_file():
