@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # SIGTERM ends a stage as Ctrl-C does: what it was writing is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The servers in containers are another user, who reads what is published and configured here.
+    os.umask(0o022)
     try:
         settings = Settings.from_environment()
         overrides = {
@@ -112,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     add(export, "train and write every artifact", "making", "orchestrated")
     own = add(publish, "train, export, gate, and publish the next version; starts no server", "making")
     own.add_argument("--version", type=int, help="publish this version again, which is in the repository")
+    own.add_argument("--containers", action="store_true", help="write what compose's servers read, too")
     own = add(
         pipeline,
         "publish as `publish` does, orchestrated by TFX or by the default runner",
@@ -197,7 +200,10 @@ def publish(settings: Settings, options: argparse.Namespace) -> int:
         if options.version is not None:
             publishing.point(settings.repository, settings.model, options.version)
             return _swap(settings, options.version)
-        version = stages.ensure_published(stages.sources(settings, say), say)
+        made_from = stages.sources(settings, say)
+        version = stages.ensure_published(made_from, say)
+        if options.containers:
+            stages.configure_containers(made_from)
     say(f"version {version} is published; `tandem deploy` serves it")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pipelines.recording import Recorder, recording
 from pipelines.rollout import Report
 from pipelines.sources import Sources
 from pipelines.training.record import Trained
+from serving import targets
 from serving.settings import Settings
 
 
@@ -106,6 +108,14 @@ def deploy(made_from: Sources, report: Report, orchestrate: Orchestrate | None =
     version = ensure_published(made_from, report, orchestrate)
     samples.write(made_from.model.spec, made_from.dataset.test, rollout.sample_folder(settings))
     return rollout.serve(settings, version, report)
+
+
+def configure_containers(made_from: Sources) -> None:
+    """Write what servers read that compose starts: the samples, and their configuration."""
+    settings = dataclasses.replace(made_from.settings, platform="docker")
+    samples.write(made_from.model.spec, made_from.dataset.test, rollout.sample_folder(settings))
+    for name in targets.NAMES:
+        targets.load(name).configure(settings)
 
 
 def recorded(made_from: Sources, report: Report) -> AbstractContextManager[Recorder]:

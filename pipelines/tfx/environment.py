@@ -12,12 +12,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.rollout import Report
 from pipelines.tfx.request import Request
 from serving.platforms import docker, engine, images
 from serving.platforms.base import PlatformError
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "requirements" / "tfx.txt"
@@ -76,6 +80,14 @@ def run(
         return process.wait()
 
 
+def _user(client: DockerClient) -> str:
+    """Who has to be the user in a container, so that what it writes is this one's: `<uid>:<gid>`."""
+    if any("name=rootless" in option for option in client.info().get("SecurityOptions") or []):
+        # Root in there is the user out here.
+        return "0:0"
+    return f"{docker.NOBODY}:{docker.NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
+
+
 @dataclass(frozen=True)
 class Container:
     """The image `tandem/tfx`."""
@@ -93,7 +105,7 @@ class Container:
 
         client = engine.client()
         try:
-            run_as = docker.container_user(client)
+            run_as = _user(client)
             for image in (images.TF_SERVING, images.reference("tf-serving")):
                 with contextlib.suppress(ImageNotFound):
                     client.images.get(image)

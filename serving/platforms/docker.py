@@ -1,4 +1,4 @@
-"""The targets as containers on a local engine: docker/compose.yaml says how, the engine's SDK tells how they are."""
+"""The targets as containers on a local engine: compose.yaml says how, the engine's SDK tells how they are."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
-COMPOSE_FILE = Path(__file__).parents[2] / "docker" / "compose.yaml"
+COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
 IMAGES = {"tfjs": "web"}
 """The targets whose image has another name."""
 MONITORING = "prometheus"
+ARTIFACTS = "tandem.artifacts"
+PROJECT, SERVICE, FOLDER = (
+    f"com.docker.compose.{name}" for name in ("project", "service", "project.working_dir")
+)
+"""Labels of containers: ours in compose.yaml, and compose's own."""
 NOBODY = 10001
 """Who the servers are in their containers where root deploys."""
 GIVEN_UP = 4
@@ -56,7 +61,7 @@ class DockerPlatform:
             for target in targets:
                 target.configure(settings)
             environment = _environment(docker, settings, watch)
-            _require_readable(settings, environment["RUN_AS"])
+            _require_readable(settings)
             original = environment["TF_SERVING_IMAGE"] == images.TF_SERVING
             built_here = [IMAGES.get(name, name) for name in names if not (name == "tf-serving" and original)]
             build(settings, built_here, watch)
@@ -65,7 +70,8 @@ class DockerPlatform:
             for name in names:
                 if name not in up:
                     watch(name, "starting")
-            _compose(settings, environment, "up", "-d", "--no-build", *names)
+            # A version is published already, by out here.
+            _compose(docker, settings, environment, "up", "-d", "--no-build", "--no-deps", *names)
             after = _containers(docker, settings)
             ages = {name: (c.id, c.attrs["State"]["StartedAt"]) for name, c in before.items()}
             return [
@@ -76,7 +82,7 @@ class DockerPlatform:
         with _engine() as docker:
             if not _containers(docker, settings):
                 return False
-            _compose(settings, {"RUN_AS": "", "CPUS": "1"}, "down", "--timeout", str(settings.stop_seconds))
+            _compose(docker, settings, {}, "down", "--timeout", str(settings.stop_seconds))
         return True
 
     def states(self, settings: Settings) -> dict[str, TargetState]:
@@ -113,18 +119,27 @@ def _engine() -> Iterator[DockerClient]:
 
 
 def _containers(docker: DockerClient, settings: Settings) -> dict[str, Container]:
-    """Our containers, by target."""
-    labels = [f"com.docker.compose.project={settings.project}", f"tandem.artifacts={settings.artifacts}"]
-    found = docker.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
-    return {container.labels["com.docker.compose.service"]: container for container in found}
+    """The containers that read our artifacts, by service: whoever has started them, and under what name."""
+    found = docker.containers.list(all=True, filters={"label": ARTIFACTS}, ignore_removed=True)
+    return {
+        c.labels[SERVICE]: c for c in found if SERVICE in c.labels and _artifacts(c) == settings.artifacts
+    }
+
+
+def _artifacts(container: Container) -> Path | None:
+    """Whose deployment a container of ours is; None where it is something else's."""
+    labels = container.labels
+    if ARTIFACTS not in labels:
+        return None
+    return Path(labels.get(FOLDER, "/"), labels[ARTIFACTS]).resolve()
 
 
 def _require_project(docker: DockerClient, settings: Settings) -> None:
     """Two deployments under one project name would take each other's containers away."""
-    label = f"com.docker.compose.project={settings.project}"
+    label = f"{PROJECT}={settings.project}"
     for container in docker.containers.list(all=True, filters={"label": label}, ignore_removed=True):
-        other = container.labels.get("tandem.artifacts")
-        if other != str(settings.artifacts):
+        other = _artifacts(container)
+        if other != settings.artifacts:
             raise PlatformError(
                 f"container {container.name} belongs to the deployment of {other or 'something else'}. "
                 f"Stop that (`make down` there), or take another name here: {PREFIX}PROJECT=<name>"
@@ -133,19 +148,7 @@ def _require_project(docker: DockerClient, settings: Settings) -> None:
 
 def _environment(docker: DockerClient, settings: Settings, watch: Watch) -> dict[str, str]:
     """What compose.yaml is filled with beside the settings."""
-    return {
-        "RUN_AS": container_user(docker),
-        "CPUS": str(min(2, docker.info()["NCPU"])),
-        "TF_SERVING_IMAGE": _tf_serving_image(docker, settings, watch),
-    }
-
-
-def container_user(docker: DockerClient) -> str:
-    """Who has to be the user in a container, so that it can read what this one made: `<uid>:<gid>`."""
-    if any("name=rootless" in option for option in docker.info().get("SecurityOptions") or []):
-        # Root in there is the user out here.
-        return "0:0"
-    return f"{NOBODY}:{NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
+    return {"TF_SERVING_IMAGE": _tf_serving_image(docker, settings, watch)}
 
 
 def _tf_serving_image(docker: DockerClient, settings: Settings, watch: Watch) -> str:
@@ -155,13 +158,13 @@ def _tf_serving_image(docker: DockerClient, settings: Settings, watch: Watch) ->
     ours, original = images.reference("tf-serving"), images.TF_SERVING
     if settings.tf_serving == "embedded":
         return ours
+    running = _containers(docker, settings).get("tf-serving")
+    if settings.tf_serving == "auto" and running and running.attrs["Config"]["Image"] == ours:
+        # What could not be pulled a minute ago is not worth another wait, nor what compose has chosen another start.
+        return ours
     with contextlib.suppress(ImageNotFound):
         docker.images.get(original)
         return original
-    running = _containers(docker, settings).get("tf-serving")
-    if settings.tf_serving == "auto" and running and running.attrs["Config"]["Image"] == ours:
-        # What could not be pulled a minute ago is not worth another wait.
-        return ours
     watch("tf-serving", f"pulling {original}")
     try:
         docker.images.pull(original)
@@ -197,14 +200,12 @@ def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
             watch(name, f"built in {time.monotonic() - started:.0f} s")
 
 
-def _require_readable(settings: Settings, run_as: str) -> None:
-    """Raise `PlatformError` where the user of the containers, if it is another one, may not read what is mounted."""
-    if os.geteuid() != 0 or run_as == "0:0":
-        return
+def _require_readable(settings: Settings) -> None:
+    """Raise `PlatformError` where the user of the containers may not read what is mounted."""
     folders = [
         settings.repository,
         settings.artifacts / "samples",
-        settings.run / "tf-serving",
+        settings.run / "tf-serving" / "container",
         settings.run / "tfjs" / "config",
     ]
     for folder in folders:
@@ -216,12 +217,17 @@ def _require_readable(settings: Settings, run_as: str) -> None:
                 )
 
 
-def _compose(settings: Settings, environment: dict[str, str], *arguments: str) -> None:
-    command = [*engine.compose(), "--project-name", settings.project, "--file", str(COMPOSE_FILE)]
+def _compose(docker: DockerClient, settings: Settings, environment: dict[str, str], *arguments: str) -> None:
+    started = {container.labels[PROJECT] for container in _containers(docker, settings).values()}
+    project = min(started, default=settings.project)
+    command = [*engine.compose(), "--project-name", project, "--file", str(COMPOSE_FILE)]
     command += ["--profile", "monitoring", *arguments]
     variables = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     variables.setdefault("COMPOSE_HTTP_TIMEOUT", str(engine.BUSY))
     variables |= {PREFIX + name.upper(): str(value) for name, value in vars(settings).items()}
+    if settings.artifacts == COMPOSE_FILE.parent / "artifacts":
+        # As compose has it by itself: what it has started by hand is not started anew.
+        del variables[PREFIX + "ARTIFACTS"]
     variables |= environment | {"IMAGE_VERSION": images.version(), "DOCKER_HOST": engine.find()[0]}
     done = subprocess.run(
         command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -64,6 +64,18 @@ def compose() -> tuple[str, ...]:
     )
 
 
+@functools.cache
+def has_buildkit() -> bool:
+    """Whether `docker build` has BuildKit: as the plugin buildx, or, before Docker 23, in itself."""
+    if shutil.which("docker") is None:
+        return False
+    if subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0:
+        return True
+    command = ["docker", "version", "--format", "{{.Client.Version}}"]
+    major = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split(".")[0]
+    return major.isdigit() and int(major) < 23
+
+
 def client() -> DockerClient:
     """The engine through its SDK. Raises `PlatformError` as `find` does."""
     # Half a second to import: only for those who talk to an engine.

@@ -1,6 +1,6 @@
 """The images of docker/, built where they are missing or older than their sources.
 
-All before a Dockerfile's `FROM ${DEPENDENCIES}` is an image of its own, named by the digest of what is in it: only
+All before a Dockerfile's `FROM dependencies` is an image of its own, named by the digest of what is in it: only
 that one needs wheels, fetched here, where pip has its settings and certificates. After a change of our own code
 a build sends a few files and takes seconds, whatever the builder.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import subprocess
 import uuid
@@ -18,9 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.platforms import wheels
-from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill
+from serving.platforms import dockerfiles, wheels
+from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill, published
 from serving.platforms.engine import find as find_engine
+from serving.platforms.engine import has_buildkit
 from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
 from serving.settings import Settings
 from serving.targets.base import TargetError
@@ -45,12 +47,16 @@ IMAGES = (
     "prometheus",
     "tfx",
 )
-TF_SERVING = "tensorflow/serving:2.20.0"
-DIVISION = "\nFROM ${DEPENDENCIES}\n"
+TF_SERVING = f"tensorflow/serving:{metadata.version('tensorflow-serving-api')}"
+"""TensorFlow's own server, of the release that its API and the TensorFlow that trains are pinned to."""
+FETCHED = "docker/builder/fetched"
+"""Where a build finds what was fetched for it."""
 LABEL, BASE_LABEL = "tandem.context", "tandem.base"
 BUILD_LABEL = "tandem.build"
 """Of a builder stage: which build it belongs to."""
 LINES = 15
+STEP = re.compile(r"^(?:Step \d+/\d+ : |#\d+ \[(?:\S+ +)?\d+/\d+\] )((?:FROM|RUN|COPY) .*)")
+"""A step in the words of the legacy builder and of BuildKit."""
 
 
 def version() -> str:
@@ -58,8 +64,10 @@ def version() -> str:
     return metadata.version("tandem")
 
 
-def reference(name: str) -> str:
-    """The name and tag of one of `IMAGES`."""
+def reference(name: str, settings: Settings | None = None) -> str:
+    """The name and tag of one of `IMAGES`. That of `models` is the version that is published in `settings`."""
+    if name == "models" and settings is not None:
+        return f"tandem/models:{settings.model}-{published(settings)}"
     return f"tandem/{name}:{version()}"
 
 
@@ -101,7 +109,7 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
 
 def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
     """Whether the image is there, with the content that its sources would give now."""
-    image = _image(engine, reference(name))
+    image = _image(engine, reference(name, settings))
     if image is None:
         return False
     wanted = base_of(name)
@@ -120,21 +128,27 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"build-{name}.log"
     log.write_text("")
-    old = _image(engine, reference(name))
+    tag = reference(name, settings)
+    old = _image(engine, tag)
     base_id, machine, text = str(engine.images.get(base).id), _machine(engine), dockerfile(name)
     build_id = uuid.uuid4().hex
-    arguments = {"BASE": base, "BUILD": build_id}
+    arguments = {"BASE": base}
     with _explained(log), _context(settings, name) as context, _builders_removed(engine, build_id):
-        if DIVISION in text:
-            dependencies = _dependencies(engine, settings, name, arguments, context, log, report)
-            arguments["DEPENDENCIES"] = dependencies
         files = context_files(settings, text)
-        fill(context, name, text, files)
         labels = {LABEL: digest(text, files, base_id, machine), BASE_LABEL: base_id}
+        head, tail = dockerfiles.stages(text)
+        if tail:
+            dependencies = _dependencies(
+                engine, settings, name, head, arguments, context, log, report, build_id
+            )
+            text = f"FROM {dependencies}\n{tail}"
+            files = context_files(settings, text)
+        if name == "models":
+            arguments |= {"MODEL": settings.model, "MODEL_VERSION": str(published(settings))}
+        fill(context, name, _for_builder(text, build_id), files)
         arguments |= {"VERSION": version(), "REVISION": _revision()}
-        report(f"building {reference(name)}")
-        _docker_build(context, log, reference(name), arguments, labels)
-    if old is not None and old != _image(engine, reference(name)):
+        _docker_build(context, log, tag, arguments, labels, report)
+    if old is not None and old != _image(engine, tag):
         _remove(engine, str(old.id))
     return True
 
@@ -143,20 +157,21 @@ def _dependencies(
     engine: DockerClient,
     settings: Settings,
     name: str,
+    text: str,
     arguments: dict[str, str],
     context: Path,
     log: Path,
     report: Report,
+    build_id: str,
 ) -> str:
     """The image of what comes before our own code; built where it is missing."""
-    text = dockerfile(name).split(DIVISION)[0] + "\n"
     files = context_files(settings, text)
     machine = _machine(engine)
     base_id = str(engine.images.get(arguments["BASE"]).id)
     tag = f"tandem/{name}-dependencies:{digest(text, files, base_id, machine)}"
     if _image(engine, tag) is not None:
         return tag
-    fill(context, name, text, files)
+    fill(context, name, _for_builder(text, build_id), files)
     report("fetching wheels")
     pins = [
         line for file in files.values() if file.suffix == ".txt" for line in file.read_text().splitlines()
@@ -164,45 +179,68 @@ def _dependencies(
     sdists = files.get(f"docker/{name}/sdists")
     unwheeled = sdists.read_text().split() if sdists else []
     try:
-        if wheels.fetch(pins, machine, context / "docker" / name / "wheels", log, base_of(name), unwheeled):
+        if wheels.fetch(pins, machine, context / FETCHED, log, base_of(name), unwheeled):
             arguments = arguments | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
         if name == "web":
             scripts = install(settings.artifacts / "web")
-            shutil.copytree(scripts, context / "docker" / name / scripts.name)
+            shutil.copytree(scripts, context / FETCHED / scripts.name)
     except (wheels.WheelError, TargetError) as error:
         raise ImageError(str(error)) from error
-    report("building its dependencies")
     older = engine.images.list(name=tag.split(":", maxsplit=1)[0])
-    _docker_build(context, log, tag, arguments, {}, "--target=dependencies")
+    _docker_build(context, log, tag, arguments, {}, report, "--target=dependencies")
     for image in older:
         for other in image.tags:
             _remove(engine, other)
     return tag
 
 
+def _for_builder(text: str, build_id: str) -> str:
+    """The Dockerfile as the builder that is here takes it. The legacy one is told to mark the stage that it leaves
+    behind."""
+    if has_buildkit():
+        return text
+    mark = f'LABEL {BUILD_LABEL}="{build_id}"\n'
+    return re.sub(r"( AS builder\n(?:(?!FROM ).*\n)+)", rf"\g<1>{mark}", dockerfiles.plain(text))
+
+
 def _docker_build(
-    context: Path, log: Path, tag: str, arguments: dict[str, str], labels: dict[str, str], *more: str
+    context: Path,
+    log: Path,
+    tag: str,
+    arguments: dict[str, str],
+    labels: dict[str, str],
+    report: Report,
+    *more: str,
 ) -> None:
+    what, told = "dependencies" if more else "image", set[str]()
     command = ["docker", "build", f"--tag={tag}", *more]
     command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     command += [f"--label={name}={value}" for name, value in labels.items()]
-    with log.open("a") as output:
-        try:
-            process = subprocess.Popen(
-                [*command, str(context)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=_environment(),
-            )
-        except FileNotFoundError:
-            raise ImageError("no `docker` command is on the PATH, and it builds the images") from None
-        try:
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+    report(f"building its {what}")
+    try:
+        process = subprocess.Popen(
+            [*command, str(context)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=_environment(),
+        )
+    except FileNotFoundError:
+        raise ImageError("no `docker` command is on the PATH, and it builds the images") from None
+    try:
+        with log.open("a") as output:
+            for line in process.stdout or ():
+                output.write(line)
+                if (step := STEP.match(line)) and step[0] not in told:
+                    told.add(step[0])
+                    report(f"building its {what}: {dockerfiles.MOUNT.sub('', step[1])[:60]}")
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
     if code != 0:
         raise ImageError(f"`docker build` of {tag} failed")
 
@@ -244,6 +282,7 @@ def _environment() -> dict[str, str]:
     """For the command line: the engine that we speak to, and the builder that is part of it."""
     return os.environ | {
         "DOCKER_HOST": find_engine()[0],
+        "DOCKER_BUILDKIT": str(int(has_buildkit())),
         "BUILDX_BUILDER": "default",
         "BUILDKIT_PROGRESS": "plain",
     }

@@ -92,7 +92,8 @@ class TensorFlowServing:
         }
 
     def _folder(self, settings: Settings) -> Path:
-        return settings.run / self.name
+        """One for containers, which know no path of this machine, and one for processes."""
+        return settings.run / self.name / ("container" if settings.platform == "docker" else "process")
 
     def _config(self, settings: Settings) -> Path:
         return self._folder(settings) / "models.config"

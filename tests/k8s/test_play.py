@@ -20,7 +20,7 @@ import pytest
 import urllib3
 
 from serving import repository, targets
-from serving.platforms import engine
+from serving.platforms import engine, images
 from serving.platforms.base import PlatformError
 from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
@@ -29,7 +29,7 @@ from tests.e2e import parity
 from tests.e2e.conftest import REUSE, TARGETS, until
 from tests.k8s import manifests
 from tests.k8s import podman as podmans
-from tests.k8s.manifests import K8S, render
+from tests.k8s.manifests import render_with
 from tests.k8s.play import Pods
 from tests.k8s.podman import Podman, PodmanError
 from tests.k8s.wiring import container_ports
@@ -68,9 +68,15 @@ def podman() -> Iterator[Podman]:
 
 
 @pytest.fixture(scope="module")
-def pods(published: Settings, podman: Podman, request: pytest.FixtureRequest) -> Pods:
-    """The five Deployments as pods that were started."""
-    documents = render(K8S / "overlays" / "local")
+def pods(
+    published: Settings,
+    podman: Podman,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pods:
+    """The five Deployments as pods that were started, with the version that is published."""
+    version = {"name": "tandem/models", "newTag": images.reference("models", published).split(":")[1]}
+    documents = render_with("overlays/local", [], tmp_path_factory.mktemp("overlay"), images=[version])
     numbers = sorted(number for pod in manifests.pods(documents) for number in container_ports(pod).values())
     pods = Pods(podman, documents, dict(zip(numbers, free_ports(len(numbers)), strict=True)))
     names = [image.removeprefix("tandem/").split(":")[0] for image in sorted(pods.images())]
