@@ -24,12 +24,13 @@ def training(model: Model, profile: str, seed: int, data_digest: str) -> str:
     return _digest(sources, [profile, seed, data_digest, libraries(TRAINING_LIBRARIES)])
 
 
-def version_of(model: Model, training_fingerprint: str, source: str) -> str:
+def version_of(model: Model, training_fingerprint: str, source: str, form: str) -> str:
     """The training's fingerprint, and everything that decides how it is exported and gated."""
     sources = [PIPELINES / "gates.py", *(PIPELINES / "exporting").glob("*.py")]
     sources += [*(PIPELINES / "validation").glob("*.py"), *model.folder.glob("*.json")]
     sources += (PIPELINES.parent / "serving" / "torchserve").glob("*.py")
-    return _digest(sources, [model.spec.name, training_fingerprint, source, libraries(EXPORTING_LIBRARIES)])
+    parameters = [model.spec.name, training_fingerprint, source, form, libraries(EXPORTING_LIBRARIES)]
+    return _digest(sources, parameters)
 
 
 def libraries(names: tuple[str, ...]) -> dict[str, str]:

@@ -90,7 +90,8 @@ def _code(manifest: Manifest, folder: Path, report: Report) -> Path:
         from pipelines.tfx import run
 
         trained = run.training(trained)
-    if fingerprint.version_of(model, trained, own["source"]) == manifest.fingerprint:
+    form = own.get("torchserve_form", "")
+    if fingerprint.version_of(model, trained, own["source"], form) == manifest.fingerprint:
         report(f"sources: {project}, which are those of version {manifest.version}")
         return project
     commit = manifest.git_commit

@@ -52,6 +52,7 @@ class Sources:
             "profile": own.profile,
             "seed": own.seed,
             "source": own.source,
+            "torchserve_form": own.torchserve_form,
             "orchestrator": self.orchestrator,
         }
 
@@ -88,4 +89,5 @@ def load(settings: Settings, report: Report) -> Sources:
     cache = settings.artifacts / "data" / model.spec.data.name
     dataset = data.load(model.spec.data, cache, settings.seed, progress.advance)
     trained = fingerprint.training(model, settings.profile, settings.seed, dataset.digest)
-    return Sources(settings, model, dataset, trained, fingerprint.version_of(model, trained, settings.source))
+    version = fingerprint.version_of(model, trained, settings.source, settings.torchserve_form)
+    return Sources(settings, model, dataset, trained, version)

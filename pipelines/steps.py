@@ -25,6 +25,8 @@ from serving.repository import Manifest
 
 CALIBRATION_PICTURES = 500
 """How many validation pictures int8 quantization is calibrated on."""
+GOLDEN_PICTURES = 2
+"""How many validation pictures travel with each artifact, to be asked where it is served."""
 
 
 def validate(made_from: Sources, run: Recorder, report: Report) -> None:
@@ -96,14 +98,22 @@ def evaluate(made_from: Sources, trained: Mapping[str, Trained], run: Recorder, 
 
 def export(made_from: Sources, trained: Mapping[str, Trained], run: Recorder, report: Report) -> Path:
     """Write the artifact of every target; returns their folder."""
+    from pipelines import reference
+
     weights = {target: trained[made_from.source(target)].weights for target in targets.NAMES}
     calibration = made_from.dataset.validation.floats()[:CALIBRATION_PICTURES]
+    samples = made_from.dataset.validation.floats()[:GOLDEN_PICTURES]
+    golden = {
+        name: reference.golden(made_from.model, name, one.weights, samples) for name, one in trained.items()
+    }
     with run.step("Exporter", [made_from.model_artifact(one) for one in trained.values()]) as step:
         exporting.export_all(
             made_from.model,
             weights,
             made_from.candidate,
             calibration,
+            {target: golden[made_from.source(target)] for target in targets.NAMES},
+            made_from.settings.torchserve_form,
             lambda target: report(f"export {target}"),
         )
         step.outputs += made_from.candidates()
@@ -149,11 +159,12 @@ def artifact_checks(made_from: Sources, weights: Mapping[str, Weights]) -> list[
     expected = {name: reference.logits(model, name, own, images) for name, own in weights.items()}
     checks: list[Check] = []
     for target in targets.NAMES:
-        exporter, source = exporting.load(target), made_from.source(target)
+        exporter = exporting.load(target, made_from.settings.torchserve_form)
+        source = made_from.source(target)
         parameters = count_parameters(weights[source])
         for precision, file in exporter.variants.items():
             path = folder / target / file
-            name = f"{target} {precision} from {source}"
+            name = f"{target} ({exporter.runtime}) {precision} from {source}"
             outputs = exporter.run(path, images)
             checks += gates.parity(model.spec, name, precision, outputs, expected[source], labels)
             # An artifact of one variant may have its weights in files of their own.
@@ -198,6 +209,7 @@ def publish_candidate(
             name: {"dtype": "float32", "shape": [-1, len(spec.classes)]} for name in spec.output_names
         },
     }
+    exporters = {target: exporting.load(target, settings.torchserve_form) for target in targets.NAMES}
     manifests = {
         target: Manifest(
             model=spec.name,
@@ -205,7 +217,9 @@ def publish_candidate(
             target=target,
             source=made_from.source(target),
             files=repository.read_seal(made_from.candidate / target),
-            serve=exporting.load(target).serve,
+            serve=exporter.serve,
+            runtime=exporter.runtime,
+            instruction_set=dict(exporter.instruction_set),
             signature=signature,
             metrics={f"{f}/{name}": value for f, own in run.metrics.items() for name, value in own.items()},
             data_digest=made_from.dataset.digest,
@@ -220,7 +234,7 @@ def publish_candidate(
             # A picture has no NaN.
             finite=True,
         )
-        for target in targets.NAMES
+        for target, exporter in exporters.items()
     }
     with run.step("Pusher", made_from.candidates()) as step:
         version = publish.publish(

@@ -200,7 +200,7 @@ def has_torch(version: str) -> bool:
 
 def pinned_uv() -> tuple[str, list[str]]:
     """uv's pin and its digests."""
-    pin = (ROOT / "docker" / "uv.txt").read_text().strip()
+    pin = (ROOT / "docker" / "builder" / "uv.txt").read_text().strip()
     text = (HERE / "hashes.txt").read_text().partition(f"{pin} \\\n")[2]
     digests = re.match(r"(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", text)
     return pin, re.findall(r"[0-9a-f]{64}", digests[0]) if digests else []

@@ -61,6 +61,10 @@ class Manifest:
     """Whether rows of several requests may share a run: proved by the gate; False where nothing says so."""
     finite: bool = False
     """Whether inputs must have rows and finite numbers: servers refuse others before the model sees them."""
+    runtime: str = ""
+    """What runs it in its target's server; "" in versions that do not say."""
+    instruction_set: dict[str, Any] = field(default_factory=dict)
+    """What the CPU must offer, where code was compiled: `machine`, `march`, `simdlen`, `capabilities`."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,12 @@ class Settings:
     seed: int = setting(1, "seed of the split, the initial weights and the batches")
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
 
+    torchserve_form: str = setting(
+        "exported",
+        "torchserve runs: PyTorch's exported program, its compiled code (aot), or the ONNX graph",
+        ("exported", "aot", "onnx"),
+    )
+
     host: str = setting("127.0.0.1", "address that the servers bind to")
     tf_serving_rest_port: int = setting(8501, "tf-serving, REST")
     tf_serving_grpc_port: int = setting(8500, "tf-serving, gRPC")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from models.base import Model, Weights
 from pipelines.exporting.base import Exporter
-from serving import repository
+from serving import golden, repository
+from serving.golden import Golden
 from serving.targets.base import Images
 
 MODULES = {
@@ -21,9 +22,12 @@ MODULES = {
 }
 
 
-def load(target: str) -> Exporter:
-    """The exporter of a target."""
-    exporter: Exporter = importlib.import_module(f"pipelines.exporting.{MODULES[target]}").EXPORTER
+def load(target: str, torchserve_form: str = "") -> Exporter:
+    """The exporter of a target; TorchServe's writes one of several forms."""
+    module = importlib.import_module(f"pipelines.exporting.{MODULES[target]}")
+    exporter: Exporter = (
+        module.FORMS[torchserve_form] if target == "torchserve" and torchserve_form else module.EXPORTER
+    )
     return exporter
 
 
@@ -32,12 +36,14 @@ def export_all(
     weights: Mapping[str, Weights],
     folder: Path,
     calibration: Images,
+    samples: Mapping[str, Golden],
+    torchserve_form: str,
     report: Callable[[str], None],
 ) -> None:
     """Write every target's artifact to `folder / target`; what is there already is left alone.
 
-    `weights` gives each target its own. Each artifact appears by a rename, complete, and sealed: what was changed
-    since is told by `repository.broken_seal`.
+    `weights` and golden `samples` give each target its own. Each artifact appears by a rename, complete, and
+    sealed: what was changed since is told by `repository.broken_seal`.
     """
     for target, own in weights.items():
         done = folder / target
@@ -47,6 +53,7 @@ def export_all(
         beside = folder / f".incoming-{target}"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        load(target).write(model, own, beside, calibration)
+        load(target, torchserve_form).write(model, own, beside, calibration)
+        golden.write(beside, samples[target])
         repository.write_seal(beside, done)
         beside.replace(done)

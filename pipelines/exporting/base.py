@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,10 @@ class Exporter:
     """Load the artifact (the path of one of `variants`) in the runtime that will serve it, and give it each batch
     of pictures in a run of its own."""
 
+    runtime: str = ""
+    """What runs the artifact in the target's server, for whoever reads a row of figures."""
+    instruction_set: Mapping[str, Any] = field(default_factory=dict)
+    """What the CPU must offer; empty where any will do."""
     unequal_bytes: str = ""
     """Why two exports of the same weights are not equal byte for byte, where that is known."""
     always_batched: str = ""

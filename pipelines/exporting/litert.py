@@ -90,4 +90,4 @@ def _quiet() -> Iterator[None]:
         os.close(terminal)
 
 
-EXPORTER = Exporter(target="litert", variants=VARIANTS, write=write, answer=answer)
+EXPORTER = Exporter(target="litert", variants=VARIANTS, write=write, answer=answer, runtime="LiteRT")

@@ -90,4 +90,10 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-EXPORTER = Exporter(target="onnxruntime", variants={"float32": "model.onnx"}, write=write, answer=answer)
+EXPORTER = Exporter(
+    target="onnxruntime",
+    variants={"float32": "model.onnx"},
+    write=write,
+    answer=answer,
+    runtime="ONNX Runtime",
+)

@@ -33,6 +33,7 @@ EXPORTER = Exporter(
     variants={"float32": ""},
     write=write,
     answer=answer,
+    runtime="TensorFlow",
     unequal_bytes="Keras lists the variables in another order each time, and fingerprint.pb has a random id",
     always_batched="TensorFlow's own server batches all that it serves",
 )

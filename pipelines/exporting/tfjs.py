@@ -118,4 +118,10 @@ def _process(what: str, command: list[str], seconds: int) -> None:
         raise ExportError(f"tfjs: {what} failed: …{error.stderr[-1000:].strip()}") from None
 
 
-EXPORTER = Exporter(target="tfjs", variants={"float32": MODEL_FILE}, write=write, answer=answer)
+EXPORTER = Exporter(
+    target="tfjs",
+    variants={"float32": MODEL_FILE},
+    write=write,
+    answer=answer,
+    runtime="TensorFlow.js (wasm)",
+)

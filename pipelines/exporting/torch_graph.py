@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
 
 from models.base import Model, Weights
 
@@ -25,6 +31,28 @@ def servable(model: Model, weights: Weights) -> Servable:
     network = model.build_torch()
     model.to_torch(weights, network)
     return Servable(network).eval().requires_grad_(False)
+
+
+def folded(model: Model, weights: Weights) -> nn.Module:
+    """As `servable`, for PyTorch to serve: batch norms folded into their convolutions, weights channels last.
+
+    A network that `torch.fx` cannot trace keeps its batch norms.
+    """
+    network: Any = servable(model, weights)
+    with contextlib.suppress(TraceError, TypeError, NotImplementedError):
+        network = fuse(network)
+    result: nn.Module = network.to(memory_format=torch.channels_last)
+    return result
+
+
+def program(network: nn.Module, model: Model) -> ExportedProgram:
+    """`torch.export` for any number of rows; without this machine's paths, so that equal weights give equal bytes."""
+    shapes = ({0: torch.export.Dim("batch")},)
+    exported = torch.export.export(network, (example(model),), dynamic_shapes=shapes)
+    for node in exported.graph.nodes:
+        for key in ("stack_trace", "from_node", "nn_module_stack"):
+            node.meta.pop(key, None)
+    return exported
 
 
 def example(model: Model) -> Tensor:

@@ -46,7 +46,9 @@ def orchestrated(made_from: Sources, beam: str, report: Report) -> tuple[Sources
     where TFX cannot run.
     """
     own = training(made_from.training)
-    version = fingerprint.version_of(made_from.model, own, made_from.settings.source)
+    version = fingerprint.version_of(
+        made_from.model, own, made_from.settings.source, made_from.settings.torchserve_form
+    )
     where = environment.choose(made_from.settings)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
     made_from = dataclasses.replace(made_from, training=own, version=version, orchestrator="tfx")

@@ -40,7 +40,8 @@ class TorchServe:
             PREFIX + field.name.upper(): str(getattr(settings, field.name))
             for field in dataclasses.fields(settings)
             # A seed or a profile that changes must not restart the server.
-            if field.name in LAUNCH_SETTINGS or field.name.startswith("torchserve_")
+            if field.name in LAUNCH_SETTINGS
+            or (field.name.startswith("torchserve_") and field.name.endswith("_port"))
         }
         return Launch([sys.executable, "-m", "serving.torchserve.launch"], environment)
 

@@ -26,8 +26,8 @@ SETTLE_SECONDS = 0.5
 def swap(settings: Settings, version: int) -> None:
     """Register `version`, wait for its worker, make it the default, and unregister the others.
 
-    Raises `ManifestError` where the version is not as published, and `TargetError` where the server refuses or the
-    worker is not ready in `settings.ready_seconds`; what was served is served on.
+    Raises `ManifestError` where the version is not as published, and `TargetError` where it or the server refuses or
+    the worker is not ready in `settings.ready_seconds`; what was served is served on.
     """
     management = Management(settings, timeout=settings.ready_seconds)
     registered = management.versions(settings.model)

@@ -12,6 +12,9 @@ that fails 500, with {"code", "type", "message"}, as TorchServe's own errors do;
 batch. A request with the header `describe: True`, as in TorchServe's own handlers, is told which version answers.
 
 Requests share a run only where the gate has shown that company changes no answer: `signature.json` says "batched".
+It also says which form of the network lies in the archive: "exported" and "aot" are run by PyTorch, "onnx" (which
+older archives are, too) by ONNX Runtime. A `golden.json` holds an input and its right answer: a version that answers
+otherwise here is not served.
 
 TorchServe wants exactly one class in this file, so the error is TorchServe's own `PredictionException`.
 """
@@ -23,13 +26,15 @@ import binascii
 import io
 import json
 import logging
+import platform
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import orjson
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from ts.context import Context
@@ -63,28 +68,76 @@ class Handler:
         self.output_names: list[str] = signature["outputs"]
         self.batched: bool = signature.get("batched", False)
         self.model: str = context.model_name
+        self.network: Callable[[torch.Tensor], Sequence[torch.Tensor]]
         model = (context.manifest or {}).get("model", {})
         self.description = {
             "model": self.model,
             "version": model.get("modelVersion"),
             "batched": self.batched,
         }
-        self.load(folder)
+        self.check_processor(signature.get("instruction_set", {}))
+        self.load(folder, signature.get("form", "onnx"))
         self.infer(np.zeros((1, *self.shape), np.float32))
+        if (golden := folder / "golden.json").exists():
+            self.check_golden(json.loads(golden.read_text()))
         # The worker logs two lines a request, and TorchServe reads them one by one through a pipe.
         logging.getLogger().setLevel(logging.WARNING)
 
-    def load(self, folder: Path) -> None:
-        """Open `model.onnx` on one thread: TorchServe scales by workers."""
+    def load(self, folder: Path, form: str) -> None:
+        """Open the network on one thread: TorchServe scales by workers."""
+        torch.set_num_threads(1)
+        if form == "exported":
+            self.network = torch.export.load(folder / "model.pt2").module()
+        elif form == "aot":
+            logging.getLogger("torch.export").setLevel(logging.ERROR)
+            self.network = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
+        elif form == "onnx":
+            self.network = self.load_onnx(str(folder / "model.onnx"))
+        else:
+            raise ValueError(f"expected the form exported, aot or onnx, the archive says {form!r}")
+
+    def load_onnx(self, path: str) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+        """ONNX Runtime's session as PyTorch would call it."""
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        path = str(folder / "model.onnx")
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        def network(images: torch.Tensor) -> list[torch.Tensor]:
+            outputs = session.run(self.output_names, {self.input_name: images.numpy()})
+            return [torch.from_numpy(output) for output in outputs]
+
+        return network
 
     def infer(self, images: Images) -> list[NDArray[np.float32]]:
         """float32 [N, *shape] -> the outputs, each [N, classes]."""
-        outputs: list[NDArray[np.float32]] = self.session.run(self.output_names, {self.input_name: images})
-        return outputs
+        with torch.inference_mode():
+            return [output.numpy() for output in self.network(torch.tensor(images))]
+
+    def check_processor(self, wanted: dict[str, Any]) -> None:
+        """Raise `RuntimeError` where code was compiled for a CPU that this one is not: it would end the process."""
+        here = (platform.machine(), torch.backends.cpu.get_cpu_capability())
+        if wanted and (here[0] != wanted["machine"] or here[1] not in wanted["capabilities"]):
+            raise RuntimeError(
+                f"its code is compiled for {wanted['march']} ({wanted['machine']} with "
+                f"{' or '.join(wanted['capabilities'])}), this CPU offers {here[0]} with {here[1]}"
+            )
+
+    def check_golden(self, golden: dict[str, Any]) -> None:
+        """Raise `RuntimeError` where the answer to the golden sample is not the source framework's."""
+        found = dict(
+            zip(self.output_names, self.infer(_array(golden["inputs"][self.input_name])), strict=True)
+        )
+        for name, tensor in golden["outputs"].items():
+            expected = _array(tensor)
+            difference = float(np.nan_to_num(np.abs(found[name] - expected), nan=np.inf).max())
+            limit = golden["tolerance"] * max(1.0, float(np.abs(expected).max()))
+            if difference > limit:
+                raise RuntimeError(
+                    f"golden sample: {name} differs by {difference:.3g} from the source framework's answer, "
+                    f"the limit is {limit:.3g}"
+                )
 
     def handle(self, rows: list[dict[str, Any]], context: Context) -> list[bytes]:
         """Answer a batch. Raises `PredictionException` for a failed gRPC request that is alone in it."""
@@ -267,6 +320,11 @@ class Handler:
             message = f"{where}expected a PNG or JPEG picture, it cannot be decoded: {_short(error)}"
             raise _bad(message) from None
         return (pixels / np.float32(255)).reshape(self.shape)
+
+
+def _array(tensor: dict[str, Any]) -> NDArray[Any]:
+    data = base64.b64decode(tensor["data"])
+    return np.frombuffer(data, np.dtype(tensor["dtype"]).newbyteorder("<")).reshape(tensor["shape"])
 
 
 def _flat(values: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:  # noqa: ANN401

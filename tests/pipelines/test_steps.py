@@ -96,7 +96,7 @@ def sources(
         reference, "logits", lambda _model, _framework, weights, images: logits(weights, images)
     )
     monkeypatch.setattr(
-        exporting, "load", lambda target: Exporter(target, {"float32": "model.npz"}, write, answer)
+        exporting, "load", lambda target, _form="": Exporter(target, {"float32": "model.npz"}, write, answer)
     )
     monkeypatch.setattr(
         onnx_from_tensorflow, "write", lambda _model, weights, path: path.write_bytes(_npz(weights))
@@ -135,7 +135,13 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
 ) -> None:
     assert run(sources("a")) == 1
     manifest = repository.read_manifest(repository.version_dir(settings.repository, "litert", "fashion", 1))
-    expected = {"profile": "quick", "seed": 1, "source": "", "orchestrator": "default"}
+    expected = {
+        "profile": "quick",
+        "seed": 1,
+        "source": "",
+        "torchserve_form": "exported",
+        "orchestrator": "default",
+    }
     assert manifest.parameters == expected
     assert (manifest.batched, manifest.finite) == (True, True)
     assert set(manifest.weights) == {"tensorflow", "pytorch"}
@@ -225,7 +231,9 @@ def test_an_artifact_whose_answers_depend_on_their_company_is_published_unbatche
 
     load = exporting.load
     leaks = replace(load("onnxruntime"), answer=leaking)
-    monkeypatch.setattr(exporting, "load", lambda name: leaks if name == "onnxruntime" else load(name))
+    monkeypatch.setattr(
+        exporting, "load", lambda name, _form="": leaks if name == "onnxruntime" else load(name)
+    )
     lines: list[str] = []
     stages.ensure_published(sources("a"), lines.append)
     for target in targets.NAMES:

@@ -1,4 +1,5 @@
 // The model in this browser: follows the pointer file, loads what it names, and predicts with TensorFlow.js.
+// A version that does not answer its golden sample here is refused; the one before it goes on.
 
 /* global tf */
 const BATCH = 100;
@@ -8,6 +9,7 @@ export class Model {
   #backend = null;
   #loading = null;
   #served = null;
+  #refused = null;
 
   constructor(config) {
     this.#config = config;
@@ -15,7 +17,8 @@ export class Model {
 
   /**
    * Classify `count` pictures: numbers 0 to 1, nested or flat, in the order [count, height, width, channels].
-   * Answers {logits, probabilities, version, milliseconds}, each of the first two an array of `count` arrays.
+   * Answers {logits, probabilities, version, milliseconds, refused}: each of the first two is an array of `count`
+   * arrays, and `refused` says why a later version does not answer in its place ("" where none is refused).
    * Throws an Error that says what was expected, or why no model can be had.
    */
   async predict(pictures, count) {
@@ -25,7 +28,8 @@ export class Model {
     const { model, version } = this.#served;
     const [height, width, channels] = this.#config.imageShape;
     const size = height * width * channels;
-    const answer = { logits: [], probabilities: [], version, milliseconds: 0 };
+    const refused = this.#refused?.message ?? "";
+    const answer = { logits: [], probabilities: [], version, milliseconds: 0, refused };
     const start = performance.now();
     for (let first = 0; first < count; first += BATCH) {
       const number = Math.min(BATCH, count - first);
@@ -60,11 +64,17 @@ export class Model {
 
   async #follow() {
     const version = await this.#published();
+    if (this.#served && this.#refused?.version === version) return;
+    this.#refused = null;
     if (this.#served?.version === version) return;
     if (this.#loading?.version !== version) this.#loading = { version, promise: this.#load(version) };
     const loading = this.#loading;
     try {
-      const model = await loading.promise;
+      const model = await loading.promise.catch((error) => {
+        if (!this.#served) throw error;
+        this.#refused = { version, message: error.message };
+      });
+      if (!model) return;
       if (this.#served?.model === model) return;
       this.#served?.model.dispose();
       this.#served = { version, model };
@@ -92,16 +102,47 @@ export class Model {
     const manifest = await fetch(`${folder}/manifest.json`, { cache: "no-store" });
     const digests = manifest.ok ? (await manifest.json()).files : {};
     const address = (file) => `${folder}/${file}${digests[file] ? `?sha256=${digests[file]}` : ""}`;
+    let model = null;
     try {
-      const model = await tf.loadGraphModel(address("model.json"), {
+      model = await tf.loadGraphModel(address("model.json"), {
         weightUrlConverter: async (file) => address(file),
       });
       tf.tidy(() => model.execute({ [this.#config.input]: tf.zeros([1, ...this.#config.imageShape]) }));
+      if (digests["golden.json"]) await checkGolden(model, address("golden.json"));
       return model;
     } catch (error) {
+      model?.dispose();
       throw new Error(`version ${version} of ${this.#config.model} cannot be loaded: ${error.message}`);
     }
   }
+}
+
+async function checkGolden(model, address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`its golden sample cannot be fetched: ${answer.status}`);
+  const { inputs, outputs, tolerance } = await answer.json();
+  const names = Object.keys(outputs);
+  const answers = tf.tidy(() => {
+    const tensor = ({ data, shape, dtype }) => tf.tensor(decode(data, dtype), shape, dtype);
+    const feeds = Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, tensor(value)]));
+    return model.execute(feeds, names).map((output) => output.dataSync());
+  });
+  names.forEach((name, index) => {
+    const expected = decode(outputs[name].data, outputs[name].dtype);
+    const differences = expected.map((value, place) => Math.abs(answers[index][place] - value));
+    const difference = differences.reduce((most, value) => (value > most || Number.isNaN(value) ? value : most), 0);
+    const limit = tolerance * expected.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
+    if (!(difference <= limit)) {
+      const [found, allowed] = [difference, limit].map((figure) => figure.toPrecision(3));
+      const told = `${name} differs by ${found} from the source framework's answer, the limit is ${allowed}`;
+      throw new Error(`golden sample: ${told}`);
+    }
+  });
+}
+
+function decode(data, dtype) {
+  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  return new { float32: Float32Array, int32: Int32Array }[dtype](bytes.buffer);
 }
 
 async function startBackend() {

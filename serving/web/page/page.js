@@ -78,7 +78,7 @@ async function classify() {
     const values = await readPicture(blob, config.imageShape, element("invert").checked);
     const answer = await model.predict(values, 1);
     if (mine !== turn) return;
-    showError(null);
+    showError(answer.refused ? new Error(answer.refused) : null);
     drawPicture(element("picture"), values);
     const name = label || blob.name || "picture";
     element("picture").setAttribute("aria-label", `The picture as the model sees it: ${name}`);

@@ -1,4 +1,7 @@
+import dataclasses
 import json
+import platform
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -8,12 +11,17 @@ import pytest
 import torch
 
 from models.base import Model, load
+from pipelines import reference
 from pipelines.exporting import batching
-from pipelines.exporting.base import ExportError
 from pipelines.exporting.torch_graph import servable
-from pipelines.exporting.torchserve import EXPORTER, pack
-from serving.targets.base import Images
+from pipelines.exporting.torchserve import EXPORTER, FORMS, pack
+from serving import golden
+from serving.golden import Golden
+from serving.settings import Settings
+from serving.targets.base import Images, TargetError
 from serving.torchserve import archive
+from serving.torchserve.config import state
+from serving.torchserve.trial import attempt
 
 IMAGES: Images = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
 
@@ -24,10 +32,14 @@ def model() -> Model:
 
 
 @pytest.mark.slow
-def test_its_handler_answers_as_torch_does(model: Model, tmp_path: Path) -> None:
-    EXPORTER.write(model, model.initial_weights(1), tmp_path, IMAGES[:1])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("form", FORMS)
+def test_its_handler_answers_as_torch_does(model: Model, tmp_path: Path, form: str) -> None:
+    if form == "aot" and (not shutil.which("g++") or platform.machine() != "x86_64"):
+        pytest.skip("AOTInductor needs g++, and we have it compile for x86-64")
+    FORMS[form].write(model, model.initial_weights(1), tmp_path, IMAGES[:1])
     assert [path.name for path in tmp_path.iterdir()] == ["model.mar"]
-    outputs = EXPORTER.run(tmp_path / EXPORTER.serve, IMAGES)
+    outputs = FORMS[form].run(tmp_path / EXPORTER.serve, IMAGES)
     with torch.inference_mode():
         logits, probabilities = servable(model, model.initial_weights(1))(torch.from_numpy(IMAGES))
     np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-5, rtol=0)
@@ -86,5 +98,59 @@ def test_staging_adds_the_version_and_whether_it_is_batched_and_nothing_else(
 
 def test_a_broken_archive_is_an_error(model: Model, tmp_path: Path) -> None:
     (tmp_path / "model.mar").write_bytes(b"no zip")
-    with pytest.raises(ExportError, match="is no archive"):
+    with pytest.raises(TargetError, match="is no archive"):
         EXPORTER.run(tmp_path / "model.mar", IMAGES[:1])
+
+
+def staged(model: Model, folder: Path, sample: Golden | None = None, **signature: object) -> Path:
+    """An archive of the ONNX graph, cheap to load, as the model store gets it."""
+    FORMS["onnx"].write(model, model.initial_weights(1), folder, IMAGES[:1])
+    files = archive.read_archive(folder / "model.mar")
+    files[archive.SIGNATURE] = json.dumps(json.loads(files[archive.SIGNATURE]) | signature).encode()
+    archive.write_archive(folder / "model.mar", files)
+    if sample is not None:
+        golden.write(folder, sample)
+    archive.stage(folder / "model.mar", folder / "staged.mar", 3, batched=True)
+    return folder / "staged.mar"
+
+
+def tried(path: Path) -> None:
+    settings = Settings(artifacts=path.parent)
+    state(settings).mkdir(parents=True)
+    attempt(settings, path, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [0.0, 0.25])
+def test_a_golden_sample_is_checked_where_the_archive_is_tried(
+    model: Model, tmp_path: Path, wrong: float
+) -> None:
+    sample = reference.golden(model, "pytorch", model.initial_weights(1), IMAGES[:2])
+    logits = sample.outputs["logits"].copy()
+    logits[1, 4] += wrong
+    path = staged(model, tmp_path, dataclasses.replace(sample, outputs={**sample.outputs, "logits": logits}))
+    if not wrong:
+        tried(path)
+        return
+    with pytest.raises(
+        TargetError, match=r"version 3 of fashion is refused: .*logits differs by 0.25 .* limit is \d"
+    ):
+        tried(path)
+
+
+@pytest.mark.slow
+def test_code_that_was_compiled_for_another_cpu_is_refused_by_name(model: Model, tmp_path: Path) -> None:
+    wanted = {"march": "x86-64-v9", "machine": "x86_64", "capabilities": ["AVX1024"]}
+    path = staged(model, tmp_path, instruction_set=wanted)
+    with pytest.raises(TargetError, match=r"compiled for x86-64-v9 .*AVX1024.* this CPU offers"):
+        tried(path)
+
+
+def test_an_archive_from_before_handlers_could_say_their_version_gets_todays(
+    model: Model, tmp_path: Path
+) -> None:
+    pack(model, tmp_path / "old.mar", {"model.onnx": b"graph"}, "onnx")
+    files = archive.read_archive(tmp_path / "old.mar") | {"handler.py": b"class Handler: ..."}
+    archive.write_archive(tmp_path / "old.mar", files)
+    archive.stage(tmp_path / "old.mar", tmp_path / "new.mar", 7, batched=False)
+    assert archive.read_archive(tmp_path / "new.mar")["handler.py"] == archive.HANDLER.read_bytes()

@@ -212,7 +212,7 @@ def test_todays_sources_are_known_as_those_of_a_version_of_tfx(
 ) -> None:
     manifest = repository.read_manifest(repository.version_dir(settings.repository, "litert", "fashion", 1))
     own = running.training(fingerprint.training(model, "quick", 1, data.digest(model.spec.data)))
-    manifest = dataclasses.replace(manifest, fingerprint=fingerprint.version_of(model, own, ""))
+    manifest = dataclasses.replace(manifest, fingerprint=fingerprint.version_of(model, own, "", "exported"))
     said: list[str] = []
     assert reproduction._code(manifest, tmp_path, said.append) == fingerprint.PIPELINES.parent
     assert said[0].endswith("which are those of version 1")
