@@ -37,7 +37,7 @@ USUALLY = 75
 QUIET_SECONDS = 8
 INTERRUPTED = "interrupted"
 """Lies in an environment as long as packages are put into it: some may be there by half."""
-CUDA = "TANDEM_TORCH"
+CUDA = "TORCH"
 """`cuda` takes torch as the general index has it, where PyTorch's own index is out of reach."""
 ADVICE = {
     r"certificate|UnknownIssuer": "Does a proxy open TLS? Put its certificate into the system's store, or name it: "
