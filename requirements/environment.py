@@ -253,7 +253,7 @@ def install(venv: Path, pins: Path) -> None:
     assert python is not None
     os.environ.update(settings())
     os.environ.setdefault("UV_LINK_MODE", "copy")
-    os.environ["UV_NATIVE_TLS"] = "1"
+    os.environ["UV_SYSTEM_CERTS"] = "1"
     cuda = os.environ.get(CUDA) == "cuda"
     if platform.system() == "Linux" and not has_torch(python.version) and not cuda:
         # The general index's torch is the CUDA build.
@@ -340,8 +340,9 @@ def failure(command: list[str], said: str) -> str:
 
 def advice(said: str) -> str:
     """The first advice that fits; empty where none does."""
-    found = (text for pattern, text in ADVICE.items() if re.search(pattern, said, re.IGNORECASE))
-    return "".join(f"\n{text}" for text in found)
+    return next(
+        (f"\n{text}" for pattern, text in ADVICE.items() if re.search(pattern, said, re.IGNORECASE)), ""
+    )
 
 
 def say(line: str, before: str = "==> ") -> None:
