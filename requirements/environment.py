@@ -323,7 +323,8 @@ def stage(said: list[str], venv: Path) -> str:
         fetching = [f"{name} {size}" for name, size in left if name not in done]
         return f"{resolved[1]} packages, {len(done)} of {len(left)} large ones fetched, now {', '.join(fetching[:3])}"
     if "Installed" not in text:
-        return f"{len(list(venv.glob('lib/python3*/site-packages/*.dist-info')))} of {resolved[1]} packages installed"
+        installed = len(list(venv.glob("lib/python3*/site-packages/*.dist-info")))
+        return f"{min(installed, int(resolved[1]))} of {resolved[1]} packages installed"
     return "compiling bytecode"
 
 
