@@ -270,8 +270,8 @@ def install(venv: Path, pins: Path) -> None:
         hashes = ["--constraint", str(HERE / "hashes.txt")]
         watch([*uv, "--no-deps", "--only-binary", ":all:", *hashes, "--requirement", str(pins)], venv, pins)
         if cuda:
-            # The pins leave its libraries out.
-            watch([*uv, "--constraint", str(pins), "torch"], venv, pins)
+            # The pins, and the overrides in pyproject.toml, leave its libraries out.
+            watch([*uv, "--no-config", "--constraint", str(pins), "torch"], venv, pins)
         run([*uv, "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
     (venv / INTERRUPTED).unlink()
 
