@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.progress import say, showing
@@ -40,7 +41,12 @@ USUALLY = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0, 1 where it failed, 2 where it was called wrongly, 130 on Ctrl-C."""
-    options = parser().parse_args(arguments)
+    top = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(top)
+    options = top.parse_args(arguments)
     # SIGTERM ends a stage as Ctrl-C does: what it was writing is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The servers in containers are another user, who reads what is published and configured here.
@@ -73,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="tandem",
         description="Train one model in TensorFlow and PyTorch, deploy it to five runtimes, prove that they agree.",
-        epilog="Settings come from TANDEM_* variables; `tandem settings` lists them.",
+        epilog="Settings come from TANDEM_* variables; `tandem settings` lists them. "
+        'Tab completion: eval "$(.venv/bin/register-python-argcomplete tandem)"',
     )
     verbs = top.add_subparsers(metavar="verb", required=True)
 
@@ -81,10 +88,12 @@ def parser() -> argparse.ArgumentParser:
         own = verbs.add_parser(verb.__name__, help=help, description=help)
         own.set_defaults(verb=verb)
         if "version" in groups:
-            own.add_argument("model", nargs="?", help="folder in models/ (default: fashion)")
+            completed(
+                own.add_argument("model", nargs="?", help="folder in models/ (default: fashion)"), _models
+            )
             own.add_argument("version", nargs="?", type=int, help="default: the published one")
         else:
-            own.add_argument("--model", help="folder in models/ (default: fashion)")
+            completed(own.add_argument("--model", help="folder in models/ (default: fashion)"), _models)
         if "making" in groups:
             own.add_argument(
                 "--profile", choices=("smoke", "quick", "full"), help="how long to train (default: quick)"
@@ -101,7 +110,9 @@ def parser() -> argparse.ArgumentParser:
                 "--beam", default="", help="options of TFX's Beam pipelines, such as '--runner=FlinkRunner'"
             )
         if "target" in groups:
-            own.add_argument("target", nargs="?", help="one target; all where it is left out")
+            completed(
+                own.add_argument("target", nargs="?", help="one target; all where it is left out"), _targets
+            )
         return own
 
     add(
@@ -142,6 +153,21 @@ def parser() -> argparse.ArgumentParser:
     add(doctor, "look for what this machine lacks, and say what mends it")
     add(settings, "show every setting, its value and its variable")
     return top
+
+
+def completed(action: argparse.Action, names: Callable[..., list[str]]) -> None:
+    """Let Tab offer these names where no list of choices is checked."""
+    action.completer = names  # type: ignore[attr-defined]
+
+
+def _models(**_: object) -> list[str]:
+    return [path.parent.name for path in Path("models").glob("*/spec.py")]
+
+
+def _targets(**_: object) -> list[str]:
+    from serving import targets
+
+    return list(targets.NAMES)
 
 
 def deploy(settings: Settings, options: argparse.Namespace) -> int:

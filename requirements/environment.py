@@ -37,7 +37,7 @@ USUALLY = 75
 QUIET_SECONDS = 8
 INTERRUPTED = "interrupted"
 """Lies in an environment as long as packages are put into it: some may be there by half."""
-CUDA = "TANDEM_TORCH"
+CUDA = "TORCH"
 """`cuda` takes torch as the general index has it, where PyTorch's own index is out of reach."""
 ADVICE = {
     r"certificate|UnknownIssuer": "Does a proxy open TLS? Put its certificate into the system's store, or name it: "
@@ -253,7 +253,7 @@ def install(venv: Path, pins: Path) -> None:
     assert python is not None
     os.environ.update(settings())
     os.environ.setdefault("UV_LINK_MODE", "copy")
-    os.environ["UV_NATIVE_TLS"] = "1"
+    os.environ["UV_SYSTEM_CERTS"] = "1"
     cuda = os.environ.get(CUDA) == "cuda"
     if platform.system() == "Linux" and not has_torch(python.version) and not cuda:
         # The general index's torch is the CUDA build.
@@ -270,8 +270,8 @@ def install(venv: Path, pins: Path) -> None:
         hashes = ["--constraint", str(HERE / "hashes.txt")]
         watch([*uv, "--no-deps", "--only-binary", ":all:", *hashes, "--requirement", str(pins)], venv, pins)
         if cuda:
-            # The pins leave its libraries out.
-            watch([*uv, "--constraint", str(pins), "torch"], venv, pins)
+            # The pins, and the overrides in pyproject.toml, leave its libraries out.
+            watch([*uv, "--no-config", "--constraint", str(pins), "torch"], venv, pins)
         run([*uv, "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
     (venv / INTERRUPTED).unlink()
 
@@ -323,7 +323,8 @@ def stage(said: list[str], venv: Path) -> str:
         fetching = [f"{name} {size}" for name, size in left if name not in done]
         return f"{resolved[1]} packages, {len(done)} of {len(left)} large ones fetched, now {', '.join(fetching[:3])}"
     if "Installed" not in text:
-        return f"{len(list(venv.glob('lib/python3*/site-packages/*.dist-info')))} of {resolved[1]} packages installed"
+        installed = len(list(venv.glob("lib/python3*/site-packages/*.dist-info")))
+        return f"{min(installed, int(resolved[1]))} of {resolved[1]} packages installed"
     return "compiling bytecode"
 
 
@@ -340,8 +341,9 @@ def failure(command: list[str], said: str) -> str:
 
 def advice(said: str) -> str:
     """The first advice that fits; empty where none does."""
-    found = (text for pattern, text in ADVICE.items() if re.search(pattern, said, re.IGNORECASE))
-    return "".join(f"\n{text}" for text in found)
+    return next(
+        (f"\n{text}" for pattern, text in ADVICE.items() if re.search(pattern, said, re.IGNORECASE)), ""
+    )
 
 
 def say(line: str, before: str = "==> ") -> None:
