@@ -181,7 +181,7 @@ def _dependencies(
     try:
         if wheels.fetch(pins, machine, context / FETCHED, log, base_of(name), unwheeled):
             arguments = arguments | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
-        if name == "web":
+        if "serving/web/package-lock.json" in files:
             scripts = install(settings.artifacts / "web")
             shutil.copytree(scripts, context / FETCHED / scripts.name)
     except (wheels.WheelError, TargetError) as error:
@@ -235,7 +235,8 @@ def _docker_build(
                 output.write(line)
                 if (step := STEP.match(line)) and step[0] not in told:
                     told.add(step[0])
-                    report(f"building its {what}: {dockerfiles.MOUNT.sub('', step[1])[:60]}")
+                    shown = " ".join(dockerfiles.MOUNT.sub("", step[1]).split())
+                    report(f"building its {what}: {shown[:60]}")
         code = process.wait()
     except BaseException:
         process.terminate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,14 +26,18 @@ FILES = (
     "tfjs-backend-wasm/dist/tfjs-backend-wasm-threaded-simd.wasm",
 )
 INSTALL_SECONDS = 300
+BUILT_IN = Path(sys.prefix, "share", "tensorflowjs")
+"""Where the image of the pipeline has them."""
 
 
 def install(destination: Path) -> Path:
     """Fetch the packages of package-lock.json with npm, once; the folder of the scripts and wasm files.
 
-    It is `destination / <digest of the lock file>`, complete or not there at all. Raises `TargetError` with
+    It is `destination / <digest of the lock file>`, complete or not there at all, or what the image brings. Raises `TargetError` with
     what npm said.
     """
+    if BUILT_IN.is_dir():
+        return BUILT_IN
     lock = (HERE / "package-lock.json").read_bytes()
     folder = destination / f"tensorflowjs-{hashlib.sha256(lock).hexdigest()[:16]}"
     if folder.is_dir():

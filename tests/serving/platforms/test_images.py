@@ -481,6 +481,6 @@ def test_the_modules_that_a_server_imports_are_in_its_image(settings: Settings, 
         assert done.stdout.startswith(str(context)), done.stderr
 
 
-def test_the_web_image_and_the_gateway_take_the_same_scripts() -> None:
-    collect = (DOCKER / "web" / "collect").read_text()
+def test_the_images_and_the_gateway_take_the_same_scripts() -> None:
+    collect = (DOCKER / "builder" / "tensorflowjs").read_text()
     assert set(re.findall(r"tfjs-\S+/dist/\S+", collect)) == set(FILES)
