@@ -7,6 +7,7 @@ export TANDEM_MODEL := $(or $(MODEL),$(TANDEM_MODEL),fashion)
 export TANDEM_PROFILE := $(or $(PROFILE),$(TANDEM_PROFILE),quick)
 export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
 export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
+export TANDEM_TORCHSERVE_FORM := $(or $(TORCHSERVE_FORM),$(TANDEM_TORCHSERVE_FORM),exported)
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
 .PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \

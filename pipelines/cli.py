@@ -296,13 +296,16 @@ def _swap(settings: Settings, version: int) -> int:
 def status(settings: Settings, _options: argparse.Namespace) -> int:
     from pipelines import table
     from serving import platforms, targets
+    from serving.targets.runtime import runs
 
     platform, why = platforms.choose(settings)
     states = platform.states(settings)
-    rows = []
+    rows, running = [], []
     for name in targets.NAMES:
         target, state = targets.load(name), states.get(name)
         version = target.served_version(settings) if state else None
+        if state:
+            running.append([name, runs(settings, name, version, state.image)])
         rows.append(
             [
                 name,
@@ -316,11 +319,8 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
         )
     write(f"platform {platform.name} ({why})")
     write(table.render(["target", "pid", "state", "version", "uptime", "memory", "address"], rows))
-    if served_by := states.get("tf-serving"):
-        original = served_by.image.startswith("tensorflow/")
-        write(
-            f"tf-serving is {'the original server' if original else 'our embedded server, not the original'}"
-        )
+    if running:
+        write(f"\n{table.render(['target', 'runs'], running)}\n")
     if beside := states.get("prometheus"):
         write(f"prometheus is {beside.state}: http://{settings.host}:{settings.prometheus_port}")
     ready = sum(row[3] != "-" for row in rows)

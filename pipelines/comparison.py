@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import models.base
 from pipelines import data, table
-from serving import targets
+from serving import platforms, targets
 from serving.compare.load import Measurement, measure
 from serving.compare.parity import agreements
+from serving.repository import model_dir, served_version
 from serving.settings import Settings
 from serving.targets.base import TargetError
+from serving.targets.runtime import runs
 
 
 def show(settings: Settings, target: str | None, pictures: int, write: Callable[[str], None]) -> int:
@@ -33,7 +35,7 @@ def show(settings: Settings, target: str | None, pictures: int, write: Callable[
         except TargetError as error:
             failures.append(f"{name}: {error}")
     if measurements:
-        write(latency_table(measurements))
+        write(latency_table(measurements, running(settings)))
         write("")
         write(parity_table(measurements))
     for failure in failures:
@@ -41,13 +43,29 @@ def show(settings: Settings, target: str | None, pictures: int, write: Callable[
     return 1 if failures else 0
 
 
-def latency_table(measurements: list[Measurement]) -> str:
-    """p50, p90 and p99 of one picture a call over one connection, in milliseconds."""
+def latency_table(measurements: list[Measurement], running: Mapping[str, str]) -> str:
+    """p50, p90 and p99 of one picture a call over one connection, in milliseconds; `running` by target."""
     rows = [
-        [one.target, one.protocol, *(f"{one.percentile(percent):.2f}" for percent in (50, 90, 99))]
+        [
+            one.target,
+            one.protocol,
+            *(f"{one.percentile(percent):.2f}" for percent in (50, 90, 99)),
+            running[one.target],
+        ]
         for one in measurements
     ]
-    return table.render(["target", "protocol", "p50 ms", "p90 ms", "p99 ms"], rows)
+    return table.render(["target", "protocol", "p50 ms", "p90 ms", "p99 ms", "runs"], rows)
+
+
+def running(settings: Settings) -> dict[str, str]:
+    """What runs in each target, as it is served now."""
+    platform, _ = platforms.choose(settings)
+    states = platform.states(settings)
+    found = {}
+    for name in targets.NAMES:
+        version = served_version(model_dir(settings.repository, name, settings.model))
+        found[name] = runs(settings, name, version, states[name].image if name in states else "")
+    return found
 
 
 def parity_table(measurements: list[Measurement]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FILE = "golden.json"
+from serving.repository import GOLDEN
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -63,12 +63,12 @@ def write(folder: Path, golden: Golden) -> None:
         "inputs": {name: _encode(array) for name, array in golden.inputs.items()},
         "outputs": {name: _encode(array) for name, array in golden.outputs.items()},
     }
-    (folder / FILE).write_text(json.dumps(document, indent=1) + "\n")
+    (folder / GOLDEN).write_text(json.dumps(document, indent=1) + "\n")
 
 
 def read(folder: Path) -> Golden | None:
     """A version's golden sample; None where it has none. Raises `GoldenError` where it cannot be read."""
-    path = folder / FILE
+    path = folder / GOLDEN
     try:
         document = json.loads(path.read_text())
         inputs, outputs = (

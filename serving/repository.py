@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+GOLDEN = "golden.json"
+"""The golden sample of a version, where it has one: serving/golden.py."""
 POINTER = "current.json"
 
 

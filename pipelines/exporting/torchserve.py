@@ -53,6 +53,7 @@ def pack(
         "outputs": model.spec.output_names,
         "classes": model.spec.classes,
         "form": form,
+        "runtime": torch_forms.FORMS[form].runtime,
         "instruction_set": torch_forms.FORMS[form].instruction_set,
     }
     written = {

@@ -63,6 +63,8 @@ class Target(Protocol):
     """`tf-serving`, `litert`, `tfjs`, `torchserve` or `onnxruntime`."""
     source: str
     """The framework whose weights it serves unless `--source` says otherwise."""
+    server: str
+    """What answers around the runtime that a version names."""
 
     def ports(self, settings: Settings) -> dict[str, int]:
         """What the server will listen on, by purpose, so that a busy port is seen before the start."""

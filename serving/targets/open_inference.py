@@ -18,6 +18,7 @@ class OpenInferenceTarget:
 
     name: str
     source: str
+    server: str = "our server"
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"REST": self.rest_port(settings), "gRPC": self.grpc_port(settings)}

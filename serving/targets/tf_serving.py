@@ -31,6 +31,7 @@ MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/met
 class TensorFlowServing:
     name = "tf-serving"
     source = "tensorflow"
+    server = "our stand-in for TensorFlow Serving"
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"REST": settings.tf_serving_rest_port, "gRPC": settings.tf_serving_grpc_port}

@@ -21,6 +21,7 @@ SHUTDOWN_RESERVE = 3
 class TensorFlowJs:
     name = "tfjs"
     source = "tensorflow"
+    server = "the browser"
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"HTTP": settings.tfjs_port}

@@ -21,6 +21,7 @@ class TorchServe:
 
     name = "torchserve"
     source = "pytorch"
+    server = "TorchServe"
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from serving import golden
+from serving.repository import GOLDEN
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 SIGNATURE = "signature.json"
@@ -50,8 +50,8 @@ def stage(source: Path, destination: Path, version: int, *, batched: bool) -> No
     signature = json.loads(files[SIGNATURE]) | {"batched": batched}
     changed = {MANIFEST: manifest, SIGNATURE: signature}
     written = {name: json.dumps(document, indent=2).encode() for name, document in changed.items()}
-    if (sample := source.with_name(golden.FILE)).exists():
-        written[golden.FILE] = sample.read_bytes()
+    if (sample := source.with_name(GOLDEN)).exists():
+        written[GOLDEN] = sample.read_bytes()
     if b'"describe"' not in files.get(HANDLER.name, b'"describe"'):
         written[HANDLER.name] = HANDLER.read_bytes()
     write_archive(destination, files | written)

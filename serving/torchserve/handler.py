@@ -11,9 +11,9 @@ The answer is {"predictions": [{"logits": [...], "probabilities": [...]}, ...]}.
 that fails 500, with {"code", "type", "message"}, as TorchServe's own errors do; neither touches its neighbours in a
 batch. A request with the header `describe: True`, as in TorchServe's own handlers, is told which version answers.
 
-Requests share a run only where the gate has shown that company changes no answer: `signature.json` says "batched".
-It also says which form of the network lies in the archive: "exported" and "aot" are run by PyTorch, "onnx" (which
-older archives are, too) by ONNX Runtime. A `golden.json` holds an input and its right answer: a version that answers
+`signature.json` says whether requests may share a run ("batched": the gate has shown that company changes no answer),
+and which form of the network lies in the archive: "exported" and "aot" are run by PyTorch, "onnx" by ONNX Runtime.
+Answers name it in the header `x-runtime`. `golden.json` holds an input and its right answer: a version that answers
 otherwise here is not served.
 
 TorchServe wants exactly one class in this file, so the error is TorchServe's own `PredictionException`.
@@ -67,6 +67,7 @@ class Handler:
         self.shape: tuple[int, ...] = tuple(signature["shape"])
         self.output_names: list[str] = signature["outputs"]
         self.batched: bool = signature.get("batched", False)
+        self.runtime: str = signature.get("runtime", "ONNX Runtime")
         self.model: str = context.model_name
         self.network: Callable[[torch.Tensor], Sequence[torch.Tensor]]
         model = (context.manifest or {}).get("model", {})
@@ -74,6 +75,7 @@ class Handler:
             "model": self.model,
             "version": model.get("modelVersion"),
             "batched": self.batched,
+            "runtime": self.runtime,
         }
         self.check_processor(signature.get("instruction_set", {}))
         self.load(folder, signature.get("form", "onnx"))
@@ -157,6 +159,7 @@ class Handler:
             else:
                 bodies.append(answer)
             context.set_response_content_type(index, "application/json")
+            context.set_response_header(index, "x-runtime", self.runtime)
         return bodies
 
     def answer(self, rows: list[dict[str, Any]], described: list[bool]) -> list[bytes | PredictionException]:

@@ -85,9 +85,12 @@ def test_frameworks_agree_on_nearly_all_pictures(
         )
 
 
-def test_latency_table(measurements: list[Measurement], capsys: pytest.CaptureFixture[str]) -> None:
-    table = comparison.latency_table(measurements)
+def test_latency_table(
+    stack: Stack, measurements: list[Measurement], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = comparison.latency_table(measurements, comparison.running(stack.settings))
     assert len(table.splitlines()) == 2 + len(measurements)
+    assert table.count("PyTorch (torch.export) in TorchServe") == 3
     with capsys.disabled():
         print(f"\n\n{table}\n\n{comparison.parity_table(measurements)}")
 

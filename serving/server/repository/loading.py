@@ -59,7 +59,7 @@ def load_version(
     try:
         if replay is not None:
             replay(directory, servable)
-        if manifest and golden.FILE in manifest.files:
+        if manifest and repository.GOLDEN in manifest.files:
             _check_golden(directory, servable)
     except Exception as error:
         servable.close()

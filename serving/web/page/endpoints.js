@@ -21,7 +21,10 @@ const PROTOCOLS = {
   },
 };
 
-/** Ask `target` for one picture: {probabilities, milliseconds}. Throws an Error that is a sentence. */
+/**
+ * Ask `target` for one picture: {probabilities, milliseconds, runs}. `runs` says what answered, where the target's name
+ * does not. Throws an Error that is a sentence.
+ */
 export async function ask(config, target, values) {
   const protocol = PROTOCOLS[config.targets[target].protocol];
   const start = performance.now();
@@ -42,10 +45,15 @@ export async function ask(config, target, values) {
   if (!response.ok) throw new Error(`answered ${response.status}: ${answer?.error ?? answer?.message ?? ""}`);
   const milliseconds = performance.now() - start;
   try {
-    return { probabilities: protocol.probabilities(answer), milliseconds };
+    return { probabilities: protocol.probabilities(answer), milliseconds, runs: runs(target, response.headers) };
   } catch {
     throw new Error("answered with something that is no prediction");
   }
+}
+
+function runs(target, headers) {
+  const standIn = target === "tf-serving" && headers.get("server") === "tandem";
+  return standIn ? "Tandem's stand-in" : (headers.get("x-runtime") ?? "");
 }
 
 function nested(values, [height, width, channels]) {

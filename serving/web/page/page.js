@@ -121,7 +121,8 @@ async function askEndpoints(mine, values, { probabilities: [reference], millisec
   for (const [name, line] of others) {
     if (mine !== turn) return;
     try {
-      const { probabilities, milliseconds: taken } = await ask(config, name, values);
+      const { probabilities, milliseconds: taken, runs } = await ask(config, name, values);
+      if (runs) line.firstChild.textContent = `${config.targets[name].label}: ${runs}`;
       const difference = Math.max(...probabilities.map((share, index) => Math.abs(share - reference[index])));
       const sameClass = best(probabilities) === best(reference);
       const same = sameClass && difference <= AGREEMENT;

@@ -8,7 +8,7 @@ import pytest
 
 from serving import golden
 from serving.golden import Golden
-from serving.repository import MANIFEST
+from serving.repository import GOLDEN, MANIFEST
 from serving.server.backends.base import Servable, loader
 from serving.server.errors import ArtifactError
 from serving.server.repository.loading import load_version
@@ -108,7 +108,7 @@ def test_a_version_that_does_not_answer_its_golden_sample_is_refused_with_both_f
 @pytest.mark.parametrize("content", ["", "{}", '{"tolerance": 1, "inputs": {"image": 1}, "outputs": {}}'])
 def test_a_golden_sample_that_cannot_be_read_refuses_the_version(tmp_path: Path, content: str) -> None:
     directory = write_onnx(tmp_path, 1)
-    (directory / golden.FILE).write_text(content)
+    (directory / GOLDEN).write_text(content)
     write_manifest(directory, "model.onnx")
     with pytest.raises(ArtifactError, match="cannot be read as a golden sample"):
         load_version(directory, onnx, 1)

@@ -364,7 +364,7 @@ def test_a_run_that_loses_rows_fails_its_own_request_only(tmp_path: Path, batche
 
 
 def test_who_asks_for_a_description_is_told_the_version(handler: Handler) -> None:
-    expected = {"model": "fashion", "version": "7", "batched": handler.batched}
+    expected = {"model": "fashion", "version": "7", "batched": handler.batched, "runtime": "ONNX Runtime"}
     assert serve(handler, {}, headers={"describe": "True"}) == [(200, expected)]
 
 
