@@ -181,7 +181,7 @@ def deploy(settings: Settings, options: argparse.Namespace) -> int:
     if any(check.failed for check in checks):
         return 1
     with stages.exclusive(settings), showing(USUALLY):
-        made_from, orchestrate = _orchestrated(stages.sources(settings, say), options)
+        made_from, orchestrate = _orchestrated(_sources(settings), options)
         done = stages.deploy(made_from, say, orchestrate)
     say(f"five targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
     show_endpoints(done.endpoints)
@@ -212,7 +212,7 @@ def export(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
-        made_from, orchestrate = _orchestrated(stages.sources(settings, say), options)
+        made_from, orchestrate = _orchestrated(_sources(settings), options)
         folder = stages.export(made_from, say, orchestrate)
     say(f"artifacts are in {folder}; publishing holds them against the gates")
     return 0
@@ -226,7 +226,7 @@ def publish(settings: Settings, options: argparse.Namespace) -> int:
         if options.version is not None:
             publishing.point(settings.repository, settings.model, options.version)
             return _swap(settings, options.version)
-        made_from = stages.sources(settings, say)
+        made_from = _sources(settings)
         version = stages.ensure_published(made_from, say)
         if options.containers:
             stages.configure_containers(made_from)
@@ -248,6 +248,16 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> int:
     own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
     say(f"version {version} is published; `tandem deploy{own}` serves it")
     return 0
+
+
+def _sources(settings: Settings) -> Sources:
+    """What a version is made from; what may fail to be fetched is fetched before anything is trained."""
+    from pipelines import stages
+    from serving.web.install import install
+
+    made_from = stages.sources(settings, say)
+    install(settings.artifacts / "web")
+    return made_from
 
 
 def _orchestrated(made_from: Sources, options: argparse.Namespace) -> tuple[Sources, Orchestrate | None]:
