@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,6 +168,18 @@ def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: 
         spec.tolerances.logits,
         "" if always_batched else NOT_BATCHED,
     )
+
+
+def extremes(spec: ModelSpec, artifact: str, difference: float) -> Check:
+    """An artifact answers runs of other sizes, zeros, ones and large noise as its source framework does."""
+    label = f"{artifact}: largest difference of logits on runs of 1, 3 and 64, zeros, ones and large noise"
+    return Check("parity", label, difference, "<=", spec.tolerances.logits)
+
+
+def truth(artifact: str, faults: Sequence[str]) -> Check:
+    """An artifact says of its inputs and outputs what its manifest says."""
+    told = f": {'; '.join(faults)}" if faults else ""
+    return Check("parity", f"{artifact}: inputs and outputs declared otherwise{told}", len(faults), "<=", 0)
 
 
 def size(artifact: str, precision: str, path: Path, parameters: int) -> list[Check]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from models.base import FRAMEWORKS, Weights, count_parameters
+from models.base import FRAMEWORKS, ModelSpec, Weights, count_parameters
 from pipelines import exporting, fingerprint, gates, lineage, publish, training, validation
 from pipelines.exporting import batching
 from pipelines.gates import Check
@@ -152,24 +153,39 @@ def gate(made_from: Sources, trained: Mapping[str, Trained], run: Recorder, repo
 def artifact_checks(made_from: Sources, weights: Mapping[str, Weights]) -> list[Check]:
     """Parity and size of every variant of every artifact, and of the second road to ONNX."""
     from pipelines import reference
-    from pipelines.exporting import onnx_from_tensorflow
+    from pipelines.exporting import conformance, onnx, onnx_from_tensorflow
 
     model, folder = made_from.model, made_from.candidate
     images, labels = gates.parity_pictures(made_from.dataset.test, made_from.settings.seed)
     expected = {name: reference.logits(model, name, own, images) for name, own in weights.items()}
+    runs, signature = conformance.batches(images), _signature(model.spec)
+    extremes = {
+        name: [reference.logits(model, name, own, run) for run in runs] for name, own in weights.items()
+    }
     checks: list[Check] = []
     for target in targets.NAMES:
         exporter = exporting.load(target, made_from.settings.torchserve_form)
         source = made_from.source(target)
         parameters = count_parameters(weights[source])
         for precision, file in exporter.variants.items():
-            path = folder / target / file
-            name = f"{target} ({exporter.runtime}) {precision} from {source}"
-            outputs = exporter.run(path, images)
-            checks += gates.parity(model.spec, name, precision, outputs, expected[source], labels)
             # An artifact of one variant may have its weights in files of their own.
-            own = path if len(exporter.variants) > 1 else folder / target
-            checks += gates.size(name, precision, own, parameters)
+            whole = len(exporter.variants) == 1
+            name = f"{target} ({exporter.runtime}) {precision} from {source}"
+            with conformance.alone(folder / target, file, whole) as path:
+                outputs = exporter.run(path, images)
+                checks += gates.parity(model.spec, name, precision, outputs, expected[source], labels)
+                checks += gates.size(name, precision, path.parent if whole and file else path, parameters)
+                if exporter.backend:
+                    own = path.parent if file else path
+                    faults = conformance.untruths(exporter.backend, own, file, signature)
+                    checks.append(gates.truth(name, faults))
+                if precision == "float32":
+                    answers = {name: exporter.answer}
+                    if exporter.backend == "onnxruntime":
+                        answers[f"{name}, unoptimized"] = partial(onnx.answer, optimized=False)
+                    for label, answer in answers.items():
+                        apart = conformance.difference(partial(answer, path), extremes[source], runs)
+                        checks.append(gates.extremes(model.spec, label, apart))
     cross = folder / ".cross-check.onnx"
     onnx_from_tensorflow.write(model, weights["tensorflow"], cross)
     outputs = onnx_from_tensorflow.run(cross, images)
@@ -202,13 +218,6 @@ def publish_candidate(
     spec, settings = made_from.model.spec, made_from.settings
     created = datetime.now(UTC).isoformat(timespec="seconds")
     libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
-    shape = [-1, *spec.image_shape]
-    signature = {
-        "inputs": {spec.input_name: {"dtype": "float32", "shape": shape}},
-        "outputs": {
-            name: {"dtype": "float32", "shape": [-1, len(spec.classes)]} for name in spec.output_names
-        },
-    }
     exporters = {target: exporting.load(target, settings.torchserve_form) for target in targets.NAMES}
     manifests = {
         target: Manifest(
@@ -220,7 +229,7 @@ def publish_candidate(
             serve=exporter.serve,
             runtime=exporter.runtime,
             instruction_set=dict(exporter.instruction_set),
-            signature=signature,
+            signature=_signature(spec),
             metrics={f"{f}/{name}": value for f, own in run.metrics.items() for name, value in own.items()},
             data_digest=made_from.dataset.digest,
             seed=settings.seed,
@@ -253,6 +262,16 @@ def publish_candidate(
     shutil.rmtree(made_from.candidate)
     report(f"published version {version}")
     return version
+
+
+def _signature(spec: ModelSpec) -> dict[str, Any]:
+    shape = [-1, *spec.image_shape]
+    return {
+        "inputs": {spec.input_name: {"dtype": "float32", "shape": shape}},
+        "outputs": {
+            name: {"dtype": "float32", "shape": [-1, len(spec.classes)]} for name in spec.output_names
+        },
+    }
 
 
 def _published_statistics(made_from: Sources) -> Published | None:

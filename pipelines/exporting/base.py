@@ -40,6 +40,8 @@ class Exporter:
 
     runtime: str = ""
     """What runs the artifact in the target's server, for whoever reads a row of figures."""
+    backend: str = ""
+    """Which of our server's backends opens the artifact; "" where none does."""
     instruction_set: Mapping[str, Any] = field(default_factory=dict)
     """What the CPU must offer; empty where any will do."""
     unequal_bytes: str = ""

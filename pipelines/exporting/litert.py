@@ -90,4 +90,6 @@ def _quiet() -> Iterator[None]:
         os.close(terminal)
 
 
-EXPORTER = Exporter(target="litert", variants=VARIANTS, write=write, answer=answer, runtime="LiteRT")
+EXPORTER = Exporter(
+    target="litert", variants=VARIANTS, write=write, answer=answer, runtime="LiteRT", backend="litert"
+)

@@ -51,12 +51,14 @@ def export(model: Model, weights: Weights, path: Path) -> None:
     _check_signature(graph, model)
 
 
-def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
-    """Run the file with ONNX Runtime on one thread."""
+def answer(path: Path, batches: Sequence[Images], optimized: bool = True) -> list[Outputs]:
+    """Run the file with ONNX Runtime on one thread, with its graph optimizations or without any."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return [Outputs(*session.run(["logits", "probabilities"], {name: images})) for images in batches]
@@ -96,4 +98,5 @@ EXPORTER = Exporter(
     write=write,
     answer=answer,
     runtime="ONNX Runtime",
+    backend="onnxruntime",
 )

@@ -34,6 +34,7 @@ EXPORTER = Exporter(
     write=write,
     answer=answer,
     runtime="TensorFlow",
+    backend="tensorflow",
     unequal_bytes="Keras lists the variables in another order each time, and fingerprint.pb has a random id",
     always_batched="TensorFlow's own server batches all that it serves",
 )

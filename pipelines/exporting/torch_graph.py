@@ -38,11 +38,11 @@ def folded(model: Model, weights: Weights) -> nn.Module:
 
     A network that `torch.fx` cannot trace keeps its batch norms.
     """
-    network: Any = servable(model, weights)
+    result: Any = servable(model, weights)
     with contextlib.suppress(TraceError, TypeError, NotImplementedError):
-        network = fuse(network)
-    result: nn.Module = network.to(memory_format=torch.channels_last)
-    return result
+        result.network = fuse(result.network)
+    served: nn.Module = result.to(memory_format=torch.channels_last)
+    return served
 
 
 def program(network: nn.Module, model: Model) -> ExportedProgram:

@@ -1,8 +1,8 @@
 """Which form of the PyTorch model does TorchServe serve best? `python tests/benchmarks/torchserve_forms.py`
 
 Starts one TorchServe a form (one worker each), calls them in turns, and prints a table: median latency, and
-CPU time of the server's whole process tree a request. Eager PyTorch, AOTInductor (skipped without g++) and
-ONNX Runtime, each inside the same handler; also ONNX with batching.
+CPU time of the server's whole process tree a request. The forms that Tandem ships (aot is skipped without g++),
+the eager module inside the same handler, and the exported program with batching.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ import numpy as np
 import psutil
 
 from models.base import Model, Weights, load
-from pipelines.exporting import onnx
 from pipelines.exporting import torchserve as exporter
 from serving.repository import MANIFEST, Manifest, file_digests, version_dir
 from serving.settings import Settings
@@ -45,28 +45,10 @@ from models.base import load
 from pipelines.exporting.torch_graph import Servable
 
 class EagerHandler(Handler):
-    def load(self, folder):
+    def load(self, folder, form):
         torch.set_num_threads(1)
         self.network = Servable(load("{model}").build_torch()).eval()
         self.network.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-
-    def infer(self, images):
-        with torch.inference_mode():
-            return [output.numpy() for output in self.network(torch.from_numpy(images.copy()))]
-"""
-
-AOTI = """
-import torch
-from handler import Handler
-
-class CompiledHandler(Handler):
-    def load(self, folder):
-        torch.set_num_threads(1)
-        self.network = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
-
-    def infer(self, images):
-        with torch.inference_mode():
-            return [output.numpy() for output in self.network(torch.from_numpy(images.copy()))]
 """
 
 
@@ -79,33 +61,17 @@ def pack_eager(model: Model, weights: Weights, path: Path) -> None:
         file = Path(folder) / "weights.pt"
         torch.save(servable(model, weights).state_dict(), file)
         source = EAGER.format(model=model.spec.name).encode()
-        exporter.pack(model, path, {"weights.pt": file.read_bytes(), "eager.py": source}, handler="eager.py")
+        files = {"weights.pt": file.read_bytes(), "eager.py": source}
+        exporter.pack(model, path, files, handler="eager.py")
 
 
-def pack_aoti(model: Model, weights: Weights, path: Path) -> None:
-    import torch
-
-    from pipelines.exporting.torch_graph import example, servable
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.pt2"
-        shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
-        program = torch.export.export(servable(model, weights), (example(model),), dynamic_shapes=shapes)
-        torch._inductor.aoti_compile_and_package(program, package_path=str(file))
-        exporter.pack(
-            model, path, {file.name: file.read_bytes(), "compiled.py": AOTI.encode()}, handler="compiled.py"
-        )
+def pack_form(form: str, model: Model, weights: Weights, path: Path) -> None:
+    none: Images = np.empty((0, *model.spec.image_shape), np.float32)
+    exporter.FORMS[form].write(model, weights, path.parent, none)
 
 
-def pack_onnx(model: Model, weights: Weights, path: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        onnx.export(model, weights, file)
-        exporter.pack(model, path, {file.name: file.read_bytes()})
-
-
-def pack_onnx_batching(model: Model, weights: Weights, path: Path) -> None:
-    pack_onnx(model, weights, path)
+def pack_batching(model: Model, weights: Weights, path: Path) -> None:
+    pack_form("exported", model, weights, path)
     configuration = exporter.CONFIGURATION | {"batchSize": 8, "maxBatchDelay": 1}
     text = "".join(f"{key}: {value}\n" for key, value in configuration.items())
     archive.write_archive(path, archive.read_archive(path) | {"model-config.yaml": text.encode()})
@@ -113,9 +79,8 @@ def pack_onnx_batching(model: Model, weights: Weights, path: Path) -> None:
 
 FORMS: dict[str, Callable[[Model, Weights, Path], None]] = {
     "eager": pack_eager,
-    "aotinductor": pack_aoti,
-    "onnx": pack_onnx,
-    "onnx-batch8-1ms": pack_onnx_batching,
+    **{form: partial(pack_form, form) for form in exporter.FORMS},
+    "exported-batch8-1ms": pack_batching,
 }
 
 
@@ -226,9 +191,9 @@ def main() -> None:
 
     model = load(options.model)
     weights = model.initial_weights(1)
-    if "aotinductor" in options.forms and not shutil.which("g++"):
-        print("aotinductor: skipped, it needs g++")
-        options.forms.remove("aotinductor")
+    if "aot" in options.forms and not shutil.which("g++"):
+        print("aot: skipped, it needs g++")
+        options.forms.remove("aot")
     images: Images = np.random.default_rng(0).random((1, *model.spec.image_shape), np.float32)
     bodies = {
         ".npy": (npy_body(images), "application/octet-stream"),

@@ -226,8 +226,8 @@ def test_an_artifact_whose_answers_depend_on_their_company_is_published_unbatche
     sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def leaking(path: Path, batches: Sequence[Images]) -> list[Outputs]:
-        """One that is right in all but runs with values that no picture has."""
-        return [outputs(path, images * (0.5 if images.max() > 1 else 1)) for images in batches]
+        """One that is right in all but runs with values of a million."""
+        return [outputs(path, images * (0.5 if images.max() > 1e5 else 1)) for images in batches]
 
     load = exporting.load
     leaks = replace(load("onnxruntime"), answer=leaking)

@@ -13,7 +13,7 @@ import torch
 from models.base import Model, load
 from pipelines import reference
 from pipelines.exporting import batching
-from pipelines.exporting.torch_graph import servable
+from pipelines.exporting.torch_graph import folded, program, servable
 from pipelines.exporting.torchserve import EXPORTER, FORMS, pack
 from serving import golden
 from serving.golden import Golden
@@ -46,6 +46,13 @@ def test_its_handler_answers_as_torch_does(model: Model, tmp_path: Path, form: s
     np.testing.assert_allclose(outputs.probabilities, probabilities.numpy(), atol=1e-5, rtol=0)
     answer = partial(EXPORTER.answer, tmp_path / EXPORTER.serve)
     assert batching.difference(answer, IMAGES) <= model.spec.tolerances.logits
+
+
+def test_batch_norms_are_folded_into_their_convolutions(model: Model) -> None:
+    exported = program(folded(model, model.initial_weights(1)), model)
+    operators = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert "aten.conv2d.default" in operators
+    assert not [name for name in operators if "batch_norm" in name]
 
 
 @pytest.mark.slow

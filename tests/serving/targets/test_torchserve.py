@@ -19,7 +19,10 @@ from PIL import Image
 from models.base import Model, load
 from pipelines.exporting import torchserve as exporter
 from pipelines.exporting.torch_graph import servable
+from serving import golden
+from serving.golden import Golden
 from serving.repository import (
+    GOLDEN,
     MANIFEST,
     POINTER,
     Manifest,
@@ -96,10 +99,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def publish(settings: Settings, version: int, archive: Path) -> None:
+def publish(settings: Settings, version: int, archive: Path, sample: bytes = b"") -> None:
     directory = version_dir(settings.repository, "torchserve", "fashion", version)
     directory.mkdir(parents=True)
     (directory / "model.mar").write_bytes(archive.read_bytes())
+    if sample:
+        (directory / GOLDEN).write_bytes(sample)
     manifest = Manifest(
         model="fashion",
         version=version,
@@ -149,7 +154,7 @@ def server(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         torchserve_grpc_port=ports[2],
     )
     for version, seed in SEEDS.items():
-        exporter.write(model, model.initial_weights(seed), folder, IMAGES)
+        exporter.EXPORTER.write(model, model.initial_weights(seed), folder, IMAGES)
         publish(settings, version, folder / "model.mar")
     point(settings, 1)
     running = Server(settings, folder / "torchserve.log")
@@ -361,13 +366,21 @@ def test_versions_swap_without_a_failed_request(server: Server, reference: dict[
     assert len(server.workers()) == 1
 
 
-def test_a_version_that_cannot_be_loaded_leaves_what_is_served(server: Server, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.mar"
-    exporter.pack(load("fashion"), broken, {"model.onnx": b"no graph"})
-    if not version_dir(server.settings.repository, "torchserve", "fashion", 3).exists():
-        publish(server.settings, 3, broken)
-    with pytest.raises(TargetError, match="version 3 was not ready"):
-        swap(dataclasses.replace(server.settings, ready_seconds=20), 3)
+def test_a_version_that_is_refused_leaves_what_is_served(server: Server, tmp_path: Path) -> None:
+    broken, wrong = tmp_path / "broken.mar", tmp_path / "wrong"
+    exporter.pack(load("fashion"), broken, {"model.onnx": b"no graph"}, "onnx")
+    publish(server.settings, 3, broken)
+    good = version_dir(server.settings.repository, "torchserve", "fashion", 1) / "model.mar"
+    wrong.mkdir()
+    sample = Golden({"image": IMAGES[:1]}, {"logits": np.full((1, 10), 9, np.float32)}, 1e-5)
+    golden.write(wrong, sample)
+    publish(server.settings, 4, good, (wrong / GOLDEN).read_bytes())
+    for version, reason in (
+        (3, "ModelProto does not have a graph|Protobuf parsing failed"),
+        (4, "limit is 9e-05"),
+    ):
+        with pytest.raises(TargetError, match=f"version {version} of fashion is refused: .*({reason})"):
+            swap(server.settings, version)
     assert TARGET.served_version(server.settings) == 1
     assert Management(server.settings).versions("fashion") == [1]
     assert server.post(b"").status == 400
