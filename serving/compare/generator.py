@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving import targets
-from serving.compare import load, resources
+from serving.compare import endpoints, load, resources
 from serving.settings import Settings
 from serving.targets.base import Client
 
@@ -28,7 +28,10 @@ WARM_UP = 5
 
 @dataclass(frozen=True)
 class Job:
-    """What to send, and where. `samples` is an .npz of the model's inputs by name."""
+    """What to send, and where: to a target by its name, or to an address of `endpoints`.
+
+    `samples` is an .npz of the model's inputs by name.
+    """
 
     target: str
     protocol: str
@@ -72,7 +75,8 @@ def work(job: Job, connect: Callable[[], Client]) -> Result:
     try:
         if job.scenario == ANSWERS:
             outputs = [clients[0].predict(batch) for batch in batches]
-            np.savez(job.answers, **{n: np.concatenate([o[n] for o in outputs]) for n in outputs[0]})
+            arrays: dict[str, Any] = {n: np.concatenate([o[n] for o in outputs]) for n in outputs[0]}
+            np.savez(job.answers, **arrays)
             return Result()
         for client in clients:
             for batch in batches[:WARM_UP]:
@@ -119,6 +123,8 @@ def main() -> int:
     settings = Settings.from_environment()
 
     def connect() -> Client:
+        if "://" in job.target:
+            return endpoints.connect(job.target)
         clients = targets.load(job.target).clients(settings)
         chosen = clients.pop(job.protocol)
         for other in clients.values():
