@@ -146,7 +146,7 @@ def make(venv: Path, versions: tuple[str, ...]) -> None:
                 raise NoPythonError(str(error)) from None
         else:
             say(f"environment: Python {python.version} ({python.path}), by uv, as it has no venv of its own")
-        run([uv, "venv", "--quiet", "--python", python.path if python else versions[0], str(venv)])
+        run([uv, "venv", "--quiet", "--seed", "--python", python.path if python else versions[0], str(venv)])
         shutil.copy(uv, venv / "bin" / "uv")
 
 
