@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from requirements import environment
-from requirements.environment import Python, SetupError
+from requirements import environment, running, uv
+from requirements.environment import Python
+from requirements.running import SetupError
+
+UV = str(Path(sys.executable).with_name("uv"))
+INSTALL = [UV, "pip", "install", "--no-cache", "--python", sys.executable, "--dry-run"]
 
 
 @pytest.fixture
@@ -117,13 +121,13 @@ def test_a_second_one_waits_and_says_for_whom(
 
 def test_how_far_it_is_comes_from_what_uv_said(tmp_path: Path) -> None:
     said = ["Using Python 3.13\n"]
-    assert environment.stage(said, tmp_path) == "asking the index"
+    assert running.stage(said, tmp_path) == "asking the index"
     said += ["Resolved 95 packages in 1s\n", "Downloading torch (180MiB)\n", "Downloading numpy (16MiB)\n"]
     said += [" Downloaded numpy\n"]
-    assert environment.stage(said, tmp_path) == "95 packages, 1 of 2 large ones fetched, now torch (180MiB)"
+    assert running.stage(said, tmp_path) == "95 packages, 1 of 2 large ones fetched, now torch (180MiB)"
     said += ["Prepared 95 packages in 20s\n"]
     (tmp_path / "lib/python3.13/site-packages/six-1.17.0.dist-info").mkdir(parents=True)
-    assert environment.stage(said, tmp_path) == "1 of 95 packages installed"
+    assert running.stage(said, tmp_path) == "1 of 95 packages installed"
 
 
 @pytest.fixture
@@ -147,19 +151,35 @@ def test_a_proxy_that_opens_tls_is_told_by_name(
 ) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", opened_tls)
     with pytest.raises(SetupError, match="Does a proxy open TLS"):
-        environment.fetch_uv(tmp_path)
+        uv.fetch_uv(tmp_path)
     for name in ("HTTPS_PROXY", "https_proxy", "UV_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
-    uv = str(Path(sys.executable).with_name("uv"))
-    command = [uv, "pip", "install", "--no-cache", "--python", sys.executable, "--dry-run", "six==0.0.1"]
+    command = [
+        str(Path(sys.executable).with_name("uv")),
+        "pip",
+        "install",
+        "--no-cache",
+        "--python",
+        sys.executable,
+        "--dry-run",
+        "six==0.0.1",
+    ]
     with pytest.raises(SetupError, match="Does a proxy open TLS"):
-        environment.run([*command, "--default-index", opened_tls])
+        running.run([*command, "--default-index", opened_tls], "uv")
 
 
 def test_a_pin_that_vanished_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("UV_FIND_LINKS", "UV_DEFAULT_INDEX"):
         monkeypatch.delenv(name, raising=False)
-    uv = str(Path(sys.executable).with_name("uv"))
-    command = [uv, "pip", "install", "--no-cache", "--python", sys.executable, "--dry-run", "numpy==0.0.1"]
+    command = [
+        str(Path(sys.executable).with_name("uv")),
+        "pip",
+        "install",
+        "--no-cache",
+        "--python",
+        sys.executable,
+        "--dry-run",
+        "numpy==0.0.1",
+    ]
     with pytest.raises(SetupError, match=r"numpy==0\.0\.1(.|\n)*A pin cannot be had"):
-        environment.run([*command, "--no-index", "--find-links", str(tmp_path)])
+        running.run([*command, "--no-index", "--find-links", str(tmp_path)], "uv")

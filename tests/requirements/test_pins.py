@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from requirements import environment
+from requirements import environment, uv
 
 MACHINES = ("x86_64-manylinux_2_36", "aarch64-manylinux_2_36", "aarch64-apple-darwin")
 
 
 def lacking(version: str, machine: str) -> str:
     """What uv says of the pins for a Python on a machine; "" where all have a wheel."""
-    uv = Path(sys.executable).with_name("uv")
+    program = Path(sys.executable).with_name("uv")
     command = [
-        uv,
+        program,
         "pip",
         "compile",
         "--quiet",
@@ -31,9 +31,9 @@ def lacking(version: str, machine: str) -> str:
         "--no-header",
     ]
     command += ["--python-version", version, "--python-platform", machine, "--output-file", os.devnull]
-    command += ["--constraint", environment.HERE / "hashes.txt", environment.HERE / "dev.txt"]
+    command += ["--constraint", uv.HERE / "hashes.txt", uv.HERE / "dev.txt"]
     # onnxruntime asks for macOS 14. torch of a wheel folder is of one Python alone.
-    own = os.environ | environment.settings() | {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_SYSTEM_CERTS": "1"}
+    own = os.environ | uv.settings() | {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_SYSTEM_CERTS": "1"}
     own.pop("UV_FIND_LINKS", None)
     done = subprocess.run(command, env=own, capture_output=True, text=True)
     return f"Python {version} on {machine}:\n{done.stderr}" if done.returncode else ""
