@@ -46,15 +46,16 @@ def main(venv: Path, pins: Path) -> None:
         if "UV_CACHE_DIR" not in os.environ and not os.access(home, os.W_OK):
             # uv would fail to keep what it fetches there.
             os.environ["UV_NO_CACHE"] = "1"
+        # uv does not read pip's settings.
+        os.environ.update(settings(), UV_SYSTEM_CERTS="1")
         found = probe(venv / "bin" / "python")
-        if found is None or found.version not in versions or (venv / INTERRUPTED).exists():
+        whole = (venv / "bin" / "uv").exists() and not (venv / INTERRUPTED).exists()
+        if found is None or found.version not in versions or not whole:
             if shutil.disk_usage(venv.parent).free < FREE_GB << 30:
                 raise SetupError(
                     f"an environment takes {FREE_GB} GB, and {venv.parent} has less; free some space"
                 )
             make(venv, versions)
-        elif not (venv / "bin" / "uv").exists():
-            bring_uv(venv)
         install(venv, pins)
 
 
@@ -150,9 +151,7 @@ def install(venv: Path, pins: Path) -> None:
     """Install the pins, and this project in place."""
     python = probe(venv / "bin" / "python")
     assert python is not None
-    os.environ.update(settings())
     os.environ.setdefault("UV_LINK_MODE", "copy")
-    os.environ["UV_SYSTEM_CERTS"] = "1"
     if platform.system() == "Linux" and not has_torch(python.version) and os.environ.get(CUDA) != "cuda":
         # The general index's torch is the CUDA build.
         os.environ.setdefault("UV_TORCH_BACKEND", "cpu")

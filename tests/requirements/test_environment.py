@@ -73,7 +73,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(environment, "install", install)
     monkeypatch.setattr(environment, "make", make)
-    monkeypatch.setattr(environment, "bring_uv", lambda _venv: calls.append("uv"))
+    monkeypatch.setattr(environment, "settings", dict)
+    monkeypatch.setenv("UV_SYSTEM_CERTS", "1")
     return calls
 
 
@@ -83,16 +84,20 @@ def test_a_whole_environment_is_kept_and_an_interrupted_one_made_anew(
     venv, pins = tmp_path / "päckchen mit raum", Path("main.txt")
     environment.main(venv, pins)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    # It has no uv yet.
     environment.main(venv, pins)
-    assert made == ["make", "install", "uv", "install"]
+    assert made == ["make", "install"] * 2
+    (venv / "bin" / "uv").touch()
+    environment.main(venv, pins)
+    assert made[4:] == ["install"]
     (venv / environment.INTERRUPTED).touch()
     environment.main(venv, pins)
-    assert made[4:] == ["make", "install"]
+    assert made[5:] == ["make", "install"]
     (venv / environment.INTERRUPTED).unlink()
     # Its Python has gone.
     (venv / "bin" / "python").unlink()
     environment.main(venv, pins)
-    assert made[6:] == ["make", "install"]
+    assert made[7:] == ["make", "install"]
 
 
 def test_a_folder_that_is_something_else_is_not_deleted(tmp_path: Path) -> None:
@@ -154,16 +159,7 @@ def test_a_proxy_that_opens_tls_is_told_by_name(
         uv.fetch_uv(tmp_path)
     for name in ("HTTPS_PROXY", "https_proxy", "UV_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
-    command = [
-        str(Path(sys.executable).with_name("uv")),
-        "pip",
-        "install",
-        "--no-cache",
-        "--python",
-        sys.executable,
-        "--dry-run",
-        "six==0.0.1",
-    ]
+    command = [*INSTALL, "six==0.0.1"]
     with pytest.raises(SetupError, match="Does a proxy open TLS"):
         running.run([*command, "--default-index", opened_tls], "uv")
 
@@ -171,15 +167,6 @@ def test_a_proxy_that_opens_tls_is_told_by_name(
 def test_a_pin_that_vanished_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("UV_FIND_LINKS", "UV_DEFAULT_INDEX"):
         monkeypatch.delenv(name, raising=False)
-    command = [
-        str(Path(sys.executable).with_name("uv")),
-        "pip",
-        "install",
-        "--no-cache",
-        "--python",
-        sys.executable,
-        "--dry-run",
-        "numpy==0.0.1",
-    ]
+    command = [*INSTALL, "numpy==0.0.1"]
     with pytest.raises(SetupError, match=r"numpy==0\.0\.1(.|\n)*A pin cannot be had"):
         running.run([*command, "--no-index", "--find-links", str(tmp_path)], "uv")
