@@ -44,8 +44,8 @@ def main(venv: Path, pins: Path) -> None:
     with alone(venv):
         home = Path(os.environ.get("HOME", "/nonexistent"))
         if "UV_CACHE_DIR" not in os.environ and not os.access(home, os.W_OK):
-            # uv would fail to keep what it fetches there.
-            os.environ["UV_NO_CACHE"] = "1"
+            # uv would fail to keep what it fetches there; what is not kept can be moved into place.
+            os.environ.update(UV_NO_CACHE="1", UV_LINK_MODE="hardlink")
         # uv does not read pip's settings.
         os.environ.update(settings(), UV_SYSTEM_CERTS="1")
         found = probe(venv / "bin" / "python")

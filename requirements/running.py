@@ -90,7 +90,7 @@ def stage(said: list[str], venv: Path) -> str:
     if "Installed" not in text:
         installed = len(list(venv.glob("lib/python3*/site-packages/*.dist-info")))
         return f"{min(installed, int(resolved[1]))} of {resolved[1]} packages installed"
-    return "compiling bytecode"
+    return "compiling what was installed, and clearing up"
 
 
 def advice(said: str) -> str:
