@@ -88,7 +88,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
 
 types: $(VENV)/.dev ## mypy, strict
-	@$(VENV)/bin/mypy && $(VENV)/bin/mypy requirements/environment.py
+	@$(VENV)/bin/mypy && $(VENV)/bin/mypy -p requirements
 
 protos: $(VENV)/.dev ## make the server's protobuf modules again from their .proto files
 	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/server/*/*.proto
@@ -103,8 +103,8 @@ clean-env: ## remove the environment; `make setup` makes it again
 	@rm -rf $(VENV) $(VENV).lock .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
 # A stamp does not know that its environment was broken, or made anew by another Python.
-$(shell $(VENV)/bin/python -c 'import rich' 2>/dev/null || rm -f $(VENV)/.main $(VENV)/.dev)
-SETUP := requirements/install requirements/environment.py requirements/hashes.txt pyproject.toml
+$(shell $(VENV)/bin/python -c 'import rich' >/dev/null 2>&1 || rm -f $(VENV)/.main $(VENV)/.dev)
+SETUP := requirements/install requirements/hashes.txt $(wildcard requirements/*.py) pyproject.toml
 
 $(VENV)/.main: requirements/main.txt $(SETUP)
 	@requirements/install $(VENV) requirements/main.txt && touch $@

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # Read by TensorFlow when it is first imported: its notices would drown our own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Read when torch is: its threads would otherwise spin while they wait, and a step beside anything else, such as the
+# build of an image, took three times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 INTERRUPTED = 130
 USUALLY = {

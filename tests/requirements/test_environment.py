@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from requirements import environment
-from requirements.environment import Python, SetupError
+from requirements import environment, running, uv
+from requirements.environment import Python
+from requirements.running import SetupError
+
+UV = str(Path(sys.executable).with_name("uv"))
+INSTALL = [UV, "pip", "install", "--no-cache", "--python", sys.executable, "--dry-run"]
 
 
 @pytest.fixture
@@ -69,7 +73,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(environment, "install", install)
     monkeypatch.setattr(environment, "make", make)
-    monkeypatch.setattr(environment, "bring_uv", lambda _venv: calls.append("uv"))
+    monkeypatch.setattr(environment, "settings", dict)
+    monkeypatch.setenv("UV_SYSTEM_CERTS", "1")
     return calls
 
 
@@ -79,16 +84,20 @@ def test_a_whole_environment_is_kept_and_an_interrupted_one_made_anew(
     venv, pins = tmp_path / "päckchen mit raum", Path("main.txt")
     environment.main(venv, pins)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    # It has no uv yet.
     environment.main(venv, pins)
-    assert made == ["make", "install", "uv", "install"]
+    assert made == ["make", "install"] * 2
+    (venv / "bin" / "uv").touch()
+    environment.main(venv, pins)
+    assert made[4:] == ["install"]
     (venv / environment.INTERRUPTED).touch()
     environment.main(venv, pins)
-    assert made[4:] == ["make", "install"]
+    assert made[5:] == ["make", "install"]
     (venv / environment.INTERRUPTED).unlink()
     # Its Python has gone.
     (venv / "bin" / "python").unlink()
     environment.main(venv, pins)
-    assert made[6:] == ["make", "install"]
+    assert made[7:] == ["make", "install"]
 
 
 def test_a_folder_that_is_something_else_is_not_deleted(tmp_path: Path) -> None:
@@ -117,13 +126,13 @@ def test_a_second_one_waits_and_says_for_whom(
 
 def test_how_far_it_is_comes_from_what_uv_said(tmp_path: Path) -> None:
     said = ["Using Python 3.13\n"]
-    assert environment.stage(said, tmp_path) == "asking the index"
+    assert running.stage(said, tmp_path) == "asking the index"
     said += ["Resolved 95 packages in 1s\n", "Downloading torch (180MiB)\n", "Downloading numpy (16MiB)\n"]
     said += [" Downloaded numpy\n"]
-    assert environment.stage(said, tmp_path) == "95 packages, 1 of 2 large ones fetched, now torch (180MiB)"
+    assert running.stage(said, tmp_path) == "95 packages, 1 of 2 large ones fetched, now torch (180MiB)"
     said += ["Prepared 95 packages in 20s\n"]
     (tmp_path / "lib/python3.13/site-packages/six-1.17.0.dist-info").mkdir(parents=True)
-    assert environment.stage(said, tmp_path) == "1 of 95 packages installed"
+    assert running.stage(said, tmp_path) == "1 of 95 packages installed"
 
 
 @pytest.fixture
@@ -147,19 +156,17 @@ def test_a_proxy_that_opens_tls_is_told_by_name(
 ) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", opened_tls)
     with pytest.raises(SetupError, match="Does a proxy open TLS"):
-        environment.fetch_uv(tmp_path)
+        uv.fetch_uv(tmp_path)
     for name in ("HTTPS_PROXY", "https_proxy", "UV_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
-    uv = str(Path(sys.executable).with_name("uv"))
-    command = [uv, "pip", "install", "--no-cache", "--python", sys.executable, "--dry-run", "six==0.0.1"]
+    command = [*INSTALL, "six==0.0.1"]
     with pytest.raises(SetupError, match="Does a proxy open TLS"):
-        environment.run([*command, "--default-index", opened_tls])
+        running.run([*command, "--default-index", opened_tls], "uv")
 
 
 def test_a_pin_that_vanished_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("UV_FIND_LINKS", "UV_DEFAULT_INDEX"):
         monkeypatch.delenv(name, raising=False)
-    uv = str(Path(sys.executable).with_name("uv"))
-    command = [uv, "pip", "install", "--no-cache", "--python", sys.executable, "--dry-run", "numpy==0.0.1"]
+    command = [*INSTALL, "numpy==0.0.1"]
     with pytest.raises(SetupError, match=r"numpy==0\.0\.1(.|\n)*A pin cannot be had"):
-        environment.run([*command, "--no-index", "--find-links", str(tmp_path)])
+        running.run([*command, "--no-index", "--find-links", str(tmp_path)], "uv")
