@@ -93,6 +93,7 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
             "making it from Debian's packages, in about a minute"
         )
     else:
+        report("ready")
         return pinned
     done = subprocess.run(
         [ROOT / "docker" / "base-image", base.image],
@@ -103,6 +104,7 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
     )
     if done.returncode:
         raise ImageError(f"docker/base-image failed:\n{end(done.stdout + done.stderr)}")
+    report("built from Debian's packages")
     return base.image
 
 

@@ -359,7 +359,7 @@ def test_a_base_is_pulled_by_its_digest(root: Path) -> None:
     said: list[str] = []
     assert images.find_base(engine, said.append) == f"{BOOKWORM.image}@{BOOKWORM.digest}"
     assert images.find_base(engine, said.append) == f"{BOOKWORM.image}@{BOOKWORM.digest}"
-    assert len(said) == 1, "and only once"
+    assert said == [f"pulling {BOOKWORM.image}", "ready"], "and only once"
 
 
 def test_wheels_are_chosen_for_the_engines_machine() -> None:
