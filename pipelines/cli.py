@@ -384,9 +384,9 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def images(settings: Settings, options: argparse.Namespace) -> int:
-    from serving.platforms import docker
+    from serving.platforms import provision
 
-    docker.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
+    provision.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
     say(f"up to date: {', '.join(options.image) or 'every image'}")
     return 0
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,22 @@ class Deployment:
     version: int
     platform: str
     endpoints: dict[str, list[Endpoint]]
+
+
+@contextlib.contextmanager
+def prepared(settings: Settings, report: Report) -> Iterator[Report]:
+    """Have what the targets need but a version at the end of the block; a target that could not be started is known
+    before. Gives a report that raises what has failed meanwhile: `PlatformError`."""
+    platform, _ = platforms.choose(settings)
+    settings = dataclasses.replace(settings, platform=platform.name)
+    all_targets = [targets.load(name) for name in targets.NAMES]
+    with watching() as watch, platform.preparing(settings, all_targets, watch) as check:
+
+        def report_unless_failed(line: str) -> None:
+            check()
+            report(line)
+
+        yield report_unless_failed
 
 
 def serve(settings: Settings, version: int, report: Report) -> Deployment:
@@ -52,6 +69,7 @@ def wait_until_ready(
     """Wait until each target answers with `version`; those that answer with another are told to swap."""
     since = time.monotonic()
     told: set[str] = set()
+    shown: set[str] = set()
     waiting = {target.name: target for target in all_targets}
     # What runs beside the targets has no version.
     beside = [name for name in started if name not in waiting]
@@ -68,10 +86,16 @@ def wait_until_ready(
             beside.remove(name)
         for name, target in list(waiting.items()):
             served = target.served_version(settings)
-            if served == version and states[name].state == "running":
+            now = states[name].state
+            if served == version and now == "running":
                 watch(name, f"ready, version {served}, {seconds:.1f} s")
                 del waiting[name]
-            elif served not in (None, version) and name not in told:
+                continue
+            if served is None and name not in shown and name not in started:
+                # What was started is watched already.
+                watch(name, f"{now}, waiting for its answer")
+            shown.add(name)
+            if served not in (None, version) and name not in told:
                 told.add(name)
                 watch(name, f"swapping version {served} for {version}")
                 target.activate(settings, version)

@@ -105,8 +105,9 @@ def _trained(
 def deploy(made_from: Sources, report: Report, orchestrate: Orchestrate | None = None) -> rollout.Deployment:
     """From nothing, or from whatever is there, to five targets that answer with the version of these sources."""
     settings = made_from.settings
-    version = ensure_published(made_from, report, orchestrate)
-    samples.write(made_from.model.spec, made_from.dataset.test, rollout.sample_folder(settings))
+    with rollout.prepared(settings, report) as told:
+        version = ensure_published(made_from, told, orchestrate)
+        samples.write(made_from.model.spec, made_from.dataset.test, rollout.sample_folder(settings))
     return rollout.serve(settings, version, report)
 
 

@@ -70,7 +70,8 @@ def waiting(name: str, text: str, usually: float = 0.0) -> Iterator[Wait]:
 
 @contextmanager
 def watching() -> Iterator[Callable[[str, str], None]]:
-    """Something to tell of each of many, by name, what goes on with it; "ready" and "built" end its wait."""
+    """Something to tell of each of many, by name, what goes on with it; these words end its wait: ready,
+    built, embedded."""
     with ExitStack() as stack:
         waits: dict[str, tuple[Wait, ExitStack]] = {}
 
@@ -80,7 +81,7 @@ def watching() -> Iterator[Callable[[str, str], None]]:
             else:
                 own = stack.enter_context(ExitStack())
                 waits[name] = (own.enter_context(waiting(name, text)), own)
-            if text.startswith(("ready", "built")):
+            if text.startswith(("ready", "built", "embedded")):
                 waits.pop(name)[1].close()
 
         yield tell

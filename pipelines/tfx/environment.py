@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from pipelines.rollout import Report
 from pipelines.tfx.request import Request
-from serving.platforms import docker, engine, images
+from serving.platforms import engine, images, provision
 from serving.platforms.base import PlatformError
+from serving.platforms.docker import NOBODY
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _user(client: DockerClient) -> str:
     if any("name=rootless" in option for option in client.info().get("SecurityOptions") or []):
         # Root in there is the user out here.
         return "0:0"
-    return f"{docker.NOBODY}:{docker.NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
+    return f"{NOBODY}:{NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Container:
         return cls("", run_as)
 
     def prepare(self, settings: Settings, report: Report) -> None:
-        docker.build(settings, ["tfx"], lambda name, line: report(f"{name}: {line}"))
+        provision.build(settings, ["tfx"], lambda name, line: report(f"{name}: {line}"))
         if not self.server_image:
             report(
                 "InfraValidator is left out: no image of TensorFlow Serving is here (`make images` makes one)"

@@ -8,21 +8,27 @@ a build sends a few files and takes seconds, whatever the builder.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.platforms import dockerfiles, wheels
+from serving.platforms.base import PlatformError
+from serving.platforms.builder import (
+    BUILD_LABEL,
+    Report,
+    docker_build,
+    end,
+    environment,
+    explained,
+    for_builder,
+)
 from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill, published
-from serving.platforms.engine import find as find_engine
-from serving.platforms.engine import has_buildkit
 from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
 from serving.settings import Settings
 from serving.targets.base import TargetError
@@ -33,8 +39,6 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
 __all__ = ["IMAGES", "TF_SERVING", "ImageError", "build", "find_base", "is_current", "reference", "version"]
-
-Report = Callable[[str], object]
 
 IMAGES = (
     "onnxruntime",
@@ -52,11 +56,6 @@ TF_SERVING = f"tensorflow/serving:{metadata.version('tensorflow-serving-api')}"
 FETCHED = "docker/builder/fetched"
 """Where a build finds what was fetched for it."""
 LABEL, BASE_LABEL = "tandem.context", "tandem.base"
-BUILD_LABEL = "tandem.build"
-"""Of a builder stage: which build it belongs to."""
-LINES = 15
-STEP = re.compile(r"^(?:Step \d+/\d+ : |#\d+ \[(?:\S+ +)?\d+/\d+\] )((?:FROM|RUN|COPY) .*)")
-"""A step in the words of the legacy builder and of BuildKit."""
 
 
 def version() -> str:
@@ -94,30 +93,61 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
             "making it from Debian's packages, in about a minute"
         )
     else:
+        report("ready")
         return pinned
     done = subprocess.run(
         [ROOT / "docker" / "base-image", base.image],
-        env=_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise ImageError(f"docker/base-image failed:\n{_end(done.stdout + done.stderr)}")
+        raise ImageError(f"docker/base-image failed:\n{end(done.stdout + done.stderr)}")
+    report("built from Debian's packages")
     return base.image
 
 
+def is_here(engine: DockerClient, name: str) -> bool:
+    """Whether the engine has an image of that name."""
+    return _image(engine, name) is not None
+
+
+def require_startable(engine: DockerClient, image: str) -> None:
+    """Raise `PlatformError` where the engine answers, and yet starts no container. An image that is not here proves
+    nothing."""
+    from docker.errors import APIError, ContainerError
+
+    if not is_here(engine, image):
+        return
+    try:
+        engine.containers.run(image, ["/bin/true"], entrypoint="", remove=True, network_disabled=True)
+    except (APIError, ContainerError) as error:
+        raise PlatformError(
+            f"the container engine answers but starts no container: {getattr(error, 'explanation', error)}. "
+            "PLATFORM=process goes without one"
+        ) from error
+
+
 def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
-    """Whether the image is there, with the content that its sources would give now."""
+    """Whether the image is there, with the content that its sources would give now.
+
+    One that was built by hand has no digest of them: it is current while it is younger than they are.
+    """
     image = _image(engine, reference(name, settings))
     if image is None:
         return False
+    text = dockerfile(name)
+    files = context_files(settings, text)
+    if LABEL not in image.labels:
+        created: str = image.attrs["Created"]
+        changed = max(path.stat().st_mtime for path in files.values())
+        return datetime.fromtimestamp(changed, UTC) < datetime.fromisoformat(created[:19] + "+00:00")
     wanted = base_of(name)
     base = _image(engine, wanted.image) or _image(engine, f"{wanted.image}@{wanted.digest}")
     # A base that was removed since is no reason to build.
     base_id = str(base.id) if base else image.labels.get(BASE_LABEL, "")
-    text = dockerfile(name)
-    return image.labels.get(LABEL) == digest(text, context_files(settings, text), base_id, _machine(engine))
+    return str(image.labels[LABEL]) == digest(text, files, base_id, _machine(engine))
 
 
 def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> bool:
@@ -133,7 +163,7 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
     base_id, machine, text = str(engine.images.get(base).id), _machine(engine), dockerfile(name)
     build_id = uuid.uuid4().hex
     arguments = {"BASE": base}
-    with _explained(log), _context(settings, name) as context, _builders_removed(engine, build_id):
+    with explained(log), _context(settings, name) as context, _builders_removed(engine, build_id):
         files = context_files(settings, text)
         labels = {LABEL: digest(text, files, base_id, machine), BASE_LABEL: base_id}
         head, tail = dockerfiles.stages(text)
@@ -145,9 +175,9 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
             files = context_files(settings, text)
         if name == "models":
             arguments |= {"MODEL": settings.model, "MODEL_VERSION": str(published(settings))}
-        fill(context, name, _for_builder(text, build_id), files)
+        fill(context, name, for_builder(text, build_id), files)
         arguments |= {"VERSION": version(), "REVISION": _revision()}
-        _docker_build(context, log, tag, arguments, labels, report)
+        docker_build(context, log, tag, arguments, labels, report)
     if old is not None and old != _image(engine, tag):
         _remove(engine, str(old.id))
     return True
@@ -171,7 +201,7 @@ def _dependencies(
     tag = f"tandem/{name}-dependencies:{digest(text, files, base_id, machine)}"
     if _image(engine, tag) is not None:
         return tag
-    fill(context, name, _for_builder(text, build_id), files)
+    fill(context, name, for_builder(text, build_id), files)
     report("fetching wheels")
     pins = [
         line for file in files.values() if file.suffix == ".txt" for line in file.read_text().splitlines()
@@ -187,63 +217,11 @@ def _dependencies(
     except (wheels.WheelError, TargetError) as error:
         raise ImageError(str(error)) from error
     older = engine.images.list(name=tag.split(":", maxsplit=1)[0])
-    _docker_build(context, log, tag, arguments, {}, report, "--target=dependencies")
+    docker_build(context, log, tag, arguments, {}, report, "--target=dependencies")
     for image in older:
         for other in image.tags:
             _remove(engine, other)
     return tag
-
-
-def _for_builder(text: str, build_id: str) -> str:
-    """The Dockerfile as the builder that is here takes it. The legacy one is told to mark the stage that it leaves
-    behind."""
-    if has_buildkit():
-        return text
-    mark = f'LABEL {BUILD_LABEL}="{build_id}"\n'
-    return re.sub(r"( AS builder\n(?:(?!FROM ).*\n)+)", rf"\g<1>{mark}", dockerfiles.plain(text))
-
-
-def _docker_build(
-    context: Path,
-    log: Path,
-    tag: str,
-    arguments: dict[str, str],
-    labels: dict[str, str],
-    report: Report,
-    *more: str,
-) -> None:
-    what, told = "dependencies" if more else "image", set[str]()
-    command = ["docker", "build", f"--tag={tag}", *more]
-    command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    command += [f"--label={name}={value}" for name, value in labels.items()]
-    report(f"building its {what}")
-    try:
-        process = subprocess.Popen(
-            [*command, str(context)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=_environment(),
-        )
-    except FileNotFoundError:
-        raise ImageError("no `docker` command is on the PATH, and it builds the images") from None
-    try:
-        with log.open("a") as output:
-            for line in process.stdout or ():
-                output.write(line)
-                if (step := STEP.match(line)) and step[0] not in told:
-                    told.add(step[0])
-                    shown = " ".join(dockerfiles.MOUNT.sub("", step[1]).split())
-                    report(f"building its {what}: {shown[:60]}")
-        code = process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    if code != 0:
-        raise ImageError(f"`docker build` of {tag} failed")
 
 
 @contextlib.contextmanager
@@ -254,39 +232,6 @@ def _context(settings: Settings, name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _explained(log: Path) -> Iterator[None]:
-    """Adds to an error what the log says about it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise ImageError(f"the disk is full: {error}") from error
-    except ImageError as error:
-        said = log.read_text(errors="replace")
-        if not said:
-            raise
-        full = "\nThe disk is full; `docker system prune` frees what no container uses."
-        hint = full if "no space left on device" in said.lower() else ""
-        raise ImageError(f"{error}; the end of {log}:\n{_end(said)}{hint}") from None
-
-
-def _end(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(f"  {line}" for line in lines[-LINES:])
-
-
-def _environment() -> dict[str, str]:
-    """For the command line: the engine that we speak to, and the builder that is part of it."""
-    return os.environ | {
-        "DOCKER_HOST": find_engine()[0],
-        "DOCKER_BUILDKIT": str(int(has_buildkit())),
-        "BUILDX_BUILDER": "default",
-        "BUILDKIT_PROGRESS": "plain",
-    }
 
 
 def _image(engine: DockerClient, name: str) -> Image | None:

@@ -11,7 +11,7 @@ import tempfile
 import time
 import xmlrpc.client
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,20 @@ class ProcessPlatform:
 
     name = "process"
 
-    def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
+    @contextlib.contextmanager
+    def preparing(
+        self, settings: Settings, targets: Sequence[Target], watch: Watch
+    ) -> Iterator[Callable[[], None]]:
         if settings.monitoring:
             raise PlatformError(
                 "Prometheus comes with containers only: PLATFORM=docker, or leave MONITORING out"
             )
+        if not self.states(settings):
+            for target in targets:
+                require_ports(settings, target.name, target.ports(settings))
+        yield lambda: None
+
+    def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
         with _supervisor(settings) as supervisor:
             if supervisor is None:
                 _end_orphans(settings)

@@ -34,8 +34,8 @@ BUILT_IN = Path(sys.prefix, "share", "tensorflowjs")
 def install(destination: Path) -> Path:
     """Fetch the packages of package-lock.json with npm, once; the folder of the scripts and wasm files.
 
-    It is `destination / <digest of the lock file>`, complete or not there at all, or what the image brings. Raises `TargetError` with
-    what npm said.
+    It is what the image brings, else `destination / <digest of the lock file>`, complete or not there at all. Raises
+    `TargetError` with what npm said.
     """
     if BUILT_IN.is_dir():
         return BUILT_IN

@@ -21,7 +21,8 @@ from docker import DockerClient
 
 from serving import repository, targets
 from serving.platforms import engine, images
-from serving.platforms.docker import MONITORING, NOBODY
+from serving.platforms.docker import NOBODY
+from serving.platforms.provision import MONITORING
 from serving.settings import PREFIX
 from serving.targets.base import Outputs
 from tests.e2e.conftest import Stack, until

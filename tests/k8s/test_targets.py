@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from serving import targets
-from serving.platforms import docker, images
+from serving.platforms import images, provision
 from serving.repository import POINTER, Pointer, model_dir, read_pointer, version_dir, write_pointer
 from serving.settings import PREFIX, Settings
 from serving.targets import tfjs
@@ -136,7 +136,7 @@ def test_images_are_ours_at_our_version(everything: list[Document], production: 
         ]
         return {container["image"] for container in every}
 
-    servers = [docker.IMAGES.get(name, name) for name in targets.NAMES]
+    servers = [provision.IMAGES.get(name, name) for name in targets.NAMES]
     ours = {images.reference(name) for name in [*servers, "pipeline"]}
     version = {"tandem/models:fashion-1", "tandem/models-canary:fashion-1"}
     assert {image for image in used(everything) if image.startswith("tandem/")} == ours | version

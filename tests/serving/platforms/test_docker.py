@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from serving import targets
-from serving.platforms import docker, images
+from serving.platforms import containers, docker, engine, images, provision
 from serving.platforms.base import PlatformError
 from serving.settings import PREFIX, Settings
 
 COMPOSE = docker.COMPOSE_FILE.read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
-SERVERS = [*targets.NAMES, docker.MONITORING]
-VARIABLES = {"IMAGE_VERSION", "TF_SERVING_IMAGE", "MODEL_VERSION"}
+SERVERS = [*targets.NAMES, provision.MONITORING]
+VARIABLES = {"IMAGE_VERSION", "TF_SERVING_IMAGE", "MODEL_VERSION", "PIPELINE_IMAGE"}
 
 
 def test_every_target_is_a_service_and_every_image_is_built() -> None:
@@ -58,7 +58,7 @@ def test_published_ports_are_those_of_the_settings(name: str) -> None:
     assert all(default == own for default, own in published.items())
     expected = (
         {settings.prometheus_port}
-        if name == docker.MONITORING
+        if name == provision.MONITORING
         else set(targets.load(name).ports(settings).values())
     )
     assert set(published) == expected
@@ -92,17 +92,17 @@ RESTARTING = {"Status": "restarting", "Restarting": True}
         (container(Status="created", Running=False), "stopped"),
         (container(Status="exited", Running=False, **MOMENTS), "stopped"),
         (container(1, **RESTARTING, **MOMENTS), "restarting"),
-        (container(docker.GIVEN_UP, **RESTARTING, **MOMENTS), "failed"),
-        (container(docker.GIVEN_UP, **RESTARTING, **LONG), "restarting"),
+        (container(containers.GIVEN_UP, **RESTARTING, **MOMENTS), "failed"),
+        (container(containers.GIVEN_UP, **RESTARTING, **LONG), "restarting"),
         (container(Status="dead", Running=False), "failed"),
     ],
 )
 def test_states_are_told_in_our_words(state: Any, expected: str) -> None:
-    assert docker._word(state) == expected
+    assert containers.word(state) == expected
 
 
 def test_a_full_disk_is_named_with_what_helps() -> None:
-    said = docker._explained("one\nwrite /x: no space left on device\n")
+    said = engine.explained("one\nwrite /x: no space left on device\n")
     assert said.startswith("one\n")
     assert "docker system prune" in said
 
@@ -132,9 +132,9 @@ def test_what_the_containers_may_not_read_is_named(tmp_path: Path) -> None:
 def test_a_deployment_is_known_by_what_it_reads_whoever_started_it(
     folder: str, artifacts: str | None, expected: str | None
 ) -> None:
-    labels = {docker.FOLDER: folder} | ({docker.ARTIFACTS: artifacts} if artifacts else {})
+    labels = {containers.FOLDER: folder} | ({containers.ARTIFACTS: artifacts} if artifacts else {})
     found: Any = SimpleNamespace(labels=labels)
-    assert docker._artifacts(found) == (Path(expected) if expected else None)
+    assert containers.artifacts_of(found) == (Path(expected) if expected else None)
 
 
 def test_no_server_starts_before_a_version_is_published() -> None:
@@ -146,7 +146,7 @@ def test_no_server_starts_before_a_version_is_published() -> None:
 
 def test_an_unknown_image_is_named_with_those_that_exist() -> None:
     with pytest.raises(PlatformError, match="there is no image 'tfserving'; there are: onnxruntime, "):
-        docker.build(Settings(), ["tfserving"], lambda *_: None)
+        provision.build(Settings(), ["tfserving"], lambda *_: None)
 
 
 def test_the_container_of_tf_serving_has_the_flags_of_its_process() -> None:
