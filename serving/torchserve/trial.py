@@ -37,13 +37,13 @@ class Trial:
         except zipfile.BadZipFile as error:
             raise TargetError(f"{path} is no archive: {error}") from error
         self._folder = folder
-        self._handler = _load(Path(folder) / HANDLER.name).Handler()
-        self._handler.initialize(self._context(0, {}))
+        self.handler = _load(Path(folder) / HANDLER.name).Handler()
+        self.handler.initialize(self._context(0, {}))
 
     def call(self, body: bytes, **headers: str) -> bytes:
         """The answer to one request. Raises `TargetError` with what the handler answered where it is an error."""
         context = self._context(1, headers)
-        answer: bytes = self._handler.handle([{"body": body}], context)[0]
+        answer: bytes = self.handler.handle([{"body": body}], context)[0]
         if context.get_response_status(0)[0] != 200:
             raise TargetError(f"its handler answered {answer.decode(errors='replace')[:300]}")
         return answer
@@ -89,7 +89,7 @@ def attempt(settings: Settings, path: Path, version: int) -> None:
     except subprocess.TimeoutExpired:
         failed, reason = True, [f"it did not load within {settings.ready_seconds} s"]
     if failed:
-        raise TargetError(f"torchserve: version {version} of {settings.model} is refused: {reason[0]}")
+        raise TargetError(f"version {version} of {settings.model} is refused: {reason[0]}")
 
 
 def main() -> None:
