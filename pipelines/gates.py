@@ -172,7 +172,7 @@ def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: 
 
 def extremes(spec: ModelSpec, artifact: str, difference: float) -> Check:
     """An artifact answers runs of other sizes, zeros, ones and large noise as its source framework does."""
-    label = f"{artifact}: largest difference of logits on runs of 1, 3 and 64, zeros, ones and large noise"
+    label = f"{artifact}: furthest from its source on runs of 1, 3 and 64, zeros, ones and large noise"
     return Check("parity", label, difference, "<=", spec.tolerances.logits)
 
 

@@ -91,7 +91,9 @@ class Handler:
         if form == "exported":
             self.network = torch.export.load(folder / "model.pt2").module()
         elif form == "aot":
-            logging.getLogger("torch.export").setLevel(logging.ERROR)
+            # They say that the package is for fewer instructions than this CPU has, and that there is no g++ to ask.
+            for name in ("torch.export", "torch._inductor"):
+                logging.getLogger(name).setLevel(logging.ERROR)
             self.network = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
         elif form == "onnx":
             self.network = self.load_onnx(str(folder / "model.onnx"))

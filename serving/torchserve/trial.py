@@ -7,6 +7,7 @@ before the server is given it, in a process of its own: compiled code can end on
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import signal
@@ -17,12 +18,11 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from serving.settings import Settings
 from serving.targets.base import TargetError
-from serving.torchserve.archive import HANDLER
+from serving.torchserve.archive import MANIFEST
 from serving.torchserve.config import state
 
 
@@ -37,13 +37,14 @@ class Trial:
         except zipfile.BadZipFile as error:
             raise TargetError(f"{path} is no archive: {error}") from error
         self._folder = folder
-        self._handler = _load(Path(folder) / HANDLER.name).Handler()
-        self._handler.initialize(self._context(0, {}))
+        name = json.loads((Path(folder) / MANIFEST).read_text())["model"]["handler"]
+        self.handler = _handler(Path(folder) / name)()
+        self.handler.initialize(self._context(0, {}))
 
     def call(self, body: bytes, **headers: str) -> bytes:
         """The answer to one request. Raises `TargetError` with what the handler answered where it is an error."""
         context = self._context(1, headers)
-        answer: bytes = self._handler.handle([{"body": body}], context)[0]
+        answer: bytes = self.handler.handle([{"body": body}], context)[0]
         if context.get_response_status(0)[0] != 200:
             raise TargetError(f"its handler answered {answer.decode(errors='replace')[:300]}")
         return answer
@@ -89,7 +90,7 @@ def attempt(settings: Settings, path: Path, version: int) -> None:
     except subprocess.TimeoutExpired:
         failed, reason = True, [f"it did not load within {settings.ready_seconds} s"]
     if failed:
-        raise TargetError(f"torchserve: version {version} of {settings.model} is refused: {reason[0]}")
+        raise TargetError(f"version {version} of {settings.model} is refused: {reason[0]}")
 
 
 def main() -> None:
@@ -105,13 +106,22 @@ def _ended(code: int) -> str:
     return f"loading it ended with {signal.Signals(-code).name if code < 0 else f'status {code}'}"
 
 
-def _load(path: Path) -> ModuleType:
+def _handler(path: Path) -> Any:  # noqa: ANN401
+    """The one class in a handler's file; it may import what lies beside it."""
     spec = importlib.util.spec_from_file_location("packed_handler", path)
     if spec is None or spec.loader is None or not path.exists():
         raise TargetError(f"the archive holds no {path.name}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    classes = [
+        found for found in vars(module).values() if getattr(found, "__module__", "") == module.__name__
+    ]
+    (handler,) = (found for found in classes if isinstance(found, type))
+    return handler
 
 
 if __name__ == "__main__":

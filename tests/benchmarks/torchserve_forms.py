@@ -1,13 +1,15 @@
 """Which form of the PyTorch model does TorchServe serve best? `python tests/benchmarks/torchserve_forms.py`
 
 Starts one TorchServe a form (one worker each), calls them in turns, and prints a table: median latency, and
-CPU time of the server's whole process tree a request. The forms that Tandem ships (aot is skipped without g++),
-the eager module inside the same handler, and the exported program with batching.
+CPU time of the server's whole process tree a request; and what a run costs in a process that does nothing else.
+The forms are those that Tandem ships (aot is skipped without g++), the eager module inside the same handler, and
+the exported program with batching.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -37,6 +39,7 @@ from serving.targets.base import Client, Images
 from serving.targets.torchserve import TARGET
 from serving.torchserve import archive
 from serving.torchserve.clients import json_body, npy_body
+from serving.torchserve.trial import trial
 
 EAGER = """
 import torch
@@ -100,7 +103,7 @@ class Server:
         directory = version_dir(self.settings.repository, "torchserve", model.spec.name, 1)
         directory.mkdir(parents=True)
         FORMS[form](model, weights, directory / "model.mar")
-        self.size = (directory / "model.mar").stat().st_size
+        self.archive = directory / "model.mar"
         fields: dict[str, Any] = {field.name: "" for field in dataclasses.fields(Manifest)}
         fields |= {"files": file_digests(directory), "serve": "model.mar", "version": 1, "batched": True}
         (directory / MANIFEST).write_text(json.dumps(fields))
@@ -178,6 +181,21 @@ def call(
     return latencies, (server.cpu_seconds() - before) / len(latencies)
 
 
+def alone(archives: dict[str, Path], images: Images, rounds: int, calls: int = 100) -> dict[str, float]:
+    """CPU seconds of one run in a process that does nothing else, by form; the forms take turns."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    with contextlib.ExitStack() as stack:
+        handlers = {form: stack.enter_context(trial(path)).handler for form, path in archives.items()}
+        for turn in range(rounds + 1):
+            for form, handler in handlers.items():
+                start = time.process_time()
+                for _ in range(calls):
+                    handler.infer(images)
+                if turn:
+                    seconds[form].append((time.process_time() - start) / calls)
+    return {form: statistics.median(own) for form, own in seconds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -220,23 +238,30 @@ def main() -> None:
                                 latencies[form, body, concurrency] += result[0]
                                 cpu[form, body, concurrency].append(result[1])
             memory = {form: server.memory() for form, server in servers.items()}
+            sizes = {form: server.archive.stat().st_size for form, server in servers.items()}
         finally:
             for server in servers.values():
                 server.stop()
+        process = alone({form: server.archive for form, server in servers.items()}, images, options.rounds)
     print(
         f"logits at most {apart:.1e} apart; {options.rounds} turns of {options.requests} one-picture calls\n"
     )
     columns = [(body, concurrency) for body in bodies for concurrency in options.concurrency]
     heads = [f"{body}, {concurrency} at once: p50 ms / CPU us" for body, concurrency in columns]
-    print("| form | start s | memory MB | .mar kB | " + " | ".join(heads) + " |")
-    print("|" + "---|" * (4 + len(heads)))
+    print("| form | in process: CPU us | start s | memory MB | .mar kB | " + " | ".join(heads) + " |")
+    print("|" + "---|" * (5 + len(heads)))
     for form, server in servers.items():
         cells = [
             f"{statistics.median(latencies[form, *column]) * 1e3:.2f} / "
             f"{statistics.mean(cpu[form, *column]) * 1e6:.0f}"
             for column in columns
         ]
-        figures = [f"{server.start_seconds:.0f}", f"{memory[form] / 2**20:.0f}", f"{server.size / 1000:.0f}"]
+        figures = [
+            f"{process[form] * 1e6:.0f}",
+            f"{server.start_seconds:.0f}",
+            f"{memory[form] / 2**20:.0f}",
+            f"{sizes[form] / 1000:.0f}",
+        ]
         print(f"| {form} | " + " | ".join(figures + cells) + " |")
 
 

@@ -125,7 +125,7 @@ async function checkGolden(model, address) {
   const answers = tf.tidy(() => {
     const tensor = ({ data, shape, dtype }) => tf.tensor(decode(data, dtype), shape, dtype);
     const feeds = Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, tensor(value)]));
-    return model.execute(feeds, names).map((output) => output.dataSync());
+    return [model.execute(feeds, names)].flat().map((output) => output.dataSync());
   });
   names.forEach((name, index) => {
     const expected = decode(outputs[name].data, outputs[name].dtype);

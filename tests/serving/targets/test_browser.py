@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import threading
 import time
@@ -20,6 +21,8 @@ from models.base import Model, Weights
 from pipelines.data import Pictures
 from pipelines.exporting import keras_graph
 from pipelines.exporting import tfjs as exporter
+from serving import golden
+from serving.golden import Golden
 from serving.repository import MANIFEST, file_digests, version_dir
 from serving.settings import Settings
 from serving.targets.base import Images, TargetError
@@ -77,12 +80,17 @@ def settings(
     shared = Settings.from_environment().artifacts / "web"
     shared.mkdir(parents=True, exist_ok=True)
     (settings.artifacts / "web").symlink_to(shared)
-    first, second = (version_dir(settings.repository, "tfjs", "fashion", n) for n in (1, 2))
+    first, second, third = (version_dir(settings.repository, "tfjs", "fashion", n) for n in (1, 2, 3))
     first.mkdir(parents=True)
     exporter.write(model, weights, first, sample.floats()[:1])
     shutil.copytree(first, second)
     shift_first_class(second, weights)
-    for folder in (first, second):
+    shutil.copytree(second, third)
+    # Right for the first version, whose first class the third has shifted by 1.
+    sample_answer = Golden({"image": sample.floats()[:2]}, {"logits": logits[:2]}, 1e-4)
+    for folder in (first, third):
+        golden.write(folder, sample_answer)
+    for folder in (first, second, third):
         (folder / MANIFEST).write_text(json.dumps({"files": file_digests(folder)}))
     serve_version(settings, 1)
     samples = settings.artifacts / "samples"
@@ -213,6 +221,28 @@ def test_nested_numbers_are_taken_too(page: Page, pictures: Images, logits: NDAr
     call = "async (pictures) => (await window.tandem.predict(pictures, 2)).logits"
     answer = page.evaluate(call, pictures[:2].astype(float).tolist())
     np.testing.assert_allclose(answer, logits[:2], atol=1e-4)
+
+
+def test_a_version_that_does_not_answer_its_golden_sample_is_refused_and_the_one_before_goes_on(
+    page: Page, settings: Settings, pictures: Images, logits: NDArray[np.float32]
+) -> None:
+    predict = "async (picture) => window.tandem.predict(picture, 1)"
+    numbers = pictures[:1].astype(float).tolist()
+    page.evaluate(predict, numbers)
+    serve_version(settings, 3)
+    try:
+        for _ in range(2):
+            answer = page.evaluate(predict, numbers)
+            assert answer["version"] == 1
+            np.testing.assert_allclose(answer["logits"], logits[:1], atol=1e-4)
+            assert re.search(
+                r"version 3 .* logits differs by 1\.00 .* the limit is 0\.000", answer["refused"]
+            )
+        page.locator("#samples button").first.click()
+        page.wait_for_selector("#error:has-text('Version 3 of fashion cannot be loaded: golden sample')")
+    finally:
+        serve_version(settings, 1)
+    assert page.evaluate(predict, numbers)["refused"] == ""
 
 
 def test_calls_at_once_survive_a_swap(page: Page, settings: Settings) -> None:
