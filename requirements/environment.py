@@ -180,8 +180,8 @@ def _packages(uv: list[str], venv: Path, pins: Path) -> None:
     watch([*uv, "--no-deps", "--only-binary", ":all:", *hashes, "--requirement", str(pins)], venv, what)
     if os.environ.get(CUDA) == "cuda":
         # The pins, and the overrides in pyproject.toml, leave its libraries out.
-        command = [*uv, "--no-config", "--constraint", str(pins), "torch"]
-        watch(command, venv, "the CUDA libraries of torch")
+        own = ["--no-config", "--overrides", str(HERE / "cuda-overrides.txt"), "--constraint", str(pins)]
+        watch([*uv, *own, "torch"], venv, "the CUDA libraries of torch")
     run([*uv, "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], "this project")
 
 

@@ -91,6 +91,8 @@ def _npm(*arguments: str, folder: Path) -> None:
     command = [str(node()), str(npm), *arguments]
     # A proxy that opens TLS has its certificate in the system's store, where Node does not look by itself.
     environment = {"NODE_USE_SYSTEM_CA": "1"} | os.environ
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):
+        environment["npm_config_cache"] = str(folder / ".npm")
     try:
         done = subprocess.run(
             command,

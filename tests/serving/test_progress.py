@@ -43,8 +43,8 @@ def test_a_log_is_never_silent_for_long(
             wait.advance("epoch 1 of 3", 1, 3)
             time.sleep(0.8)
     lines = capsys.readouterr().out.splitlines()
-    assert "    gates: parity, 1 s" in lines
-    assert "    tensorflow: epoch 1 of 3, 1 s" in lines
+    assert any(line.startswith("    gates: parity, ") for line in lines)
+    assert any(line.startswith("    tensorflow: epoch 1 of 3, ") for line in lines)
 
 
 def test_a_share_tells_what_is_left() -> None:
