@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from serving.progress import say, showing
+from serving.progress import say, showing, watching
 from serving.settings import PREFIX, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -340,7 +340,8 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
 def images(settings: Settings, options: argparse.Namespace) -> int:
     from serving.platforms import provision
 
-    provision.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
+    with showing(), watching() as watch:
+        provision.build(settings, options.image, watch)
     say(f"up to date: {', '.join(options.image) or 'every image'}")
     return 0
 
