@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.progress import say, showing
+from serving.progress import say, showing, watching
 from serving.settings import PREFIX, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -386,7 +386,8 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
 def images(settings: Settings, options: argparse.Namespace) -> int:
     from serving.platforms import provision
 
-    provision.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
+    with showing(), watching() as watch:
+        provision.build(settings, options.image, watch)
     say(f"up to date: {', '.join(options.image) or 'every image'}")
     return 0
 

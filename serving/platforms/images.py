@@ -116,17 +116,20 @@ def is_here(engine: DockerClient, name: str) -> bool:
 def require_startable(engine: DockerClient, image: str) -> None:
     """Raise `PlatformError` where the engine answers, and yet starts no container. An image that is not here proves
     nothing."""
-    from docker.errors import APIError, ContainerError
+    from docker.errors import APIError
 
     if not is_here(engine, image):
         return
+    container = engine.containers.create(image, ["/bin/true"], entrypoint="", network_disabled=True)
     try:
-        engine.containers.run(image, ["/bin/true"], entrypoint="", remove=True, network_disabled=True)
-    except (APIError, ContainerError) as error:
+        container.start()
+    except APIError as error:
         raise PlatformError(
-            f"the container engine answers but starts no container: {getattr(error, 'explanation', error)}. "
+            f"the container engine answers but starts no container: {error.explanation}. "
             "PLATFORM=process goes without one"
         ) from error
+    finally:
+        container.remove(force=True)
 
 
 def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:

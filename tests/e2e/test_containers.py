@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -111,7 +112,7 @@ def test_the_image_of_the_models_holds_what_is_published(stack: Stack, docker: D
     """As a Kubernetes pod takes it from there: an init container copies one target's versions."""
     stack.tandem("images", "models")
     script = "cp -r /models/litert /tmp/ && cd /tmp/litert/fashion && cat current.json && ls $0"
-    image = images.reference("models")
+    image = images.reference("models", stack.settings)
     said = docker.containers.run(
         image,
         entrypoint=["sh", "-c"],
@@ -123,6 +124,7 @@ def test_the_image_of_the_models_holds_what_is_published(stack: Stack, docker: D
     ).decode()
     assert json.loads(said.splitlines()[0])["version"] == stack.version
     assert {"manifest.json", "model.tflite"} <= set(said.splitlines())
+    assert image == f"tandem/models:fashion-{stack.version}"
     stack.tandem("images", "models")
     docker.images.remove(image)
 
@@ -262,3 +264,20 @@ def test_torchserves_management_does_not_leave_its_container(stack: Stack, docke
     client += "print(Management(Settings.from_environment()).versions('fashion'))"
     assert own.exec_run(["python", "-c", client]).output.decode() == f"[{stack.version}]\n"
     assert own.exec_run(["python", "-c", client], user="12345").exit_code != 0
+
+
+def test_torchserve_is_healthy_only_while_its_worker_is(stack: Stack, docker: DockerClient) -> None:
+    own = container(docker, stack, "torchserve")
+    ready = ["python", "-m", "serving.torchserve.ready"]
+    assert own.attrs["Config"]["Healthcheck"]["Test"] == ["CMD", *ready]
+    server = psutil.Process(own.attrs["State"]["Pid"])
+    (worker,) = [
+        child
+        for child in server.children(recursive=True)
+        if "model_service_worker.py" in " ".join(child.cmdline())
+    ]
+    worker.send_signal(signal.SIGKILL)
+    ping = f"http://127.0.0.1:{stack.settings.torchserve_rest_port}/ping"
+    until(lambda: own.exec_run(ready).exit_code != 0, 10)
+    assert urllib3.request("GET", ping).json()["status"] == "Healthy", "which is why it is not asked"
+    until(lambda: own.exec_run(ready).exit_code == 0, 60)

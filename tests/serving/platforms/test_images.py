@@ -484,3 +484,35 @@ def test_the_modules_that_a_server_imports_are_in_its_image(settings: Settings, 
 def test_the_images_and_the_gateway_take_the_same_scripts() -> None:
     collect = (DOCKER / "builder" / "tensorflowjs").read_text()
     assert set(re.findall(r"tfjs-\S+/dist/\S+", collect)) == set(FILES)
+
+
+def test_an_engine_that_starts_no_container_is_named_and_nothing_is_left_in_it() -> None:
+    removed: list[bool] = []
+
+    def remove(force: bool) -> None:
+        removed.append(force)
+
+    def refuse() -> None:
+        raise APIError("500 Server Error", explanation="OCI runtime create failed")
+
+    container = SimpleNamespace(start=refuse, remove=remove)
+    engine: Any = Engine()
+    engine.containers = SimpleNamespace(create=lambda *_, **__: container)
+    with pytest.raises(
+        PlatformError, match=r"starts no container: OCI runtime create failed\. PLATFORM=process"
+    ):
+        images.require_startable(engine, BOOKWORM.image)
+    assert removed == [True]
+    images.require_startable(engine, "none:here")
+
+
+def test_an_image_built_by_hand_is_current_while_it_is_younger_than_its_sources(
+    root: Path, settings: Settings
+) -> None:
+    engine: Any = Engine()
+    engine.add(images.reference("tool"), {})
+    image = engine.get(images.reference("tool"))
+    image.attrs = {"Created": "2999-01-01T00:00:00.123456789Z"}
+    assert images.is_current(engine, settings, "tool")
+    image.attrs = {"Created": "2001-01-01T00:00:00.123456789Z"}
+    assert not images.is_current(engine, settings, "tool")
