@@ -52,7 +52,7 @@ export async function ask(config, target, values) {
 }
 
 function runs(target, headers) {
-  const standIn = target === "tf-serving" && headers.get("server") === "tandem";
+  const standIn = target === "tf-serving" && headers.get("x-served-by") === "tandem";
   return standIn ? "Tandem's stand-in" : (headers.get("x-runtime") ?? "");
 }
 
