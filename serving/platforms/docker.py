@@ -100,7 +100,7 @@ def _require_project(docker: DockerClient, settings: Settings) -> None:
         if other != settings.artifacts:
             raise PlatformError(
                 f"container {container.name} belongs to the deployment of {other or 'something else'}. "
-                f"Stop that (`make down` there), or take another name here: {PREFIX}containers.PROJECT=<name>"
+                f"Stop that (`make down` there), or take another name here: {PREFIX}PROJECT=<name>"
             )
 
 

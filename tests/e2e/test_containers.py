@@ -248,6 +248,7 @@ def test_two_deployments_under_one_name_are_refused(stack: Stack, other: Stack) 
     done = other.tandem("deploy", check=False)
     assert done.returncode == 1
     assert f"belongs to the deployment of {stack.settings.artifacts}" in done.stderr
+    assert f"{PREFIX}PROJECT=<name>" in done.stderr
     assert stack.versions() == dict.fromkeys(targets.NAMES, stack.version)
 
 
