@@ -24,7 +24,7 @@ def install(pins: Path, folder: Path, base: Path) -> Path:
     installed = folder / "installed.txt"
     if python.exists() and installed.exists() and installed.read_text() == wanted:
         return python
-    uv("venv", "--clear", "--python", str(base), str(folder))
+    uv("venv", "--clear", "--seed", "--python", str(base), str(folder))
     uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
     installed.write_text(wanted)
     return python
