@@ -47,7 +47,7 @@ def install(destination: Path) -> Path:
         work = Path(name)
         for file in PACKAGE_FILES:
             shutil.copyfile(HERE / file, work / file)
-        with waiting("npm", "fetching TensorFlow.js", usually=10):
+        with waiting("npm", "fetching TensorFlow.js", usually=5):
             _npm("ci", "--ignore-scripts", folder=work)
         for file in FILES:
             source = work / "node_modules" / "@tensorflow" / file

@@ -24,7 +24,7 @@ def install(pins: Path, folder: Path, base: Path) -> Path:
     installed = folder / "installed.txt"
     if python.exists() and installed.exists() and installed.read_text() == wanted:
         return python
-    uv("venv", "--clear", "--python", str(base), str(folder))
+    uv("venv", "--clear", "--seed", "--python", str(base), str(folder))
     uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
     installed.write_text(wanted)
     return python
@@ -47,7 +47,7 @@ def uv(*arguments: str) -> str:
 
 def _settings() -> dict[str, str]:
     """uv does not read pip's settings: pass on what requirements/install passes on."""
-    settings = {"UV_NATIVE_TLS": "1", "UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1"}
+    settings = {"UV_SYSTEM_CERTS": "1", "UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1"}
     for name, option in (("UV_FIND_LINKS", "find-links"), ("UV_DEFAULT_INDEX", "index-url")):
         asked = [sys.executable, "-m", "pip", "config", "get", f"global.{option}"]
         pip = "PIP_" + option.replace("-", "_").upper()
