@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.progress import say, showing, watching
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # Read by TensorFlow when it is first imported: its notices would drown our own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Read when torch is: its threads would otherwise spin while they wait, and a step beside anything else, such as the
+# build of an image, took three times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 INTERRUPTED = 130
 USUALLY = {
@@ -40,7 +44,12 @@ USUALLY = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0, 1 where it failed, 2 where it was called wrongly, 130 on Ctrl-C."""
-    options = parser().parse_args(arguments)
+    top = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(top)
+    options = top.parse_args(arguments)
     # SIGTERM ends a stage as Ctrl-C does: what it was writing is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The servers in containers are another user, who reads what is published and configured here.
@@ -73,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="tandem",
         description="Train one model in TensorFlow and PyTorch, deploy it to five runtimes, prove that they agree.",
-        epilog="Settings come from TANDEM_* variables; `tandem settings` lists them.",
+        epilog="Settings come from TANDEM_* variables; `tandem settings` lists them. "
+        'Tab completion: eval "$(.venv/bin/register-python-argcomplete tandem)"',
     )
     verbs = top.add_subparsers(metavar="verb", required=True)
 
@@ -81,10 +91,12 @@ def parser() -> argparse.ArgumentParser:
         own = verbs.add_parser(verb.__name__, help=help, description=help)
         own.set_defaults(verb=verb)
         if "version" in groups:
-            own.add_argument("model", nargs="?", help="folder in models/ (default: fashion)")
+            completed(
+                own.add_argument("model", nargs="?", help="folder in models/ (default: fashion)"), _models
+            )
             own.add_argument("version", nargs="?", type=int, help="default: the published one")
         else:
-            own.add_argument("--model", help="folder in models/ (default: fashion)")
+            completed(own.add_argument("--model", help="folder in models/ (default: fashion)"), _models)
         if "making" in groups:
             own.add_argument(
                 "--profile", choices=("smoke", "quick", "full"), help="how long to train (default: quick)"
@@ -101,7 +113,9 @@ def parser() -> argparse.ArgumentParser:
                 "--beam", default="", help="options of TFX's Beam pipelines, such as '--runner=FlinkRunner'"
             )
         if "target" in groups:
-            own.add_argument("target", nargs="?", help="one target; all where it is left out")
+            completed(
+                own.add_argument("target", nargs="?", help="one target; all where it is left out"), _targets
+            )
         return own
 
     add(
@@ -139,16 +153,38 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("-n", "--pictures", type=int, default=200, help="test pictures (default: 200)")
     own = add(images, "build the container images that are missing or older than their sources")
     own.add_argument("image", nargs="*", help="which (default: all)")
+    add(doctor, "look for what this machine lacks, and say what mends it")
     add(settings, "show every setting, its value and its variable")
     return top
 
 
+def completed(action: argparse.Action, names: Callable[..., list[str]]) -> None:
+    """Let Tab offer these names where no list of choices is checked."""
+    action.completer = names  # type: ignore[attr-defined]
+
+
+def _models(**_: object) -> list[str]:
+    return [path.parent.name for path in Path("models").glob("*/spec.py")]
+
+
+def _targets(**_: object) -> list[str]:
+    from serving import targets
+
+    return list(targets.NAMES)
+
+
 def deploy(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
+    from serving.platforms import doctor
 
     started = time.monotonic()
+    checks = [check for check in doctor.quick(settings) if check.mend]
+    for check in checks:
+        (complain if check.needed else say)(f"{check.name}: {check.found}. {check.mend}")
+    if any(check.failed for check in checks):
+        return 1
     with stages.exclusive(settings), showing(USUALLY):
-        made_from, orchestrate = _orchestrated(stages.sources(settings, say), options)
+        made_from, orchestrate = _orchestrated(_sources(settings), options)
         done = stages.deploy(made_from, say, orchestrate)
     say(f"five targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
     show_endpoints(done.endpoints)
@@ -179,7 +215,7 @@ def export(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
-        made_from, orchestrate = _orchestrated(stages.sources(settings, say), options)
+        made_from, orchestrate = _orchestrated(_sources(settings), options)
         folder = stages.export(made_from, say, orchestrate)
     say(f"artifacts are in {folder}; publishing holds them against the gates")
     return 0
@@ -193,7 +229,7 @@ def publish(settings: Settings, options: argparse.Namespace) -> int:
         if options.version is not None:
             publishing.point(settings.repository, settings.model, options.version)
             return _swap(settings, options.version)
-        made_from = stages.sources(settings, say)
+        made_from = _sources(settings)
         version = stages.ensure_published(made_from, say)
         if options.containers:
             stages.configure_containers(made_from)
@@ -215,6 +251,16 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> int:
     own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
     say(f"version {version} is published; `tandem deploy{own}` serves it")
     return 0
+
+
+def _sources(settings: Settings) -> Sources:
+    """What a version is made from; what may fail to be fetched is fetched before anything is trained."""
+    from pipelines import stages
+    from serving.web.install import install
+
+    made_from = stages.sources(settings, say)
+    install(settings.artifacts / "web")
+    return made_from
 
 
 def _orchestrated(made_from: Sources, options: argparse.Namespace) -> tuple[Sources, Orchestrate | None]:
@@ -344,6 +390,20 @@ def images(settings: Settings, options: argparse.Namespace) -> int:
         provision.build(settings, options.image, watch)
     say(f"up to date: {', '.join(options.image) or 'every image'}")
     return 0
+
+
+def doctor(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines import table
+    from serving.platforms import doctor
+
+    checks = list(doctor.everything(settings))
+    states = {True: "MISSING", False: "optional"}
+    rows = [[c.name, states[c.needed] if c.mend else "ok", c.found] for c in checks]
+    write(table.render(["what", "state", "found"], rows))
+    for check in checks:
+        if check.mend:
+            write(f"{check.name}: {check.mend}")
+    return int(any(check.failed for check in checks))
 
 
 def settings(settings: Settings, _options: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import shutil
 import struct
 import subprocess
@@ -135,10 +134,11 @@ def _from_debian(source: PictureSet, to: Path) -> None:
     try:
         _run(["apt-get", "download", "-q", source.debian_package], to)
     except DataError:
-        if os.geteuid() != 0:
-            raise
-        _run(["apt-get", "update", "-q"], to)
-        _run(["apt-get", "download", "-q", source.debian_package], to)
+        # The system's lists may not be there, and not be ours to fetch.
+        (to / "lists" / "partial").mkdir(parents=True)
+        own = ["-q", "-o", f"Dir::State::Lists={to}/lists", "-o", f"Dir::Cache={to}"]
+        _run(["apt-get", "update", *own], to)
+        _run(["apt-get", "download", *own, source.debian_package], to)
     package = next(to.glob("*.deb"))
     _run(["dpkg-deb", "-x", package.name, "unpacked"], to)
     for name in source.sha256:

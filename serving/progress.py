@@ -34,6 +34,8 @@ class Wait:
     share: float = 0.0
     """How much of it is done, 0..1; 0 as long as that is unknown."""
     since: float = field(default_factory=time.monotonic)
+    """When what goes on with it now began; `opened` is when it was first waited for."""
+    opened: float = field(default_factory=time.monotonic)
 
     def step(self, text: str) -> None:
         """Say what goes on with it now; in a log this is a line."""
@@ -48,7 +50,7 @@ class Wait:
     def duration(self, now: float) -> str:
         """For how long it has been waited for, and for how long it will be."""
         seconds = now - self.since
-        if self.share > 0.05 and seconds > 3:
+        if 0.05 < self.share < 1 and seconds > 3:
             return f"{spell(seconds)}, about {spell(seconds / self.share - seconds)} left"
         return f"{spell(seconds)}, usually {spell(self.usually)}" if self.usually else spell(seconds)
 
@@ -168,7 +170,7 @@ class _Log:
 
     def current(self) -> list[Wait]:
         """What is waited for now: what was said last, unless waits of its own have come since, and all waits."""
-        said, oldest = self._said, min((wait.since for wait in self._waits), default=0.0)
+        said, oldest = self._said, min((wait.opened for wait in self._waits), default=0.0)
         return [*([said] if said and said.since >= oldest else []), *self._waits]
 
     def _remind(self, ended: threading.Event) -> None:
@@ -209,13 +211,14 @@ class _Terminal(_Log):
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, show_header=False)
+        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
         table.add_column(min_width=12, no_wrap=True)
-        table.add_column(overflow="ellipsis", no_wrap=True)
+        table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
         table.add_column(justify="right", no_wrap=True)
         # Without the lock: whoever writes a line holds it, and waits for the table to be drawn.
         for wait in self.current():
-            text = f"{wait.text}: {wait.detail}" if wait.detail else wait.text
+            # What was said stands in a line above.
+            text = f"{wait.text}: {wait.detail}" if wait.detail and wait.name else wait.detail or wait.text
             table.add_row(wait.name, Text(text), wait.duration(time.monotonic()))
         return table
 

@@ -38,11 +38,13 @@ class Progress:
 
     def is_due(self, step: int) -> bool:
         """Whether this step of an epoch is worth telling: its loss costs a little to read."""
-        return step % 10 == 0
+        return step % 10 == 0 or step + 1 == self.plan.steps_per_epoch
 
     def tell(self, epoch: int, step: int, loss: float) -> None:
         epochs, steps = self.plan.profile.epochs, self.plan.steps_per_epoch
         text = f"epoch {epoch + 1} of {epochs}, step {step + 1} of {steps}, loss {loss:.3f}"
+        if step + 1 == steps:
+            text = f"validation after epoch {epoch + 1} of {epochs}"
         progress.advance(text, (epoch - self.first) * steps + step + 1, (epochs - self.first) * steps)
 
     def note(self, epoch: int, figures: Epoch) -> None:

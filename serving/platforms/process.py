@@ -230,24 +230,27 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
         transport.close()
 
 
-def _end_orphans(settings: Settings) -> int:
-    """End the servers of a supervisord that was killed; returns how many there were.
-
-    Each was given the address of its supervisord when it was started.
-    """
-    orphans = []
+def orphans(settings: Settings) -> list[psutil.Process]:
+    """The servers of a supervisord that was killed: each was given its address when it was started."""
+    found = []
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             if process.environ().get("SUPERVISOR_SERVER_URL") == f"unix://{_socket(settings)}":
-                process.terminate()
-                orphans.append(process)
-        except psutil.Error:
-            continue
-    _, alive = psutil.wait_procs(orphans, timeout=settings.stop_seconds)
+                found.append(process)
+    return found
+
+
+def _end_orphans(settings: Settings) -> int:
+    """End what a supervisord that was killed has left; returns how many servers there were."""
+    found = orphans(settings)
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(found, timeout=settings.stop_seconds)
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=5)
-    return len(orphans)
+    return len(found)
 
 
 def _reconcile(supervisor: Any, names: list[str]) -> list[str]:  # noqa: ANN401

@@ -101,17 +101,20 @@ def launch_chromium(playwright: Playwright) -> Browser:
     return playwright.chromium.launch(executable_path=find_chromium(playwright), args=arguments)
 
 
+def installed_chromium() -> str:
+    """The path of a Chromium or Chrome on the PATH or among the Mac's applications; empty where there is none."""
+    on_path = next((path for name in NAMES if (path := shutil.which(name))), "")
+    return on_path or next((path for path in MAC_APPLICATIONS if Path(path).is_file()), "")
+
+
 def find_chromium(playwright: Playwright) -> str:
     """The path of a Chromium: on the PATH, as a Mac application, or Playwright's own.
 
     Raises `TargetError` naming the command that installs one.
     """
     own = playwright.chromium.executable_path
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    candidates = [found, *MAC_APPLICATIONS, own]
-    for candidate in candidates:
-        if candidate and Path(candidate).is_file():
-            return candidate
+    if found := installed_chromium() or (own if Path(own).is_file() else ""):
+        return found
     command = "sudo apt-get install chromium" if shutil.which("apt-get") else ""
     other = f"{sys.executable} -m playwright install chromium"
     raise TargetError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -88,9 +89,19 @@ def _npm(*arguments: str, folder: Path) -> None:
     # The wheel's bin/npm is a script that has lost its library; this is what it was to start.
     npm = node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     command = [str(node()), str(npm), *arguments]
+    # A proxy that opens TLS has its certificate in the system's store, where Node does not look by itself.
+    environment = {"NODE_USE_SYSTEM_CA": "1"} | os.environ
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):
+        environment["npm_config_cache"] = str(folder / ".npm")
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise TargetError(

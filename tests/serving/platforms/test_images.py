@@ -421,9 +421,6 @@ def test_every_pin_of_an_image_is_that_of_the_main_environment() -> None:
         wanted = re.findall(r"^([a-z][\w-]*)", file.with_name("requirements.in").read_text(), re.MULTILINE)
         assert set(wanted) <= set(pins(file)), f"{file}: `make lock`"
         assert pins(file).items() <= main.items(), file
-    assert (DOCKER / "builder" / "uv.txt").read_text().strip() in (
-        contexts.ROOT / "requirements" / "install"
-    ).read_text()
 
 
 @pytest.mark.parametrize("name", images.IMAGES)
