@@ -30,7 +30,9 @@ def missing() -> str:
 
 def python() -> Path:
     """Its interpreter in an environment of the pins, which is made where it is missing."""
-    pins = (ROOT / "requirements" / "dev.txt").read_text() + (ROOT / "docker" / "uv.txt").read_text()
+    pins = (ROOT / "requirements" / "dev.txt").read_text() + (
+        ROOT / "docker" / "builder" / "uv.txt"
+    ).read_text()
     FOLDER.mkdir(exist_ok=True)
     chosen = FOLDER.with_suffix(".txt")
     chosen.write_text("".join(pin for pin in pins.splitlines(keepends=True) if not re.match(TORCH, pin)))
