@@ -28,7 +28,8 @@ def version_of(model: Model, training_fingerprint: str, source: str, form: str) 
     """The training's fingerprint, and everything that decides how it is exported and gated."""
     sources = [PIPELINES / "gates.py", *(PIPELINES / "exporting").glob("*.py")]
     sources += [*(PIPELINES / "validation").glob("*.py"), *model.folder.glob("*.json")]
-    sources += (PIPELINES.parent / "serving" / "torchserve").glob("*.py")
+    serving = PIPELINES.parent / "serving"
+    sources += [serving / "golden.py", *(serving / "torchserve").glob("*.py")]
     parameters = [model.spec.name, training_fingerprint, source, form, libraries(EXPORTING_LIBRARIES)]
     return _digest(sources, parameters)
 
