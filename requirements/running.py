@@ -85,8 +85,10 @@ def stage(said: list[str], venv: Path) -> str:
     if "Prepared" not in text:
         left = re.findall(r"^Downloading (\S+) (\(.*\))", text, re.MULTILINE)
         done = set(re.findall(r"^ Downloaded (\S+)", text, re.MULTILINE))
-        fetching = [f"{name} {size}" for name, size in left if name not in done]
-        return f"{resolved[1]} packages, {len(done)} of {len(left)} large ones fetched, now {', '.join(fetching[:3])}"
+        if not left:
+            return f"{resolved[1]} packages, taking them from the cache"
+        fetching = ", ".join([f"{name} {size}" for name, size in left if name not in done][:3])
+        return f"{resolved[1]} packages, {len(done)} of {len(left)} large ones fetched, now {fetching}"
     if "Installed" not in text:
         installed = len(list(venv.glob("lib/python3*/site-packages/*.dist-info")))
         return f"{min(installed, int(resolved[1]))} of {resolved[1]} packages installed"
