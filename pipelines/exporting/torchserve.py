@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import logging
 import tempfile
@@ -14,13 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from models.base import Model, Weights
+from models.signature import Arrays
 from pipelines.exporting import onnx
 from pipelines.exporting.base import Exporter, ExportError
-from serving.targets.base import Images, Outputs
 from serving.torchserve import archive
+from serving.torchserve.clients import npy_body, outputs
 
 HANDLER = Path(archive.__file__).with_name("handler.py")
 CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 1, "responseTimeout": 30}
@@ -28,7 +26,7 @@ CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDela
 and gains a quarter at eight callers (tests/benchmarks/torchserve_forms.py)."""
 
 
-def write(model: Model, weights: Weights, directory: Path, _calibration: Images) -> None:
+def write(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
     """Write `model.mar`; equal weights give equal bytes."""
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
@@ -50,27 +48,21 @@ def pack(model: Model, path: Path, files: dict[str, bytes], handler: str = HANDL
         model_name=model.spec.name, handler=handler, version="0", config_file=configuration
     )
     manifest = json.loads(ModelExportUtils.generate_manifest_json(config)) | {"createdOn": ""}
-    signature = {
-        "input": model.spec.input_name,
-        "shape": model.spec.image_shape,
-        "outputs": model.spec.output_names,
-        "classes": model.spec.classes,
-    }
     written = {
         archive.MANIFEST: json.dumps(manifest, indent=2).encode(),
         configuration: "".join(f"{key}: {value}\n" for key, value in CONFIGURATION.items()).encode(),
-        archive.SIGNATURE: json.dumps(signature, indent=2).encode(),
+        archive.SIGNATURE: json.dumps(model.spec.signature.to_json(), indent=2).encode(),
         HANDLER.name: HANDLER.read_bytes(),
     }
     archive.write_archive(path, files | written)
 
 
-def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
+def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     """Unpack the archive and call the handler in it as TorchServe's worker would.
 
     Raises `ExportError` with what the handler answered.
     """
-    results = []
+    results: list[Arrays] = []
     with tempfile.TemporaryDirectory() as folder, _unchanged_logging():
         try:
             with zipfile.ZipFile(path) as packed:
@@ -79,19 +71,12 @@ def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
             raise ExportError(f"{path} is no archive: {error}") from error
         handler = _load(Path(folder) / HANDLER.name).Handler()
         handler.initialize(_context(folder, 0))
-        for images in batches:
-            body = io.BytesIO()
-            np.save(body, images, allow_pickle=False)
+        for inputs in batches:
             context = _context(folder, 1)
-            said = handler.handle([{"body": body.getvalue()}], context)[0]
+            said = handler.handle([{"body": npy_body(inputs)}], context)[0]
             if context.get_response_status(0)[0] != 200:
                 raise ExportError(f"{path.name}: its handler answered {said.decode()[:300]}")
-            predictions = json.loads(said)["predictions"]
-            logits, probabilities = (
-                np.array([prediction[name] for prediction in predictions], np.float32)
-                for name in ("logits", "probabilities")
-            )
-            results.append(Outputs(logits, probabilities))
+            results.append(outputs(said, model.spec.signature))
     return results
 
 
@@ -121,4 +106,4 @@ def _unchanged_logging() -> Iterator[None]:
         logging.root.setLevel(level)
 
 
-EXPORTER = Exporter(target="torchserve", variants={"float32": "model.mar"}, write=write, answer=answer)
+EXPORTER = Exporter(target="torchserve", files={"float32": "model.mar"}, write=write, answer=answer)

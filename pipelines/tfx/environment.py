@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.rollout import Report
+from pipelines.stages import Report
 from pipelines.tfx.request import Request
 from serving.platforms import docker, engine, images
 from serving.platforms.base import PlatformError

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from models.base import Weights
+from pipelines.gates import Check
 from serving.repository import write_atomically
 
 PARITY_STEPS = 50
@@ -19,12 +20,13 @@ PARITY_STEPS = 50
 
 @dataclass(frozen=True)
 class Epoch:
-    """Means over an epoch's training batches, and figures on the validation pictures after it."""
+    """Means over an epoch's training batches, and figures on the validation rows after it; the metric is the one that
+    the task watches."""
 
     loss: float
-    accuracy: float
+    metric: float
     validation_loss: float
-    validation_accuracy: float
+    validation_metric: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Trained:
     framework: str
     weights: Weights
     history: History
+    cached: bool = False
+    """Whether it was there already."""
+    checks: tuple[Check, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -96,10 +101,10 @@ def intact(folder: Path) -> bool:
     return trained is None or trained.digest == trained.history.weights_digest
 
 
-def loss_difference(one: History, other: History) -> float:
+def loss_difference(left: History, right: History) -> float:
     """Largest relative difference of the two frameworks' losses in the first steps."""
-    steps = min(len(one.step_losses), len(other.step_losses))
+    steps = min(len(left.step_losses), len(right.step_losses))
     if steps == 0:
         return float("inf")
-    a, b = np.array(one.step_losses[:steps]), np.array(other.step_losses[:steps])
+    a, b = np.array(left.step_losses[:steps]), np.array(right.step_losses[:steps])
     return float(np.max(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))))

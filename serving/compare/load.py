@@ -1,4 +1,4 @@
-"""One endpoint, one picture at a time, one connection: how long each answer takes."""
+"""One endpoint, one row at a time, one connection: how long each answer takes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.targets.base import Client, Images, Outputs
+from models.signature import Arrays, batch_size, joined, rows
+from serving.targets.base import Client
 
 WARMUP_CALLS = 5
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an endpoint answered, picture by picture, and how long each answer took (seconds, [N])."""
+    """What an endpoint answered, row by row, and how long each answer took (seconds, [N])."""
 
     target: str
     protocol: str
-    outputs: Outputs
+    outputs: Arrays
     seconds: NDArray[np.float64]
 
     def percentile(self, percent: float) -> float:
@@ -27,17 +28,14 @@ class Measurement:
         return float(np.percentile(self.seconds, percent)) * 1000
 
 
-def measure(target: str, protocol: str, client: Client, images: Images) -> Measurement:
-    """Call with one picture after the other. Raises `TargetError` where a call fails."""
-    for image in images[:WARMUP_CALLS]:
-        client.predict(image[np.newaxis])
+def measure(target: str, protocol: str, client: Client, inputs: Arrays) -> Measurement:
+    """Call with one row after the other. Raises `TargetError` where a call fails."""
+    single = [rows(inputs, slice(row, row + 1)) for row in range(batch_size(inputs))]
+    for row in single[:WARMUP_CALLS]:
+        client.predict(row)
     answers, seconds = [], []
-    for image in images:
+    for row in single:
         started = time.perf_counter()
-        answers.append(client.predict(image[np.newaxis]))
+        answers.append(client.predict(row))
         seconds.append(time.perf_counter() - started)
-    outputs = Outputs(
-        np.concatenate([answer.logits for answer in answers]),
-        np.concatenate([answer.probabilities for answer in answers]),
-    )
-    return Measurement(target, protocol, outputs, np.array(seconds))
+    return Measurement(target, protocol, joined(answers), np.array(seconds))

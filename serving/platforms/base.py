@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from serving.errors import TandemError
 from serving.settings import Settings
 from serving.targets.base import Target
 
 
-class PlatformError(Exception):
+class PlatformError(TandemError):
     """The targets could not be started or stopped; the message says why and what to do."""
 
 

@@ -203,7 +203,6 @@ def _require_readable(settings: Settings, run_as: str) -> None:
         return
     folders = [
         settings.repository,
-        settings.artifacts / "samples",
         settings.run / "tf-serving",
         settings.run / "tfjs" / "config",
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serving.repository import model_dir, served_version, write_atomically
 from serving.settings import Settings
-from serving.targets.base import Client, Endpoint, Launch, TargetError
+from serving.targets.base import Client, Endpoint, Launch, TargetError, served_signature
 from serving.targets.http import HttpConnection
 
 CONFIG = """model_config_list {{
@@ -86,8 +86,9 @@ class TensorFlowServing:
     def clients(self, settings: Settings) -> dict[str, Client]:
         from serving.targets.tf_serving_client import GrpcClient, RestClient
 
+        signature = served_signature(settings, self.name)
         return {
-            "rest": RestClient(settings.host, settings.tf_serving_rest_port, settings.model),
+            "rest": RestClient(settings.host, settings.tf_serving_rest_port, settings.model, signature),
             "grpc": GrpcClient(settings.host, settings.tf_serving_grpc_port, settings.model),
         }
 

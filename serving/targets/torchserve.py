@@ -48,10 +48,13 @@ class TorchServe:
         base = f"http://{settings.host}"
         inference = f"{base}:{settings.torchserve_rest_port}/predictions/{settings.model}"
         metrics = f"{base}:{settings.torchserve_metrics_port}/metrics"
+        sample = next(
+            (samples / file for file in ("sample.png", "instances.json") if (samples / file).exists()),
+            samples / "instances.json",
+        )
+        form = "" if sample.suffix == ".png" else " -H 'Content-Type: application/json'"
         return [
-            Endpoint(
-                "REST", inference, f"curl -s -T {shlex.quote(str(samples / 'picture.png'))} {inference}"
-            ),
+            Endpoint("REST", inference, f"curl -s{form} -T {shlex.quote(str(sample))} {inference}"),
             Endpoint("gRPC", f"{settings.host}:{settings.torchserve_grpc_port}"),
             Endpoint("metrics", metrics, f"curl -s {metrics}"),
         ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.base import Model, ModelError, Weights
-from pipelines.data import Pictures
+from models.data import Rows
 from tests.weights import unsettled
 
 
@@ -37,7 +37,7 @@ def test_torch_round_trip_is_exact(model: Model, weights: Weights) -> None:
 
 @pytest.mark.slow
 def test_same_weights_give_the_same_logits_in_both_frameworks(
-    model: Model, weights: Weights, sample: Pictures
+    model: Model, weights: Weights, sample: Rows
 ) -> None:
     import torch
 
@@ -56,7 +56,7 @@ def test_same_weights_give_the_same_logits_in_both_frameworks(
 
 
 @pytest.mark.slow
-def test_batch_norms_learn_the_same_statistics(model: Model, weights: Weights, sample: Pictures) -> None:
+def test_batch_norms_learn_the_same_statistics(model: Model, weights: Weights, sample: Rows) -> None:
     import torch
 
     keras_network, torch_network = model.build_keras(), model.build_torch().train()

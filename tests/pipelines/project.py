@@ -17,7 +17,7 @@ import numpy as np
 
 from models.base import PictureSet
 from pipelines import data
-from pipelines.data import Dataset, Pictures
+from models.data import Dataset, Rows
 
 ROOT = Path(__file__).parents[2]
 MODEL = "sample"
@@ -75,7 +75,7 @@ class Project:
     def repository(self) -> Path:
         return self.artifacts / "repository"
 
-    def put(self, train: Pictures, test: Pictures) -> Dataset:
+    def put(self, train: Rows, test: Rows) -> Dataset:
         """Have these pictures, and a spec that names their digests; returns them as a run with seed 1 loads them."""
         folder = self.artifacts / "data" / MODEL
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,18 +115,18 @@ def idx(array: np.ndarray) -> bytes:
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
-def enlarged(sample: Pictures) -> tuple[Pictures, Pictures]:
+def enlarged(sample: Rows) -> tuple[Rows, Rows]:
     """Training and test pictures: each of the sample moved a little in eleven ways, and no picture in both."""
     by_class = np.argsort(sample.labels, kind="stable")
     train, test = (np.sort(np.concatenate([by_class[i::4] for i in own])) for own in ((0, 1, 2), (3,)))
-    return tuple(moved(Pictures(sample.images[own], sample.labels[own])) for own in (train, test))
+    return tuple(moved(Rows(sample.images[own], sample.labels[own])) for own in (train, test))
 
 
-def moved(pictures: Pictures) -> Pictures:
+def moved(pictures: Rows) -> Rows:
     """Each picture moved in each of `SHIFTS` by as many pixels; what comes in is black."""
     padded = np.pad(pictures.images, ((0, 0), (2, 2), (2, 2)))
     images = np.concatenate([padded[:, 2 + y : 30 + y, 2 + x : 30 + x] for y, x in SHIFTS])
     labels = np.tile(pictures.labels, len(SHIFTS))
     _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
     keep = np.sort(first)
-    return Pictures(np.ascontiguousarray(images[keep]), labels[keep])
+    return Rows(np.ascontiguousarray(images[keep]), labels[keep])

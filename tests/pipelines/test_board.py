@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipelines.board import watching
+from pipelines.cli.progress import watching
 
 
 class Terminal(io.StringIO):

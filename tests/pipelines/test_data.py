@@ -14,7 +14,7 @@ import pytest
 
 from models.base import PictureSet
 from pipelines import data
-from pipelines.data import DataError, Pictures
+from pipelines.data import DataError, Rows
 
 TRAIN, TEST = 6_000, 100
 
@@ -138,7 +138,7 @@ def test_read_idx_refuses_what_is_no_idx_file(tmp_path: Path, content: bytes) ->
 
 
 def test_floats_are_what_the_endpoints_take() -> None:
-    pictures = Pictures(np.array([[[0, 255], [51, 102]]], np.uint8), np.array([1], np.uint8))
+    pictures = Rows(np.array([[[0, 255], [51, 102]]], np.uint8), np.array([1], np.uint8))
     floats = pictures.floats()
     assert floats.dtype == np.float32
     assert floats.shape == (1, 2, 2, 1)

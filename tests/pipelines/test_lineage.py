@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import lineage
-from pipelines.lineage import Artifact, Execution, LineageError, Run
+from pipelines.records.lineage import Artifact, Execution, LineageError, Run
 
 EXAMPLES = Artifact("Examples", "pictures", "data/pictures", "d1")
 WEIGHTS = Artifact("Model", "pytorch", "runs/r/pytorch", "d2", {"accuracy": 0.9})

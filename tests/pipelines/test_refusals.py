@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import lineage, publish
-from pipelines.data import Pictures
+from pipelines.records import lineage, publish
+from models.data import Rows
 from serving import repository
 from tests.pipelines.project import MODEL, Project, moved
 from tests.pipelines.test_publish import manifests
 
-Break = Callable[[Pictures, Pictures], tuple[Pictures, Pictures]]
+Break = Callable[[Rows, Rows], tuple[Rows, Rows]]
 CLASSES, COAT, SNEAKER, BAG = 10, 4, 7, 8
 
 
@@ -26,74 +26,74 @@ def swapped(labels: np.ndarray) -> np.ndarray:
     return result
 
 
-def black_pictures(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def black_pictures(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     images = train.images.copy()
     images[np.flatnonzero(train.labels == COAT)[:1]] = 0
-    return Pictures(images, train.labels), test
+    return Rows(images, train.labels), test
 
 
-def swapped_in_training(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return Pictures(train.images, swapped(train.labels)), test
+def swapped_in_training(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return Rows(train.images, swapped(train.labels)), test
 
 
-def swapped_everywhere(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return swapped_in_training(train, test)[0], Pictures(test.images, swapped(test.labels))
+def swapped_everywhere(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return swapped_in_training(train, test)[0], Rows(test.images, swapped(test.labels))
 
 
-def random_labels(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def random_labels(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     generator, labels = np.random.default_rng(0), train.labels.copy()
     wrong = generator.random(len(labels)) < 0.3
     labels[wrong] = generator.integers(0, CLASSES, int(wrong.sum()))
-    return Pictures(train.images, labels), test
+    return Rows(train.images, labels), test
 
 
-def missing_class(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def missing_class(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     kept = train.labels != COAT
-    return Pictures(train.images[kept], train.labels[kept]), test
+    return Rows(train.images[kept], train.labels[kept]), test
 
 
-def unknown_label(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def unknown_label(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     labels = test.labels.copy()
     labels[:2] = CLASSES
-    return train, Pictures(test.images, labels)
+    return train, Rows(test.images, labels)
 
 
-def leaked_pictures(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def leaked_pictures(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     joined = (
         np.concatenate([train.images, test.images[:3]]),
         np.concatenate([train.labels, test.labels[:3]]),
     )
-    return Pictures(*joined), test
+    return Rows(*joined), test
 
 
-def animal_test(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def animal_test(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     return train, animals()
 
 
-def animals_everywhere(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def animals_everywhere(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     everything = animals()
     own = np.random.default_rng(0).permutation(len(everything))
     return tuple(
-        Pictures(everything.images[part], everything.labels[part]) for part in (own[300:], own[:300])
+        Rows(everything.images[part], everything.labels[part]) for part in (own[300:], own[:300])
     )  # type: ignore[return-value]
 
 
-def inverted(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return Pictures(255 - train.images, train.labels), Pictures(255 - test.images, test.labels)
+def inverted(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return Rows(255 - train.images, train.labels), Rows(255 - test.images, test.labels)
 
 
-def upside_down(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return Pictures(train.images[:, ::-1], train.labels), Pictures(test.images[:, ::-1], test.labels)
+def upside_down(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return Rows(train.images[:, ::-1], train.labels), Rows(test.images[:, ::-1], test.labels)
 
 
-def other_size(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return Pictures(train.images[:, :14, :14], train.labels), Pictures(test.images[:, :14, :14], test.labels)
+def other_size(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return Rows(train.images[:, :14, :14], train.labels), Rows(test.images[:, :14, :14], test.labels)
 
 
-def animals() -> Pictures:
+def animals() -> Rows:
     """13 pictures of each of ten animals, moved: of the same form and of something else (Animal-MNIST, MIT)."""
     with np.load(Path(__file__).parents[1] / "data" / "animal-sample.npz") as file:
-        return moved(Pictures(file["images"], file["labels"]))
+        return moved(Rows(file["images"], file["labels"]))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def animals() -> Pictures:
     ],
 )
 def test_broken_data_is_refused_before_training(
-    served: Project, pictures: tuple[Pictures, Pictures], harm: Break, check: str, limit: str
+    served: Project, pictures: tuple[Rows, Rows], harm: Break, check: str, limit: str
 ) -> None:
     served.put(*harm(*pictures))
     before = served.served()
@@ -157,7 +157,7 @@ def test_broken_data_is_refused_before_training(
 
 @pytest.mark.parametrize("verb", ["train", pytest.param("export", marks=pytest.mark.thorough)])
 def test_train_and_export_refuse_broken_data_too(
-    project: Project, pictures: tuple[Pictures, Pictures], verb: str
+    project: Project, pictures: tuple[Rows, Rows], verb: str
 ) -> None:
     project.put(*black_pictures(*pictures))
     done = project.tandem(verb)
@@ -166,7 +166,7 @@ def test_train_and_export_refuse_broken_data_too(
 
 
 def test_a_training_that_was_changed_is_refused(
-    project: Project, pictures: tuple[Pictures, Pictures]
+    project: Project, pictures: tuple[Rows, Rows]
 ) -> None:
     project.put(*pictures)
     script = """

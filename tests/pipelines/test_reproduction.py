@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import lineage
-from pipelines.data import Pictures
+from models.data import Rows
 from serving import repository, targets
 from serving.repository import Manifest
 from tests.pipelines.project import MODEL, Project, enlarged
@@ -40,14 +40,14 @@ def git(project: Project, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory, sample: Pictures) -> Project:
+def published(tmp_path_factory: pytest.TempPathFactory, sample: Rows) -> Project:
     """A project in git with a version 1, really trained on a few thousand pictures, and a run refused on the way."""
     project = Project.create(tmp_path_factory.mktemp("published") / "project")
     project.train_briefly()
     train, test = enlarged(sample)
     images = train.images.copy()
     images[:3] = 0
-    project.put(Pictures(images, train.labels), test)
+    project.put(Rows(images, train.labels), test)
     (project.folder / ".gitignore").write_text("artifacts/\n__pycache__/\n")
     git(project, "init", "--quiet")
     git(project, "add", ".")

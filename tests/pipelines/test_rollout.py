@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.rollout import wait_until_ready
+from serving.platforms.rollout import wait_until_ready
 from serving.platforms.base import TargetState
 from serving.settings import Settings
 from serving.targets.base import TargetError

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from models.base import Model
-from pipelines import lineage, publish, stages, steps
-from pipelines.data import Dataset, Pictures
+from pipelines.records import lineage, publish, stages, steps
+from models.data import Dataset, Rows
 from pipelines.gates import Check, GateError
-from pipelines.recording import Recorder
+from pipelines.records.recording import Recorder
 from pipelines.sources import Sources
 from pipelines.training.record import Trained
 from serving import repository, targets
@@ -41,7 +41,7 @@ def said() -> list[str]:
 def deploy(
     settings: Settings,
     model: Model,
-    sample: Pictures,
+    sample: Rows,
     made: list[str],
     said: list[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -25,11 +25,11 @@ from pipelines import (
     training,
     validation,
 )
-from pipelines.data import Dataset, Pictures
+from models.data import Dataset, Rows
 from pipelines.exporting import onnx_from_tensorflow
 from pipelines.exporting.base import Exporter
 from pipelines.gates import GateError
-from pipelines.reproduction import ReproductionError
+from pipelines.records.reproduction import ReproductionError
 from pipelines.sources import Sources
 from pipelines.training.record import Epoch, History, Trained
 from pipelines.validation.labels import class_means
@@ -73,12 +73,12 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def sources(
-    settings: Settings, model: Model, pictures: tuple[Pictures, Pictures], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, model: Model, pictures: tuple[Rows, Rows], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Sources]:
     """Sources with this fingerprint, whose networks and artifacts are made in no time."""
     train, test = pictures
     held_out = np.random.default_rng(1).random(len(train)) < 1 / 12
-    parts = [Pictures(train.images[own], train.labels[own]) for own in (~held_out, held_out)]
+    parts = [Rows(train.images[own], train.labels[own]) for own in (~held_out, held_out)]
     dataset = Dataset(*parts, test, "digest")
 
     def fit(framework: str, _model: Model, _plan: object, _validation: object, folder: Path) -> Trained:
@@ -319,7 +319,7 @@ def test_lineage_prints_where_a_version_came_from_and_what_was_refused(
 def test_a_reproduction_is_compared_by_weights_bytes_and_answers(
     sources: Callable[[str], Sources],
     settings: Settings,
-    pictures: tuple[Pictures, Pictures],
+    pictures: tuple[Rows, Rows],
     monkeypatch: pytest.MonkeyPatch,
     harm: str,
 ) -> None:

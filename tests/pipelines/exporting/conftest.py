@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.base import Model, Weights
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.exporting import keras_graph
 from serving.targets.base import Images
 from tests.weights import unsettled
@@ -15,7 +15,7 @@ def weights(model: Model) -> Weights:
 
 
 @pytest.fixture(scope="session")
-def pictures(sample: Pictures) -> Images:
+def pictures(sample: Rows) -> Images:
     return sample.floats()
 
 

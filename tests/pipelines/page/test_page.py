@@ -10,9 +10,9 @@ import pytest
 
 from models.base import Model
 from pipelines import page
-from pipelines.data import Dataset, Pictures
+from models.data import Dataset, Rows
 from pipelines.gates import Check
-from pipelines.page import Figures, plots
+from pipelines.records.page import Figures, plots
 from pipelines.training.record import Epoch, History
 from pipelines.validation import Published, statistics
 from tests.pipelines.test_lineage import run
@@ -21,7 +21,7 @@ REFUSED = replace(run(2, "refused"), reason="a gate refused this version")
 
 
 @pytest.fixture
-def figures(model: Model, sample: Pictures) -> Figures:
+def figures(model: Model, sample: Rows) -> Figures:
     """Everything that a run can find out."""
     found = statistics.of_dataset(Dataset(sample, sample, sample, ""), 10)
     history = History([2.3, 2.1, 1.9], [Epoch(1.5, 0.6, 1.2, 0.7), Epoch(1.0, 0.8, 0.9, 0.8)], 12.0)

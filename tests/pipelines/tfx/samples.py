@@ -12,7 +12,7 @@ import numpy as np
 
 from models.base import Model, Profile
 from pipelines import fingerprint
-from pipelines.data import Dataset, Pictures
+from models.data import Dataset, Rows
 from pipelines.sources import Sources
 from serving.settings import Settings
 from tests.pipelines.test_refusals import (
@@ -60,17 +60,17 @@ def harmed(dataset: Dataset, harm: Break) -> Dataset:
     return Dataset(train, dataset.validation, test, harm.__name__)
 
 
-def dataset(sample: Pictures) -> Dataset:
+def dataset(sample: Rows) -> Dataset:
     """310 training, 100 validation and 100 test pictures, all classes alike."""
     generator = np.random.default_rng(0)
     rank = np.zeros(len(sample), int)
     for label in range(10):
         own = sample.labels == label
         rank[own] = generator.permutation(own.sum())
-    parts: dict[str, Pictures] = {}
+    parts: dict[str, Rows] = {}
     for name, ranks in SPLITS.items():
         chosen = np.isin(rank, ranks)
-        parts[name] = Pictures(sample.images[chosen], sample.labels[chosen])
+        parts[name] = Rows(sample.images[chosen], sample.labels[chosen])
     digest = hashlib.sha256(b"".join(part.images.tobytes() for part in parts.values())).hexdigest()
     return Dataset(parts["train"], parts["validation"], parts["test"], digest)
 

@@ -17,9 +17,9 @@ import pytest
 
 from models.base import Model
 from pipelines import gates, reference
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.gates import GateError
-from pipelines.recording import Recorder
+from pipelines.records.recording import Recorder
 from pipelines.sources import Sources
 from pipelines.tfx import environment, run
 from pipelines.tfx.environment import Container, Native
@@ -43,7 +43,7 @@ DATA = (
 
 
 @pytest.fixture(scope="module")
-def made_from(tmp_path_factory: pytest.TempPathFactory, model: Model, sample: Pictures) -> Sources:
+def made_from(tmp_path_factory: pytest.TempPathFactory, model: Model, sample: Rows) -> Sources:
     """One state for all runs of this file, as a user's is."""
     return samples.sources(tmp_path_factory.mktemp("tfx"), model, samples.dataset(sample))
 

@@ -16,7 +16,7 @@ import pytest
 
 from models.base import Model
 from pipelines import cli, data, fingerprint, lineage, reproduction, stages, steps, training
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.gates import Check
 from pipelines.sources import Sources
 from pipelines.tfx import environment
@@ -71,7 +71,7 @@ class Machine:
 
 @pytest.fixture
 def machine(
-    sources: Callable[[str], Sources], sample: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Sources], sample: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Machine:
     """A machine that has published version 1 by TFX."""
     made_from = dataclasses.replace(sources("1"), dataset=samples.dataset(sample))

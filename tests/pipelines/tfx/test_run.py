@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from models.base import Model
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.gates import Check, GateError
-from pipelines.recording import Recorder
+from pipelines.records.recording import Recorder
 from pipelines.sources import Sources
 from pipelines.tfx import environment, run, splits
 from pipelines.tfx.request import Answer, Request, Step
@@ -27,7 +27,7 @@ from tests.pipelines.tfx.samples import Script
 
 
 @pytest.fixture
-def made_from(tmp_path: Path, model: Model, sample: Pictures) -> Sources:
+def made_from(tmp_path: Path, model: Model, sample: Rows) -> Sources:
     return samples.sources(tmp_path, model, samples.dataset(sample))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.base import Model
-from pipelines.data import Dataset, Pictures
+from models.data import Dataset, Rows
 from pipelines.tfx import EXTRA, splits
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.thorough, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def dataset(sample: Pictures) -> Dataset:
+def dataset(sample: Rows) -> Dataset:
     return samples.dataset(sample)
 
 
@@ -83,7 +83,7 @@ def test_trainer_trains_as_every_run_does_and_answers_examples_and_pictures_alik
     signatures = tf.saved_model.load(str(folder)).signatures
     assert {"serving_default", "encoded", "serving_examples"} <= set(signatures)
     raw = list(tf.data.TFRecordDataset(str(records / "sample.gz"), "GZIP").as_numpy_iterator())
-    pictures = Pictures(dataset.test.images[: len(raw)], dataset.test.labels[: len(raw)]).floats()
+    pictures = Rows(dataset.test.images[: len(raw)], dataset.test.labels[: len(raw)]).floats()
     by_example = signatures["serving_examples"](examples=tf.constant(raw))
     by_picture = signatures["serving_default"](image=tf.constant(pictures))
     for name in ("logits", "probabilities"):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from models.base import Model
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.training.batches import BatchPlan
 
 
 @pytest.fixture
-def plan(model: Model, sample: Pictures) -> BatchPlan:
+def plan(model: Model, sample: Rows) -> BatchPlan:
     return BatchPlan(sample, replace(model.spec.profile("quick"), batch_size=100, epochs=3), seed=1)
 
 
@@ -78,7 +78,7 @@ def test_shifted_pictures_move_by_whole_pixels_and_not_too_far(plan: BatchPlan) 
     dot = np.zeros_like(plan.pictures.images)
     dot[:, 14, 14] = 255
     moved = replace(
-        plan, pictures=Pictures(dot, plan.pictures.labels), profile=replace(plan.profile, shift=2)
+        plan, pictures=Rows(dot, plan.pictures.labels), profile=replace(plan.profile, shift=2)
     )
     rows, columns = np.concatenate(
         [np.argwhere(images[..., 0] == 1)[:, 1:] for images, _ in moved.epoch(0)]

@@ -15,7 +15,7 @@ import pytest
 
 from models.base import FRAMEWORKS, Model
 from pipelines import training
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained, loss_difference
 
@@ -29,7 +29,7 @@ t.train_sample(sys.argv[1], Path(sys.argv[2]))
 """
 
 
-def sample_plan(model: Model, sample: Pictures, epochs: int) -> BatchPlan:
+def sample_plan(model: Model, sample: Rows, epochs: int) -> BatchPlan:
     return BatchPlan(sample, replace(model.spec.profile("quick"), batch_size=32, epochs=epochs), seed=1)
 
 
@@ -38,7 +38,7 @@ def train_sample(framework: str, folder: Path, epochs: int = 4) -> Trained:
 
     model = models.base.load("fashion")
     with np.load(Path(__file__).parents[2] / "data" / "fashion-sample.npz") as file:
-        sample = Pictures(file["images"], file["labels"])
+        sample = Rows(file["images"], file["labels"])
     return training.train(framework, model, sample_plan(model, sample, epochs), sample, folder)
 
 
@@ -62,8 +62,8 @@ def test_both_learn_and_leave_tensorboard_logs_in_one_folder(
         assert list((logs / framework).rglob("events.out.tfevents.*"))
 
 
-def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Pictures, tmp_path: Path) -> None:
-    repeated = Pictures(np.tile(sample.images, (13, 1, 1)), np.tile(sample.labels, 13))
+def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Rows, tmp_path: Path) -> None:
+    repeated = Rows(np.tile(sample.images, (13, 1, 1)), np.tile(sample.labels, 13))
     # The rate that the quick profile has reached by its fiftieth step.
     profile = replace(model.spec.profile("quick"), epochs=1, peak_learning_rate=8e-4)
     plan = BatchPlan(repeated, profile, seed=1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.data import Pictures, to_floats
+from pipelines.data import Rows, to_floats
 from pipelines.validation import statistics
 from pipelines.validation.labels import agreement, class_means
 from pipelines.validation.statistics import Statistics
@@ -15,7 +15,7 @@ def of(images: np.ndarray, labels: np.ndarray) -> Statistics:
     return statistics.of(images, labels, class_means(images, labels, CLASSES))
 
 
-def test_figures_are_those_of_the_values_that_the_endpoints_take(sample: Pictures) -> None:
+def test_figures_are_those_of_the_values_that_the_endpoints_take(sample: Rows) -> None:
     found, values = of(sample.images, sample.labels), to_floats(sample.images)
     assert (found.pictures, found.values, found.shape) == (512, 512 * 784, [28, 28, 1])
     assert found.mean == pytest.approx(values.mean(dtype=np.float64), rel=1e-6)
@@ -27,7 +27,7 @@ def test_figures_are_those_of_the_values_that_the_endpoints_take(sample: Picture
     assert found.constant == found.duplicates == found.unknown_labels == found.non_finite == 0
 
 
-def test_bytes_and_floats_have_the_same_statistics(sample: Pictures) -> None:
+def test_bytes_and_floats_have_the_same_statistics(sample: Rows) -> None:
     one = of(sample.images, sample.labels)
     other = of(to_floats(sample.images)[..., 0], sample.labels)
     assert (one.dtype, other.dtype) == ("uint8", "float32")
@@ -35,7 +35,7 @@ def test_bytes_and_floats_have_the_same_statistics(sample: Pictures) -> None:
         assert getattr(one, name) == pytest.approx(getattr(other, name)), name
 
 
-def test_corrupt_values_are_counted_and_left_out_of_the_sums(sample: Pictures) -> None:
+def test_corrupt_values_are_counted_and_left_out_of_the_sums(sample: Rows) -> None:
     floats = to_floats(sample.images)[..., 0]
     broken = floats.copy()
     broken[0, 0, :3] = np.nan
@@ -45,7 +45,7 @@ def test_corrupt_values_are_counted_and_left_out_of_the_sums(sample: Pictures) -
     assert found.mean == pytest.approx(floats.mean(), rel=1e-3)
 
 
-def test_the_same_picture_twice_and_pictures_of_one_colour_are_counted(sample: Pictures) -> None:
+def test_the_same_picture_twice_and_pictures_of_one_colour_are_counted(sample: Rows) -> None:
     images = sample.images.copy()
     images[:4] = 17
     images[5] = images[6]
@@ -53,19 +53,19 @@ def test_the_same_picture_twice_and_pictures_of_one_colour_are_counted(sample: P
     assert (found.constant, found.duplicates) == (4, 4)
 
 
-def test_statistics_come_back_as_they_were_written(sample: Pictures) -> None:
+def test_statistics_come_back_as_they_were_written(sample: Rows) -> None:
     found = {"train": of(sample.images, sample.labels)}
     assert statistics.from_json(statistics.to_json(found)) == found
 
 
-def test_labels_that_are_wrong_agree_less_with_the_mean_pictures(sample: Pictures) -> None:
+def test_labels_that_are_wrong_agree_less_with_the_mean_pictures(sample: Rows) -> None:
     means = class_means(sample.images, sample.labels, CLASSES)
     right = np.mean(agreement(sample.images, sample.labels, means))
     assert right > 0.6
     assert np.mean(agreement(sample.images, (sample.labels + 1) % CLASSES, means)) < 0.2
 
 
-def test_the_digest_tells_other_pictures_and_other_labels(sample: Pictures) -> None:
+def test_the_digest_tells_other_pictures_and_other_labels(sample: Rows) -> None:
     digest = of(sample.images, sample.labels).digest
     assert of(sample.images.copy(), sample.labels).digest == digest
     assert of(sample.images, np.roll(sample.labels, 1)).digest != digest

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from models.base import Model, ModelError
-from pipelines.data import Dataset, Pictures
+from models.data import Dataset, Rows
 from pipelines.gates import Check
 from pipelines.validation import Published, schema, validate
 from pipelines.validation.schema import Schema
 
 
 @pytest.fixture
-def dataset(pictures: tuple[Pictures, Pictures]) -> Dataset:
+def dataset(pictures: tuple[Rows, Rows]) -> Dataset:
     train, test = pictures
     held_out = np.random.default_rng(1).random(len(train)) < 1 / 12
-    parts = [Pictures(train.images[own], train.labels[own]) for own in (~held_out, held_out)]
+    parts = [Rows(train.images[own], train.labels[own]) for own in (~held_out, held_out)]
     return Dataset(*parts, test, digest="")
 
 
@@ -51,7 +51,7 @@ def test_floats_are_told_from_the_schema_and_their_faults_counted(
 ) -> None:
     images = dataset.test.floats()[..., 0]
     images[0, 0, 0], images[1, 0, 0], images[2, 0, 0] = np.nan, -0.5, 1.5
-    test = Pictures(images, dataset.test.labels)  # type: ignore[arg-type]
+    test = Rows(images, dataset.test.labels)  # type: ignore[arg-type]
     checks = validate(replace(dataset, test=test), rules, model.spec.classes, None).checks
     assert failing(checks) == [
         "test: pictures that are not uint8 of the schema's shape",
@@ -65,7 +65,7 @@ def test_classes_that_have_far_from_equal_shares_are_told(
     model: Model, dataset: Dataset, rules: Schema
 ) -> None:
     kept = (dataset.test.labels != 3) | (np.arange(len(dataset.test)) % 4 == 0)
-    test = Pictures(dataset.test.images[kept], dataset.test.labels[kept])
+    test = Rows(dataset.test.images[kept], dataset.test.labels[kept])
     failed = failing(validate(replace(dataset, test=test), rules, model.spec.classes, None).checks)
     assert "test: class imbalance" in failed
 

@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from models.base import Model, Weights
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.exporting import keras_graph
 from pipelines.exporting import tfjs as exporter
 from serving.repository import MANIFEST, file_digests, version_dir
@@ -55,7 +55,7 @@ def weights(model: Model) -> Weights:
 
 
 @pytest.fixture(scope="module")
-def pictures(sample: Pictures) -> Images:
+def pictures(sample: Rows) -> Images:
     return sample.floats()[:250]
 
 
@@ -69,7 +69,7 @@ def logits(model: Model, weights: Weights, pictures: Images) -> NDArray[np.float
 def settings(
     model: Model,
     weights: Weights,
-    sample: Pictures,
+    sample: Rows,
     logits: NDArray[np.float32],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Settings]:

@@ -18,24 +18,25 @@ import numpy as np
 
 import models.base
 from models.base import FRAMEWORKS
-from pipelines import data, exporting, fingerprint, provenance, table
-from pipelines.rollout import Report
+from pipelines import data, exporting
+from pipelines.records import fingerprint, provenance, tables
 from pipelines.training.record import Trained
 from serving import repository
+from serving.errors import TandemError
 from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
 
-PICTURES = 200
-"""How many test pictures two artifacts are compared on that are not equal byte for byte."""
+ROWS = 200
+"""How many test rows two artifacts are compared on that are not equal byte for byte."""
 
 
-class ReproductionError(Exception):
+class ReproductionError(TandemError):
     """The version cannot be made again here."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A target's artifact and what was made in its place; `difference` is of the logits where `files` differ."""
+    """A target's artifact and what was made in its place; `difference` is of the outputs, where `files` differ."""
 
     target: str
     files: list[str]
@@ -43,7 +44,9 @@ class Compared:
     difference: float = 0.0
 
 
-def reproduce(settings: Settings, version: int | None, report: Report, write: Callable[[str], None]) -> int:
+def reproduce(
+    settings: Settings, version: int | None, report: Callable[[str], None], write: Callable[[str], None]
+) -> int:
     """Make a version again, print how it compares, and return 0 where weights and answers are the same, else 1.
 
     Raises `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` where the version was changed.
@@ -57,7 +60,7 @@ def reproduce(settings: Settings, version: int | None, report: Report, write: Ca
     folder = settings.artifacts / "reproductions" / f"{manifest.model}-{manifest.version}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    code = _code(manifest, folder, report)
+    code = _code(manifest, settings.artifacts, folder, report)
     _make(settings, manifest, code, folder)
     candidate = next((folder / "candidates").glob(f"{manifest.model}-{manifest.fingerprint[:10]}"), None)
     if candidate is None:
@@ -66,11 +69,11 @@ def reproduce(settings: Settings, version: int | None, report: Report, write: Ca
             f"({manifest.fingerprint[:10]}): libraries differ that neither names"
         )
     report(f"compare: {folder} with version {manifest.version}")
-    limit = models.base.load(manifest.model).spec.tolerances.logits
+    limit = models.base.load(manifest.model).spec.tolerances.outputs
     return _tell(_weights(manifest, folder), _artifacts(settings, manifests, candidate), limit, write)
 
 
-def _code(manifest: Manifest, folder: Path, report: Report) -> Path:
+def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[str], None]) -> Path:
     """The sources that the version was made from: today's, or those of its commit."""
     own, project = manifest.parameters, fingerprint.PIPELINES.parent
     if not own:
@@ -85,7 +88,9 @@ def _code(manifest: Manifest, folder: Path, report: Report) -> Path:
                 "install what its commit pins in requirements/main.txt and run this again"
             )
     model = models.base.load(manifest.model)
-    trained = fingerprint.training(model, own["profile"], own["seed"], data.digest(model.spec.data))
+    trained = fingerprint.training(
+        model, own["profile"], own["seed"], data.load(model, artifacts, own["seed"]).digest
+    )
     if _orchestrator(manifest) == "tfx":
         from pipelines.tfx import run
 
@@ -155,9 +160,9 @@ def _weights(manifest: Manifest, folder: Path) -> dict[str, bool]:
 
 
 def _artifacts(settings: Settings, manifests: dict[str, Manifest], candidate: Path) -> list[Compared]:
-    spec = models.base.load(settings.model).spec
-    dataset = data.load(spec.data, settings.artifacts / "data" / spec.data.name, settings.seed)
-    images = data.to_floats(dataset.test.images[:PICTURES])
+    model = models.base.load(settings.model)
+    dataset = data.load(model, settings.artifacts, settings.seed)
+    inputs = dataset.test.take(slice(ROWS)).served(model.spec.signature)
     result = []
     for target, manifest in manifests.items():
         served = repository.version_dir(settings.repository, target, manifest.model, manifest.version)
@@ -167,10 +172,11 @@ def _artifacts(settings: Settings, manifests: dict[str, Manifest], candidate: Pa
         difference = 0.0
         if differing:
             exporter = exporting.load(target)
-            logits = [
-                exporter.run(own / exporter.serve, images).logits for own in (served, candidate / target)
-            ]
-            difference = float(np.max(np.abs(logits[0] - logits[1])))
+            before, now = (
+                exporter.run(folder / exporter.serve, model, inputs)
+                for folder in (served, candidate / target)
+            )
+            difference = max(float(np.max(np.abs(before[name] - now[name]))) for name in before)
         result.append(Compared(target, differing, difference))
     return result
 
@@ -185,9 +191,9 @@ def _tell(
         why = exporting.load(one.target).unequal_bytes
         files = ", ".join(one.files) or "every file"
         verdict = "differ" if one.files else "the same bytes"
-        logits = f"{one.difference:.1e}" if one.files else "-"
-        rows.append([one.target, verdict, logits, f"{files}: {why}" if one.files and why else files])
-    write(table.render(["target", "bytes", "logits", "files"], rows))
+        apart = f"{one.difference:.1e}" if one.files else "-"
+        rows.append([one.target, verdict, apart, f"{files}: {why}" if one.files and why else files])
+    write(tables.render(["target", "bytes", "difference", "files"], rows))
     good = all(weights.values()) and all(one.difference <= limit for one in artifacts)
     write("reproduced" if good else "NOT reproduced")
     return 0 if good else 1

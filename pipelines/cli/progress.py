@@ -1,4 +1,4 @@
-"""What goes on with each target: a live table on a terminal, lines elsewhere."""
+"""What goes on: a bar for downloads, and a live table of the targets on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.live import Live
 from rich.table import Table
 
+from pipelines.data import Progress
 from serving.platforms.base import Watch
 
 
@@ -48,3 +49,29 @@ def watching(report: Callable[[str], None]) -> Iterator[Watch]:
     rows = _Rows()
     with Live(rows, refresh_per_second=4):
         yield rows.set
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar for downloads, shown once something comes in."""
+    from rich import progress as bars
+
+    columns = (*bars.Progress.get_default_columns()[:2], bars.DownloadColumn(), bars.TimeRemainingColumn())
+    bar = bars.Progress(*columns)
+    tasks: dict[str, bars.TaskID] = {}
+
+    def update(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            # Only one live display can be on a terminal, and the trainings have their own.
+            bar.start()
+            tasks[name] = bar.add_task(name, total=total or None)
+        bar.update(tasks[name], completed=done)
+        if done == total:
+            bar.stop()
+
+    try:
+        yield update
+    finally:
+        # Stopping what never started would print an empty line.
+        if tasks:
+            bar.stop()

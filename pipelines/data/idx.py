@@ -1,4 +1,4 @@
-"""From somewhere to checked pictures in memory: cache, then Debian package, then the publisher."""
+"""Pictures in IDX files: from the cache, a Debian package or the publisher, to arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -20,74 +19,48 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import PictureSet
-
-VALIDATION_SHARE = 12
-"""One of so many training pictures is held out, to watch the training (5,000 of 60,000); the test pictures are for
-gates and reports only."""
+from models.data import IdxPictures, Rows
+from pipelines.data.source import DataError, Progress
 
 TIMEOUT_SECONDS = 60
 
 
-Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes that have come, and the bytes that will come (0: unknown)."""
+def load(source: IdxPictures, cache: Path, input_name: str, progress: Progress) -> tuple[Rows, Rows]:
+    """Training and test pictures, uint8 [N, H, W, C] with labels int64 [N], fetched into `cache` on the first call.
+
+    Raises `DataError`.
+    """
+    fetch(source, cache, progress)
+    files = list(source.sha256)
+    return _read(cache, input_name, *files[:2]), _read(cache, input_name, *files[2:])
 
 
-class DataError(Exception):
-    """The pictures could not be had, or are not what their digests say."""
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """`images` uint8 [N, H, W] and `labels` uint8 [N]."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def floats(self) -> NDArray[np.float32]:
-        """The pictures as the endpoints take them: float32 [N, H, W, 1], values 0..1."""
-        return to_floats(self.images)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The training pictures, split in two by seed, the test pictures, and the digest of all of them."""
-
-    train: Pictures
-    validation: Pictures
-    test: Pictures
-    digest: str
-
-
-def to_floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 [N, H, W] -> float32 [N, H, W, 1], values 0..1."""
-    return images[..., np.newaxis].astype(np.float32) / np.float32(255)
-
-
-def load(source: PictureSet, cache: Path, seed: int, progress: Progress | None = None) -> Dataset:
-    """Load the pictures, fetching them into `cache` on the first call. Raises `DataError`."""
-    fetch(source, cache, progress or (lambda _name, _done, _total: None))
-    everything = _read(cache, "train")
-    order = np.random.default_rng(seed).permutation(len(everything))
-    count = len(everything) // VALIDATION_SHARE
-    held_out, rest = np.sort(order[:count]), np.sort(order[count:])
-    return Dataset(
-        train=Pictures(everything.images[rest], everything.labels[rest]),
-        validation=Pictures(everything.images[held_out], everything.labels[held_out]),
-        test=_read(cache, "t10k"),
-        digest=digest(source),
+def augment(
+    images: NDArray[np.uint8], generator: np.random.Generator, flip: bool = False, shift: int = 0
+) -> NDArray[np.uint8]:
+    """Mirror half of [B, H, W, C], and move each by up to `shift` pixels each way; what comes in is black."""
+    if flip:
+        flipped = generator.random(len(images)) < 0.5
+        images = np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+    return (
+        _shifted(images, generator.integers(0, 2 * shift + 1, (len(images), 2)), shift) if shift else images
     )
 
 
-def digest(source: PictureSet) -> str:
+def _shifted(images: NDArray[np.uint8], offsets: NDArray[np.int64], shift: int) -> NDArray[np.uint8]:
+    """Move each of [B, H, W, C] down and right by its `offsets` [B, 2] less `shift`."""
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
+    moved = windows[np.arange(len(images)), *(2 * shift - offsets).T]
+    return np.ascontiguousarray(np.moveaxis(moved, 1, -1))
+
+
+def digest(source: IdxPictures) -> str:
     """One digest for all four files."""
     return hashlib.sha256("".join(f"{n}:{d};" for n, d in sorted(source.sha256.items())).encode()).hexdigest()
 
 
-def fetch(source: PictureSet, cache: Path, progress: Progress) -> None:
+def fetch(source: IdxPictures, cache: Path, progress: Progress) -> None:
     """Make `cache` hold the uncompressed files. Raises `DataError` naming every source that was tried."""
     if all(_digest(cache / name) == expected for name, expected in source.sha256.items()):
         return
@@ -113,7 +86,7 @@ def fetch(source: PictureSet, cache: Path, progress: Progress) -> None:
     )
 
 
-def _accept(source: PictureSet, folder: Path, cache: Path) -> None:
+def _accept(source: IdxPictures, folder: Path, cache: Path) -> None:
     for name, expected in source.sha256.items():
         found = _digest(folder / name)
         if found != expected:
@@ -129,7 +102,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _from_debian(source: PictureSet, to: Path) -> None:
+def _from_debian(source: IdxPictures, to: Path) -> None:
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise DataError("this machine has no apt-get and dpkg-deb")
     try:
@@ -159,7 +132,7 @@ def _run(command: list[str], folder: Path) -> None:
         raise DataError(f"`{' '.join(command)}` failed: {reason[-1] if reason else done.returncode}")
 
 
-def _from_url(source: PictureSet, url: str, progress: Progress, to: Path) -> None:
+def _from_url(source: IdxPictures, url: str, progress: Progress, to: Path) -> None:
     for name in source.sha256:
         packed = to / f"{name}.gz"
         with urllib.request.urlopen(f"{url}/{packed.name}", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
@@ -177,20 +150,24 @@ def _copy(stream: BinaryIO, path: Path, name: str, total: int, progress: Progres
             progress(name, done, total)
 
 
-def _read(folder: Path, part: str) -> Pictures:
-    images = read_idx(folder / f"{part}-images-idx3-ubyte", dimensions=3)
-    labels = read_idx(folder / f"{part}-labels-idx1-ubyte", dimensions=1)
-    if len(images) != len(labels):
-        raise DataError(f"{part}: {len(images)} pictures but {len(labels)} labels")
-    return Pictures(images, labels)
+def _read(folder: Path, input_name: str, images_file: str, labels_file: str) -> Rows:
+    images, labels = read_idx(folder / images_file), read_idx(folder / labels_file)
+    if images.ndim not in (3, 4) or labels.ndim != 1 or len(images) != len(labels):
+        raise DataError(
+            f"{folder}: expected as many labels in {labels_file} as pictures [N, H, W] or [N, H, W, C] in "
+            f"{images_file}, they are {list(labels.shape)} and {list(images.shape)}"
+        )
+    pictures = images if images.ndim == 4 else images[..., np.newaxis]
+    return Rows({input_name: pictures}, labels.astype(np.int64))
 
 
-def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read an IDX file of unsigned bytes. Raises `DataError` where its header and its length disagree."""
     content = path.read_bytes()
+    dimensions = content[3] if len(content) > 3 else 0
     header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise DataError(f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions")
+    if len(content) < header or content[:3] != bytes((0, 0, 8)) or not dimensions:
+        raise DataError(f"{path} is not an IDX file of unsigned bytes")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) - header != int(np.prod(shape)):
         raise DataError(f"{path}: its header says {shape}, but {len(content) - header} bytes follow")

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.base import ModelSpec
+from models.classification import Classification
 from pipelines.gates import Check
-from pipelines.lineage import Run
+from pipelines.records.lineage import Run
 from pipelines.training.record import History
 from pipelines.validation import Published
 from pipelines.validation.statistics import Statistics
@@ -21,14 +23,24 @@ FILE = "index.html"
 class Figures:
     """What a run found out; what it did not come to is empty."""
 
-    classes: tuple[str, ...]
+    spec: ModelSpec
     checks: list[Check] = field(default_factory=list)
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     published: Published | None = None
     """What is served while the run goes on."""
     histories: Mapping[str, History] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """On the test pictures, by framework: `accuracy` and `accuracy/<class>`."""
+    """On the test rows, by framework: the task's."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of a classification; empty otherwise."""
+        return self.spec.task.classes if isinstance(self.spec.task, Classification) else ()
+
+    @property
+    def overall(self) -> list[str]:
+        """The metrics that are of no single class."""
+        return [name for own in list(self.metrics.values())[:1] for name in own if "/" not in name]
 
 
 def write(folder: Path, run: Run, figures: Figures) -> Path:
@@ -42,7 +54,7 @@ def render(run: Run, figures: Figures) -> str:
     """The page's HTML."""
     import jinja2
 
-    from pipelines.page import plots
+    from pipelines.records.page import plots
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -19,14 +19,14 @@ MODELS, PIPELINES = (Path(str(package.__file__)).parent for package in (models, 
 
 def training(model: Model, profile: str, seed: int, data_digest: str) -> str:
     """Sources of the model and of the training, parameters, data, and the libraries' versions."""
-    sources = [MODELS / "base.py", PIPELINES / "data.py", *model.folder.glob("*.py")]
-    sources += (PIPELINES / "training").glob("*.py")
+    sources = [*MODELS.glob("*.py"), *model.folder.glob("*.py")]
+    sources += [*(PIPELINES / "data").glob("*.py"), *(PIPELINES / "training").glob("*.py")]
     return _digest(sources, [profile, seed, data_digest, libraries(TRAINING_LIBRARIES)])
 
 
 def version_of(model: Model, training_fingerprint: str, source: str) -> str:
     """The training's fingerprint, and everything that decides how it is exported and gated."""
-    sources = [PIPELINES / "gates.py", *(PIPELINES / "exporting").glob("*.py")]
+    sources = [*(PIPELINES / "gates").glob("*.py"), *(PIPELINES / "exporting").glob("*.py")]
     sources += [*(PIPELINES / "validation").glob("*.py"), *model.folder.glob("*.json")]
     sources += (PIPELINES.parent / "serving" / "torchserve").glob("*.py")
     return _digest(sources, [model.spec.name, training_fingerprint, source, libraries(EXPORTING_LIBRARIES)])

@@ -20,13 +20,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from serving.errors import TandemError
 from serving.repository import write_atomically
 
 STATES = ("published", "complete", "refused", "failed", "interrupted")
 """How a run ends: with a version; well, but without one; by a gate; by an error; by Ctrl-C."""
 
 
-class LineageError(Exception):
+class LineageError(TandemError):
     """The store knows nothing of what was asked for, or cannot be read."""
 
 

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.board import watching
 from serving import platforms, targets
 from serving.platforms.base import Platform, Watch
 from serving.settings import Settings
-from serving.targets.base import Endpoint, Target, TargetError
+from serving.targets.base import Endpoint, Target, TargetError, sample_folder
 
 Report = Callable[[str], None]
 """Called with a line for the user."""
@@ -27,16 +26,15 @@ class Deployment:
     endpoints: dict[str, list[Endpoint]]
 
 
-def serve(settings: Settings, version: int, report: Report) -> Deployment:
+def serve(settings: Settings, version: int, report: Report, watch: Watch) -> Deployment:
     """Have every target answer with `version`. Raises `TargetError` or `PlatformError` where one does not."""
     platform, why = platforms.choose(settings)
     settings = dataclasses.replace(settings, platform=platform.name)
     report(f"platform {platform.name}: {why}")
     all_targets = [targets.load(name) for name in targets.NAMES]
-    with watching(report) as watch:
-        started = platform.up(settings, all_targets, watch)
-        wait_until_ready(settings, platform, all_targets, started, version, watch)
-    folder = sample_folder(settings)
+    started = platform.up(settings, all_targets, watch)
+    wait_until_ready(settings, platform, all_targets, started, version, watch)
+    folder = from_here(sample_folder(settings, version))
     endpoints = {target.name: target.endpoints(settings, version, folder) for target in all_targets}
     return Deployment(version, platform.name, endpoints)
 
@@ -86,7 +84,6 @@ def wait_until_ready(
             time.sleep(0.25)
 
 
-def sample_folder(settings: Settings) -> Path:
-    """The folder of the sample requests, as short as it can be said from here."""
-    folder = settings.artifacts / "samples"
+def from_here(folder: Path) -> Path:
+    """A path as short as it can be said from here, for lines to paste."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

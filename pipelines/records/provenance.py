@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import models.base
-from pipelines import lineage, publish, table
-from pipelines.lineage import Execution, Run
+from pipelines import publish
+from pipelines.records import lineage, tables
+from pipelines.records.lineage import Execution, Run
 from serving import repository, targets
 from serving.repository import Manifest
 from serving.settings import Settings
@@ -47,7 +48,7 @@ def show(settings: Settings, version: int | None, write: Callable[[str], None]) 
         ]
         for name, one in own.items()
     ]
-    write(table.render(["target", "weights of", "batched", "files", "sha256"], rows))
+    write(tables.render(["target", "weights of", "batched", "files", "sha256"], rows))
     if run is not None:
         write("\n" + _steps(run))
     _refused(settings, lineage.refused_before(known, manifest.version), write)
@@ -65,7 +66,7 @@ def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str
         ["parameters", _listed({"seed": manifest.seed} | manifest.parameters)],
         ["libraries", _listed(manifest.libraries)],
         *([f"{framework}", f"weights sha256 {digest}"] for framework, digest in manifest.weights.items()),
-        ["accuracy", _listed({k: f"{v:.4f}" for k, v in manifest.metrics.items() if k.count("/") == 1})],
+        ["metrics", _listed({k: f"{v:.4f}" for k, v in manifest.metrics.items() if k.count("/") == 1})],
     ]
     if run is None:
         rows.append(["run", f"not in {settings.lineage}: what is above is from the manifest"])
@@ -88,7 +89,7 @@ def _steps(run: Run) -> str:
             *(", ".join(dict.fromkeys(own)) for own in names),
         ]
 
-    return table.render(["step", "state", "time", "from", "to"], [said(step) for step in run.executions])
+    return tables.render(["step", "state", "time", "from", "to"], [said(step) for step in run.executions])
 
 
 def _refused(settings: Settings, found: list[Run], write: Callable[[str], None]) -> None:

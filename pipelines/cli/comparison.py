@@ -1,11 +1,13 @@
-"""Every endpoint, called with test pictures: what `tandem compare` prints."""
+"""Every endpoint, called with test rows: what `tandem compare` prints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import models.base
-from pipelines import data, table
+from models.task import Task
+from pipelines import data
+from pipelines.records import tables
 from serving import targets
 from serving.compare.load import Measurement, measure
 from serving.compare.parity import agreements
@@ -13,13 +15,13 @@ from serving.settings import Settings
 from serving.targets.base import TargetError
 
 
-def show(settings: Settings, target: str | None, pictures: int, write: Callable[[str], None]) -> int:
+def show(settings: Settings, target: str | None, count: int, write: Callable[[str], None]) -> int:
     """Print latency and parity by endpoint and protocol; returns 1 where an endpoint did not answer."""
-    spec = models.base.load(settings.model).spec
+    model = models.base.load(settings.model)
     if target is not None and target not in targets.NAMES:
         raise TargetError(f"there is no target {target!r}; there are: {', '.join(targets.NAMES)}")
-    dataset = data.load(spec.data, settings.artifacts / "data" / spec.data.name, settings.seed)
-    images = data.to_floats(dataset.test.images[:pictures])
+    dataset = data.load(model, settings.artifacts, settings.seed)
+    inputs = dataset.test.take(slice(count)).served(model.spec.signature)
     measurements: list[Measurement] = []
     failures: list[str] = []
     for name in [target] if target else targets.NAMES:
@@ -27,7 +29,7 @@ def show(settings: Settings, target: str | None, pictures: int, write: Callable[
             clients = targets.load(name).clients(settings)
             for protocol, client in clients.items():
                 try:
-                    measurements.append(measure(name, protocol, client, images))
+                    measurements.append(measure(name, protocol, client, inputs))
                 finally:
                     client.close()
         except TargetError as error:
@@ -35,26 +37,32 @@ def show(settings: Settings, target: str | None, pictures: int, write: Callable[
     if measurements:
         write(latency_table(measurements))
         write("")
-        write(parity_table(measurements))
+        write(parity_table(measurements, model.spec.task))
     for failure in failures:
         write(failure)
     return 1 if failures else 0
 
 
 def latency_table(measurements: list[Measurement]) -> str:
-    """p50, p90 and p99 of one picture a call over one connection, in milliseconds."""
+    """p50, p90 and p99 of one row a call over one connection, in milliseconds."""
     rows = [
-        [one.target, one.protocol, *(f"{one.percentile(percent):.2f}" for percent in (50, 90, 99))]
-        for one in measurements
+        [own.target, own.protocol, *(f"{own.percentile(percent):.2f}" for percent in (50, 90, 99))]
+        for own in measurements
     ]
-    return table.render(["target", "protocol", "p50 ms", "p90 ms", "p99 ms"], rows)
+    return tables.render(["target", "protocol", "p50 ms", "p90 ms", "p99 ms"], rows)
 
 
-def parity_table(measurements: list[Measurement]) -> str:
+def parity_table(measurements: list[Measurement], task: Task) -> str:
     """Each endpoint against the first one of the same source framework."""
     source = {name: targets.load(name).source for name in targets.NAMES}
+    names = [tensor.name for tensor in task.outputs]
     rows = [
-        [one.one, one.other, f"{one.same_class:.1%}", f"{one.logits:.1e}", f"{one.probabilities:.1e}"]
-        for one in agreements(measurements, source)
+        [
+            own.endpoint,
+            own.reference,
+            "-" if own.same is None else f"{own.same:.1%}",
+            *(f"{own.differences[name]:.1e}" for name in names),
+        ]
+        for own in agreements(measurements, source, task)
     ]
-    return table.render(["endpoint", "against", "same class", "logits", "probabilities"], rows)
+    return tables.render(["endpoint", "against", "same answer", *names], rows)

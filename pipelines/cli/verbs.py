@@ -1,0 +1,252 @@
+"""What each verb does."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from serving.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from pipelines.stages import Orchestrate, Recipe
+    from serving.targets.base import Endpoint
+
+
+def deploy(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from pipelines.cli.progress import progress, watching
+    from serving.platforms import rollout
+
+    started = time.monotonic()
+    with stages.exclusive(settings), progress() as bar:
+        recipe, orchestrate = _orchestrated(stages.recipe(settings, say, bar), options)
+        version = stages.ensure_published(recipe, say, orchestrate)
+        with watching(say) as watch:
+            done = rollout.serve(settings, version, say, watch)
+    say(f"five targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
+    show_endpoints(done.endpoints)
+    return 0
+
+
+def train(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from pipelines.cli.progress import progress
+    from pipelines.training.record import loss_difference
+
+    with stages.exclusive(settings), progress() as bar:
+        recipe = stages.recipe(settings, say, bar)
+        trained = stages.train(recipe, say)
+    for framework, result in trained.items():
+        last = result.history.epochs[-1]
+        say(
+            f"{framework}: validation {recipe.model.spec.task.watched} {last.validation_metric:.4f}, "
+            f"loss {last.validation_loss:.4f}, {result.history.seconds:.0f} s"
+        )
+    apart = loss_difference(trained["tensorflow"].history, trained["pytorch"].history)
+    say(
+        f"losses of the first steps differ by {apart:.2g} at most; logs: tensorboard --logdir {recipe.folder}"
+    )
+    return 0
+
+
+def export(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from pipelines.cli.progress import progress
+
+    with stages.exclusive(settings), progress() as bar:
+        recipe, orchestrate = _orchestrated(stages.recipe(settings, say, bar), options)
+        folder = stages.export(recipe, say, orchestrate)
+    say(f"artifacts are in {folder}; publishing holds them against the gates")
+    return 0
+
+
+def publish(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import publish as publishing
+    from pipelines import stages
+    from pipelines.cli.progress import progress
+
+    with stages.exclusive(settings), progress() as bar:
+        if options.version is not None:
+            publishing.point(settings.repository, settings.model, options.version)
+            return _swap(settings, options.version)
+        version = stages.ensure_published(stages.recipe(settings, say, bar), say)
+    say(f"version {version} is published; `tandem deploy` serves it")
+    return 0
+
+
+def pipeline(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from pipelines.cli.progress import progress
+
+    with stages.exclusive(settings), progress() as bar:
+        recipe = stages.recipe(settings, say, bar)
+        if options.compile:
+            from pipelines.tfx import run
+
+            return run.compile(recipe, options.compile, options.beam, say)
+        recipe, orchestrate = _orchestrated(recipe, options)
+        version = stages.ensure_published(recipe, say, orchestrate)
+    own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
+    say(f"version {version} is published; `tandem deploy{own}` serves it")
+    return 0
+
+
+def _orchestrated(recipe: Recipe, options: argparse.Namespace) -> tuple[Recipe, Orchestrate | None]:
+    if options.orchestrator == "default":
+        return recipe, None
+    from pipelines.tfx import run
+
+    return run.orchestrated(recipe, options.beam, say)
+
+
+def rollback(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import publish as publishing
+    from pipelines import stages
+
+    with stages.exclusive(settings):
+        version = publishing.rollback(settings.repository, settings.model, options.version)
+        say(f"version {version} is published")
+        return _swap(settings, version)
+
+
+def lineage(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines.records import provenance
+
+    return provenance.show(settings, options.version, write)
+
+
+def reproduce(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from pipelines.records import reproduction
+
+    with stages.exclusive(settings):
+        return reproduction.reproduce(settings, options.version, say, write)
+
+
+def _swap(settings: Settings, version: int) -> int:
+    from pipelines.cli.progress import watching
+    from serving import platforms
+    from serving.platforms import rollout
+
+    platform, _ = platforms.choose(settings)
+    if not platform.states(settings):
+        say("no target runs; `tandem deploy` starts them")
+        return 0
+    with watching(say) as watch:
+        rollout.serve(settings, version, say, watch)
+    return 0
+
+
+def status(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines.records import tables
+    from serving import platforms, targets
+
+    platform, why = platforms.choose(settings)
+    states = platform.states(settings)
+    rows = []
+    for name in targets.NAMES:
+        target, state = targets.load(name), states.get(name)
+        version = target.served_version(settings) if state else None
+        rows.append(
+            [
+                name,
+                str(state.pid or "-") if state else "-",
+                state.state if state else "stopped",
+                str(version or "-"),
+                tables.duration(state.uptime_seconds) if state else "-",
+                tables.size(state.memory) if state else "-",
+                _host(target.endpoints(settings, version or 0, settings.artifacts)[0].address),
+            ]
+        )
+    write(f"platform {platform.name} ({why})")
+    write(tables.render(["target", "pid", "state", "version", "uptime", "memory", "address"], rows))
+    if served_by := states.get("tf-serving"):
+        original = served_by.image.startswith("tensorflow/")
+        write(
+            f"tf-serving is {'the original server' if original else 'our embedded server, not the original'}"
+        )
+    if beside := states.get("prometheus"):
+        write(f"prometheus is {beside.state}: http://{settings.host}:{settings.prometheus_port}")
+    ready = sum(row[3] != "-" for row in rows)
+    if ready < len(rows):
+        write(f"{ready} of {len(rows)} targets answer; `make deploy` starts the others")
+    return 0 if ready == len(rows) else 1
+
+
+def _host(address: str) -> str:
+    """An address without its path: a row of the table fits into 80 columns."""
+    return "/".join(address.split("/")[:3])
+
+
+def logs(settings: Settings, options: argparse.Namespace) -> int:
+    from serving import platforms, targets
+    from serving.platforms.base import PlatformError
+
+    if options.target is not None and options.target not in targets.NAMES:
+        raise PlatformError(f"there is no target {options.target!r}; there are: {', '.join(targets.NAMES)}")
+    if options.follow and options.target is None:
+        raise PlatformError("--follow takes one target: tandem logs tf-serving --follow")
+    platform, _ = platforms.choose(settings)
+    for name in [options.target] if options.target else targets.NAMES:
+        for line in platform.log(settings, name, options.lines, options.follow):
+            write(line.rstrip("\n") if options.target else f"{name}: {line.rstrip()}")
+            sys.stdout.flush()
+    return 0
+
+
+def down(settings: Settings, _options: argparse.Namespace) -> int:
+    from serving import platforms
+
+    platform, _ = platforms.choose(settings)
+    say("stopped" if platform.down(settings) else "nothing ran")
+    return 0
+
+
+def predict(settings: Settings, options: argparse.Namespace) -> int:
+    from serving.compare import predict as predictions
+
+    return predictions.show(settings, options.target, options.input, write)
+
+
+def compare(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines.cli import comparison
+
+    return comparison.show(settings, options.target, options.rows, write)
+
+
+def images(settings: Settings, options: argparse.Namespace) -> int:
+    from serving.platforms import docker
+
+    docker.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
+    say(f"up to date: {', '.join(options.image) or 'every image'}")
+    return 0
+
+
+def settings(settings: Settings, _options: argparse.Namespace) -> int:
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        write(f"{PREFIX + field.name.upper():40}{value!s:24}{field.metadata['help']}")
+    return 0
+
+
+def show_endpoints(endpoints: dict[str, list[Endpoint]]) -> None:
+    """The table of where everything answers, then the lines to paste."""
+    from pipelines.records import tables
+
+    rows = [[name, one.protocol, one.address] for name, own in endpoints.items() for one in own]
+    write("\n" + tables.render(["target", "protocol", "address"], rows) + "\n\nPaste one of these:\n")
+    for name, own in endpoints.items():
+        write(f"# {name}\n{own[0].curl}")
+
+
+def say(line: str) -> None:
+    """Tell the user what is going on now."""
+    write(f"==> {line}")
+
+
+def write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
