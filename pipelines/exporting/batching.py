@@ -29,7 +29,7 @@ def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: A
     runs = orders(count, batch_size(own))
     answers = answer([rows(everything, run) for run in runs])
     outputs = [
-        np.concatenate([array.reshape(len(array), -1) for array in answered.values()], axis=1)
+        np.concatenate([array.reshape(len(array), int(np.prod(array.shape[1:]))) for array in answered.values()], axis=1)
         for answered in answers
     ]
     if any(len(output) != len(run) for run, output in zip(runs, outputs, strict=True)):

@@ -101,7 +101,7 @@ def test_unknown_names_are_one_clear_line(tmp_path: Path) -> None:
     for arguments, message in (
         (
             ["publish", "--model", "nothing"],
-            "error: there is no model 'nothing' in models/; there are: fashion\n",
+            "error: there is no model 'nothing' in models/; there are: fashion, language\n",
         ),
         (
             ["logs", "redis"],

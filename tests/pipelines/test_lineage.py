@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import lineage
+from pipelines.records import lineage
 from pipelines.records.lineage import Artifact, Execution, LineageError, Run
 
 EXAMPLES = Artifact("Examples", "pictures", "data/pictures", "d1")

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.records import lineage, publish
 from models.data import Rows
+from pipelines import publish
+from pipelines.records import lineage
 from serving import repository
+from tests.pictures import labelled
 from tests.pipelines.project import MODEL, Project, moved
 from tests.pipelines.test_publish import manifests
 
@@ -27,43 +29,43 @@ def swapped(labels: np.ndarray) -> np.ndarray:
 
 
 def black_pictures(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    images = train.images.copy()
-    images[np.flatnonzero(train.labels == COAT)[:1]] = 0
-    return Rows(images, train.labels), test
+    images = train.inputs["image"].copy()
+    images[np.flatnonzero(train.targets == COAT)[:1]] = 0
+    return labelled(images, train.targets), test
 
 
 def swapped_in_training(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    return Rows(train.images, swapped(train.labels)), test
+    return labelled(train.inputs["image"], swapped(train.targets)), test
 
 
 def swapped_everywhere(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    return swapped_in_training(train, test)[0], Rows(test.images, swapped(test.labels))
+    return swapped_in_training(train, test)[0], labelled(test.inputs["image"], swapped(test.targets))
 
 
 def random_labels(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    generator, labels = np.random.default_rng(0), train.labels.copy()
+    generator, labels = np.random.default_rng(0), train.targets.copy()
     wrong = generator.random(len(labels)) < 0.3
     labels[wrong] = generator.integers(0, CLASSES, int(wrong.sum()))
-    return Rows(train.images, labels), test
+    return labelled(train.inputs["image"], labels), test
 
 
 def missing_class(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    kept = train.labels != COAT
-    return Rows(train.images[kept], train.labels[kept]), test
+    kept = train.targets != COAT
+    return labelled(train.inputs["image"][kept], train.targets[kept]), test
 
 
 def unknown_label(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    labels = test.labels.copy()
+    labels = test.targets.copy()
     labels[:2] = CLASSES
-    return train, Rows(test.images, labels)
+    return train, labelled(test.inputs["image"], labels)
 
 
 def leaked_pictures(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     joined = (
-        np.concatenate([train.images, test.images[:3]]),
-        np.concatenate([train.labels, test.labels[:3]]),
+        np.concatenate([train.inputs["image"], test.inputs["image"][:3]]),
+        np.concatenate([train.targets, test.targets[:3]]),
     )
-    return Rows(*joined), test
+    return labelled(*joined), test
 
 
 def animal_test(train: Rows, test: Rows) -> tuple[Rows, Rows]:
@@ -74,26 +76,31 @@ def animals_everywhere(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     everything = animals()
     own = np.random.default_rng(0).permutation(len(everything))
     return tuple(
-        Rows(everything.images[part], everything.labels[part]) for part in (own[300:], own[:300])
+        labelled(everything.inputs["image"][part], everything.targets[part])
+        for part in (own[300:], own[:300])
     )  # type: ignore[return-value]
 
 
 def inverted(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    return Rows(255 - train.images, train.labels), Rows(255 - test.images, test.labels)
+    return tuple(labelled(255 - part.inputs["image"], part.targets) for part in (train, test))  # type: ignore[return-value]
 
 
 def upside_down(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    return Rows(train.images[:, ::-1], train.labels), Rows(test.images[:, ::-1], test.labels)
+    return labelled(train.inputs["image"][:, ::-1], train.targets), labelled(
+        test.inputs["image"][:, ::-1], test.targets
+    )
 
 
 def other_size(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    return Rows(train.images[:, :14, :14], train.labels), Rows(test.images[:, :14, :14], test.labels)
+    return labelled(train.inputs["image"][:, :14, :14], train.targets), labelled(
+        test.inputs["image"][:, :14, :14], test.targets
+    )
 
 
 def animals() -> Rows:
     """13 pictures of each of ten animals, moved: of the same form and of something else (Animal-MNIST, MIT)."""
     with np.load(Path(__file__).parents[1] / "data" / "animal-sample.npz") as file:
-        return moved(Rows(file["images"], file["labels"]))
+        return moved(labelled(file["images"], file["labels"]))
 
 
 @pytest.mark.parametrize(
@@ -110,26 +117,26 @@ def animals() -> Rows:
         pytest.param(
             random_labels, "train: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.thorough
         ),
-        (missing_class, "train: classes without a picture 1", "<= 0"),
+        (missing_class, "train: classes without a row 1", "<= 0"),
         pytest.param(unknown_label, "test: labels outside the schema 2", "<= 0", marks=pytest.mark.thorough),
-        (leaked_pictures, "test pictures that are training pictures too 3", "<= 0"),
+        (leaked_pictures, "test rows that are training rows too 3", "<= 0"),
         pytest.param(
             animal_test,
-            "test: skew from train: pixels, Jensen-Shannon 0.",
+            "test: skew from train: image, Jensen-Shannon 0.",
             "<= 0.01",
             marks=pytest.mark.thorough,
         ),
-        (animals_everywhere, "train: drift from version 1: pixels, Jensen-Shannon 0.", "<= 0.01"),
+        (animals_everywhere, "train: drift from version 1: image, Jensen-Shannon 0.", "<= 0.01"),
         pytest.param(
             inverted,
-            "train: drift from version 1: pixels, Jensen-Shannon 0.",
+            "train: drift from version 1: image, Jensen-Shannon 0.",
             "<= 0.01",
             marks=pytest.mark.thorough,
         ),
         pytest.param(
             upside_down, "test: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.thorough
         ),
-        (other_size, "train: pictures that are not uint8 of the schema's shape 3872", "<= 0"),
+        (other_size, "train: image: rows that are not uint8 or float32 [28, 28, 1] 3872", "<= 0"),
     ],
 )
 def test_broken_data_is_refused_before_training(
@@ -165,18 +172,16 @@ def test_train_and_export_refuse_broken_data_too(
     assert "FAIL data: train: pictures of one colour 1 (limit <= 0)" in done.stderr
 
 
-def test_a_training_that_was_changed_is_refused(
-    project: Project, pictures: tuple[Rows, Rows]
-) -> None:
+def test_a_training_that_was_changed_is_refused(project: Project, pictures: tuple[Rows, Rows]) -> None:
     project.put(*pictures)
     script = """
-from pipelines import sources
+from pipelines import stages
 from pipelines.training.record import History, Trained
 from serving.settings import Settings
-made_from = sources.load(Settings.from_environment(), lambda line: None)
-folder = made_from.run / "pytorch"
-network = made_from.model.initial_weights(1)
-Trained("pytorch", network, History.empty()).write(made_from.run / "tensorflow")
+recipe = stages.recipe(Settings.from_environment(), lambda line: None)
+folder = recipe.folder / "pytorch"
+network = recipe.model.initial_weights(1)
+Trained("pytorch", network, History.empty()).write(recipe.folder / "tensorflow")
 Trained("pytorch", network, History.empty()).write(folder)
 history = (folder / "history.json").read_text()
 network["classifier/bias"] = network["classifier/bias"] + 1

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import lineage
 from models.data import Rows
+from pipelines.records import lineage
 from serving import repository, targets
 from serving.repository import Manifest
+from tests.pictures import labelled
 from tests.pipelines.project import MODEL, Project, enlarged
 
 SECONDS = 1500
@@ -45,9 +46,9 @@ def published(tmp_path_factory: pytest.TempPathFactory, sample: Rows) -> Project
     project = Project.create(tmp_path_factory.mktemp("published") / "project")
     project.train_briefly()
     train, test = enlarged(sample)
-    images = train.images.copy()
+    images = train.inputs["image"].copy()
     images[:3] = 0
-    project.put(Rows(images, train.labels), test)
+    project.put(labelled(images, train.targets), test)
     (project.folder / ".gitignore").write_text("artifacts/\n__pycache__/\n")
     git(project, "init", "--quiet")
     git(project, "add", ".")
@@ -149,7 +150,10 @@ def test_an_artifact_that_was_changed_before_its_gate_is_refused(published: Proj
 
 def test_what_is_not_there_is_one_clear_line(served: Project) -> None:
     for arguments, message in (
-        (["lineage", "nothing", "1"], "there is no model 'nothing' in models/; there are: fashion, sample"),
+        (
+            ["lineage", "nothing", "1"],
+            "there is no model 'nothing' in models/; there are: fashion, language, sample",
+        ),
         (["reproduce", MODEL, "9"], "version 9 of sample is not in the repository; there are: 1"),
         (["reproduce", MODEL], "version 1 is too old: its manifest does not name its profile"),
         (["lineage", "fashion"], "no version of fashion is published; `make deploy` publishes the first"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from serving.platforms.rollout import wait_until_ready
 from serving.platforms.base import TargetState
+from serving.platforms.rollout import wait_until_ready
 from serving.settings import Settings
 from serving.targets.base import TargetError
 

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from models.base import Model, Weights
 from models.data import Rows
 from pipelines.exporting import keras_graph
-from serving.targets.base import Images
+from tests.pictures import Images, as_floats
 from tests.weights import unsettled
 
 
@@ -16,7 +16,7 @@ def weights(model: Model) -> Weights:
 
 @pytest.fixture(scope="session")
 def pictures(sample: Rows) -> Images:
-    return sample.floats()
+    return as_floats(sample)
 
 
 @pytest.fixture(scope="session")

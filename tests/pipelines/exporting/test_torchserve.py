@@ -12,8 +12,8 @@ from pipelines.exporting import batching
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.torch_graph import servable
 from pipelines.exporting.torchserve import EXPORTER, pack
-from serving.targets.base import Images
 from serving.torchserve import archive
+from tests.pictures import Images
 
 IMAGES: Images = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
 
@@ -25,15 +25,15 @@ def model() -> Model:
 
 @pytest.mark.slow
 def test_its_handler_answers_as_torch_does(model: Model, tmp_path: Path) -> None:
-    EXPORTER.write(model, model.initial_weights(1), tmp_path, IMAGES[:1])
+    EXPORTER.write(model, model.initial_weights(1), tmp_path, {"image": IMAGES[:1]})
     assert [path.name for path in tmp_path.iterdir()] == ["model.mar"]
-    outputs = EXPORTER.run(tmp_path / EXPORTER.serve, IMAGES)
+    outputs = EXPORTER.run(tmp_path / EXPORTER.serve, model, {"image": IMAGES})
     with torch.inference_mode():
         logits, probabilities = servable(model, model.initial_weights(1))(torch.from_numpy(IMAGES))
-    np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(outputs.probabilities, probabilities.numpy(), atol=1e-5, rtol=0)
-    answer = partial(EXPORTER.answer, tmp_path / EXPORTER.serve)
-    assert batching.difference(answer, IMAGES) <= model.spec.tolerances.logits
+    np.testing.assert_allclose(outputs["logits"], logits.numpy(), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(outputs["probabilities"], probabilities.numpy(), atol=1e-5, rtol=0)
+    answer = partial(EXPORTER.answer, tmp_path / EXPORTER.serve, model)
+    assert batching.difference(answer, {"image": IMAGES}) <= model.spec.tolerances.outputs
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_equal_weights_give_equal_bytes(model: Model, tmp_path: Path) -> None:
     digests = set()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        EXPORTER.write(model, model.initial_weights(1), tmp_path / name, IMAGES[:1])
+        EXPORTER.write(model, model.initial_weights(1), tmp_path / name, {"image": IMAGES[:1]})
         digests.add((tmp_path / name / "model.mar").read_bytes())
     assert len(digests) == 1
 
@@ -60,10 +60,7 @@ def test_an_archive_holds_what_the_handler_needs(model: Model, tmp_path: Path) -
         signature = json.loads(packed.read("signature.json"))
         manifest = json.loads(packed.read("MAR-INF/MANIFEST.json"))
         handler = packed.read("handler.py").decode()
-    assert signature["input"] == "image"
-    assert signature["shape"] == [28, 28, 1]
-    assert signature["outputs"] == ["logits", "probabilities"]
-    assert len(signature["classes"]) == 10
+    assert signature == model.spec.signature.to_json()
     assert manifest["model"]["modelName"] == "fashion"
     assert "from models" not in handler
     assert "from serving" not in handler
@@ -87,4 +84,4 @@ def test_staging_adds_the_version_and_whether_it_is_batched_and_nothing_else(
 def test_a_broken_archive_is_an_error(model: Model, tmp_path: Path) -> None:
     (tmp_path / "model.mar").write_bytes(b"no zip")
     with pytest.raises(ExportError, match="is no archive"):
-        EXPORTER.run(tmp_path / "model.mar", IMAGES[:1])
+        EXPORTER.run(tmp_path / "model.mar", model, {"image": IMAGES[:1]})

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import models.base
 from models.base import Model
-from pipelines import page
 from models.data import Dataset, Rows
 from pipelines.gates import Check
+from pipelines.records import page
 from pipelines.records.page import Figures, plots
 from pipelines.training.record import Epoch, History
-from pipelines.validation import Published, statistics
+from pipelines.validation import Published, schema, statistics
 from tests.pipelines.test_lineage import run
 
 REFUSED = replace(run(2, "refused"), reason="a gate refused this version")
@@ -23,11 +24,11 @@ REFUSED = replace(run(2, "refused"), reason="a gate refused this version")
 @pytest.fixture
 def figures(model: Model, sample: Rows) -> Figures:
     """Everything that a run can find out."""
-    found = statistics.of_dataset(Dataset(sample, sample, sample, ""), 10)
+    found = statistics.of_dataset(Dataset(sample, sample, sample, ""), model.spec, schema.load(model))
     history = History([2.3, 2.1, 1.9], [Epoch(1.5, 0.6, 1.2, 0.7), Epoch(1.0, 0.8, 0.9, 0.8)], 12.0)
-    metrics = {"accuracy": 0.9} | {f"accuracy/{name}": 0.8 for name in model.spec.classes}
+    metrics = {"accuracy": 0.9} | {f"accuracy/{name}": 0.8 for name in model.spec.task.classes}
     return Figures(
-        classes=model.spec.classes,
+        spec=model.spec,
         checks=[
             Check("data", "train: pictures", 512, ">=", 100),
             Check("quality", "pytorch: accuracy/<Bag>", 0.8125, ">=", 0.93),
@@ -88,7 +89,9 @@ def test_a_published_run_names_its_version(figures: Figures) -> None:
 
 @pytest.mark.parametrize("state", ["refused", "failed", "interrupted", "complete"])
 def test_a_run_that_found_out_nothing_has_a_page(state: str) -> None:
-    text = page.render(replace(run(1, state), reason="disk <full>"), Figures(("a", "b")))
+    text = page.render(
+        replace(run(1, state), reason="disk <full>"), Figures(models.base.load("fashion").spec)
+    )
     parsed(text)
     assert "<full>" not in text
 

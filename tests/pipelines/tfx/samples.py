@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from pipelines.sources import Sources
 
 from models.base import Model, Profile
-from pipelines import fingerprint
 from models.data import Dataset, Rows
-from pipelines.sources import Sources
+from pipelines.records import fingerprint
 from serving.settings import Settings
 from tests.pipelines.test_refusals import (
     Break,

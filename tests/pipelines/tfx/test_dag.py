@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pipelines.sources import Sources
 
 from models.base import Model
-from pipelines import gates, reference
 from models.data import Rows
+from pipelines import gates, reference
 from pipelines.gates import GateError
 from pipelines.records.recording import Recorder
-from pipelines.sources import Sources
 from pipelines.tfx import environment, run
 from pipelines.tfx.environment import Container, Native
 from pipelines.tfx.request import Answer

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipelines.sources import Sources
 
 from models.base import Model
-from pipelines import cli, data, fingerprint, lineage, reproduction, stages, steps, training
 from models.data import Rows
+from pipelines import cli, data, stages, steps, training
 from pipelines.gates import Check
-from pipelines.sources import Sources
+from pipelines.records import fingerprint, lineage, reproduction
 from pipelines.tfx import environment
 from pipelines.tfx import run as running
 from pipelines.tfx.request import Answer, Step

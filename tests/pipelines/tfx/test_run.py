@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipelines.sources import Sources
 
 from models.base import Model
 from models.data import Rows
 from pipelines.gates import Check, GateError
 from pipelines.records.recording import Recorder
-from pipelines.sources import Sources
 from pipelines.tfx import environment, run, splits
 from pipelines.tfx.request import Answer, Request, Step
 from pipelines.training import record
