@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipelines.cli import say, write
+from pipelines.cli.verbs import say, write
 from serving.platforms import engine, images
 from serving.settings import Settings
 from tests import needs

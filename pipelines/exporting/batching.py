@@ -29,8 +29,7 @@ def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: A
     runs = orders(count, batch_size(own))
     answers = answer([rows(everything, run) for run in runs])
     outputs = [
-        np.concatenate([array.reshape(len(array), int(np.prod(array.shape[1:]))) for array in answered.values()], axis=1)
-        for answered in answers
+        np.concatenate([_flat(array) for array in answered.values()], axis=1) for answered in answers
     ]
     if any(len(output) != len(run) for run, output in zip(runs, outputs, strict=True)):
         return float("inf")
@@ -38,6 +37,10 @@ def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: A
     return max(
         _distance(output, alone[run]) for run, output in zip(runs[count:], outputs[count:], strict=True)
     )
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    return array.reshape(len(array), int(np.prod(array.shape[1:])))
 
 
 def guests(inputs: Arrays) -> dict[str, NDArray[Any]]:

@@ -158,7 +158,11 @@ def _trainer(request: Request, model: Model, examples: tfx.dsl.Channel) -> tfx.c
 
 def _sources(model: Model, module: str) -> str:
     """The digest of a module's code and of the model's, which is imported by names made at run time."""
-    own = [f"{model.package}.{path.stem}" for path in sorted(model.folder.glob("*.py"))]
+    own = [
+        f"{model.package}.{path.stem}"
+        for path in sorted(model.folder.glob("*.py"))
+        if path.stem != "torch_model"
+    ]
     return sources.digest([module, "models.bridge", *own])
 
 

@@ -19,11 +19,12 @@ import pytest
 import urllib3
 from docker import DockerClient
 
+from models.signature import Arrays
 from serving import repository, targets
 from serving.platforms import engine, images
 from serving.platforms.docker import MONITORING, NOBODY
 from serving.settings import PREFIX
-from serving.targets.base import Outputs
+from serving.targets.base import sample_folder
 from tests.e2e.conftest import Stack, until
 
 pytestmark = [
@@ -94,8 +95,8 @@ def test_a_container_has_no_more_rights_than_it_needs(
 
 def test_the_gateway_reaches_every_target_by_name(stack: Stack) -> None:
     base = f"http://127.0.0.1:{stack.settings.tfjs_port}/api"
-    body = (stack.settings.artifacts / "samples" / "inference.json").read_bytes()
-    rows = (stack.settings.artifacts / "samples" / "instances.json").read_bytes()
+    body = (sample_folder(stack.settings, stack.version) / "inference.json").read_bytes()
+    rows = (sample_folder(stack.settings, stack.version) / "instances.json").read_bytes()
     for path, content in {
         "tf-serving/v1/models/fashion:predict": rows,
         "torchserve/predictions/fashion": rows,
@@ -172,11 +173,11 @@ def test_docker_stop_lets_a_request_be_answered(
     own = container(docker, stack, service)
     client = targets.load(service).clients(stack.settings)[protocol]
     large = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
-    answers: list[Outputs | Exception] = []
+    answers: list[Arrays | Exception] = []
 
     def ask() -> None:
         try:
-            answers.append(client.predict(large))
+            answers.append(client.predict({"image": large}))
         except Exception as error:  # noqa: BLE001
             answers.append(error)
 
@@ -188,8 +189,8 @@ def test_docker_stop_lets_a_request_be_answered(
     seconds = time.monotonic() - started
     thread.join()
     client.close()
-    assert isinstance(answers[0], Outputs), answers
-    assert answers[0].logits.shape == (1000, 10)
+    assert isinstance(answers[0], dict), answers
+    assert answers[0]["logits"].shape == (1000, 10)
     assert seconds < stack.settings.stop_seconds, "it was killed"
     assert stack.platform.states(stack.settings)[service].state == "stopped"
     stack.deploy()

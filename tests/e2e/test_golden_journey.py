@@ -14,13 +14,14 @@ import numpy as np
 import psutil
 import pytest
 
-from pipelines import comparison
+import models.base
+from pipelines.cli import comparison
 from serving import repository, targets
 from serving.compare.load import Measurement, measure
-from serving.targets.base import Images
 from tests import needs
 from tests.e2e import parity
 from tests.e2e.conftest import ROOT, TANDEM, TARGETS, Stack, trickle, until
+from tests.pictures import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -32,7 +33,7 @@ def measurements(stack: Stack, pictures: tuple[Images, np.ndarray]) -> list[Meas
     for name in (name for name in targets.NAMES if name != "tfjs" or not needs.chromium()):
         for protocol, client in targets.load(name).clients(stack.settings).items():
             try:
-                result.append(measure(name, protocol, client, pictures[0]))
+                result.append(measure(name, protocol, client, {"image": pictures[0]}))
             finally:
                 client.close()
     return result
@@ -79,8 +80,8 @@ def test_frameworks_agree_on_nearly_all_pictures(
     measurements: list[Measurement], pictures: tuple[Images, np.ndarray]
 ) -> None:
     for m in measurements:
-        assert np.mean(m.outputs.logits.argmax(1) == pictures[1]) >= 0.65, m.target
-        assert np.mean(m.outputs.logits.argmax(1) == measurements[0].outputs.logits.argmax(1)) >= 0.9, (
+        assert np.mean(m.outputs["logits"].argmax(1) == pictures[1]) >= 0.65, m.target
+        assert np.mean(m.outputs["logits"].argmax(1) == measurements[0].outputs["logits"].argmax(1)) >= 0.9, (
             m.target
         )
 
@@ -89,14 +90,16 @@ def test_latency_table(measurements: list[Measurement], capsys: pytest.CaptureFi
     table = comparison.latency_table(measurements)
     assert len(table.splitlines()) == 2 + len(measurements)
     with capsys.disabled():
-        print(f"\n\n{table}\n\n{comparison.parity_table(measurements)}")
+        print(
+            f"\n\n{table}\n\n{comparison.parity_table(measurements, models.base.load('fashion').spec.task)}"
+        )
 
 
 def test_predict_asks_every_endpoint(stack: Stack) -> None:
     lines = stack.tandem("predict").stdout.splitlines()
     assert len(lines) == 11
     assert all("Ankle boot" in line for line in lines)
-    done = stack.tandem("predict", "--picture", "Makefile", check=False)
+    done = stack.tandem("predict", "--input", "Makefile", check=False)
     assert (done.returncode, done.stderr) == (1, "error: Makefile is no picture: expected PNG or JPEG\n")
 
 
@@ -136,7 +139,7 @@ def test_all_targets_from_one_framework_agree_to_the_last_digits(
     stack.tandem("rollback")
     for name in (name for name in targets.NAMES if name != "tfjs" or not needs.chromium()):
         for client in list(targets.load(name).clients(stack.settings).values())[:1]:
-            logits = client.predict(pictures[0][:50]).logits
+            logits = client.predict({"image": pictures[0][:50]})["logits"]
             client.close()
             np.testing.assert_allclose(logits, reference["pytorch"][:50], rtol=0, atol=5e-5, err_msg=name)
     stack.tandem("rollback")
@@ -156,7 +159,7 @@ def test_a_killed_target_answers_again_within_its_start_time(stack: Stack, name:
     until(lambda: stack.platform.states(stack.settings)[name].pid not in (None, pid), 20)
     seconds = until(lambda: target.served_version(stack.settings) == before, 90)
     client = next(iter(target.clients(stack.settings).values()))
-    client.predict(np.zeros((1, 28, 28, 1), np.float32))
+    client.predict({"image": np.zeros((1, 28, 28, 1), np.float32)})
     client.close()
     until(lambda: not any(worker.is_running() for worker in workers), 20)
     assert seconds < 60

@@ -24,7 +24,7 @@ from serving.platforms import engine
 from serving.platforms.base import PlatformError
 from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
-from serving.targets.base import Images
+from serving.targets.base import sample_folder, served_manifest
 from tests.e2e import parity
 from tests.e2e.conftest import REUSE, TARGETS, until
 from tests.k8s import manifests
@@ -33,6 +33,7 @@ from tests.k8s.manifests import K8S, render
 from tests.k8s.play import Pods
 from tests.k8s.podman import Podman, PodmanError
 from tests.k8s.wiring import container_ports
+from tests.pictures import Images
 from tests.serving.gateway import free_ports
 
 pytestmark = [pytest.mark.podman, pytest.mark.timeout(900)]
@@ -146,7 +147,7 @@ def test_a_pod_answers_as_its_source_framework_does_by_every_protocol(
     assert target == "tfjs" or {"rest", "grpc"} <= set(clients)
     for protocol, client in clients.items():
         try:
-            parity.assert_agrees(client.predict(pictures), expected, f"{target} {protocol}")
+            parity.assert_agrees(client.predict({"image": pictures}), expected, f"{target} {protocol}")
         finally:
             client.close()
 
@@ -163,7 +164,8 @@ def test_a_pod_answers_as_its_source_framework_does_by_every_protocol(
 def test_the_gateway_reaches_the_others_by_their_services_names(
     settings: Settings, path: str, sample: str
 ) -> None:
-    body = (settings.artifacts / "samples" / sample).read_bytes()
+    samples = sample_folder(settings, served_manifest(settings, "tfjs").version)
+    body = (samples / sample).read_bytes()
     answer = urllib3.request("POST", f"http://127.0.0.1:{settings.tfjs_port}/api/{path}", body=body)
     assert answer.status == 200, answer.data
 
@@ -210,7 +212,7 @@ def test_a_killed_server_comes_back_on_the_same_version(
     assert ready.ready(target), ready.log(target)
     client = targets.load(target).clients(settings)["rest"]
     expected = reference[manifest(settings, target).source][:10]
-    parity.assert_agrees(client.predict(pictures[:10]), expected, target)
+    parity.assert_agrees(client.predict({"image": pictures[:10]}), expected, target)
     client.close()
 
 

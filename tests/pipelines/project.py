@@ -10,7 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,8 @@ class Project:
     """Sources in a folder of their own, with the model `sample`, a copy of `fashion` with smaller pictures' counts."""
 
     folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    """Settings of its own, as variables."""
 
     @classmethod
     def create(cls, folder: Path) -> Project:
@@ -103,7 +105,9 @@ class Project:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env=own | {"TANDEM_MODEL": MODEL, "TANDEM_PLATFORM": "process", "PYTHONPATH": str(self.folder)},
+            env=own
+            | {"TANDEM_MODEL": MODEL, "TANDEM_PLATFORM": "process", "PYTHONPATH": str(self.folder)}
+            | self.environment,
             capture_output=True,
             text=True,
             timeout=timeout,

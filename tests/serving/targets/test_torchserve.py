@@ -17,8 +17,9 @@ import urllib3
 from PIL import Image
 
 from models.base import Model, load
+from models.signature import Arrays
 from pipelines.exporting import torchserve as exporter
-from pipelines.exporting.torch_graph import servable
+from pipelines.exporting.torch_graph import by_name, servable
 from serving.repository import (
     MANIFEST,
     POINTER,
@@ -30,12 +31,13 @@ from serving.repository import (
     write_pointer,
 )
 from serving.settings import Settings
-from serving.targets.base import Images, Outputs, TargetError
+from serving.targets.base import TargetError
 from serving.targets.torchserve import TARGET
 from serving.torchserve.clients import GrpcClient
 from serving.torchserve.config import MAXIMUM_BODY, management_address, state
 from serving.torchserve.follow import swap
 from serving.torchserve.management import Management
+from tests.pictures import Images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -107,7 +109,7 @@ def publish(settings: Settings, version: int, archive: Path) -> None:
         source="pytorch",
         files=file_digests(directory),
         serve="model.mar",
-        signature={},
+        signature=load("fashion").spec.signature.to_json(),
         metrics={},
         data_digest="",
         seed=version,
@@ -127,13 +129,13 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def reference(model: Model) -> dict[int, Outputs]:
+def reference(model: Model) -> dict[int, Arrays]:
     """What PyTorch itself answers, by version."""
     answers = {}
     for version, seed in SEEDS.items():
         with torch.inference_mode():
             outputs = servable(model, model.initial_weights(seed))(torch.from_numpy(IMAGES))
-        answers[version] = Outputs(*(output.numpy() for output in outputs))
+        answers[version] = by_name(model, outputs)
     return answers
 
 
@@ -149,7 +151,7 @@ def server(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         torchserve_grpc_port=ports[2],
     )
     for version, seed in SEEDS.items():
-        exporter.write(model, model.initial_weights(seed), folder, IMAGES)
+        exporter.write(model, model.initial_weights(seed), folder, {"image": IMAGES})
         publish(settings, version, folder / "model.mar")
     point(settings, 1)
     running = Server(settings, folder / "torchserve.log")
@@ -166,19 +168,19 @@ def _version_one(server: Server) -> None:
     server.wait(1)
 
 
-def test_every_client_agrees_with_torch(server: Server, reference: dict[int, Outputs]) -> None:
+def test_every_client_agrees_with_torch(server: Server, reference: dict[int, Arrays]) -> None:
     for name, client in TARGET.clients(server.settings).items():
-        outputs = client.predict(IMAGES)
+        outputs = client.predict({"image": IMAGES})
         client.close()
-        assert outputs.logits.dtype == np.float32
-        np.testing.assert_allclose(outputs.logits, reference[1].logits, atol=1e-5, rtol=0, err_msg=name)
-        np.testing.assert_allclose(outputs.probabilities, reference[1].probabilities, atol=1e-5, rtol=0)
+        assert outputs["logits"].dtype == np.float32
+        np.testing.assert_allclose(outputs["logits"], reference[1]["logits"], atol=1e-5, rtol=0, err_msg=name)
+        np.testing.assert_allclose(outputs["probabilities"], reference[1]["probabilities"], atol=1e-5, rtol=0)
 
 
 def test_curl_lines_work_as_printed(server: Server, tmp_path: Path) -> None:
     samples = tmp_path / "with space"
     samples.mkdir()
-    Image.fromarray((IMAGES[0, :, :, 0] * 255).astype(np.uint8)).save(samples / "picture.png")
+    Image.fromarray((IMAGES[0, :, :, 0] * 255).astype(np.uint8)).save(samples / "sample.png")
     answers = {}
     for endpoint in TARGET.endpoints(server.settings, 1, samples):
         if endpoint.curl:
@@ -190,11 +192,11 @@ def test_curl_lines_work_as_printed(server: Server, tmp_path: Path) -> None:
 
 def test_clients_say_what_was_refused(server: Server) -> None:
     for name, client in TARGET.clients(server.settings).items():
-        with pytest.raises(TargetError, match="at least one picture"):
-            client.predict(IMAGES[:0])
+        with pytest.raises(TargetError, match="at least one row"):
+            client.predict({"image": IMAGES[:0]})
         with pytest.raises(TargetError, match="INVALID_ARGUMENT" if name == "grpc" else "answered 400"):
-            client.predict(np.full((1, 28, 28, 1), np.nan, np.float32))
-        assert client.predict(IMAGES[:1]).logits.shape == (1, 10)
+            client.predict({"image": np.full((1, 28, 28, 1), np.nan, np.float32)})
+        assert client.predict({"image": IMAGES[:1]})["logits"].shape == (1, 10)
         client.close()
 
 
@@ -303,7 +305,7 @@ def test_it_writes_into_its_own_folder_only(server: Server) -> None:
 class Trickle:
     """Calls that go on while something happens: four connections at once, one that waits between calls."""
 
-    def __init__(self, settings: Settings, reference: dict[int, Outputs], copies: int = 1) -> None:
+    def __init__(self, settings: Settings, reference: dict[int, Arrays], copies: int = 1) -> None:
         self.settings = settings
         self.reference = reference
         self.failures: list[str] = []
@@ -318,11 +320,11 @@ class Trickle:
         client = TARGET.clients(self.settings)[name]
         while not self.stopping.is_set():
             try:
-                logits = client.predict(self.images).logits[: len(IMAGES)]
+                logits = client.predict({"image": self.images})["logits"][: len(IMAGES)]
             except TargetError as error:
                 self.failures.append(f"{name}: {error}")
                 continue
-            near = [v for v, o in self.reference.items() if abs(o.logits - logits).max() < 1e-5]
+            near = [v for v, o in self.reference.items() if abs(o["logits"] - logits).max() < 1e-5]
             if len(near) == 1:
                 self.answered[near[0]] += 1
             else:
@@ -341,7 +343,7 @@ class Trickle:
             thread.join()
 
 
-def test_versions_swap_without_a_failed_request(server: Server, reference: dict[int, Outputs]) -> None:
+def test_versions_swap_without_a_failed_request(server: Server, reference: dict[int, Arrays]) -> None:
     with Trickle(server.settings, reference) as trickle:
         time.sleep(1)
         point(server.settings, 2)
@@ -382,9 +384,7 @@ def test_a_pointer_to_a_version_that_is_not_there_is_logged_and_passed_over(serv
     assert TARGET.served_version(server.settings) == 1
 
 
-def test_killed_it_comes_back_with_the_pointers_version(
-    server: Server, reference: dict[int, Outputs]
-) -> None:
+def test_killed_it_comes_back_with_the_pointers_version(server: Server, reference: dict[int, Arrays]) -> None:
     for version in (2, 1):
         point(server.settings, version)
         children = psutil.Process(server.process.pid).children(recursive=True)
@@ -398,7 +398,7 @@ def test_killed_it_comes_back_with_the_pointers_version(
         assert alive == []
         client = GrpcClient(server.settings)
         np.testing.assert_allclose(
-            client.predict(IMAGES).logits, reference[version].logits, atol=1e-5, rtol=0
+            client.predict({"image": IMAGES})["logits"], reference[version]["logits"], atol=1e-5, rtol=0
         )
         client.close()
     stores = [path.name for path in state(server.settings).iterdir() if path.name.startswith("tmp-")]
