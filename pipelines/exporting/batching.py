@@ -28,9 +28,7 @@ def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: A
     count = batch_size(everything)
     runs = orders(count, batch_size(own))
     answers = answer([rows(everything, run) for run in runs])
-    outputs = [
-        np.concatenate([_flat(array) for array in answered.values()], axis=1) for answered in answers
-    ]
+    outputs = [np.concatenate([_flat(array) for array in answered.values()], axis=1) for answered in answers]
     if any(len(output) != len(run) for run, output in zip(runs, outputs, strict=True)):
         return float("inf")
     alone = np.concatenate(outputs[:count])

@@ -35,7 +35,7 @@ def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
         for tensor in spec.inputs:
             values = inputs[tensor.name][number]
             if spec.signature.picture:
-                name = "sample.png" if number == 0 else f"sample-{number}.png"
+                name = "picture.png" if number == 0 else f"picture-{number}.png"
                 _write_picture(folder / name, values)
                 sample["file"] = name
             elif tensor.content == "text":

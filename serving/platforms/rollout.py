@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ def serve(settings: Settings, version: int, report: Report, watch: Watch) -> Dep
     all_targets = [targets.load(name) for name in targets.NAMES]
     started = platform.up(settings, all_targets, watch)
     wait_until_ready(settings, platform, all_targets, started, version, watch)
-    folder = from_here(sample_folder(settings, version))
+    folder = link_samples(settings, version)
     endpoints = {target.name: target.endpoints(settings, version, folder) for target in all_targets}
     return Deployment(version, platform.name, endpoints)
 
@@ -84,6 +85,14 @@ def wait_until_ready(
             time.sleep(0.25)
 
 
-def from_here(folder: Path) -> Path:
-    """A path as short as it can be said from here, for lines to paste."""
+def link_samples(settings: Settings, version: int) -> Path:
+    """Have `samples` among the artifacts show those of a version; as short as it can be said from here."""
+    folder = settings.artifacts / "samples"
+    if folder.is_dir() and not folder.is_symlink():
+        # As they lay before they travelled with a version.
+        shutil.rmtree(folder)
+    beside = settings.artifacts / ".samples"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(sample_folder(settings, version).relative_to(settings.artifacts))
+    beside.replace(folder)
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

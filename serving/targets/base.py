@@ -66,7 +66,7 @@ class Target(Protocol):
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
         """Where it answers. `samples` is the folder of the sample requests that the curl lines send
-        (`instances.json` in TF Serving's row form, `inference.json` for the Open Inference Protocol, `sample.png` of a
+        (`instances.json` in TF Serving's row form, `inference.json` for the Open Inference Protocol, `picture.png` of a
         model of pictures)."""
 
     def served_version(self, settings: Settings) -> int | None:

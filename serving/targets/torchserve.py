@@ -49,7 +49,7 @@ class TorchServe:
         inference = f"{base}:{settings.torchserve_rest_port}/predictions/{settings.model}"
         metrics = f"{base}:{settings.torchserve_metrics_port}/metrics"
         sample = next(
-            (samples / file for file in ("sample.png", "instances.json") if (samples / file).exists()),
+            (samples / file for file in ("picture.png", "instances.json") if (samples / file).exists()),
             samples / "instances.json",
         )
         form = "" if sample.suffix == ".png" else " -H 'Content-Type: application/json'"

@@ -24,7 +24,6 @@ from serving import repository, targets
 from serving.platforms import engine, images
 from serving.platforms.docker import MONITORING, NOBODY
 from serving.settings import PREFIX
-from serving.targets.base import sample_folder
 from tests.e2e.conftest import Stack, until
 
 pytestmark = [
@@ -95,8 +94,8 @@ def test_a_container_has_no_more_rights_than_it_needs(
 
 def test_the_gateway_reaches_every_target_by_name(stack: Stack) -> None:
     base = f"http://127.0.0.1:{stack.settings.tfjs_port}/api"
-    body = (sample_folder(stack.settings, stack.version) / "inference.json").read_bytes()
-    rows = (sample_folder(stack.settings, stack.version) / "instances.json").read_bytes()
+    body = (stack.settings.artifacts / "samples" / "inference.json").read_bytes()
+    rows = (stack.settings.artifacts / "samples" / "instances.json").read_bytes()
     for path, content in {
         "tf-serving/v1/models/fashion:predict": rows,
         "torchserve/predictions/fashion": rows,

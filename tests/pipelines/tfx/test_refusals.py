@@ -64,7 +64,9 @@ class Machine:
 
     def fit(self, framework: str, *values: Any) -> Trained:
         folder: Path = values[-1]
-        done = Trained.read(framework, folder / framework) or Trained(framework, self.weights, HISTORY)
+        if done := Trained.read(framework, folder / framework):
+            return dataclasses.replace(done, cached=True)
+        done = Trained(framework, self.weights, HISTORY)
         done.write(folder / framework)
         return done
 

@@ -180,7 +180,7 @@ def test_every_client_agrees_with_torch(server: Server, reference: dict[int, Arr
 def test_curl_lines_work_as_printed(server: Server, tmp_path: Path) -> None:
     samples = tmp_path / "with space"
     samples.mkdir()
-    Image.fromarray((IMAGES[0, :, :, 0] * 255).astype(np.uint8)).save(samples / "sample.png")
+    Image.fromarray((IMAGES[0, :, :, 0] * 255).astype(np.uint8)).save(samples / "picture.png")
     answers = {}
     for endpoint in TARGET.endpoints(server.settings, 1, samples):
         if endpoint.curl:
