@@ -13,7 +13,7 @@ from models.signature import encode_text
 
 from .spec import LANGUAGES, LENGTH
 
-TRAIN, TEST = 8_000, 800
+TRAIN, TEST = 6_000, 800
 """Phrases of each language."""
 WORDS = 30_000
 """How many of a language's words are drawn from, the most frequent ones."""

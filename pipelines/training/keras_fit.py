@@ -38,6 +38,19 @@ class PlannedRate(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates}
 
 
+@keras.saving.register_keras_serializable("tandem")
+class WholeGradients(keras.optimizers.AdamW):
+    """AdamW for embeddings, too. Keras squares the parts of a sparse gradient one by one where an index comes more than
+    once, not their sum: its first step is up to three times as long as PyTorch's."""
+
+    def apply(
+        self,
+        grads: list[tf.Tensor | tf.IndexedSlices],
+        trainable_variables: list[keras.Variable] | None = None,
+    ) -> None:
+        super().apply([tf.convert_to_tensor(gradient) for gradient in grads], trainable_variables)
+
+
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
     """Train, or go on from the last checkpoint; ends with the same weights either way."""
     keras.utils.set_random_seed(plan.seed)
@@ -71,7 +84,7 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
     network = model.build_keras()
     model.to_keras(model.initial_weights(plan.seed), network)
     network.compile(
-        optimizer=keras.optimizers.AdamW(
+        optimizer=WholeGradients(
             PlannedRate(plan.learning_rates().tolist()),
             weight_decay=plan.profile.weight_decay,
             epsilon=1e-8,

@@ -21,12 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import rollout, table
+from pipelines.records import tables
 from serving import platforms, repository, targets
 from serving.compare.load import measure
+from serving.platforms import rollout
 from serving.platforms.base import PlatformError
 from serving.settings import Settings
-from serving.targets.base import Client, Images
+from serving.targets.base import Client
 
 PLATFORMS = ("process", "docker")
 
@@ -71,13 +72,13 @@ def main() -> None:
     pointer = repository.read_pointer(settings.repository / f"{settings.model}.json")
     if pointer is None:
         sys.exit("no version is published; `make deploy` publishes the first")
-    images: Images = np.random.default_rng(0).random((options.calls, 28, 28, 1), np.float32)
+    images = {"image": np.random.default_rng(0).random((options.calls, 28, 28, 1), np.float32)}
     with tempfile.TemporaryDirectory() as name:
         stacks = {platform: beside(settings, platform, Path(name)) for platform in PLATFORMS}
         try:
             for platform, own in stacks.items():
                 started = time.monotonic()
-                rollout.serve(own, pointer.version, lambda _line: None)
+                rollout.serve(own, pointer.version, lambda _line: None, lambda _name, _line: None)
                 print(f"{platform}: all five answer after {time.monotonic() - started:.1f} s", flush=True)
             called = {platform: clients_of(own) for platform, own in stacks.items()}
             medians: dict[tuple[str, str, str], list[float]] = defaultdict(list)
@@ -100,7 +101,7 @@ def main() -> None:
                         f"{min(ratios):.2f} - {max(ratios):.2f}",
                     ]
                 )
-            print(table.render(["target", "protocol", "process ms", "docker ms", "ratio", "spread"], rows))
+            print(tables.render(["target", "protocol", "process ms", "docker ms", "ratio", "spread"], rows))
         finally:
             for platform, own in stacks.items():
                 try:

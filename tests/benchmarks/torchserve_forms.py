@@ -33,7 +33,7 @@ from pipelines.exporting import onnx
 from pipelines.exporting import torchserve as exporter
 from serving.repository import MANIFEST, Manifest, file_digests, version_dir
 from serving.settings import Settings
-from serving.targets.base import Client, Images
+from serving.targets.base import Client
 from serving.targets.torchserve import TARGET
 from serving.torchserve import archive
 from serving.torchserve.clients import json_body, npy_body
@@ -229,7 +229,8 @@ def main() -> None:
     if "aotinductor" in options.forms and not shutil.which("g++"):
         print("aotinductor: skipped, it needs g++")
         options.forms.remove("aotinductor")
-    images: Images = np.random.default_rng(0).random((1, *model.spec.image_shape), np.float32)
+    (tensor,) = model.spec.inputs
+    images = {tensor.name: np.random.default_rng(0).random((1, *tensor.row), np.float32)}
     bodies = {
         ".npy": (npy_body(images), "application/octet-stream"),
         "JSON": (json_body(images), "application/json"),
@@ -242,7 +243,7 @@ def main() -> None:
             for form in options.forms:
                 servers[form] = Server(form, model, weights, Path(name))
             answers = {
-                form: server.clients["rest"].predict(images).logits for form, server in servers.items()
+                form: server.clients["rest"].predict(images)["logits"] for form, server in servers.items()
             }
             apart = max(float(abs(a - b).max()) for a in answers.values() for b in answers.values())
             for turn in range(options.rounds + 1):

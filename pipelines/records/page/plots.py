@@ -71,10 +71,11 @@ def bars(series: Mapping[str, Sequence[float]], names: Sequence[str], label: str
 
 
 def picture(values: Sequence[float], shape: Sequence[int], label: str) -> Markup:
-    """Grey values 0..1, flat, as an inlined PNG."""
+    """Values 0..1 of a picture [H, W, 1 or 3], flat, as an inlined PNG."""
     from PIL import Image
 
-    pixels = np.clip(np.array(values).reshape(shape[0], shape[1]) * 255, 0, 255).astype(np.uint8)
+    pixels = np.clip(np.array(values).reshape(shape) * 255, 0, 255).astype(np.uint8)
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", optimize=True)
     content = base64.b64encode(stream.getvalue()).decode()

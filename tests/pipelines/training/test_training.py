@@ -112,3 +112,29 @@ def test_killed_training_goes_on_and_ends_with_the_same_weights(
 def assert_same_weights(one: Trained, other: Trained) -> None:
     for name, array in one.weights.items():
         np.testing.assert_array_equal(array, other.weights[name], err_msg=name)
+
+
+def test_an_embedding_whose_rows_come_more_than_once_learns_the_same_in_both() -> None:
+    """Keras's own AdamW takes other steps: it squares the parts of a sparse gradient, not their sum."""
+    import keras
+    import torch
+
+    from pipelines.training.keras_fit import WholeGradients
+
+    generator = np.random.default_rng(0)
+    indices = generator.integers(0, 4, (8, 5)).astype(np.int32)
+    targets = generator.normal(size=(8, 5, 3)).astype(np.float32)
+    before = generator.normal(size=(6, 3)).astype(np.float32)
+    x = keras.Input((5,), dtype="int32")
+    network = keras.Model(x, keras.layers.Embedding(6, 3, name="table")(x))
+    network.layers[-1].set_weights([before])
+    network.compile(WholeGradients(0.1, weight_decay=0.01, epsilon=1e-8), "mse", jit_compile=True)
+    twin = torch.nn.Embedding.from_pretrained(torch.from_numpy(before.copy()), freeze=False)
+    optimizer = torch.optim.AdamW(twin.parameters(), 0.1, eps=1e-8, weight_decay=0.01)
+    for _ in range(3):
+        network.train_on_batch(indices, targets)
+        optimizer.zero_grad()
+        (twin(torch.from_numpy(indices)) - torch.from_numpy(targets)).square().mean().backward()
+        optimizer.step()
+    found = network.layers[-1].get_weights()[0]
+    np.testing.assert_allclose(found, twin.weight.detach().numpy(), rtol=0, atol=1e-4)
