@@ -86,7 +86,7 @@ Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
 """What an orchestrator of its own does before the steps go on with what it trained."""
 
 
-def recipe(settings: Settings, report: Report, progress: data.Progress | None = None) -> Recipe:
+def load_recipe(settings: Settings, report: Report, progress: data.Progress | None = None) -> Recipe:
     """Load the model and its data, and see that they fit each other. Raises `ModelError` or `DataError`."""
     model = models.base.load(settings.model)
     model.spec.profile(settings.profile)
@@ -96,33 +96,33 @@ def recipe(settings: Settings, report: Report, progress: data.Progress | None = 
     return Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, settings.source))
 
 
-def train(made: Recipe, report: Report) -> dict[str, Trained]:
+def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
     """Train in both frameworks, on data that passed its checks."""
-    with recorded(made, report) as run:
-        return _trained(made, run, report, None)
+    with recorded(recipe, report) as run:
+        return _trained(recipe, run, report, None)
 
 
-def export(made: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> Path:
+def export(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> Path:
     """Train, and write the artifact of every target; returns their folder."""
-    with recorded(made, report) as run:
-        return _exported(made, run, _trained(made, run, report, orchestrate), report).folder
+    with recorded(recipe, report) as run:
+        return _exported(recipe, run, _trained(recipe, run, report, orchestrate), report).folder
 
 
-def ensure_published(made: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> int:
+def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> int:
     """Have a published version of this recipe; makes it where there is none, or where its files were changed.
 
     A version that a rollback holds stays, until the recipe changes.
     """
-    root, name = made.settings.repository, made.model.spec.name
+    root, name = recipe.settings.repository, recipe.model.spec.name
     publish.settle(root, name)
     now = publish.pointer(root, name)
-    existing = publish.find(root, name, made.version_fingerprint)
+    existing = publish.find(root, name, recipe.version_fingerprint)
     if existing is not None and (damage := publish.damage(root, name, existing)):
         report(f"version {existing} was changed since it was published and is made again: {damage}")
         existing = None
     if existing is None:
-        with recorded(made, report) as run:
-            return _publish(made, run, report, orchestrate).number
+        with recorded(recipe, report) as run:
+            return _publish(recipe, run, report, orchestrate).number
     if now is None or (now.version != existing and not now.held):
         publish.point(root, name, existing)
         report(f"version {existing} was made from these sources already; it is published again")
@@ -143,65 +143,67 @@ def ensure_published(made: Recipe, report: Report, orchestrate: Orchestrate | No
 
 
 def _trained(
-    made: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None
+    recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None
 ) -> dict[str, Trained]:
-    spec, dataset = made.model.spec, made.dataset
-    published = published_statistics(made.settings.repository, spec.name)
-    rules = schema.load(made.model)
+    spec, dataset = recipe.model.spec, recipe.dataset
+    published = published_statistics(recipe.settings.repository, spec.name)
+    rules = schema.load(recipe.model)
     report(f"validate: {sum(map(len, dataset.splits.values()))} rows")
     run.step("ExampleValidator", validation.validate, dataset, spec, rules, published)
-    if any(not (made.folder / framework / "weights.npz").exists() for framework in FRAMEWORKS):
+    if any(not (recipe.folder / framework / "weights.npz").exists() for framework in FRAMEWORKS):
         report("validate: the two networks, with equal weights")
-        run.step("TwinValidator", twins.check, made.model, dataset.validation)
+        run.step("TwinValidator", twins.check, recipe.model, dataset.validation)
     if orchestrate is not None:
-        orchestrate(made, run, published)
+        orchestrate(recipe, run, published)
     trained = {}
     for framework in FRAMEWORKS:
-        report(f"train {framework}: profile {made.settings.profile}, {made.profile.epochs} epochs")
+        report(f"train {framework}: profile {recipe.settings.profile}, {recipe.profile.epochs} epochs")
         trained[framework] = run.step(
             "Trainer",
             training.train,
             framework,
-            made.model,
-            made.profile,
-            made.settings.seed,
+            recipe.model,
+            recipe.profile,
+            recipe.settings.seed,
             dataset,
-            made.folder,
+            recipe.folder,
         )
         if trained[framework].cached:
-            report(f"train {framework}: done already, in {made.folder.name}")
+            report(f"train {framework}: done already, in {recipe.folder.name}")
     return trained
 
 
-def _exported(made: Recipe, run: Recorder, trained: Mapping[str, Trained], report: Report) -> Candidate:
+def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], report: Report) -> Candidate:
     return run.step(
         "Exporter",
         exporting.export_all,
-        made.model,
+        recipe.model,
         trained,
-        made.frameworks,
-        made.candidate,
-        made.dataset,
+        recipe.frameworks,
+        recipe.candidate,
+        recipe.dataset,
         lambda target: report(f"export {target}"),
     )
 
 
-def _publish(made: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None) -> Version:
-    model = made.model
-    trained = _trained(made, run, report, orchestrate)
+def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None) -> Version:
+    model = recipe.model
+    trained = _trained(recipe, run, report, orchestrate)
     report("gates: quality, training parity")
-    before = published_metrics(made.settings.repository, model.spec.name)
-    evaluated = run.step("Evaluator", networks.evaluate, model, made.profile, made.dataset, trained, before)
-    candidate = _exported(made, run, trained, report)
+    before = published_metrics(recipe.settings.repository, model.spec.name)
+    evaluated = run.step(
+        "Evaluator", networks.evaluate, model, recipe.profile, recipe.dataset, trained, before
+    )
+    candidate = _exported(recipe, run, trained, report)
     report(f"gates: parity, size and batching on {artifacts.PARITY_ROWS} test rows")
-    rows = artifacts.parity_rows(made.dataset.test, made.settings.seed)
+    rows = artifacts.parity_rows(recipe.dataset.test, recipe.settings.seed)
     gated = run.step("InfraValidator", artifacts.gate, model, trained, candidate, rows)
     for check in gated.checks:
         if not check.passed:
             report(str(check))
-    described = manifests(made, trained, evaluated, candidate, gated)
+    described = manifests(recipe, trained, evaluated, candidate, gated)
     validated = run.value(Validated)
-    version = run.step("Pusher", push, made.settings.repository, candidate, described, validated)
+    version = run.step("Pusher", push, recipe.settings.repository, candidate, described, validated)
     shutil.rmtree(candidate.folder)
     report(f"published version {version.number}")
     return version
@@ -216,14 +218,14 @@ def push(
 
 
 def manifests(
-    made: Recipe,
+    recipe: Recipe,
     trained: Mapping[str, Trained],
     evaluated: Evaluated,
     candidate: Candidate,
     gated: Gated,
 ) -> dict[str, Manifest]:
     """What each artifact is and where it came from, but for its version."""
-    spec = made.model.spec
+    spec = recipe.model.spec
     created = datetime.now(UTC).isoformat(timespec="seconds")
     libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
     commit, files = fingerprint.git_commit(), candidate.files
@@ -240,13 +242,13 @@ def manifests(
             metrics={
                 f"{f}/{name}": value for f, own in evaluated.metrics.items() for name, value in own.items()
             },
-            data_digest=made.dataset.digest,
-            seed=made.settings.seed,
-            fingerprint=made.version_fingerprint,
+            data_digest=recipe.dataset.digest,
+            seed=recipe.settings.seed,
+            fingerprint=recipe.version_fingerprint,
             created=created,
             git_commit=commit,
             libraries=libraries,
-            parameters=made.parameters,
+            parameters=recipe.parameters,
             weights={framework: result.digest for framework, result in trained.items()},
             batched=gated.batched[target],
             # Data that passed its checks has no NaN.
@@ -287,15 +289,15 @@ def published_metrics(root: Path, model: str) -> dict[str, dict[str, float]]:
 
 
 @contextmanager
-def recorded(made: Recipe, report: Report) -> Iterator[Recorder]:
+def recorded(recipe: Recipe, report: Report) -> Iterator[Recorder]:
     """A run of this recipe: what it does until the block ends, well or not, is on its page and in the lineage."""
     code = {
         "git_commit": fingerprint.git_commit(),
-        "fingerprint": made.version_fingerprint,
+        "fingerprint": recipe.version_fingerprint,
         "libraries": fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES),
     }
-    run = Recorder(made.settings.artifacts, made.folder, made.model.spec)
-    with recording.recorded(run, made.orchestrator, made.parameters, code, report):
+    run = Recorder(recipe.settings.artifacts, recipe.folder, recipe.model.spec)
+    with recording.recorded(run, recipe.orchestrator, recipe.parameters, code, report):
         yield run
 
 

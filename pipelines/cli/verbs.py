@@ -22,7 +22,7 @@ def deploy(settings: Settings, options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     with stages.exclusive(settings), progress() as bar:
-        recipe, orchestrate = _orchestrated(stages.recipe(settings, say, bar), options)
+        recipe, orchestrate = _orchestrated(stages.load_recipe(settings, say, bar), options)
         version = stages.ensure_published(recipe, say, orchestrate)
         with watching(say) as watch:
             done = rollout.serve(settings, version, say, watch)
@@ -37,7 +37,7 @@ def train(settings: Settings, _options: argparse.Namespace) -> int:
     from pipelines.training.record import loss_difference
 
     with stages.exclusive(settings), progress() as bar:
-        recipe = stages.recipe(settings, say, bar)
+        recipe = stages.load_recipe(settings, say, bar)
         trained = stages.train(recipe, say)
     for framework, result in trained.items():
         last = result.history.epochs[-1]
@@ -57,7 +57,7 @@ def export(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines.cli.progress import progress
 
     with stages.exclusive(settings), progress() as bar:
-        recipe, orchestrate = _orchestrated(stages.recipe(settings, say, bar), options)
+        recipe, orchestrate = _orchestrated(stages.load_recipe(settings, say, bar), options)
         folder = stages.export(recipe, say, orchestrate)
     say(f"artifacts are in {folder}; publishing holds them against the gates")
     return 0
@@ -72,7 +72,7 @@ def publish(settings: Settings, options: argparse.Namespace) -> int:
         if options.version is not None:
             publishing.point(settings.repository, settings.model, options.version)
             return _swap(settings, options.version)
-        version = stages.ensure_published(stages.recipe(settings, say, bar), say)
+        version = stages.ensure_published(stages.load_recipe(settings, say, bar), say)
     say(f"version {version} is published; `tandem deploy` serves it")
     return 0
 
@@ -82,7 +82,7 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines.cli.progress import progress
 
     with stages.exclusive(settings), progress() as bar:
-        recipe = stages.recipe(settings, say, bar)
+        recipe = stages.load_recipe(settings, say, bar)
         if options.compile:
             from pipelines.tfx import run
 

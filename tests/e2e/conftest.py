@@ -89,7 +89,7 @@ def take_over(artifacts: Path, profile: str) -> None:
     own = Settings.from_environment(
         {f"{PREFIX}PROFILE": profile, f"{PREFIX}ARTIFACTS": os.environ.get(f"{PREFIX}ARTIFACTS", "artifacts")}
     )
-    run = stages.recipe(own, print).folder
+    run = stages.load_recipe(own, print).folder
     for path in (own.artifacts / "data", own.artifacts / "web", run / "tensorflow", run / "pytorch"):
         copy = artifacts / path.relative_to(own.artifacts)
         if path.exists() and not copy.exists() and not (path / "checkpoints").exists():

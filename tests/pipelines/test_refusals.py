@@ -178,7 +178,7 @@ def test_a_training_that_was_changed_is_refused(project: Project, pictures: tupl
 from pipelines import stages
 from pipelines.training.record import History, Trained
 from serving.settings import Settings
-recipe = stages.recipe(Settings.from_environment(), lambda line: None)
+recipe = stages.load_recipe(Settings.from_environment(), lambda line: None)
 folder = recipe.folder / "pytorch"
 network = recipe.model.initial_weights(1)
 Trained("pytorch", network, History.empty()).write(recipe.folder / "tensorflow")

@@ -58,7 +58,7 @@ class Machine:
         self.patch.setattr(cli.signal, "signal", lambda *_: None)
         settings = dataclasses.replace(self.recipe.settings, seed=seed)
         recipe = dataclasses.replace(self.recipe, settings=settings, training_fingerprint=f"{seed}")
-        self.patch.setattr(stages, "recipe", lambda *_: recipe)
+        self.patch.setattr(stages, "load_recipe", lambda *_: recipe)
         self.patch.setenv("TANDEM_ARTIFACTS", str(settings.artifacts))
         return cli.main([verb, "--orchestrator", "tfx"])
 
