@@ -145,7 +145,9 @@ def test_a_regression_with_two_inputs_deploys_to_every_target(project: tuple[Pro
         if line.startswith("curl") and "/metrics" not in line:
             answer = subprocess.run(["sh", "-c", line], cwd=own.folder, capture_output=True, text=True)
             assert answer.returncode == 0, line
-            assert "error" not in answer.stdout, (line, answer.stdout)
+            assert any(word in answer.stdout for word in ('"predictions"', '"outputs"', "<html")), (
+                answer.stdout
+            )
 
 
 def test_every_client_gives_the_price(project: tuple[Project, Settings]) -> None:

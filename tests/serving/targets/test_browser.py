@@ -3,6 +3,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -22,12 +23,13 @@ from models.data import Rows
 from models.signature import Signature
 from pipelines.exporting import keras_graph, samples
 from pipelines.exporting import tfjs as exporter
-from serving.repository import MANIFEST, file_digests, version_dir
+from serving.repository import file_digests, version_dir, write_manifest
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from serving.targets.browser import BrowserClient, launch_chromium
 from serving.targets.tfjs import TARGET
 from tests.pictures import Images, as_floats
+from tests.pipelines.test_publish import manifests
 from tests.serving.gateway import running, serve_version, settings_in
 from tests.weights import unsettled
 
@@ -91,8 +93,13 @@ def settings(
     shutil.copytree(first, second)
     shift_first_class(second, weights)
     for folder in (first, second):
-        described = {"signature": model.spec.signature.to_json(), "task": model.spec.task.to_json()}
-        (folder / MANIFEST).write_text(json.dumps({"files": file_digests(folder), **described}))
+        described = replace(
+            manifests("")["tfjs"],
+            files=file_digests(folder),
+            signature=model.spec.signature.to_json(),
+            task=model.spec.task.to_json(),
+        )
+        write_manifest(folder, described)
     serve_version(settings, 1)
     row = np.exp(logits[0]) / np.exp(logits[0]).sum()
     RowsUpstream.row = {"logits": logits[0].tolist(), "probabilities": row.tolist()}
