@@ -1,6 +1,7 @@
 """The network in Keras; torch_model.py beside it is the same, line by line."""
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from models.base import ModelSpec
@@ -13,7 +14,8 @@ def build(spec: ModelSpec) -> keras.Model:
     (text,) = (keras.Input(tensor.row, name=tensor.name, dtype=tensor.dtype) for tensor in spec.inputs)
     byte = ops.minimum(ops.maximum(text, 0), BYTES - 1)
     mask = ops.expand_dims(ops.cast(ops.minimum(byte, 1), "float32"), -1)
-    index = ops.zeros_like(byte) + ops.arange(LENGTH, dtype="int32")
+    # A product: Keras would add a constant row as a bias, which TensorFlow Lite knows of floats only.
+    index = ops.ones_like(byte) * np.arange(LENGTH, dtype=np.int32)
     x = layers.Embedding(BYTES, WIDTH, name="bytes")(byte)
     x = x + layers.Embedding(LENGTH, WIDTH, name="positions")(index)
     ignored = ops.reshape((1 - mask) * MASKED, (-1, 1, 1, LENGTH))
@@ -28,7 +30,8 @@ def build(spec: ModelSpec) -> keras.Model:
 def block(name: str, x: keras.KerasTensor, ignored: keras.KerasTensor) -> keras.KerasTensor:
     x = x + attention(f"{name}_attention", norm(f"{name}_first_norm", x), ignored)
     hidden = layers.Dense(HIDDEN, name=f"{name}_widen")(norm(f"{name}_second_norm", x))
-    hidden = ops.gelu(hidden, approximate=False)
+    # The exact GELU by erf: Keras's own is an Erfc in TensorFlow, which TensorFlow.js does not know.
+    hidden = 0.5 * hidden * (1 + ops.erf(hidden * 0.5**0.5))
     return x + layers.Dense(WIDTH, name=f"{name}_narrow")(hidden)
 
 

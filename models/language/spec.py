@@ -30,6 +30,8 @@ SPEC = ModelSpec(
     inputs=(Tensor("text", "int32", ("batch", LENGTH), content="text"),),
     task=Classification(classes=tuple(LANGUAGES.values())),
     data=OwnData("wordfreq-3.1.1"),
+    # With int8 activations a third of the answers are others.
+    precisions=("float32", "float16"),
     profiles={
         "smoke": Profile(
             epochs=1,

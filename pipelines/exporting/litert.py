@@ -63,12 +63,18 @@ def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
     elif precision == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = representative
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        # Indices and masks have no int8 form: what needs one has it, the rest stays as it is.
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+        ]
     try:
         with _quiet():
             contents: bytes = converter.convert()
     except Exception as error:
-        raise ExportError(f"litert: the converter failed for {precision}: {error}") from error
+        # It goes on with the whole graph.
+        reason = " ".join(str(error).split())[:500]
+        raise ExportError(f"litert: the converter failed for {precision}: {reason}") from error
     return contents
 
 
