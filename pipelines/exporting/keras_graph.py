@@ -91,9 +91,10 @@ def write_saved_model(
     # A plain tf.Module would serve as well, but TFLite converts one into a file without weights.
     archive.add_endpoint(FLOAT_SIGNATURE, answer, tensor_specs(signature))
     if served and (picture := signature.picture):
+        unchecked = answering(model, layers)
         archive.add_endpoint(
             ENCODED_SIGNATURE,
-            lambda image_bytes: answer(decode(picture, image_bytes)),
+            lambda image_bytes: unchecked(decode(picture, image_bytes)),
             [tf.TensorSpec((None,), tf.string, name=ENCODED_INPUT)],
         )
     if examples:

@@ -15,7 +15,6 @@ import models.base
 from models import twins
 from models.base import ModelError
 from models.data import Rows
-from tests.pipelines.project import Project
 
 NAME = "mine"
 SAMPLE = Rows({"image": np.zeros((8, 28, 28, 1), np.uint8)}, np.zeros(8, np.int64))
@@ -142,17 +141,3 @@ def test_data_of_another_shape_is_told(folder: Path) -> None:
         ModelError, match=r"image: expected float32 rows of \[28, 28, 1\], they are float32 of \[14, 14, 1\]"
     ):
         twins.check(models.base.load(NAME), other)
-
-
-@pytest.mark.slow
-def test_the_command_says_so_and_publishes_nothing(tmp_path: Path) -> None:
-    project = Project.create(tmp_path)
-    rows = np.random.default_rng(1).integers(0, 256, (1400, 28, 28, 1)).astype(np.uint8)
-    labels = np.arange(1400) % 10
-    project.put(Rows({"image": rows[:1200]}, labels[:1200]), Rows({"image": rows[1200:]}, labels[1200:]))
-    (project.folder / "models" / "sample" / "torch_model.py").unlink()
-    done = project.tandem("publish")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "torch_model.py is missing" in done.stderr
-    assert not project.served()

@@ -217,3 +217,16 @@ def test_a_published_artifact_that_was_changed_is_not_gone_back_to(
     assert "error: version 1 of sample was tampered with, what is served stays: " in done.stderr
     assert "model.bin was changed: sha256 " in done.stderr
     assert served.served() == before
+
+
+@pytest.mark.slow
+def test_a_model_without_its_twin_is_refused_before_training(
+    project: Project, pictures: tuple[Rows, Rows]
+) -> None:
+    project.put(*pictures)
+    (project.folder / "models" / MODEL / "torch_model.py").unlink()
+    done = project.tandem("publish")
+    assert done.returncode == 1
+    assert "torch_model.py is missing: expected a function build(spec)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not project.served()
