@@ -16,7 +16,7 @@ from models import twins
 from models.base import ModelError
 from models.data import Rows
 
-NAME = "mine"
+NAME = "liar"
 SAMPLE = Rows({"image": np.zeros((8, 28, 28, 1), np.uint8)}, np.zeros(8, np.int64))
 
 
