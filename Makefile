@@ -7,10 +7,11 @@ export TANDEM_MODEL := $(or $(MODEL),$(TANDEM_MODEL),fashion)
 export TANDEM_PROFILE := $(or $(PROFILE),$(TANDEM_PROFILE),quick)
 export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
 export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
+export TANDEM_TORCHSERVE_FORM := $(or $(TORCHSERVE_FORM),$(TANDEM_TORCHSERVE_FORM),exported)
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
 .PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
-  base-images sbom test test-all test-e2e test-k8s k8s-local unit lint format types protos lock clean
+  doctor base-images sbom test test-all test-e2e test-k8s k8s-local unit lint format types protos lock clean clean-env
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -20,8 +21,35 @@ setup: $(VENV)/.main ## the virtual environment with everything that is needed t
 deploy: $(VENV)/.main ## train, export, gate, publish, and start five endpoints
 	@$(TANDEM) deploy --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"
 
-status logs down rollback train export publish images: $(VENV)/.main
+doctor: $(VENV)/.main ## what this machine lacks, and what mends it
 	@$(TANDEM) $@
+
+status: $(VENV)/.main ## target, state, version, memory, address
+	@$(TANDEM) $@
+
+logs: $(VENV)/.main ## the end of every target's log
+	@$(TANDEM) $@
+
+down: $(VENV)/.main ## stop what deploy started
+	@$(TANDEM) $@
+
+rollback: $(VENV)/.main ## serve the version that was published before
+	@$(TANDEM) $@
+
+train: $(VENV)/.main ## train in both frameworks
+	@$(TANDEM) $@
+
+export: $(VENV)/.main ## train and write every artifact
+	@$(TANDEM) $@
+
+publish: $(VENV)/.main ## train, export, gate and publish, without starting a server
+	@$(TANDEM) $@
+
+images: $(VENV)/.main ## build the container images that are missing or older than their sources
+	@$(TANDEM) $@
+
+compare: $(VENV)/.dev ## latency and parity of every endpoint
+	@requirements/browser && $(TANDEM) compare
 
 pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: ORCHESTRATOR=tfx [BEAM="--runner=..."]
 	@$(TANDEM) pipeline --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"
@@ -34,19 +62,6 @@ base-images: ## debian:bookworm-slim and trixie-slim from Debian's packages, whe
 
 sbom: $(VENV)/.dev ## what is in each image and in the model repository: artifacts/sbom/
 	@docker/sbom
-
-compare: $(VENV)/.dev
-	@requirements/browser && $(TANDEM) compare
-
-status: ## target, state, version, memory, address
-logs: ## the end of every target's log
-down: ## stop what deploy started
-rollback: ## serve the version that was published before
-train: ## train in both frameworks
-export: ## train and write every artifact
-publish: ## train, export, gate and publish, without starting a server
-images: ## build the container images that are missing or older than their sources
-compare: ## latency and parity of every endpoint
 
 test: $(VENV)/.dev ## units, the slow tests that tell most, then five endpoints end to end
 	@$(VENV)/bin/python -m tests.run
@@ -73,7 +88,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
 
 types: $(VENV)/.dev ## mypy, strict
-	@$(VENV)/bin/mypy
+	@$(VENV)/bin/mypy && $(VENV)/bin/mypy -p requirements
 
 protos: $(VENV)/.dev ## make the server's protobuf modules again from their .proto files
 	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/server/*/*.proto
@@ -81,12 +96,18 @@ protos: $(VENV)/.dev ## make the server's protobuf modules again from their .pro
 lock: $(VENV)/.dev ## refresh the pins in requirements/
 	@requirements/lock $(VENV)/bin/uv
 
-clean: ## remove the environment and everything that was made (not while targets run)
-	@if [ -x $(TANDEM) ]; then $(TANDEM) down; fi
-	rm -rf $(VENV) artifacts .mypy_cache .ruff_cache .pytest_cache *.egg-info
+clean: ## remove the environment and, after asking, everything that was made (YES=1 does not ask)
+	@requirements/clean $(TANDEM) && $(MAKE) --no-print-directory clean-env
 
-$(VENV)/.main: requirements/main.txt requirements/install pyproject.toml
+clean-env: ## remove the environment; `make setup` makes it again
+	@rm -rf $(VENV) $(VENV).lock .mypy_cache .ruff_cache .pytest_cache *.egg-info
+
+# A stamp does not know that its environment was broken, or made anew by another Python.
+$(shell $(VENV)/bin/python -c 'import rich' >/dev/null 2>&1 || rm -f $(VENV)/.main $(VENV)/.dev)
+SETUP := requirements/install requirements/hashes.txt $(wildcard requirements/*.py) pyproject.toml
+
+$(VENV)/.main: requirements/main.txt $(SETUP)
 	@requirements/install $(VENV) requirements/main.txt && touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/install pyproject.toml
+$(VENV)/.dev: requirements/dev.txt $(SETUP)
 	@requirements/install $(VENV) requirements/dev.txt && touch $(VENV)/.main $@

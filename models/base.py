@@ -1,14 +1,19 @@
-"""What a model is to the rest of Tandem: a spec, the same network in two frameworks, and a bridge between them."""
+"""What a model is to the rest of Tandem: a spec, and the same network in two frameworks."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import models
+from models.data import DataSource
+from models.signature import Signature, Tensor
+from models.task import Task
+from serving.errors import TandemError
 
 if TYPE_CHECKING:
     # The command line reads this file, and has no time to import numpy.
@@ -18,13 +23,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 Weights: TypeAlias = "dict[str, NDArray[np.float32]]"
-"""Weights in neither framework's form: `<layer>/<role>` to array. Kernels are [height, width, in, out],
-dense matrices [in, out]; roles are kernel, bias, scale, offset, mean, variance."""
+"""Weights in neither framework's form, by `<layer>/<role>`: models/layers.py tells the form."""
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 
 
-class ModelError(Exception):
+class ModelError(TandemError):
     """A model's folder is missing, or does not hold what a model needs."""
 
 
@@ -32,78 +36,60 @@ class ModelError(Exception):
 class Tolerances:
     """How far an artifact may be from its source framework."""
 
-    logits: float = 1e-5
-    """Largest absolute difference of float32 logits."""
+    outputs: float = 1e-5
+    """Largest absolute difference of a float32 output."""
     float16_agreement: float = 0.998
-    """Least share of pictures that a float16 artifact must put into the same class."""
+    """Least share of rows that a float16 artifact must give the same answer."""
     int8_agreement: float = 0.97
-    quantized_accuracy_drop: float = 0.01
-    """Most accuracy that a quantized artifact may lose."""
+    quantized_score_drop: float = 0.01
+    """Most of the task's score that a quantized artifact may lose."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How long to train, and what the result must reach on the test pictures."""
+    """How long to train, and what the result must reach on the test rows."""
 
     epochs: int
     peak_learning_rate: float
-    minimum_accuracy: float
+    minimum_score: float
+    """Of the task's score: accuracy, or R2."""
     batch_size: int = 128
-    epoch_pictures: int | None = None
-    """How many of the training pictures an epoch takes, drawn by seed; None takes all."""
+    epoch_rows: int | None = None
+    """How many of the training rows an epoch takes, drawn by seed; None takes all."""
     weight_decay: float = 1e-2
-    shift: int = 0
-    """Training pictures are moved by up to this many pixels each way: slower to learn, better in the end."""
-    label_smoothing: float = 0.1
-    """Keeps logits small, so that rounding in another runtime stays small beside them (Szegedy et al. 2016)."""
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    """What the data source does to a training batch; {} leaves it as it is."""
     training_loss: float = 1e-3
     """Largest relative difference of the two frameworks' losses in the first 50 steps: rounding grows with the rate."""
-    framework_accuracy: float = 0.01
-    """Largest difference of the two frameworks' test accuracies. Half of it is what is aimed at; chance alone
+    score_difference: float = 0.01
+    """Largest difference of the two frameworks' test scores. Half of it is what is aimed at; chance alone
     moves the difference of two trainings by a quarter of a point (10,000 pictures, 600 answered differently)."""
-    regression: float = 0.01
-    """Most accuracy that a version may lose against the published one."""
+    score_regression: float = 0.01
+    """Most score that a version may lose against the published one."""
     class_regression: float = 0.05
-    """The same for a single class."""
-
-
-@dataclass(frozen=True)
-class PictureSet:
-    """Labelled pictures in the four IDX files of MNIST's format (http://yann.lecun.com/exdb/mnist/).
-
-    `sha256` maps each file's name, without .gz, to the digest of its *uncompressed* bytes: sources compress
-    differently. `debian_package` and `urls` say where the files may come from; each url is a folder that
-    holds `<file>.gz`.
-    """
-
-    name: str
-    sha256: dict[str, str]
-    debian_package: str = ""
-    urls: tuple[str, ...] = ()
+    """The same for a single class or quantity."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """Everything about a model that is not code.
 
-    The input is float32 [N, *image_shape] (NHWC), values 0..1; `mean` and `std` normalize it inside the
-    graph, so that no caller can get it wrong.
+    Preprocessing belongs into the graph, so that no caller can get it wrong. `precisions` are those that the LiteRT
+    artifact has a file of.
     """
 
     name: str
-    data: PictureSet
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    mean: float
-    std: float
-    widths: tuple[int, ...]
-    batch_norm_momentum: float
-    batch_norm_epsilon: float
+    inputs: tuple[Tensor, ...]
+    task: Task
+    data: DataSource
     profiles: dict[str, Profile]
-    maximum_parameters: int
     tolerances: Tolerances = field(default_factory=Tolerances)
-    input_name: str = "image"
-    output_names: tuple[str, str] = ("logits", "probabilities")
+    precisions: tuple[str, ...] = ("float32", "float16", "int8")
+
+    @property
+    def signature(self) -> Signature:
+        """The inputs, and the task's outputs."""
+        return Signature(self.inputs, self.task.outputs)
 
     def profile(self, name: str) -> Profile:
         """Raises `ModelError` where the spec has no such profile."""
@@ -130,40 +116,62 @@ class Model:
         return Path(source).parent
 
     def build_keras(self) -> keras.Model:
-        """The Keras network: image -> logits, with random weights."""
-        network: keras.Model = self._module("keras_model").build(self.spec)
+        """The Keras network, with random weights. Raises `ModelError` where it cannot be built."""
+        network: keras.Model = self._build("keras_model")
         return network
 
     def build_torch(self) -> nn.Module:
-        """The PyTorch network: image -> logits, with random weights."""
-        network: nn.Module = self._module("torch_model").build(self.spec)
+        """The PyTorch network, with random weights. Raises `ModelError` where it cannot be built."""
+        network: nn.Module = self._build("torch_model")
         return network
 
     def initial_weights(self, seed: int) -> Weights:
         """The weights that both networks start from."""
-        weights: Weights = self._module("weights").initial(self.spec, seed)
-        return weights
+        from models import bridge
+
+        weights = self.from_keras(self.build_keras())
+        return bridge.initial({name: array.shape for name, array in weights.items()}, seed)
 
     def from_keras(self, network: keras.Model) -> Weights:
         """Read a Keras network's weights."""
-        weights: Weights = self._module("weights").from_keras(self.spec, network)
-        return weights
+        from models import bridge
+
+        return bridge.from_keras(network, self.rules)
 
     def to_keras(self, weights: Weights, network: keras.Model) -> None:
         """Set a Keras network's weights. Raises `ModelError` where names or shapes do not fit."""
-        self._module("weights").to_keras(self.spec, weights, network)
+        from models import bridge
+
+        bridge.to_keras(weights, network, self.rules)
 
     def from_torch(self, network: nn.Module) -> Weights:
         """Read a PyTorch network's weights."""
-        weights: Weights = self._module("weights").from_torch(self.spec, network)
-        return weights
+        from models import bridge
+
+        return bridge.from_torch(network, self.rules)
 
     def to_torch(self, weights: Weights, network: nn.Module) -> None:
         """Set a PyTorch network's weights. Raises `ModelError` where names or shapes do not fit."""
-        self._module("weights").to_torch(self.spec, weights, network)
+        from models import bridge
 
-    def _module(self, name: str) -> Any:  # noqa: ANN401
-        return importlib.import_module(f"{self.package}.{name}")
+        bridge.to_torch(weights, network, self.rules)
+
+    @property
+    def rules(self) -> tuple[Any, ...]:
+        """`RULES` of the folder's weights.py, where there is one: layers that the bridge does not know."""
+        if importlib.util.find_spec(f"{self.package}.weights") is None:
+            return ()
+        found: tuple[Any, ...] = importlib.import_module(f"{self.package}.weights").RULES
+        return found
+
+    def _build(self, module: str) -> Any:  # noqa: ANN401
+        path = self.folder / f"{module}.py"
+        if not path.exists():
+            raise ModelError(f"{path} is missing: expected a function build(spec) that gives the network")
+        try:
+            return importlib.import_module(f"{self.package}.{module}").build(self.spec)
+        except Exception as error:
+            raise ModelError(f"{path} cannot be built: {_where(error, path)}") from error
 
 
 def names() -> list[str]:
@@ -172,19 +180,38 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Model:
-    """Load a model by the name of its folder. Raises `ModelError` where there is none."""
+    """Load a model by the name of its folder. Raises `ModelError` where there is none, or where its spec is wrong."""
     if name not in names():
         raise ModelError(f"there is no model {name!r} in models/; there are: {', '.join(names())}")
-    spec = importlib.import_module(f"models.{name}.spec").SPEC
+    where = f"models/{name}/spec.py"
+    try:
+        spec = importlib.import_module(f"models.{name}.spec").SPEC
+    except Exception as error:
+        raise ModelError(f"{where} cannot be read: {_where(error, Path(where))}") from error
     if not isinstance(spec, ModelSpec):
-        raise ModelError(
-            f"models/{name}/spec.py: expected SPEC to be a ModelSpec, it is {type(spec).__name__}"
-        )
+        raise ModelError(f"{where}: expected SPEC to be a ModelSpec, it is {type(spec).__name__}")
     if spec.name != name:
-        raise ModelError(f"models/{name}/spec.py: expected the name {name!r}, it says {spec.name!r}")
+        raise ModelError(f"{where}: expected the name {name!r}, it says {spec.name!r}")
+    tensors = (*spec.signature.inputs, *spec.signature.outputs)
+    faults = [fault for tensor in tensors for fault in tensor.faults()]
+    if len({tensor.name for tensor in tensors}) < len(tensors) or not spec.inputs:
+        faults.append("expected at least one input, and no name twice among inputs and outputs")
+    if faults:
+        raise ModelError(f"{where}: the signature is wrong\n  " + "\n  ".join(faults))
     return Model(spec, f"models.{name}")
 
 
 def count_parameters(weights: Weights) -> int:
     """Trained numbers, without the batch norms' running statistics."""
     return sum(array.size for name, array in weights.items() if not name.endswith(("/mean", "/variance")))
+
+
+def _where(error: Exception, path: Path) -> str:
+    """An error of a user's file, with its last line there."""
+    trace, line = error.__traceback__, 0
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).parts[-2:] == path.parts[-2:]:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    told = f"{type(error).__name__}: {error}"
+    return f"line {line}: {told}" if line else told

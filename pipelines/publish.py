@@ -10,14 +10,24 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from serving import repository, targets
+from serving.errors import TandemError
 from serving.repository import POINTER, Manifest, ManifestError, Pointer
 
 
-class PublishError(Exception):
+class PublishError(TandemError):
     """Nothing was published, or there is nothing to go back to."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that is published, and its folder by target."""
+
+    number: int
+    folders: Mapping[str, Path]
 
 
 def pointer_path(root: Path, model: str) -> Path:
@@ -59,18 +69,21 @@ def find(root: Path, model: str, fingerprint: str) -> int | None:
     """The version that was made from just these sources, data and parameters."""
     for version in reversed(versions(root, model)):
         folder = repository.version_dir(root, targets.NAMES[0], model, version)
-        if repository.read_manifest(folder).fingerprint == fingerprint:
-            return version
+        try:
+            if repository.read_manifest(folder).fingerprint == fingerprint:
+                return version
+        except ManifestError:
+            continue
     return None
 
 
 def publish(
     root: Path, model: str, candidate: Path, manifests: Mapping[str, Manifest], statistics: str = "{}"
-) -> int:
+) -> Version:
     """Copy `candidate/<target>` into the repository as the next version and point to it.
 
     `manifests` come without a version; files that they name are those that passed the gates, and no others are
-    published. `statistics` are those of the data, as JSON by split. Returns the version. Where the disk is full, or
+    published. `statistics` are those of the data, as JSON by split. Where the disk is full, or
     anything else fails, what is published stays. Raises `PublishError`.
     """
     settle(root, model)
@@ -97,7 +110,8 @@ def publish(
             shutil.rmtree(beside, ignore_errors=True)
         raise PublishError(f"version {version} of {model} could not be written: {error}") from error
     point(root, model, version)
-    return version
+    folders = {target: repository.version_dir(root, target, model, version) for target in targets.NAMES}
+    return Version(version, folders)
 
 
 def statistics(root: Path, model: str, version: int) -> str | None:
@@ -109,19 +123,24 @@ def statistics(root: Path, model: str, version: int) -> str | None:
 def point(root: Path, model: str, version: int, held: bool = False) -> None:
     """Make `version` the published one. Raises `PublishError` where it is not there for every target, unchanged."""
     require(root, model, version)
-    for target in targets.NAMES:
-        try:
-            repository.verify(repository.version_dir(root, target, model, version))
-        except ManifestError as error:
-            raise PublishError(
-                f"version {version} of {model} was tampered with, what is served stays: {error}"
-            ) from error
+    if found := damage(root, model, version):
+        raise PublishError(f"version {version} of {model} was tampered with, what is served stays: {found}")
     before = pointer(root, model)
     previous = None
     if before is not None:
         previous = before.previous if before.version == version else before.version
     repository.write_pointer(pointer_path(root, model), Pointer(version, previous, held))
     settle(root, model)
+
+
+def damage(root: Path, model: str, version: int) -> str:
+    """What of a version's files is not as it was published; "" where all is."""
+    for target in targets.NAMES:
+        try:
+            repository.verify(repository.version_dir(root, target, model, version))
+        except ManifestError as error:
+            return str(error)
+    return ""
 
 
 def rollback(root: Path, model: str, version: int | None = None) -> int:

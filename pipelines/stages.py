@@ -1,24 +1,316 @@
-"""The stages in order: data, validate, train, evaluate, export, gate, publish, serve. Each is a step in steps.py."""
+"""The steps in order: data, validate, train, evaluate, export, gate, publish, serve."""
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pipelines import data, fingerprint, publish, rollout, samples, steps
-from pipelines import sources as sourcing
-from pipelines.recording import Recorder, recording
-from pipelines.rollout import Report
-from pipelines.sources import Sources
+import models.base
+from models import twins
+from models.base import FRAMEWORKS, Model, Profile
+from models.data import Dataset
+from pipelines import data, exporting, publish, training, validation
+from pipelines.exporting import Candidate
+from pipelines.gates import artifacts, networks
+from pipelines.gates.artifacts import Gated
+from pipelines.gates.networks import Evaluated
+from pipelines.publish import PublishError, Version
+from pipelines.records import fingerprint, recording
+from pipelines.records.recording import Recorder
 from pipelines.training.record import Trained
+from pipelines.validation import Published, Validated, schema, statistics
+from serving import progress, repository, targets
+from serving.errors import TandemError
+from serving.repository import Manifest, ManifestError
 from serving.settings import Settings
 
+Report = Callable[[str], None]
+"""Called with a line for the user."""
 
-class BusyError(Exception):
+
+class BusyError(TandemError):
     """Another command works on the same artifacts."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a version is made from, and where what is made of it lies."""
+
+    settings: Settings
+    model: Model
+    dataset: Dataset
+    training_fingerprint: str
+    version_fingerprint: str
+    orchestrator: str = "default"
+    """Who trains the TensorFlow side: the default runner or `tfx`."""
+
+    @property
+    def profile(self) -> Profile:
+        return self.model.spec.profile(self.settings.profile)
+
+    @property
+    def folder(self) -> Path:
+        """Where this training lies; trainings of other recipes lie beside it."""
+        settings = self.settings
+        name = (
+            f"{self.model.spec.name}-{settings.profile}-seed{settings.seed}-{self.training_fingerprint[:10]}"
+        )
+        return settings.artifacts / "runs" / name
+
+    @property
+    def candidate(self) -> Path:
+        """Where the artifacts wait for their gates."""
+        name = f"{self.model.spec.name}-{self.version_fingerprint[:10]}"
+        return self.settings.artifacts / "candidates" / name
+
+    @property
+    def frameworks(self) -> dict[str, str]:
+        """By target: the framework whose weights it gets."""
+        return {target: self.settings.source or targets.load(target).source for target in targets.NAMES}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a version is trained and exported with, for its manifest."""
+        names = ("profile", "seed", "source", "torchserve_form")
+        return {name: getattr(self.settings, name) for name in names} | {"orchestrator": self.orchestrator}
+
+
+Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
+"""What an orchestrator of its own does before the steps go on with what it trained."""
+
+
+def load_recipe(settings: Settings, report: Report) -> Recipe:
+    """Load the model and its data, and see that they fit each other. Raises `ModelError` or `DataError`."""
+    model = models.base.load(settings.model)
+    model.spec.profile(settings.profile)
+    report(f"data: {model.spec.data.name}")
+    dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
+    trained = fingerprint.training(model, settings.profile, settings.seed, dataset.digest)
+    version = fingerprint.version_of(model, trained, settings.source, settings.torchserve_form)
+    return Recipe(settings, model, dataset, trained, version)
+
+
+def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
+    """Train in both frameworks, on data that passed its checks."""
+    with recorded(recipe, report) as run:
+        return _trained(recipe, run, report, None)
+
+
+def export(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> Path:
+    """Train, and write the artifact of every target; returns their folder."""
+    with recorded(recipe, report) as run:
+        return _exported(recipe, run, _trained(recipe, run, report, orchestrate), report).folder
+
+
+def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> int:
+    """Have a published version of this recipe; makes it where there is none, or where its files were changed.
+
+    A version that a rollback holds stays, until the recipe changes.
+    """
+    root, name = recipe.settings.repository, recipe.model.spec.name
+    publish.settle(root, name)
+    now = publish.pointer(root, name)
+    existing = publish.find(root, name, recipe.version_fingerprint)
+    if existing is not None and (damage := publish.damage(root, name, existing)):
+        report(f"version {existing} was changed since it was published and is made again: {damage}")
+        existing = None
+    if existing is None:
+        with recorded(recipe, report) as run:
+            return _publish(recipe, run, report, orchestrate).number
+    if now is None or (now.version != existing and not now.held):
+        publish.point(root, name, existing)
+        report(f"version {existing} was made from these sources already; it is published again")
+        return existing
+    if now.version != existing:
+        if damage := publish.damage(root, name, now.version):
+            raise PublishError(
+                f"version {now.version}, which a rollback holds, was changed since it was published: {damage}; "
+                f"`tandem publish --version {existing}` goes on with version {existing}"
+            )
+        report(
+            f"version {now.version} is held by a rollback, though these sources are version {existing}; "
+            f"`tandem publish --version {existing}` goes on with that"
+        )
+    else:
+        report(f"version {existing} is up to date: nothing to train, export or publish")
+    return now.version
+
+
+def _trained(
+    recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None
+) -> dict[str, Trained]:
+    spec, dataset = recipe.model.spec, recipe.dataset
+    published = published_statistics(recipe.settings.repository, spec.name)
+    rules = schema.load(recipe.model)
+    report(f"validate: {sum(map(len, dataset.splits.values()))} rows")
+    run.step("ExampleValidator", validation.validate, dataset, spec, rules, published)
+    if any(not (recipe.folder / framework / "weights.npz").exists() for framework in FRAMEWORKS):
+        report("validate: the two networks, with equal weights")
+        run.step("TwinValidator", twins.check, recipe.model, dataset.validation)
+    if orchestrate is not None:
+        orchestrate(recipe, run, published)
+    trained = {}
+    for framework in FRAMEWORKS:
+        report(f"train {framework}: profile {recipe.settings.profile}, {recipe.profile.epochs} epochs")
+        trained[framework] = run.step(
+            "Trainer",
+            training.train,
+            framework,
+            recipe.model,
+            recipe.profile,
+            recipe.settings.seed,
+            dataset,
+            recipe.folder,
+        )
+        if trained[framework].cached:
+            report(f"train {framework}: done already, in {recipe.folder.name}")
+    return trained
+
+
+def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], report: Report) -> Candidate:
+    return run.step(
+        "Exporter",
+        exporting.export_all,
+        recipe.model,
+        trained,
+        recipe.frameworks,
+        recipe.candidate,
+        recipe.dataset,
+        recipe.settings.torchserve_form,
+        lambda target: report(f"export {target}"),
+    )
+
+
+def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None) -> Version:
+    model = recipe.model
+    trained = _trained(recipe, run, report, orchestrate)
+    report("gates: quality, training parity")
+    before = published_metrics(recipe.settings.repository, model.spec.name)
+    evaluated = run.step(
+        "Evaluator", networks.evaluate, model, recipe.profile, recipe.dataset, trained, before
+    )
+    candidate = _exported(recipe, run, trained, report)
+    report(f"gates: parity, size and batching on {artifacts.PARITY_ROWS} test rows")
+    rows = artifacts.parity_rows(recipe.dataset.test, recipe.settings.seed)
+    gated = run.step("InfraValidator", artifacts.gate, model, trained, candidate, rows)
+    for check in gated.checks:
+        if not check.passed:
+            report(str(check))
+    described = manifests(recipe, trained, evaluated, candidate, gated)
+    validated = run.value(Validated)
+    version = run.step("Pusher", push, recipe.settings.repository, candidate, described, validated)
+    shutil.rmtree(candidate.folder)
+    report(f"published version {version.number}")
+    return version
+
+
+def push(
+    root: Path, candidate: Candidate, described: Mapping[str, Manifest], validated: Validated
+) -> Version:
+    """Publish a candidate as the next version. Raises `PublishError`."""
+    model = next(iter(described.values())).model
+    return publish.publish(root, model, candidate.folder, described, statistics.to_json(validated.statistics))
+
+
+def manifests(
+    recipe: Recipe,
+    trained: Mapping[str, Trained],
+    evaluated: Evaluated,
+    candidate: Candidate,
+    gated: Gated,
+) -> dict[str, Manifest]:
+    """What each artifact is and where it came from, but for its version."""
+    spec = recipe.model.spec
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
+    commit, files = fingerprint.git_commit(), candidate.files
+    return {
+        target: Manifest(
+            model=spec.name,
+            version=0,
+            target=target,
+            source=source,
+            files=files[target],
+            serve=candidate.exporter(target).serve,
+            runtime=candidate.exporter(target).runtime,
+            instruction_set=dict(candidate.exporter(target).instruction_set),
+            signature=spec.signature.to_json(),
+            task=spec.task.to_json(),
+            metrics={
+                f"{f}/{name}": value for f, own in evaluated.metrics.items() for name, value in own.items()
+            },
+            data_digest=recipe.dataset.digest,
+            seed=recipe.settings.seed,
+            fingerprint=recipe.version_fingerprint,
+            created=created,
+            git_commit=commit,
+            libraries=libraries,
+            parameters=recipe.parameters,
+            weights={framework: result.digest for framework, result in trained.items()},
+            batched=gated.batched[target],
+            # Data that passed its checks has no NaN.
+            finite=True,
+        )
+        for target, source in candidate.sources.items()
+    }
+
+
+def published_statistics(root: Path, model: str) -> Published | None:
+    """Those of the published version; None where nothing is, or where they have another form."""
+    now = publish.pointer(root, model)
+    text = None if now is None else publish.statistics(root, model, now.version)
+    if now is None or text is None:
+        return None
+    try:
+        return Published(now.version, statistics.from_json(text))
+    except (KeyError, TypeError):
+        return None
+
+
+def published_metrics(root: Path, model: str) -> dict[str, dict[str, float]]:
+    """Those of the published version by framework; empty where nothing is."""
+    now = publish.pointer(root, model)
+    if now is None:
+        return {}
+    try:
+        manifest = repository.read_manifest(
+            repository.version_dir(root, targets.NAMES[0], model, now.version)
+        )
+    except ManifestError:
+        return {}
+    found: dict[str, dict[str, float]] = {framework: {} for framework in FRAMEWORKS}
+    for key, value in manifest.metrics.items():
+        framework, _, metric = key.partition("/")
+        found[framework][metric] = value
+    return found
+
+
+@contextmanager
+def recorded(recipe: Recipe, report: Report) -> Iterator[Recorder]:
+    """A run of this recipe: what it does until the block ends, well or not, is on its page and in the lineage."""
+    code = {
+        "git_commit": fingerprint.git_commit(),
+        "fingerprint": recipe.version_fingerprint,
+        "libraries": fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES),
+    }
+    run = Recorder(recipe.settings.artifacts, recipe.folder, recipe.model.spec)
+    with recording.recorded(run, recipe.orchestrator, recipe.parameters, code, report):
+        yield run
+
+
+def configure_containers(settings: Settings) -> None:
+    """Write the configuration that servers read which compose starts."""
+    settings = dataclasses.replace(settings, platform="docker")
+    for name in targets.NAMES:
+        targets.load(name).configure(settings)
 
 
 @contextmanager
@@ -37,86 +329,3 @@ def exclusive(settings: Settings) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def sources(settings: Settings, report: Report, progress: data.Progress | None = None) -> Sources:
-    """Load the model and its data."""
-    return sourcing.load(settings, report, progress)
-
-
-def train(made_from: Sources, report: Report) -> dict[str, Trained]:
-    """Train in both frameworks, on data that passed its checks."""
-    with recorded(made_from, report) as run:
-        steps.validate(made_from, run, report)
-        return steps.train(made_from, run, report)
-
-
-Orchestrate = Callable[[Sources, Recorder, Report], None]
-"""What an orchestrator of its own does before the steps go on with what it trained."""
-
-
-def export(made_from: Sources, report: Report, orchestrate: Orchestrate | None = None) -> Path:
-    """Train, and write the artifact of every target; returns their folder."""
-    with recorded(made_from, report) as run:
-        return steps.export(made_from, _trained(made_from, run, report, orchestrate), run, report)
-
-
-def ensure_published(made_from: Sources, report: Report, orchestrate: Orchestrate | None = None) -> int:
-    """Have a published version that was made from these sources; makes it where there is none.
-
-    A version that a rollback holds stays, until the sources change.
-    """
-    root, name = made_from.settings.repository, made_from.model.spec.name
-    publish.settle(root, name)
-    now = publish.pointer(root, name)
-    existing = publish.find(root, name, made_from.version)
-    if existing is None:
-        with recorded(made_from, report) as run:
-            trained = _trained(made_from, run, report, orchestrate)
-            steps.evaluate(made_from, trained, run, report)
-            steps.export(made_from, trained, run, report)
-            steps.gate(made_from, trained, run, report)
-            return steps.publish_candidate(made_from, trained, run, report)
-    if now is None or (now.version != existing and not now.held):
-        publish.point(root, name, existing)
-        report(f"version {existing} was made from these sources already; it is published again")
-        return existing
-    if now.version != existing:
-        report(
-            f"version {now.version} is held by a rollback, though these sources are version {existing}; "
-            f"`tandem publish --version {existing}` goes on with that"
-        )
-    else:
-        report(f"version {existing} is up to date: nothing to train, export or publish")
-    return now.version
-
-
-def _trained(
-    made_from: Sources, run: Recorder, report: Report, orchestrate: Orchestrate | None
-) -> dict[str, Trained]:
-    steps.validate(made_from, run, report)
-    if orchestrate is not None:
-        orchestrate(made_from, run, report)
-    return steps.train(made_from, run, report)
-
-
-def deploy(made_from: Sources, report: Report, orchestrate: Orchestrate | None = None) -> rollout.Deployment:
-    """From nothing, or from whatever is there, to five targets that answer with the version of these sources."""
-    settings = made_from.settings
-    version = ensure_published(made_from, report, orchestrate)
-    samples.write(made_from.model.spec, made_from.dataset.test, rollout.sample_folder(settings))
-    return rollout.serve(settings, version, report)
-
-
-def recorded(made_from: Sources, report: Report) -> AbstractContextManager[Recorder]:
-    """A run of these sources: what it does until the block ends, well or not, is on its page and in the lineage."""
-    settings = made_from.settings
-    code = {
-        "git_commit": fingerprint.git_commit(),
-        "fingerprint": made_from.version,
-        "libraries": fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES),
-    }
-    spec = made_from.model.spec
-    return recording(
-        settings.artifacts, made_from.run, spec, made_from.parameters, code, report, made_from.orchestrator
-    )

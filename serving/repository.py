@@ -19,11 +19,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from serving.errors import TandemError
+
 MANIFEST = "manifest.json"
+GOLDEN = "golden.json"
+"""The golden sample of a version, where it has one: serving/golden.py."""
 POINTER = "current.json"
 
 
-class RepositoryError(Exception):
+class RepositoryError(TandemError):
     """The model repository does not hold what was asked for, or holds it damaged."""
 
 
@@ -35,8 +39,9 @@ class ManifestError(RepositoryError):
 class Manifest:
     """What one artifact is and where it came from.
 
-    `files` maps each path, relative to the version's folder, to its sha256. `signature` gives names, dtypes
-    and shapes (-1: any) of inputs and outputs. `serve` is the file that a server opens ("" for the folder).
+    `files` maps each path, relative to the version's folder, to its sha256. `signature` is that of models/signature.py,
+    as JSON, and `task` says what the outputs mean: its kind, its classes. `serve` is the
+    file that a server opens ("" for the folder).
     """
 
     model: str
@@ -51,6 +56,7 @@ class Manifest:
     seed: int
     fingerprint: str
     created: str
+    task: dict[str, Any] = field(default_factory=dict)
     git_commit: str = ""
     libraries: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +67,10 @@ class Manifest:
     """Whether rows of several requests may share a run: proved by the gate; False where nothing says so."""
     finite: bool = False
     """Whether inputs must have rows and finite numbers: servers refuse others before the model sees them."""
+    runtime: str = ""
+    """What runs it in its target's server; "" in versions that do not say."""
+    instruction_set: dict[str, Any] = field(default_factory=dict)
+    """What the CPU must offer, where code was compiled: `machine`, `march`, `simdlen`, `capabilities`."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from serving.errors import TandemError
+
 PREFIX = "TANDEM_"
 
 
-class SettingsError(ValueError):
+class SettingsError(TandemError):
     """A `TANDEM_*` variable is unknown or holds a value that does not fit."""
 
 
@@ -31,9 +33,15 @@ class Settings:
     model: str = setting("fashion", "folder in models/ to work on")
     artifacts: Path = setting(Path("artifacts"), "where data, runs, the model repository and logs lie")
     platform: str = setting("auto", "where the targets run", ("auto", "docker", "process"))
-    profile: str = setting("quick", "training profile", ("smoke", "quick", "full"))
+    profile: str = setting("quick", "training profile, one of the model's")
     seed: int = setting(1, "seed of the split, the initial weights and the batches")
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
+
+    torchserve_form: str = setting(
+        "exported",
+        "torchserve runs: PyTorch's exported program, its compiled code (aot), or the ONNX graph",
+        ("exported", "aot", "onnx"),
+    )
 
     host: str = setting("127.0.0.1", "address that the servers bind to")
     tf_serving_rest_port: int = setting(8501, "tf-serving, REST")

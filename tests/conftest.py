@@ -9,7 +9,7 @@ import pytest
 
 import models.base
 from models.base import Model
-from pipelines.data import Pictures
+from models.data import Rows
 from tests import needs
 
 
@@ -29,7 +29,7 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="session")
-def sample() -> Pictures:
+def sample() -> Rows:
     """512 training pictures, 51 or 52 a class."""
     with np.load(Path(__file__).parent / "data" / "fashion-sample.npz") as file:
-        return Pictures(file["images"], file["labels"])
+        return Rows({"image": file["images"][..., np.newaxis]}, file["labels"].astype(np.int64))

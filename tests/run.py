@@ -19,10 +19,10 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipelines.cli import say, write
+from pipelines.cli.verbs import say, write
 from serving.platforms import engine, images
 from serving.settings import Settings
-from tests import needs
+from tests import needs, newest
 from tests.e2e.conftest import REUSE, ROOT, TANDEM
 from tests.pipelines.tfx import passed
 
@@ -38,9 +38,12 @@ class Part:
     name: str
     markers: str
     two: bool = False
+    newest: bool = False
+    """Whether they run on the newest Python, in an environment of its own without torch."""
 
     def command(self, report: Path) -> list[str]:
-        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
+        command = newest.command() if self.newest else [sys.executable, "-m", "pytest", "-q"]
+        command += [f"--junitxml={report}"]
         command += ["-m", self.markers] if self.markers else []
         # In the files' order, as those with few tests train, and would be the last ones, alone.
         return [*command, "-n2", "--dist=loadfile", "--no-loadscope-reorder"] if self.two else command
@@ -54,8 +57,10 @@ CONTAINERS = Part("the journey on containers", "e2e and docker")
 IMAGES = Part("the images", "docker and not e2e and not tfx", two=True)
 TFX = Part("TFX in its image", "tfx", two=True)
 PODS = Part("the manifests as pods", "podman")
+PINS = Part("the pins for each Python and machine", "pins")
+NEWEST = Part(f"units that need no torch, on Python {newest.VERSION}", "", two=True, newest=True)
 THOROUGH = Part("thorough tests", "thorough", two=True)
-ALL = [UNITS, SLOW, BROWSER, PROCESSES, IMAGES, CONTAINERS, PODS, TFX, THOROUGH]
+ALL = [UNITS, SLOW, BROWSER, PROCESSES, PINS, NEWEST, IMAGES, CONTAINERS, PODS, TFX, THOROUGH]
 BUILT = {frozenset({IMAGES, CONTAINERS, PODS}): [*SERVED, "pipeline"], frozenset({TFX}): ["tfx"]}
 """The images that parts need. That of TFX takes as long to build as all others, so it comes last."""
 
@@ -86,9 +91,10 @@ def chosen(what: str, settings: Settings) -> tuple[list[Part], dict[Part, str]]:
     parts = list(ALL)
     left_out = {part: needs.containers() for part in (IMAGES, TFX, CONTAINERS) if needs.containers()}
     left_out |= {PODS: needs.pods()} if needs.pods() else {}
+    left_out |= {NEWEST: newest.missing()} if newest.missing() else {}
     if what == "test":
         here = _platform(settings)
-        others = [IMAGES, TFX, PODS, THOROUGH, *({PROCESSES, CONTAINERS} - {here})]
+        others = [IMAGES, TFX, PODS, PINS, NEWEST, THOROUGH, *({PROCESSES, CONTAINERS} - {here})]
         left_out |= {part: "make test-all" for part in others if part not in left_out}
     elif what == "ci":
         left_out[THOROUGH] = "make test-all"

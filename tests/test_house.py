@@ -16,7 +16,7 @@ from serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("models", "serving.repository", "serving.settings"),
+    ("models", "serving.progress", "serving.repository", "serving.settings"),
     ("serving.server", "serving.targets", "serving.torchserve", "serving.web"),
     ("serving.platforms", "serving.compare"),
     ("pipelines",),
@@ -88,6 +88,14 @@ def test_pins_are_exact_and_hold_no_address(pins: str) -> None:
     assert len(lines) > 80
     for line in lines:
         assert re.match(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+( ; .+)?$", line), line
+
+
+def test_every_pin_has_its_digests_but_torch_which_has_two_builds() -> None:
+    hashes = (ROOT / "requirements" / "hashes.txt").read_text()
+    assert "://" not in hashes
+    digests = re.findall(r"^(\S+)[^\\\n]*\\\n +--hash=sha256:[0-9a-f]{64}", hashes, re.MULTILINE)
+    pins = [line.split()[0] for line in (ROOT / "requirements" / "dev.txt").read_text().splitlines()[1:]]
+    assert [pin for pin in pins if pin not in digests] == ["torch==2.13.0"]
 
 
 def test_makefile_help_lists_every_target_with_a_sentence() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.settings import Settings
-from tests import needs, run
+from tests import needs, newest, run
 from tests.pipelines.tfx import passed
 from tests.run import Outcome, Part
 
@@ -27,6 +27,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without an engine."""
     monkeypatch.setattr(needs, "containers", lambda: "no container engine is installed")
     monkeypatch.setattr(needs, "pods", lambda: "podman is not installed")
+    monkeypatch.setattr(newest, "missing", lambda: "no python3.13 with venv is installed")
 
 
 def test_without_an_engine_the_rest_runs_and_what_is_missing_is_named(bare: None) -> None:
@@ -36,11 +37,14 @@ def test_without_an_engine_the_rest_runs_and_what_is_missing_is_named(bare: None
         assert (run.THOROUGH in parts) == (what == "all")
         assert left_out[run.CONTAINERS] == "no container engine is installed"
         assert left_out[run.PODS] == "podman is not installed"
+        assert left_out[run.NEWEST] == "no python3.13 with venv is installed"
+        assert (run.PINS in parts) == (what != "test")
 
 
 def test_with_an_engine_the_journey_runs_where_the_targets_would(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("containers", "pods"):
         monkeypatch.setattr(needs, name, lambda: "")
+    monkeypatch.setattr(newest, "missing", lambda: "")
     monkeypatch.setattr(passed, "unchanged_since", lambda: "")
     for platform, journey in (("docker", run.CONTAINERS), ("process", run.PROCESSES)):
         parts, left_out = run.chosen("test", replace(Settings(), platform=platform))

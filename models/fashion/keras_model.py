@@ -5,35 +5,35 @@ from keras import layers
 
 from models.base import ModelSpec
 
+from .spec import MEAN, NORM_EPSILON, NORM_MOMENTUM, STD, WIDTHS
+
 
 def build(spec: ModelSpec) -> keras.Model:
     """image float32 [N, H, W, C], values 0..1 -> logits float32 [N, classes]."""
-    image = keras.Input(spec.image_shape, name=spec.input_name)
-    x = layers.Rescaling(1 / spec.std, -spec.mean / spec.std, name="normalize")(image)
-    x = convolution(spec, "stem", x, spec.widths[0], stride=2)
+    (image,) = (keras.Input(tensor.row, name=tensor.name) for tensor in spec.inputs)
+    x = layers.Rescaling(1 / STD, -MEAN / STD, name="normalize")(image)
+    x = convolution("stem", x, WIDTHS[0], stride=2)
     x = layers.ReLU(name="stem_relu")(x)
-    for number, width in enumerate(spec.widths, start=1):
-        x = residual(spec, f"block{number}", x, width, stride=1 if number == 1 else 2)
+    for number, width in enumerate(WIDTHS):
+        x = residual(f"blocks_{number}", x, width, stride=1 if number == 0 else 2)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = layers.Dense(len(spec.classes), name="classifier")(x)
+    logits = layers.Dense(spec.task.outputs[0].row[0], name="classifier")(x)
     return keras.Model(image, logits, name=spec.name)
 
 
 def convolution(
-    spec: ModelSpec, name: str, x: keras.KerasTensor, width: int, size: int = 3, stride: int = 1
+    name: str, x: keras.KerasTensor, width: int, size: int = 3, stride: int = 1
 ) -> keras.KerasTensor:
     # Explicit padding: "same" pads a strided convolution on one side only, where PyTorch pads both.
     x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x) if size > 1 else x
     x = layers.Conv2D(width, size, stride, use_bias=False, name=f"{name}_conv")(x)
-    return layers.BatchNormalization(
-        momentum=spec.batch_norm_momentum, epsilon=spec.batch_norm_epsilon, name=f"{name}_norm"
-    )(x)
+    return layers.BatchNormalization(momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON, name=f"{name}_norm")(x)
 
 
-def residual(spec: ModelSpec, name: str, x: keras.KerasTensor, width: int, stride: int) -> keras.KerasTensor:
-    shortcut = x if stride == 1 else convolution(spec, f"{name}_shortcut", x, width, size=1, stride=stride)
-    x = convolution(spec, f"{name}_first", x, width, stride=stride)
+def residual(name: str, x: keras.KerasTensor, width: int, stride: int) -> keras.KerasTensor:
+    shortcut = x if stride == 1 else convolution(f"{name}_shortcut", x, width, size=1, stride=stride)
+    x = convolution(f"{name}_first", x, width, stride=stride)
     x = layers.ReLU(name=f"{name}_first_relu")(x)
-    x = convolution(spec, f"{name}_second", x, width)
+    x = convolution(f"{name}_second", x, width)
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     return layers.ReLU(name=f"{name}_relu")(x)

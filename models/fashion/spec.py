@@ -1,11 +1,35 @@
 """The numbers of the model: a small residual network for the pictures of Fashion-MNIST."""
 
-from models.base import ModelSpec, PictureSet, Profile
+from models.base import ModelSpec, Profile
+from models.classification import Classification
+from models.data import IdxPictures
+from models.signature import Tensor
+
+MEAN, STD = 0.2860, 0.3530
+WIDTHS = (24, 48, 96)
+NORM_MOMENTUM, NORM_EPSILON = 0.9, 1e-3
+
+FLIP = {"flip": True}
 
 SPEC = ModelSpec(
     name=__name__.split(".")[-2],
+    inputs=(Tensor("image", "float32", ("batch", 28, 28, 1), content="picture"),),
+    task=Classification(
+        classes=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        )
+    ),
     # Han Xiao et al., Fashion-MNIST (2017), MIT licence.
-    data=PictureSet(
+    data=IdxPictures(
         name="fashion-mnist",
         sha256={
             "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -16,38 +40,22 @@ SPEC = ModelSpec(
         debian_package="dataset-fashion-mnist",
         urls=("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",),
     ),
-    classes=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
-    image_shape=(28, 28, 1),
-    mean=0.2860,
-    std=0.3530,
-    widths=(24, 48, 96),
-    batch_norm_momentum=0.9,
-    batch_norm_epsilon=1e-3,
     profiles={
         # A first look, and the tests: a hundred steps, most of them at a rate that the others reach later.
         "smoke": Profile(
             epochs=1,
-            epoch_pictures=6_400,
+            epoch_rows=6_400,
             batch_size=64,
             peak_learning_rate=2e-3,
-            minimum_accuracy=0.70,
+            minimum_score=0.70,
+            augmentation=FLIP,
             training_loss=1e-2,
-            regression=0.03,
+            score_regression=0.03,
             class_regression=0.2,
         ),
-        "quick": Profile(epochs=3, peak_learning_rate=4e-3, minimum_accuracy=0.90),
-        "full": Profile(epochs=30, peak_learning_rate=4e-3, minimum_accuracy=0.93, shift=2),
+        "quick": Profile(epochs=3, peak_learning_rate=4e-3, minimum_score=0.90, augmentation=FLIP),
+        "full": Profile(
+            epochs=30, peak_learning_rate=4e-3, minimum_score=0.93, augmentation=FLIP | {"shift": 2}
+        ),
     },
-    maximum_parameters=300_000,
 )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from models.base import Model, Weights
-from serving.targets.base import Images, Outputs
+from models.signature import Arrays, batch_size, joined, rows
+from serving.errors import TandemError
 
 SLICE = 100
-"""Pictures a run: a batch of thousands would cost gigabytes in the first layers."""
+"""Rows a run: a batch of thousands would cost gigabytes in the first layers of a picture's network."""
 
 
-class ExportError(Exception):
+class ExportError(TandemError):
     """A converter failed, or wrote something that is not what was asked for."""
 
 
@@ -28,15 +28,21 @@ class Exporter:
     """
 
     target: str
-    variants: dict[str, str]
+    files: dict[str, str]
     """Precision (`float32`, `float16`, `int8`) to the path in the artifact's folder ("" is the folder itself);
-    the first is the one that is served."""
-    write: Callable[[Model, Weights, Path, Images], None]
-    """Model, weights, the empty folder to fill, and pictures to calibrate quantization on."""
-    answer: Callable[[Path, Sequence[Images]], list[Outputs]]
-    """Load the artifact (the path of one of `variants`) in the runtime that will serve it, and give it each batch
-    of pictures in a run of its own."""
+    the first is the one that is served, and a model may have fewer: `variants`."""
+    write: Callable[[Model, Weights, Path, Arrays], None]
+    """Model, weights, the empty folder to fill, and inputs to calibrate quantization on."""
+    answer: Callable[[Path, Model, Sequence[Arrays]], list[Arrays]]
+    """Load the artifact (the path of one of `files`) in the runtime that will serve it, and give it each batch of
+    inputs in a run of its own; the outputs are those of the model's signature."""
 
+    runtime: str = ""
+    """What runs the artifact in the target's server, for whoever reads a row of figures."""
+    backend: str = ""
+    """Which of our server's backends opens the artifact; "" where none does."""
+    instruction_set: Mapping[str, Any] = field(default_factory=dict)
+    """What the CPU must offer; empty where any will do."""
     unequal_bytes: str = ""
     """Why two exports of the same weights are not equal byte for byte, where that is known."""
     always_batched: str = ""
@@ -45,12 +51,15 @@ class Exporter:
     @property
     def serve(self) -> str:
         """The path of the variant that is served."""
-        return next(iter(self.variants.values()))
+        return next(iter(self.files.values()))
 
-    def run(self, path: Path, images: Images) -> Outputs:
-        """Answer any number of pictures but none."""
-        found = self.answer(path, [images[start : start + SLICE] for start in range(0, len(images), SLICE)])
-        return Outputs(
-            np.concatenate([one.logits for one in found]),
-            np.concatenate([one.probabilities for one in found]),
-        )
+    def variants(self, model: Model) -> dict[str, str]:
+        """The files that are written of a model, by precision."""
+        return {
+            precision: file for precision, file in self.files.items() if precision in model.spec.precisions
+        }
+
+    def run(self, path: Path, model: Model, inputs: Arrays) -> Arrays:
+        """Answer any number of rows but none."""
+        starts = range(0, batch_size(inputs), SLICE)
+        return joined(self.answer(path, model, [rows(inputs, slice(s, s + SLICE)) for s in starts]))

@@ -3,55 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.targets.base import Images, Outputs
+from models.signature import Arrays, batch_size, joined, rows
 
-PICTURES = 8
+ROWS = 8
 LARGE = (1e6, -1e6, float(np.finfo(np.float32).max))
 SIZES = (1, 2, 7, 64)
 """Rows a run: alone, as few as there can be, a number that no kernel is made for, and as many as servers let in."""
 
 
-def difference(answer: Callable[[Sequence[Images]], Sequence[Outputs]], images: Images) -> float:
+def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: Arrays) -> float:
     """The largest difference between a row's answer alone and in company, in another order and place.
 
-    `answer` gives each batch a run of its own. The rows are the first 8 of `images` and guests that would show in
+    `answer` gives each batch a run of its own. The rows are the first 8 of `inputs` and guests that would show in
     their neighbours through a shared scale, mean or maximum. A difference counts relative to the row's largest
     output where that is above 1. Infinite where a run answers with another number of rows.
     """
-    rows = np.concatenate([images[:PICTURES], guests(images)])
-    runs = orders(len(rows), min(len(images), PICTURES))
-    outputs = [
-        np.concatenate([one.logits, one.probabilities], axis=1) for one in answer([rows[run] for run in runs])
-    ]
+    own = rows(inputs, slice(ROWS))
+    everything = joined([own, guests(inputs)])
+    count = batch_size(everything)
+    runs = orders(count, batch_size(own))
+    answers = answer([rows(everything, run) for run in runs])
+    outputs = [np.concatenate([_flat(array) for array in answered.values()], axis=1) for answered in answers]
     if any(len(output) != len(run) for run, output in zip(runs, outputs, strict=True)):
         return float("inf")
-    alone = np.concatenate(outputs[: len(rows)])
+    alone = np.concatenate(outputs[:count])
     return max(
-        _distance(output, alone[run])
-        for run, output in zip(runs[len(rows) :], outputs[len(rows) :], strict=True)
+        _distance(output, alone[run]) for run, output in zip(runs[count:], outputs[count:], strict=True)
     )
 
 
-def guests(images: Images) -> Images:
-    """Zeros, ones, noise, and values as large as float32 can say: a server lets them all in."""
-    shape = images.shape[1:]
-    flat = [np.full(shape, value, np.float32) for value in (0.0, 1.0, *LARGE)]
-    return np.stack([*flat, np.random.default_rng(1).random(shape, np.float32)])
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    return array.reshape(len(array), int(np.prod(array.shape[1:])))
 
 
-def orders(rows: int, pictures: int) -> list[NDArray[np.intp]]:
+def guests(inputs: Arrays) -> dict[str, NDArray[Any]]:
+    """Numbers: zeros, ones, noise, and values as large as float32 can say: a server lets them all in. Integers, which
+    may be indices: the least and the largest that there are, and drawn ones between them."""
+    generator = np.random.default_rng(1)
+    result: dict[str, NDArray[Any]] = {}
+    drawn: list[NDArray[Any]]
+    for name, array in inputs.items():
+        shape = array.shape[1:]
+        if array.dtype.kind == "f":
+            drawn = [np.full(shape, value, np.float32) for value in (0.0, 1.0, *LARGE)]
+            drawn.append(generator.random(shape, np.float32))
+        else:
+            low, high = array.min(), array.max()
+            drawn = [np.full(shape, value, array.dtype) for value in (low, high)]
+            drawn += [generator.integers(low, high, shape, array.dtype, endpoint=True) for _ in range(4)]
+        result[name] = np.stack(drawn)
+    return result
+
+
+def orders(rows: int, samples: int) -> list[NDArray[np.intp]]:
     """Which rows each run has: first every one alone, then sizes 2, 7 and 64 in drawn orders, and reversed."""
     generator = np.random.default_rng(2)
     runs = [np.array([row]) for row in range(rows)]
-    pairs = [np.array([row % pictures, row]) for row in range(pictures, rows)]
+    pairs = [np.array([row % samples, row]) for row in range(samples, rows)]
     for size in SIZES[2:]:
-        # The second has pictures only, as most runs do.
-        pairs += [np.resize(generator.permutation(count), size) for count in (rows, pictures)]
-    return runs + [own for run in pairs for own in (run, run[::-1])]
+        # The second has no guests, as most runs do.
+        pairs += [np.resize(generator.permutation(count), size) for count in (rows, samples)]
+    return runs + [order for run in pairs for order in (run, run[::-1])]
 
 
 def _distance(found: NDArray[np.float32], alone: NDArray[np.float32]) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.base import Model, ModelSpec, Weights
+from models.base import Model, Weights
+from models.signature import Signature, Tensor
 
 if TYPE_CHECKING:
     import keras
@@ -25,7 +27,7 @@ LUMA_BITS = 16
 
 
 def network(model: Model, weights: Weights) -> keras.Model:
-    """Build the Keras network of `model` (image -> logits) and set `weights`, without touching their source.
+    """Build the Keras network of `model` and set `weights`, without touching their source.
 
     Raises `ModelError` where names or shapes do not fit.
     """
@@ -37,66 +39,92 @@ def network(model: Model, weights: Weights) -> keras.Model:
     return result
 
 
+def answering(
+    model: Model, network: keras.Model, finite: bool = False
+) -> Callable[..., Mapping[str, tf.Tensor]]:
+    """A function from the inputs, in the signature's order, to the outputs by name.
+
+    Where inputs must be `finite`, it fails with an InvalidArgumentError at NaN and infinity: TensorFlow Serving passes
+    everything on, and only the graph itself can refuse.
+    """
+    import tensorflow as tf
+
+    inputs, task = model.spec.inputs, model.spec.task
+
+    def answer(*values: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        by_name = dict(zip((tensor.name for tensor in inputs), values, strict=True))
+        for tensor in inputs if finite else ():
+            if tensor.dtype.startswith("float"):
+                expected = f"{tensor.name}: expected finite numbers, got NaN or infinity"
+                by_name[tensor.name] = tf.debugging.check_numerics(by_name[tensor.name], expected)
+        ordered = [by_name[tensor.name] for tensor in network.inputs]
+        return task.keras_outputs(network(ordered if len(ordered) > 1 else ordered[0], training=False))
+
+    return answer
+
+
+def tensor_specs(signature: Signature) -> list[tf.TensorSpec]:
+    """The inputs, in order, with any batch."""
+    import tensorflow as tf
+
+    return [tf.TensorSpec((None, *tensor.row), tensor.dtype, name=tensor.name) for tensor in signature.inputs]
+
+
 def write_saved_model(
     model: Model, weights: Weights, folder: Path, served: bool = True, examples: bool = False
 ) -> None:
-    """Write a SavedModel whose `serving_default` takes pictures as the spec states them.
+    """Write a SavedModel whose `serving_default` has the model's signature.
 
-    Where it is to be `served`, not converted, it refuses NaN and infinity with an InvalidArgumentError, and has
-    the signature `encoded`, too: input `image_bytes`, string [N], PNG or JPEG. With `examples` it also has
-    `serving_examples`, which takes serialized tf.Examples, string [N], whose feature of the input's name is the
-    picture: TFX's components ask in this way. All answer `logits` and `probabilities`, float32 [N, classes].
+    Where it is to be `served`, not converted, it refuses NaN and infinity with an InvalidArgumentError, and a model of
+    pictures has the signature `encoded`, too: input `image_bytes`, string [N], PNG or JPEG. With `examples` it also has
+    `serving_examples`, which takes serialized tf.Examples, string [N], with a feature for each input: TFX's components
+    ask in this way.
     """
     import keras
     import tensorflow as tf
 
-    spec = model.spec
-    logits_name, probabilities_name = spec.output_names
+    signature = model.spec.signature
     layers = network(model, weights)
-
-    def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = layers(image, training=False)
-        return {logits_name: logits, probabilities_name: tf.nn.softmax(logits)}
-
-    def classify_finite(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        # TensorFlow Serving passes everything on: only the graph itself can refuse what is no picture.
-        expected = f"{spec.input_name}: expected finite numbers, got NaN or infinity"
-        return classify(tf.debugging.check_numerics(image, expected))
-
-    def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return classify(decode(spec, image_bytes))
-
+    answer = answering(model, layers, finite=served)
     archive = keras.export.ExportArchive()
     archive.track(layers)
     # A plain tf.Module would serve as well, but TFLite converts one into a file without weights.
-    archive.add_endpoint(
-        FLOAT_SIGNATURE,
-        classify_finite if served else classify,
-        [tf.TensorSpec((None, *spec.image_shape), tf.float32, name=spec.input_name)],
-    )
-    if served:
+    archive.add_endpoint(FLOAT_SIGNATURE, answer, tensor_specs(signature))
+    if served and (picture := signature.picture):
+        unchecked = answering(model, layers)
         archive.add_endpoint(
-            ENCODED_SIGNATURE, classify_encoded, [tf.TensorSpec((None,), tf.string, name=ENCODED_INPUT)]
+            ENCODED_SIGNATURE,
+            lambda image_bytes: unchecked(decode(picture, image_bytes)),
+            [tf.TensorSpec((None,), tf.string, name=ENCODED_INPUT)],
         )
     if examples:
-        feature = {spec.input_name: tf.io.FixedLenFeature(spec.image_shape, tf.float32)}
+        # A record holds integers as int64.
+        features = {
+            tensor.name: tf.io.FixedLenFeature(
+                tensor.row, tf.float32 if tensor.dtype == "float32" else tf.int64
+            )
+            for tensor in signature.inputs
+        }
+
+        def answer_examples(examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
+            parsed = tf.io.parse_example(examples, features)
+            return answer(*(tf.cast(parsed[tensor.name], tensor.dtype) for tensor in signature.inputs))
+
         archive.add_endpoint(
-            EXAMPLES_SIGNATURE,
-            lambda examples: classify_finite(tf.io.parse_example(examples, feature)[spec.input_name]),
-            [tf.TensorSpec((None,), tf.string, name=EXAMPLES_INPUT)],
+            EXAMPLES_SIGNATURE, answer_examples, [tf.TensorSpec((None,), tf.string, name=EXAMPLES_INPUT)]
         )
     archive.write_out(str(folder), verbose=False)
 
 
-def decode(spec: ModelSpec, image_bytes: tf.Tensor) -> tf.Tensor:
+def decode(tensor: Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
     """PNG or JPEG bytes, string [N] -> float32 [N, H, W, C], values 0..1.
 
-    Colours become grey where the spec has one channel; another size is resampled (bilinear, antialiased).
+    Colours become grey where the input has one channel; another size is resampled (bilinear, antialiased).
     An input that is no picture fails with an InvalidArgumentError.
     """
     import tensorflow as tf
 
-    height, width, channels = spec.image_shape
+    height, width, channels = tensor.row
 
     def one(contents: tf.Tensor) -> tf.Tensor:
         # This op reads PNG too. It is asked for RGB always, because the decoders' own ways to grey differ
@@ -115,6 +143,6 @@ def decode(spec: ModelSpec, image_bytes: tf.Tensor) -> tf.Tensor:
             lambda: picture,
             lambda: tf.round(tf.image.resize(picture, (height, width), antialias=True)),
         )
-        return tf.ensure_shape(resized / 255, spec.image_shape)
+        return tf.ensure_shape(resized / 255, tensor.row)
 
-    return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(spec.image_shape, tf.float32))
+    return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(tensor.row, tf.float32))

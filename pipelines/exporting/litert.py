@@ -12,50 +12,47 @@ from pathlib import Path
 from typing import Any
 
 from models.base import Model, Weights
+from models.signature import Arrays, batch_size, rows
 from pipelines.exporting import keras_graph
 from pipelines.exporting.base import Exporter, ExportError
-from serving.targets.base import Images, Outputs
 
-VARIANTS = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
-CALIBRATION_PICTURES = 256
+FILES = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
+CALIBRATION_ROWS = 256
 
 
-def write(model: Model, weights: Weights, folder: Path, calibration: Images) -> None:
-    """Write all precisions; each has the signature `serving_default`, any batch, and float32 in and out.
+def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> None:
+    """Write the model's precisions; each has the signature `serving_default`, any batch, and the model's dtypes.
 
-    int8 means weights and activations: its ranges are read off the first 256 of the `calibration` pictures.
+    int8 means weights and activations: its ranges are read off the first 256 rows of `calibration`.
     Raises `ExportError` where there are none, or where a converter fails.
     """
-    if not len(calibration):
-        raise ExportError("litert: int8 needs pictures to calibrate on, and there are none")
+    if not batch_size(calibration):
+        raise ExportError("litert: int8 needs rows to calibrate on, and there are none")
     with tempfile.TemporaryDirectory() as saved_model:
         keras_graph.write_saved_model(model, weights, Path(saved_model), served=False)
-        for precision, name in VARIANTS.items():
-            contents = _convert(saved_model, precision, model.spec.input_name, calibration)
-            (folder / name).write_bytes(contents)
+        for precision, name in EXPORTER.variants(model).items():
+            (folder / name).write_bytes(_convert(saved_model, precision, calibration))
 
 
-def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
+def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     """Run a .tflite file in LiteRT's interpreter. Raises `ExportError` where it lacks our signature."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=2)
-    signature = interpreter.get_signature_list().get(keras_graph.FLOAT_SIGNATURE)
-    if signature is None:
+    if keras_graph.FLOAT_SIGNATURE not in interpreter.get_signature_list():
         raise ExportError(f"{path}: expected the signature {keras_graph.FLOAT_SIGNATURE}")
-    (name,) = signature["inputs"]
-    # The runner resizes the input to the batch.
+    # The runner resizes the inputs to the batch.
     runner = interpreter.get_signature_runner(keras_graph.FLOAT_SIGNATURE)
-    results = (runner(**{name: images}) for images in batches)
-    return [Outputs(result["logits"], result["probabilities"]) for result in results]
+    results = (runner(**inputs) for inputs in batches)
+    return [{t.name: result[t.name] for t in model.spec.task.outputs} for result in results]
 
 
-def _convert(saved_model: str, precision: str, input_name: str, calibration: Images) -> bytes:
+def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
     import tensorflow as tf
 
-    def representative() -> Iterator[dict[str, Images]]:
-        for index in range(min(len(calibration), CALIBRATION_PICTURES)):
-            yield {input_name: calibration[index : index + 1]}
+    def representative() -> Iterator[Arrays]:
+        for index in range(min(batch_size(calibration), CALIBRATION_ROWS)):
+            yield rows(calibration, slice(index, index + 1))
 
     converter: Any = tf.lite.TFLiteConverter.from_saved_model(
         saved_model, signature_keys=[keras_graph.FLOAT_SIGNATURE]
@@ -66,12 +63,18 @@ def _convert(saved_model: str, precision: str, input_name: str, calibration: Ima
     elif precision == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = representative
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        # Indices and masks have no int8 form: what needs one has it, the rest stays as it is.
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+        ]
     try:
         with _quiet():
             contents: bytes = converter.convert()
     except Exception as error:
-        raise ExportError(f"litert: the converter failed for {precision}: {error}") from error
+        # It goes on with the whole graph.
+        reason = " ".join(str(error).split())[:500]
+        raise ExportError(f"litert: the converter failed for {precision}: {reason}") from error
     return contents
 
 
@@ -90,4 +93,6 @@ def _quiet() -> Iterator[None]:
         os.close(terminal)
 
 
-EXPORTER = Exporter(target="litert", variants=VARIANTS, write=write, answer=answer)
+EXPORTER = Exporter(
+    target="litert", files=FILES, write=write, answer=answer, runtime="LiteRT", backend="litert"
+)

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from models.base import Model, Weights
+from models.signature import BATCH, Arrays
 from pipelines.exporting.base import Exporter, ExportError
-from serving.targets.base import Images, Outputs
 
 OPSET = 20
 
 
-def write(model: Model, weights: Weights, directory: Path, _calibration: Images) -> None:
+def write(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
     """Write `model.onnx`. Raises `ExportError` where the graph is not the one that was asked for."""
     export(model, weights, directory / EXPORTER.serve)
 
@@ -28,16 +28,16 @@ def export(model: Model, weights: Weights, path: Path) -> None:
 
     from pipelines.exporting.torch_graph import example, servable
 
-    spec = model.spec
+    spec, inputs = model.spec, example(model)
     with _quiet():
         program = torch.onnx.export(
             servable(model, weights),
-            (example(model),),
+            inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[spec.input_name],
-            output_names=list(spec.output_names),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.task.outputs],
+            dynamic_shapes=(tuple({0: torch.export.Dim(BATCH)} for _ in inputs),),
             verbose=False,
         )
     if program is None:
@@ -51,21 +51,23 @@ def export(model: Model, weights: Weights, path: Path) -> None:
     _check_signature(graph, model)
 
 
-def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
-    """Run the file with ONNX Runtime on one thread."""
+def answer(path: Path, model: Model, batches: Sequence[Arrays], optimized: bool = True) -> list[Arrays]:
+    """Run the file with ONNX Runtime on one thread, with its graph optimizations or without any."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return [Outputs(*session.run(["logits", "probabilities"], {name: images})) for images in batches]
+    names = [tensor.name for tensor in model.spec.task.outputs]
+    return [dict(zip(names, session.run(names, inputs), strict=True)) for inputs in batches]
 
 
 def _check_signature(graph: onnx.ModelProto, model: Model) -> None:  # type: ignore[name-defined]  # noqa: F821
     spec = model.spec
-    expected = {spec.input_name: ["batch", *spec.image_shape]}
-    expected |= {name: ["batch", len(spec.classes)] for name in spec.output_names}
+    signature = spec.signature
+    expected = {tensor.name: list(tensor.shape) for tensor in (*signature.inputs, *signature.outputs)}
     found = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*graph.graph.input, *graph.graph.output)
@@ -90,4 +92,11 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-EXPORTER = Exporter(target="onnxruntime", variants={"float32": "model.onnx"}, write=write, answer=answer)
+EXPORTER = Exporter(
+    target="onnxruntime",
+    files={"float32": "model.onnx"},
+    write=write,
+    answer=answer,
+    runtime="ONNX Runtime",
+    backend="onnxruntime",
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from models.base import Model, ModelSpec, Weights
+from models.base import Model, Weights
+from models.signature import Arrays, Signature, batch_size, joined, rows
 from pipelines.exporting import keras_graph
 from pipelines.exporting.base import Exporter, ExportError
 from serving.settings import Settings
-from serving.targets.base import Images, Outputs
 from serving.web.install import install, node
 
 MODEL_FILE = "model.json"
@@ -26,7 +27,7 @@ RUN_SECONDS = 120
 RUN_SCRIPT = Path(__file__).parents[2] / "serving" / "web" / "run.mjs"
 
 
-def write(model: Model, weights: Weights, folder: Path, calibration: Images) -> None:  # noqa: ARG001
+def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> None:  # noqa: ARG001
     """Write model.json and its weight files. Raises `ExportError` with the end of what the converter said."""
     with tempfile.TemporaryDirectory() as saved_model:
         keras_graph.write_saved_model(model, weights, Path(saved_model), served=False)
@@ -36,68 +37,62 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Images) -> 
             CONVERT_SECONDS,
         )
     path = folder / MODEL_FILE
-    path.write_text(json.dumps(name_outputs(model.spec, json.loads(path.read_text()))) + "\n")
+    path.write_text(json.dumps(name_outputs(model.spec.signature, json.loads(path.read_text()))) + "\n")
 
 
-def name_outputs(spec: ModelSpec, graph_model: dict[str, Any]) -> dict[str, Any]:
-    """Put names on the outputs of a converted model.json: `logits` first, then `probabilities`.
+def name_outputs(signature: Signature, graph_model: dict[str, Any]) -> dict[str, Any]:
+    """Put names on the outputs of a converted model.json, in the signature's order.
 
-    The converter cannot tell two outputs of equal shape apart: it drops their names and writes them in an
-    order that changes from one conversion to the next, by which `predict` then maps them. So which is which
-    is read off the graph itself: the probabilities come out of its softmax. Raises `ExportError` where the
-    graph does not have exactly one output that does and one that does not.
+    The converter cannot tell two outputs of equal shape apart: it drops their names and writes them in an order that
+    changes from one conversion to the next, by which `predict` then maps them. The tensors' own names are stable:
+    TensorFlow numbers the outputs of a signature in the order of their names, as Identity, Identity_1, and so on.
+    Raises `ExportError` where the graph has others.
     """
-    nodes = {node["name"]: node for node in graph_model["modelTopology"]["node"]}
-    found = graph_model["signature"]["outputs"].values()
-    softmax = [output for output in found if _producer(nodes, output["name"]) == "Softmax"]
-    others = [output for output in found if output not in softmax]
-    if len(softmax) != 1 or len(others) != 1:
+    found = {output["name"]: output for output in graph_model["signature"]["outputs"].values()}
+    numbered = {
+        f"Identity_{number}:0" if number else "Identity:0": name
+        for number, name in enumerate(sorted(tensor.name for tensor in signature.outputs))
+    }
+    if found.keys() != numbered.keys():
         raise ExportError(
-            f"tfjs: expected one output from a softmax and one other, the converter wrote {len(softmax)} and "
-            f"{len(others)}"
+            f"tfjs: expected the outputs {sorted(numbered)}, the converter wrote {sorted(found)}"
         )
-    named = dict(zip(spec.output_names, (others[0], softmax[0]), strict=True))
-    signature = {**graph_model["signature"], "outputs": named}
+    tensors = {name: found[tensor] for tensor, name in numbered.items()}
+    named = {tensor.name: tensors[tensor.name] for tensor in signature.outputs}
     # Makes `predict` answer with a map of these names; it pairs them with the outputs by position.
     metadata = {**graph_model.get("userDefinedMetadata", {}), "structuredOutputKeys": list(named)}
-    return {**graph_model, "signature": signature, "userDefinedMetadata": metadata}
+    return {
+        **graph_model,
+        "signature": {**graph_model["signature"], "outputs": named},
+        "userDefinedMetadata": metadata,
+    }
 
 
-def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
+def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     """Run a model.json in Node with TensorFlow.js's wasm backend and the files that the page loads.
 
     Raises `TargetError` where these cannot be had, and `ExportError` where the model does not run.
     """
     scripts = install(Settings.from_environment().artifacts.resolve() / "web")
-    with tempfile.TemporaryDirectory() as name:
-        pictures, answers = Path(name) / "pictures", Path(name) / "answers"
-        pictures.write_bytes(np.concatenate(batches).astype("<f4").tobytes())
-        shape, counts = (",".join(map(str, one)) for one in (batches[0].shape[1:], map(len, batches)))
-        _process(
-            "TensorFlow.js",
-            [
-                str(node()),
-                str(RUN_SCRIPT),
-                str(scripts),
-                str(path),
-                str(pictures),
-                shape,
-                counts,
-                str(answers),
-            ],
-            RUN_SECONDS,
+    signature, counts = model.spec.signature, [batch_size(inputs) for inputs in batches]
+    with tempfile.TemporaryDirectory() as folder:
+        request, values, answers = (Path(folder) / name for name in ("request.json", "values", "answers"))
+        request.write_text(json.dumps({"signature": signature.to_json(), "counts": counts}))
+        inputs = joined(list(batches))
+        # Every dtype of the signature has four bytes.
+        values.write_bytes(
+            b"".join(inputs[t.name].astype(f"<{t.dtype[0]}4").tobytes() for t in signature.inputs)
         )
-        logits, probabilities = np.fromfile(answers, "<f4").reshape(2, sum(map(len, batches)), -1)
-    ends = np.cumsum([len(images) for images in batches])[:-1]
-    return [Outputs(*one) for one in zip(np.split(logits, ends), np.split(probabilities, ends), strict=True)]
-
-
-def _producer(nodes: dict[str, dict[str, Any]], tensor: str) -> str:
-    """The operation behind a tensor, seen through the identities that name outputs."""
-    node = nodes[tensor.partition(":")[0]]
-    while node["op"] == "Identity":
-        node = nodes[node["input"][0].partition(":")[0]]
-    return str(node["op"])
+        files = (scripts, path, request, values, answers)
+        _process("TensorFlow.js", [str(node()), str(RUN_SCRIPT), *map(str, files)], RUN_SECONDS)
+        content, total = answers.read_bytes(), sum(counts)
+    outputs, start = {}, 0
+    for tensor in signature.outputs:
+        size = total * math.prod(tensor.row)
+        array = np.frombuffer(content, f"<{tensor.dtype[0]}4", size, start)
+        outputs[tensor.name], start = array.reshape(total, *tensor.row), start + array.nbytes
+    ends = np.cumsum(counts)
+    return [rows(outputs, slice(end - count, end)) for count, end in zip(counts, ends, strict=True)]
 
 
 def _process(what: str, command: list[str], seconds: int) -> None:
@@ -118,4 +113,10 @@ def _process(what: str, command: list[str], seconds: int) -> None:
         raise ExportError(f"tfjs: {what} failed: …{error.stderr[-1000:].strip()}") from None
 
 
-EXPORTER = Exporter(target="tfjs", variants={"float32": MODEL_FILE}, write=write, answer=answer)
+EXPORTER = Exporter(
+    target="tfjs",
+    files={"float32": MODEL_FILE},
+    write=write,
+    answer=answer,
+    runtime="TensorFlow.js (wasm)",
+)

@@ -1,43 +1,40 @@
-"""PyTorch to TorchServe: a .mar that holds the ONNX graph, the handler that runs it, and its signature."""
+"""PyTorch to TorchServe: a .mar that holds the network in one of three forms, the handler, and its signature."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import json
-import logging
 import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-import numpy as np
 
 from models.base import Model, Weights
-from pipelines.exporting import onnx
-from pipelines.exporting.base import Exporter, ExportError
-from serving.targets.base import Images, Outputs
+from models.signature import Arrays
+from pipelines.exporting import torch_forms
+from pipelines.exporting.base import Exporter
 from serving.torchserve import archive
+from serving.torchserve.archive import HANDLER
+from serving.torchserve.clients import npy_body, outputs
+from serving.torchserve.trial import trial
 
-HANDLER = Path(archive.__file__).with_name("handler.py")
 CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 1, "responseTimeout": 30}
 """No batching: it waits for company even when there is none, which costs a lone caller two thirds more latency
 and gains a quarter at eight callers (tests/benchmarks/torchserve_forms.py)."""
 
 
-def write(model: Model, weights: Weights, directory: Path, _calibration: Images) -> None:
-    """Write `model.mar`; equal weights give equal bytes."""
+def write(form: str, model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
+    """Write `model.mar` with one of `torch_forms.FORMS` in it. Raises `ExportError`."""
+    own = torch_forms.FORMS[form]
     with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / "model.onnx"
-        onnx.export(model, weights, graph)
-        pack(model, directory / EXPORTER.serve, {graph.name: graph.read_bytes()})
+        file = Path(folder) / own.file
+        own.write(model, weights, file)
+        pack(model, directory / EXPORTER.serve, {own.file: file.read_bytes()}, form)
 
 
-def pack(model: Model, path: Path, files: dict[str, bytes], handler: str = HANDLER.name) -> None:
-    """Put files, handler, signature and serving configuration into an archive.
+def pack(
+    model: Model, path: Path, files: dict[str, bytes], form: str = "exported", handler: str = HANDLER.name
+) -> None:
+    """Put files of a form, handler, signature and serving configuration into an archive.
 
     torch-model-archiver makes the manifest only: its packing goes through /tmp/<model name>, which it
     deletes first, and stamps the time into the archive.
@@ -50,11 +47,10 @@ def pack(model: Model, path: Path, files: dict[str, bytes], handler: str = HANDL
         model_name=model.spec.name, handler=handler, version="0", config_file=configuration
     )
     manifest = json.loads(ModelExportUtils.generate_manifest_json(config)) | {"createdOn": ""}
-    signature = {
-        "input": model.spec.input_name,
-        "shape": model.spec.image_shape,
-        "outputs": model.spec.output_names,
-        "classes": model.spec.classes,
+    signature = model.spec.signature.to_json() | {
+        "form": form,
+        "runtime": torch_forms.FORMS[form].runtime,
+        "instruction_set": torch_forms.FORMS[form].instruction_set,
     }
     written = {
         archive.MANIFEST: json.dumps(manifest, indent=2).encode(),
@@ -65,60 +61,25 @@ def pack(model: Model, path: Path, files: dict[str, bytes], handler: str = HANDL
     archive.write_archive(path, files | written)
 
 
-def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
+def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     """Unpack the archive and call the handler in it as TorchServe's worker would.
 
-    Raises `ExportError` with what the handler answered.
+    Raises `TargetError` with what the handler answered.
     """
-    results = []
-    with tempfile.TemporaryDirectory() as folder, _unchanged_logging():
-        try:
-            with zipfile.ZipFile(path) as packed:
-                packed.extractall(folder)
-        except zipfile.BadZipFile as error:
-            raise ExportError(f"{path} is no archive: {error}") from error
-        handler = _load(Path(folder) / HANDLER.name).Handler()
-        handler.initialize(_context(folder, 0))
-        for images in batches:
-            body = io.BytesIO()
-            np.save(body, images, allow_pickle=False)
-            context = _context(folder, 1)
-            said = handler.handle([{"body": body.getvalue()}], context)[0]
-            if context.get_response_status(0)[0] != 200:
-                raise ExportError(f"{path.name}: its handler answered {said.decode()[:300]}")
-            predictions = json.loads(said)["predictions"]
-            logits, probabilities = (
-                np.array([prediction[name] for prediction in predictions], np.float32)
-                for name in ("logits", "probabilities")
-            )
-            results.append(Outputs(logits, probabilities))
-    return results
+    with trial(path) as archive:
+        return [outputs(archive.call(npy_body(inputs)), model.spec.signature) for inputs in batches]
 
 
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("packed_handler", path)
-    if spec is None or spec.loader is None:
-        raise ExportError(f"the archive holds no {path.name}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _context(folder: str, requests: int) -> Any:  # noqa: ANN401
-    from ts.context import Context, RequestProcessor
-
-    context = Context("model", folder, None, requests, None, "")
-    context.request_processor = [RequestProcessor({"host": "localhost"}) for _ in range(requests)]
-    return context
-
-
-@contextmanager
-def _unchanged_logging() -> Iterator[None]:
-    level = logging.root.level
-    try:
-        yield
-    finally:
-        logging.root.setLevel(level)
-
-
-EXPORTER = Exporter(target="torchserve", variants={"float32": "model.mar"}, write=write, answer=answer)
+FORMS = {
+    form: Exporter(
+        target="torchserve",
+        files={"float32": "model.mar"},
+        write=partial(write, form),
+        answer=answer,
+        runtime=own.runtime,
+        instruction_set=own.instruction_set,
+        unequal_bytes="the C++ compiler's library is not the same each time" if form == "aot" else "",
+    )
+    for form, own in torch_forms.FORMS.items()
+}
+EXPORTER = FORMS["exported"]

@@ -8,7 +8,7 @@ On this side:
 On both sides:
 
     request.py      what the DAG is asked for, and what it answers
-    splits.py       the pictures on their way over
+    splits.py       the rows on their way over
     sources.py      which code a component depends on
 
 On TFX's side:

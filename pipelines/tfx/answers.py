@@ -25,12 +25,13 @@ def read(request: Request, error: str) -> Answer:
         if folder := run.folder(node, "ExampleAnomalies"):
             sentences += anomalies.sentences(folder)
             checks += anomalies.distances(folder) if node in COMPARING else []
-    if folder := run.folder("PictureValidator", "ExampleAnomalies"):
+    if folder := run.folder("RowValidator", "ExampleAnomalies"):
         checks += components.read_checks(folder)
     if folder := run.folder("Evaluator", "ModelEvaluation"):
-        metrics = evaluation.metrics(str(folder), spec)
+        metrics = evaluation.metrics(str(folder), spec, request.spread)
         failed = list(evaluation.failures(str(folder), spec))
-        least = Check("evaluator", "accuracy", metrics["accuracy"], ">=", request.profile.minimum_accuracy)
+        score = spec.task.score
+        least = Check("evaluator", score, metrics[score], ">=", request.profile.minimum_score)
         checks += failed if least in failed else [least, *failed]
     if folder := run.folder("InfraValidator", "InfraBlessing"):
         blessed = (folder / "INFRA_BLESSED").exists()

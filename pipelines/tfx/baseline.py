@@ -11,35 +11,35 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipelines.tfx.examples import IMAGE, LABEL
-from pipelines.validation.statistics import Statistics
+from models.base import Model
+from pipelines.tfx.examples import LABEL, NUMBER
+from pipelines.validation import schema
+from pipelines.validation.schema import Schema
+from pipelines.validation.statistics import Statistics, Values
 
 FILE = "FeatureStats.pb"
 
 
-def write(splits: Mapping[str, Statistics], folder: Path) -> None:
+def write(model: Model, splits: Mapping[str, Statistics], folder: Path) -> None:
     """Write the payload of an ExampleStatistics artifact: `Split-<name>/FeatureStats.pb`."""
+    rules = schema.load(model)
     for name, own in splits.items():
         path = folder / f"Split-{name}" / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(message(own).SerializeToString())
+        path.write_bytes(message(own, rules).SerializeToString())
 
 
-def message(own: Statistics) -> statistics_pb2.DatasetFeatureStatisticsList:
-    """What TFDV compares: the histogram of the values, and how many pictures each class has."""
+def message(own: Statistics, rules: Schema) -> statistics_pb2.DatasetFeatureStatisticsList:
+    """What TFDV compares: the histograms of the values, and how many rows each class has."""
     result = statistics_pb2.DatasetFeatureStatisticsList()
-    dataset = result.datasets.add(num_examples=own.pictures)
-    image = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.FLOAT, path={"step": [IMAGE]})
-    numbers = image.num_stats
-    numbers.common_stats.CopyFrom(_common(own.pictures, own.values // max(1, own.pictures)))
-    numbers.min, numbers.max, numbers.mean, numbers.std_dev = own.minimum, own.maximum, own.mean, own.std
-    numbers.num_zeros = own.zeros
-    histogram = numbers.histograms.add(type=statistics_pb2.Histogram.STANDARD)
-    width = 1 / len(own.histogram)
-    for place, count in enumerate(own.histogram):
-        histogram.buckets.add(low_value=place * width, high_value=(place + 1) * width, sample_count=count)
+    dataset = result.datasets.add(num_examples=own.rows)
+    for name, values in own.inputs.items():
+        _numbers(dataset, name, values, own.rows, rules.inputs[name].range)
+    if own.targets is not None:
+        _numbers(dataset, LABEL, own.targets, own.rows, rules.label.range)
+        return result
     label = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.INT, path={"step": [LABEL]})
-    label.string_stats.common_stats.CopyFrom(_common(own.pictures, 1))
+    label.string_stats.common_stats.CopyFrom(_common(own.rows, 1))
     label.string_stats.unique = sum(count > 0 for count in own.classes)
     for value, count in enumerate(own.classes):
         label.string_stats.rank_histogram.buckets.add(label=str(value), sample_count=count)
@@ -52,26 +52,60 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted(folder.glob(f"Split-*/{FILE}")):
         (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
         features = {feature.path.step[0]: feature for feature in dataset.features}
-        numbers = features[IMAGE].num_stats
-        buckets = features[LABEL].string_stats.rank_histogram.buckets
+        buckets = features.pop(LABEL).string_stats.rank_histogram.buckets
+        features.pop(NUMBER, None)
         found[path.parent.name.removeprefix("Split-")] = {
-            "pictures": int(dataset.num_examples),
-            "values": int(numbers.common_stats.tot_num_values),
-            "zeros": int(numbers.num_zeros),
-            "minimum": numbers.min,
-            "maximum": numbers.max,
-            "mean": numbers.mean,
-            "std": numbers.std_dev,
+            "rows": int(dataset.num_examples),
+            "inputs": {name: _read(feature.num_stats) for name, feature in features.items()},
             "classes": [int(one.sample_count) for one in sorted(buckets, key=lambda one: int(one.label))],
         }
     return found
 
 
-def _common(pictures: int, values: int) -> statistics_pb2.CommonStatistics:
+def _read(numbers: statistics_pb2.NumericStatistics) -> dict[str, Any]:
+    return {
+        "values": int(numbers.common_stats.tot_num_values),
+        "zeros": int(numbers.num_zeros),
+        "minimum": numbers.min,
+        "maximum": numbers.max,
+        "mean": numbers.mean,
+        "std": numbers.std_dev,
+    }
+
+
+def _numbers(
+    dataset: statistics_pb2.DatasetFeatureStatistics,
+    name: str,
+    values: Values,
+    rows: int,
+    limits: tuple[float, float] | None,
+) -> None:
+    kinds = statistics_pb2.FeatureNameStatistics
+    kind = kinds.FLOAT if values.dtype in ("float32", "uint8") else kinds.INT
+    numbers = dataset.features.add(type=kind, path={"step": [name]}).num_stats
+    numbers.common_stats.CopyFrom(_common(rows, values.values // max(1, rows)))
+    numbers.min, numbers.max, numbers.mean, numbers.std_dev = (
+        values.minimum,
+        values.maximum,
+        values.mean,
+        values.std,
+    )
+    numbers.num_zeros = values.zeros
+    if limits is None:
+        return
+    histogram = numbers.histograms.add(type=statistics_pb2.Histogram.STANDARD)
+    low, width = limits[0], (limits[1] - limits[0]) / len(values.histogram)
+    for place, count in enumerate(values.histogram):
+        histogram.buckets.add(
+            low_value=low + place * width, high_value=low + (place + 1) * width, sample_count=count
+        )
+
+
+def _common(rows: int, values: int) -> statistics_pb2.CommonStatistics:
     return statistics_pb2.CommonStatistics(
-        num_non_missing=pictures,
+        num_non_missing=rows,
         min_num_values=values,
         max_num_values=values,
         avg_num_values=values,
-        tot_num_values=pictures * values,
+        tot_num_values=rows * values,
     )

@@ -13,8 +13,8 @@ from tfx.v1.dsl.components import InputArtifact, OutputArtifact, Parameter, comp
 from tfx.v1.types.standard_artifacts import ExampleAnomalies, Examples
 
 import models.base
+from models.data import Dataset
 from pipelines import validation
-from pipelines.data import Dataset
 from pipelines.gates import Check, GateError
 from pipelines.tfx import anomalies as found_by_tfdv
 from pipelines.tfx import examples as records
@@ -25,7 +25,7 @@ CHECKS = "checks.json"
 
 
 @component
-def PictureValidator(  # noqa: N802
+def RowValidator(  # noqa: N802
     examples: InputArtifact[Examples],
     checks: OutputArtifact[ExampleAnomalies],
     model: Parameter[str],
@@ -33,18 +33,18 @@ def PictureValidator(  # noqa: N802
     version: Parameter[int],
     sources: Parameter[str],  # noqa: ARG001
 ) -> None:
-    """Hold the pictures against what statistics of single features cannot say: leakage, labels, classes.
+    """Hold the rows against what statistics of single features cannot say: leakage, labels, classes.
 
     `published` is the file of the statistics that `version` was published with; "" where there is none.
     """
     loaded = models.base.load(model)
     spec = loaded.spec
     folders = {name: Path(artifact_utils.get_split_uri([examples], name)) for name in SPLITS}
-    splits = {name: records.read_folder(folder, spec.image_shape) for name, folder in folders.items()}
+    splits = {name: records.read_folder(folder, spec) for name, folder in folders.items()}
     before = Published(version, statistics.from_json(Path(published).read_text())) if published else None
     dataset = Dataset(**splits, digest="")
-    validated = validation.validate(dataset, schema.load(loaded), spec.classes, before)
-    write_checks(Path(checks.uri), validated.checks)
+    validated = validation.validate(dataset, spec, schema.load(loaded), before)
+    write_checks(Path(checks.uri), list(validated.checks))
 
 
 @component

@@ -11,8 +11,8 @@ from tfx.proto import distribution_validator_pb2
 
 import models.base
 from models.base import Model
-from pipelines import fingerprint
 from pipelines.exporting.keras_graph import EXAMPLES_SIGNATURE
+from pipelines.records import fingerprint
 from pipelines.tfx import components, evaluation, schema, sources
 from pipelines.tfx.inputs import Inputs
 from pipelines.tfx.request import Request
@@ -45,7 +45,7 @@ def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
         model=trained,
         baseline_model=blessed.outputs["model"],
         example_splits=["test"],
-        eval_config=evaluation.config(model.spec, request.profile),
+        eval_config=evaluation.config(model.spec, request.profile, request.spread),
     )
     blessing = evaluator.outputs["blessing"]
     infra = [_infra_validator(request, examples, trained)] if request.server_image else []
@@ -109,7 +109,7 @@ def _data_components(
             config=_distances(model, "drift_comparator"),
         ).with_id("DriftValidator")
         drift = [published, compared]
-    pictures = components.PictureValidator(
+    rows = components.RowValidator(
         examples=examples,
         model=model.spec.name,
         published=inputs.published,
@@ -119,11 +119,11 @@ def _data_components(
     gate = components.DataGate(
         anomalies=validator.outputs["anomalies"],
         skew=skew.outputs["anomalies"],
-        checks=pictures.outputs["checks"],
+        checks=rows.outputs["checks"],
         sources=sources.digest(["pipelines.tfx.components"]),
         **({"drift": drift[1].outputs["anomalies"]} if drift else {}),
     )
-    return gate, [schema_gen, statistics_gen, validator, skew, *drift, pictures]
+    return gate, [schema_gen, statistics_gen, validator, skew, *drift, rows]
 
 
 def _distances(model: Model, comparator: str) -> distribution_validator_pb2.DistributionValidatorConfig:
@@ -141,7 +141,7 @@ def _trainer(request: Request, model: Model, examples: tfx.dsl.Channel) -> tfx.c
     config = {
         "model": request.model,
         # What the result must reach is Evaluator's affair: another limit is no reason to train again.
-        "profile": asdict(request.profile) | {"minimum_accuracy": 0.0},
+        "profile": asdict(request.profile) | {"minimum_score": 0.0},
         "seed": request.seed,
         "sources": _sources(model, "pipelines.tfx.trainer"),
         "libraries": fingerprint.libraries(fingerprint.TRAINING_LIBRARIES),
@@ -158,8 +158,12 @@ def _trainer(request: Request, model: Model, examples: tfx.dsl.Channel) -> tfx.c
 
 def _sources(model: Model, module: str) -> str:
     """The digest of a module's code and of the model's, which is imported by names made at run time."""
-    own = [f"{model.package}.{name}" for name in ("spec", "keras_model", "weights")]
-    return sources.digest([module, *own])
+    own = [
+        f"{model.package}.{path.stem}"
+        for path in sorted(model.folder.glob("*.py"))
+        if path.stem != "torch_model"
+    ]
+    return sources.digest([module, "models.bridge", *own])
 
 
 def _infra_validator(

@@ -12,19 +12,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipelines.rollout import Report
+from pipelines.stages import Report
 from pipelines.tfx.request import Request
-from serving.platforms import docker, engine, images
+from serving.platforms import engine, images, provision
 from serving.platforms.base import PlatformError
+from serving.platforms.docker import NOBODY
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "requirements" / "tfx.txt"
 GLIBC = (2, 39)
 """What the wheels of ml-metadata and TensorFlow Data Validation are built for: Debian 13, Ubuntu 24.04."""
 PYTHON = "python3.13"
-PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|(Epoch \d+/\d+)$")
+PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|\s*(Epoch \d+/\d+)")
 
 
 def choose(settings: Settings) -> Container | Native:
@@ -76,6 +81,14 @@ def run(
         return process.wait()
 
 
+def _user(client: DockerClient) -> str:
+    """Who has to be the user in a container, so that what it writes is this one's: `<uid>:<gid>`."""
+    if any("name=rootless" in option for option in client.info().get("SecurityOptions") or []):
+        # Root in there is the user out here.
+        return "0:0"
+    return f"{NOBODY}:{NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
+
+
 @dataclass(frozen=True)
 class Container:
     """The image `tandem/tfx`."""
@@ -93,7 +106,7 @@ class Container:
 
         client = engine.client()
         try:
-            run_as = docker.container_user(client)
+            run_as = _user(client)
             for image in (images.TF_SERVING, images.reference("tf-serving")):
                 with contextlib.suppress(ImageNotFound):
                     client.images.get(image)
@@ -103,7 +116,7 @@ class Container:
         return cls("", run_as)
 
     def prepare(self, settings: Settings, report: Report) -> None:
-        docker.build(settings, ["tfx"], lambda name, line: report(f"{name}: {line}"))
+        provision.build(settings, ["tfx"], lambda name, line: report(f"{name}: {line}"))
         if not self.server_image:
             report(
                 "InfraValidator is left out: no image of TensorFlow Serving is here (`make images` makes one)"

@@ -8,29 +8,44 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto.config_pb2 import PerSliceMetricThreshold
 
 from models.base import ModelSpec, Profile
+from models.classification import Classification
 from pipelines.exporting.keras_graph import EXAMPLES_SIGNATURE
 from pipelines.gates import Check
 from pipelines.tfx.examples import LABEL
 
-METRIC = "SparseCategoricalAccuracy"
 OVERALL, PER_CLASS = tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[LABEL])
 
 
-def config(spec: ModelSpec, profile: Profile) -> tfma.EvalConfig:
-    """Accuracy overall and per class: at least the profile's, and not less than the blessed model's by more than
-    the profile allows."""
-    # A threshold of the metric itself would hold every slice to the overall limit.
-    overall = _threshold(OVERALL, profile.regression, least=profile.minimum_accuracy)
-    per_class = _threshold(PER_CLASS, profile.class_regression)
-    accuracy = tfma.MetricConfig(class_name=METRIC, per_slice_thresholds=[overall, per_class])
+def config(spec: ModelSpec, profile: Profile, spread: float) -> tfma.EvalConfig:
+    """The task's score overall and per class: at least the profile's, and not less than the blessed model's by more
+    than the profile allows.
+
+    TFMA has no R2: `spread`, the variance of the test targets, turns its limit into one of the mean squared error.
+    """
+    classes = isinstance(spec.task, Classification)
+    if classes:
+        # A threshold of the metric itself would hold every slice to the overall limit.
+        overall = _threshold(OVERALL, profile.score_regression, least=profile.minimum_score)
+        thresholds = [overall, _threshold(PER_CLASS, profile.class_regression)]
+        metric = tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=thresholds)
+    else:
+        limits = tfma.MetricThreshold(
+            value_threshold=tfma.GenericValueThreshold(
+                upper_bound={"value": (1 - profile.minimum_score) * spread}
+            ),
+            change_threshold=tfma.GenericChangeThreshold(
+                direction=tfma.MetricDirection.LOWER_IS_BETTER,
+                absolute={"value": profile.score_regression * spread},
+            ),
+        )
+        metric = tfma.MetricConfig(class_name="MeanSquaredError", threshold=limits)
+    prediction = spec.task.outputs[-1].name
     return tfma.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(
-                signature_name=EXAMPLES_SIGNATURE, label_key=LABEL, prediction_key=spec.output_names[1]
-            )
+            tfma.ModelSpec(signature_name=EXAMPLES_SIGNATURE, label_key=LABEL, prediction_key=prediction)
         ],
-        slicing_specs=[OVERALL, PER_CLASS],
-        metrics_specs=[tfma.MetricsSpec(metrics=[accuracy, tfma.MetricConfig(class_name="ExampleCount")])],
+        slicing_specs=[OVERALL, PER_CLASS] if classes else [OVERALL],
+        metrics_specs=[tfma.MetricsSpec(metrics=[metric, tfma.MetricConfig(class_name="ExampleCount")])],
     )
 
 
@@ -46,14 +61,20 @@ def _threshold(slices: tfma.SlicingSpec, margin: float, least: float = 0.0) -> P
     )
 
 
-def metrics(evaluation: str, spec: ModelSpec) -> dict[str, float]:
-    """What `gates.metrics` gives, as Evaluator measured it: `accuracy`, and `accuracy/<class>` for each class."""
+def metrics(evaluation: str, spec: ModelSpec, spread: float) -> dict[str, float]:
+    """What `Task.metrics` gives of these, as Evaluator measured them: `accuracy` and `accuracy/<class>`, or `mse` and
+    `r2`."""
     found = {}
+    ending = "accuracy" if isinstance(spec.task, Classification) else "error"
     for slice_key, values in tfma.load_eval_result(evaluation).slicing_metrics:
-        name = "accuracy" if not slice_key else f"accuracy/{spec.classes[int(slice_key[0][1])]}"
         # Beside it stands its difference to the blessed model's, where there is one.
-        (accuracy,) = (value for key, value in values[""][""].items() if key.endswith("accuracy"))
-        (found[name],) = map(float, accuracy.values())
+        (measured,) = (value for key, value in values[""][""].items() if key.endswith(ending))
+        (figure,) = map(float, measured.values())
+        if isinstance(spec.task, Classification):
+            name = "accuracy" if not slice_key else f"accuracy/{spec.task.classes[int(slice_key[0][1])]}"
+            found[name] = figure
+        else:
+            found |= {"mse": figure, "r2": 1 - figure / spread}
     return found
 
 
@@ -62,13 +83,18 @@ def failures(evaluation: str, spec: ModelSpec) -> Iterator[Check]:
     result = tfma.load_validation_result(evaluation)
     for failed in result.metric_validations_per_slice:
         labels = [single.int64_value for single in failed.slice_key.single_slice_keys]
-        name = f"accuracy/{spec.classes[labels[0]]}" if labels else "accuracy"
+        classes = spec.task.classes if isinstance(spec.task, Classification) else ()
+        name = f"accuracy/{classes[labels[0]]}" if labels else "accuracy" if classes else "mse"
         for failure in failed.failures:
             figure = failure.metric_value.double_value.value
             threshold = failure.metric_threshold
             if failure.metric_key.is_diff:
                 limit = threshold.change_threshold.absolute.value
-                yield Check("evaluator", f"{name}, less the blessed model's", figure, ">=", limit)
-            else:
+                told = f"{name}, less the blessed model's"
+                yield Check("evaluator", told, figure, ">=" if classes else "<=", limit)
+            elif classes:
                 limit = threshold.value_threshold.lower_bound.value
                 yield Check("evaluator", name, figure, ">=", limit)
+            else:
+                limit = threshold.value_threshold.upper_bound.value
+                yield Check("evaluator", name, figure, "<=", limit)

@@ -1,24 +1,30 @@
-"""Pictures as tf.Example in GZIP TFRecords, which is what ImportExampleGen reads, and back."""
+"""Rows as tf.Example in GZIP TFRecords, which is what ImportExampleGen reads, and back.
+
+A record has a feature for each input, by its name, and two more. Floats are float lists, all integers int64 lists.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from pipelines.data import Pictures, to_floats
+from models.base import ModelSpec
+from models.data import Rows
 from pipelines.tfx import splits
 
-IMAGE, LABEL, NUMBER = "image", "label", "number"
-"""Features: float32 values 0..1 in the order of [H, W, 1], the class, and the picture's place in its split, which
-brings the order back after Beam has shuffled."""
+LABEL, NUMBER = "label", "number"
+"""The class or the quantities, and the row's place in its split, which brings the order back after Beam has
+shuffled."""
 BATCH = 2_000
 
 
-def write(pictures: Path, folder: Path) -> None:
+def write(spec: ModelSpec, rows: Path, folder: Path) -> None:
     """Write what `splits.write` wrote to `folder/<split>.gz`, once: ExampleGen tells files by their times, too."""
     if folder.exists():
         return
@@ -26,41 +32,59 @@ def write(pictures: Path, folder: Path) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
-    for name, part in splits.read(pictures).items():
+    for name, part in splits.read(rows).items():
         with tf.io.TFRecordWriter(str(beside / f"{name}.gz"), options) as writer:
-            for number in range(len(part)):
-                writer.write(example(part.images[number], int(part.labels[number]), number))
+            for start in range(0, len(part), BATCH):
+                own = part.take(slice(start, start + BATCH))
+                inputs = own.served(spec.signature)
+                for row in range(len(own)):
+                    values = {key: array[row] for key, array in inputs.items()}
+                    writer.write(example(values, own.targets[row], start + row))
     beside.replace(folder)
 
 
-def example(image: np.ndarray, label: int, number: int) -> bytes:
+def example(inputs: Mapping[str, NDArray[Any]], target: Any, number: int) -> bytes:  # noqa: ANN401
     """One serialized tf.Example."""
-    values = to_floats(image) if image.dtype == np.uint8 else image
-    features = {
-        IMAGE: tf.train.Feature(float_list=tf.train.FloatList(value=values.ravel())),
-        LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-        NUMBER: tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
-    }
+    values = {**inputs, LABEL: np.asarray(target), NUMBER: np.asarray(number)}
+    features = {name: _feature(array.ravel()) for name, array in values.items()}
     serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     return serialized
 
 
-def read(files: Sequence[str], shape: tuple[int, int, int]) -> Pictures:
-    """Read a split's pictures in their own order: images uint8 [N, H, W], labels uint8 [N]."""
+def read(files: Sequence[str], spec: ModelSpec) -> Rows:
+    """Read a split's rows in their own order, as the endpoints take them; pictures are uint8, as they are kept."""
+    kinds = {tensor.name: _feature_type(tensor.dtype) for tensor in spec.inputs}
     features = {
-        IMAGE: tf.io.FixedLenFeature(shape, tf.float32),
-        LABEL: tf.io.FixedLenFeature((), tf.int64),
+        **{tensor.name: tf.io.FixedLenFeature(tensor.row, kinds[tensor.name]) for tensor in spec.inputs},
+        LABEL: tf.io.FixedLenFeature(spec.task.target_row, tf.float32 if spec.task.target_row else tf.int64),
         NUMBER: tf.io.FixedLenFeature((), tf.int64),
     }
     records = tf.data.TFRecordDataset(files, compression_type="GZIP", num_parallel_reads=len(files))
     batches = records.batch(BATCH).map(lambda batch: tf.io.parse_example(batch, features))
-    parts: list[Mapping[str, np.ndarray]] = list(batches.as_numpy_iterator())
-    order = np.argsort(np.concatenate([part[NUMBER] for part in parts]))
-    images = np.concatenate([np.rint(part[IMAGE][..., 0] * 255).astype(np.uint8) for part in parts])
-    labels = np.concatenate([part[LABEL] for part in parts]).astype(np.uint8)
-    return Pictures(images[order], labels[order])
+    inputs: dict[str, list[NDArray[Any]]] = {tensor.name: [] for tensor in spec.inputs}
+    targets, numbers = [], []
+    for part in batches.as_numpy_iterator():
+        for tensor in spec.inputs:
+            array = part[tensor.name]
+            kept = np.rint(array * 255).astype(np.uint8) if tensor.content == "picture" else array
+            inputs[tensor.name].append(kept if tensor.content == "picture" else kept.astype(tensor.dtype))
+        targets.append(part[LABEL])
+        numbers.append(part[NUMBER])
+    order = np.argsort(np.concatenate(numbers))
+    arrays = {name: np.concatenate(parts) for name, parts in inputs.items()}
+    return Rows(arrays, np.concatenate(targets)).take(order)
 
 
-def read_folder(folder: Path, shape: tuple[int, int, int]) -> Pictures:
+def read_folder(folder: Path, spec: ModelSpec) -> Rows:
     """Read a split of an Examples artifact."""
-    return read(sorted(str(path) for path in folder.glob("*.gz")), shape)
+    return read(sorted(str(path) for path in folder.glob("*.gz")), spec)
+
+
+def _feature(values: NDArray[Any]) -> tf.train.Feature:
+    if values.dtype.kind == "f":
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def _feature_type(dtype: str) -> tf.DType:
+    return tf.float32 if dtype == "float32" else tf.int64

@@ -28,15 +28,16 @@ class Inputs:
 def prepare(request: Request) -> Inputs:
     """Write what is not there yet."""
     records = request.folder / "records" / _name(request.data, sources.digest(["pipelines.tfx.examples"]))
-    examples.write(request.pictures, records)
-    text = schema.text(models.base.load(request.model))
+    model = models.base.load(request.model)
+    examples.write(model.spec, request.rows, records)
+    text = schema.text(model)
     curated = _kept(request.folder / "schema" / _name(text) / "schema.pbtxt", text)
     if not request.published:
         return Inputs(str(records), str(curated), "", "", 0)
     own = _name(request.published, sources.digest(["pipelines.tfx.baseline"]))
     folder = request.folder / "published" / own
     published = _kept(folder / "statistics.json", request.published)
-    baseline.write(statistics.from_json(request.published), folder)
+    baseline.write(model, statistics.from_json(request.published), folder)
     return Inputs(str(records), str(curated), str(published), str(folder), request.version)
 
 

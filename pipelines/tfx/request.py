@@ -26,7 +26,7 @@ class Request:
     folder: Path
     """The state of this model's runs: records, artifacts, ML Metadata."""
     data: str
-    """The digest of the pictures; they lie in `pictures`."""
+    """The digest of the rows; they lie in `rows`."""
     published: str = ""
     """The statistics of the published version, as JSON; "" where nothing is published."""
     version: int = 0
@@ -34,11 +34,13 @@ class Request:
     server_image: str = ""
     """What InfraValidator runs the model in; it is left out where this is empty."""
     beam: tuple[str, ...] = (IN_MEMORY,)
+    spread: float = 1.0
+    """The variance of a regression's test targets."""
 
     @property
-    def pictures(self) -> Path:
+    def rows(self) -> Path:
         """What the host has written of every split: `splits.py`."""
-        return self.folder / "pictures" / f"{self.data[:16]}.npz"
+        return self.folder / "rows" / f"{self.data[:16]}.npz"
 
     @property
     def metadata(self) -> Path:
@@ -84,7 +86,7 @@ class Answer:
     anomalies: list[str] = field(default_factory=list)
     """TFDV's words for what is wrong with the data."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """`accuracy` and `accuracy/<class>` on the test pictures, as Evaluator measured them."""
+    """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`, or `mse` and `r2`."""
     statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of each split, as TFDV has them, under the names of `pipelines/validation/statistics.py`."""
     pushed: str = ""

@@ -10,26 +10,25 @@ import time
 from functools import partial
 from pathlib import Path
 
-from pipelines import fingerprint, gates
-from pipelines.gates import Check
-from pipelines.lineage import Artifact, Execution
-from pipelines.recording import Recorder
-from pipelines.rollout import Report
-from pipelines.sources import Sources
-from pipelines.stages import Orchestrate
+from pipelines.gates import Check, GateError
+from pipelines.records import fingerprint
+from pipelines.records.lineage import Artifact, Execution
+from pipelines.records.recording import Recorder
+from pipelines.stages import Orchestrate, Recipe, Report
 from pipelines.tfx import EXTRA, environment, sources, splits
 from pipelines.tfx.environment import PINS, Container, Native
 from pipelines.tfx.request import IN_MEMORY, Answer, Request
 from pipelines.training.record import intact
 from pipelines.validation import Published, statistics
 from serving import repository
+from serving.errors import TandemError
 from serving.platforms import images
 from serving.settings import Settings
 
 STATES = {"COMPLETE": "complete", "CACHED": "cached"}
 
 
-class PipelineError(Exception):
+class PipelineError(TandemError):
     """A component failed; its words and the log's place are in the message."""
 
 
@@ -39,49 +38,55 @@ def training(of_default_runner: str) -> str:
     return hashlib.sha256("\0".join(own).encode()).hexdigest()
 
 
-def orchestrated(made_from: Sources, beam: str, report: Report) -> tuple[Sources, Orchestrate]:
-    """The sources of a version whose TensorFlow side TFX trains, and what trains it.
+def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orchestrate]:
+    """The recipe of a version whose TensorFlow side TFX trains, and what trains it.
 
     `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `PlatformError`
     where TFX cannot run.
     """
-    own = training(made_from.training)
-    version = fingerprint.version_of(made_from.model, own, made_from.settings.source)
-    where = environment.choose(made_from.settings)
+    trained, own = training(recipe.training_fingerprint), recipe.settings
+    version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form)
+    where = environment.choose(own)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
-    made_from = dataclasses.replace(made_from, training=own, version=version, orchestrator="tfx")
-    return made_from, partial(orchestrate, where, beam)
+    recipe = dataclasses.replace(
+        recipe, training_fingerprint=trained, version_fingerprint=version, orchestrator="tfx"
+    )
+    return recipe, partial(orchestrate, where, beam, report)
 
 
 def orchestrate(
-    where: Container | Native, beam: str, made_from: Sources, run: Recorder, report: Report
+    where: Container | Native,
+    beam: str,
+    report: Report,
+    recipe: Recipe,
+    run: Recorder,
+    published: Published | None,
 ) -> None:
     """Run the DAG, record its components, and take in what it blessed.
 
     Raises `GateError` where a gate refused it, `PlatformError` where TFX cannot run, `PipelineError` where it failed.
     """
-    settings = made_from.settings
+    settings = recipe.settings
     where.prepare(settings, report)
-    request = dataclasses.replace(
-        new_request(made_from, run.published, beam), server_image=where.server_image
-    )
+    request = dataclasses.replace(new_request(recipe, published, beam), server_image=where.server_image)
     started = time.monotonic()
     answer = ask(where, settings, request, report)
-    record(answer, made_from, run)
+    record(answer, recipe, run)
     times = ", ".join(f"{name} {step.seconds:.1f}" for name, step in answer.steps.items())
     report(f"TFX took {time.monotonic() - started:.0f} s; by ML Metadata its components took: {times}")
     if answer.error:
         raise PipelineError(f"TFX failed: {answer.error}; all it said: {settings.logs / 'tfx.log'}")
     checks = answer.checks + [Check("data", f"TFDV: {text}", 1, "<=", 0) for text in answer.anomalies]
     run.require(checks)
-    take(answer, made_from.run / "tensorflow", run)
-    report(f"TFX blessed a model with accuracy {answer.metrics['accuracy']:.4f}")
+    take(answer, recipe.folder / "tensorflow", run)
+    score = recipe.model.spec.task.score
+    report(f"TFX blessed a model with {score} {answer.metrics[score]:.4f}")
 
 
-def new_request(made_from: Sources, published: Published | None, beam: str) -> Request:
+def new_request(recipe: Recipe, published: Published | None, beam: str) -> Request:
     """A request for these sources, with the files that it names."""
-    settings, spec = made_from.settings, made_from.model.spec
-    parts = splits.of_dataset(made_from.dataset)
+    settings, spec = recipe.settings, recipe.model.spec
+    parts = splits.of_dataset(recipe.dataset)
     request = Request(
         model=spec.name,
         profile=spec.profile(settings.profile),
@@ -91,9 +96,10 @@ def new_request(made_from: Sources, published: Published | None, beam: str) -> R
         published="" if published is None else statistics.to_json(published.statistics),
         version=0 if published is None else published.version,
         beam=tuple(shlex.split(beam)) or (IN_MEMORY,),
+        spread=float(recipe.dataset.test.targets.var(axis=0).mean()),
     )
-    if not request.pictures.exists():
-        splits.write(parts, request.pictures)
+    if not request.rows.exists():
+        splits.write(parts, request.rows)
     return request
 
 
@@ -110,12 +116,12 @@ def ask(where: Container | Native, settings: Settings, request: Request, report:
     return Answer.read(answered)
 
 
-def compile(made_from: Sources, file: str, beam: str, report: Report) -> int:
+def compile(recipe: Recipe, file: str, beam: str, report: Report) -> int:
     """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `orchestrate` does."""
-    settings = made_from.settings
+    settings = recipe.settings
     where = environment.choose(settings)
     where.prepare(settings, report)
-    request = new_request(made_from, None, beam)
+    request = new_request(recipe, None, beam)
     asked, written = request.folder / "compile.json", request.folder / "pipeline.yaml"
     request.write(asked)
     command = ["compile", str(asked), str(written), f"--image={images.reference('tfx')}"]
@@ -127,9 +133,9 @@ def compile(made_from: Sources, file: str, beam: str, report: Report) -> int:
     return 0
 
 
-def record(answer: Answer, made_from: Sources, run: Recorder) -> None:
+def record(answer: Answer, recipe: Recipe, run: Recorder) -> None:
     """Put the DAG's components into the run's record."""
-    inputs = (made_from.examples,)
+    inputs = tuple(run.described(recipe.dataset))
     for name, step in answer.steps.items():
         state = STATES.get(step.state, "refused" if name == "DataGate" else "failed")
         outputs = (Artifact("Model", "blessed", answer.pushed),) if name == "Pusher" and answer.pushed else ()
@@ -140,7 +146,7 @@ def record(answer: Answer, made_from: Sources, run: Recorder) -> None:
 def take(answer: Answer, folder: Path, run: Recorder) -> None:
     """Make the blessed model's weights and history the run's training in TensorFlow. Raises `GateError`."""
     if not answer.pushed:
-        raise gates.GateError("TFX's Evaluator blessed no model; what is served stays as it is")
+        raise GateError("TFX's Evaluator blessed no model; what is served stays as it is")
     name = f"models changed since they were trained, in {answer.pushed}"
     changed = int(not intact(Path(answer.pushed) / EXTRA))
     run.require([Check("integrity", name, changed, "<=", 0)])

@@ -22,10 +22,9 @@ def run_fn(arguments: Any) -> None:  # noqa: ANN401
     """
     config = arguments.custom_config
     model = models.base.load(config["model"])
-    shape = model.spec.image_shape
-    train = examples.read(_records(arguments.train_files), shape)
-    validation = examples.read(_records(arguments.eval_files), shape)
-    plan = BatchPlan(train, Profile(**config["profile"]), config["seed"])
+    train = examples.read(_records(arguments.train_files), model.spec)
+    validation = examples.read(_records(arguments.eval_files), model.spec)
+    plan = BatchPlan(model, train, Profile(**config["profile"]), config["seed"])
     run = Path(arguments.model_run_dir)
     trained = keras_fit.fit(model, plan, validation, run / "checkpoints", run / "tensorboard")
     folder = Path(arguments.serving_model_dir)

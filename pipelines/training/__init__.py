@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from models.base import Model
-from pipelines.data import Pictures
+from models.base import Model, Profile
+from models.data import Dataset
+from pipelines.gates import Check, require
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import Trained
+from pipelines.training.record import Trained, intact
 
 FITS = {"tensorflow": "pipelines.training.keras_fit", "pytorch": "pipelines.training.lightning_fit"}
 
 
-def train(framework: str, model: Model, plan: BatchPlan, validation: Pictures, folder: Path) -> Trained:
+def train(
+    framework: str, model: Model, profile: Profile, seed: int, dataset: Dataset, folder: Path
+) -> Trained:
     """Train in one framework, or return what is already trained in `folder / framework`.
 
     A training that was cut off goes on from its last epoch. TensorBoard logs of both frameworks go to
-    `folder / tensorboard`.
+    `folder / tensorboard`. Raises `GateError` where a finished training was changed since.
     """
     own = folder / framework
-    trained = Trained.read(framework, own)
-    if trained is None:
-        fit = importlib.import_module(FITS[framework]).fit
-        trained = fit(model, plan, validation, own / "checkpoints", folder / "tensorboard" / framework)
-        assert isinstance(trained, Trained)
-        trained.write(own)
-        shutil.rmtree(own / "checkpoints")
-    return trained
+    name = f"{framework}: trainings in {own} that were changed since they ended"
+    unchanged = Check("integrity", name, int(not intact(own)), "<=", 0)
+    require([unchanged])
+    done = Trained.read(framework, own)
+    if done is not None:
+        return replace(done, cached=True, checks=(unchanged,))
+    fit = importlib.import_module(FITS[framework]).fit
+    plan = BatchPlan(model, dataset.train, profile, seed)
+    trained = fit(model, plan, dataset.validation, own / "checkpoints", folder / "tensorboard" / framework)
+    assert isinstance(trained, Trained)
+    trained.write(own)
+    shutil.rmtree(own / "checkpoints")
+    return replace(trained, checks=(unchanged,))

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from models.base import Model
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import PARITY_STEPS, Epoch, History, Trained
+from pipelines.training.record import PARITY_STEPS, Epoch, History, Progress, Trained
 
 
 @keras.saving.register_keras_serializable("tandem")
@@ -38,7 +37,20 @@ class PlannedRate(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates}
 
 
-def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, logs: Path) -> Trained:
+@keras.saving.register_keras_serializable("tandem")
+class WholeGradients(keras.optimizers.AdamW):
+    """AdamW for embeddings, too. Keras squares the parts of a sparse gradient one by one where an index comes more than
+    once, not their sum: its first step is up to three times as long as PyTorch's."""
+
+    def apply(
+        self,
+        grads: list[tf.Tensor | tf.IndexedSlices],
+        trainable_variables: list[keras.Variable] | None = None,
+    ) -> None:
+        super().apply([tf.convert_to_tensor(gradient) for gradient in grads], trainable_variables)
+
+
+def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
     """Train, or go on from the last checkpoint; ends with the same weights either way."""
     keras.utils.set_random_seed(plan.seed)
     done = sorted(checkpoints.glob("epoch-*.keras"))
@@ -48,16 +60,18 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
     else:
         network = compile_network(model, plan)
         history = History.empty()
-    record = Record(checkpoints, history)
-    classes = len(model.spec.classes)
+    record = Record(checkpoints, history, plan, model.spec.task.watched)
     network.fit(
-        batches(plan, first_epoch=len(history.epochs), classes=classes),
+        batches(plan, first_epoch=len(history.epochs)),
         initial_epoch=len(history.epochs),
         epochs=plan.profile.epochs,
         steps_per_epoch=plan.steps_per_epoch,
         shuffle=False,
-        verbose=1 if sys.stdout.isatty() else 2,
-        validation_data=(validation.floats(), keras.utils.to_categorical(validation.labels, classes)),
+        verbose=0,
+        validation_data=(
+            _arranged(tuple(validation.served(model.spec.signature).values())),
+            model.spec.task.keras_targets(validation.targets),
+        ),
         validation_batch_size=500,
         callbacks=[record, keras.callbacks.TensorBoard(str(logs), write_graph=False)],
     )
@@ -69,43 +83,45 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
     network = model.build_keras()
     model.to_keras(model.initial_weights(plan.seed), network)
     network.compile(
-        optimizer=keras.optimizers.AdamW(
+        optimizer=WholeGradients(
             PlannedRate(plan.learning_rates().tolist()),
             weight_decay=plan.profile.weight_decay,
             epsilon=1e-8,
         ),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=plan.profile.label_smoothing
-        ),
-        metrics=["accuracy"],
+        loss=model.spec.task.keras_loss(),
+        metrics=[model.spec.task.keras_metric()],
         # XLA halves the time of a step on CPUs.
         jit_compile=True,
     )
     return network
 
 
-def batches(plan: BatchPlan, first_epoch: int, classes: int) -> tf.data.Dataset:
-    """All batches from `first_epoch` on, one after the other; made while the one before is trained on.
+def batches(plan: BatchPlan, first_epoch: int) -> tf.data.Dataset:
+    """All batches from `first_epoch` on, one after the other; made while the one before is trained on."""
+    task, size = plan.model.spec.task, plan.profile.batch_size
 
-    Labels are one-hot, float32 [B, classes]: Keras smooths no others.
-    """
-
-    def every() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def every() -> Iterator[tuple[Any, NDArray[Any]]]:
         for epoch in range(first_epoch, plan.profile.epochs):
-            for images, labels in plan.epoch(epoch):
-                yield images, keras.utils.to_categorical(labels, classes)
+            for inputs, targets in plan.epoch(epoch):
+                yield _arranged(tuple(inputs.values())), task.keras_targets(targets)
 
-    shape = (plan.profile.batch_size, *plan.pictures.images.shape[1:], 1)
-    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((shape[0], classes), tf.float32))
-    return tf.data.Dataset.from_generator(every, output_signature=signature).prefetch(2)
+    inputs = _arranged(tuple(tf.TensorSpec((size, *t.row), t.dtype) for t in plan.model.spec.inputs))
+    targets = tf.TensorSpec((size, *task.outputs[0].row), tf.float32)
+    return tf.data.Dataset.from_generator(every, output_signature=(inputs, targets)).prefetch(2)
+
+
+def _arranged(inputs: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    """As a Keras model takes its inputs: one alone, several in their order."""
+    return inputs if len(inputs) > 1 else inputs[0]
 
 
 class Record(keras.callbacks.Callback):
     """Keeps the history, and a checkpoint of every epoch beside the history up to it."""
 
-    def __init__(self, checkpoints: Path, history: History) -> None:
+    def __init__(self, checkpoints: Path, history: History, plan: BatchPlan, watched: str) -> None:
         super().__init__()
-        self.checkpoints, self.history = checkpoints, history
+        self.checkpoints, self.history, self.watched = checkpoints, history, watched
+        self.progress = Progress(plan, len(history.epochs))
         self.total = 0.0
         self.started = time.monotonic()
 
@@ -115,17 +131,20 @@ class Record(keras.callbacks.Callback):
             total = float(logs["loss"]) * (batch + 1)
             self.history.step_losses.append(total - self.total)
             self.total = total
+        if logs and self.progress.is_due(batch):
+            self.progress.tell(len(self.history.epochs), batch, float(logs["loss"]))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
         now = time.monotonic()
-        figures = Epoch(logs["loss"], logs["accuracy"], logs["val_loss"], logs["val_accuracy"])
+        figures = Epoch(*(logs[name] for name in ("loss", self.watched, "val_loss", f"val_{self.watched}")))
         self.history = replace(
             self.history,
             epochs=[*self.history.epochs, figures],
             seconds=self.history.seconds + now - self.started,
         )
         self.started = now
+        self.progress.note(epoch, figures)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         path = self.checkpoints / f"epoch-{epoch:03d}.keras"
         self.history.write(path.with_suffix(".json"))

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import logging
-import sys
+import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from models.base import Model
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import PARITY_STEPS, Epoch, History, Trained
+from pipelines.training.record import PARITY_STEPS, Epoch, History, Progress, Trained
+
+VALIDATION_BATCH = 500
 
 
-def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, logs: Path) -> Trained:
+def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
     """Train, or go on from the last checkpoint; ends with the same weights either way."""
     quieten()
     lightning.seed_everything(plan.seed, verbose=False)
@@ -33,21 +36,21 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
     model.to_torch(model.initial_weights(plan.seed), network)
     done = sorted(checkpoints.glob("epoch-*.ckpt"))
     history = History.read(done[-1].with_suffix(".json")) if done else History.empty()
-    record = Record(checkpoints, history)
+    record = Record(checkpoints, history, plan, model.spec.task.watched)
     trainer = lightning.Trainer(
         max_epochs=plan.profile.epochs,
         accelerator="cpu",
         deterministic=True,
         logger=TensorBoardLogger(logs.parent, name="", version=logs.name),
-        callbacks=[record, Bar()] if sys.stdout.isatty() else [record],
-        enable_progress_bar=sys.stdout.isatty(),
+        callbacks=[record],
+        enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
     )
     trainer.fit(
-        Classifier(network, plan),
+        Trainee(network, plan),
         datamodule=PlannedBatches(plan, validation),
         ckpt_path=done[-1] if done else None,
         weights_only=True,
@@ -57,31 +60,29 @@ def fit(model: Model, plan: BatchPlan, validation: Pictures, checkpoints: Path, 
     return Trained("pytorch", model.from_torch(network), record.history)
 
 
-class Classifier(lightning.LightningModule):
-    """The network with its loss, optimizer and schedule."""
+class Trainee(lightning.LightningModule):
+    """The network with its task's loss, its optimizer and schedule."""
 
     def __init__(self, network: nn.Module, plan: BatchPlan) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.plan = plan
 
-    def figures(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's mean loss and accuracy."""
-        logits = self.network(images)
-        smoothing = self.plan.profile.label_smoothing
-        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        return loss, (logits.argmax(1) == labels).float().mean()
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, labels = batch
-        loss, accuracy = self.figures(images, labels)
-        self.log_dict({"loss": loss, "accuracy": accuracy}, prog_bar=True, on_step=False, on_epoch=True)
+    def step(self, batch: Batch, prefix: str, **options: Any) -> Tensor:  # noqa: ANN401
+        """The batch's mean loss; it and the watched metric are logged."""
+        inputs, targets = batch
+        task = self.plan.model.spec.task
+        output = self.network(**inputs)
+        loss = task.torch_loss(output, targets)
+        figures = {f"{prefix}loss": loss, f"{prefix}{task.watched}": task.torch_metric(output, targets)}
+        self.log_dict(figures, prog_bar=True, batch_size=len(targets), **options)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        images, labels = batch
-        loss, accuracy = self.figures(images, labels)
-        self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, prog_bar=True, batch_size=len(labels))
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        return self.step(batch, "", on_step=False, on_epoch=True)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        self.step(batch, "val_")
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         profile, rates = self.plan.profile, self.plan.learning_rates()
@@ -94,41 +95,63 @@ class Classifier(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class EpochBatches(IterableDataset[tuple[Tensor, Tensor]]):
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+class EpochBatches(IterableDataset[Batch]):
     """The batches of one epoch of the plan."""
 
     def __init__(self, plan: BatchPlan, epoch: int) -> None:
         self.plan, self.epoch = plan, epoch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self.plan.epoch(self.epoch):
-            yield torch.from_numpy(images), torch.from_numpy(labels)
+    def __iter__(self) -> Iterator[Batch]:
+        for inputs, targets in self.plan.epoch(self.epoch):
+            yield _tensors(inputs), torch.from_numpy(targets)
 
     def __len__(self) -> int:
         return self.plan.steps_per_epoch
 
 
-class PlannedBatches(lightning.LightningDataModule):
-    """Gives the trainer each epoch's own batches, and the validation pictures."""
+class ValidationBatches(IterableDataset[Batch]):
+    """The validation rows in their order."""
 
-    def __init__(self, plan: BatchPlan, validation: Pictures) -> None:
+    def __init__(self, model: Model, rows: Rows) -> None:
+        self.model, self.rows = model, rows
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.rows), VALIDATION_BATCH):
+            part = self.rows.take(slice(start, start + VALIDATION_BATCH))
+            yield _tensors(part.served(self.model.spec.signature)), torch.from_numpy(part.targets)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / VALIDATION_BATCH)
+
+
+def _tensors(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
+
+
+class PlannedBatches(lightning.LightningDataModule):
+    """Gives the trainer each epoch's own batches, and the validation rows."""
+
+    def __init__(self, plan: BatchPlan, validation: Rows) -> None:
         super().__init__()
         self.plan, self.validation = plan, validation
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
         return DataLoader(EpochBatches(self.plan, self.trainer.current_epoch), batch_size=None)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        labels = torch.from_numpy(self.validation.labels.astype("int64"))
-        return DataLoader(TensorDataset(torch.from_numpy(self.validation.floats()), labels), batch_size=500)
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(ValidationBatches(self.plan.model, self.validation), batch_size=None)
 
 
 class Record(lightning.Callback):
     """Keeps the history, and a checkpoint of every epoch beside the history up to it."""
 
-    def __init__(self, checkpoints: Path, history: History) -> None:
-        self.checkpoints, self.history = checkpoints, history
+    def __init__(self, checkpoints: Path, history: History, plan: BatchPlan, watched: str) -> None:
+        self.checkpoints, self.history, self.watched = checkpoints, history, watched
+        self.progress = Progress(plan, len(history.epochs))
         self.started = time.monotonic()
 
     def on_train_batch_end(
@@ -141,35 +164,26 @@ class Record(lightning.Callback):
     ) -> None:
         if trainer.current_epoch == 0 and batch_idx < PARITY_STEPS:
             self.history.step_losses.append(float(outputs["loss"]))
+        if self.progress.is_due(batch_idx):
+            self.progress.tell(trainer.current_epoch, batch_idx, float(outputs["loss"]))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         now, figures = time.monotonic(), trainer.callback_metrics
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        names = ("loss", self.watched, "val_loss", f"val_{self.watched}")
+        epoch = Epoch(*(float(figures[name]) for name in names))
         self.history = replace(
             self.history,
-            epochs=[*self.history.epochs, Epoch(*(float(figures[name]) for name in names))],
+            epochs=[*self.history.epochs, epoch],
             seconds=self.history.seconds + now - self.started,
         )
         self.started = now
-        if not sys.stdout.isatty():
-            told = " - ".join(f"{name}: {float(figures[name]):.4f}" for name in names)
-            sys.stdout.write(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs} - {told}\n")
-            sys.stdout.flush()
+        self.progress.note(trainer.current_epoch, epoch)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         path = self.checkpoints / f"epoch-{trainer.current_epoch:03d}.ckpt"
         self.history.write(path.with_suffix(".json"))
         beside = self.checkpoints / "incoming.ckpt"
         trainer.save_checkpoint(beside)
         beside.replace(path)
-
-
-class Bar(TQDMProgressBar):
-    """Lightning's bar without the logger's version, which pushes the accuracy off a terminal of 80 columns."""
-
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        return {
-            name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"
-        }
 
 
 def quieten() -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from models.base import Weights
+from pipelines.gates import Check
+from pipelines.training.batches import BatchPlan
+from serving import progress
 from serving.repository import write_atomically
 
 PARITY_STEPS = 50
@@ -19,12 +22,37 @@ PARITY_STEPS = 50
 
 @dataclass(frozen=True)
 class Epoch:
-    """Means over an epoch's training batches, and figures on the validation pictures after it."""
+    """Means over an epoch's training batches, and figures on the validation rows after it; the metric is the one that
+    the task watches."""
 
     loss: float
-    accuracy: float
+    metric: float
     validation_loss: float
-    validation_accuracy: float
+    validation_metric: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Tells the user how far a training is that began, or went on, with epoch `first`, counted from 0."""
+
+    plan: BatchPlan
+    first: int
+
+    def is_due(self, step: int) -> bool:
+        """Whether this step of an epoch is worth telling: its loss costs a little to read."""
+        return step % 10 == 0 or step + 1 == self.plan.steps_per_epoch
+
+    def tell(self, epoch: int, step: int, loss: float) -> None:
+        epochs, steps = self.plan.profile.epochs, self.plan.steps_per_epoch
+        text = f"epoch {epoch + 1} of {epochs}, step {step + 1} of {steps}, loss {loss:.3f}"
+        if step + 1 == steps:
+            text = f"validation after epoch {epoch + 1} of {epochs}"
+        progress.advance(text, (epoch - self.first) * steps + step + 1, (epochs - self.first) * steps)
+
+    def note(self, epoch: int, figures: Epoch) -> None:
+        """An epoch has ended with these figures."""
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in asdict(figures).items())
+        progress.note(f"Epoch {epoch + 1}/{self.plan.profile.epochs}: {told}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +85,9 @@ class Trained:
     framework: str
     weights: Weights
     history: History
+    cached: bool = False
+    """Whether it was there already."""
+    checks: tuple[Check, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -96,10 +127,10 @@ def intact(folder: Path) -> bool:
     return trained is None or trained.digest == trained.history.weights_digest
 
 
-def loss_difference(one: History, other: History) -> float:
+def loss_difference(left: History, right: History) -> float:
     """Largest relative difference of the two frameworks' losses in the first steps."""
-    steps = min(len(one.step_losses), len(other.step_losses))
+    steps = min(len(left.step_losses), len(right.step_losses))
     if steps == 0:
         return float("inf")
-    a, b = np.array(one.step_losses[:steps]), np.array(other.step_losses[:steps])
+    a, b = np.array(left.step_losses[:steps]), np.array(right.step_losses[:steps])
     return float(np.max(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))))

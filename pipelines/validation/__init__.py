@@ -1,16 +1,17 @@
-"""Is the data what it must be, before six minutes of training are spent on it?
+"""Is the data what it must be, before minutes of training are spent on it?
 
 The same checks for both frameworks, over numpy: `docs/validation.md` lists them with their limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.data import Dataset
+from models.base import ModelSpec
+from models.data import Dataset
 from pipelines.gates import Check
 from pipelines.validation import anomalies, statistics
 from pipelines.validation.labels import agreement
@@ -28,34 +29,42 @@ class Published:
 
 @dataclass(frozen=True)
 class Validated:
-    """Statistics by split, and every check that could be made: without a sound shape nothing can be compared."""
+    """Statistics by split, and every check that could be made: without sound shapes nothing can be compared."""
 
     statistics: dict[str, Statistics]
-    checks: list[Check]
+    checks: tuple[Check, ...]
 
 
-def validate(
-    dataset: Dataset, schema: Schema, classes: Sequence[str], published: Published | None
-) -> Validated:
+def validate(dataset: Dataset, spec: ModelSpec, schema: Schema, published: Published | None) -> Validated:
     """Hold the data against the schema, its splits against each other, and all against the published version."""
-    found = statistics.of_dataset(dataset, schema.classes)
-    checks = [check for name, own in found.items() for check in anomalies.split(name, own, schema)]
-    if all(tuple(own.shape) == schema.shape for own in found.values()):
+    found = statistics.of_dataset(dataset, spec, schema)
+    checks = [check for name, split in found.items() for check in anomalies.split(name, split, spec, schema)]
+    sound = all(anomalies.fits(split.inputs[t.name], t) for split in found.values() for t in spec.inputs)
+    if sound:
         checks += anomalies.leakage(dataset)
-        checks += anomalies.skew(found, schema, classes)
+        checks += anomalies.skew(found, spec, schema)
         if published is not None and _comparable(found, published.statistics):
-            means = np.array(published.statistics["train"].class_means, np.float32)
-            seen = {
-                name: replace(found[name], agreement=agreement(part.images, part.labels, means))
-                for name, part in statistics.splits(dataset).items()
-            }
-            checks += anomalies.drift(seen, published.statistics, published.version, schema, classes)
-    return Validated(found, checks)
+            seen = _seen(found, dataset, spec, published.statistics["train"])
+            checks += anomalies.drift(seen, published.statistics, published.version, spec, schema)
+    return Validated(found, tuple(checks))
+
+
+def _seen(
+    found: Mapping[str, Statistics], dataset: Dataset, spec: ModelSpec, train: Statistics
+) -> dict[str, Statistics]:
+    """The statistics with their agreement with the published version's mean pictures, where there are pictures."""
+    means, result = np.array(train.class_means, np.float32), dict(found)
+    for name, part in dataset.splits.items():
+        images = statistics.pictures(part, spec)
+        if images is not None and len(means):
+            result[name] = replace(found[name], agreement=agreement(images, part.targets, means))
+    return result
 
 
 def _comparable(found: Mapping[str, Statistics], published: Mapping[str, Statistics]) -> bool:
-    """A model whose pictures or classes are others now has nothing to be compared with."""
-    return all(
-        (own.shape, len(own.classes)) == (published[name].shape, len(published[name].classes))
-        for name, own in found.items()
-    )
+    """A model whose inputs or classes are others now has nothing to be compared with."""
+    return all(_form(split) == _form(published[name]) for name, split in found.items())
+
+
+def _form(split: Statistics) -> object:
+    return {name: values.shape for name, values in split.inputs.items()}, len(split.classes)

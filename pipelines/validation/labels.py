@@ -12,7 +12,7 @@ CHUNK = 1_000
 
 
 def class_means(images: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
-    """The mean picture of each class, float32 [classes, H * W], values 0..1; zeros where a class is missing."""
+    """The mean picture of each class, float32 [classes, H * W * C], values 0..1; zeros where a class is missing."""
     flat = _flat(images)
     means = np.zeros((classes, flat.shape[1]), np.float32)
     for label in range(classes):
@@ -23,7 +23,7 @@ def class_means(images: NDArray[Any], labels: NDArray[Any], classes: int) -> NDA
 
 
 def agreement(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.float32]) -> list[float]:
-    """Share of each class's pictures [N, H, W] whose nearest mean picture is that of their class; 0 where none is.
+    """Share of each class's pictures [N, H, W, C] whose nearest mean picture is that of their class; 0 where none is.
 
     Labels that are swapped or drawn at random lower it long before they lower a trained network's accuracy.
     """
@@ -42,7 +42,7 @@ def agreement(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.floa
 
 
 def _flat(images: NDArray[Any]) -> NDArray[Any]:
-    """[N, H * W], with 0 for what is no number."""
+    """[N, H * W * C], with 0 for what is no number."""
     flat = images.reshape(len(images), -1)
     return flat if flat.dtype == np.uint8 else np.nan_to_num(flat, nan=0, posinf=0, neginf=0)
 

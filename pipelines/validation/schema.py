@@ -12,28 +12,40 @@ from pathlib import Path
 from typing import Any
 
 from models.base import Model, ModelError
+from models.classification import Classification
 
 FILE = "schema.json"
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input, or the label. Ranges and thresholds may be missing (None): then nothing is held against them.
+
+    `skew` and `drift` are how far two splits may be from each other: Jensen-Shannon divergences of the histograms
+    (base 2, 0..1), or the largest difference of the classes' shares. Skew is between the splits of one run, drift is
+    from the published version.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    skew: float | None = None
+    drift: float | None = None
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """What the histogram goes over."""
+        return None if self.minimum is None or self.maximum is None else (self.minimum, self.maximum)
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What the pictures and their labels must be, and how far a split may be from another.
+    """What the inputs and the labels must be: their shapes and types are the spec's."""
 
-    The thresholds may be missing (None): then nothing is compared. `pixels_*` are Jensen-Shannon divergences of the
-    histograms (base 2, 0..1), `labels_*` largest differences of the classes' shares. Skew is between the splits of one
-    run, drift is from the published version.
-    """
-
-    shape: tuple[int, ...]
-    minimum: float
-    maximum: float
-    classes: int
-    least_pictures: int
-    pixels_skew: float | None
-    pixels_drift: float | None
-    labels_skew: float | None
-    labels_drift: float | None
+    path: Path
+    inputs: dict[str, Feature]
+    label: Feature
+    least_rows: int
 
 
 def path(model: Model) -> Path:
@@ -43,36 +55,50 @@ def path(model: Model) -> Path:
 
 def load(model: Model) -> Schema:
     """Read a model's schema. Raises `ModelError` where it is missing, damaged, or at odds with the spec."""
-    file = path(model)
+    file, spec = path(model), model.spec
+    classes = spec.task.classes if isinstance(spec.task, Classification) else ()
     try:
         fields = json.loads(file.read_text())
         features = {feature["name"]: feature for feature in fields["feature"]}
-        image, label = features[model.spec.input_name], features["label"]
+        shapes = {
+            name: tuple(int(dim["size"]) for dim in feature["shape"]["dim"])
+            for name, feature in features.items()
+        }
         schema = Schema(
-            shape=tuple(int(dim["size"]) for dim in image["shape"]["dim"]),
-            minimum=float(image["float_domain"]["min"]),
-            maximum=float(image["float_domain"]["max"]),
-            classes=int(label["int_domain"]["max"]) + 1,
-            least_pictures=int(fields.get("dataset_constraints", {}).get("min_examples_count", 1)),
-            pixels_skew=_threshold(image, "skew_comparator", "jensen_shannon_divergence"),
-            pixels_drift=_threshold(image, "drift_comparator", "jensen_shannon_divergence"),
-            labels_skew=_threshold(label, "skew_comparator", "infinity_norm"),
-            labels_drift=_threshold(label, "drift_comparator", "infinity_norm"),
+            path=file,
+            inputs={
+                tensor.name: _feature(features[tensor.name], "jensen_shannon_divergence")
+                for tensor in spec.inputs
+            },
+            label=_feature(features[LABEL], "infinity_norm" if classes else "jensen_shannon_divergence"),
+            least_rows=int(fields.get("dataset_constraints", {}).get("min_examples_count", 1)),
         )
     except FileNotFoundError:
         raise ModelError(f"{file} is missing: copy that of models/fashion and change it") from None
     except (ValueError, KeyError, TypeError) as error:
+        names = ", ".join(repr(name) for name in (*(tensor.name for tensor in spec.inputs), LABEL))
         raise ModelError(
             f"{file} cannot be read: expected a Schema of TensorFlow Metadata as JSON, with the features "
-            f"{model.spec.input_name!r} and 'label': {type(error).__name__} {error}"
+            f"{names}: {type(error).__name__} {error}"
         ) from error
-    expected = (model.spec.image_shape, len(model.spec.classes))
-    if (schema.shape, schema.classes) != expected:
+    found = {name: shapes[name] for name in schema.inputs}
+    expected = {tensor.name: tensor.row for tensor in spec.inputs}
+    if found != expected:
+        raise ModelError(f"{file} has inputs of the shapes {found}, spec.py has {expected}")
+    if classes and schema.label.range != (0, len(classes) - 1):
         raise ModelError(
-            f"{file} has pictures of shape {list(schema.shape)} in {schema.classes} classes, "
-            f"spec.py has {list(expected[0])} in {expected[1]}"
+            f"{file} has labels {schema.label.minimum} to {schema.label.maximum}, "
+            f"spec.py has {len(classes)} classes: 0 to {len(classes) - 1}"
         )
     return schema
+
+
+def _feature(fields: dict[str, Any], distance: str) -> Feature:
+    domain = fields.get("float_domain") or fields.get("int_domain") or {}
+    return Feature(
+        *(None if key not in domain else float(domain[key]) for key in ("min", "max")),
+        *(_threshold(fields, comparator, distance) for comparator in ("skew_comparator", "drift_comparator")),
+    )
 
 
 def _threshold(feature: dict[str, Any], comparator: str, distance: str) -> float | None:

@@ -11,24 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data import Dataset, Pictures
+from models.base import ModelSpec
+from models.classification import Classification
+from models.data import Dataset, Rows
 from pipelines.validation.labels import CHUNK, agreement, class_means, scale
+from pipelines.validation.schema import Feature, Schema
 
 BUCKETS = 10
-"""Buckets of equal width over 0..1: as many as TFDV's standard histogram has."""
+"""Buckets of equal width over a feature's range: as many as TFDV's standard histogram has."""
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """One split, in JSON's types.
+class Values:
+    """The values of one input, or of the targets of a regression, in JSON's types.
 
-    Values are those that the endpoints take: uint8 pictures are divided by 255. `minimum` to `zeros` are over the
-    finite ones. Lists by class have the order of the labels.
+    They are those that the endpoints take: uint8 pictures are divided by 255. `minimum` to `zeros` are over the
+    finite ones.
     """
 
-    pictures: int
     shape: list[int]
-    """Of one picture, with its channel: [H, W, 1]."""
+    """Of one row."""
     dtype: str
     values: int
     minimum: float
@@ -38,87 +40,132 @@ class Statistics:
     zeros: int
     non_finite: int
     histogram: list[int]
-    """Finite values by bucket; what lies outside 0..1 is in the first or the last one."""
+    """Finite values by bucket of the schema's range; what lies outside is in the first or the last one. Empty where
+    the schema has no range."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One split. Lists by class have the order of the labels, and are empty where there are no classes."""
+
+    rows: int
+    inputs: dict[str, Values]
+    targets: Values | None
+    """Of a regression."""
     classes: list[int]
-    """Pictures by class."""
+    """Rows by class."""
     unknown_labels: int
     constant: int
     """Pictures all of whose values are the same."""
     duplicates: int
-    """Pictures that are, byte for byte, another one of this split."""
+    """Rows that are, byte for byte, another one of this split."""
     class_means: list[list[float]]
-    """The mean picture of each class, flat; zeros where a class is missing."""
+    """Of pictures: the mean one of each class, flat; zeros where a class is missing."""
     agreement: list[float]
-    """Share of each class's pictures that are nearest to its mean picture in the training split."""
+    """Of pictures: share of each class that is nearest to its mean picture in the training split."""
     digest: str
-    """sha256 of pictures and labels."""
+    """sha256 of inputs and targets."""
 
 
-def of_dataset(dataset: Dataset, classes: int) -> dict[str, Statistics]:
+def of_dataset(dataset: Dataset, spec: ModelSpec, schema: Schema) -> dict[str, Statistics]:
     """The statistics of every split by its name."""
-    means = class_means(dataset.train.images, dataset.train.labels, classes)
-    return {name: of(part.images, part.labels, means) for name, part in splits(dataset).items()}
+    means = mean_pictures(dataset.train, spec)
+    return {name: of(part, spec, schema, means) for name, part in dataset.splits.items()}
 
 
-def splits(dataset: Dataset) -> dict[str, Pictures]:
-    """The pictures of every split by its name."""
-    return {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+def mean_pictures(rows: Rows, spec: ModelSpec) -> NDArray[np.float32] | None:
+    """The mean picture of each class, [classes, H * W * C]; None where there are no pictures or no classes."""
+    images = pictures(rows, spec)
+    if images is None or not isinstance(spec.task, Classification):
+        return None
+    return class_means(images, rows.targets, len(spec.task.classes))
 
 
-def of(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.float32]) -> Statistics:
-    """The statistics of pictures [N, H, W] (uint8, or floats) and labels [N].
+def pictures(rows: Rows, spec: ModelSpec) -> NDArray[Any] | None:
+    """The only input, where that is pictures."""
+    picture = spec.signature.picture
+    return None if picture is None else rows.inputs[picture.name]
 
-    `means` are the training split's mean pictures, [classes, H * W].
-    """
-    flat = images.reshape(len(images), -1)
-    values, counts = _value_counts(images)
+
+def of(rows: Rows, spec: ModelSpec, schema: Schema, means: NDArray[np.float32] | None) -> Statistics:
+    """The statistics of some rows. `means` are the training split's mean pictures."""
+    images = pictures(rows, spec)
+    classes, unknown, targets = [], 0, None
+    if isinstance(spec.task, Classification):
+        count = len(spec.task.classes)
+        known = (rows.targets >= 0) & (rows.targets < count)
+        classes = np.bincount(rows.targets[known].astype(np.int64), minlength=count).tolist()
+        unknown = int(np.sum(~known))
+    else:
+        targets = values_of(rows.targets, schema.label)
+    flat = None if images is None else images.reshape(len(images), -1)
+    own_means: Any = (
+        [] if means is None or images is None else class_means(images, rows.targets, len(means)).astype(float)
+    )
+    return Statistics(
+        rows=len(rows),
+        inputs={name: values_of(array, schema.inputs[name]) for name, array in rows.inputs.items()},
+        targets=targets,
+        classes=classes,
+        unknown_labels=unknown,
+        constant=int(np.sum(flat.min(axis=1) == flat.max(axis=1))) if flat is not None and flat.size else 0,
+        duplicates=len(rows) - len(distinct(rows)),
+        class_means=np.round(own_means, 4).tolist(),
+        agreement=[] if means is None or images is None else agreement(images, rows.targets, means),
+        digest=_digest(rows),
+    )
+
+
+def values_of(array: NDArray[Any], feature: Feature) -> Values:
+    """The statistics of an array [N, ...]."""
+    values, counts = _value_counts(array)
     finite = np.isfinite(values)
     non_finite = int(counts[~finite].sum())
     values, counts = values[finite], counts[finite]
     total = max(1, int(counts.sum()))
     mean = float(values @ counts) / total
-    known = (labels >= 0) & (labels < len(means))
-    histogram, _ = np.histogram(np.clip(values, 0, 1), BUCKETS, (0, 1), weights=counts)
-    return Statistics(
-        pictures=len(images),
-        shape=[*images.shape[1:], 1],
-        dtype=str(images.dtype),
-        values=flat.size,
+    histogram: list[int] = []
+    if feature.range is not None:
+        found, _ = np.histogram(np.clip(values, *feature.range), BUCKETS, feature.range, weights=counts)
+        histogram = [int(count) for count in found]
+    return Values(
+        shape=list(array.shape[1:]),
+        dtype=str(array.dtype),
+        values=array.size,
         minimum=float(values.min()) if len(values) else 0.0,
         maximum=float(values.max()) if len(values) else 0.0,
         mean=mean,
         std=float(np.sqrt((values - mean) ** 2 @ counts / total)),
         zeros=int(counts[values == 0].sum()),
         non_finite=non_finite,
-        histogram=[int(count) for count in histogram],
-        classes=np.bincount(labels[known].astype(np.int64), minlength=len(means)).tolist(),
-        unknown_labels=int(np.sum(~known)),
-        constant=int(np.sum(flat.min(axis=1) == flat.max(axis=1))) if flat.size else 0,
-        duplicates=len(images) - len(distinct(images)),
-        class_means=np.round(class_means(images, labels, len(means)).astype(float), 4).tolist(),
-        agreement=agreement(images, labels, means),
-        digest=_digest(images, labels),
+        histogram=histogram,
     )
 
 
-def distinct(images: NDArray[Any]) -> set[bytes]:
-    """The pictures' contents."""
-    return {image.tobytes() for image in images}
+def distinct(rows: Rows) -> set[bytes]:
+    """The rows' inputs by their contents."""
+    arrays = [np.ascontiguousarray(array) for _, array in sorted(rows.inputs.items())]
+    return {b"".join(array[row].tobytes() for array in arrays) for row in range(len(rows))}
 
 
 def to_json(statistics: Mapping[str, Statistics]) -> str:
     """The statistics of every split as text."""
-    return json.dumps({name: asdict(own) for name, own in statistics.items()}) + "\n"
+    return json.dumps({name: asdict(split) for name, split in statistics.items()}) + "\n"
 
 
 def from_json(text: str) -> dict[str, Statistics]:
-    """Read what `to_json` wrote."""
-    return {name: Statistics(**fields) for name, fields in json.loads(text).items()}
+    """Read what `to_json` wrote. Raises `TypeError` or `KeyError` where it is of an older form."""
+    found = {}
+    for name, fields in json.loads(text).items():
+        inputs = {key: Values(**own) for key, own in fields["inputs"].items()}
+        targets = None if fields["targets"] is None else Values(**fields["targets"])
+        found[name] = Statistics(**fields | {"inputs": inputs, "targets": targets})
+    return found
 
 
-def _digest(*arrays: NDArray[Any]) -> str:
+def _digest(rows: Rows) -> str:
     digest = hashlib.sha256()
-    for array in arrays:
+    for array in (*(array for _, array in sorted(rows.inputs.items())), rows.targets):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 

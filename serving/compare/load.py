@@ -1,43 +1,200 @@
-"""One endpoint, one picture at a time, one connection: how long each answer takes."""
+"""Load by MLPerf LoadGen: one endpoint, one scenario, one reading.
+
+https://github.com/mlcommons/inference/tree/master/loadgen - latencies count from the time at which a request was
+scheduled, so that an endpoint that stalls is charged for the requests that it kept waiting.
+"""
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+SINGLE, POISSON, OFFLINE = "SingleStream", "Server", "Offline"
+MILLISECOND = 1_000_000
+"""Nanoseconds."""
+FEWEST = 64
+"""Requests, before LoadGen estimates a percentile of one stream."""
+FEWEST_POISSON = 470
+"""Requests, before LoadGen can vouch for a 99th percentile: 459 without one that is late."""
 
-from serving.targets.base import Client, Images, Outputs
-
-WARMUP_CALLS = 5
+Call = Callable[[int], None]
+"""Send one request with the samples of an index, over a connection of its own. Raises where it fails."""
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What an endpoint answered, picture by picture, and how long each answer took (seconds, [N])."""
+class Reading:
+    """What one scenario read. Latencies are in milliseconds, of requests that were answered, in order of arrival."""
 
-    target: str
-    protocol: str
-    outputs: Outputs
-    seconds: NDArray[np.float64]
+    scenario: str
+    latencies: list[float]
+    seconds: float
+    """From the first request that was scheduled to the last answer."""
+    offered: float | None = None
+    """Requests scheduled a second; None where the next one waits for the answer."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Requests that failed, by their error's first words."""
+    fault: str = ""
+    """Why the reading is not valid; "" where it is."""
 
-    def percentile(self, percent: float) -> float:
-        """Latency in milliseconds that `percent` of the calls stayed within."""
-        return float(np.percentile(self.seconds, percent)) * 1000
+    @property
+    def rate(self) -> float:
+        """Requests answered a second."""
+        return len(self.latencies) / self.seconds if self.seconds else 0.0
 
 
-def measure(target: str, protocol: str, client: Client, images: Images) -> Measurement:
-    """Call with one picture after the other. Raises `TargetError` where a call fails."""
-    for image in images[:WARMUP_CALLS]:
-        client.predict(image[np.newaxis])
-    answers, seconds = [], []
-    for image in images:
+def single_stream(call: Call, samples: int, seconds: float, expected_ms: float) -> Reading:
+    """One request at a time for `seconds`; `expected_ms` is about what one takes."""
+    settings = _settings(SINGLE, seconds, FEWEST)
+    settings.single_stream_expected_latency_ns = max(1, int(expected_ms * MILLISECOND))
+    return _run(settings, SINGLE, [call], samples, None)
+
+
+def poisson(calls: list[Call], samples: int, seconds: float, rate: float, target_ms: float) -> Reading:
+    """Requests at random times, `rate` a second on average, over as many connections as there are `calls`.
+
+    Valid where 99 % are answered within `target_ms`, waiting included, and LoadGen has seen enough to say so.
+    """
+    settings = _settings(POISSON, seconds, FEWEST_POISSON)
+    settings.server_target_qps = rate
+    settings.server_target_latency_ns = int(target_ms * MILLISECOND)
+    settings.server_target_latency_percentile = 0.99
+    return _run(settings, POISSON, calls, samples, rate)
+
+
+def offline(calls: list[Call], samples: int, seconds: float, expected_rate: float) -> Reading:
+    """All requests at once, sent over as many connections as there are `calls` as fast as they are answered."""
+    settings = _settings(OFFLINE, seconds, 1)
+    # LoadGen makes up all requests beforehand, and 1.1 times as many.
+    settings.offline_expected_qps = max(1.0, expected_rate)
+    return _run(settings, OFFLINE, calls, samples, None)
+
+
+def _settings(scenario: str, seconds: float, fewest: int) -> Any:  # noqa: ANN401 - LoadGen has no types
+    import mlperf_loadgen as lg
+
+    settings = lg.TestSettings()
+    settings.scenario = getattr(lg.TestScenario, scenario)
+    settings.mode = lg.TestMode.PerformanceOnly
+    settings.min_duration_ms = int(seconds * 1000)
+    # Enough requests may take longer at an endpoint that is slow, but not for ever.
+    settings.max_duration_ms = int(seconds * 4000)
+    settings.min_query_count = fewest
+    return settings
+
+
+def _run(settings: Any, scenario: str, calls: list[Call], samples: int, rate: float | None) -> Reading:  # noqa: ANN401
+    import mlperf_loadgen as lg
+
+    failures: Counter[str] = Counter()
+    failed: set[int] = set()
+    free: SimpleQueue[Call] = SimpleQueue()
+    for call in calls:
+        free.put(call)
+
+    def send(sample: Any) -> None:  # noqa: ANN401
+        call = free.get()
+        try:
+            call(sample.index)
+        except Exception as error:  # noqa: BLE001 - a failure of any kind is counted, and the others go on
+            failures[_words(error)] += 1
+            failed.add(sample.id)
+        finally:
+            free.put(call)
+            lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0)])
+
+    with _logs() as (log, folder), ThreadPoolExecutor(len(calls)) as pool:
+
+        def issue(queries: list[Any]) -> None:
+            for query in queries:
+                if scenario == SINGLE:
+                    send(query)
+                else:
+                    pool.submit(send, query)
+
+        sut = lg.ConstructSUT(issue, lambda: None)
+        library = lg.ConstructQSL(samples, samples, lambda _: None, lambda _: None)
         started = time.perf_counter()
-        answers.append(client.predict(image[np.newaxis]))
-        seconds.append(time.perf_counter() - started)
-    outputs = Outputs(
-        np.concatenate([answer.logits for answer in answers]),
-        np.concatenate([answer.probabilities for answer in answers]),
+        try:
+            lg.StartTestWithLogSettings(sut, library, settings, log)
+        finally:
+            lg.DestroyQSL(library)
+            lg.DestroySUT(sut)
+        took = time.perf_counter() - started
+        result = _result(folder / "mlperf_log_detail.txt")
+        spans = _spans(folder / "mlperf_log_trace.json", failed)
+    seconds = max((end for _, end in spans), default=took * 1000) / 1000
+    return Reading(
+        scenario,
+        [end - begin for begin, end in spans],
+        seconds,
+        rate,
+        dict(failures),
+        _fault(result, failures),
     )
-    return Measurement(target, protocol, outputs, np.array(seconds))
+
+
+@contextmanager
+def _logs() -> Iterator[tuple[Any, Path]]:
+    """LoadGen writes files, and reports in no other way."""
+    import mlperf_loadgen as lg
+
+    with tempfile.TemporaryDirectory() as folder:
+        log = lg.LogSettings()
+        log.log_output = lg.LogOutputSettings()
+        log.log_output.outdir = folder
+        log.log_output.copy_summary_to_stdout = False
+        log.enable_trace = True
+        yield log, Path(folder)
+
+
+def _result(detail: Path) -> dict[str, Any]:
+    """The last value of each key of LoadGen's detail log; errors, which stand nowhere else, under `errors`."""
+    found: dict[str, Any] = {"errors": []}
+    for line in detail.read_text().splitlines():
+        entry = json.loads(line.partition(" ")[2])
+        found[entry["key"]] = entry["value"]
+        if entry["metadata"]["is_error"]:
+            found["errors"].append(str(entry["value"]))
+    return found
+
+
+def _spans(trace: Path, failed: set[int]) -> list[tuple[float, float]]:
+    """When each request that was answered was scheduled and complete: milliseconds since the first one."""
+    spans = []
+    for line in trace.read_text().splitlines():
+        if '"name":"Sample"' not in line or '"ph":"b"' not in line:
+            continue
+        event = json.loads(line.rstrip(","))
+        if event["id"] not in failed:
+            # `ts` is the scheduled time in microseconds, and `complete_ns` counts from it.
+            begin = event["ts"] / 1000
+            spans.append((begin, begin + event["args"]["complete_ns"] / MILLISECOND))
+    spans.sort()
+    return [(begin - spans[0][0], end - spans[0][0]) for begin, end in spans]
+
+
+def _fault(result: dict[str, Any], failures: Counter[str]) -> str:
+    if failures:
+        (words, _), total = failures.most_common(1)[0], failures.total()
+        return f"{total} requests failed, most by: {words}"
+    if result["errors"]:
+        return f"LoadGen: {result['errors'][0]}"
+    if result.get("result_validity") == "VALID":
+        return ""
+    if result.get("result_perf_constraints_met") is False:
+        late = result.get("result_overlatency_query_count", "more than 1 %")
+        return f"{late} of {result.get('result_query_count')} requests were later than the target"
+    return "too few requests for LoadGen to vouch for the percentile"
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:120]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from serving.errors import TandemError
 from serving.settings import Settings
 from serving.targets.base import Target
 
 
-class PlatformError(Exception):
+class PlatformError(TandemError):
     """The targets could not be started or stopped; the message says why and what to do."""
 
 
@@ -35,6 +37,12 @@ class Platform(Protocol):
     """A place where the targets run."""
 
     name: str
+
+    def preparing(
+        self, settings: Settings, targets: Sequence[Target], watch: Watch
+    ) -> AbstractContextManager[Callable[[], None]]:
+        """Raise `PlatformError` where the targets could not be started, and have what they need but a version at the
+        end of the block. What it gives raises what has failed meanwhile."""
 
     def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
         """Start what does not run, restart what is to run differently; names what was started. Does not wait

@@ -1,4 +1,4 @@
-"""What goes into an image: its Dockerfile's COPY lines are what the build context holds and its digest covers."""
+"""What goes into an image: what its Dockerfile takes is what the build context holds and its digest covers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from serving.platforms import dockerfiles
 from serving.platforms.base import PlatformError
-from serving.repository import MANIFEST, POINTER, served_version
+from serving.repository import read_pointer
 from serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -29,17 +30,10 @@ def dockerfile(name: str) -> str:
         raise ImageError(f"there is no image {name!r}: {path} is missing") from None
 
 
-def copied(text: str) -> list[str]:
-    """What a Dockerfile copies out of the build context, relative to the repository's root."""
-    lines = text.replace("\\\n", " ").splitlines()
-    words = [line.split() for line in lines if line.startswith("COPY ") and "--from=" not in line]
-    return [source for line in words for source in line[1:-1] if not source.startswith("--")]
-
-
 def context_files(settings: Settings, text: str) -> dict[str, Path]:
     """The files that a Dockerfile copies, by their path in the build context. Raises `ImageError`."""
     found: dict[str, Path] = {}
-    for source in copied(text):
+    for source in dockerfiles.copied(text):
         path = ROOT / source
         if source == REPOSITORY:
             found |= _published(settings)
@@ -56,7 +50,7 @@ def context_files(settings: Settings, text: str) -> dict[str, Path]:
 def digest(text: str, files: dict[str, Path], base_id: str, machine: str) -> str:
     """What an image is made of. Of a published version the manifest is read, which holds its files' digests."""
     whole = hashlib.sha256()
-    for part in (text, base_id, machine):
+    for part in (dockerfiles.plain(text), base_id, machine):
         whole.update(hashlib.sha256(part.encode()).digest())
     for name, path in files.items():
         whole.update(f"{name}\0{path.stat().st_mode & 0o100}\0".encode())
@@ -77,14 +71,19 @@ def fill(context: Path, name: str, text: str, files: dict[str, Path]) -> None:
         copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
+def published(settings: Settings) -> int:
+    """The version of `settings.model` that is published. Raises `ImageError` where there is none."""
+    pointer = read_pointer(settings.repository / f"{settings.model}.json")
+    if pointer is None:
+        raise ImageError(
+            f"no version of {settings.model} is published in {settings.repository}: `tandem publish` makes one"
+        )
+    return pointer.version
+
+
 def _published(settings: Settings) -> dict[str, Path]:
-    """The version of each model that each target serves, and the pointers to it."""
-    root = settings.repository
-    found = {path.name: path for path in root.glob("*.json")}
-    for directory in sorted(path for path in root.glob("*/*") if path.is_dir()):
-        number = served_version(directory)
-        inner = [directory / POINTER, *(directory / str(number)).rglob("*")]
-        found |= {path.relative_to(root).as_posix(): path for path in inner if path.is_file()}
-    if not any(path.name == MANIFEST for path in found.values()):
-        raise ImageError(f"no version is published in {root}: `tandem publish` makes one")
-    return {f"{REPOSITORY}/{name}": path for name, path in found.items()}
+    """The files of the published version, of every target."""
+    root, version = settings.repository, published(settings)
+    folders = root.glob(f"*/{settings.model}/{version}")
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {f"{REPOSITORY}/{path.relative_to(root).as_posix()}": path for path in files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import json
@@ -10,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT = "unix:///var/run/docker.sock"
 PATIENCE = 3
 """Seconds that an engine may take to say that it is there."""
+FULL = "no space left on device"
 BUSY = 600
 """Seconds that it may take to answer: while it removes gigabytes, which takes minutes on a slow disk, others wait."""
 
@@ -64,12 +67,46 @@ def compose() -> tuple[str, ...]:
     )
 
 
+@functools.cache
+def has_buildkit() -> bool:
+    """Whether `docker build` has BuildKit: as the plugin buildx, or, before Docker 23, in itself."""
+    if shutil.which("docker") is None:
+        return False
+    if subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0:
+        return True
+    command = ["docker", "version", "--format", "{{.Client.Version}}"]
+    major = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split(".")[0]
+    return major.isdigit() and int(major) < 23
+
+
 def client() -> DockerClient:
     """The engine through its SDK. Raises `PlatformError` as `find` does."""
     # Half a second to import: only for those who talk to an engine.
     import docker
 
     return docker.DockerClient(base_url=find()[0], version="auto", timeout=BUSY)
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[DockerClient]:
+    """The engine; what it refuses is a `PlatformError` with its own words."""
+    own = client()
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        yield own
+    except (DockerException, RequestException) as error:
+        raise PlatformError(f"the container engine refused: {explained(str(error))}") from error
+    finally:
+        own.close()
+
+
+def explained(text: str) -> str:
+    """The end of what was said, with what to do about a full disk."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    said = "\n  ".join(lines[-8:])
+    return f"{said}\nThe engine's disk is full: `docker system prune` frees some." if FULL in text else said
 
 
 def _of_context() -> str:

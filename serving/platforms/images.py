@@ -1,6 +1,6 @@
 """The images of docker/, built where they are missing or older than their sources.
 
-All before a Dockerfile's `FROM ${DEPENDENCIES}` is an image of its own, named by the digest of what is in it: only
+All before a Dockerfile's `FROM dependencies` is an image of its own, named by the digest of what is in it: only
 that one needs wheels, fetched here, where pip has its settings and certificates. After a change of our own code
 a build sends a few files and takes seconds, whatever the builder.
 """
@@ -8,19 +8,27 @@ a build sends a few files and takes seconds, whatever the builder.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.platforms import wheels
-from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill
-from serving.platforms.engine import find as find_engine
+from serving.platforms import dockerfiles, wheels
+from serving.platforms.base import PlatformError
+from serving.platforms.builder import (
+    BUILD_LABEL,
+    Report,
+    docker_build,
+    end,
+    environment,
+    explained,
+    for_builder,
+)
+from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill, published
 from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
 from serving.settings import Settings
 from serving.targets.base import TargetError
@@ -31,8 +39,6 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
 __all__ = ["IMAGES", "TF_SERVING", "ImageError", "build", "find_base", "is_current", "reference", "version"]
-
-Report = Callable[[str], object]
 
 IMAGES = (
     "onnxruntime",
@@ -45,12 +51,11 @@ IMAGES = (
     "prometheus",
     "tfx",
 )
-TF_SERVING = "tensorflow/serving:2.20.0"
-DIVISION = "\nFROM ${DEPENDENCIES}\n"
+TF_SERVING = f"tensorflow/serving:{metadata.version('tensorflow-serving-api')}"
+"""TensorFlow's own server, of the release that its API and the TensorFlow that trains are pinned to."""
+FETCHED = "docker/builder/fetched"
+"""Where a build finds what was fetched for it."""
 LABEL, BASE_LABEL = "tandem.context", "tandem.base"
-BUILD_LABEL = "tandem.build"
-"""Of a builder stage: which build it belongs to."""
-LINES = 15
 
 
 def version() -> str:
@@ -58,8 +63,10 @@ def version() -> str:
     return metadata.version("tandem")
 
 
-def reference(name: str) -> str:
-    """The name and tag of one of `IMAGES`."""
+def reference(name: str, settings: Settings | None = None) -> str:
+    """The name and tag of one of `IMAGES`. That of `models` is the version that is published in `settings`."""
+    if name == "models" and settings is not None:
+        return f"tandem/models:{settings.model}-{published(settings)}"
     return f"tandem/{name}:{version()}"
 
 
@@ -86,30 +93,64 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
             "making it from Debian's packages, in about a minute"
         )
     else:
+        report("ready")
         return pinned
     done = subprocess.run(
         [ROOT / "docker" / "base-image", base.image],
-        env=_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise ImageError(f"docker/base-image failed:\n{_end(done.stdout + done.stderr)}")
+        raise ImageError(f"docker/base-image failed:\n{end(done.stdout + done.stderr)}")
+    report("built from Debian's packages")
     return base.image
 
 
+def is_here(engine: DockerClient, name: str) -> bool:
+    """Whether the engine has an image of that name."""
+    return _image(engine, name) is not None
+
+
+def require_startable(engine: DockerClient, image: str) -> None:
+    """Raise `PlatformError` where the engine answers, and yet starts no container. An image that is not here proves
+    nothing."""
+    from docker.errors import APIError
+
+    if not is_here(engine, image):
+        return
+    container = engine.containers.create(image, ["/bin/true"], entrypoint="", network_disabled=True)
+    try:
+        container.start()
+    except APIError as error:
+        raise PlatformError(
+            f"the container engine answers but starts no container: {error.explanation}. "
+            "PLATFORM=process goes without one"
+        ) from error
+    finally:
+        container.remove(force=True)
+
+
 def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
-    """Whether the image is there, with the content that its sources would give now."""
-    image = _image(engine, reference(name))
+    """Whether the image is there, with the content that its sources would give now.
+
+    One that was built by hand has no digest of them: it is current while it is younger than they are.
+    """
+    image = _image(engine, reference(name, settings))
     if image is None:
         return False
+    text = dockerfile(name)
+    files = context_files(settings, text)
+    if LABEL not in image.labels:
+        created: str = image.attrs["Created"]
+        changed = max(path.stat().st_mtime for path in files.values())
+        return datetime.fromtimestamp(changed, UTC) < datetime.fromisoformat(created[:19] + "+00:00")
     wanted = base_of(name)
     base = _image(engine, wanted.image) or _image(engine, f"{wanted.image}@{wanted.digest}")
     # A base that was removed since is no reason to build.
     base_id = str(base.id) if base else image.labels.get(BASE_LABEL, "")
-    text = dockerfile(name)
-    return image.labels.get(LABEL) == digest(text, context_files(settings, text), base_id, _machine(engine))
+    return str(image.labels[LABEL]) == digest(text, files, base_id, _machine(engine))
 
 
 def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> bool:
@@ -120,21 +161,27 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"build-{name}.log"
     log.write_text("")
-    old = _image(engine, reference(name))
+    tag = reference(name, settings)
+    old = _image(engine, tag)
     base_id, machine, text = str(engine.images.get(base).id), _machine(engine), dockerfile(name)
     build_id = uuid.uuid4().hex
-    arguments = {"BASE": base, "BUILD": build_id}
-    with _explained(log), _context(settings, name) as context, _builders_removed(engine, build_id):
-        if DIVISION in text:
-            dependencies = _dependencies(engine, settings, name, arguments, context, log, report)
-            arguments["DEPENDENCIES"] = dependencies
+    arguments = {"BASE": base}
+    with explained(log), _context(settings, name) as context, _builders_removed(engine, build_id):
         files = context_files(settings, text)
-        fill(context, name, text, files)
         labels = {LABEL: digest(text, files, base_id, machine), BASE_LABEL: base_id}
+        head, tail = dockerfiles.stages(text)
+        if tail:
+            dependencies = _dependencies(
+                engine, settings, name, head, arguments, context, log, report, build_id
+            )
+            text = f"FROM {dependencies}\n{tail}"
+            files = context_files(settings, text)
+        if name == "models":
+            arguments |= {"MODEL": settings.model, "MODEL_VERSION": str(published(settings))}
+        fill(context, name, for_builder(text, build_id), files)
         arguments |= {"VERSION": version(), "REVISION": _revision()}
-        report(f"building {reference(name)}")
-        _docker_build(context, log, reference(name), arguments, labels)
-    if old is not None and old != _image(engine, reference(name)):
+        docker_build(context, log, tag, arguments, labels, report)
+    if old is not None and old != _image(engine, tag):
         _remove(engine, str(old.id))
     return True
 
@@ -143,20 +190,21 @@ def _dependencies(
     engine: DockerClient,
     settings: Settings,
     name: str,
+    text: str,
     arguments: dict[str, str],
     context: Path,
     log: Path,
     report: Report,
+    build_id: str,
 ) -> str:
     """The image of what comes before our own code; built where it is missing."""
-    text = dockerfile(name).split(DIVISION)[0] + "\n"
     files = context_files(settings, text)
     machine = _machine(engine)
     base_id = str(engine.images.get(arguments["BASE"]).id)
     tag = f"tandem/{name}-dependencies:{digest(text, files, base_id, machine)}"
     if _image(engine, tag) is not None:
         return tag
-    fill(context, name, text, files)
+    fill(context, name, for_builder(text, build_id), files)
     report("fetching wheels")
     pins = [
         line for file in files.values() if file.suffix == ".txt" for line in file.read_text().splitlines()
@@ -164,47 +212,19 @@ def _dependencies(
     sdists = files.get(f"docker/{name}/sdists")
     unwheeled = sdists.read_text().split() if sdists else []
     try:
-        if wheels.fetch(pins, machine, context / "docker" / name / "wheels", log, base_of(name), unwheeled):
+        if wheels.fetch(pins, machine, context / FETCHED, log, base_of(name), unwheeled):
             arguments = arguments | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
-        if name == "web":
+        if "serving/web/package-lock.json" in files:
             scripts = install(settings.artifacts / "web")
-            shutil.copytree(scripts, context / "docker" / name / scripts.name)
+            shutil.copytree(scripts, context / FETCHED / scripts.name)
     except (wheels.WheelError, TargetError) as error:
         raise ImageError(str(error)) from error
-    report("building its dependencies")
     older = engine.images.list(name=tag.split(":", maxsplit=1)[0])
-    _docker_build(context, log, tag, arguments, {}, "--target=dependencies")
+    docker_build(context, log, tag, arguments, {}, report, "--target=dependencies")
     for image in older:
         for other in image.tags:
             _remove(engine, other)
     return tag
-
-
-def _docker_build(
-    context: Path, log: Path, tag: str, arguments: dict[str, str], labels: dict[str, str], *more: str
-) -> None:
-    command = ["docker", "build", f"--tag={tag}", *more]
-    command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    command += [f"--label={name}={value}" for name, value in labels.items()]
-    with log.open("a") as output:
-        try:
-            process = subprocess.Popen(
-                [*command, str(context)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=_environment(),
-            )
-        except FileNotFoundError:
-            raise ImageError("no `docker` command is on the PATH, and it builds the images") from None
-        try:
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-    if code != 0:
-        raise ImageError(f"`docker build` of {tag} failed")
 
 
 @contextlib.contextmanager
@@ -215,38 +235,6 @@ def _context(settings: Settings, name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _explained(log: Path) -> Iterator[None]:
-    """Adds to an error what the log says about it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise ImageError(f"the disk is full: {error}") from error
-    except ImageError as error:
-        said = log.read_text(errors="replace")
-        if not said:
-            raise
-        full = "\nThe disk is full; `docker system prune` frees what no container uses."
-        hint = full if "no space left on device" in said.lower() else ""
-        raise ImageError(f"{error}; the end of {log}:\n{_end(said)}{hint}") from None
-
-
-def _end(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(f"  {line}" for line in lines[-LINES:])
-
-
-def _environment() -> dict[str, str]:
-    """For the command line: the engine that we speak to, and the builder that is part of it."""
-    return os.environ | {
-        "DOCKER_HOST": find_engine()[0],
-        "BUILDX_BUILDER": "default",
-        "BUILDKIT_PROGRESS": "plain",
-    }
 
 
 def _image(engine: DockerClient, name: str) -> Image | None:

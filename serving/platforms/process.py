@@ -11,7 +11,7 @@ import tempfile
 import time
 import xmlrpc.client
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,20 @@ class ProcessPlatform:
 
     name = "process"
 
-    def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
+    @contextlib.contextmanager
+    def preparing(
+        self, settings: Settings, targets: Sequence[Target], watch: Watch
+    ) -> Iterator[Callable[[], None]]:
         if settings.monitoring:
             raise PlatformError(
                 "Prometheus comes with containers only: PLATFORM=docker, or leave MONITORING out"
             )
+        if not self.states(settings):
+            for target in targets:
+                require_ports(settings, target.name, target.ports(settings))
+        yield lambda: None
+
+    def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
         with _supervisor(settings) as supervisor:
             if supervisor is None:
                 _end_orphans(settings)
@@ -221,24 +230,27 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
         transport.close()
 
 
-def _end_orphans(settings: Settings) -> int:
-    """End the servers of a supervisord that was killed; returns how many there were.
-
-    Each was given the address of its supervisord when it was started.
-    """
-    orphans = []
+def orphans(settings: Settings) -> list[psutil.Process]:
+    """The servers of a supervisord that was killed: each was given its address when it was started."""
+    found = []
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             if process.environ().get("SUPERVISOR_SERVER_URL") == f"unix://{_socket(settings)}":
-                process.terminate()
-                orphans.append(process)
-        except psutil.Error:
-            continue
-    _, alive = psutil.wait_procs(orphans, timeout=settings.stop_seconds)
+                found.append(process)
+    return found
+
+
+def _end_orphans(settings: Settings) -> int:
+    """End what a supervisord that was killed has left; returns how many servers there were."""
+    found = orphans(settings)
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(found, timeout=settings.stop_seconds)
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=5)
-    return len(orphans)
+    return len(found)
 
 
 def _reconcile(supervisor: Any, names: list[str]) -> list[str]:  # noqa: ANN401

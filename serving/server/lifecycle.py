@@ -95,6 +95,8 @@ async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], 
             log_config=None,
             access_log=False,
             server_header=False,
+            # Who asks TensorFlow Serving's protocols is told that it is not TensorFlow Serving.
+            headers=[("x-served-by", "tandem")],
             proxy_headers=False,
             limit_concurrency=listening.max_connections + 1,  # It refuses the one that reaches its limit.
             timeout_keep_alive=listening.idle_seconds,  # type: ignore[arg-type] # it takes fractions, too

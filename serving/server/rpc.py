@@ -23,6 +23,9 @@ log = logging.getLogger("tandem.server")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+CLOCKS_APART = 0.1
+"""Seconds. A client's time is up earlier than the server's, by the way of its request: then it cancels the call."""
+
 OPTIONS: tuple[tuple[str, str | int], ...] = (
     # A second server on this port must fail, not share its requests.
     ("grpc.so_reuseport", 0),
@@ -161,7 +164,7 @@ class _Call:
                 log.error("%s: %s", self.path, failure)
         except asyncio.CancelledError:
             left = context.time_remaining()
-            record.code = "CANCELLED" if left is None or left > 0 else "DEADLINE_EXCEEDED"
+            record.code = "CANCELLED" if left is None or left > CLOCKS_APART else "DEADLINE_EXCEEDED"
             raise
         except Exception:
             log.exception("%s failed", self.path)

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol
 
+from models.signature import Arrays, Signature
+from serving import repository
+from serving.errors import TandemError
+from serving.repository import Manifest
 from serving.settings import Settings
 
-if TYPE_CHECKING:
-    # `tandem status` reads this file, and has no time to import numpy.
-    import numpy as np
-    from numpy.typing import NDArray
-
-Images: TypeAlias = "NDArray[np.float32]"
-"""Pictures: float32 [N, 28, 28, 1] (NHWC), values 0..1."""
+SAMPLES = "samples"
+"""Where a version's sample requests lie, beside the browser's artifact."""
 
 
-class TargetError(Exception):
+class TargetError(TandemError):
     """A target did not do what was asked of it; the message says which one, and what it answered."""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The answer of an endpoint: `logits` and `probabilities`, float32 [N, classes]."""
-
-    logits: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -49,8 +40,8 @@ class Endpoint:
 class Client(Protocol):
     """Calls one endpoint by one protocol; reuses its connection."""
 
-    def predict(self, images: Images) -> Outputs:
-        """Raises `TargetError` with what the endpoint answered."""
+    def predict(self, inputs: Arrays) -> Arrays:
+        """Every output of the signature by name. Raises `TargetError` with what the endpoint answered."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -63,6 +54,8 @@ class Target(Protocol):
     """`tf-serving`, `litert`, `tfjs`, `torchserve` or `onnxruntime`."""
     source: str
     """The framework whose weights it serves unless `--source` says otherwise."""
+    server: str
+    """What answers around the runtime that a version names."""
 
     def ports(self, settings: Settings) -> dict[str, int]:
         """What the server will listen on, by purpose, so that a busy port is seen before the start."""
@@ -75,8 +68,8 @@ class Target(Protocol):
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
         """Where it answers. `samples` is the folder of the sample requests that the curl lines send
-        (`picture.png`, `instances.json` in TF Serving's row form, `inference.json` for the Open Inference
-        Protocol)."""
+        (`instances.json` in TF Serving's row form, `inference.json` for the Open Inference Protocol, `picture.png` of a
+        model of pictures)."""
 
     def served_version(self, settings: Settings) -> int | None:
         """The version of `settings.model` that the running server answers with; None while it is not ready."""
@@ -86,4 +79,23 @@ class Target(Protocol):
         repository by itself. Raises `TargetError` where the server refuses; it serves on what it did."""
 
     def clients(self, settings: Settings) -> dict[str, Client]:
-        """A client for each protocol that takes pictures, by the protocol's name (`rest`, `grpc`, ...)."""
+        """A client for each protocol that predicts, by the protocol's name (`rest`, `grpc`, ...)."""
+
+
+def served_manifest(settings: Settings, target: str) -> Manifest:
+    """The manifest of the version that is published. Raises `TargetError` where there is none."""
+    folder = repository.model_dir(settings.repository, target, settings.model)
+    version = repository.served_version(folder)
+    if version is None:
+        raise TargetError(f"no version of {settings.model} is published; `make deploy` publishes the first")
+    return repository.read_manifest(folder / str(version))
+
+
+def served_signature(settings: Settings, target: str) -> Signature:
+    """What the published version takes and gives."""
+    return Signature.from_json(served_manifest(settings, target).signature)
+
+
+def sample_folder(settings: Settings, version: int) -> Path:
+    """The sample requests that travel with a version."""
+    return repository.version_dir(settings.repository, "tfjs", settings.model, version) / SAMPLES

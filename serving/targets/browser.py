@@ -8,11 +8,12 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serving.targets.base import Images, Outputs, TargetError
+from models.signature import Arrays, Signature, batch_size
+from serving.targets.base import TargetError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright
@@ -24,25 +25,30 @@ MAC_APPLICATIONS = (
 )
 READY_MILLISECONDS = 60_000
 
-# Base64 carries an exact float32 array an order of magnitude faster than a JSON list.
-PREDICT = """async ([pictures, count]) => {
-  const bytes = Uint8Array.from(atob(pictures), (c) => c.charCodeAt(0));
-  const text = (values) => {
-    const raw = new Uint8Array(Float32Array.from(values).buffer);
+# Base64 carries an exact array an order of magnitude faster than a JSON list.
+PREDICT = """async ([inputs, count]) => {
+  const kinds = { float32: Float32Array, int32: Int32Array };
+  const text = (values, kind) => {
+    const raw = new Uint8Array(kind.from(values).buffer);
     let binary = "";
     for (let i = 0; i < raw.length; i += 8192) binary += String.fromCharCode(...raw.subarray(i, i + 8192));
     return btoa(binary);
   };
-  const answer = await window.tandem.predict(new Float32Array(bytes.buffer), count);
-  return [text(answer.logits.flat()), text(answer.probabilities.flat()), answer.version];
+  const values = Object.entries(inputs).map(([name, [dtype, encoded]]) => {
+    const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
+    return [name, new kinds[dtype](bytes.buffer)];
+  });
+  const { outputs, version } = await window.tandem.predict(Object.fromEntries(values), count);
+  const encoded = Object.entries(outputs).map(([name, rows]) => [name, text(rows.flat(Infinity), Float32Array)]);
+  return [Object.fromEntries(encoded), version];
 }"""
 
 
 class BrowserClient:
     """Predicts with `window.tandem.predict` of the page at `address`; the browser starts with the first call."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, address: str, signature: Signature) -> None:
+        self.address, self.signature = address, signature
         self.version: int | None = None
         """The version that the last answer came from."""
         self._playwright: Playwright | None = None
@@ -52,28 +58,40 @@ class BrowserClient:
         # another Playwright.
         self._thread = ThreadPoolExecutor(1, "browser")
 
-    def predict(self, images: Images) -> Outputs:
+    def predict(self, inputs: Arrays) -> Arrays:
         """Raises `TargetError` with what the page said, or where there is no browser."""
-        return self._thread.submit(self._predict, images).result()
+        return self._thread.submit(self._predict, inputs).result()
 
     def close(self) -> None:
         """End the browser."""
         self._thread.submit(self._close).result()
         self._thread.shutdown()
 
-    def _predict(self, images: Images) -> Outputs:
+    def _predict(self, inputs: Arrays) -> Arrays:
         error = _playwright_error()
-        pictures = base64.b64encode(np.ascontiguousarray(images, "<f4").tobytes()).decode()
+        count = batch_size(inputs)
+        encoded = {
+            name: (
+                array.dtype.name,
+                base64.b64encode(array.astype(f"<{array.dtype.str[1:]}").tobytes()).decode(),
+            )
+            for name, array in inputs.items()
+        }
         try:
             page = self._page or self._open()
-            logits, probabilities, self.version = page.evaluate(PREDICT, [pictures, len(images)])
+            outputs, self.version = page.evaluate(PREDICT, [encoded, count])
         except error as failure:
             self._close()
             raise TargetError(f"{self.address} in Chromium: {failure}") from failure
         except TargetError:
             self._close()
             raise
-        return Outputs(_decode(logits, len(images)), _decode(probabilities, len(images)))
+        return {
+            tensor.name: np.frombuffer(base64.b64decode(outputs[tensor.name]), "<f4")
+            .reshape(count, *tensor.row)
+            .astype(tensor.dtype)
+            for tensor in self.signature.outputs
+        }
 
     def _open(self) -> Page:
         from playwright.sync_api import sync_playwright
@@ -101,17 +119,20 @@ def launch_chromium(playwright: Playwright) -> Browser:
     return playwright.chromium.launch(executable_path=find_chromium(playwright), args=arguments)
 
 
+def installed_chromium() -> str:
+    """The path of a Chromium or Chrome on the PATH or among the Mac's applications; empty where there is none."""
+    on_path = next((path for name in NAMES if (path := shutil.which(name))), "")
+    return on_path or next((path for path in MAC_APPLICATIONS if Path(path).is_file()), "")
+
+
 def find_chromium(playwright: Playwright) -> str:
     """The path of a Chromium: on the PATH, as a Mac application, or Playwright's own.
 
     Raises `TargetError` naming the command that installs one.
     """
     own = playwright.chromium.executable_path
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    candidates = [found, *MAC_APPLICATIONS, own]
-    for candidate in candidates:
-        if candidate and Path(candidate).is_file():
-            return candidate
+    if found := installed_chromium() or (own if Path(own).is_file() else ""):
+        return found
     command = "sudo apt-get install chromium" if shutil.which("apt-get") else ""
     other = f"{sys.executable} -m playwright install chromium"
     raise TargetError(
@@ -128,7 +149,3 @@ def _playwright_error() -> type[Exception]:
             "`make compare` installs it"
         ) from None
     return Error
-
-
-def _decode(text: Any, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:  # noqa: ANN401
-    return np.frombuffer(base64.b64decode(text), "<f4").reshape(count, -1)

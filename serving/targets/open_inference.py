@@ -8,7 +8,7 @@ from pathlib import Path
 
 from serving.repository import model_dir
 from serving.settings import Settings
-from serving.targets.base import Client, Endpoint, Launch, TargetError
+from serving.targets.base import Client, Endpoint, Launch, TargetError, served_signature
 from serving.targets.http import HttpConnection
 
 
@@ -18,6 +18,7 @@ class OpenInferenceTarget:
 
     name: str
     source: str
+    server: str = "our server"
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"REST": self.rest_port(settings), "gRPC": self.grpc_port(settings)}
@@ -62,11 +63,11 @@ class OpenInferenceTarget:
     def clients(self, settings: Settings) -> dict[str, Client]:
         from serving.targets.open_inference_client import BinaryRestClient, GrpcClient, RestClient
 
-        rest = self.rest_port(settings)
+        rest, signature = self.rest_port(settings), served_signature(settings, self.name)
         return {
-            "rest": RestClient(settings.host, rest, settings.model),
-            "rest-binary": BinaryRestClient(settings.host, rest, settings.model),
-            "grpc": GrpcClient(settings.host, self.grpc_port(settings), settings.model),
+            "rest": RestClient(settings.host, rest, settings.model, signature),
+            "rest-binary": BinaryRestClient(settings.host, rest, settings.model, signature),
+            "grpc": GrpcClient(settings.host, self.grpc_port(settings), settings.model, signature),
         }
 
     def rest_port(self, settings: Settings) -> int:

@@ -6,71 +6,77 @@ https://github.com/open-inference/open-inference-protocol
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serving.targets.base import Images, Outputs, TargetError
+from models.signature import Arrays, Signature
+from serving.targets.base import TargetError
 from serving.targets.http import Answer, HttpConnection
 
-OUTPUTS = ("logits", "probabilities")
+DATATYPES = {"float32": "FP32", "int32": "INT32"}
 
 
 class RestClient:
     """The protocol's plain JSON form."""
 
-    def __init__(self, host: str, port: int, model: str) -> None:
+    def __init__(self, host: str, port: int, model: str, signature: Signature) -> None:
         self._http = HttpConnection(host, port)
-        self._path = f"/v2/models/{model}/infer"
+        self._path, self._signature = f"/v2/models/{model}/infer", signature
 
-    def predict(self, images: Images) -> Outputs:
-        answer = self._http.json("POST", self._path, inference_request(images))
-        arrays = {
-            output["name"]: np.array(output["data"], np.float32).reshape(output["shape"])
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        answer = self._http.json("POST", self._path, inference_request(inputs, self._signature))
+        dtypes = {tensor.name: tensor.dtype for tensor in self._signature.outputs}
+        return {
+            output["name"]: np.array(output["data"], dtypes[output["name"]]).reshape(output["shape"])
             for output in answer["outputs"]
         }
-        return Outputs(arrays["logits"], arrays["probabilities"])
 
     def close(self) -> None:
         self._http.close()
 
 
-def inference_request(images: Images) -> dict[str, object]:
-    """The JSON body that asks for both outputs."""
-    tensor = {
-        "name": "image",
-        "datatype": "FP32",
-        "shape": list(images.shape),
-        "data": images.ravel().tolist(),
-    }
-    return {"inputs": [tensor], "outputs": [{"name": name} for name in OUTPUTS]}
+def inference_request(inputs: Arrays, signature: Signature) -> dict[str, object]:
+    """The JSON body that asks for every output."""
+    tensors = [_described(name, array) | {"data": array.ravel().tolist()} for name, array in inputs.items()]
+    return {"inputs": tensors, "outputs": [{"name": tensor.name} for tensor in signature.outputs]}
+
+
+def _described(name: str, array: NDArray[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape)}
 
 
 class BinaryRestClient:
     """The binary tensor extension: a JSON header, then the tensors' raw little-endian bytes."""
 
-    def __init__(self, host: str, port: int, model: str) -> None:
+    def __init__(self, host: str, port: int, model: str, signature: Signature) -> None:
         self._http = HttpConnection(host, port)
-        self._path = f"/v2/models/{model}/infer"
+        self._path, self._signature = f"/v2/models/{model}/infer", signature
 
-    def predict(self, images: Images) -> Outputs:
-        raw = images.astype("<f4").tobytes()
-        size = {"binary_data_size": len(raw)}
-        tensor = {"name": "image", "datatype": "FP32", "shape": list(images.shape), "parameters": size}
-        outputs = [{"name": name, "parameters": {"binary_data": True}} for name in OUTPUTS]
-        header = json.dumps({"inputs": [tensor], "outputs": outputs}).encode()
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        tensors, raw = [], b""
+        for name, array in inputs.items():
+            content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+            tensors.append(_described(name, array) | {"parameters": {"binary_data_size": len(content)}})
+            raw += content
+        outputs = [{"name": t.name, "parameters": {"binary_data": True}} for t in self._signature.outputs]
+        header = json.dumps({"inputs": tensors, "outputs": outputs}).encode()
         answer = self._http.request(
             "POST", self._path, header + raw, {"Inference-Header-Content-Length": str(len(header))}
         )
         return self._parse(answer)
 
-    def _parse(self, answer: Answer) -> Outputs:
+    def _parse(self, answer: Answer) -> dict[str, NDArray[Any]]:
         end = int(answer.headers["inference-header-content-length"])
         header, arrays = json.loads(answer.body[:end]), {}
+        dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in self._signature.outputs}
         for output in header["outputs"]:
             size = output["parameters"]["binary_data_size"]
-            array = np.frombuffer(answer.body[end : end + size], "<f4").reshape(output["shape"])
+            dtype = dtypes[output["name"]].newbyteorder("<")
+            array = np.frombuffer(answer.body[end : end + size], dtype).reshape(output["shape"])
             arrays[output["name"]], end = array, end + size
-        return Outputs(arrays["logits"], arrays["probabilities"])
+        return arrays
 
     def close(self) -> None:
         self._http.close()
@@ -79,21 +85,24 @@ class BinaryRestClient:
 class GrpcClient:
     """gRPC, by Triton's client library."""
 
-    def __init__(self, host: str, port: int, model: str) -> None:
+    def __init__(self, host: str, port: int, model: str, signature: Signature) -> None:
         import tritonclient.grpc as triton
 
-        self._triton, self._model = triton, model
+        self._triton, self._model, self._signature = triton, model, signature
         self._client = triton.InferenceServerClient(f"{host}:{port}")
 
-    def predict(self, images: Images) -> Outputs:
-        tensor = self._triton.InferInput("image", list(images.shape), "FP32")
-        tensor.set_data_from_numpy(np.ascontiguousarray(images, np.float32))
-        wanted = [self._triton.InferRequestedOutput(name) for name in OUTPUTS]
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        tensors = []
+        for name, array in inputs.items():
+            tensor = self._triton.InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            tensors.append(tensor)
+        wanted = [self._triton.InferRequestedOutput(tensor.name) for tensor in self._signature.outputs]
         try:
-            answer = self._client.infer(self._model, [tensor], outputs=wanted, client_timeout=30)
+            answer = self._client.infer(self._model, tensors, outputs=wanted, client_timeout=30)
         except self._triton.InferenceServerException as error:
             raise TargetError(f"gRPC answered {error.status()}: {error.message()}") from error
-        return Outputs(answer.as_numpy("logits"), answer.as_numpy("probabilities"))
+        return {tensor.name: answer.as_numpy(tensor.name) for tensor in self._signature.outputs}
 
     def close(self) -> None:
         self._client.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serving.repository import model_dir, served_version, write_atomically
 from serving.settings import Settings
-from serving.targets.base import Client, Endpoint, Launch, TargetError
+from serving.targets.base import Client, Endpoint, Launch, TargetError, served_signature
 from serving.targets.http import HttpConnection
 
 CONFIG = """model_config_list {{
@@ -31,6 +31,7 @@ MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/met
 class TensorFlowServing:
     name = "tf-serving"
     source = "tensorflow"
+    server = "our stand-in for TensorFlow Serving"
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"REST": settings.tf_serving_rest_port, "gRPC": settings.tf_serving_grpc_port}
@@ -86,13 +87,15 @@ class TensorFlowServing:
     def clients(self, settings: Settings) -> dict[str, Client]:
         from serving.targets.tf_serving_client import GrpcClient, RestClient
 
+        signature = served_signature(settings, self.name)
         return {
-            "rest": RestClient(settings.host, settings.tf_serving_rest_port, settings.model),
+            "rest": RestClient(settings.host, settings.tf_serving_rest_port, settings.model, signature),
             "grpc": GrpcClient(settings.host, settings.tf_serving_grpc_port, settings.model),
         }
 
     def _folder(self, settings: Settings) -> Path:
-        return settings.run / self.name
+        """One for containers, which know no path of this machine, and one for processes."""
+        return settings.run / self.name / ("container" if settings.platform == "docker" else "process")
 
     def _config(self, settings: Settings) -> Path:
         return self._folder(settings) / "models.config"

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from serving.targets.base import Images, Outputs, TargetError
+import numpy as np
+from numpy.typing import NDArray
+
+from models.signature import Arrays, Signature, batch_size
+from serving.targets.base import TargetError
 from serving.targets.http import HttpConnection
+
+
+def row_request(inputs: Arrays) -> dict[str, object]:
+    """TF Serving's row form: the values alone where there is one input."""
+    values = {name: array.tolist() for name, array in inputs.items()}
+    (first, *others) = values
+    if not others:
+        return {"instances": values[first]}
+    rows = range(batch_size(inputs))
+    return {"instances": [{name: value[row] for name, value in values.items()} for row in rows]}
 
 
 class RestClient:
     """TF Serving's row form."""
 
-    def __init__(self, host: str, port: int, model: str) -> None:
+    def __init__(self, host: str, port: int, model: str, signature: Signature) -> None:
         self._http = HttpConnection(host, port)
-        self._path = f"/v1/models/{model}:predict"
+        self._path, self._signature = f"/v1/models/{model}:predict", signature
 
-    def predict(self, images: Images) -> Outputs:
-        rows = self._http.json("POST", self._path, {"instances": images.tolist()})["predictions"]
-        return Outputs(
-            np.array([row["logits"] for row in rows], np.float32),
-            np.array([row["probabilities"] for row in rows], np.float32),
-        )
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        rows = self._http.json("POST", self._path, row_request(inputs))["predictions"]
+        (first, *others) = self._signature.outputs
+        if not others:
+            # The form leaves out the name of an only output.
+            return {first.name: np.array(rows, first.dtype)}
+        return {t.name: np.array([row[t.name] for row in rows], t.dtype) for t in (first, *others)}
 
     def close(self) -> None:
         self._http.close()
@@ -39,16 +54,16 @@ class GrpcClient:
         self._channel = grpc.insecure_channel(f"{host}:{port}")
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def predict(self, images: Images) -> Outputs:
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         request = self._request()
         request.model_spec.name = self._model
-        request.inputs["image"].CopyFrom(self._tf.make_tensor_proto(images, self._tf.float32))
+        for name, array in inputs.items():
+            request.inputs[name].CopyFrom(self._tf.make_tensor_proto(array))
         try:
             answer = self._stub.Predict(request, timeout=30)
         except self._grpc.RpcError as error:
             raise TargetError(f"gRPC answered {error.code().name}: {error.details()}") from error
-        arrays = {name: self._tf.make_ndarray(proto) for name, proto in answer.outputs.items()}
-        return Outputs(arrays["logits"], arrays["probabilities"])
+        return {name: self._tf.make_ndarray(proto) for name, proto in answer.outputs.items()}
 
     def close(self) -> None:
         self._channel.close()

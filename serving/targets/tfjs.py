@@ -7,10 +7,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from models import base as models
 from serving.repository import POINTER, write_atomically
 from serving.settings import Settings
-from serving.targets.base import Client, Endpoint, Launch, TargetError
+from serving.targets.base import Client, Endpoint, Launch, TargetError, served_signature
 from serving.targets.http import HttpConnection
 from serving.web.install import HERE, assemble
 
@@ -21,12 +20,13 @@ SHUTDOWN_RESERVE = 3
 class TensorFlowJs:
     name = "tfjs"
     source = "tensorflow"
+    server = "the browser"
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"HTTP": settings.tfjs_port}
 
     def configure(self, settings: Settings) -> None:
-        """What the page must know of the model."""
+        """What the page must know; what the model takes and gives is in its manifest."""
         write_atomically(
             settings.run / self.name / "config" / "config.json",
             json.dumps(page_config(settings), indent=2) + "\n",
@@ -45,7 +45,6 @@ class TensorFlowJs:
             "GATEWAY_SITE": str(site),
             "GATEWAY_CONFIG": str(folder / "config"),
             "GATEWAY_MODELS": str(settings.repository / self.name),
-            "GATEWAY_SAMPLES": str(settings.artifacts / "samples"),
             "GATEWAY_TF_SERVING": f"{settings.host}:{settings.tf_serving_rest_port}",
             "GATEWAY_LITERT": f"{settings.host}:{settings.litert_rest_port}",
             "GATEWAY_TORCHSERVE": f"{settings.host}:{settings.torchserve_rest_port}",
@@ -82,17 +81,14 @@ class TensorFlowJs:
     def clients(self, settings: Settings) -> dict[str, Client]:
         from serving.targets.browser import BrowserClient
 
-        return {"browser": BrowserClient(f"http://{settings.host}:{settings.tfjs_port}/")}
+        signature = served_signature(settings, self.name)
+        return {"browser": BrowserClient(f"http://{settings.host}:{settings.tfjs_port}/", signature)}
 
 
 def page_config(settings: Settings) -> dict[str, Any]:
     """What the page must know: config.json."""
-    spec = models.load(settings.model).spec
     return {
-        "model": spec.name,
-        "classes": list(spec.classes),
-        "input": spec.input_name,
-        "imageShape": list(spec.image_shape),
+        "model": settings.model,
         "targets": {
             "tf-serving": {"label": "TensorFlow Serving", "protocol": "rows"},
             "litert": {"label": "LiteRT", "protocol": "open-inference"},

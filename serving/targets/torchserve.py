@@ -21,6 +21,7 @@ class TorchServe:
 
     name = "torchserve"
     source = "pytorch"
+    server = "TorchServe"
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {
@@ -40,7 +41,8 @@ class TorchServe:
             PREFIX + field.name.upper(): str(getattr(settings, field.name))
             for field in dataclasses.fields(settings)
             # A seed or a profile that changes must not restart the server.
-            if field.name in LAUNCH_SETTINGS or field.name.startswith("torchserve_")
+            if field.name in LAUNCH_SETTINGS
+            or (field.name.startswith("torchserve_") and field.name.endswith("_port"))
         }
         return Launch([sys.executable, "-m", "serving.torchserve.launch"], environment)
 
@@ -48,10 +50,13 @@ class TorchServe:
         base = f"http://{settings.host}"
         inference = f"{base}:{settings.torchserve_rest_port}/predictions/{settings.model}"
         metrics = f"{base}:{settings.torchserve_metrics_port}/metrics"
+        sample = next(
+            (samples / file for file in ("picture.png", "instances.json") if (samples / file).exists()),
+            samples / "instances.json",
+        )
+        form = "" if sample.suffix == ".png" else " -H 'Content-Type: application/json'"
         return [
-            Endpoint(
-                "REST", inference, f"curl -s -T {shlex.quote(str(samples / 'picture.png'))} {inference}"
-            ),
+            Endpoint("REST", inference, f"curl -s{form} -T {shlex.quote(str(sample))} {inference}"),
             Endpoint("gRPC", f"{settings.host}:{settings.torchserve_grpc_port}"),
             Endpoint("metrics", metrics, f"curl -s {metrics}"),
         ]

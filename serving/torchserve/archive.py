@@ -7,9 +7,13 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from serving.repository import GOLDEN
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 SIGNATURE = "signature.json"
+HANDLER = Path(__file__).with_name("handler.py")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The first moment that a zip can name: equal contents give equal archives."""
 
@@ -36,12 +40,30 @@ def read_archive(path: Path) -> dict[str, bytes]:
 
 
 def stage(source: Path, destination: Path, version: int, *, batched: bool) -> None:
-    """Copy an archive with what is known only after its export: its version, and whether the gate has shown
-    that requests may share a run."""
+    """Copy an archive with what is known only after its export: its version, its golden sample, and whether the
+    gate has shown that requests may share a run.
+
+    An archive whose handler cannot say which version answers, as the first ones could not, gets today's handler.
+    """
     files = read_archive(source)
     manifest = json.loads(files[MANIFEST])
     manifest["model"]["modelVersion"] = str(version)
     signature = json.loads(files[SIGNATURE]) | {"batched": batched}
     changed = {MANIFEST: manifest, SIGNATURE: signature}
     written = {name: json.dumps(document, indent=2).encode() for name, document in changed.items()}
+    if (sample := source.with_name(GOLDEN)).exists():
+        written[GOLDEN] = sample.read_bytes()
+    if b'"describe"' not in files.get(HANDLER.name, b'"describe"'):
+        written[HANDLER.name] = HANDLER.read_bytes()
+        written[SIGNATURE] = json.dumps(_as_today(signature), indent=2).encode()
     write_archive(destination, files | written)
+
+
+def _as_today(signature: dict[str, Any]) -> dict[str, Any]:
+    """The signature of the first archives, of one picture and its classes, as today's handler reads it."""
+    if "input" not in signature:
+        return signature
+    picture = {"dtype": "float32", "shape": ["batch", *signature["shape"]], "content": "picture"}
+    output = {"dtype": "float32", "shape": ["batch", len(signature["classes"])], "content": "numbers"}
+    inputs, outputs = {signature["input"]: picture}, dict.fromkeys(signature["outputs"], output)
+    return signature | {"inputs": inputs, "outputs": outputs}

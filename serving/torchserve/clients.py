@@ -8,38 +8,43 @@ from typing import Any
 import numpy as np
 import orjson
 import urllib3
+from numpy.typing import NDArray
 
+from models.signature import Arrays, Signature, batch_size
 from serving.settings import Settings
-from serving.targets.base import Images, Outputs, TargetError
+from serving.targets.base import TargetError, served_signature
 
 TIMEOUT = 30.0
 
 
-def json_body(images: Images) -> bytes:
+def json_body(inputs: Arrays) -> bytes:
     """TF Serving's row form."""
-    pictures = np.ascontiguousarray(images, np.float32)
-    return orjson.dumps({"instances": pictures}, option=orjson.OPT_SERIALIZE_NUMPY)
+    arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    (first, *others) = arrays
+    instances: object = arrays[first]
+    if others:
+        instances = [
+            {name: array[row] for name, array in arrays.items()} for row in range(batch_size(inputs))
+        ]
+    return orjson.dumps({"instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def npy_body(images: Images) -> bytes:
-    """The pictures as an .npy file."""
+def npy_body(inputs: Arrays) -> bytes:
+    """The only input as an .npy file; JSON where there are several."""
+    if len(inputs) > 1:
+        return json_body(inputs)
     file = io.BytesIO()
-    np.save(file, np.ascontiguousarray(images, np.float32), allow_pickle=False)
+    np.save(file, np.ascontiguousarray(next(iter(inputs.values()))), allow_pickle=False)
     return file.getvalue()
 
 
-def outputs(answer: bytes) -> Outputs:
+def outputs(answer: bytes, signature: Signature) -> dict[str, NDArray[Any]]:
     """Read an answer. Raises `TargetError` with the error that it holds."""
     try:
-        document = orjson.loads(answer)
-        predictions = document["predictions"]
+        rows = orjson.loads(answer)["predictions"]
+        return {t.name: np.array([row[t.name] for row in rows], t.dtype) for t in signature.outputs}
     except (ValueError, KeyError, TypeError):
         raise TargetError(f"torchserve answered {answer[:300].decode(errors='replace')}") from None
-    logits, probabilities = (
-        np.array([prediction[name] for prediction in predictions], np.float32)
-        for name in ("logits", "probabilities")
-    )
-    return Outputs(logits, probabilities)
 
 
 class RestClient:
@@ -47,16 +52,17 @@ class RestClient:
 
     def __init__(self, settings: Settings, npy: bool = False) -> None:
         self.path = f"/predictions/{settings.model}"
+        self.signature = served_signature(settings, "torchserve")
         self.pool = urllib3.HTTPConnectionPool(
             settings.host, settings.torchserve_rest_port, timeout=TIMEOUT, retries=False
         )
         self.encode = npy_body if npy else json_body
         self.headers = {"Content-Type": "application/octet-stream" if npy else "application/json"}
 
-    def predict(self, images: Images) -> Outputs:
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Raises `TargetError` with what the endpoint answered."""
         try:
-            answer = self.pool.request("POST", self.path, self.encode(images), headers=self.headers)
+            answer = self.pool.request("POST", self.path, self.encode(inputs), headers=self.headers)
         except urllib3.exceptions.HTTPError as error:
             raise TargetError(
                 f"torchserve at {self.pool.host}:{self.pool.port} does not answer: {error}"
@@ -65,7 +71,7 @@ class RestClient:
             raise TargetError(
                 f"torchserve answered {answer.status}: {answer.data[:300].decode(errors='replace')}"
             )
-        return outputs(answer.data)
+        return outputs(answer.data, self.signature)
 
     def close(self) -> None:
         """Close the connection."""
@@ -81,6 +87,7 @@ class GrpcClient:
         import grpc
 
         self.model = settings.model
+        self.signature = served_signature(settings, "torchserve")
         self.channel = grpc.insecure_channel(f"{settings.host}:{settings.torchserve_grpc_port}")
         self.request, self.response = _messages()
         self.call = self.channel.unary_unary(
@@ -89,18 +96,18 @@ class GrpcClient:
             response_deserializer=self.response.FromString,
         )
 
-    def predict(self, images: Images) -> Outputs:
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Raises `TargetError` with what the endpoint answered."""
         import grpc
 
-        request = self.request(model_name=self.model, input={"data": npy_body(images)})
+        request = self.request(model_name=self.model, input={"data": npy_body(inputs)})
         try:
             answer = self.call(request, timeout=TIMEOUT)
         except grpc.RpcError as error:
             # TorchServe puts the name of a Java exception on a second line.
             message = (error.details() or "").split("\n")[0]
             raise TargetError(f"torchserve answered {error.code().name} over gRPC: {message}") from error
-        return outputs(answer.prediction)
+        return outputs(answer.prediction, self.signature)
 
     def close(self) -> None:
         """Close the connection."""

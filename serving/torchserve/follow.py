@@ -6,8 +6,10 @@ A child of the server, whose process id it is given: it leaves when the server h
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
+from typing import Any
 
 from serving.repository import RepositoryError, model_dir, served_version
 from serving.settings import Settings
@@ -26,8 +28,8 @@ SETTLE_SECONDS = 0.5
 def swap(settings: Settings, version: int) -> None:
     """Register `version`, wait for its worker, make it the default, and unregister the others.
 
-    Raises `ManifestError` where the version is not as published, and `TargetError` where the server refuses or the
-    worker is not ready in `settings.ready_seconds`; what was served is served on.
+    Raises `ManifestError` where the version is not as published, and `TargetError` where it or the server refuses or
+    the worker is not ready in `settings.ready_seconds`; what was served is served on.
     """
     management = Management(settings, timeout=settings.ready_seconds)
     registered = management.versions(settings.model)
@@ -52,30 +54,43 @@ def swap(settings: Settings, version: int) -> None:
 
 
 def main() -> None:
-    """Follow the pointer until the server leaves. A version that cannot be served is tried once."""
+    """Follow the pointer until the server leaves. A version that cannot be served is tried once.
+
+    TorchServe gives up a worker that does not start again in five minutes, and says `Healthy` all the same; so a
+    server without one for `settings.ready_seconds` is ended, for its supervisor to start anew.
+    """
     settings, server = Settings.from_environment(), int(sys.argv[1])
     folder = model_dir(settings.repository, "torchserve", settings.model)
     tried: int | None = None
+    answered = time.monotonic()
     while os.getppid() == server:
         time.sleep(POLL_SECONDS)
         try:
-            version = served_version(folder)
-            if version is None or version == tried or not (running := _running(settings)):
+            version, running = served_version(folder), _running(settings)
+            if running and is_ready(running):
+                answered = time.monotonic()
+            elif time.monotonic() - answered > settings.ready_seconds:
+                sys.stderr.write(
+                    f"torchserve: no worker answers for {settings.ready_seconds} s; starting anew\n"
+                )
+                os.kill(server, signal.SIGTERM)
+                return
+            if version is None or version == tried or not running:
                 continue
             tried = version
-            if version != running:
+            if version != int(running["modelVersion"]):
                 swap(settings, version)
+                answered = time.monotonic()
         except (TargetError, RepositoryError, OSError) as error:
             sys.stderr.write(f"{error}; version {version} is not served\n")
 
 
-def _running(settings: Settings) -> int | None:
+def _running(settings: Settings) -> dict[str, Any] | None:
     """The default version; None while the server starts."""
     try:
-        description = Management(settings).describe(settings.model)
+        return Management(settings).describe(settings.model)
     except TargetError:
         return None
-    return int(description["modelVersion"]) if description else None
 
 
 def _wait_until_ready(management: Management, settings: Settings, version: int) -> None:

@@ -2,16 +2,19 @@
 
 A request's body is one of three, told apart by its first bytes:
 
-    {"instances": [picture, ...]}   TF Serving's row form; a picture is numbers of the signature's shape,
-                                    or {"b64": <base64 of a PNG or JPEG>}, bare or under the input's name
-    an .npy array                   float32 [N, *shape]
-    a PNG or JPEG                   one picture
+    {"instances": [row, ...]}   TF Serving's row form: {<input>: numbers of its shape, ...}, or the numbers alone where
+                                there is one input; a picture may be {"b64": <base64 of a PNG or JPEG>}
+    an .npy array               [N, *shape], of a model with one input
+    a PNG or JPEG               one picture, of a model whose one input is a picture
 
-The answer is {"predictions": [{"logits": [...], "probabilities": [...]}, ...]}. Bad input answers 400, and a model
+The answer is {"predictions": [{<output>: [...], ...}, ...]}. Bad input answers 400, and a model
 that fails 500, with {"code", "type", "message"}, as TorchServe's own errors do; neither touches its neighbours in a
 batch. A request with the header `describe: True`, as in TorchServe's own handlers, is told which version answers.
 
-Requests share a run only where the gate has shown that company changes no answer: `signature.json` says "batched".
+`signature.json` says whether requests may share a run ("batched": the gate has shown that company changes no answer),
+and which form of the network lies in the archive: "exported" and "aot" are run by PyTorch, "onnx" by ONNX Runtime.
+Answers name it in the header `x-runtime`. `golden.json` holds an input and its right answer: a version that answers
+otherwise here is not served.
 
 TorchServe wants exactly one class in this file, so the error is TorchServe's own `PredictionException`.
 """
@@ -23,13 +26,15 @@ import binascii
 import io
 import json
 import logging
+import platform
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import orjson
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from ts.context import Context
@@ -46,45 +51,107 @@ FORMS = 'expected JSON {"instances": [...]}, an .npy array, or a PNG or JPEG pic
 MAX_PIXELS = 16_777_216
 """A picture of 4096 x 4096: what a few kilobytes may unpack to."""
 SLICE = 256
-"""Pictures a run where the model may be batched: thousands would cost gigabytes in the first layers."""
+"""Rows a run where the model may be batched: thousands would cost gigabytes in the first layers."""
 
-Images = NDArray[np.float32]
+Array = NDArray[Any]
+Inputs = dict[str, Array]
 
 
 class Handler:
-    """What `signature.json` beside it says: input name and shape of a picture, output names, batched or not."""
+    """What `signature.json` beside it says: dtype and shape of each input, names of the outputs, batched or not."""
 
     def initialize(self, context: Context) -> None:
         """Load the signature and the model, and run once, so that the first request finds all warm."""
         folder = Path(context.system_properties["model_dir"])
         signature = json.loads((folder / "signature.json").read_text())
-        self.input_name: str = signature["input"]
-        self.shape: tuple[int, ...] = tuple(signature["shape"])
-        self.output_names: list[str] = signature["outputs"]
+        self.inputs: dict[str, dict[str, Any]] = signature["inputs"]
+        self.shapes = {name: tuple(tensor["shape"][1:]) for name, tensor in self.inputs.items()}
+        self.only = next(iter(self.inputs)) if len(self.inputs) == 1 else ""
+        self.picture = self.only if self.only and self.inputs[self.only]["content"] == "picture" else ""
+        self.output_names = list(signature["outputs"])
         self.batched: bool = signature.get("batched", False)
+        self.runtime: str = signature.get("runtime", "ONNX Runtime")
         self.model: str = context.model_name
+        self.network: Callable[..., Sequence[torch.Tensor]]
         model = (context.manifest or {}).get("model", {})
         self.description = {
             "model": self.model,
             "version": model.get("modelVersion"),
             "batched": self.batched,
+            "runtime": self.runtime,
         }
-        self.load(folder)
-        self.infer(np.zeros((1, *self.shape), np.float32))
+        self.check_processor(signature.get("instruction_set", {}))
+        self.load(folder, signature.get("form", "onnx"))
+        self.infer({n: np.zeros((1, *self.shapes[n]), tensor["dtype"]) for n, tensor in self.inputs.items()})
+        if (golden := folder / "golden.json").exists():
+            self.check_golden(json.loads(golden.read_text()))
         # The worker logs two lines a request, and TorchServe reads them one by one through a pipe.
         logging.getLogger().setLevel(logging.WARNING)
 
-    def load(self, folder: Path) -> None:
-        """Open `model.onnx` on one thread: TorchServe scales by workers."""
+    def load(self, folder: Path, form: str) -> None:
+        """Open the network on one thread: TorchServe scales by workers."""
+        torch.set_num_threads(1)
+        if form == "exported":
+            self.network = torch.export.load(folder / "model.pt2").module()
+        elif form == "aot":
+            # They say that the package is for fewer instructions than this CPU has, and that there is no g++ to ask.
+            for name in ("torch.export", "torch._inductor"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+            self.network = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
+        elif form == "onnx":
+            self.network = self.load_onnx(str(folder / "model.onnx"))
+        else:
+            raise ValueError(f"expected the form exported, aot or onnx, the archive says {form!r}")
+
+    def load_onnx(self, path: str) -> Callable[..., list[torch.Tensor]]:
+        """ONNX Runtime's session as PyTorch would call it."""
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        path = str(folder / "model.onnx")
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def infer(self, images: Images) -> list[NDArray[np.float32]]:
-        """float32 [N, *shape] -> the outputs, each [N, classes]."""
-        outputs: list[NDArray[np.float32]] = self.session.run(self.output_names, {self.input_name: images})
-        return outputs
+        def network(*tensors: torch.Tensor) -> list[torch.Tensor]:
+            inputs = {name: tensor.numpy() for name, tensor in zip(self.inputs, tensors, strict=True)}
+            outputs = session.run(self.output_names, inputs)
+            return [torch.from_numpy(output) for output in outputs]
+
+        return network
+
+    def infer(self, inputs: Inputs) -> list[Array]:
+        """The inputs, N rows each -> the outputs, N rows each."""
+        with torch.inference_mode():
+            return [
+                output.numpy() for output in self.network(*(torch.tensor(inputs[n]) for n in self.inputs))
+            ]
+
+    def check_processor(self, wanted: dict[str, Any]) -> None:
+        """Raise `RuntimeError` where code was compiled for a CPU that this one is not: it would end the process."""
+        here = (platform.machine(), torch.backends.cpu.get_cpu_capability())
+        if wanted and (here[0] != wanted["machine"] or here[1] not in wanted["capabilities"]):
+            raise RuntimeError(
+                f"its code is compiled for {wanted['march']} ({wanted['machine']} with "
+                f"{' or '.join(wanted['capabilities'])}), this CPU offers {here[0]} with {here[1]}"
+            )
+
+    def check_golden(self, golden: dict[str, Any]) -> None:
+        """Raise `RuntimeError` where the answer to the golden sample is not the source framework's."""
+        found = dict(
+            zip(
+                self.output_names,
+                self.infer({n: _array(own) for n, own in golden["inputs"].items()}),
+                strict=True,
+            )
+        )
+        for name, tensor in golden["outputs"].items():
+            expected = _array(tensor)
+            difference = float(np.nan_to_num(np.abs(found[name] - expected), nan=np.inf).max())
+            limit = golden["tolerance"] * max(1.0, float(np.abs(expected).max()))
+            if difference > limit:
+                raise RuntimeError(
+                    f"golden sample: {name} differs by {difference:.3g} from the source framework's answer, "
+                    f"the limit is {limit:.3g}"
+                )
 
     def handle(self, rows: list[dict[str, Any]], context: Context) -> list[bytes]:
         """Answer a batch. Raises `PredictionException` for a failed gRPC request that is alone in it."""
@@ -104,6 +171,7 @@ class Handler:
             else:
                 bodies.append(answer)
             context.set_response_content_type(index, "application/json")
+            context.set_response_header(index, "x-runtime", self.runtime)
         return bodies
 
     def answer(self, rows: list[dict[str, Any]], described: list[bool]) -> list[bytes | PredictionException]:
@@ -112,63 +180,70 @@ class Handler:
             orjson.dumps(self.description) if describe else self.parse(row)
             for row, describe in zip(rows, described, strict=True)
         ]
-        predictions = iter(self.predict([images for images in parsed if isinstance(images, np.ndarray)]))
-        return [next(predictions) if isinstance(answer, np.ndarray) else answer for answer in parsed]
+        predictions = iter(self.predict([inputs for inputs in parsed if isinstance(inputs, dict)]))
+        return [next(predictions) if isinstance(answer, dict) else answer for answer in parsed]
 
-    def parse(self, row: dict[str, Any]) -> Images | PredictionException:
-        """One request's pictures, float32 [N, *shape], or why they are none."""
+    def parse(self, row: dict[str, Any]) -> Inputs | PredictionException:
+        """One request's inputs, or why they are none."""
         try:
-            images = self.decode(_body(row))
-            if not len(images):
-                raise _bad(f"expected at least one picture of shape {list(self.shape)}, got none")
-            if not np.isfinite(images).all():
+            inputs = self.decode(_body(row))
+            if not _rows(inputs):
+                raise _bad("expected at least one row, got none")
+            if not all(np.isfinite(array).all() for array in inputs.values()):
                 raise _bad("expected finite numbers, got NaN or infinity")
         except PredictionException as error:
             return error
-        return images
+        return inputs
 
-    def predict(self, requests: list[Images]) -> list[bytes | PredictionException]:
-        """Run the requests' pictures, together where the model may be batched; one JSON body a request."""
+    def predict(self, requests: list[Inputs]) -> list[bytes | PredictionException]:
+        """Run the requests' rows, together where the model may be batched; one JSON body a request."""
         if self.batched and len(requests) > 1:
-            together = self.run(np.concatenate(requests))
+            together = self.run(
+                {n: np.concatenate([request[n] for request in requests]) for n in self.inputs}
+            )
             if not isinstance(together, PredictionException):
-                ends = np.cumsum([len(request) for request in requests])
-                return [
-                    _encode(together[end - len(request) : end])
-                    for request, end in zip(requests, ends, strict=True)
-                ]
+                counts = [_rows(request) for request in requests]
+                ends = np.cumsum(counts)
+                return [_encode(together[end - count : end]) for count, end in zip(counts, ends, strict=True)]
         # Each by itself too where their common run has failed: only one of them may be why.
         alone = [self.run(request) for request in requests]
         return [rows if isinstance(rows, PredictionException) else _encode(rows) for rows in alone]
 
-    def run(self, images: Images) -> list[dict[str, NDArray[np.float32]]] | PredictionException:
-        """The outputs of each picture by name, or why the model has none."""
-        size = SLICE if self.batched else len(images)
+    def run(self, inputs: Inputs) -> list[dict[str, Array]] | PredictionException:
+        """The outputs of each row by name, or why the model has none."""
+        count = _rows(inputs)
+        size = SLICE if self.batched else count
         rows = []
         try:
-            for start in range(0, len(images), size):
-                part = images[start : start + size]
+            for start in range(0, count, size):
+                part = {name: array[start : start + size] for name, array in inputs.items()}
                 outputs = dict(zip(self.output_names, self.infer(part), strict=True))
                 for name, output in outputs.items():
-                    if output.shape[:1] != (len(part),):
-                        raise ValueError(f"{len(part)} pictures gave {name} of shape {list(output.shape)}")
+                    if output.shape[:1] != (_rows(part),):
+                        raise ValueError(f"{_rows(part)} rows gave {name} of shape {list(output.shape)}")
                 columns = map(np.ascontiguousarray, outputs.values())
                 rows += [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
         except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
             return PredictionException(f"model {self.model} failed: {_short(error)}", 500)
         return rows
 
-    def decode(self, body: bytes) -> Images:
+    def decode(self, body: bytes) -> Inputs:
         """Tell a body's form by its first bytes. Raises `PredictionException` where it is none of ours."""
-        if body.startswith(NPY_MAGIC):
-            return self.decode_npy(body)
-        if body.startswith((PNG_MAGIC, JPEG_MAGIC)):
-            return self.decode_picture(body)[np.newaxis]
+        if body.startswith(NPY_MAGIC) and self.only:
+            return {self.only: self.decode_npy(body)}
+        if body.startswith((PNG_MAGIC, JPEG_MAGIC)) and self.picture:
+            return {self.picture: self.decode_picture(body)[np.newaxis]}
         if body.lstrip()[:1] in (b"{", b"["):
             return self.decode_json(body)
-        raise _bad(f"{FORMS}, got {len(body)} bytes that begin with {body[:8]!r}")
+        raise _bad(f"{self.forms()}, got {len(body)} bytes that begin with {body[:8]!r}")
 
-    def decode_npy(self, body: bytes) -> Images:
+    def forms(self) -> str:
+        """What a body may be."""
+        own = [", an .npy array"] if self.only else []
+        own += [", or a PNG or JPEG picture"] if self.picture else []
+        return 'expected JSON {"instances": [...]}' + "".join(own)
+
+    def decode_npy(self, body: bytes) -> Array:
         """Read the header ourselves: numpy would reserve whatever it claims, and `object` means pickle."""
         file = io.BytesIO(body)
         try:
@@ -181,19 +256,20 @@ class Handler:
                 raise _bad(f"expected .npy version 1.0 or 2.0, got {version[0]}.{version[1]}")
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
             raise _bad(f"expected an .npy array, its header cannot be read: {_short(error)}") from None
-        expected = f"expected float32 [N, {', '.join(map(str, self.shape))}]"
-        if dtype != np.float32:
+        wanted, row = self.inputs[self.only]["dtype"], self.shapes[self.only]
+        expected = f"expected {wanted} [{', '.join(map(str, ('N', *row)))}]"
+        if dtype != wanted:
             raise _bad(f"{expected}, got dtype {dtype}")
-        if tuple(shape[1:]) != self.shape or len(shape) != len(self.shape) + 1 or shape[0] < 0:
+        if tuple(shape[1:]) != row or len(shape) != len(row) + 1 or shape[0] < 0:
             raise _bad(f"{expected}, got shape {list(shape)}")
         data = body[file.tell() :]
-        size = shape[0] * int(np.prod(self.shape)) * dtype.itemsize
+        size = shape[0] * int(np.prod(row)) * dtype.itemsize
         if len(data) != size:
             raise _bad(f"expected {size} bytes of data for shape {list(shape)}, got {len(data)}")
-        array = np.frombuffer(data, np.float32)
+        array = np.frombuffer(data, dtype)
         return array.reshape(shape, order="F" if fortran_order else "C")
 
-    def decode_json(self, body: bytes) -> Images:
+    def decode_json(self, body: bytes) -> Inputs:
         """TF Serving's row form."""
         try:
             document = orjson.loads(body)
@@ -202,33 +278,45 @@ class Handler:
         instances = document.get("instances") if isinstance(document, dict) else None
         if not isinstance(instances, list):
             found = f"the keys {sorted(document)[:5]}" if isinstance(document, dict) else _kind(document)
-            raise _bad(f'expected {{"instances": [picture, ...]}}, got {found}')
-        if any(isinstance(instance, dict) for instance in instances):
-            pictures = [self.decode_instance(instance, index) for index, instance in enumerate(instances)]
-            return np.stack(pictures)
-        return self.to_array(instances, "instances", (len(instances), *self.shape))
+            raise _bad(f'expected {{"instances": [row, ...]}}, got {found}')
+        if self.only and not any(isinstance(instance, dict) for instance in instances):
+            return {self.only: self.to_array(instances, "instances", self.only, len(instances))}
+        rows = [self.decode_instance(instance, f"instances[{i}]") for i, instance in enumerate(instances)]
+        if not rows:
+            return {
+                name: np.zeros((0, *self.shapes[name]), self.inputs[name]["dtype"]) for name in self.inputs
+            }
+        return {name: np.concatenate([row[name] for row in rows]) for name in self.inputs}
 
-    def decode_instance(self, instance: object, index: int) -> Images:
-        """One element of `instances`, float32 [*shape]."""
-        where = f"instances[{index}]"
-        if isinstance(instance, dict) and set(instance) == {self.input_name}:
-            instance = instance[self.input_name]
-        if not isinstance(instance, dict):
-            return self.to_array(instance, where, self.shape)
-        text = instance.get("b64")
-        if set(instance) != {"b64"} or not isinstance(text, str):
-            raise _bad(
-                f'{where}: expected a picture or {{"b64": "..."}}, got the keys {sorted(instance)[:5]}'
-            )
+    def decode_instance(self, instance: object, where: str) -> Inputs:
+        """One element of `instances`: one row of each input."""
+        if isinstance(instance, dict) and set(instance) == set(self.inputs):
+            return {name: self.decode_value(instance[name], where, name) for name in self.inputs}
+        if self.only:
+            return {self.only: self.decode_value(instance, where, self.only)}
+        found = f"the keys {sorted(instance)[:5]}" if isinstance(instance, dict) else _kind(instance)
+        raise _bad(f"{where}: expected the keys {sorted(self.inputs)}, got {found}")
+
+    def decode_value(self, value: object, where: str, name: str) -> Array:
+        """One row of an input, [1, *shape]."""
+        if not isinstance(value, dict):
+            return self.to_array([value], where, name, 1)
+        text = value.get("b64")
+        if set(value) != {"b64"} or not isinstance(text, str) or self.picture != name:
+            form = 'a picture or {"b64": "..."}' if self.picture == name else "numbers"
+            raise _bad(f"{where}: expected {form}, got the keys {sorted(value)[:5]}")
         try:
             content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise _bad(f"{where}: expected base64, {_short(error)}") from None
-        return self.decode_picture(content, f"{where}: ")
+        return self.decode_picture(content, f"{where}: ")[np.newaxis]
 
-    def to_array(self, values: object, where: str, shape: tuple[int, ...]) -> Images:
-        """Nested lists of numbers to float32 of this shape."""
-        expected = f"{where}: expected numbers of shape {list(shape)}"
+    def to_array(self, values: list[Any], where: str, name: str, count: int) -> Array:
+        """Nested lists of numbers to `count` rows of an input."""
+        row, dtype = self.shapes[name], np.dtype(self.inputs[name]["dtype"])
+        shape = (count, *row)
+        told = shape if where == "instances" else row
+        expected = f"{where}: expected {'whole ' if dtype.kind == 'i' else ''}numbers of shape {list(told)}"
         try:
             array = _flat(values, shape)
             if array is None or array.dtype.kind not in "iuf":
@@ -236,20 +324,22 @@ class Handler:
         except (ValueError, OverflowError):
             raise _bad(f"{expected}, got lists of unequal lengths or too deep") from None
         if not array.size:
-            return np.zeros((0, *self.shape), np.float32)
-        if array.dtype.kind not in "iuf":
-            raise _bad(f"{expected}, got something that is no number")
+            return np.zeros((0, *row), dtype)
+        if array.dtype.kind not in ("iu" if dtype.kind == "i" else "iuf"):
+            raise _bad(f"{expected}, got something that is no {'whole ' if dtype.kind == 'i' else ''}number")
         if array.shape != shape:
-            raise _bad(f"{expected}, got shape {list(array.shape)}")
+            raise _bad(f"{expected}, got shape {list(array.shape if told == shape else array.shape[1:])}")
+        if dtype.kind == "i" and (array.max() > np.iinfo(dtype).max or array.min() < np.iinfo(dtype).min):
+            raise _bad(f"{expected}, got one that is too large for {dtype}")
         with np.errstate(over="ignore"):
-            return array.astype(np.float32)
+            return array.astype(dtype)
 
-    def decode_picture(self, content: bytes, where: str = "") -> Images:
+    def decode_picture(self, content: bytes, where: str = "") -> Array:
         """PNG or JPEG to float32 [*shape], 0..1, resized where it does not fit.
 
         Its size is checked before its pixels are unpacked.
         """
-        height, width, channels = self.shape
+        height, width, channels = self.shapes[self.picture]
         try:
             with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
@@ -266,7 +356,12 @@ class Handler:
         except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what they like on damaged files
             message = f"{where}expected a PNG or JPEG picture, it cannot be decoded: {_short(error)}"
             raise _bad(message) from None
-        return (pixels / np.float32(255)).reshape(self.shape)
+        return (pixels / np.float32(255)).reshape(height, width, channels)
+
+
+def _array(tensor: dict[str, Any]) -> NDArray[Any]:
+    data = base64.b64decode(tensor["data"])
+    return np.frombuffer(data, np.dtype(tensor["dtype"]).newbyteorder("<")).reshape(tensor["shape"])
 
 
 def _flat(values: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:  # noqa: ANN401
@@ -285,7 +380,11 @@ def _header(headers: dict[str, str], name: str) -> str | None:
     return next((value for key, value in headers.items() if key.lower() == name), None)
 
 
-def _encode(predictions: list[dict[str, NDArray[np.float32]]]) -> bytes:
+def _rows(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _encode(predictions: list[dict[str, Array]]) -> bytes:
     return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

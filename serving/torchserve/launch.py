@@ -21,6 +21,7 @@ from serving.settings import Settings, SettingsError
 from serving.targets.base import TargetError
 from serving.torchserve.archive import stage
 from serving.torchserve.config import model_store, staged, state, temporary, write_config
+from serving.torchserve.trial import attempt
 
 OLDEST_JAVA = 17
 JAVA_OPTIONS = (
@@ -53,7 +54,8 @@ def main() -> None:
 def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
     """The server's command and environment, with its folder written.
 
-    Raises `TargetError` where there is no Java or no version, `ManifestError` where the version is damaged.
+    Raises `TargetError` where there is no Java, no version, or one that cannot be served here, and `ManifestError`
+    where the version is damaged.
     """
     java = find_java()
     version = served_version(model_dir(settings.repository, "torchserve", settings.model))
@@ -89,15 +91,26 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
         "LOG_LOCATION": str(folder),
         "METRICS_LOCATION": str(folder),
         "OMP_NUM_THREADS": "1",
+        # PyTorch unpacks compiled code there, and a container's /tmp lets nothing be executed.
+        "TMPDIR": str(work),
     }
     return command, environment
 
 
 def stage_version(settings: Settings, version: int) -> None:
-    """Put a published version into the model store. Raises `ManifestError` where it is not as published."""
+    """Put a published version into the model store, once it has been tried.
+
+    Raises `ManifestError` where it is not as published, and `TargetError` where it cannot be served here.
+    """
     directory = version_dir(settings.repository, "torchserve", settings.model, version)
     manifest = verify(directory)
-    stage(directory / manifest.serve, staged(settings, version), version, batched=manifest.batched)
+    archive = staged(settings, version)
+    stage(directory / manifest.serve, archive, version, batched=manifest.batched)
+    try:
+        attempt(settings, archive, version)
+    except TargetError:
+        archive.unlink()
+        raise
 
 
 def find_java() -> Path:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from serving.progress import waiting
 from serving.targets.base import TargetError
 
 HERE = Path(__file__).parent
@@ -24,14 +27,18 @@ FILES = (
     "tfjs-backend-wasm/dist/tfjs-backend-wasm-threaded-simd.wasm",
 )
 INSTALL_SECONDS = 300
+BUILT_IN = Path(sys.prefix, "share", "tensorflowjs")
+"""Where the image of the pipeline has them."""
 
 
 def install(destination: Path) -> Path:
     """Fetch the packages of package-lock.json with npm, once; the folder of the scripts and wasm files.
 
-    It is `destination / <digest of the lock file>`, complete or not there at all. Raises `TargetError` with
-    what npm said.
+    It is what the image brings, else `destination / <digest of the lock file>`, complete or not there at all. Raises
+    `TargetError` with what npm said.
     """
+    if BUILT_IN.is_dir():
+        return BUILT_IN
     lock = (HERE / "package-lock.json").read_bytes()
     folder = destination / f"tensorflowjs-{hashlib.sha256(lock).hexdigest()[:16]}"
     if folder.is_dir():
@@ -40,7 +47,8 @@ def install(destination: Path) -> Path:
         work = Path(name)
         for file in PACKAGE_FILES:
             shutil.copyfile(HERE / file, work / file)
-        _npm("ci", "--ignore-scripts", folder=work)
+        with waiting("npm", "fetching TensorFlow.js", usually=5):
+            _npm("ci", "--ignore-scripts", folder=work)
         for file in FILES:
             source = work / "node_modules" / "@tensorflow" / file
             if not source.is_file():
@@ -81,9 +89,19 @@ def _npm(*arguments: str, folder: Path) -> None:
     # The wheel's bin/npm is a script that has lost its library; this is what it was to start.
     npm = node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     command = [str(node()), str(npm), *arguments]
+    # A proxy that opens TLS has its certificate in the system's store, where Node does not look by itself.
+    environment = {"NODE_USE_SYSTEM_CA": "1"} | os.environ
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):
+        environment["npm_config_cache"] = str(folder / ".npm")
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise TargetError(

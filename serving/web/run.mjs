@@ -1,9 +1,9 @@
 // Runs a TensorFlow.js graph model in Node, with the very files that the page loads and its wasm backend.
-// node run.mjs SCRIPTS MODEL.JSON PICTURES SHAPE COUNTS OUTPUT
+// node run.mjs SCRIPTS MODEL.JSON REQUEST.JSON VALUES ANSWERS
 //   SCRIPTS   folder of the TensorFlow.js files
-//   PICTURES  float32, little endian, each of SHAPE, as "28,28,1"
-//   COUNTS    of pictures in each run, as "100,100,1"
-//   OUTPUT    written: float32, all logits and then all probabilities
+//   REQUEST   {"signature": that of the manifest, "counts": rows of each run}
+//   VALUES    float32 or int32, little endian: all rows of the first input, then of the next
+//   ANSWERS   written: all rows of the first output, then of the next
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import os from "node:os";
@@ -17,7 +17,7 @@ process.on("uncaughtException", (error) => {
   process.exit(1);
 });
 
-const [scripts, modelPath, picturesPath, shapeText, countsText, outputPath] = process.argv.slice(2);
+const [scripts, modelPath, requestPath, valuesPath, answersPath] = process.argv.slice(2);
 
 // As <script> tags do: the bundles find no module system and put themselves on `globalThis.tf`.
 Object.assign(globalThis, { require: createRequire(import.meta.url), __dirname: scripts });
@@ -43,19 +43,27 @@ const model = await tf.loadGraphModel({
   }),
 });
 
-const shape = shapeText.split(",").map(Number);
-const bytes = fs.readFileSync(picturesPath);
-const pictures = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-const size = shape.reduce((a, b) => a * b, 1);
-const answers = { logits: [], probabilities: [] };
+const { signature, counts } = JSON.parse(fs.readFileSync(requestPath, "utf8"));
+const bytes = fs.readFileSync(valuesPath);
+const total = counts.reduce((a, b) => a + b, 0);
+let offset = bytes.byteOffset;
+const inputs = Object.entries(signature.inputs).map(([name, { dtype, shape: [, ...row] }]) => {
+  const size = row.reduce((a, b) => a * b, 1);
+  const content = bytes.buffer.slice(offset, (offset += 4 * total * size));
+  return { name, dtype, row, size, values: dtype === "int32" ? new Int32Array(content) : new Float32Array(content) };
+});
+const outputs = Object.keys(signature.outputs);
+const answers = outputs.map(() => []);
 let start = 0;
-for (const count of countsText.split(",").map(Number)) {
-  const batch = pictures.subarray(start * size, (start + count) * size);
+for (const count of counts) {
   tf.tidy(() => {
-    const image = tf.tensor(batch, [count, ...shape]);
-    const tensors = model.predict({ [model.inputs[0].name.split(":")[0]]: image });
-    for (const name of Object.keys(answers)) answers[name].push(Buffer.from(tensors[name].dataSync().slice().buffer));
+    const tensors = inputs.map(({ name, dtype, row, size, values }) => [
+      name,
+      tf.tensor(values.subarray(start * size, (start + count) * size), [count, ...row], dtype),
+    ]);
+    const answered = model.execute(Object.fromEntries(tensors), outputs);
+    [answered].flat().forEach((tensor, i) => answers[i].push(Buffer.from(tensor.dataSync().slice().buffer)));
   });
   start += count;
 }
-fs.writeFileSync(outputPath, Buffer.concat([...answers.logits, ...answers.probabilities]));
+fs.writeFileSync(answersPath, Buffer.concat(answers.flat()));

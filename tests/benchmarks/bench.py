@@ -23,7 +23,7 @@ Asked = tuple[str, Floats, Answers]
 
 
 def pictures(shape: Sequence[int]) -> Floats:
-    """Pictures [N, *shape] like Fashion-MNIST's: half of the pixels black, the others k/255."""
+    """Rows [N, *shape] like Fashion-MNIST's: half of the pixels black, the others k/255."""
     generator = np.random.default_rng(1)
     grey = generator.integers(1, 256, (PICTURES, *shape)) * generator.integers(0, 2, (PICTURES, *shape))
     return (grey / 255).astype(np.float32)

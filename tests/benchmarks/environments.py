@@ -24,20 +24,21 @@ def install(pins: Path, folder: Path, base: Path) -> Path:
     installed = folder / "installed.txt"
     if python.exists() and installed.exists() and installed.read_text() == wanted:
         return python
-    _uv("venv", "--clear", "--python", str(base), str(folder))
-    _uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
+    uv("venv", "--clear", "--seed", "--python", str(base), str(folder))
+    uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
     installed.write_text(wanted)
     return python
 
 
 def versions(python: Path) -> dict[str, str]:
     """A Python's own version and those of what is installed beside it, by name."""
-    lines = _uv("pip", "freeze", "--python", str(python)).splitlines()
+    lines = uv("pip", "freeze", "--python", str(python)).splitlines()
     own = subprocess.run([python, "--version"], capture_output=True, text=True).stdout.strip()
     return dict(line.split("==", 1) for line in [own.replace(" ", "=="), *lines] if "==" in line)
 
 
-def _uv(*arguments: str) -> str:
+def uv(*arguments: str) -> str:
+    """Run uv; returns what it printed. Raises `InstallError` with what it complained about."""
     done = subprocess.run([str(UV), "--quiet", *arguments], env=_settings(), capture_output=True, text=True)
     if done.returncode:
         raise InstallError(done.stderr.strip() or f"uv {arguments[0]} failed")
@@ -46,7 +47,7 @@ def _uv(*arguments: str) -> str:
 
 def _settings() -> dict[str, str]:
     """uv does not read pip's settings: pass on what requirements/install passes on."""
-    settings = {"UV_NATIVE_TLS": "1", "UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1"}
+    settings = {"UV_SYSTEM_CERTS": "1", "UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1"}
     for name, option in (("UV_FIND_LINKS", "find-links"), ("UV_DEFAULT_INDEX", "index-url")):
         asked = [sys.executable, "-m", "pip", "config", "get", f"global.{option}"]
         pip = "PIP_" + option.replace("-", "_").upper()

@@ -17,7 +17,8 @@ def repository(root: Path, model: str, targets: Sequence[str]) -> None:
     """Write version 1 of a model for each of `targets` below `root`."""
     definition = load(model)
     weights = unsettled(definition)
-    calibration = np.random.default_rng(0).random((8, *definition.spec.image_shape), np.float32)
+    generator = np.random.default_rng(0)
+    calibration = {t.name: generator.random((8, *t.row)).astype(t.dtype) for t in definition.spec.inputs}
     for target in targets:
         folder = version_dir(root, target, model, 1)
         folder.mkdir(parents=True)

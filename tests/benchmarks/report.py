@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from pipelines import table
+from pipelines.records import tables
 
 from .contenders import LITERT, OURS
 from .readings import Endpoint, Results
@@ -42,7 +42,7 @@ def render(results: Results) -> str:
             whole = [f"{measured.start:.1f}", f"{measured.pss / 1e6:.0f}"] if first else ["", ""]
             rows.append([name if first else "", protocol, *_figures(results, protocol, endpoint), *whole])
             first = False
-    return table.render(HEADER, rows)
+    return tables.render(HEADER, rows)
 
 
 def _figures(results: Results, protocol: str, endpoint: Endpoint) -> list[str]:
@@ -114,7 +114,7 @@ def verdicts(results: Results) -> str:
         reached = value <= limit if compared == "<=" else value >= limit
         reading = f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}"
         rows.append([what, f"{compared} {limit:g}", reading, "reached" if reached else "MISSED"])
-    return table.render(["figure", "limit", "read", ""], rows)
+    return tables.render(["figure", "limit", "read", ""], rows)
 
 
 def _over(server: str, protocol: str) -> Read:

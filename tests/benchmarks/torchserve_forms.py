@@ -1,13 +1,15 @@
 """Which form of the PyTorch model does TorchServe serve best? `python tests/benchmarks/torchserve_forms.py`
 
 Starts one TorchServe a form (one worker each), calls them in turns, and prints a table: median latency, and
-CPU time of the server's whole process tree a request. Eager PyTorch, AOTInductor (skipped without g++) and
-ONNX Runtime, each inside the same handler; also ONNX with batching.
+CPU time of the server's whole process tree a request; and what a run costs in a process that does nothing else.
+The forms are those that Tandem ships (aot is skipped without g++), the eager module inside the same handler, and
+the exported program with batching.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -22,6 +24,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,15 @@ import numpy as np
 import psutil
 
 from models.base import Model, Weights, load
-from pipelines.exporting import onnx
+from models.signature import Arrays
 from pipelines.exporting import torchserve as exporter
 from serving.repository import MANIFEST, Manifest, file_digests, version_dir
 from serving.settings import Settings
-from serving.targets.base import Client, Images
+from serving.targets.base import Client
 from serving.targets.torchserve import TARGET
 from serving.torchserve import archive
 from serving.torchserve.clients import json_body, npy_body
+from serving.torchserve.trial import trial
 
 EAGER = """
 import torch
@@ -45,28 +49,10 @@ from models.base import load
 from pipelines.exporting.torch_graph import Servable
 
 class EagerHandler(Handler):
-    def load(self, folder):
+    def load(self, folder, form):
         torch.set_num_threads(1)
         self.network = Servable(load("{model}").build_torch()).eval()
         self.network.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-
-    def infer(self, images):
-        with torch.inference_mode():
-            return [output.numpy() for output in self.network(torch.from_numpy(images.copy()))]
-"""
-
-AOTI = """
-import torch
-from handler import Handler
-
-class CompiledHandler(Handler):
-    def load(self, folder):
-        torch.set_num_threads(1)
-        self.network = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
-
-    def infer(self, images):
-        with torch.inference_mode():
-            return [output.numpy() for output in self.network(torch.from_numpy(images.copy()))]
 """
 
 
@@ -79,33 +65,16 @@ def pack_eager(model: Model, weights: Weights, path: Path) -> None:
         file = Path(folder) / "weights.pt"
         torch.save(servable(model, weights).state_dict(), file)
         source = EAGER.format(model=model.spec.name).encode()
-        exporter.pack(model, path, {"weights.pt": file.read_bytes(), "eager.py": source}, handler="eager.py")
+        files = {"weights.pt": file.read_bytes(), "eager.py": source}
+        exporter.pack(model, path, files, handler="eager.py")
 
 
-def pack_aoti(model: Model, weights: Weights, path: Path) -> None:
-    import torch
-
-    from pipelines.exporting.torch_graph import example, servable
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.pt2"
-        shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
-        program = torch.export.export(servable(model, weights), (example(model),), dynamic_shapes=shapes)
-        torch._inductor.aoti_compile_and_package(program, package_path=str(file))
-        exporter.pack(
-            model, path, {file.name: file.read_bytes(), "compiled.py": AOTI.encode()}, handler="compiled.py"
-        )
+def pack_form(form: str, model: Model, weights: Weights, path: Path) -> None:
+    exporter.FORMS[form].write(model, weights, path.parent, {})
 
 
-def pack_onnx(model: Model, weights: Weights, path: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        onnx.export(model, weights, file)
-        exporter.pack(model, path, {file.name: file.read_bytes()})
-
-
-def pack_onnx_batching(model: Model, weights: Weights, path: Path) -> None:
-    pack_onnx(model, weights, path)
+def pack_batching(model: Model, weights: Weights, path: Path) -> None:
+    pack_form("exported", model, weights, path)
     configuration = exporter.CONFIGURATION | {"batchSize": 8, "maxBatchDelay": 1}
     text = "".join(f"{key}: {value}\n" for key, value in configuration.items())
     archive.write_archive(path, archive.read_archive(path) | {"model-config.yaml": text.encode()})
@@ -113,9 +82,8 @@ def pack_onnx_batching(model: Model, weights: Weights, path: Path) -> None:
 
 FORMS: dict[str, Callable[[Model, Weights, Path], None]] = {
     "eager": pack_eager,
-    "aotinductor": pack_aoti,
-    "onnx": pack_onnx,
-    "onnx-batch8-1ms": pack_onnx_batching,
+    **{form: partial(pack_form, form) for form in exporter.FORMS},
+    "exported-batch8-1ms": pack_batching,
 }
 
 
@@ -135,7 +103,7 @@ class Server:
         directory = version_dir(self.settings.repository, "torchserve", model.spec.name, 1)
         directory.mkdir(parents=True)
         FORMS[form](model, weights, directory / "model.mar")
-        self.size = (directory / "model.mar").stat().st_size
+        self.archive = directory / "model.mar"
         fields: dict[str, Any] = {field.name: "" for field in dataclasses.fields(Manifest)}
         fields |= {"files": file_digests(directory), "serve": "model.mar", "version": 1, "batched": True}
         (directory / MANIFEST).write_text(json.dumps(fields))
@@ -213,6 +181,21 @@ def call(
     return latencies, (server.cpu_seconds() - before) / len(latencies)
 
 
+def alone(archives: dict[str, Path], images: Arrays, rounds: int, calls: int = 100) -> dict[str, float]:
+    """CPU seconds of one run in a process that does nothing else, by form; the forms take turns."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    with contextlib.ExitStack() as stack:
+        handlers = {form: stack.enter_context(trial(path)).handler for form, path in archives.items()}
+        for turn in range(rounds + 1):
+            for form, handler in handlers.items():
+                start = time.process_time()
+                for _ in range(calls):
+                    handler.infer(images)
+                if turn:
+                    seconds[form].append((time.process_time() - start) / calls)
+    return {form: statistics.median(own) for form, own in seconds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -226,10 +209,11 @@ def main() -> None:
 
     model = load(options.model)
     weights = model.initial_weights(1)
-    if "aotinductor" in options.forms and not shutil.which("g++"):
-        print("aotinductor: skipped, it needs g++")
-        options.forms.remove("aotinductor")
-    images: Images = np.random.default_rng(0).random((1, *model.spec.image_shape), np.float32)
+    if "aot" in options.forms and not shutil.which("g++"):
+        print("aot: skipped, it needs g++")
+        options.forms.remove("aot")
+    (tensor,) = model.spec.inputs
+    images = {tensor.name: np.random.default_rng(0).random((1, *tensor.row), np.float32)}
     bodies = {
         ".npy": (npy_body(images), "application/octet-stream"),
         "JSON": (json_body(images), "application/json"),
@@ -242,7 +226,7 @@ def main() -> None:
             for form in options.forms:
                 servers[form] = Server(form, model, weights, Path(name))
             answers = {
-                form: server.clients["rest"].predict(images).logits for form, server in servers.items()
+                form: server.clients["rest"].predict(images)["logits"] for form, server in servers.items()
             }
             apart = max(float(abs(a - b).max()) for a in answers.values() for b in answers.values())
             for turn in range(options.rounds + 1):
@@ -255,23 +239,30 @@ def main() -> None:
                                 latencies[form, body, concurrency] += result[0]
                                 cpu[form, body, concurrency].append(result[1])
             memory = {form: server.memory() for form, server in servers.items()}
+            sizes = {form: server.archive.stat().st_size for form, server in servers.items()}
         finally:
             for server in servers.values():
                 server.stop()
+        process = alone({form: server.archive for form, server in servers.items()}, images, options.rounds)
     print(
         f"logits at most {apart:.1e} apart; {options.rounds} turns of {options.requests} one-picture calls\n"
     )
     columns = [(body, concurrency) for body in bodies for concurrency in options.concurrency]
     heads = [f"{body}, {concurrency} at once: p50 ms / CPU us" for body, concurrency in columns]
-    print("| form | start s | memory MB | .mar kB | " + " | ".join(heads) + " |")
-    print("|" + "---|" * (4 + len(heads)))
+    print("| form | in process: CPU us | start s | memory MB | .mar kB | " + " | ".join(heads) + " |")
+    print("|" + "---|" * (5 + len(heads)))
     for form, server in servers.items():
         cells = [
             f"{statistics.median(latencies[form, *column]) * 1e3:.2f} / "
             f"{statistics.mean(cpu[form, *column]) * 1e6:.0f}"
             for column in columns
         ]
-        figures = [f"{server.start_seconds:.0f}", f"{memory[form] / 2**20:.0f}", f"{server.size / 1000:.0f}"]
+        figures = [
+            f"{process[form] * 1e6:.0f}",
+            f"{server.start_seconds:.0f}",
+            f"{memory[form] / 2**20:.0f}",
+            f"{sizes[form] / 1000:.0f}",
+        ]
         print(f"| {form} | " + " | ".join(figures + cells) + " |")
 
 

@@ -105,7 +105,7 @@ def test_a_job_a_target_at_its_port() -> None:
 
 
 def test_every_host_is_a_service() -> None:
-    services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     assert {*NAMES, "prometheus"} <= set(services)
 
 

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import sources
+from pipelines import stages
 from serving import platforms, targets
 from serving.platforms.base import Platform
 from serving.settings import PREFIX, Settings
-from serving.targets.base import Images, TargetError
+from serving.targets.base import TargetError
 from tests.e2e import parity
+from tests.pictures import Images
 
 ROOT = Path(__file__).parents[2]
 TANDEM = Path(sys.executable).with_name("tandem")
@@ -88,7 +89,7 @@ def take_over(artifacts: Path, profile: str) -> None:
     own = Settings.from_environment(
         {f"{PREFIX}PROFILE": profile, f"{PREFIX}ARTIFACTS": os.environ.get(f"{PREFIX}ARTIFACTS", "artifacts")}
     )
-    run = sources.load(own, print).run
+    run = stages.load_recipe(own, print).folder
     for path in (own.artifacts / "data", own.artifacts / "web", run / "tensorflow", run / "pytorch"):
         copy = artifacts / path.relative_to(own.artifacts)
         if path.exists() and not copy.exists() and not (path / "checkpoints").exists():
@@ -125,7 +126,7 @@ def stack(
         "project": f"tandem-test-{os.getpid()}",
         "monitoring": "1" if platform == "docker" else "0",
     }
-    with _reserved_ports() as reserve:
+    with reserved_ports() as reserve:
         for f in dataclasses.fields(Settings):
             if f.name.endswith("_port"):
                 values[f.name] = str(reserve())
@@ -143,7 +144,7 @@ def stack(
 
 
 @contextmanager
-def _reserved_ports() -> Iterator[Callable[[], int]]:
+def reserved_ports() -> Iterator[Callable[[], int]]:
     held: list[socket.socket] = []
 
     def reserve() -> int:
@@ -187,7 +188,7 @@ def trickle(stack: Stack, image: Images) -> Iterator[Trickle]:
         client = targets.load(name).clients(stack.settings)["rest"]
         while not stop.wait(0.02):
             try:
-                client.predict(image)
+                client.predict({"image": image})
             except TargetError as error:
                 result.failures.append(f"{name}: {error}")
             result.calls[name] = result.calls.get(name, 0) + 1

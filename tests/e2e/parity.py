@@ -8,17 +8,18 @@ import numpy as np
 
 import models.base
 from models.base import FRAMEWORKS, Weights
-from pipelines import data, reference
-from serving.targets.base import Images, Outputs
+from models.signature import Arrays
+from pipelines import data
+from pipelines.exporting import reference
+from tests.pictures import Images, as_floats
 
 COUNT = 200
 
 
 def pictures(artifacts: Path) -> tuple[Images, np.ndarray]:
     """The first test pictures and their labels."""
-    spec = models.base.load("fashion").spec
-    dataset = data.load(spec.data, artifacts / "data" / spec.data.name, 1)
-    return data.to_floats(dataset.test.images[:COUNT]), dataset.test.labels[:COUNT]
+    test = data.load(models.base.load("fashion"), artifacts, 1).test.take(slice(COUNT))
+    return as_floats(test), test.targets
 
 
 def logits(run: Path, images: Images) -> dict[str, np.ndarray]:
@@ -27,14 +28,14 @@ def logits(run: Path, images: Images) -> dict[str, np.ndarray]:
     for framework in FRAMEWORKS:
         with np.load(run / framework / "weights.npz") as file:
             weights: Weights = {name: file[name] for name in file.files}
-        result[framework] = reference.logits(model, framework, weights, images)
+        result[framework] = reference.outputs(model, framework, weights, {"image": images})["logits"]
     return result
 
 
-def assert_agrees(outputs: Outputs, expected: np.ndarray, endpoint: str) -> None:
+def assert_agrees(outputs: Arrays, expected: np.ndarray, endpoint: str) -> None:
     """The same class for every picture, the same figures within what JSON and the browser's kernels round."""
-    np.testing.assert_array_equal(outputs.logits.argmax(1), expected.argmax(1), err_msg=endpoint)
-    np.testing.assert_allclose(outputs.logits, expected, rtol=0, atol=2e-5, err_msg=endpoint)
+    np.testing.assert_array_equal(outputs["logits"].argmax(1), expected.argmax(1), err_msg=endpoint)
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=2e-5, err_msg=endpoint)
     odds = np.exp(expected - expected.max(axis=1, keepdims=True))
     softmax = odds / odds.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(outputs.probabilities, softmax, rtol=0, atol=1e-5, err_msg=endpoint)
+    np.testing.assert_allclose(outputs["probabilities"], softmax, rtol=0, atol=1e-5, err_msg=endpoint)

@@ -10,10 +10,11 @@ import pytest
 
 from serving import targets
 from serving.settings import Settings
-from serving.targets.base import Images, TargetError
+from serving.targets.base import TargetError
 from serving.targets.http import Answer, HttpConnection
 from serving.targets.open_inference_client import inference_request
 from tests.e2e.conftest import TARGETS, Stack
+from tests.pictures import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -52,7 +53,7 @@ def message(answer: Answer) -> str:
 
 def still_serves(stack: Stack, target: str) -> None:
     client = targets.load(target).clients(stack.settings)["rest"]
-    assert client.predict(GOOD).logits.shape == (1, 10)
+    assert client.predict({"image": GOOD})["logits"].shape == (1, 10)
     client.close()
 
 
@@ -134,9 +135,9 @@ def test_every_protocol_refuses_and_goes_on(stack: Stack, target: str, images: n
     bad: Images = images.astype(np.float32)
     for protocol, client in targets.load(target).clients(stack.settings).items():
         with pytest.raises((TargetError, ValueError)) as refusal:
-            client.predict(bad)
+            client.predict({"image": bad})
         assert len(str(refusal.value)) > 20, protocol
-        assert client.predict(GOOD).logits.shape == (1, 10), protocol
+        assert client.predict({"image": GOOD})["logits"].shape == (1, 10), protocol
         client.close()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import re
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -19,11 +20,12 @@ import pytest
 import urllib3
 from docker import DockerClient
 
+from models.signature import Arrays
 from serving import repository, targets
 from serving.platforms import engine, images
-from serving.platforms.docker import MONITORING, NOBODY
+from serving.platforms.docker import NOBODY
+from serving.platforms.provision import MONITORING
 from serving.settings import PREFIX
-from serving.targets.base import Outputs
 from tests.e2e.conftest import Stack, until
 
 pytestmark = [
@@ -110,7 +112,7 @@ def test_the_image_of_the_models_holds_what_is_published(stack: Stack, docker: D
     """As a Kubernetes pod takes it from there: an init container copies one target's versions."""
     stack.tandem("images", "models")
     script = "cp -r /models/litert /tmp/ && cd /tmp/litert/fashion && cat current.json && ls $0"
-    image = images.reference("models")
+    image = images.reference("models", stack.settings)
     said = docker.containers.run(
         image,
         entrypoint=["sh", "-c"],
@@ -122,18 +124,17 @@ def test_the_image_of_the_models_holds_what_is_published(stack: Stack, docker: D
     ).decode()
     assert json.loads(said.splitlines()[0])["version"] == stack.version
     assert {"manifest.json", "model.tflite"} <= set(said.splitlines())
+    assert image == f"tandem/models:fashion-{stack.version}"
     stack.tandem("images", "models")
     docker.images.remove(image)
 
 
 def test_status_tells_which_tensorflow_serving_it_is(stack: Stack) -> None:
-    lines = stack.tandem("status").stdout.splitlines()
+    status = stack.tandem("status").stdout
     image = stack.platform.states(stack.settings)["tf-serving"].image
-    expected = (
-        "the original server" if image.startswith("tensorflow/") else "our embedded server, not the original"
-    )
-    assert f"tf-serving is {expected}" in lines
-    assert f"prometheus is running: http://127.0.0.1:{stack.settings.prometheus_port}" in lines
+    stand_in = "" if image.startswith("tensorflow/") else "our stand-in for "
+    assert re.search(rf"^tf-serving +TensorFlow in {stand_in}TensorFlow Serving$", status, re.MULTILINE)
+    assert f"prometheus is running: http://127.0.0.1:{stack.settings.prometheus_port}" in status
 
 
 def test_logs_are_the_containers(stack: Stack) -> None:
@@ -172,11 +173,11 @@ def test_docker_stop_lets_a_request_be_answered(
     own = container(docker, stack, service)
     client = targets.load(service).clients(stack.settings)[protocol]
     large = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
-    answers: list[Outputs | Exception] = []
+    answers: list[Arrays | Exception] = []
 
     def ask() -> None:
         try:
-            answers.append(client.predict(large))
+            answers.append(client.predict({"image": large}))
         except Exception as error:  # noqa: BLE001
             answers.append(error)
 
@@ -188,8 +189,8 @@ def test_docker_stop_lets_a_request_be_answered(
     seconds = time.monotonic() - started
     thread.join()
     client.close()
-    assert isinstance(answers[0], Outputs), answers
-    assert answers[0].logits.shape == (1000, 10)
+    assert isinstance(answers[0], dict), answers
+    assert answers[0]["logits"].shape == (1000, 10)
     assert seconds < stack.settings.stop_seconds, "it was killed"
     assert stack.platform.states(stack.settings)[service].state == "stopped"
     stack.deploy()
@@ -247,6 +248,7 @@ def test_two_deployments_under_one_name_are_refused(stack: Stack, other: Stack) 
     done = other.tandem("deploy", check=False)
     assert done.returncode == 1
     assert f"belongs to the deployment of {stack.settings.artifacts}" in done.stderr
+    assert f"{PREFIX}PROJECT=<name>" in done.stderr
     assert stack.versions() == dict.fromkeys(targets.NAMES, stack.version)
 
 
@@ -256,10 +258,27 @@ def test_torchserves_management_does_not_leave_its_container(stack: Stack, docke
     look = "import os, pathlib as p; s = p.Path('/tandem/run/torchserve/tmp/management.sock'); "
     look += "print(os.getuid(), s.is_socket(), oct(s.stat().st_mode & 0o077))"
     user, is_socket, others = own.exec_run(["python", "-c", look]).output.decode().split()
-    assert int(user) in (NOBODY, os.getuid())
+    assert int(user) == NOBODY
     assert (is_socket, others) == ("True", "0o0")
     # As another user of the container, whose ports are all on addresses that offer inference or that nobody reaches.
     client = "from serving.torchserve.management import Management; from serving.settings import Settings; "
     client += "print(Management(Settings.from_environment()).versions('fashion'))"
     assert own.exec_run(["python", "-c", client]).output.decode() == f"[{stack.version}]\n"
     assert own.exec_run(["python", "-c", client], user="12345").exit_code != 0
+
+
+def test_torchserve_is_healthy_only_while_its_worker_is(stack: Stack, docker: DockerClient) -> None:
+    own = container(docker, stack, "torchserve")
+    ready = ["python", "-m", "serving.torchserve.ready"]
+    assert own.attrs["Config"]["Healthcheck"]["Test"] == ["CMD", *ready]
+    server = psutil.Process(own.attrs["State"]["Pid"])
+    (worker,) = [
+        child
+        for child in server.children(recursive=True)
+        if "model_service_worker.py" in " ".join(child.cmdline())
+    ]
+    worker.send_signal(signal.SIGKILL)
+    ping = f"http://127.0.0.1:{stack.settings.torchserve_rest_port}/ping"
+    until(lambda: own.exec_run(ready).exit_code != 0, 10)
+    assert urllib3.request("GET", ping).json()["status"] == "Healthy", "which is why it is not asked"
+    until(lambda: own.exec_run(ready).exit_code == 0, 60)

@@ -9,32 +9,32 @@ import json
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from pipelines import comparison
+from models.signature import Arrays, joined
 from serving import repository, targets
-from serving.compare.load import Measurement, measure
-from serving.targets.base import Images
+from serving.compare import report
 from tests import needs
 from tests.e2e import parity
 from tests.e2e.conftest import ROOT, TANDEM, TARGETS, Stack, trickle, until
+from tests.pictures import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def measurements(stack: Stack, pictures: tuple[Images, np.ndarray]) -> list[Measurement]:
-    """Every endpoint by every protocol on 200 pictures, one picture a call; tfjs where there is a browser."""
-    result = []
+def answers(stack: Stack, pictures: tuple[Images, np.ndarray]) -> dict[tuple[str, str], Arrays]:
+    """Every endpoint's outputs for 200 pictures, by target and protocol; tfjs where there is a browser."""
+    result = {}
     for name in (name for name in targets.NAMES if name != "tfjs" or not needs.chromium()):
         for protocol, client in targets.load(name).clients(stack.settings).items():
-            try:
-                result.append(measure(name, protocol, client, pictures[0]))
-            finally:
-                client.close()
+            parts = [client.predict({"image": part}) for part in np.split(pictures[0], 4)]
+            client.close()
+            result[name, protocol] = joined(parts)
     return result
 
 
@@ -67,36 +67,48 @@ def test_curl_lines_work_as_they_were_printed(stack: Stack) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_endpoint_answers_as_its_source_framework_does(
-    measurements: list[Measurement], reference: dict[str, np.ndarray], target: str
+    answers: dict[tuple[str, str], Arrays], reference: dict[str, np.ndarray], target: str
 ) -> None:
-    own = {m.protocol: m.outputs for m in measurements if m.target == target}
+    own = {protocol: outputs for (name, protocol), outputs in answers.items() if name == target}
     assert {"browser"} == set(own) if target == "tfjs" else {"rest", "grpc"} <= set(own)
     for protocol, outputs in own.items():
         parity.assert_agrees(outputs, reference[targets.load(target).source], f"{target} {protocol}")
 
 
 def test_frameworks_agree_on_nearly_all_pictures(
-    measurements: list[Measurement], pictures: tuple[Images, np.ndarray]
+    answers: dict[tuple[str, str], Arrays], pictures: tuple[Images, np.ndarray]
 ) -> None:
-    for m in measurements:
-        assert np.mean(m.outputs.logits.argmax(1) == pictures[1]) >= 0.65, m.target
-        assert np.mean(m.outputs.logits.argmax(1) == measurements[0].outputs.logits.argmax(1)) >= 0.9, (
-            m.target
-        )
+    first = next(iter(answers.values()))["logits"].argmax(1)
+    for endpoint, outputs in answers.items():
+        assert np.mean(outputs["logits"].argmax(1) == pictures[1]) >= 0.65, endpoint
+        assert np.mean(outputs["logits"].argmax(1) == first) >= 0.9, endpoint
 
 
-def test_latency_table(measurements: list[Measurement], capsys: pytest.CaptureFixture[str]) -> None:
-    table = comparison.latency_table(measurements)
-    assert len(table.splitlines()) == 2 + len(measurements)
-    with capsys.disabled():
-        print(f"\n\n{table}\n\n{comparison.parity_table(measurements)}")
+def test_compare_measures_each_endpoint_and_decide_ranks_them(stack: Stack) -> None:
+    short = ["--seconds", "0.2", "--rounds", "1", "--rows", "64", "--target-ms", "1000"]
+    said = stack.tandem("compare", "onnxruntime", *short).stdout
+    found = report.load(Path(re.search(r"^report: (.+)/index.html$", said, re.MULTILINE)[1]))
+    assert [row.protocol for row in found.rows] == ["rest", "rest-binary", "grpc"]
+    for row in found.rows:
+        assert row.works, row.reason
+        assert row.runs == "ONNX Runtime in our server"
+        assert row.score > 0.6
+        assert row.difference < 1e-5
+        assert 0 < row.p50.value <= row.p99.value
+        assert row.cpu_us.value > 100
+        assert row.goodput.value > 10
+        assert row.memory_loaded > 2**24
+        assert row.batches["64"] > row.batches["1"]
+    assert np.array(found.parity).max() < 1e-5
+    ranked = stack.tandem("decide", "--accuracy", "0.6", "--runs-on", "edge").stdout
+    assert re.match(r"1\. onnxruntime \S+: p50 .* ms, score 0\.\d+; project: active", ranked), ranked
 
 
 def test_predict_asks_every_endpoint(stack: Stack) -> None:
     lines = stack.tandem("predict").stdout.splitlines()
     assert len(lines) == 11
     assert all("Ankle boot" in line for line in lines)
-    done = stack.tandem("predict", "--picture", "Makefile", check=False)
+    done = stack.tandem("predict", "--input", "Makefile", check=False)
     assert (done.returncode, done.stderr) == (1, "error: Makefile is no picture: expected PNG or JPEG\n")
 
 
@@ -136,7 +148,7 @@ def test_all_targets_from_one_framework_agree_to_the_last_digits(
     stack.tandem("rollback")
     for name in (name for name in targets.NAMES if name != "tfjs" or not needs.chromium()):
         for client in list(targets.load(name).clients(stack.settings).values())[:1]:
-            logits = client.predict(pictures[0][:50]).logits
+            logits = client.predict({"image": pictures[0][:50]})["logits"]
             client.close()
             np.testing.assert_allclose(logits, reference["pytorch"][:50], rtol=0, atol=5e-5, err_msg=name)
     stack.tandem("rollback")
@@ -156,7 +168,7 @@ def test_a_killed_target_answers_again_within_its_start_time(stack: Stack, name:
     until(lambda: stack.platform.states(stack.settings)[name].pid not in (None, pid), 20)
     seconds = until(lambda: target.served_version(stack.settings) == before, 90)
     client = next(iter(target.clients(stack.settings).values()))
-    client.predict(np.zeros((1, 28, 28, 1), np.float32))
+    client.predict({"image": np.zeros((1, 28, 28, 1), np.float32)})
     client.close()
     until(lambda: not any(worker.is_running() for worker in workers), 20)
     assert seconds < 60

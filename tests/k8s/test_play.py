@@ -20,19 +20,20 @@ import pytest
 import urllib3
 
 from serving import repository, targets
-from serving.platforms import engine
+from serving.platforms import engine, images
 from serving.platforms.base import PlatformError
 from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
-from serving.targets.base import Images
+from serving.targets.base import sample_folder, served_manifest
 from tests.e2e import parity
 from tests.e2e.conftest import REUSE, TARGETS, until
 from tests.k8s import manifests
 from tests.k8s import podman as podmans
-from tests.k8s.manifests import K8S, render
+from tests.k8s.manifests import render_with
 from tests.k8s.play import Pods
 from tests.k8s.podman import Podman, PodmanError
 from tests.k8s.wiring import container_ports
+from tests.pictures import Images
 from tests.serving.gateway import free_ports
 
 pytestmark = [pytest.mark.podman, pytest.mark.timeout(900)]
@@ -68,9 +69,15 @@ def podman() -> Iterator[Podman]:
 
 
 @pytest.fixture(scope="module")
-def pods(published: Settings, podman: Podman, request: pytest.FixtureRequest) -> Pods:
-    """The five Deployments as pods that were started."""
-    documents = render(K8S / "overlays" / "local")
+def pods(
+    published: Settings,
+    podman: Podman,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pods:
+    """The five Deployments as pods that were started, with the version that is published."""
+    version = {"name": "tandem/models", "newTag": images.reference("models", published).split(":")[1]}
+    documents = render_with("overlays/local", [], tmp_path_factory.mktemp("overlay"), images=[version])
     numbers = sorted(number for pod in manifests.pods(documents) for number in container_ports(pod).values())
     pods = Pods(podman, documents, dict(zip(numbers, free_ports(len(numbers)), strict=True)))
     names = [image.removeprefix("tandem/").split(":")[0] for image in sorted(pods.images())]
@@ -146,7 +153,7 @@ def test_a_pod_answers_as_its_source_framework_does_by_every_protocol(
     assert target == "tfjs" or {"rest", "grpc"} <= set(clients)
     for protocol, client in clients.items():
         try:
-            parity.assert_agrees(client.predict(pictures), expected, f"{target} {protocol}")
+            parity.assert_agrees(client.predict({"image": pictures}), expected, f"{target} {protocol}")
         finally:
             client.close()
 
@@ -163,7 +170,8 @@ def test_a_pod_answers_as_its_source_framework_does_by_every_protocol(
 def test_the_gateway_reaches_the_others_by_their_services_names(
     settings: Settings, path: str, sample: str
 ) -> None:
-    body = (settings.artifacts / "samples" / sample).read_bytes()
+    samples = sample_folder(settings, served_manifest(settings, "tfjs").version)
+    body = (samples / sample).read_bytes()
     answer = urllib3.request("POST", f"http://127.0.0.1:{settings.tfjs_port}/api/{path}", body=body)
     assert answer.status == 200, answer.data
 
@@ -210,7 +218,7 @@ def test_a_killed_server_comes_back_on_the_same_version(
     assert ready.ready(target), ready.log(target)
     client = targets.load(target).clients(settings)["rest"]
     expected = reference[manifest(settings, target).source][:10]
-    parity.assert_agrees(client.predict(pictures[:10]), expected, target)
+    parity.assert_agrees(client.predict({"image": pictures[:10]}), expected, target)
     client.close()
 
 

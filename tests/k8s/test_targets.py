@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -13,8 +14,8 @@ import pytest
 import yaml
 
 from serving import targets
-from serving.platforms import docker, images
-from serving.repository import POINTER, Pointer, model_dir, version_dir, write_pointer
+from serving.platforms import images, provision
+from serving.repository import POINTER, Pointer, model_dir, read_pointer, version_dir, write_pointer
 from serving.settings import PREFIX, Settings
 from serving.targets import tfjs
 from serving.targets.tf_serving import MONITORING
@@ -113,9 +114,11 @@ def test_the_page_and_the_model_are_those_of_the_settings() -> None:
     assert (K8S / "base" / "model.env").read_text() == f"TANDEM_MODEL={SETTINGS.model}\n"
 
 
-def test_another_model_is_one_line(tmp_path: Path) -> None:
+def test_another_model_is_two_lines(tmp_path: Path) -> None:
     shutil.copytree(K8S / "base", tmp_path / "base")
     (tmp_path / "base" / "model.env").write_text("TANDEM_MODEL=mine\n")
+    images = tmp_path / "base" / "kustomization.yaml"
+    images.write_text(images.read_text().replace("newTag: fashion-1", "newTag: mine-1"))
     documents = render(tmp_path / "base")
     page, model = (server(documents, name) for name in ("tfjs", "tf-serving"))
     assert page["startupProbe"]["httpGet"]["path"] == "/tfjs/mine/current.json"
@@ -133,12 +136,13 @@ def test_images_are_ours_at_our_version(everything: list[Document], production: 
         ]
         return {container["image"] for container in every}
 
-    servers = [docker.IMAGES.get(name, name) for name in targets.NAMES]
-    ours = {images.reference(name) for name in [*servers, "models", "pipeline"]}
-    canary = images.reference("models").replace("models", "models-canary")
-    assert {image for image in used(everything) if image.startswith("tandem/")} == ours | {canary}
+    servers = [provision.IMAGES.get(name, name) for name in targets.NAMES]
+    ours = {images.reference(name) for name in [*servers, "pipeline"]}
+    version = {"tandem/models:fashion-1", "tandem/models-canary:fashion-1"}
+    assert {image for image in used(everything) if image.startswith("tandem/")} == ours | version
     # Nothing that must be pulled under another name is left, and TensorFlow's own server is the one that compose takes.
     assert images.TF_SERVING in used(production)
+    assert f"{images.TF_SERVING}-gpu" in (K8S / "components" / "gpu" / "tf-serving.yaml").read_text()
     assert not [image for image in used(production) if image.startswith("tandem/")]
 
 
@@ -169,7 +173,7 @@ def test_the_rules_are_those_of_compose() -> None:
     assert not [action for action in said if "`make" in action or "docker" in action]
 
 
-def test_promoting_packs_what_is_published_and_nothing_else(
+def test_promoting_packs_the_version_of_the_job_s_name_and_nothing_else(
     tmp_path: Path, everything: list[Document]
 ) -> None:
     root = tmp_path / "repository"
@@ -178,12 +182,14 @@ def test_promoting_packs_what_is_published_and_nothing_else(
             folder = version_dir(root, target, "fashion", version)
             folder.mkdir(parents=True)
             (folder / "manifest.json").write_text("{}")
-        write_pointer(model_dir(root, target, "fashion") / POINTER, Pointer(2, previous=3))
-    write_pointer(root / "fashion.json", Pointer(2, previous=3))
+        write_pointer(model_dir(root, target, "fashion") / POINTER, Pointer(3, previous=2))
+    write_pointer(root / "fashion.json", Pointer(3, previous=2))
     spec = of_kind(everything, "CronJob")["promote"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (pack,) = spec["initContainers"]
     script = pack["args"][0].replace("/tandem/repository", str(root)).replace("/layer/", f"{tmp_path}/")
-    subprocess.run([*pack["command"], script], check=True)
+    script = script.replace("--directory /layer", f"--directory {tmp_path}")
+    subprocess.run([*pack["command"], script], env=os.environ | {"JOB_NAME": "fashion-2"}, check=True)
+    assert read_pointer(tmp_path / "models" / "fashion.json") == Pointer(2)
     with tarfile.open(tmp_path / "layer.tar") as layer:
         files = {member.name for member in layer if member.isfile()}
         assert all(member.mode & 0o444 == 0o444 for member in layer)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import models.base
+from models.data import Rows
 from pipelines import publish
-from pipelines.data import Pictures
-from pipelines.validation import statistics
+from pipelines.validation import schema, statistics
 from serving import targets
 from tests.pipelines.project import MODEL, Project, enlarged
 from tests.pipelines.test_publish import manifests
@@ -27,15 +28,16 @@ def project(_template: Project, tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def pictures(sample: Pictures) -> tuple[Pictures, Pictures]:
+def pictures(sample: Rows) -> tuple[Rows, Rows]:
     """Some thousand pictures to train and to test with."""
     return enlarged(sample)
 
 
 @pytest.fixture
-def served(project: Project, pictures: tuple[Pictures, Pictures]) -> Project:
+def served(project: Project, pictures: tuple[Rows, Rows]) -> Project:
     """A project that serves a version 1 from good pictures: its artifacts are placeholders, as no server runs."""
-    found = statistics.of_dataset(project.put(*pictures), 10)
+    fashion = models.base.load("fashion")
+    found = statistics.of_dataset(project.put(*pictures), fashion.spec, schema.load(fashion))
     candidate = project.folder / "candidate"
     for target in targets.NAMES:
         (candidate / target).mkdir(parents=True)

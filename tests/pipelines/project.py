@@ -10,14 +10,15 @@ import shutil
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from models.base import PictureSet
+import models.base
+from models.data import Dataset, IdxPictures, Rows
 from pipelines import data
-from pipelines.data import Dataset, Pictures
+from tests.pictures import labelled
 
 ROOT = Path(__file__).parents[2]
 MODEL = "sample"
@@ -35,6 +36,8 @@ class Project:
     """Sources in a folder of their own, with the model `sample`, a copy of `fashion` with smaller pictures' counts."""
 
     folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    """Settings of its own, as variables."""
 
     @classmethod
     def create(cls, folder: Path) -> Project:
@@ -55,8 +58,8 @@ class Project:
     def train_briefly(self) -> None:
         """Have a profile that a few thousand pictures take seconds for, and limits that its networks keep."""
         spec = self.spec.read_text()
-        own = "epochs=2, epoch_pictures=1280, peak_learning_rate=4e-3, minimum_accuracy=0.3, batch_size=64"
-        own += ", training_loss=0.05, framework_accuracy=0.1, class_regression=0.3"
+        own = "epochs=2, epoch_rows=1280, peak_learning_rate=4e-3, minimum_score=0.3, batch_size=64"
+        own += ", training_loss=0.05, score_difference=0.1, class_regression=0.3, augmentation=FLIP"
         self.spec.write_text(re.sub(r'"quick": Profile\(.*\),', f'"quick": Profile({own}),', spec))
 
     @property
@@ -75,20 +78,23 @@ class Project:
     def repository(self) -> Path:
         return self.artifacts / "repository"
 
-    def put(self, train: Pictures, test: Pictures) -> Dataset:
+    def put(self, train: Rows, test: Rows) -> Dataset:
         """Have these pictures, and a spec that names their digests; returns them as a run with seed 1 loads them."""
         folder = self.artifacts / "data" / MODEL
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = (train.images, train.labels, test.images, test.labels)
+        parts = (train, test)
+        arrays = [array for part in parts for array in (part.inputs["image"][..., 0], part.targets)]
         digests = {}
         spec = re.sub(r'name="[a-z-]+",\n( +sha256)', rf'name="{MODEL}",\n\1', self.spec.read_text())
         for name, array in zip(FILES, arrays, strict=True):
-            content = idx(array)
+            content = idx(array.astype(np.uint8))
             (folder / name).write_bytes(content)
             digests[name] = hashlib.sha256(content).hexdigest()
             spec = re.sub(rf'"{name}": "[0-9a-f]+"', f'"{name}": "{digests[name]}"', spec)
         self.spec.write_text(re.sub(r"\n +(debian_package|urls)=.*", "", spec))
-        return data.load(PictureSet(MODEL, digests), folder, seed=1)
+        fashion = models.base.load("fashion")
+        source = replace(fashion.spec, data=IdxPictures(MODEL, digests))
+        return data.load(replace(fashion, spec=source), self.artifacts, seed=1)
 
     def tandem(self, *arguments: str, timeout: int = 100) -> subprocess.CompletedProcess[str]:
         """Run the command in this project."""
@@ -99,7 +105,9 @@ class Project:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env=own | {"TANDEM_MODEL": MODEL, "TANDEM_PLATFORM": "process", "PYTHONPATH": str(self.folder)},
+            env=own
+            | {"TANDEM_MODEL": MODEL, "TANDEM_PLATFORM": "process", "PYTHONPATH": str(self.folder)}
+            | self.environment,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -115,18 +123,18 @@ def idx(array: np.ndarray) -> bytes:
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
-def enlarged(sample: Pictures) -> tuple[Pictures, Pictures]:
+def enlarged(sample: Rows) -> tuple[Rows, Rows]:
     """Training and test pictures: each of the sample moved a little in eleven ways, and no picture in both."""
-    by_class = np.argsort(sample.labels, kind="stable")
+    by_class = np.argsort(sample.targets, kind="stable")
     train, test = (np.sort(np.concatenate([by_class[i::4] for i in own])) for own in ((0, 1, 2), (3,)))
-    return tuple(moved(Pictures(sample.images[own], sample.labels[own])) for own in (train, test))
+    return tuple(moved(labelled(sample.inputs["image"][own], sample.targets[own])) for own in (train, test))
 
 
-def moved(pictures: Pictures) -> Pictures:
+def moved(pictures: Rows) -> Rows:
     """Each picture moved in each of `SHIFTS` by as many pixels; what comes in is black."""
-    padded = np.pad(pictures.images, ((0, 0), (2, 2), (2, 2)))
+    padded = np.pad(pictures.inputs["image"], ((0, 0), (2, 2), (2, 2), (0, 0)))
     images = np.concatenate([padded[:, 2 + y : 30 + y, 2 + x : 30 + x] for y, x in SHIFTS])
-    labels = np.tile(pictures.labels, len(SHIFTS))
+    labels = np.tile(pictures.targets, len(SHIFTS))
     _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
     keep = np.sort(first)
-    return Pictures(np.ascontiguousarray(images[keep]), labels[keep])
+    return labelled(np.ascontiguousarray(images[keep]), labels[keep])

@@ -55,6 +55,20 @@ def test_wrong_call_exits_with_2(tmp_path: Path) -> None:
     assert done.stderr == "error: TANDEM_TFJS_PORT='x': expected int\n"
 
 
+def test_tab_completes_verbs_choices_models_and_targets(tmp_path: Path) -> None:
+    for line, offered in (
+        ("tandem depl", {"deploy"}),
+        ("tandem deploy --profile ", {"smoke", "quick", "full"}),
+        ("tandem logs t", {"tf-serving", "tfjs", "torchserve"}),
+        ("tandem lineage fas", {"fashion"}),
+    ):
+        answer = tmp_path / "offered"
+        environment = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_TYPE": "9"}
+        environment |= {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+        tandem(folder=tmp_path, _ARGCOMPLETE_STDOUT_FILENAME=str(answer), **environment)
+        assert {word.strip() for word in answer.read_text().splitlines()} == offered, line
+
+
 def test_status_before_anything_ran(tmp_path: Path) -> None:
     done = tandem("status", folder=tmp_path)
     assert done.returncode == 1
@@ -101,7 +115,7 @@ def test_unknown_names_are_one_clear_line(tmp_path: Path) -> None:
     for arguments, message in (
         (
             ["publish", "--model", "nothing"],
-            "error: there is no model 'nothing' in models/; there are: fashion\n",
+            "error: there is no model 'nothing' in models/; there are: fashion, language\n",
         ),
         (
             ["logs", "redis"],

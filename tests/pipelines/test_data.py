@@ -5,6 +5,7 @@ import hashlib
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.base import PictureSet
+from models.base import Model, load
+from models.data import DataSource, IdxPictures, NpzFolder
 from pipelines import data
-from pipelines.data import DataError, Pictures
+from pipelines.data import DataError
+from pipelines.data import idx as idx_files
+from tests.pictures import labelled
 
 TRAIN, TEST = 6_000, 100
 
@@ -51,9 +55,14 @@ def publisher(tmp_path: Path, files: dict[str, bytes]) -> Iterator[str]:
     server.server_close()
 
 
-def source(files: dict[str, bytes], url: str) -> PictureSet:
+def source(files: dict[str, bytes], url: str) -> Model:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return PictureSet("pictures", digests, urls=(url,))
+    return of(IdxPictures("cache", digests, urls=(url,)))
+
+
+def of(source: DataSource) -> Model:
+    fashion = load("fashion")
+    return replace(fashion, spec=replace(fashion.spec, data=source))
 
 
 def test_comes_from_the_publisher_then_from_the_cache(
@@ -61,12 +70,12 @@ def test_comes_from_the_publisher_then_from_the_cache(
 ) -> None:
     seen: list[tuple[str, int, int]] = []
     pictures = source(files, publisher)
-    first = data.load(pictures, tmp_path / "cache", 1, lambda *call: seen.append(call))
+    first = data.load(pictures, tmp_path, 1, lambda *call: seen.append(call))
     assert {name for name, done, total in seen if done == total > 0} == set(files)
     seen.clear()
-    again = data.load(pictures, tmp_path / "cache", 1, lambda *call: seen.append(call))
+    again = data.load(pictures, tmp_path, 1, lambda *call: seen.append(call))
     assert not seen
-    np.testing.assert_array_equal(first.train.images, again.train.images)
+    np.testing.assert_array_equal(first.train.inputs["image"], again.train.inputs["image"])
     assert len(first.train) + len(first.validation) == TRAIN
     assert len(first.test) == TEST
 
@@ -75,19 +84,19 @@ def test_split_follows_the_seed_and_keeps_every_picture(
     tmp_path: Path, files: dict[str, bytes], publisher: str
 ) -> None:
     pictures = source(files, publisher)
-    one, other = (data.load(pictures, tmp_path / "cache", seed) for seed in (1, 2))
-    assert not np.array_equal(one.validation.images, other.validation.images)
-    both = np.concatenate([one.train.images, one.validation.images])
-    everything = data.read_idx(tmp_path / "cache" / "train-images-idx3-ubyte", 3)
+    one, other = (data.load(pictures, tmp_path, seed) for seed in (1, 2))
+    assert not np.array_equal(one.validation.inputs["image"], other.validation.inputs["image"])
+    both = np.concatenate([one.train.inputs["image"], one.validation.inputs["image"]])
+    everything = idx_files.read_idx(tmp_path / "data" / "cache" / "train-images-idx3-ubyte")
     assert sorted(i.tobytes() for i in both) == sorted(i.tobytes() for i in everything)
 
 
 def test_damaged_cache_is_fetched_again(tmp_path: Path, files: dict[str, bytes], publisher: str) -> None:
     pictures = source(files, publisher)
-    data.load(pictures, tmp_path / "cache", 1)
-    path = tmp_path / "cache" / "train-labels-idx1-ubyte"
+    data.load(pictures, tmp_path, 1)
+    path = tmp_path / "data" / "cache" / "train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-10])
-    data.load(pictures, tmp_path / "cache", 1)
+    data.load(pictures, tmp_path, 1)
     assert path.read_bytes() == files[path.name]
 
 
@@ -97,27 +106,27 @@ def test_a_changed_download_is_refused_and_not_kept(
     name = "t10k-images-idx3-ubyte"
     (tmp_path / "publisher" / f"{name}.gz").write_bytes(gzip.compress(files[name][:-1] + b"?"))
     with pytest.raises(DataError, match=f"{name} has sha256"):
-        data.load(source(files, publisher), tmp_path / "cache", 1)
-    assert not list((tmp_path / "cache").iterdir())
+        data.load(source(files, publisher), tmp_path, 1)
+    assert not list((tmp_path / "data" / "cache").iterdir())
 
 
 def test_a_cut_off_download_is_refused(tmp_path: Path, files: dict[str, bytes], publisher: str) -> None:
     packed = tmp_path / "publisher" / "t10k-images-idx3-ubyte.gz"
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(DataError, match="could not get the pictures"):
-        data.load(source(files, publisher), tmp_path / "cache", 1)
+        data.load(source(files, publisher), tmp_path, 1)
 
 
 @pytest.mark.slow
 def test_failure_names_every_source_and_the_way_out(tmp_path: Path, files: dict[str, bytes]) -> None:
-    pictures = PictureSet(
-        "pictures",
-        source(files, "").sha256,
+    pictures = IdxPictures(
+        "cache",
+        {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         debian_package="no-such-package-of-pictures",
         urls=("http://127.0.0.1:9",),
     )
     with pytest.raises(DataError) as failure:
-        data.load(pictures, tmp_path / "cache", 1)
+        data.load(of(pictures), tmp_path, 1)
     message = str(failure.value)
     assert "cache" in message
     assert "no-such-package-of-pictures" in message
@@ -134,12 +143,41 @@ def test_read_idx_refuses_what_is_no_idx_file(tmp_path: Path, content: bytes) ->
     path = tmp_path / "labels"
     path.write_bytes(content)
     with pytest.raises(DataError, match="labels"):
-        data.read_idx(path, 1)
+        idx_files.read_idx(path)
 
 
-def test_floats_are_what_the_endpoints_take() -> None:
-    pictures = Pictures(np.array([[[0, 255], [51, 102]]], np.uint8), np.array([1], np.uint8))
-    floats = pictures.floats()
+def test_pictures_are_served_as_floats_and_other_arrays_as_they_are() -> None:
+    signature = load("fashion").spec.signature
+    pictures = labelled(np.array([[[0, 255], [51, 102]]], np.uint8), np.array([1]))
+    floats = pictures.served(signature)["image"]
     assert floats.dtype == np.float32
     assert floats.shape == (1, 2, 2, 1)
     np.testing.assert_allclose(floats.ravel(), [0, 1, 0.2, 0.4], rtol=1e-6)
+
+
+def test_colours_are_flipped_and_shifted_as_one() -> None:
+    dot = np.zeros((256, 9, 9, 3), np.uint8)
+    dot[:, 4, 3] = (1, 2, 3)
+    moved = idx_files.augment(dot, np.random.default_rng(1), flip=True, shift=1)
+    assert moved.shape == dot.shape
+    assert np.all(moved.max(axis=(1, 2)) == (1, 2, 3))
+    places = {tuple(place) for place in np.argwhere(moved[..., 0] == 1)[:, 1:].tolist()}
+    assert places == {(row, column) for row in (3, 4, 5) for column in (2, 3, 4, 5, 6)}
+
+
+def test_a_folder_of_npz_files_is_data(tmp_path: Path) -> None:
+    model = of(NpzFolder("mine"))
+    folder = tmp_path / "data" / "mine"
+    with pytest.raises(
+        DataError, match=r"train\.npz is missing: expected an array for each input, and 'target'"
+    ):
+        data.load(model, tmp_path, 1)
+    folder.mkdir(parents=True)
+    inputs = np.zeros((24, 2), np.float32)
+    np.savez(folder / "train.npz", a=inputs, target=np.arange(24))
+    np.savez(folder / "test.npz", a=inputs, target=np.arange(23))
+    with pytest.raises(DataError, match=r"test\.npz: .* it has a \[24, 2\]"):
+        data.load(model, tmp_path, 1)
+    np.savez(folder / "test.npz", a=inputs, target=np.arange(24))
+    dataset = data.load(model, tmp_path, 1)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (22, 2, 24)

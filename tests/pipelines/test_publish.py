@@ -53,9 +53,9 @@ def served(root: Path) -> set[int | None]:
 
 
 def test_versions_count_up_and_every_target_follows(root: Path, candidate: Path) -> None:
-    assert publish.publish(root, "fashion", candidate, manifests("a")) == 1
+    assert publish.publish(root, "fashion", candidate, manifests("a")).number == 1
     assert served(root) == {1}
-    assert publish.publish(root, "fashion", candidate, manifests("b")) == 2
+    assert publish.publish(root, "fashion", candidate, manifests("b")).number == 2
     assert served(root) == {2}
     for target in targets.NAMES:
         for version in (1, 2):
@@ -81,7 +81,7 @@ def test_a_version_after_a_rollback_is_a_new_number(root: Path, candidate: Path)
     for fingerprint in "ab":
         publish.publish(root, "fashion", candidate, manifests(fingerprint))
     publish.rollback(root, "fashion")
-    assert publish.publish(root, "fashion", candidate, manifests("c")) == 3
+    assert publish.publish(root, "fashion", candidate, manifests("c")).number == 3
     assert publish.pointer(root, "fashion") == Pointer(3, 1, held=False)
 
 
@@ -136,7 +136,7 @@ def test_cut_off_anywhere_leaves_what_is_served_and_the_next_one_repairs(
     assert committed is not None
     assert served(root) == {committed.version}
     expected = 2 if publish.find(root, "fashion", "b") is None else 3
-    assert publish.publish(root, "fashion", candidate, manifests("c")) == expected
+    assert publish.publish(root, "fashion", candidate, manifests("c")).number == expected
     assert served(root) == {expected}
     assert not list(root.rglob(".*"))
     for target in targets.NAMES:

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import lineage, publish
-from pipelines.data import Pictures
+from models.data import Rows
+from pipelines import publish
+from pipelines.records import lineage
 from serving import repository
+from tests.pictures import labelled
 from tests.pipelines.project import MODEL, Project, moved
 from tests.pipelines.test_publish import manifests
 
-Break = Callable[[Pictures, Pictures], tuple[Pictures, Pictures]]
+Break = Callable[[Rows, Rows], tuple[Rows, Rows]]
 CLASSES, COAT, SNEAKER, BAG = 10, 4, 7, 8
 
 
@@ -26,74 +28,79 @@ def swapped(labels: np.ndarray) -> np.ndarray:
     return result
 
 
-def black_pictures(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    images = train.images.copy()
-    images[np.flatnonzero(train.labels == COAT)[:1]] = 0
-    return Pictures(images, train.labels), test
+def black_pictures(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    images = train.inputs["image"].copy()
+    images[np.flatnonzero(train.targets == COAT)[:1]] = 0
+    return labelled(images, train.targets), test
 
 
-def swapped_in_training(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return Pictures(train.images, swapped(train.labels)), test
+def swapped_in_training(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return labelled(train.inputs["image"], swapped(train.targets)), test
 
 
-def swapped_everywhere(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return swapped_in_training(train, test)[0], Pictures(test.images, swapped(test.labels))
+def swapped_everywhere(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return swapped_in_training(train, test)[0], labelled(test.inputs["image"], swapped(test.targets))
 
 
-def random_labels(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    generator, labels = np.random.default_rng(0), train.labels.copy()
+def random_labels(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    generator, labels = np.random.default_rng(0), train.targets.copy()
     wrong = generator.random(len(labels)) < 0.3
     labels[wrong] = generator.integers(0, CLASSES, int(wrong.sum()))
-    return Pictures(train.images, labels), test
+    return labelled(train.inputs["image"], labels), test
 
 
-def missing_class(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    kept = train.labels != COAT
-    return Pictures(train.images[kept], train.labels[kept]), test
+def missing_class(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    kept = train.targets != COAT
+    return labelled(train.inputs["image"][kept], train.targets[kept]), test
 
 
-def unknown_label(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    labels = test.labels.copy()
+def unknown_label(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    labels = test.targets.copy()
     labels[:2] = CLASSES
-    return train, Pictures(test.images, labels)
+    return train, labelled(test.inputs["image"], labels)
 
 
-def leaked_pictures(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def leaked_pictures(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     joined = (
-        np.concatenate([train.images, test.images[:3]]),
-        np.concatenate([train.labels, test.labels[:3]]),
+        np.concatenate([train.inputs["image"], test.inputs["image"][:3]]),
+        np.concatenate([train.targets, test.targets[:3]]),
     )
-    return Pictures(*joined), test
+    return labelled(*joined), test
 
 
-def animal_test(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def animal_test(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     return train, animals()
 
 
-def animals_everywhere(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
+def animals_everywhere(train: Rows, test: Rows) -> tuple[Rows, Rows]:
     everything = animals()
     own = np.random.default_rng(0).permutation(len(everything))
     return tuple(
-        Pictures(everything.images[part], everything.labels[part]) for part in (own[300:], own[:300])
+        labelled(everything.inputs["image"][part], everything.targets[part])
+        for part in (own[300:], own[:300])
     )  # type: ignore[return-value]
 
 
-def inverted(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return Pictures(255 - train.images, train.labels), Pictures(255 - test.images, test.labels)
+def inverted(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return tuple(labelled(255 - part.inputs["image"], part.targets) for part in (train, test))  # type: ignore[return-value]
 
 
-def upside_down(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return Pictures(train.images[:, ::-1], train.labels), Pictures(test.images[:, ::-1], test.labels)
+def upside_down(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return labelled(train.inputs["image"][:, ::-1], train.targets), labelled(
+        test.inputs["image"][:, ::-1], test.targets
+    )
 
 
-def other_size(train: Pictures, test: Pictures) -> tuple[Pictures, Pictures]:
-    return Pictures(train.images[:, :14, :14], train.labels), Pictures(test.images[:, :14, :14], test.labels)
+def other_size(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    return labelled(train.inputs["image"][:, :14, :14], train.targets), labelled(
+        test.inputs["image"][:, :14, :14], test.targets
+    )
 
 
-def animals() -> Pictures:
+def animals() -> Rows:
     """13 pictures of each of ten animals, moved: of the same form and of something else (Animal-MNIST, MIT)."""
     with np.load(Path(__file__).parents[1] / "data" / "animal-sample.npz") as file:
-        return moved(Pictures(file["images"], file["labels"]))
+        return moved(labelled(file["images"], file["labels"]))
 
 
 @pytest.mark.parametrize(
@@ -110,30 +117,30 @@ def animals() -> Pictures:
         pytest.param(
             random_labels, "train: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.thorough
         ),
-        (missing_class, "train: classes without a picture 1", "<= 0"),
+        (missing_class, "train: classes without a row 1", "<= 0"),
         pytest.param(unknown_label, "test: labels outside the schema 2", "<= 0", marks=pytest.mark.thorough),
-        (leaked_pictures, "test pictures that are training pictures too 3", "<= 0"),
+        (leaked_pictures, "test rows that are training rows too 3", "<= 0"),
         pytest.param(
             animal_test,
-            "test: skew from train: pixels, Jensen-Shannon 0.",
+            "test: skew from train: image, Jensen-Shannon 0.",
             "<= 0.01",
             marks=pytest.mark.thorough,
         ),
-        (animals_everywhere, "train: drift from version 1: pixels, Jensen-Shannon 0.", "<= 0.01"),
+        (animals_everywhere, "train: drift from version 1: image, Jensen-Shannon 0.", "<= 0.01"),
         pytest.param(
             inverted,
-            "train: drift from version 1: pixels, Jensen-Shannon 0.",
+            "train: drift from version 1: image, Jensen-Shannon 0.",
             "<= 0.01",
             marks=pytest.mark.thorough,
         ),
         pytest.param(
             upside_down, "test: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.thorough
         ),
-        (other_size, "train: pictures that are not uint8 of the schema's shape 3872", "<= 0"),
+        (other_size, "train: image: rows that are not uint8 or float32 [28, 28, 1] 3872", "<= 0"),
     ],
 )
 def test_broken_data_is_refused_before_training(
-    served: Project, pictures: tuple[Pictures, Pictures], harm: Break, check: str, limit: str
+    served: Project, pictures: tuple[Rows, Rows], harm: Break, check: str, limit: str
 ) -> None:
     served.put(*harm(*pictures))
     before = served.served()
@@ -157,7 +164,7 @@ def test_broken_data_is_refused_before_training(
 
 @pytest.mark.parametrize("verb", ["train", pytest.param("export", marks=pytest.mark.thorough)])
 def test_train_and_export_refuse_broken_data_too(
-    project: Project, pictures: tuple[Pictures, Pictures], verb: str
+    project: Project, pictures: tuple[Rows, Rows], verb: str
 ) -> None:
     project.put(*black_pictures(*pictures))
     done = project.tandem(verb)
@@ -165,18 +172,16 @@ def test_train_and_export_refuse_broken_data_too(
     assert "FAIL data: train: pictures of one colour 1 (limit <= 0)" in done.stderr
 
 
-def test_a_training_that_was_changed_is_refused(
-    project: Project, pictures: tuple[Pictures, Pictures]
-) -> None:
+def test_a_training_that_was_changed_is_refused(project: Project, pictures: tuple[Rows, Rows]) -> None:
     project.put(*pictures)
     script = """
-from pipelines import sources
+from pipelines import stages
 from pipelines.training.record import History, Trained
 from serving.settings import Settings
-made_from = sources.load(Settings.from_environment(), lambda line: None)
-folder = made_from.run / "pytorch"
-network = made_from.model.initial_weights(1)
-Trained("pytorch", network, History.empty()).write(made_from.run / "tensorflow")
+recipe = stages.load_recipe(Settings.from_environment(), lambda line: None)
+folder = recipe.folder / "pytorch"
+network = recipe.model.initial_weights(1)
+Trained("pytorch", network, History.empty()).write(recipe.folder / "tensorflow")
 Trained("pytorch", network, History.empty()).write(folder)
 history = (folder / "history.json").read_text()
 network["classifier/bias"] = network["classifier/bias"] + 1
@@ -212,3 +217,16 @@ def test_a_published_artifact_that_was_changed_is_not_gone_back_to(
     assert "error: version 1 of sample was tampered with, what is served stays: " in done.stderr
     assert "model.bin was changed: sha256 " in done.stderr
     assert served.served() == before
+
+
+@pytest.mark.slow
+def test_a_model_without_its_twin_is_refused_before_training(
+    project: Project, pictures: tuple[Rows, Rows]
+) -> None:
+    project.put(*pictures)
+    (project.folder / "models" / MODEL / "torch_model.py").unlink()
+    done = project.tandem("publish")
+    assert done.returncode == 1
+    assert "torch_model.py is missing: expected a function build(spec)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not project.served()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.rollout import wait_until_ready
 from serving.platforms.base import TargetState
+from serving.platforms.rollout import wait_until_ready
 from serving.settings import Settings
 from serving.targets.base import TargetError
 
@@ -63,7 +63,8 @@ def wait(platform: FakePlatform, *fakes: FakeTarget, started: tuple[str, ...] = 
 def test_a_target_is_ready_when_it_answers_and_its_platform_says_that_it_is_well() -> None:
     platform = FakePlatform([{"a": "starting"}, {"a": "starting"}, {"a": "running"}])
     target = FakeTarget("a", [None, 2])
-    (line,) = wait(platform, target)
+    waiting, line = wait(platform, target)
+    assert waiting == "a: starting, waiting for its answer"
     assert line.startswith("a: ready, version 2, ")
     assert target.told == []
 

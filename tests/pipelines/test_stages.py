@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from models import twins
 from models.base import Model
-from pipelines import lineage, publish, stages, steps
-from pipelines.data import Dataset, Pictures
-from pipelines.gates import Check, GateError
-from pipelines.recording import Recorder
-from pipelines.sources import Sources
-from pipelines.training.record import Trained
+from models.data import Dataset, Rows
+from pipelines import exporting, publish, stages, training, validation
+from pipelines.exporting import Candidate
+from pipelines.gates import Check, GateError, artifacts, networks
+from pipelines.gates.networks import Evaluated
+from pipelines.records import lineage
+from pipelines.stages import Recipe
+from pipelines.training.record import History, Trained
 from serving import repository, targets
 from serving.settings import Settings
 
@@ -41,39 +44,46 @@ def said() -> list[str]:
 def deploy(
     settings: Settings,
     model: Model,
-    sample: Pictures,
+    sample: Rows,
     made: list[str],
     said: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Deploy:
     """Publish what is made from sources with this fingerprint; "bad" ones are refused by a gate."""
 
-    def train(made_from: Sources, run: Recorder, report: stages.Report) -> dict[str, Trained]:
-        made.append(made_from.version)
-        return {}
+    def trained(_framework: str, *_: object) -> Trained:
+        return Trained(_framework, {}, History.empty())
 
-    def export(made_from: Sources, trained: object, run: Recorder, report: stages.Report) -> Path:
+    def evaluate(*_: object) -> Evaluated:
+        bad = Check("quality", "test accuracy", 0.5, ">=", 0.9)
+        return Evaluated({}, (bad,) if made[-1] == "bad" else ())
+
+    def export(
+        _model: object, _trained: object, sources: Mapping[str, str], folder: Path, *_: object
+    ) -> Candidate:
         for target in targets.NAMES:
-            (made_from.candidate / target).mkdir(parents=True, exist_ok=True)
-            (made_from.candidate / target / "model.bin").write_text(made_from.version)
-            repository.write_seal(made_from.candidate / target, made_from.candidate / target)
-        return made_from.candidate
+            (folder / target).mkdir(parents=True, exist_ok=True)
+            (folder / target / "model.bin").write_text(folder.name)
+            repository.write_seal(folder / target, folder / target)
+        return Candidate(folder, sources)
 
-    def gate(made_from: Sources, trained: object, run: Recorder, report: stages.Report) -> None:
-        if made_from.version == "bad":
-            run.require([Check("quality", "test accuracy", 0.5, ">=", 0.9)])
-        run.batched = dict.fromkeys(targets.NAMES, True)
+    def note(*_: object) -> None:
+        made.append(asked[-1])
 
-    monkeypatch.setattr(steps, "validate", lambda *_: None)
-    monkeypatch.setattr(steps, "train", train)
-    monkeypatch.setattr(steps, "evaluate", lambda *_: None)
-    monkeypatch.setattr(steps, "export", export)
-    monkeypatch.setattr(steps, "gate", gate)
+    asked: list[str] = []
+    monkeypatch.setattr(twins, "check", note)
+    monkeypatch.setattr(validation, "validate", lambda *_: validation.Validated({}, ()))
+    monkeypatch.setattr(training, "train", trained)
+    monkeypatch.setattr(networks, "evaluate", evaluate)
+    monkeypatch.setattr(exporting, "export_all", export)
+    monkeypatch.setattr(artifacts, "gate", lambda *_: artifacts.Gated(dict.fromkeys(targets.NAMES, True), ()))
     dataset = Dataset(sample, sample, sample, "digest")
 
     def run(fingerprint: str) -> int:
-        sources = Sources(settings, model, dataset, training=fingerprint, version=fingerprint)
-        return stages.ensure_published(sources, said.append)
+        asked.append(fingerprint)
+        return stages.ensure_published(
+            Recipe(settings, model, dataset, fingerprint, fingerprint), said.append
+        )
 
     return run
 
@@ -133,7 +143,7 @@ def test_every_run_is_recorded_however_it_ends(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "train", interrupt)
+        patch.setattr(training, "train", interrupt)
         with pytest.raises(KeyboardInterrupt):
             deploy("c")
     deploy("d")
@@ -169,3 +179,26 @@ def test_a_version_complete_but_not_pointed_to_is_found(
     assert deploy("b") == 2
     assert made == ["a", "b"]
     assert published(settings) == 2
+
+
+def test_a_published_file_that_was_changed_is_made_again(
+    deploy: Deploy, made: list[str], said: list[str], settings: Settings
+) -> None:
+    deploy("a")
+    path = repository.version_dir(settings.repository, "litert", "fashion", 1) / "model.bin"
+    path.write_text("other")
+    assert deploy("a") == 2
+    assert made == ["a", "a"]
+    assert any("version 1 was changed since it was published" in line for line in said)
+    assert deploy("a") == 2
+    assert made == ["a", "a"]
+
+
+def test_a_held_version_that_was_changed_is_not_served(deploy: Deploy, settings: Settings) -> None:
+    deploy("a")
+    deploy("b")
+    publish.rollback(settings.repository, "fashion")
+    path = repository.version_dir(settings.repository, "tfjs", "fashion", 1) / "model.bin"
+    path.write_text("other")
+    with pytest.raises(publish.PublishError, match=r"version 1, which a rollback holds, was changed"):
+        deploy("b")

@@ -7,35 +7,27 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from models import twins
 from models.base import Model, Weights
-from pipelines import (
-    exporting,
-    gates,
-    lineage,
-    provenance,
-    publish,
-    reference,
-    reproduction,
-    stages,
-    steps,
-    training,
-    validation,
-)
-from pipelines.data import Dataset, Pictures
-from pipelines.exporting import onnx_from_tensorflow
+from models.data import Dataset, Rows
+from models.signature import Arrays
+from pipelines import exporting, publish, stages, training, validation
+from pipelines.exporting import Candidate, onnx, onnx_from_tensorflow, reference
 from pipelines.exporting.base import Exporter
-from pipelines.gates import GateError
-from pipelines.reproduction import ReproductionError
-from pipelines.sources import Sources
+from pipelines.gates import Check, GateError, artifacts, networks
+from pipelines.records import lineage, provenance, reproduction
+from pipelines.records.reproduction import ReproductionError
+from pipelines.stages import Recipe
 from pipelines.training.record import Epoch, History, Trained
 from pipelines.validation.labels import class_means
 from serving import repository, targets
 from serving.settings import Settings
-from serving.targets.base import Images, Outputs
+from tests.pictures import Images, labelled
 
 Publish = Callable[..., int]
 HISTORY = History([2.0, 1.5], [Epoch(1.0, 0.7, 0.9, 0.7)], 1.0)
@@ -50,19 +42,20 @@ def logits(weights: Weights, images: Images) -> np.ndarray:
     return result
 
 
-def outputs(path: Path, images: Images) -> Outputs:
-    with np.load(path) as file:
-        found = logits({name: file[name] for name in file.files}, images)
+def answered(weights: Weights, inputs: Arrays) -> Arrays:
+    found = logits(weights, inputs["image"])
     with np.errstate(invalid="ignore"):
         odds = np.exp(found - found.max(axis=1, keepdims=True))
-    return Outputs(found, odds / odds.sum(axis=1, keepdims=True))
+    return {"logits": found, "probabilities": odds / odds.sum(axis=1, keepdims=True)}
 
 
-def answer(path: Path, batches: Sequence[Images]) -> list[Outputs]:
-    return [outputs(path, images) for images in batches]
+def answer(path: Path, _model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
+    with np.load(path) as file:
+        weights = {name: file[name] for name in file.files}
+    return [answered(weights, inputs) for inputs in batches]
 
 
-def write(_model: Model, weights: Weights, folder: Path, _calibration: Images) -> None:
+def write(_model: Model, weights: Weights, folder: Path, _calibration: Arrays) -> None:
     np.savez(folder / "model.npz", **weights)  # type: ignore[arg-type]
 
 
@@ -73,38 +66,42 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def sources(
-    settings: Settings, model: Model, pictures: tuple[Pictures, Pictures], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Sources]:
+    settings: Settings, model: Model, pictures: tuple[Rows, Rows], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Recipe]:
     """Sources with this fingerprint, whose networks and artifacts are made in no time."""
     train, test = pictures
     held_out = np.random.default_rng(1).random(len(train)) < 1 / 12
-    parts = [Pictures(train.images[own], train.labels[own]) for own in (~held_out, held_out)]
+    parts = [labelled(train.inputs["image"][own], train.targets[own]) for own in (~held_out, held_out)]
     dataset = Dataset(*parts, test, "digest")
 
-    def fit(framework: str, _model: Model, _plan: object, _validation: object, folder: Path) -> Trained:
+    def fit(
+        framework: str, _model: Model, _profile: object, _seed: int, dataset: Dataset, folder: Path
+    ) -> Trained:
         done = Trained.read(framework, folder / framework)
         if done is None:
-            means = class_means(dataset.train.images, dataset.train.labels, 10)
+            means = class_means(dataset.train.inputs["image"], dataset.train.targets, 10)
             done = Trained(framework, {"means/kernel": means}, HISTORY)
             done.write(folder / framework)
-        return done
+            return replace(done, checks=(Check("integrity", "changed", 0, "<=", 0),))
+        return replace(done, cached=True)
 
-    rules = replace(validation.schema.load(model), labels_skew=0.08)
+    rules = validation.schema.load(model)
+    rules = replace(rules, label=replace(rules.label, skew=0.08))
     monkeypatch.setattr(validation.schema, "load", lambda _model: rules)
+    monkeypatch.setattr(twins, "check", lambda *_: None)
     monkeypatch.setattr(training, "train", fit)
     monkeypatch.setattr(
-        reference, "logits", lambda _model, _framework, weights, images: logits(weights, images)
+        reference, "outputs", lambda _model, _framework, weights, inputs: answered(weights, inputs)
     )
-    monkeypatch.setattr(
-        exporting, "load", lambda target: Exporter(target, {"float32": "model.npz"}, write, answer)
-    )
+    exporter = Exporter("", {"float32": "model.npz"}, write, answer)
+    monkeypatch.setattr(exporting, "load", lambda target, _form="": replace(exporter, target=target))
     monkeypatch.setattr(
         onnx_from_tensorflow, "write", lambda _model, weights, path: path.write_bytes(_npz(weights))
     )
-    monkeypatch.setattr(onnx_from_tensorflow, "run", outputs)
-    profile = replace(model.spec.profile("quick"), minimum_accuracy=0.5)
+    monkeypatch.setattr(onnx, "EXPORTER", exporter)
+    profile = replace(model.spec.profile("quick"), minimum_score=0.5)
     own = replace(model, spec=replace(model.spec, profiles={"quick": profile}))
-    return lambda fingerprint: Sources(settings, own, dataset, fingerprint, fingerprint)
+    return lambda fingerprint: Recipe(settings, own, dataset, fingerprint, fingerprint)
 
 
 def _npz(weights: Weights) -> bytes:
@@ -113,29 +110,35 @@ def _npz(weights: Weights) -> bytes:
     return stream.getvalue()
 
 
-def run(made_from: Sources) -> int:
-    return stages.ensure_published(made_from, lambda _line: None)
+def run(recipe: Recipe) -> int:
+    return stages.ensure_published(recipe, lambda _line: None)
 
 
 def served(settings: Settings) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(settings.repository.rglob("*")) if p.is_file()}
 
 
-def refused(made_from: Sources) -> list[str]:
+def refused(recipe: Recipe) -> list[str]:
     """What a gate says that refuses these sources, having seen that nothing served changed."""
-    before = served(made_from.settings)
+    before = served(recipe.settings)
     with pytest.raises(GateError) as refusal:
-        run(made_from)
-    assert served(made_from.settings) == before
+        run(recipe)
+    assert served(recipe.settings) == before
     return [line.strip() for line in str(refusal.value).splitlines()[1:]]
 
 
 def test_a_version_has_its_origin_in_manifest_repository_and_store(
-    sources: Callable[[str], Sources], settings: Settings
+    sources: Callable[[str], Recipe], settings: Settings
 ) -> None:
     assert run(sources("a")) == 1
     manifest = repository.read_manifest(repository.version_dir(settings.repository, "litert", "fashion", 1))
-    expected = {"profile": "quick", "seed": 1, "source": "", "orchestrator": "default"}
+    expected = {
+        "profile": "quick",
+        "seed": 1,
+        "source": "",
+        "torchserve_form": "exported",
+        "orchestrator": "default",
+    }
     assert manifest.parameters == expected
     assert (manifest.batched, manifest.finite) == (True, True)
     assert set(manifest.weights) == {"tensorflow", "pytorch"}
@@ -144,6 +147,7 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
     (known,) = lineage.runs(settings.lineage, "fashion")
     assert [one.type for one in known.executions] == [
         "ExampleValidator",
+        "TwinValidator",
         "Trainer",
         "Trainer",
         "Evaluator",
@@ -169,7 +173,7 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
 
 
 def test_the_next_version_is_compared_with_the_published_one(
-    sources: Callable[[str], Sources], settings: Settings
+    sources: Callable[[str], Recipe], settings: Settings
 ) -> None:
     assert [run(sources("a")), run(sources("b"))] == [1, 2]
     second = lineage.runs(settings.lineage, "fashion")[1]
@@ -181,16 +185,16 @@ def test_the_next_version_is_compared_with_the_published_one(
 
 
 def test_a_model_that_lost_one_class_only_is_refused_before_its_export(
-    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Recipe], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(sources("a"))
 
-    def without_bags(_model: object, _framework: str, weights: Weights, images: Images) -> np.ndarray:
-        found = logits(weights, images)
-        found[:, 8] -= 20
+    def without_bags(_model: object, _framework: str, weights: Weights, inputs: Arrays) -> Arrays:
+        found = answered(weights, inputs)
+        found["logits"][:, 8] -= 20
         return found
 
-    monkeypatch.setattr(reference, "logits", without_bags)
+    monkeypatch.setattr(reference, "outputs", without_bags)
     monkeypatch.setattr(exporting, "export_all", lambda *_: pytest.fail("it was exported"))
     lines = refused(sources("b"))
     assert [line.split(" 0 (limit >= ")[0] for line in lines if "accuracy/" in line] == [
@@ -200,32 +204,35 @@ def test_a_model_that_lost_one_class_only_is_refused_before_its_export(
 
 
 def test_an_artifact_that_was_changed_after_its_export_is_refused(
-    sources: Callable[[str], Sources], monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(sources("a"))
-    gate = steps.gate
+    gate = artifacts.gate
 
-    def tamper(made_from: Sources, *arguments: object) -> None:
-        with (made_from.candidate / "onnxruntime" / "model.npz").open("ab") as file:
+    def tamper(model: Model, trained: Any, candidate: Candidate, test: Rows) -> artifacts.Gated:
+        with (candidate.folder / "onnxruntime" / "model.npz").open("ab") as file:
             file.write(b"!")
-        gate(made_from, *arguments)  # type: ignore[arg-type]
+        return gate(model, trained, candidate, test)
 
-    monkeypatch.setattr(steps, "gate", tamper)
+    monkeypatch.setattr(artifacts, "gate", tamper)
     assert refused(sources("b")) == [
         "FAIL integrity: onnxruntime: files of the artifact that were changed since its export 1 (limit <= 0)"
     ]
 
 
 def test_an_artifact_whose_answers_depend_on_their_company_is_published_unbatched(
-    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Recipe], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leaking(path: Path, batches: Sequence[Images]) -> list[Outputs]:
-        """One that is right in all but runs with values that no picture has."""
-        return [outputs(path, images * (0.5 if images.max() > 1 else 1)) for images in batches]
+    def leaking(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
+        """One that is right in all but runs with values of a million."""
+        images = [inputs["image"] for inputs in batches]
+        return answer(path, model, [{"image": own * (0.5 if own.max() > 1e5 else 1)} for own in images])
 
     load = exporting.load
     leaks = replace(load("onnxruntime"), answer=leaking)
-    monkeypatch.setattr(exporting, "load", lambda name: leaks if name == "onnxruntime" else load(name))
+    monkeypatch.setattr(
+        exporting, "load", lambda name, _form="": leaks if name == "onnxruntime" else load(name)
+    )
     lines: list[str] = []
     stages.ensure_published(sources("a"), lines.append)
     for target in targets.NAMES:
@@ -244,16 +251,17 @@ def test_an_artifact_whose_answers_depend_on_their_company_is_published_unbatche
 
 @pytest.mark.slow
 def test_an_artifact_that_was_changed_after_its_gates_is_not_published(
-    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Recipe], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(sources("a"))
-    before, gate = served(settings), steps.gate
+    before, gate = served(settings), artifacts.gate
 
-    def tamper(made_from: Sources, *arguments: object) -> None:
-        gate(made_from, *arguments)  # type: ignore[arg-type]
-        (made_from.candidate / "tfjs" / "more.bin").write_bytes(b"!")
+    def tamper(model: Model, trained: Any, candidate: Candidate, test: Rows) -> artifacts.Gated:
+        found = gate(model, trained, candidate, test)
+        (candidate.folder / "tfjs" / "more.bin").write_bytes(b"!")
+        return found
 
-    monkeypatch.setattr(steps, "gate", tamper)
+    monkeypatch.setattr(artifacts, "gate", tamper)
     with pytest.raises(publish.PublishError, match=r"tfjs was changed after it passed its gates"):
         run(sources("b"))
     assert served(settings) == before
@@ -262,7 +270,7 @@ def test_an_artifact_that_was_changed_after_its_gates_is_not_published(
 
 @pytest.mark.slow
 def test_a_training_that_is_done_is_recorded_as_cached(
-    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Recipe], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages.train(sources("a"), lambda _line: None)
     run(sources("a"))
@@ -273,30 +281,30 @@ def test_a_training_that_is_done_is_recorded_as_cached(
 
 
 def test_runs_of_the_same_sources_keep_a_page_each(
-    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Recipe], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_from = sources("a")
+    recipe = sources("a")
     with monkeypatch.context() as patch:
-        patch.setattr(gates, "quality", lambda *_: [gates.Check("quality", "accuracy", 0.5, ">=", 0.9)])
-        refused(made_from)
-    assert "Refused: " in (made_from.run / "index.html").read_text()
-    run(made_from)
+        patch.setattr(networks, "quality", lambda *_: [Check("quality", "accuracy", 0.5, ">=", 0.9)])
+        refused(recipe)
+    assert "Refused: " in (recipe.folder / "index.html").read_text()
+    run(recipe)
     pages = [settings.artifacts / one.page for one in lineage.runs(settings.lineage, "fashion")]
     for path, verdict, passed in zip(
         pages, ("Refused: ", "Published as version 1"), (False, True), strict=True
     ):
         assert verdict in path.read_text()
         assert json.loads(path.with_name("gates.json").read_text())["passed"] == passed
-    assert (made_from.run / "index.html").resolve() == pages[1], "the training's folder shows its last run"
+    assert (recipe.folder / "index.html").resolve() == pages[1], "the training's folder shows its last run"
 
 
 @pytest.mark.slow
 def test_lineage_prints_where_a_version_came_from_and_what_was_refused(
-    sources: Callable[[str], Sources], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Recipe], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(sources("a"))
     with monkeypatch.context() as patch:
-        patch.setattr(gates, "quality", lambda *_: [gates.Check("quality", "accuracy", 0.5, ">=", 0.9)])
+        patch.setattr(networks, "quality", lambda *_: [Check("quality", "accuracy", 0.5, ">=", 0.9)])
         refused(sources("b"))
     run(sources("c"))
     lines: list[str] = []
@@ -317,29 +325,29 @@ def test_lineage_prints_where_a_version_came_from_and_what_was_refused(
     "harm", ["none", *(pytest.param(harm, marks=pytest.mark.slow) for harm in ("bytes", "weights"))]
 )
 def test_a_reproduction_is_compared_by_weights_bytes_and_answers(
-    sources: Callable[[str], Sources],
+    sources: Callable[[str], Recipe],
     settings: Settings,
-    pictures: tuple[Pictures, Pictures],
+    pictures: tuple[Rows, Rows],
     monkeypatch: pytest.MonkeyPatch,
     harm: str,
 ) -> None:
-    made_from = sources("a")
-    run(made_from)
+    recipe = sources("a")
+    run(recipe)
     before = served(settings)
 
     def make(_settings: Settings, _manifest: object, _code: Path, folder: Path) -> None:
-        again = replace(made_from, settings=replace(settings, artifacts=folder))
+        again = replace(recipe, settings=replace(settings, artifacts=folder))
         stages.export(again, lambda _line: None)
         if harm == "bytes":
             np.savez_compressed(again.candidate / "tfjs" / "model.npz", **_means(again))  # type: ignore[arg-type]
         if harm == "weights":
             own = {"means/kernel": _means(again)["means/kernel"] + np.float32(1e-3)}
-            Trained("pytorch", own, HISTORY).write(again.run / "pytorch")
-            write(again.model, own, again.candidate / "onnxruntime", made_from.dataset.test.floats())
+            Trained("pytorch", own, HISTORY).write(again.folder / "pytorch")
+            write(again.model, own, again.candidate / "onnxruntime", {})
 
     monkeypatch.setattr(reproduction, "_code", lambda *_: settings.artifacts)
     monkeypatch.setattr(reproduction, "_make", make)
-    monkeypatch.setattr(reproduction.data, "load", lambda *_: made_from.dataset)
+    monkeypatch.setattr(reproduction.data, "load", lambda *_: recipe.dataset)
     lines: list[str] = []
     status = reproduction.reproduce(settings, None, lambda _line: None, lines.append)
     assert served(settings) == before
@@ -354,7 +362,7 @@ def test_a_reproduction_is_compared_by_weights_bytes_and_answers(
 
 
 def test_a_reproduction_with_other_libraries_is_refused(
-    sources: Callable[[str], Sources], settings: Settings
+    sources: Callable[[str], Recipe], settings: Settings
 ) -> None:
     run(sources("a"))
     for target in targets.NAMES:
@@ -365,6 +373,6 @@ def test_a_reproduction_with_other_libraries_is_refused(
         reproduction.reproduce(settings, 1, lambda _line: None, lambda _line: None)
 
 
-def _means(made_from: Sources) -> Weights:
-    with np.load(made_from.run / "pytorch" / "weights.npz") as file:
+def _means(recipe: Recipe) -> Weights:
+    with np.load(recipe.folder / "pytorch" / "weights.npz") as file:
         return {name: file[name] for name in file.files}

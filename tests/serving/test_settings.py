@@ -24,7 +24,7 @@ def test_values_come_from_the_environment() -> None:
     [
         ("TANDEM_TFJS_PORT", "http", "expected int"),
         ("TANDEM_TFJS_PORT", "70000", "a port is 1 to 65535"),
-        ("TANDEM_PROFILE", "fast", "expected one of 'smoke', 'quick', 'full'"),
+        ("TANDEM_SOURCE", "jax", "expected one of '', 'tensorflow', 'pytorch'"),
         ("TANDEM_READY_SECONDS", "0", "at least 1 second"),
         ("TANDEM_PROT", "1", "unknown setting TANDEM_PROT"),
     ],

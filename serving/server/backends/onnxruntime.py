@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from serving.repository import MANIFEST
+from serving.repository import GOLDEN, MANIFEST
 from serving.server.backends.base import BACKENDS, check_exists, refusal, shapes
 from serving.server.errors import ArtifactError, BackendError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
@@ -79,7 +79,8 @@ def _in_memory(path: Path, options: ort.SessionOptions) -> tuple[bytes | str, li
     """
     folder = path.parent
     beside = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p != path}
-    beside.pop(MANIFEST, None)
+    for ours in (MANIFEST, GOLDEN):
+        beside.pop(ours, None)
     if not beside:
         return str(path), []
     contents = [p.read_bytes() for p in beside.values()]

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving import repository
+from serving import golden, repository
+from serving.golden import GoldenError
 from serving.server.backends.base import Loader, Servable
 from serving.server.errors import ArtifactError, ServerError
 from serving.server.repository.policies import stamp_of
-from serving.server.tensors.signature import example
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, example
 
 log = logging.getLogger("tandem.server")
 
@@ -36,7 +37,8 @@ def load_version(
     """Verify the files where the version has a manifest, load it, and warm it up.
 
     `zeros` are run through each signature that takes numbers, and always with a manifest: our models keep no
-    state. Where they fail, the log says so. Then `replay` runs. Raises `ArtifactError` with the reason.
+    state. Where they fail, the log says so. Then `replay` runs, and the golden sample that a manifest lists must be
+    answered as it says. Raises `ArtifactError` with the reason.
     """
     if not directory.is_dir():
         raise ArtifactError(f"{directory} does not exist")
@@ -57,10 +59,13 @@ def load_version(
     try:
         if replay is not None:
             replay(directory, servable)
+        if manifest and repository.GOLDEN in manifest.files:
+            _check_golden(directory, servable)
     except Exception as error:
         servable.close()
-        told = error if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
-        raise ArtifactError(f"{directory} loads but does not run: {told}") from error
+        told = error if isinstance(error, ServerError | GoldenError) else f"{type(error).__name__}: {error}"
+        what = "is refused" if isinstance(error, GoldenError) else "loads but does not run"
+        raise ArtifactError(f"{directory} {what}: {told}") from error
     return Loaded(servable, manifest.batched if manifest else None, bool(manifest and manifest.finite))
 
 
@@ -71,6 +76,15 @@ def _manifest(directory: Path) -> repository.Manifest | None:
         return repository.verify(directory)
     except repository.RepositoryError as error:
         raise ArtifactError(str(error)) from error
+
+
+def _check_golden(directory: Path, servable: Servable) -> None:
+    sample = golden.read(directory)
+    if sample is not None:
+        key = (
+            DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in servable.signatures else next(iter(servable.signatures))
+        )
+        sample.check(servable.run(key, dict(sample.inputs), list(sample.outputs)))
 
 
 def _warm_up(directory: Path, servable: Servable) -> None:

@@ -1,8 +1,9 @@
 // What the user sees; `window.tandem.predict` is the same model for tests and for the console.
 
 import { ask } from "./endpoints.js";
+import { typedInput } from "./fields.js";
 import { Model } from "./model.js";
-import { drawPicture, readPicture } from "./picture.js";
+import { PictureInput } from "./picture.js";
 
 const AGREEMENT = 1e-3;
 const element = (id) => document.getElementById(id);
@@ -12,121 +13,153 @@ const best = (values) => values.indexOf(Math.max(...values));
 
 let config;
 let model;
-let chosen = null;
+let inputs = {};
+let label = "";
 let turn = 0;
 
 async function start() {
   const answer = await fetch("config.json");
   if (!answer.ok) throw new Error("the gateway has no config.json for this page");
   config = await answer.json();
-  const [height, width, channels] = config.imageShape;
-  if (channels !== 1) throw new Error(`this page draws grey pictures, the model wants ${channels} channels`);
-  Object.assign(element("picture"), { width, height });
   document.title = `Tandem: ${config.model}`;
-  model = new Model(config);
-  window.tandem = { config, predict: (pictures, count) => model.predict(pictures, count) };
+  model = new Model(config.model);
+  window.tandem = { config, predict: (values, count) => model.predict(values, count) };
   document.documentElement.dataset.ready = "";
-  element("file").addEventListener("change", (event) => choose(event.target.files[0], ""));
-  element("invert").addEventListener("change", () => chosen && classify());
-  for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, drag);
-  await showSamples();
+  const served = await model.describe();
+  showInputs(served.manifest.signature);
+  await showSamples(served);
 }
 
-async function showSamples() {
-  const answer = await fetch("samples/index.json").catch(() => null);
+/** A widget for each input: the picture, where there is no other input, or a field to type in. */
+function showInputs(signature) {
+  const tensors = Object.entries(signature.inputs);
+  const changed = () => choose("", null);
+  for (const [name, tensor] of tensors) {
+    const picture = tensor.content === "picture" && tensors.length === 1;
+    inputs[name] = picture
+      ? new PictureInput(tensor, changed)
+      : typedInput(element("fields"), name, tensor, changed);
+  }
+}
+
+async function showSamples({ address, manifest, version }) {
+  element("served").textContent = `${config.model}, version ${version}`;
+  const answer = await fetch(address("samples/index.json")).catch(() => null);
   const samples = answer?.ok ? await answer.json() : [];
   if (!samples.length) {
-    element("samples").textContent = "No sample pictures are published yet.";
-    element("served").textContent = config.model;
+    element("samples").textContent = "This version has no samples.";
     return;
   }
   const buttons = samples.map((sample) => {
     const button = document.createElement("button");
-    const picture = document.createElement("img");
-    Object.assign(picture, { src: `samples/${sample.file}`, alt: sample.class, width: 28, height: 28 });
-    Object.assign(button, { type: "button", title: sample.class });
+    Object.assign(button, { type: "button", title: sample.answer });
     button.setAttribute("aria-pressed", "false");
-    button.append(picture);
-    button.addEventListener("click", () => chooseSample(sample, button));
+    button.append(sample.file ? image(sample, address, manifest) : sample.answer);
+    button.addEventListener("click", () => chooseSample(sample, button, address));
     return button;
   });
   element("samples").replaceChildren(...buttons);
-  await chooseSample(samples[0], buttons[0]);
+  await chooseSample(samples[0], buttons[0], address);
 }
 
-async function chooseSample(sample, button) {
-  const answer = await fetch(`samples/${sample.file}`).catch(() => null);
-  if (!answer?.ok) return showError(new Error(`the sample ${sample.file} cannot be fetched`));
-  element("invert").checked = false;
-  return choose(await answer.blob(), sample.class, button);
+function image(sample, address, { signature }) {
+  const picture = document.createElement("img");
+  const [, height, width] = Object.values(signature.inputs)[0].shape;
+  return Object.assign(picture, { src: address(`samples/${sample.file}`), alt: sample.answer, width, height });
 }
 
-function choose(blob, label, button = null) {
-  if (!blob) return undefined;
+async function chooseSample(sample, button, address) {
+  try {
+    for (const input of Object.values(inputs)) await input.set(sample, address);
+  } catch (error) {
+    return showError(error);
+  }
+  return choose(sample.answer, button);
+}
+
+function choose(answer, button) {
   for (const other of element("samples").querySelectorAll("button")) {
     other.setAttribute("aria-pressed", String(other === button));
   }
-  if (button) element("file").value = "";
-  chosen = { blob, label };
-  return classify();
+  label = answer;
+  return predict();
 }
 
-async function classify() {
+async function predict() {
   const mine = ++turn;
-  const { blob, label } = chosen;
+  const truth = label;
   try {
-    const values = await readPicture(blob, config.imageShape, element("invert").checked);
+    const values = {};
+    for (const [name, input] of Object.entries(inputs)) values[name] = await input.read();
     const answer = await model.predict(values, 1);
     if (mine !== turn) return;
-    showError(null);
-    drawPicture(element("picture"), values);
-    const name = label || blob.name || "picture";
-    element("picture").setAttribute("aria-label", `The picture as the model sees it: ${name}`);
-    showAnswer(answer, label);
-    await askEndpoints(mine, values, answer);
+    showError(answer.refused ? new Error(answer.refused) : null);
+    const { manifest } = await model.describe();
+    const row = Object.fromEntries(Object.entries(answer.outputs).map(([name, rows]) => [name, [rows[0]].flat(Infinity)]));
+    showAnswer(manifest.task, row, answer, truth);
+    await askEndpoints(mine, manifest, values, row, answer.milliseconds);
   } catch (error) {
     if (mine === turn) showError(error);
   }
 }
 
-function showAnswer({ probabilities: [shares], version, milliseconds }, label) {
-  const winner = best(shares);
+/** What an answer is judged by: names, values, a bar's share of each, and the answer in words. */
+function read(task, outputs) {
+  if (task.kind === "classification") {
+    const values = outputs.probabilities;
+    const winner = best(values);
+    return { names: task.classes, values, shares: values, winner, text: task.classes[winner], figure: percent };
+  }
+  const values = outputs.value;
+  const largest = Math.max(...values.map(Math.abs), 1e-30);
+  const figure = (value) => value.toPrecision(6);
+  const shares = values.map((value) => Math.abs(value) / largest);
+  return { names: task.quantities, values, shares, winner: 0, text: values.map(figure).join(", "), figure };
+}
+
+function showAnswer(task, outputs, { version, milliseconds }, label) {
+  const { names, values, shares, winner, text, figure } = read(task, outputs);
   element("served").textContent = `${config.model}, version ${version}`;
-  const truth = label && label !== config.classes[winner] ? ` (labelled ${label})` : "";
+  const truth = label && label !== text ? ` (labelled ${label})` : "";
   const strong = document.createElement("strong");
-  strong.textContent = config.classes[winner];
-  element("verdict").replaceChildren(strong, `${percent(shares[winner])} in ${time(milliseconds)}${truth}`);
+  strong.textContent = text;
+  const sure = task.kind === "classification" ? `${figure(values[winner])} in ` : "in ";
+  element("verdict").replaceChildren(strong, `${sure}${time(milliseconds)}${truth}`);
   const items = shares.map((share, index) => {
     const item = document.createElement("li");
     item.className = index === winner ? "winner" : "";
-    const [name, bar, figure] = ["name", "bar", "figure"].map((kind) => {
+    const [name, bar, number] = ["name", "bar", "figure"].map((kind) => {
       const span = document.createElement("span");
       span.className = kind;
       return span;
     });
-    name.textContent = config.classes[index];
+    name.textContent = names[index];
     bar.style.setProperty("--share", share);
-    figure.textContent = percent(share);
-    item.append(name, bar, figure);
+    number.textContent = figure(values[index]);
+    item.append(name, bar, number);
     return item;
   });
   element("bars").replaceChildren(...items);
 }
 
-async function askEndpoints(mine, values, { probabilities: [reference], milliseconds }) {
-  const own = row("This browser", [config.classes[best(reference)], "", "", time(milliseconds)]);
+async function askEndpoints(mine, { signature, task }, values, outputs, milliseconds) {
+  const reference = read(task, outputs);
+  const own = row("This browser", [reference.text, "", "", time(milliseconds)]);
   const others = Object.entries(config.targets).map(([name, { label }]) => [name, row(label, ["…", "", "", ""])]);
   element("endpoints").replaceChildren(own, ...others.map(([, line]) => line));
   // One after the other: asked at once they would share the processor, and the times would say so.
   for (const [name, line] of others) {
     if (mine !== turn) return;
     try {
-      const { probabilities, milliseconds: taken } = await ask(config, name, values);
-      const difference = Math.max(...probabilities.map((share, index) => Math.abs(share - reference[index])));
-      const sameClass = best(probabilities) === best(reference);
-      const same = sameClass && difference <= AGREEMENT;
+      const answer = await ask(config, signature, name, values);
+      if (answer.runs) line.firstChild.textContent = `${config.targets[name].label}: ${answer.runs}`;
+      const found = read(task, answer.outputs);
+      const difference = Math.max(...found.values.map((value, index) => Math.abs(value - reference.values[index])));
+      const scale = Math.max(1, ...reference.values.map(Math.abs));
+      const sameClass = task.kind === "classification" && found.winner === reference.winner;
+      const same = difference <= AGREEMENT * scale && (sameClass || task.kind !== "classification");
       const verdict = same ? "✓ yes" : sameClass ? "≈ same class" : "✗ no";
-      fill(line, [config.classes[best(probabilities)], verdict, difference.toExponential(1), time(taken)]);
+      fill(line, [found.text, verdict, difference.toExponential(1), time(answer.milliseconds)]);
       line.className = same ? "agrees" : sameClass ? "" : "differs";
     } catch (error) {
       const cell = document.createElement("td");
@@ -152,12 +185,6 @@ function fill(line, cells) {
     cell.textContent = cells[index];
     cell.className = index >= 2 ? "figure" : "";
   });
-}
-
-function drag(event) {
-  event.preventDefault();
-  element("choose").classList.toggle("over", event.type === "dragover");
-  if (event.type === "drop") choose(event.dataTransfer.files[0], "");
 }
 
 function showError(error) {

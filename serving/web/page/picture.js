@@ -1,10 +1,60 @@
-// Pictures to the model's numbers: grey levels 0 to 1, in the model's size.
+// A picture as an input: chosen or dropped, shown as the model sees it, turned into values 0 to 1 in its size.
 
 // ITU-R BT.601 in 16 bit fixed point, as the servers do it.
 const LUMA = [19595, 38470, 7471];
 
-/** Read a picture file into a Float32Array of height * width values. Throws an Error where it is none. */
-export async function readPicture(blob, [height, width], invert) {
+const element = (id) => document.getElementById(id);
+
+/** The picture's part of the page. `changed` is called when another picture is to be read. */
+export class PictureInput {
+  #shape;
+  #changed;
+  #chosen = null;
+
+  constructor({ shape: [, ...row] }, changed) {
+    this.#shape = row;
+    this.#changed = changed;
+    element("picture-input").hidden = false;
+    Object.assign(element("picture"), { width: row[1], height: row[0] });
+    element("file").addEventListener("change", (event) => this.#choose(event.target.files[0]));
+    element("invert").addEventListener("change", () => this.#chosen && changed());
+    for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, (event) => this.#drag(event));
+  }
+
+  /** Take a sample: {file, answer} and its address. */
+  async set(sample, address) {
+    const answer = await fetch(address(`samples/${sample.file}`)).catch(() => null);
+    if (!answer?.ok) throw new Error(`the sample ${sample.file} cannot be fetched`);
+    element("invert").checked = false;
+    element("file").value = "";
+    this.#chosen = { blob: await answer.blob(), label: sample.answer };
+  }
+
+  /** The values of the picture, which is drawn as the model sees it. Throws an Error where it is none. */
+  async read() {
+    if (!this.#chosen) throw new Error("choose a picture");
+    const { blob, label } = this.#chosen;
+    const values = await readPicture(blob, this.#shape, element("invert").checked);
+    drawPicture(element("picture"), values, this.#shape[2]);
+    const name = label || blob.name || "picture";
+    element("picture").setAttribute("aria-label", `The picture as the model sees it: ${name}`);
+    return values;
+  }
+
+  #choose(blob) {
+    if (!blob) return;
+    this.#chosen = { blob, label: "" };
+    this.#changed();
+  }
+
+  #drag(event) {
+    event.preventDefault();
+    element("choose").classList.toggle("over", event.type === "dragover");
+    if (event.type === "drop") this.#choose(event.dataTransfer.files[0]);
+  }
+}
+
+async function readPicture(blob, [height, width, channels], invert) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
@@ -22,18 +72,19 @@ export async function readPicture(blob, [height, width], invert) {
   context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
-  return Float32Array.from({ length: height * width }, (_, i) => {
-    const level = (LUMA[0] * data[4 * i] + LUMA[1] * data[4 * i + 1] + LUMA[2] * data[4 * i + 2] + 0x8000) >> 16;
+  return Float32Array.from({ length: height * width * channels }, (_, i) => {
+    const start = 4 * Math.floor(i / channels);
+    const grey = (LUMA[0] * data[start] + LUMA[1] * data[start + 1] + LUMA[2] * data[start + 2] + 0x8000) >> 16;
+    const level = channels === 1 ? grey : data[start + (i % channels)];
     return (invert ? 255 - level : level) / 255;
   });
 }
 
-/** Draw values 0 to 1 on a canvas of the model's size. */
-export function drawPicture(canvas, values) {
+function drawPicture(canvas, values, channels) {
   const pixels = new ImageData(canvas.width, canvas.height);
-  values.forEach((value, i) => {
-    pixels.data.fill(Math.round(value * 255), 4 * i, 4 * i + 3);
+  for (let i = 0; i < canvas.width * canvas.height; i++) {
+    for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = Math.round(255 * values[i * channels + (channels === 3 ? c : 0)]);
     pixels.data[4 * i + 3] = 255;
-  });
+  }
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }

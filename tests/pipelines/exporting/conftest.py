@@ -3,9 +3,9 @@ import pytest
 from numpy.typing import NDArray
 
 from models.base import Model, Weights
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.exporting import keras_graph
-from serving.targets.base import Images
+from tests.pictures import Images, as_floats
 from tests.weights import unsettled
 
 
@@ -15,8 +15,8 @@ def weights(model: Model) -> Weights:
 
 
 @pytest.fixture(scope="session")
-def pictures(sample: Pictures) -> Images:
-    return sample.floats()
+def pictures(sample: Rows) -> Images:
+    return as_floats(sample)
 
 
 @pytest.fixture(scope="session")

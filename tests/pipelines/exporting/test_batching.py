@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.signature import Arrays
 from pipelines.exporting import batching
-from serving.targets.base import Images, Outputs
 
 Array = NDArray[np.float64]
 Mixing = Callable[[Array], Array]
@@ -61,27 +61,28 @@ OTHER_COUNTS: dict[str, Mixing] = {
 }
 
 
-def network(seed: int, mixing: Mixing) -> Callable[[Sequence[Images]], list[Outputs]]:
+def network(seed: int, mixing: Mixing) -> Callable[[Sequence[Arrays]], list[Arrays]]:
     """Random weights, with `mixing` before or after them."""
     generator = np.random.default_rng(seed)
     first = bool(generator.integers(2))
     weights = generator.normal(size=(9, 4))
 
-    def answer(batches: Sequence[Images]) -> list[Outputs]:
-        outputs = []
-        for images in batches:
+    def answer(batches: Sequence[Arrays]) -> list[Arrays]:
+        outputs: list[Arrays] = []
+        for inputs in batches:
+            images = inputs["image"]
             rows = images.reshape(len(images), -1).astype(np.float64)
             mixed = mixing(rows) @ weights if first else mixing(rows @ weights)
             with np.errstate(over="ignore", invalid="ignore"):
                 logits = mixed.astype(np.float32)
-                outputs.append(Outputs(logits, softmax(mixed, 1).astype(np.float32)))
+                outputs.append({"logits": logits, "probabilities": softmax(mixed, 1).astype(np.float32)})
         return outputs
 
     return answer
 
 
-def pictures(seed: int, number: int) -> Images:
-    return np.random.default_rng(seed).random((number, 3, 3, 1), np.float32)
+def pictures(seed: int, number: int) -> Arrays:
+    return {"image": np.random.default_rng(seed).random((number, 3, 3, 1), np.float32)}
 
 
 seeds = st.integers(0, 2**32 - 1)

@@ -9,7 +9,7 @@ from models.base import Model, Weights
 from pipelines.exporting import batching, keras_graph
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.litert import EXPORTER
-from serving.targets.base import Images
+from tests.pictures import Images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -19,33 +19,38 @@ def folder(
     model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("litert")
-    EXPORTER.write(model, weights, folder, pictures)
+    EXPORTER.write(model, weights, folder, {"image": pictures})
     return folder
 
 
 @pytest.mark.parametrize(("precision", "logits"), [("float32", 1e-5), ("float16", 5e-3), ("int8", 0.3)])
 def test_it_answers_as_keras_does(
-    folder: Path, pictures: Images, keras_logits: NDArray[np.float32], precision: str, logits: float
+    model: Model,
+    folder: Path,
+    pictures: Images,
+    keras_logits: NDArray[np.float32],
+    precision: str,
+    logits: float,
 ) -> None:
-    outputs = EXPORTER.run(folder / EXPORTER.variants[precision], pictures)
-    np.testing.assert_allclose(outputs.logits, keras_logits, atol=logits, rtol=0)
-    assert outputs.logits.dtype == outputs.probabilities.dtype == np.float32
-    np.testing.assert_allclose(outputs.probabilities.sum(axis=1), 1, atol=0.02)
+    outputs = EXPORTER.run(folder / EXPORTER.files[precision], model, {"image": pictures})
+    np.testing.assert_allclose(outputs["logits"], keras_logits, atol=logits, rtol=0)
+    assert outputs["logits"].dtype == outputs["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, atol=0.02)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_any_batch_size(folder: Path, pictures: Images, precision: str, count: int) -> None:
-    outputs = EXPORTER.run(folder / EXPORTER.variants[precision], pictures[:count])
-    assert outputs.logits.shape == outputs.probabilities.shape == (count, 10)
+def test_any_batch_size(model: Model, folder: Path, pictures: Images, precision: str, count: int) -> None:
+    outputs = EXPORTER.run(folder / EXPORTER.files[precision], model, {"image": pictures[:count]})
+    assert outputs["logits"].shape == outputs["probabilities"].shape == (count, 10)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_rows_of_several_requests_may_share_a_run(
     model: Model, folder: Path, pictures: Images, precision: str
 ) -> None:
-    answer = partial(EXPORTER.answer, folder / EXPORTER.variants[precision])
-    assert batching.difference(answer, pictures) <= model.spec.tolerances.logits
+    answer = partial(EXPORTER.answer, folder / EXPORTER.files[precision], model)
+    assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
 
 
 def test_so_they_may_with_dynamic_range_quantization(
@@ -61,26 +66,26 @@ def test_so_they_may_with_dynamic_range_quantization(
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     (tmp_path / "dynamic.tflite").write_bytes(converter.convert())
     assert (tmp_path / "dynamic.tflite").stat().st_size < 4 * 0.4 * sum(map(np.size, weights.values()))
-    answer = partial(EXPORTER.answer, tmp_path / "dynamic.tflite")
-    assert batching.difference(answer, pictures) <= model.spec.tolerances.logits
+    answer = partial(EXPORTER.answer, tmp_path / "dynamic.tflite", model)
+    assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
 
 
 def test_the_weights_are_inside_and_shrink_with_the_precision(folder: Path, weights: Weights) -> None:
     numbers = sum(array.size for name, array in weights.items() if name.endswith("/kernel"))
-    sizes = {precision: (folder / name).stat().st_size for precision, name in EXPORTER.variants.items()}
+    sizes = {precision: (folder / name).stat().st_size for precision, name in EXPORTER.files.items()}
     assert sizes["float32"] > 4 * numbers
     assert 2 * numbers < sizes["float16"] < 0.6 * sizes["float32"]
     assert numbers < sizes["int8"] < 0.35 * sizes["float32"]
 
 
 def test_int8_needs_pictures(model: Model, weights: Weights, pictures: Images, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="needs pictures to calibrate on"):
-        EXPORTER.write(model, weights, tmp_path, pictures[:0])
+    with pytest.raises(ExportError, match="needs rows to calibrate on"):
+        EXPORTER.write(model, weights, tmp_path, {"image": pictures[:0]})
 
 
 @pytest.mark.thorough
 def test_it_writes_nothing_to_the_terminal(
     model: Model, weights: Weights, pictures: Images, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    EXPORTER.write(model, weights, tmp_path, pictures[:2])
+    EXPORTER.write(model, weights, tmp_path, {"image": pictures[:2]})
     assert capfd.readouterr() == ("", "")

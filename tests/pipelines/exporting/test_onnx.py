@@ -10,7 +10,7 @@ from models.base import Model, load
 from pipelines.exporting import batching
 from pipelines.exporting.onnx import EXPORTER, OPSET
 from pipelines.exporting.torch_graph import servable
-from serving.targets.base import Images
+from tests.pictures import Images
 
 pytestmark = pytest.mark.slow
 
@@ -25,37 +25,44 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def artifact(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx")
-    EXPORTER.write(model, model.initial_weights(1), folder, IMAGES[:1])
+    EXPORTER.write(model, model.initial_weights(1), folder, {"image": IMAGES[:1]})
     return folder / EXPORTER.serve
 
 
 def test_it_answers_as_torch_does(model: Model, artifact: Path) -> None:
-    outputs = EXPORTER.run(artifact, IMAGES)
+    outputs = EXPORTER.run(artifact, model, {"image": IMAGES})
     with torch.inference_mode():
         logits, probabilities = servable(model, model.initial_weights(1))(torch.from_numpy(IMAGES))
-    np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(outputs.probabilities, probabilities.numpy(), atol=1e-5, rtol=0)
-    assert outputs.logits.dtype == outputs.probabilities.dtype == np.float32
+    np.testing.assert_allclose(outputs["logits"], logits.numpy(), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(outputs["probabilities"], probabilities.numpy(), atol=1e-5, rtol=0)
+    assert outputs["logits"].dtype == outputs["probabilities"].dtype == np.float32
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 257])
-def test_any_batch_size(artifact: Path, count: int) -> None:
-    outputs = EXPORTER.run(artifact, IMAGES[:count])
-    assert outputs.logits.shape == outputs.probabilities.shape == (count, 10)
+def test_any_batch_size(model: Model, artifact: Path, count: int) -> None:
+    outputs = EXPORTER.run(artifact, model, {"image": IMAGES[:count]})
+    assert outputs["logits"].shape == outputs["probabilities"].shape == (count, 10)
 
 
 def test_rows_of_several_requests_may_share_a_run(model: Model, artifact: Path) -> None:
-    assert batching.difference(partial(EXPORTER.answer, artifact), IMAGES) <= model.spec.tolerances.logits
+    assert (
+        batching.difference(partial(EXPORTER.answer, artifact, model), {"image": IMAGES})
+        <= model.spec.tolerances.outputs
+    )
 
 
-def test_dynamic_quantization_is_found_to_depend_on_the_batch(artifact: Path, tmp_path: Path) -> None:
+def test_dynamic_quantization_is_found_to_depend_on_the_batch(
+    model: Model, artifact: Path, tmp_path: Path
+) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
     quantize_dynamic(artifact, tmp_path / "int8.onnx")
-    assert batching.difference(partial(EXPORTER.answer, tmp_path / "int8.onnx"), IMAGES) > 0.01
+    assert (
+        batching.difference(partial(EXPORTER.answer, tmp_path / "int8.onnx", model), {"image": IMAGES}) > 0.01
+    )
 
 
-def test_it_is_one_file_of_the_promised_opset(artifact: Path) -> None:
+def test_it_is_one_file_of_the_promised_opset(model: Model, artifact: Path) -> None:
     assert [path.name for path in artifact.parent.iterdir()] == ["model.onnx"]
     graph = onnx.load(artifact, load_external_data=False)
     assert {imported.domain: imported.version for imported in graph.opset_import} == {"": OPSET}
@@ -68,5 +75,5 @@ def test_it_is_one_file_of_the_promised_opset(artifact: Path) -> None:
 def test_it_writes_nothing_to_the_terminal(
     model: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    EXPORTER.write(model, model.initial_weights(2), tmp_path, IMAGES[:1])
+    EXPORTER.write(model, model.initial_weights(2), tmp_path, {"image": IMAGES[:1]})
     assert capfd.readouterr() == ("", "")

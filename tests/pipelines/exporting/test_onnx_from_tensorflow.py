@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from models.base import Model, Weights
 from pipelines.exporting import onnx as onnx_from_pytorch
 from pipelines.exporting import onnx_from_tensorflow
-from serving.targets.base import Images
+from tests.pictures import Images
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(300)]
 
@@ -20,20 +20,22 @@ def path(model: Model, weights: Weights, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
-def test_it_answers_as_keras_does(path: Path, pictures: Images, keras_logits: NDArray[np.float32]) -> None:
-    outputs = onnx_from_tensorflow.run(path, pictures)
-    np.testing.assert_allclose(outputs.logits, keras_logits, atol=1e-5, rtol=0)
+def test_it_answers_as_keras_does(
+    model: Model, path: Path, pictures: Images, keras_logits: NDArray[np.float32]
+) -> None:
+    outputs = onnx_from_pytorch.EXPORTER.run(path, model, {"image": pictures})
+    np.testing.assert_allclose(outputs["logits"], keras_logits, atol=1e-5, rtol=0)
 
 
 def test_both_roads_to_onnx_agree(
     model: Model, weights: Weights, path: Path, pictures: Images, tmp_path: Path
 ) -> None:
     other = onnx_from_pytorch.EXPORTER
-    other.write(model, weights, tmp_path, pictures)
-    expected = other.run(tmp_path / other.serve, pictures)
-    outputs = onnx_from_tensorflow.run(path, pictures)
-    np.testing.assert_allclose(outputs.logits, expected.logits, atol=1e-5, rtol=0)
-    np.testing.assert_allclose(outputs.probabilities, expected.probabilities, atol=1e-5, rtol=0)
+    other.write(model, weights, tmp_path, {"image": pictures})
+    expected = other.run(tmp_path / other.serve, model, {"image": pictures})
+    outputs = onnx_from_pytorch.EXPORTER.run(path, model, {"image": pictures})
+    np.testing.assert_allclose(outputs["logits"], expected["logits"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected["probabilities"], atol=1e-5, rtol=0)
 
 
 def test_its_names_shapes_and_opset(path: Path) -> None:

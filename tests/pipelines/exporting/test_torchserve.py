@@ -1,4 +1,7 @@
+import dataclasses
 import json
+import platform
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -8,12 +11,17 @@ import pytest
 import torch
 
 from models.base import Model, load
-from pipelines.exporting import batching
-from pipelines.exporting.base import ExportError
-from pipelines.exporting.torch_graph import servable
-from pipelines.exporting.torchserve import EXPORTER, pack
-from serving.targets.base import Images
+from pipelines.exporting import batching, reference
+from pipelines.exporting.torch_graph import folded, program, servable
+from pipelines.exporting.torchserve import EXPORTER, FORMS, pack
+from serving import golden
+from serving.golden import Golden
+from serving.settings import Settings
+from serving.targets.base import TargetError
 from serving.torchserve import archive
+from serving.torchserve.config import state
+from serving.torchserve.trial import attempt
+from tests.pictures import Images
 
 IMAGES: Images = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
 
@@ -24,16 +32,27 @@ def model() -> Model:
 
 
 @pytest.mark.slow
-def test_its_handler_answers_as_torch_does(model: Model, tmp_path: Path) -> None:
-    EXPORTER.write(model, model.initial_weights(1), tmp_path, IMAGES[:1])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("form", FORMS)
+def test_its_handler_answers_as_torch_does(model: Model, tmp_path: Path, form: str) -> None:
+    if form == "aot" and (not shutil.which("g++") or platform.machine() != "x86_64"):
+        pytest.skip("AOTInductor needs g++, and we have it compile for x86-64")
+    FORMS[form].write(model, model.initial_weights(1), tmp_path, {"image": IMAGES[:1]})
     assert [path.name for path in tmp_path.iterdir()] == ["model.mar"]
-    outputs = EXPORTER.run(tmp_path / EXPORTER.serve, IMAGES)
+    outputs = FORMS[form].run(tmp_path / EXPORTER.serve, model, {"image": IMAGES})
     with torch.inference_mode():
         logits, probabilities = servable(model, model.initial_weights(1))(torch.from_numpy(IMAGES))
-    np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(outputs.probabilities, probabilities.numpy(), atol=1e-5, rtol=0)
-    answer = partial(EXPORTER.answer, tmp_path / EXPORTER.serve)
-    assert batching.difference(answer, IMAGES) <= model.spec.tolerances.logits
+    np.testing.assert_allclose(outputs["logits"], logits.numpy(), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(outputs["probabilities"], probabilities.numpy(), atol=1e-5, rtol=0)
+    answer = partial(EXPORTER.answer, tmp_path / EXPORTER.serve, model)
+    assert batching.difference(answer, {"image": IMAGES}) <= model.spec.tolerances.outputs
+
+
+def test_batch_norms_are_folded_into_their_convolutions(model: Model) -> None:
+    exported = program(folded(model, model.initial_weights(1)), model)
+    operators = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert "aten.conv2d.default" in operators
+    assert not [name for name in operators if "batch_norm" in name]
 
 
 @pytest.mark.slow
@@ -41,7 +60,7 @@ def test_equal_weights_give_equal_bytes(model: Model, tmp_path: Path) -> None:
     digests = set()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        EXPORTER.write(model, model.initial_weights(1), tmp_path / name, IMAGES[:1])
+        EXPORTER.write(model, model.initial_weights(1), tmp_path / name, {"image": IMAGES[:1]})
         digests.add((tmp_path / name / "model.mar").read_bytes())
     assert len(digests) == 1
 
@@ -60,10 +79,8 @@ def test_an_archive_holds_what_the_handler_needs(model: Model, tmp_path: Path) -
         signature = json.loads(packed.read("signature.json"))
         manifest = json.loads(packed.read("MAR-INF/MANIFEST.json"))
         handler = packed.read("handler.py").decode()
-    assert signature["input"] == "image"
-    assert signature["shape"] == [28, 28, 1]
-    assert signature["outputs"] == ["logits", "probabilities"]
-    assert len(signature["classes"]) == 10
+    told = {"form": "exported", "runtime": "PyTorch (torch.export)", "instruction_set": {}}
+    assert signature == model.spec.signature.to_json() | told
     assert manifest["model"]["modelName"] == "fashion"
     assert "from models" not in handler
     assert "from serving" not in handler
@@ -86,5 +103,65 @@ def test_staging_adds_the_version_and_whether_it_is_batched_and_nothing_else(
 
 def test_a_broken_archive_is_an_error(model: Model, tmp_path: Path) -> None:
     (tmp_path / "model.mar").write_bytes(b"no zip")
-    with pytest.raises(ExportError, match="is no archive"):
-        EXPORTER.run(tmp_path / "model.mar", IMAGES[:1])
+    with pytest.raises(TargetError, match="is no archive"):
+        EXPORTER.run(tmp_path / "model.mar", model, {"image": IMAGES[:1]})
+
+
+def staged(model: Model, folder: Path, sample: Golden | None = None, **signature: object) -> Path:
+    """An archive of the ONNX graph, cheap to load, as the model store gets it."""
+    FORMS["onnx"].write(model, model.initial_weights(1), folder, {"image": IMAGES[:1]})
+    files = archive.read_archive(folder / "model.mar")
+    files[archive.SIGNATURE] = json.dumps(json.loads(files[archive.SIGNATURE]) | signature).encode()
+    archive.write_archive(folder / "model.mar", files)
+    if sample is not None:
+        golden.write(folder, sample)
+    archive.stage(folder / "model.mar", folder / "staged.mar", 3, batched=True)
+    return folder / "staged.mar"
+
+
+def tried(path: Path) -> None:
+    settings = Settings(artifacts=path.parent)
+    state(settings).mkdir(parents=True)
+    attempt(settings, path, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [0.0, 0.25])
+def test_a_golden_sample_is_checked_where_the_archive_is_tried(
+    model: Model, tmp_path: Path, wrong: float
+) -> None:
+    inputs = {"image": IMAGES[:2]}
+    sample = Golden(inputs, reference.outputs(model, "pytorch", model.initial_weights(1), inputs), 1e-5)
+    logits = sample.outputs["logits"].copy()
+    logits[1, 4] += wrong
+    path = staged(model, tmp_path, dataclasses.replace(sample, outputs={**sample.outputs, "logits": logits}))
+    if not wrong:
+        tried(path)
+        return
+    with pytest.raises(
+        TargetError, match=r"version 3 of fashion is refused: .*logits differs by 0.25 .* limit is \d"
+    ):
+        tried(path)
+
+
+@pytest.mark.slow
+def test_code_that_was_compiled_for_another_cpu_is_refused_by_name(model: Model, tmp_path: Path) -> None:
+    wanted = {"march": "x86-64-v9", "machine": "x86_64", "capabilities": ["AVX1024"]}
+    path = staged(model, tmp_path, instruction_set=wanted)
+    with pytest.raises(TargetError, match=r"compiled for x86-64-v9 .*AVX1024.* this CPU offers"):
+        tried(path)
+
+
+def test_an_archive_from_before_handlers_could_say_their_version_gets_todays(
+    model: Model, tmp_path: Path
+) -> None:
+    pack(model, tmp_path / "old.mar", {"model.onnx": b"graph"}, "onnx")
+    names = ["logits", "probabilities"]
+    signature = {"input": "image", "shape": [28, 28, 1], "outputs": names, "classes": list("0123456789")}
+    written = {"handler.py": b"class Handler: ...", archive.SIGNATURE: json.dumps(signature).encode()}
+    archive.write_archive(tmp_path / "old.mar", archive.read_archive(tmp_path / "old.mar") | written)
+    archive.stage(tmp_path / "old.mar", tmp_path / "new.mar", 7, batched=False)
+    files = archive.read_archive(tmp_path / "new.mar")
+    assert files["handler.py"] == archive.HANDLER.read_bytes()
+    today, told = model.spec.signature.to_json(), json.loads(files[archive.SIGNATURE])
+    assert {kind: told[kind] for kind in today} == today

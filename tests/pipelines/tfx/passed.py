@@ -11,8 +11,8 @@ from pipelines.tfx.sources import PACKAGES, ROOT, closure
 FILE = Path(__file__).with_name("passed.txt")
 OTHERS = (
     "docker/tfx",
-    "docker/install",
-    "docker/uv.txt",
+    "docker/builder/install",
+    "docker/builder/uv.txt",
     "requirements/tfx.txt",
     "tests/pipelines",
     "tests/data",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from models.base import Model, Profile
-from pipelines import fingerprint
-from pipelines.data import Dataset, Pictures
-from pipelines.sources import Sources
+from models.data import Dataset, Rows
+from pipelines import data
+from pipelines.records import fingerprint
+from pipelines.stages import Recipe
 from serving.settings import Settings
 from tests.pipelines.test_refusals import (
     Break,
@@ -24,16 +24,16 @@ from tests.pipelines.test_refusals import (
     swapped_in_training,
 )
 
-PROFILE = Profile(epochs=2, peak_learning_rate=4e-3, minimum_accuracy=0.05, batch_size=32)
+PROFILE = Profile(epochs=2, peak_learning_rate=4e-3, minimum_score=0.05, batch_size=32)
 SPLITS = {"train": range(0, 31), "validation": range(31, 41), "test": range(41, 51)}
 """Which pictures of each class, of the 51 that the sample has at least."""
 
 HARMS = {
     "corrupt": (black_pictures, "train: pictures of one colour 1 (limit <= 0)"),
     "swapped": (swapped_in_training, "test: labels unlike train's, worst class "),
-    "missing": (missing_class, "train: classes without a picture 1 (limit <= 0)"),
-    "drifted": (animals_everywhere, "train: drift from version 1: pixels, Jensen-Shannon "),
-    "leaked": (leaked_pictures, "test pictures that are training pictures too 3 (limit <= 0)"),
+    "missing": (missing_class, "train: classes without a row 1 (limit <= 0)"),
+    "drifted": (animals_everywhere, "train: drift from version 1: image, Jensen-Shannon "),
+    "leaked": (leaked_pictures, "test rows that are training rows too 3 (limit <= 0)"),
 }
 """What is done to pictures, and the check that fails."""
 
@@ -60,24 +60,23 @@ def harmed(dataset: Dataset, harm: Break) -> Dataset:
     return Dataset(train, dataset.validation, test, harm.__name__)
 
 
-def dataset(sample: Pictures) -> Dataset:
+def dataset(sample: Rows) -> Dataset:
     """310 training, 100 validation and 100 test pictures, all classes alike."""
     generator = np.random.default_rng(0)
     rank = np.zeros(len(sample), int)
     for label in range(10):
-        own = sample.labels == label
+        own = sample.targets == label
         rank[own] = generator.permutation(own.sum())
-    parts: dict[str, Pictures] = {}
+    parts: dict[str, Rows] = {}
     for name, ranks in SPLITS.items():
         chosen = np.isin(rank, ranks)
-        parts[name] = Pictures(sample.images[chosen], sample.labels[chosen])
-    digest = hashlib.sha256(b"".join(part.images.tobytes() for part in parts.values())).hexdigest()
-    return Dataset(parts["train"], parts["validation"], parts["test"], digest)
+        parts[name] = sample.take(chosen)
+    return Dataset(parts["train"], parts["validation"], parts["test"], data.digest(*parts.values()))
 
 
-def sources(artifacts: Path, model: Model, dataset: Dataset) -> Sources:
+def sources(artifacts: Path, model: Model, dataset: Dataset) -> Recipe:
     """What a run is made from, with a profile that takes seconds."""
     settings = dataclasses.replace(Settings(), artifacts=artifacts)
     spec = dataclasses.replace(model.spec, profiles={"quick": PROFILE})
     training = fingerprint.training(model, "quick", settings.seed, dataset.digest)
-    return Sources(settings, dataclasses.replace(model, spec=spec), dataset, training, training)
+    return Recipe(settings, dataclasses.replace(model, spec=spec), dataset, training, training)

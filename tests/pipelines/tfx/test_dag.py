@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 
 from models.base import Model
-from pipelines import gates, reference
-from pipelines.data import Pictures
+from models.data import Rows
+from pipelines.exporting import reference
 from pipelines.gates import GateError
-from pipelines.recording import Recorder
-from pipelines.sources import Sources
+from pipelines.records.recording import Recorder
+from pipelines.stages import Recipe
 from pipelines.tfx import environment, run
 from pipelines.tfx.environment import Container, Native
 from pipelines.tfx.request import Answer
 from pipelines.training import record
 from pipelines.training.record import Trained
-from pipelines.validation import Published, statistics
+from pipelines.validation import Published, schema, statistics
 from tests.pipelines.tfx import samples, several
 from tests.pipelines.tfx.samples import HARMS, Script
 
@@ -38,26 +38,26 @@ DATA = (
     "StatisticsGen",
     "ExampleValidator",
     "SkewValidator",
-    "PictureValidator",
+    "RowValidator",
 )
 
 
 @pytest.fixture(scope="module")
-def made_from(tmp_path_factory: pytest.TempPathFactory, model: Model, sample: Pictures) -> Sources:
+def recipe(tmp_path_factory: pytest.TempPathFactory, model: Model, sample: Rows) -> Recipe:
     """One state for all runs of this file, as a user's is."""
     return samples.sources(tmp_path_factory.mktemp("tfx"), model, samples.dataset(sample))
 
 
 @pytest.fixture(scope="module")
-def where(made_from: Sources) -> Container | Native:
-    found = environment.choose(made_from.settings)
+def where(recipe: Recipe) -> Container | Native:
+    found = environment.choose(recipe.settings)
     assert isinstance(found, Container)
-    found.prepare(made_from.settings, print)
+    found.prepare(recipe.settings, print)
     return found
 
 
 def in_one_process(
-    where: Container | Native, runs: Sequence[tuple[str, Sources]], before: Published | None
+    where: Container | Native, runs: Sequence[tuple[str, Recipe]], before: Published | None
 ) -> Path:
     """Runs of the same state, one after the other; returns the folder that has a folder of each by its name."""
     for name, sources in runs:
@@ -73,18 +73,18 @@ def in_one_process(
 
 
 @pytest.fixture(scope="module")
-def refusing(where: Container, made_from: Sources) -> Iterator[Future[Path]]:
+def refusing(where: Container, recipe: Recipe) -> Iterator[Future[Path]]:
     """The runs on harmed pictures, with a state and a container of their own, beside the other runs."""
-    settings = made_from.settings
+    settings = recipe.settings
     apart = dataclasses.replace(settings, artifacts=settings.artifacts / "harmed", project="tandem-harmed")
     runs = [
         (
             name,
-            dataclasses.replace(made_from, settings=apart, dataset=samples.harmed(made_from.dataset, harm)),
+            dataclasses.replace(recipe, settings=apart, dataset=samples.harmed(recipe.dataset, harm)),
         )
         for name, (harm, _) in HARMS.items()
     ]
-    before = Published(1, statistics.of_dataset(made_from.dataset, 10))
+    before = Published(1, statistics.of_dataset(recipe.dataset, recipe.model.spec, schema.load(recipe.model)))
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(in_one_process, where, runs, before)
 
@@ -96,44 +96,44 @@ def said() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def first(refusing: Future[Path], where: Container, made_from: Sources, said: list[str]) -> Recorder:
+def first(refusing: Future[Path], where: Container, recipe: Recipe, said: list[str]) -> Recorder:
     """The run that everything else is compared with."""
-    recorder = Recorder(made_from.model.spec.classes)
-    run.orchestrate(where, "", made_from, recorder, said.append)
+    recorder = Recorder(recipe.settings.artifacts, recipe.folder, recipe.model.spec)
+    run.orchestrate(where, "", said.append, recipe, recorder, None)
     return recorder
 
 
 @pytest.fixture(scope="module")
-def blessed(first: Recorder, made_from: Sources) -> Answer:
+def blessed(first: Recorder, recipe: Recipe) -> Answer:
     """What TFX answered to the first run."""
-    return Answer.read(made_from.settings.artifacts / "tfx" / "fashion" / "answer.json")
+    return Answer.read(recipe.settings.artifacts / "tfx" / "fashion" / "answer.json")
 
 
 @pytest.fixture(scope="module")
-def strongest(blessed: Answer, made_from: Sources) -> str:
+def strongest(blessed: Answer, recipe: Recipe) -> str:
     """The class that the first model knows best."""
-    return max(made_from.model.spec.classes, key=lambda name: blessed.metrics[f"accuracy/{name}"])
+    return max(recipe.model.spec.task.classes, key=lambda name: blessed.metrics[f"accuracy/{name}"])
 
 
 @pytest.fixture(scope="module")
-def later(where: Container, made_from: Sources, blessed: Answer, strongest: str) -> Path:
+def later(where: Container, recipe: Recipe, blessed: Answer, strongest: str) -> Path:
     """The runs after the first: of the same sources, with another limit, with another seed."""
-    profile = dataclasses.replace(samples.PROFILE, minimum_accuracy=1.01)
-    spec = dataclasses.replace(made_from.model.spec, profiles={"quick": profile})
-    short = dataclasses.replace(made_from, model=dataclasses.replace(made_from.model, spec=spec))
-    lost = dataclasses.replace(made_from, settings=dataclasses.replace(made_from.settings, seed=2))
-    file = made_from.settings.artifacts / "tfx" / "fashion" / "several" / "lost" / several.LOST
+    profile = dataclasses.replace(samples.PROFILE, minimum_score=1.01)
+    spec = dataclasses.replace(recipe.model.spec, profiles={"quick": profile})
+    short = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, spec=spec))
+    lost = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=2))
+    file = recipe.settings.artifacts / "tfx" / "fashion" / "several" / "lost" / several.LOST
     file.parent.mkdir(parents=True)
-    file.write_text(f"{spec.classes.index(strongest)} {blessed.pushed}")
-    return in_one_process(where, [("again", made_from), ("short", short), ("lost", lost)], None)
+    file.write_text(f"{spec.task.classes.index(strongest)} {blessed.pushed}")
+    return in_one_process(where, [("again", recipe), ("short", short), ("lost", lost)], None)
 
 
-def taken_in(made_from: Sources, folder: Path) -> tuple[Recorder, str]:
+def taken_in(recipe: Recipe, folder: Path) -> tuple[Recorder, str]:
     """What a run's answer comes to on our side, and why it was refused."""
     where: Any = Script(f"cp {folder}/answer.json $3")
-    recorder, why = Recorder(made_from.model.spec.classes), ""
+    recorder, why = Recorder(recipe.settings.artifacts, recipe.folder, recipe.model.spec), ""
     try:
-        run.orchestrate(where, "", made_from, recorder, print)
+        run.orchestrate(where, "", print, recipe, recorder, None)
     except GateError as refusal:
         why = str(refusal)
     return recorder, why
@@ -147,8 +147,8 @@ def cached(recorder: Recorder) -> set[str]:
     return {name for name, state in states(recorder).items() if state == "cached"}
 
 
-def test_a_blessed_model_becomes_the_runs_training(first: Recorder, made_from: Sources) -> None:
-    folder = made_from.run / "tensorflow"
+def test_a_blessed_model_becomes_the_runs_training(first: Recorder, recipe: Recipe) -> None:
+    folder = recipe.folder / "tensorflow"
     assert record.intact(folder)
     trained = Trained.read("tensorflow", folder)
     assert trained is not None
@@ -169,25 +169,28 @@ def test_components_epochs_and_times_are_said(first: Recorder, said: list[str]) 
     assert f"Trainer {times['Trainer']:.1f}" in said[-2]
 
 
-def test_evaluator_and_our_own_gate_measure_the_same(blessed: Answer, made_from: Sources) -> None:
+def test_evaluator_and_our_own_gate_measure_the_same(blessed: Answer, recipe: Recipe) -> None:
     trained = Trained.read("tensorflow", Path(blessed.pushed) / "assets.extra")
     assert trained is not None
-    test = made_from.dataset.test
-    logits = reference.logits(made_from.model, "tensorflow", trained.weights, test.floats())
-    ours = gates.metrics(logits, test.labels, made_from.model.spec.classes)
+    test = recipe.dataset.test
+    spec = recipe.model.spec
+    inputs = test.served(spec.signature)
+    logits = reference.outputs(recipe.model, "tensorflow", trained.weights, inputs)["logits"]
+    ours = spec.task.metrics(logits, test.targets)
+    del ours["macro_f1"]
     assert blessed.metrics == pytest.approx(ours, abs=1e-6)
 
 
-def test_tfdv_and_our_own_statistics_are_the_same(blessed: Answer, made_from: Sources) -> None:
-    ours = statistics.of_dataset(made_from.dataset, 10)
+def test_tfdv_and_our_own_statistics_are_the_same(blessed: Answer, recipe: Recipe) -> None:
+    ours = statistics.of_dataset(recipe.dataset, recipe.model.spec, schema.load(recipe.model))
     theirs = blessed.statistics
     assert set(theirs) == set(ours)
     for name, own in ours.items():
-        found = theirs[name]
-        assert (found["pictures"], found["values"], found["zeros"]) == (own.pictures, own.values, own.zeros)
-        assert (found["minimum"], found["maximum"]) == (own.minimum, own.maximum)
-        assert (found["mean"], found["std"]) == pytest.approx((own.mean, own.std), abs=1e-6)
-        assert found["classes"] == own.classes
+        assert (theirs[name]["rows"], theirs[name]["classes"]) == (own.rows, own.classes)
+        found, image = theirs[name]["inputs"]["image"], own.inputs["image"]
+        assert (found["values"], found["zeros"]) == (image.values, image.zeros)
+        assert (found["minimum"], found["maximum"]) == (image.minimum, image.maximum)
+        assert (found["mean"], found["std"]) == pytest.approx((image.mean, image.std), abs=1e-6)
 
 
 def test_tfdv_and_our_own_validation_measure_the_same(first: Recorder) -> None:
@@ -196,33 +199,31 @@ def test_tfdv_and_our_own_validation_measure_the_same(first: Recorder) -> None:
         return found
 
     for split in ("validation", "test"):
-        ours = figure(f"{split}: skew from train: pixels, Jensen-Shannon")
+        ours = figure(f"{split}: skew from train: image, Jensen-Shannon")
         # TFDV's histograms are of sketches, so it calls its divergence approximate.
         assert figure(f"{split}_train: image, Jensen-Shannon") == pytest.approx(ours, abs=1e-3)
         ours = figure(f"{split}: skew from train: classes, L-infinity")
         assert figure(f"{split}_train: label, L-infinity") == pytest.approx(ours, abs=1e-6)
 
 
-def test_a_second_run_trains_nothing(later: Path, made_from: Sources) -> None:
-    again, why = taken_in(made_from, later / "again")
+def test_a_second_run_trains_nothing(later: Path, recipe: Recipe) -> None:
+    again, why = taken_in(recipe, later / "again")
     assert not why
     # The blessed model that Evaluator compares with is another one now.
     assert cached(again) == {*DATA, "DataGate", "Trainer"}
 
 
-def test_another_limit_trains_nothing_and_what_falls_short_is_refused(
-    later: Path, made_from: Sources
-) -> None:
-    refused, why = taken_in(made_from, later / "short")
+def test_another_limit_trains_nothing_and_what_falls_short_is_refused(later: Path, recipe: Recipe) -> None:
+    refused, why = taken_in(recipe, later / "short")
     assert "FAIL evaluator: accuracy 0." in why
     assert "(limit >= 1.01)" in why
     assert cached(refused) == {*DATA, "DataGate", "Trainer"}
 
 
 def test_another_seed_trains_again_and_a_model_that_lost_one_class_only_is_refused(
-    later: Path, made_from: Sources, blessed: Answer, strongest: str
+    later: Path, recipe: Recipe, blessed: Answer, strongest: str
 ) -> None:
-    refused, why = taken_in(made_from, later / "lost")
+    refused, why = taken_in(recipe, later / "lost")
     assert cached(refused) == {*DATA, "DataGate"}
     lost = f"accuracy/{strongest}"
     assert (
@@ -240,22 +241,20 @@ def test_what_was_refused_was_not_pushed(later: Path, blessed: Answer) -> None:
 
 
 @pytest.mark.parametrize("harm", list(HARMS))
-def test_broken_pictures_stop_before_the_training(
-    refusing: Future[Path], made_from: Sources, harm: str
-) -> None:
+def test_broken_pictures_stop_before_the_training(refusing: Future[Path], recipe: Recipe, harm: str) -> None:
     folder = refusing.result()
-    refused, why = taken_in(made_from, folder / harm)
+    refused, why = taken_in(recipe, folder / harm)
     assert f"FAIL data: {HARMS[harm][1]}" in why
     assert states(refused)["DataGate"] == "refused"
     assert {"Trainer", "Evaluator", "Pusher"}.isdisjoint(states(refused))
     assert not (folder.parent / "pushed").exists()
 
 
-def test_tfdv_sees_drift_and_missing_classes_itself(refusing: Future[Path], made_from: Sources) -> None:
-    drifted, why = taken_in(made_from, refusing.result() / "drifted")
+def test_tfdv_sees_drift_and_missing_classes_itself(refusing: Future[Path], recipe: Recipe) -> None:
+    drifted, why = taken_in(recipe, refusing.result() / "drifted")
     assert "above the threshold 0.01" in why
     found = {check.name: check.figure for check in drifted.checks}
     ours = found["train: drift from version 1: pixels, Jensen-Shannon"]
     assert found["train_train: image, Jensen-Shannon"] == pytest.approx(ours, abs=0.05)
-    _, why = taken_in(made_from, refusing.result() / "missing")
+    _, why = taken_in(recipe, refusing.result() / "missing")
     assert "above the threshold 0.03" in why

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from models.base import Model
-from pipelines import cli, data, fingerprint, lineage, reproduction, stages, steps, training
-from pipelines.data import Pictures
-from pipelines.gates import Check
-from pipelines.sources import Sources
+from models.data import Rows
+from pipelines import cli, data, stages, training
+from pipelines.exporting import Candidate
+from pipelines.gates import Check, artifacts
+from pipelines.records import fingerprint, lineage, reproduction
+from pipelines.stages import Recipe
 from pipelines.tfx import environment
 from pipelines.tfx import run as running
 from pipelines.tfx.request import Answer, Step
@@ -37,10 +39,10 @@ LOST = "accuracy/Bag, less the blessed model's"
 class Machine:
     """A machine on which `tandem pipeline --orchestrator tfx` is called, with what TFX answers next."""
 
-    def __init__(self, made_from: Sources, answer: Path, patch: pytest.MonkeyPatch) -> None:
-        self.made_from, self.answer, self.patch = made_from, answer, patch
-        train = made_from.dataset.train
-        self.weights = {"means/kernel": class_means(train.images, train.labels, 10)}
+    def __init__(self, recipe: Recipe, answer: Path, patch: pytest.MonkeyPatch) -> None:
+        self.recipe, self.answer, self.patch = recipe, answer, patch
+        train = recipe.dataset.train
+        self.weights = {"means/kernel": class_means(train.inputs["image"], train.targets, 10)}
         pushed = answer.with_name("pushed")
         Trained("tensorflow", self.weights, HISTORY).write(pushed / "assets.extra")
         accuracy = Check("evaluator", "accuracy", 0.8, ">=", 0.5)
@@ -54,28 +56,31 @@ class Machine:
         where: Any = Script(f"cp {self.answer} $3")
         self.patch.setattr(environment, "choose", lambda _settings: where)
         self.patch.setattr(cli.signal, "signal", lambda *_: None)
-        settings = dataclasses.replace(self.made_from.settings, seed=seed)
-        made_from = dataclasses.replace(self.made_from, settings=settings, training=f"{seed}")
-        self.patch.setattr(stages, "sources", lambda *_: made_from)
+        settings = dataclasses.replace(self.recipe.settings, seed=seed)
+        recipe = dataclasses.replace(self.recipe, settings=settings, training_fingerprint=f"{seed}")
+        self.patch.setattr(stages, "load_recipe", lambda *_: recipe)
         self.patch.setenv("TANDEM_ARTIFACTS", str(settings.artifacts))
         return cli.main([verb, "--orchestrator", "tfx"])
 
-    def fit(self, framework: str, _model: Model, _plan: object, _validation: object, folder: Path) -> Trained:
-        done = Trained.read(framework, folder / framework) or Trained(framework, self.weights, HISTORY)
+    def fit(self, framework: str, *values: Any) -> Trained:
+        folder: Path = values[-1]
+        if done := Trained.read(framework, folder / framework):
+            return dataclasses.replace(done, cached=True)
+        done = Trained(framework, self.weights, HISTORY)
         done.write(folder / framework)
         return done
 
     def last(self) -> lineage.Run:
-        return lineage.runs(self.made_from.settings.lineage, "fashion")[-1]
+        return lineage.runs(self.recipe.settings.lineage, "fashion")[-1]
 
 
 @pytest.fixture
 def machine(
-    sources: Callable[[str], Sources], sample: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sources: Callable[[str], Recipe], sample: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Machine:
     """A machine that has published version 1 by TFX."""
-    made_from = dataclasses.replace(sources("1"), dataset=samples.dataset(sample))
-    own = Machine(made_from, tmp_path / "answer.json", monkeypatch)
+    recipe = dataclasses.replace(sources("1"), dataset=samples.dataset(sample))
+    own = Machine(recipe, tmp_path / "answer.json", monkeypatch)
     monkeypatch.setattr(training, "train", own.fit)
     assert own.tandem(own.blessed) == 0
     return own
@@ -104,8 +109,9 @@ def test_what_tfx_blessed_is_published_with_its_orchestrator(machine: Machine, s
     run = machine.last()
     assert (run.orchestrator, run.state, run.version) == ("tfx", "published", 1)
     steps_of_run = [(one.type, one.state, one.properties.get("orchestrator")) for one in run.executions]
-    assert steps_of_run[:5] == [
+    assert steps_of_run[:6] == [
         ("ExampleValidator", "complete", None),
+        ("TwinValidator", "complete", None),
         ("DataGate", "complete", "tfx"),
         ("Trainer", "complete", "tfx"),
         ("Pusher", "complete", "tfx"),
@@ -126,9 +132,7 @@ def test_broken_data_stops_before_tfx_is_asked(
     machine: Machine, settings: Settings, capsys: pytest.CaptureFixture[str], harm: str
 ) -> None:
     own, check = samples.HARMS[harm]
-    machine.made_from = dataclasses.replace(
-        machine.made_from, dataset=samples.harmed(machine.made_from.dataset, own)
-    )
+    machine.recipe = dataclasses.replace(machine.recipe, dataset=samples.harmed(machine.recipe.dataset, own))
     said = refused(machine, settings, capsys)
     assert f"FAIL data: {check}" in said
     assert "(limit <= " in said
@@ -164,14 +168,14 @@ def test_an_artifact_that_was_changed_after_its_export_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = steps.gate
+    gate = artifacts.gate
 
-    def tamper(made_from: Sources, *arguments: Any) -> None:
-        with (made_from.candidate / "litert" / "model.npz").open("ab") as file:
+    def tamper(model: Model, trained: Any, candidate: Candidate, test: Rows) -> artifacts.Gated:
+        with (candidate.folder / "litert" / "model.npz").open("ab") as file:
             file.write(b"!")
-        gate(made_from, *arguments)
+        return gate(model, trained, candidate, test)
 
-    monkeypatch.setattr(steps, "gate", tamper)
+    monkeypatch.setattr(artifacts, "gate", tamper)
     said = refused(machine, settings, capsys, machine.blessed)
     assert (
         "FAIL integrity: litert: files of the artifact that were changed since its export 1 (limit <= 0)"
@@ -188,14 +192,14 @@ def test_a_version_of_tfx_is_made_again_by_tfx(
         called.extend(command[1:])
         artifacts = settings.artifacts
         folder = artifacts / "reproductions" / "fashion-1"
-        again = dataclasses.replace(machine.made_from.settings, artifacts=folder)
-        machine.made_from = dataclasses.replace(machine.made_from, settings=again)
+        again = dataclasses.replace(machine.recipe.settings, artifacts=folder)
+        machine.recipe = dataclasses.replace(machine.recipe, settings=again)
         with monkeypatch.context() as patch:
             machine.patch = patch
             assert machine.tandem(machine.blessed, verb="export") == 0
         return SimpleNamespace(returncode=0)
 
-    dataset, before = machine.made_from.dataset, served(settings)
+    dataset, before = machine.recipe.dataset, served(settings)
     monkeypatch.setattr(reproduction, "_code", lambda *_: settings.artifacts)
     monkeypatch.setattr(reproduction, "subprocess", SimpleNamespace(run=export))
     monkeypatch.setattr(reproduction.data, "load", lambda *_: dataset)
@@ -211,10 +215,15 @@ def test_todays_sources_are_known_as_those_of_a_version_of_tfx(
     machine: Machine, model: Model, settings: Settings, tmp_path: Path
 ) -> None:
     manifest = repository.read_manifest(repository.version_dir(settings.repository, "litert", "fashion", 1))
-    own = running.training(fingerprint.training(model, "quick", 1, data.digest(model.spec.data)))
-    manifest = dataclasses.replace(manifest, fingerprint=fingerprint.version_of(model, own, ""))
+    own = running.training(
+        fingerprint.training(model, "quick", 1, data.load(model, settings.artifacts, 1).digest)
+    )
+    manifest = dataclasses.replace(manifest, fingerprint=fingerprint.version_of(model, own, "", "exported"))
     said: list[str] = []
-    assert reproduction._code(manifest, tmp_path, said.append) == fingerprint.PIPELINES.parent
+    assert (
+        reproduction._code(manifest, settings.artifacts, tmp_path, said.append)
+        == fingerprint.PIPELINES.parent
+    )
     assert said[0].endswith("which are those of version 1")
     by_default = dataclasses.replace(manifest, parameters=manifest.parameters | {"orchestrator": "default"})
     with pytest.raises(reproduction.ReproductionError, match=r"have changed since|cannot be had"):

@@ -12,32 +12,36 @@ import numpy as np
 import pytest
 
 from models.base import Model
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.gates import Check, GateError
-from pipelines.recording import Recorder
-from pipelines.sources import Sources
+from pipelines.records.recording import Recorder
+from pipelines.stages import Recipe
 from pipelines.tfx import environment, run, splits
 from pipelines.tfx.request import Answer, Request, Step
 from pipelines.training import record
 from pipelines.training.record import Epoch, History, Trained
-from pipelines.validation import Published, statistics
+from pipelines.validation import Published, schema, statistics
 from serving.platforms import images
 from tests.pipelines.tfx import samples
 from tests.pipelines.tfx.samples import Script
 
 
 @pytest.fixture
-def made_from(tmp_path: Path, model: Model, sample: Pictures) -> Sources:
+def recipe(tmp_path: Path, model: Model, sample: Rows) -> Recipe:
     return samples.sources(tmp_path, model, samples.dataset(sample))
 
 
-def orchestrate(made_from: Sources, answer: Answer, tmp_path: Path) -> tuple[Recorder, list[str]]:
+def recording(recipe: Recipe) -> Recorder:
+    return Recorder(recipe.settings.artifacts, recipe.folder, recipe.model.spec)
+
+
+def orchestrate(recipe: Recipe, answer: Answer, tmp_path: Path) -> tuple[Recorder, list[str]]:
     answer.write(tmp_path / "answer.json")
     say = "echo INFO:absl:Component Trainer is running."
     where: Any = Script(f"{say}; cp {tmp_path}/answer.json $3")
-    recorder, said = Recorder(made_from.model.spec.classes), list[str]()
+    recorder, said = recording(recipe), list[str]()
     try:
-        run.orchestrate(where, "", made_from, recorder, said.append)
+        run.orchestrate(where, "", said.append, recipe, recorder, None)
     except GateError as error:
         said.append(str(error))
     return recorder, said
@@ -49,14 +53,14 @@ def pushed(model: Model, folder: Path) -> str:
     return str(folder)
 
 
-def test_what_was_blessed_becomes_the_runs_training(made_from: Sources, tmp_path: Path) -> None:
+def test_what_was_blessed_becomes_the_runs_training(recipe: Recipe, tmp_path: Path) -> None:
     steps = {"StatisticsGen": Step("CACHED", 0.1), "Pusher": Step("COMPLETE", 0.2)}
     checks = [Check("evaluator", "accuracy", 0.9, ">=", 0.5)]
-    folder = pushed(made_from.model, tmp_path / "pushed" / "1")
+    folder = pushed(recipe.model, tmp_path / "pushed" / "1")
     answer = Answer("run 1", steps, checks, metrics={"accuracy": 0.9}, pushed=folder)
-    recorder, said = orchestrate(made_from, answer, tmp_path)
-    assert record.intact(made_from.run / "tensorflow")
-    assert (made_from.run / "tensorflow" / "weights.npz").exists()
+    recorder, said = orchestrate(recipe, answer, tmp_path)
+    assert record.intact(recipe.folder / "tensorflow")
+    assert (recipe.folder / "tensorflow" / "weights.npz").exists()
     assert [(one.type, one.state) for one in recorder.executions] == [
         ("StatisticsGen", "cached"),
         ("Pusher", "complete"),
@@ -68,51 +72,60 @@ def test_what_was_blessed_becomes_the_runs_training(made_from: Sources, tmp_path
     assert said[2] == "TFX blessed a model with accuracy 0.9000"
 
 
-def test_what_was_refused_is_not_taken_and_says_why(made_from: Sources, tmp_path: Path) -> None:
+def test_what_was_refused_is_not_taken_and_says_why(recipe: Recipe, tmp_path: Path) -> None:
     steps = {"DataGate": Step("FAILED", 0.1)}
     answer = Answer("run 1", steps, anomalies=["test: image: Unexpectedly large value: 2."])
-    recorder, said = orchestrate(made_from, answer, tmp_path)
+    recorder, said = orchestrate(recipe, answer, tmp_path)
     assert [(one.type, one.state) for one in recorder.executions] == [("DataGate", "refused")]
     assert "TFDV: test: image: Unexpectedly large value: 2." in said[-1]
-    assert not (made_from.run / "tensorflow").exists()
+    assert not (recipe.folder / "tensorflow").exists()
 
 
-def test_a_model_without_a_blessing_is_not_taken(made_from: Sources, tmp_path: Path) -> None:
-    _, said = orchestrate(made_from, Answer("run 1", {"Evaluator": Step("COMPLETE", 1.0)}), tmp_path)
+def test_a_model_without_a_blessing_is_not_taken(recipe: Recipe, tmp_path: Path) -> None:
+    _, said = orchestrate(recipe, Answer("run 1", {"Evaluator": Step("COMPLETE", 1.0)}), tmp_path)
     assert "blessed no model" in said[-1]
-    assert not (made_from.run / "tensorflow").exists()
+    assert not (recipe.folder / "tensorflow").exists()
 
 
-def test_an_end_without_an_answer_is_an_error_with_the_logs_end(made_from: Sources) -> None:
+def test_an_end_without_an_answer_is_an_error_with_the_logs_end(recipe: Recipe) -> None:
     where: Any = Script("echo Killed; exit 137")
     with pytest.raises(
         run.PipelineError, match=r"status 137 and no answer; the end of .*tfx\.log:\n  Killed"
     ):
-        run.orchestrate(where, "", made_from, Recorder(made_from.model.spec.classes), lambda _: None)
+        run.orchestrate(
+            where,
+            "",
+            lambda _: None,
+            recipe,
+            recording(recipe),
+            None,
+        )
 
 
-def test_a_request_comes_over_as_it_was(made_from: Sources, tmp_path: Path) -> None:
-    published = Published(3, statistics.of_dataset(made_from.dataset, 10))
-    request = run.new_request(made_from, published, "--runner=FlinkRunner --parallelism=4")
+def test_a_request_comes_over_as_it_was(recipe: Recipe, tmp_path: Path) -> None:
+    published = Published(
+        3, statistics.of_dataset(recipe.dataset, recipe.model.spec, schema.load(recipe.model))
+    )
+    request = run.new_request(recipe, published, "--runner=FlinkRunner --parallelism=4")
     assert request.beam == ("--runner=FlinkRunner", "--parallelism=4")
-    assert json.loads(request.published)["train"]["pictures"] == 310
+    assert json.loads(request.published)["train"]["rows"] == 310
     request.write(tmp_path / "request.json")
     assert Request.read(tmp_path / "request.json") == request
-    parts = splits.read(request.pictures)
-    assert np.array_equal(parts["test"].images, made_from.dataset.test.images)
-    assert len(parts[splits.SAMPLE]) == splits.SAMPLE_PICTURES
+    parts = splits.read(request.rows)
+    assert np.array_equal(parts["test"].inputs["image"], recipe.dataset.test.inputs["image"])
+    assert len(parts[splits.SAMPLE]) == splits.SAMPLE_ROWS
 
 
-def test_other_pictures_have_another_digest(made_from: Sources) -> None:
-    parts = splits.of_dataset(made_from.dataset)
+def test_other_pictures_have_another_digest(recipe: Recipe) -> None:
+    parts = splits.of_dataset(recipe.dataset)
     test = parts["test"]
-    one_label = test.labels.copy()
+    one_label = test.targets.copy()
     one_label[0] = (one_label[0] + 1) % 10
-    other = dict(parts, test=dataclasses.replace(test, labels=one_label))
-    assert splits.digest(other) != splits.digest(parts) == splits.digest(splits.of_dataset(made_from.dataset))
+    other = dict(parts, test=dataclasses.replace(test, targets=one_label))
+    assert splits.digest(other) != splits.digest(parts) == splits.digest(splits.of_dataset(recipe.dataset))
 
 
-def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(made_from: Sources, tmp_path: Path) -> None:
+def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(recipe: Recipe, tmp_path: Path) -> None:
     said: list[str] = []
 
     def report(line: str) -> None:
@@ -123,7 +136,14 @@ def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(made_from: Sources, tmp_pa
     lines = "INFO:absl:Component Trainer is running.\nEpoch 1/2"
     where: Any = Script(f"echo $$ >{tmp_path}/pid; echo '{lines}'; exec sleep 60")
     with pytest.raises(KeyboardInterrupt):
-        run.orchestrate(where, "", made_from, Recorder(made_from.model.spec.classes), report)
+        run.orchestrate(
+            where,
+            "",
+            report,
+            recipe,
+            recording(recipe),
+            None,
+        )
     assert said == ["tfx: Trainer", "tfx: Epoch 1/2"]
     pid = int((tmp_path / "pid").read_text())
     for _ in range(50):
@@ -135,13 +155,13 @@ def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(made_from: Sources, tmp_pa
 
 
 def test_the_dag_for_kubeflow_runs_in_this_version_of_the_image(
-    made_from: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where: Any = Script('test "$1" = compile && test -s "$2" && echo "$4" >"$3"')
     monkeypatch.setattr(environment, "choose", lambda _settings: where)
     file = tmp_path / "kubeflow" / "pipeline.yaml"
-    assert run.compile(made_from, str(file), "", lambda _line: None) == 0
+    assert run.compile(recipe, str(file), "", lambda _line: None) == 0
     assert file.read_text() == f"--image={images.reference('tfx')}\n"
     where.line = "exit 1"
     with pytest.raises(run.PipelineError, match=r"could not be compiled; why: .*tfx\.log"):
-        run.compile(made_from, str(file), "", lambda _line: None)
+        run.compile(recipe, str(file), "", lambda _line: None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.base import Model
-from pipelines.data import Dataset, Pictures
+from models.data import Dataset, Rows
 from pipelines.tfx import EXTRA, splits
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained
@@ -20,22 +20,22 @@ pytestmark = [pytest.mark.thorough, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def dataset(sample: Pictures) -> Dataset:
+def dataset(sample: Rows) -> Dataset:
     return samples.dataset(sample)
 
 
 @pytest.fixture(scope="module")
-def records(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def records(model: Model, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipelines.tfx import examples
 
     folder = tmp_path_factory.mktemp("records")
     splits.write(splits.of_dataset(dataset), folder / "pictures.npz")
-    examples.write(folder / "pictures.npz", folder / "1")
+    examples.write(model.spec, folder / "pictures.npz", folder / "1")
     return folder / "1"
 
 
 def test_pictures_come_back_in_their_order_however_records_were_shuffled(
-    dataset: Dataset, records: Path, tmp_path: Path
+    model: Model, dataset: Dataset, records: Path, tmp_path: Path
 ) -> None:
     import tensorflow as tf
 
@@ -48,9 +48,9 @@ def test_pictures_come_back_in_their_order_however_records_were_shuffled(
         with tf.io.TFRecordWriter(str(tmp_path / f"{number}.gz"), options) as writer:
             for place in half:
                 writer.write(raw[place])
-    found = examples.read_folder(tmp_path, (28, 28, 1))
-    assert np.array_equal(found.images, dataset.test.images)
-    assert np.array_equal(found.labels, dataset.test.labels)
+    found = examples.read_folder(tmp_path, model.spec)
+    assert np.array_equal(found.inputs["image"], dataset.test.inputs["image"])
+    assert np.array_equal(found.targets, dataset.test.targets)
 
 
 def test_trainer_trains_as_every_run_does_and_answers_examples_and_pictures_alike(
@@ -73,7 +73,7 @@ def test_trainer_trains_as_every_run_does_and_answers_examples_and_pictures_alik
         )
     )
     trained = Trained.read("tensorflow", folder / EXTRA)
-    plan = BatchPlan(dataset.train, samples.PROFILE, 1)
+    plan = BatchPlan(model, dataset.train, samples.PROFILE, 1)
     expected = keras_fit.fit(model, plan, dataset.validation, tmp_path / "checkpoints", tmp_path / "logs")
     assert trained is not None
     # Threads add in an order of their own, and AdamW's first steps magnify that: the limit of two frameworks holds.
@@ -83,7 +83,7 @@ def test_trainer_trains_as_every_run_does_and_answers_examples_and_pictures_alik
     signatures = tf.saved_model.load(str(folder)).signatures
     assert {"serving_default", "encoded", "serving_examples"} <= set(signatures)
     raw = list(tf.data.TFRecordDataset(str(records / "sample.gz"), "GZIP").as_numpy_iterator())
-    pictures = Pictures(dataset.test.images[: len(raw)], dataset.test.labels[: len(raw)]).floats()
+    pictures = dataset.test.take(slice(len(raw))).served(model.spec.signature)["image"]
     by_example = signatures["serving_examples"](examples=tf.constant(raw))
     by_picture = signatures["serving_default"](image=tf.constant(pictures))
     for name in ("logits", "probabilities"):

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from models.base import Model
-from pipelines.data import Pictures
+from models.data import Rows
 from pipelines.training.batches import BatchPlan
+from tests.pictures import as_floats, labelled
 
 
 @pytest.fixture
-def plan(model: Model, sample: Pictures) -> BatchPlan:
-    return BatchPlan(sample, replace(model.spec.profile("quick"), batch_size=100, epochs=3), seed=1)
+def plan(model: Model, sample: Rows) -> BatchPlan:
+    return BatchPlan(model, sample, replace(model.spec.profile("quick"), batch_size=100, epochs=3), seed=1)
 
 
 def test_the_same_epoch_is_the_same_batches(plan: BatchPlan) -> None:
-    for (images, labels), (again, labels_again) in zip(plan.epoch(1), plan.epoch(1), strict=True):
-        np.testing.assert_array_equal(images, again)
+    for (inputs, labels), (again, labels_again) in zip(plan.epoch(1), plan.epoch(1), strict=True):
+        np.testing.assert_array_equal(inputs["image"], again["image"])
         np.testing.assert_array_equal(labels, labels_again)
 
 
@@ -28,12 +29,12 @@ def test_epochs_and_seeds_differ(plan: BatchPlan) -> None:
 
 
 def test_an_epoch_shows_each_picture_at_most_once_and_flips_half(plan: BatchPlan) -> None:
-    batches = list(plan.epoch(0))
+    batches = [(inputs["image"], labels) for inputs, labels in plan.epoch(0)]
     assert len(batches) == plan.steps_per_epoch == 5
     assert all(images.shape == (100, 28, 28, 1) and images.dtype == np.float32 for images, _ in batches)
     shown = np.concatenate([images for images, _ in batches])
-    originals = {image.tobytes() for image in plan.pictures.floats()}
-    mirrored = {np.ascontiguousarray(image[:, ::-1]).tobytes() for image in plan.pictures.floats()}
+    originals = {image.tobytes() for image in as_floats(plan.rows)}
+    mirrored = {np.ascontiguousarray(image[:, ::-1]).tobytes() for image in as_floats(plan.rows)}
     straight = [image.tobytes() in originals for image in shown]
     assert all(s or image.tobytes() in mirrored for s, image in zip(straight, shown, strict=True))
     assert 0.4 < np.mean(straight) < 0.6
@@ -42,19 +43,19 @@ def test_an_epoch_shows_each_picture_at_most_once_and_flips_half(plan: BatchPlan
 
 
 def test_a_part_of_the_pictures_is_an_epoch_where_the_profile_says_so(plan: BatchPlan) -> None:
-    part = replace(plan, profile=replace(plan.profile, epoch_pictures=250))
+    part = replace(plan, profile=replace(plan.profile, epoch_rows=250))
     assert [len(list(part.epoch(number))) for number in range(3)] == [2, 2, 2]
     assert part.learning_rates().shape == (6,)
-    more = replace(plan, profile=replace(plan.profile, epoch_pictures=10**6))
+    more = replace(plan, profile=replace(plan.profile, epoch_rows=10**6))
     assert more.steps_per_epoch == plan.steps_per_epoch
 
 
 def test_labels_stay_with_their_pictures(plan: BatchPlan) -> None:
     label_of = {
-        image.tobytes(): label
-        for image, label in zip(plan.pictures.floats(), plan.pictures.labels, strict=True)
+        image.tobytes(): label for image, label in zip(as_floats(plan.rows), plan.rows.targets, strict=True)
     }
-    images, labels = next(plan.epoch(0))
+    inputs, labels = next(plan.epoch(0))
+    images = inputs["image"]
     known = [
         (label_of[i.tobytes()], label)
         for i, label in zip(images, labels, strict=True)
@@ -75,13 +76,12 @@ def test_learning_rate_rises_to_its_peak_and_falls(plan: BatchPlan) -> None:
 
 
 def test_shifted_pictures_move_by_whole_pixels_and_not_too_far(plan: BatchPlan) -> None:
-    dot = np.zeros_like(plan.pictures.images)
+    dot = np.zeros_like(plan.rows.inputs["image"])
     dot[:, 14, 14] = 255
-    moved = replace(
-        plan, pictures=Pictures(dot, plan.pictures.labels), profile=replace(plan.profile, shift=2)
-    )
+    profile = replace(plan.profile, augmentation={"flip": True, "shift": 2})
+    moved = replace(plan, rows=labelled(dot, plan.rows.targets), profile=profile)
     rows, columns = np.concatenate(
-        [np.argwhere(images[..., 0] == 1)[:, 1:] for images, _ in moved.epoch(0)]
+        [np.argwhere(inputs["image"][..., 0] == 1)[:, 1:] for inputs, _ in moved.epoch(0)]
     ).T
     assert len(rows) == 500
     assert set(rows) == set(range(12, 17))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +11,14 @@ import pytest
 import yaml
 
 from serving import targets
-from serving.platforms import docker, images
+from serving.platforms import containers, docker, engine, images, provision
 from serving.platforms.base import PlatformError
 from serving.settings import PREFIX, Settings
 
 COMPOSE = docker.COMPOSE_FILE.read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
-SERVERS = [*targets.NAMES, docker.MONITORING]
-VARIABLES = {"RUN_AS", "CPUS", "IMAGE_VERSION", "TF_SERVING_IMAGE"}
+SERVERS = [*targets.NAMES, provision.MONITORING]
+VARIABLES = {"IMAGE_VERSION", "TF_SERVING_IMAGE", "MODEL_VERSION", "PIPELINE_IMAGE"}
 
 
 def test_every_target_is_a_service_and_every_image_is_built() -> None:
@@ -27,7 +26,7 @@ def test_every_target_is_a_service_and_every_image_is_built() -> None:
     built = {service["build"]["dockerfile"] for service in SERVICES.values()}
     assert built == {f"docker/{name}/Dockerfile" for name in images.IMAGES}
     for service in SERVICES.values():
-        assert (docker.COMPOSE_FILE.parent.parent / service["build"]["dockerfile"]).is_file()
+        assert (docker.COMPOSE_FILE.parent / service["build"]["dockerfile"]).is_file()
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -37,12 +36,11 @@ def test_a_server_has_no_more_rights_than_it_needs(name: str) -> None:
     assert service["init"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["user"] == "${RUN_AS:-10001:10001}"
+    assert service["user"] == "10001:10001"
     assert service["restart"] == "unless-stopped"
     assert service["networks"] == ["tandem"]
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
-    assert {"mem_limit", "cpus", "pids_limit"} <= set(service)
-    assert service["healthcheck"]["start_period"] == "60s"
+    assert {"mem_limit", "cpu_quota", "pids_limit"} <= set(service), "`cpus: 2` is refused where there is one"
     assert all(port.startswith("${TANDEM_HOST:-127.0.0.1}:") for port in service["ports"])
     for volume in service.get("volumes", []):
         assert volume.endswith(":ro") or volume.startswith("prometheus:")
@@ -60,7 +58,7 @@ def test_published_ports_are_those_of_the_settings(name: str) -> None:
     assert all(default == own for default, own in published.items())
     expected = (
         {settings.prometheus_port}
-        if name == docker.MONITORING
+        if name == provision.MONITORING
         else set(targets.load(name).ports(settings).values())
     )
     assert set(published) == expected
@@ -94,40 +92,61 @@ RESTARTING = {"Status": "restarting", "Restarting": True}
         (container(Status="created", Running=False), "stopped"),
         (container(Status="exited", Running=False, **MOMENTS), "stopped"),
         (container(1, **RESTARTING, **MOMENTS), "restarting"),
-        (container(docker.GIVEN_UP, **RESTARTING, **MOMENTS), "failed"),
-        (container(docker.GIVEN_UP, **RESTARTING, **LONG), "restarting"),
+        (container(containers.GIVEN_UP, **RESTARTING, **MOMENTS), "failed"),
+        (container(containers.GIVEN_UP, **RESTARTING, **LONG), "restarting"),
         (container(Status="dead", Running=False), "failed"),
     ],
 )
 def test_states_are_told_in_our_words(state: Any, expected: str) -> None:
-    assert docker._word(state) == expected
+    assert containers.word(state) == expected
 
 
 def test_a_full_disk_is_named_with_what_helps() -> None:
-    said = docker._explained("one\nwrite /x: no space left on device\n")
+    said = engine.explained("one\nwrite /x: no space left on device\n")
     assert said.startswith("one\n")
     assert "docker system prune" in said
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root deploys for another user")
 def test_what_the_containers_may_not_read_is_named(tmp_path: Path) -> None:
     settings = Settings(artifacts=tmp_path)
-    for folder in ("repository", "samples", "run/tf-serving", "run/tfjs/config"):
+    for folder in ("repository", "samples", "run/tf-serving/container", "run/tfjs/config"):
         (tmp_path / folder).mkdir(parents=True)
     # What Caddy keeps as a process is its own.
     (tmp_path / "run" / "tfjs" / "caddy").mkdir(mode=0o700)
     secret = tmp_path / "repository" / "model"
     secret.write_text("")
-    docker._require_readable(settings, "10001:10001")
+    docker._require_readable(settings)
     secret.chmod(0o600)
     with pytest.raises(PlatformError, match=f"may not read {secret}: `chmod -R o\\+rX"):
-        docker._require_readable(settings, "10001:10001")
-    docker._require_readable(settings, "0:0")
+        docker._require_readable(settings)
+
+
+@pytest.mark.parametrize(
+    ("folder", "artifacts", "expected"),
+    [
+        ("/clone", "./artifacts", "/clone/artifacts"),
+        ("/clone", "/elsewhere", "/elsewhere"),
+        ("/clone", None, None),
+    ],
+)
+def test_a_deployment_is_known_by_what_it_reads_whoever_started_it(
+    folder: str, artifacts: str | None, expected: str | None
+) -> None:
+    labels = {containers.FOLDER: folder} | ({containers.ARTIFACTS: artifacts} if artifacts else {})
+    found: Any = SimpleNamespace(labels=labels)
+    assert containers.artifacts_of(found) == (Path(expected) if expected else None)
+
+
+def test_no_server_starts_before_a_version_is_published() -> None:
+    for name in targets.NAMES:
+        assert SERVICES[name]["depends_on"] == {"pipeline": {"condition": "service_completed_successfully"}}
+    assert SERVICES["pipeline"]["command"] == ["publish", "--containers"]
+    assert "profiles" not in SERVICES["pipeline"]
 
 
 def test_an_unknown_image_is_named_with_those_that_exist() -> None:
     with pytest.raises(PlatformError, match="there is no image 'tfserving'; there are: onnxruntime, "):
-        docker.build(Settings(), ["tfserving"], lambda *_: None)
+        provision.build(Settings(), ["tfserving"], lambda *_: None)
 
 
 def test_the_container_of_tf_serving_has_the_flags_of_its_process() -> None:

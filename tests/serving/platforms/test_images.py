@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from docker.errors import APIError, ImageNotFound
 
-from serving.platforms import contexts, images, wheels
+from serving.platforms import builder, contexts, dockerfiles, images, wheels
 from serving.platforms.base import PlatformError
 from serving.platforms.wheels import BOOKWORM, TRIXIE
 from serving.settings import Settings
@@ -24,12 +24,18 @@ from serving.web.install import FILES
 DOCKER = contexts.ROOT / "docker"
 PYTHON_IMAGES = ("onnxruntime", "litert", "tf-serving", "torchserve", "web", "pipeline")
 DOCKERFILE = """\
-FROM scratch AS dependencies
-COPY docker/tool/ /build/
+# What every tool needs.
+FROM scratch AS builder
+RUN --mount=type=bind,source=docker/builder,target=/build \\
+  --mount=type=bind,source=docker/tool,target=/tool --mount=type=cache,target=/var/cache/uv,sharing=locked \\
+  /build/install
 
-FROM ${DEPENDENCIES}
+FROM scratch AS dependencies
+COPY --from=builder /elsewhere /
+
+FROM dependencies
 COPY code /app/code
-COPY --from=dependencies /elsewhere /
+LABEL title="tool"
 """
 
 
@@ -68,6 +74,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "root"
     for name, text in {
         "docker/tool/Dockerfile": DOCKERFILE,
+        "docker/builder/install": "",
         "docker/tool/requirements.txt": "numpy==1\n",
         "docker/tool/requirements.in": "numpy\n",
         "code/main.py": "print()\n",
@@ -78,7 +85,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / name).write_text(text)
     monkeypatch.setattr(contexts, "ROOT", root)
     monkeypatch.setattr(images, "ROOT", root)
-    monkeypatch.setattr(images, "find_engine", lambda: ("unix:///nowhere", "0"))
+    monkeypatch.setattr(builder, "find_engine", lambda: ("unix:///nowhere", "0"))
+    monkeypatch.setattr(builder, "has_buildkit", lambda: True)
     return root
 
 
@@ -119,7 +127,8 @@ def publish(settings: Settings, version: int) -> None:
         (model / str(number)).mkdir(parents=True, exist_ok=True)
         (model / str(number) / "model.tflite").write_text(f"weights {number}")
         (model / str(number) / "manifest.json").write_text(f'{{"version": {number}}}')
-    (model / "current.json").write_text(f'{{"version": {version}, "previous": null, "held": false}}')
+    pointer = settings.repository / "fashion.json"
+    pointer.write_text(f'{{"version": {version}, "previous": null, "held": false}}')
 
 
 def test_the_digest_changes_with_each_file_that_is_copied_and_with_no_other(
@@ -152,7 +161,12 @@ def test_a_context_holds_exactly_what_is_copied_readable_by_any_user(
     text = contexts.dockerfile("tool")
     contexts.fill(context, "tool", text, contexts.context_files(settings, text))
     files = {path.relative_to(context).as_posix(): path for path in context.rglob("*") if path.is_file()}
-    assert set(files) == {"Dockerfile", "code/main.py", "docker/tool/requirements.txt"}
+    assert set(files) == {
+        "Dockerfile",
+        "code/main.py",
+        "docker/builder/install",
+        "docker/tool/requirements.txt",
+    }
     assert files["code/main.py"].stat().st_mode & 0o777 == 0o644
 
 
@@ -165,19 +179,42 @@ def test_a_dockerfile_that_copies_what_is_not_there_is_named(root: Path, setting
         digest(settings)
 
 
-def test_the_models_image_holds_the_published_version_only(settings: Settings) -> None:
+def test_the_models_image_is_named_by_the_version_that_it_holds(settings: Settings) -> None:
     text = contexts.dockerfile("models")
     with pytest.raises(images.ImageError, match="tandem publish"):
         contexts.context_files(settings, text)
     publish(settings, 2)
     files = contexts.context_files(settings, text)
     folder = "artifacts/repository/litert/fashion"
-    assert list(files) == [f"{folder}/{n}" for n in ("2/manifest.json", "2/model.tflite", "current.json")]
-    second = contexts.digest(text, files, "", "")
+    assert {f"{folder}/2/manifest.json", f"{folder}/2/model.tflite"} < set(files)
+    assert not any(name.startswith(f"{folder}/1") for name in files)
+    assert images.reference("models", settings) == "tandem/models:fashion-2"
     publish(settings, 3)
-    assert contexts.digest(text, contexts.context_files(settings, text), "", "") != second
+    assert images.reference("models", settings) == "tandem/models:fashion-3"
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_whoever_builds_the_models_image_gets_one_version(
+    settings: Settings, tmp_path: Path, version: int
+) -> None:
+    """Its script, with the folders of the build under another root."""
     publish(settings, 2)
-    assert contexts.digest(text, contexts.context_files(settings, text), "", "") == second
+    script = (DOCKER / "models" / "collect").read_text()
+    script = script.replace("/repository", f"{settings.repository}").replace("/models", f"{tmp_path}/models")
+    done = subprocess.run(
+        ["sh", "-c", script],
+        env=os.environ | {"MODEL": "fashion", "MODEL_VERSION": str(version)},
+        capture_output=True,
+        text=True,
+    )
+    found = {p.relative_to(tmp_path / "models").as_posix() for p in (tmp_path / "models").rglob("*.*")}
+    if version == 1:
+        own = {"fashion.json", "litert/fashion/current.json"}
+        assert found == own | {f"litert/fashion/1/{name}" for name in ("manifest.json", "model.tflite")}
+        assert '"version": 1' in (tmp_path / "models" / "litert" / "fashion" / "current.json").read_text()
+    else:
+        assert (done.returncode, found) == (1, set())
+        assert "version 3 of fashion is not in the model repository" in done.stderr
 
 
 def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
@@ -187,7 +224,7 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     fetched = []
 
     def fetch(pins: list[str], machine: str, folder: Path, log: Path, *_base_and_sdists: Any) -> bool:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "numpy.whl").touch()
         fetched.append((list(pins), machine))
         return True
@@ -208,16 +245,16 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     assert fetched == [(["numpy==1"], "x86_64")]
     assert "--target=dependencies" in dependencies
     assert "UV_OFFLINE=1" in dependencies
-    assert first[:3] == ["./Dockerfile", "./docker/tool/requirements.txt", "./docker/tool/wheels/numpy.whl"]
-    assert first[4:] == ["./Dockerfile", "./code/main.py", "./docker/tool/requirements.txt"]
-    own = re.search(r"--tag=(tandem/tool-dependencies:\w+)", dependencies)
-    assert own
-    assert f"DEPENDENCIES={own[1]}" in first[3]
-    (build_id,) = {found for call in (dependencies, first[3]) for found in re.findall("BUILD=([^ ]+)", call)}
-    assert engine.pruned == {"dangling": True, "label": f"tandem.build={build_id}"}
+    sent = ["./Dockerfile", "./docker/builder/fetched/numpy.whl", "./docker/builder/install"]
+    assert first[:4] == [*sent, "./docker/tool/requirements.txt"]
+    assert first[5:] == ["./Dockerfile", "./code/main.py"]
+    assert engine.pruned["dangling"]
     assert not images.build(engine, settings, "tool", BOOKWORM.image, quiet)
 
     (root / "code/main.py").write_text("changed")
+    dockerfile = root / "docker/tool/Dockerfile"
+    dockerfile.write_text(dockerfile.read_text().replace("every tool needs", "it needs"))
+    dockerfile.write_text(dockerfile.read_text().replace('"tool"', '"another"'))
     again = build()
     assert len(fetched) == 1
     assert len([line for line in again if line.startswith("build ")]) == 1
@@ -322,7 +359,7 @@ def test_a_base_is_pulled_by_its_digest(root: Path) -> None:
     said: list[str] = []
     assert images.find_base(engine, said.append) == f"{BOOKWORM.image}@{BOOKWORM.digest}"
     assert images.find_base(engine, said.append) == f"{BOOKWORM.image}@{BOOKWORM.digest}"
-    assert len(said) == 1, "and only once"
+    assert said == [f"pulling {BOOKWORM.image}", "ready"], "and only once"
 
 
 def test_wheels_are_chosen_for_the_engines_machine() -> None:
@@ -384,7 +421,6 @@ def test_every_pin_of_an_image_is_that_of_the_main_environment() -> None:
         wanted = re.findall(r"^([a-z][\w-]*)", file.with_name("requirements.in").read_text(), re.MULTILINE)
         assert set(wanted) <= set(pins(file)), f"{file}: `make lock`"
         assert pins(file).items() <= main.items(), file
-    assert (DOCKER / "uv.txt").read_text().strip() in (contexts.ROOT / "requirements" / "install").read_text()
 
 
 @pytest.mark.parametrize("name", images.IMAGES)
@@ -392,22 +428,32 @@ def test_dockerfiles_are_alike(name: str) -> None:
     text = contexts.dockerfile(name)
     base = images.base_of(name)
     assert f"ARG BASE={base.image}@{base.digest}\n" in text
-    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) <= {"${BASE}", "${DEPENDENCIES}", "python"}
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) <= {"${BASE}", "dependencies", "python"}
     final = text[text.rindex("\nFROM ") :]
     assert "USER 10001:10001" in final
+    assert "type=bind" not in final, "the legacy builder would leave it in the image"
     for label in ("title", "description", "licenses", "revision", "version"):
         assert f"org.opencontainers.image.{label}=" in final
-    if name == "tfx":
-        assert images.DIVISION in text
-    if "AS builder" in text:
-        label = f'ARG BUILD\nLABEL {images.BUILD_LABEL}="$BUILD"'
-        builder = text.split(" AS builder\n")[1].split("\n\nFROM ")[0]
-        assert builder.endswith(label), "what it leaves is to be found, and what comes before is cached"
+    assert ("HEALTHCHECK" in final) == (name not in ("models", "pipeline", "tfx")), "what serves can be asked"
     if name in PYTHON_IMAGES:
         # One layer for all of them.
         stage = contexts.dockerfile("onnxruntime").split("FROM python AS builder")[0]
         assert text.startswith(stage)
-        assert images.DIVISION in text
+    if name in (*PYTHON_IMAGES, "tfx"):
+        assert dockerfiles.stages(text)[1]
+
+
+@pytest.mark.parametrize("name", images.IMAGES)
+def test_the_legacy_builder_gets_a_dockerfile_without_mounts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "has_buildkit", lambda: False)
+    text = builder.for_builder(contexts.dockerfile(name), "42")
+    assert "--mount" not in text
+    assert text.count('LABEL tandem.build="42"\n') == text.count(" AS builder\n")
+    for line in text.splitlines():
+        if "apt-get" in line:
+            assert line.endswith("&& rm -rf /var/cache/apt/* /var/lib/apt/lists/*")
 
 
 @pytest.mark.parametrize("name", images.IMAGES)
@@ -435,6 +481,38 @@ def test_the_modules_that_a_server_imports_are_in_its_image(settings: Settings, 
         assert done.stdout.startswith(str(context)), done.stderr
 
 
-def test_the_web_image_and_the_gateway_take_the_same_scripts() -> None:
-    collect = (DOCKER / "web" / "collect").read_text()
+def test_the_images_and_the_gateway_take_the_same_scripts() -> None:
+    collect = (DOCKER / "builder" / "tensorflowjs").read_text()
     assert set(re.findall(r"tfjs-\S+/dist/\S+", collect)) == set(FILES)
+
+
+def test_an_engine_that_starts_no_container_is_named_and_nothing_is_left_in_it() -> None:
+    removed: list[bool] = []
+
+    def remove(force: bool) -> None:
+        removed.append(force)
+
+    def refuse() -> None:
+        raise APIError("500 Server Error", explanation="OCI runtime create failed")
+
+    container = SimpleNamespace(start=refuse, remove=remove)
+    engine: Any = Engine()
+    engine.containers = SimpleNamespace(create=lambda *_, **__: container)
+    with pytest.raises(
+        PlatformError, match=r"starts no container: OCI runtime create failed\. PLATFORM=process"
+    ):
+        images.require_startable(engine, BOOKWORM.image)
+    assert removed == [True]
+    images.require_startable(engine, "none:here")
+
+
+def test_an_image_built_by_hand_is_current_while_it_is_younger_than_its_sources(
+    root: Path, settings: Settings
+) -> None:
+    engine: Any = Engine()
+    engine.add(images.reference("tool"), {})
+    image = engine.get(images.reference("tool"))
+    image.attrs = {"Created": "2999-01-01T00:00:00.123456789Z"}
+    assert images.is_current(engine, settings, "tool")
+    image.attrs = {"Created": "2001-01-01T00:00:00.123456789Z"}
+    assert not images.is_current(engine, settings, "tool")

@@ -41,7 +41,7 @@ def infer_body(**inputs: Any) -> bytes:
 
 
 def oip_body(rows: int = 1) -> bytes:
-    """Pictures to the model `fashion`, as OIP's REST takes them."""
+    """Rows to the model `fashion`, as OIP's REST takes them."""
     return infer_body(image=images(rows))
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from serving.repository import MANIFEST
+from serving import golden
+from serving.golden import Golden
+from serving.repository import GOLDEN, MANIFEST
 from serving.server.backends.base import Servable, loader
 from serving.server.errors import ArtifactError
 from serving.server.repository.loading import load_version
 
-from .artifacts import write_manifest, write_onnx
-from .processes import running
+from .artifacts import images, logits, point, write_manifest, write_onnx, write_saved_models, write_tflite
+from .processes import assert_matches, oip_body, running
 
 onnx = loader("onnxruntime")
 
@@ -75,3 +77,51 @@ def test_where_no_model_is_found_the_layout_is_named(tmp_path: Path, mislaid: st
     (write_onnx(tmp_path, 1) / "model.onnx").rename(file)
     with running("onnxruntime", tmp_path, ready=False) as server:
         server.wait_for_log("no model was found; expected <model>/<version>/model.onnx below")
+
+
+def with_golden(directory: Path, serve: str, version: int, wrong: float = 0) -> Path:
+    expected = logits(images(2), version)
+    expected[1, 3] += wrong
+    golden.write(directory, Golden({"image": images(2)}, {"logits": expected}, 1e-5))
+    write_manifest(directory, serve)
+    return directory
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "litert", "tensorflow"])
+def test_a_version_that_does_not_answer_its_golden_sample_is_refused_with_both_figures(
+    tmp_path: Path, backend: str
+) -> None:
+    if backend == "onnxruntime":
+        directory, serve = write_onnx(tmp_path, 1), "model.onnx"
+    else:
+        write_saved_models(tmp_path / "saved")
+        directory, serve = tmp_path / "saved" / "fashion" / "1", ""
+        if backend == "litert":
+            write_tflite(tmp_path, directory)
+            directory, serve = tmp_path / "1", "model.tflite"
+    load_version(with_golden(directory, serve, 1), loader(backend), 1).servable.close()
+    figures = r"golden sample: logits differs by 0\.0[12]\d* from .* the limit is 1e-05"
+    with pytest.raises(ArtifactError, match=figures):
+        load_version(with_golden(directory, serve, 1, wrong=0.02), loader(backend), 1)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"tolerance": 1, "inputs": {"image": 1}, "outputs": {}}'])
+def test_a_golden_sample_that_cannot_be_read_refuses_the_version(tmp_path: Path, content: str) -> None:
+    directory = write_onnx(tmp_path, 1)
+    (directory / GOLDEN).write_text(content)
+    write_manifest(directory, "model.onnx")
+    with pytest.raises(ArtifactError, match="cannot be read as a golden sample"):
+        load_version(directory, onnx, 1)
+
+
+def test_the_version_before_a_refused_one_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "repository" / "fashion"
+    with_golden(write_onnx(folder, 1), "model.onnx", 1)
+    with_golden(write_onnx(folder, 2), "model.onnx", 2, wrong=float("nan"))
+    point(folder, 1)
+    with running("onnxruntime", tmp_path) as server:
+        point(folder, 2)
+        server.wait_for_log("version 2 is refused")
+        assert_matches("logits differs by inf .* the limit is 1e-05", server.log)
+        answer = server.call("POST", "/v2/models/fashion/infer", oip_body())
+        assert (answer.status, answer.json()["model_version"]) == (200, "1")

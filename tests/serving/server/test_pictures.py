@@ -1,4 +1,4 @@
-"""Pictures of every kind to the model's tensor."""
+"""Rows of every kind to the model's tensor."""
 
 from __future__ import annotations
 

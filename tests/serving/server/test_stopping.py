@@ -152,12 +152,12 @@ async def test_a_stop_answers_all_that_has_begun(repository: Path, tmp_path: Pat
         stub = rpc.GRPCInferenceServiceStub(channel)
 
         async def rest() -> int:
-            async with session.post(f"http://{server.http}{SLOW}", data=infer_body(x=[200])) as response:
+            async with session.post(f"http://{server.http}{SLOW}", data=infer_body(x=[600])) as response:
                 await response.read()
                 return response.status
 
         asked = [group.create_task(rest()) for _ in range(4)]
-        called = [group.create_task(_answer(stub.ModelInfer(slow_request(200)))) for _ in range(4)]
+        called = [group.create_task(_answer(stub.ModelInfer(slow_request(600)))) for _ in range(4)]
         await asyncio.to_thread(server.wait_for, "/metrics", r'tandem_queue_depth\{model="slow"\} 7')
         server.process.terminate()
     assert [task.result() for task in asked] == [200] * 4

@@ -1,8 +1,10 @@
 import json
+import re
 import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -16,15 +18,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
+import models.base
 from models.base import Model, Weights
-from pipelines.data import Pictures
-from pipelines.exporting import keras_graph
+from models.data import Rows
+from models.signature import Signature
+from pipelines.exporting import keras_graph, samples
 from pipelines.exporting import tfjs as exporter
-from serving.repository import MANIFEST, file_digests, version_dir
+from serving import golden
+from serving.golden import Golden
+from serving.repository import file_digests, version_dir, write_manifest
 from serving.settings import Settings
-from serving.targets.base import Images, TargetError
+from serving.targets.base import TargetError
 from serving.targets.browser import BrowserClient, launch_chromium
 from serving.targets.tfjs import TARGET
+from tests.pictures import Images, as_floats
+from tests.pipelines.test_publish import manifests
 from tests.serving.gateway import running, serve_version, settings_in
 from tests.weights import unsettled
 
@@ -49,14 +57,18 @@ class RowsUpstream(BaseHTTPRequestHandler):
         pass
 
 
+def signature() -> Signature:
+    return models.base.load("fashion").spec.signature
+
+
 @pytest.fixture(scope="module")
 def weights(model: Model) -> Weights:
     return unsettled(model)
 
 
 @pytest.fixture(scope="module")
-def pictures(sample: Pictures) -> Images:
-    return sample.floats()[:250]
+def pictures(sample: Rows) -> Images:
+    return as_floats(sample)[:250]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +81,7 @@ def logits(model: Model, weights: Weights, pictures: Images) -> NDArray[np.float
 def settings(
     model: Model,
     weights: Weights,
-    sample: Pictures,
+    sample: Rows,
     logits: NDArray[np.float32],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Settings]:
@@ -77,22 +89,26 @@ def settings(
     shared = Settings.from_environment().artifacts / "web"
     shared.mkdir(parents=True, exist_ok=True)
     (settings.artifacts / "web").symlink_to(shared)
-    first, second = (version_dir(settings.repository, "tfjs", "fashion", n) for n in (1, 2))
+    first, second, third = (version_dir(settings.repository, "tfjs", "fashion", n) for n in (1, 2, 3))
     first.mkdir(parents=True)
-    exporter.write(model, weights, first, sample.floats()[:1])
+    exporter.write(model, weights, first, {"image": as_floats(sample)[:1]})
+    samples.write(model.spec, sample, first / "samples")
     shutil.copytree(first, second)
     shift_first_class(second, weights)
-    for folder in (first, second):
-        (folder / MANIFEST).write_text(json.dumps({"files": file_digests(folder)}))
+    shutil.copytree(second, third)
+    # Right for the first version, whose first class the third has shifted by 1.
+    sample_answer = Golden({"image": as_floats(sample)[:2]}, {"logits": logits[:2]}, 1e-4)
+    for folder in (first, third):
+        golden.write(folder, sample_answer)
+    for folder in (first, second, third):
+        described = replace(
+            manifests("")["tfjs"],
+            files=file_digests(folder),
+            signature=model.spec.signature.to_json(),
+            task=model.spec.task.to_json(),
+        )
+        write_manifest(folder, described)
     serve_version(settings, 1)
-    samples = settings.artifacts / "samples"
-    samples.mkdir()
-    index = []
-    for position in (0, 1):
-        name = f"class-{position}.png"
-        Image.fromarray(sample.images[position]).save(samples / name)
-        index.append({"file": name, "label": 0, "class": model.spec.classes[int(sample.labels[position])]})
-    (samples / "index.json").write_text(json.dumps(index))
     row = np.exp(logits[0]) / np.exp(logits[0]).sum()
     RowsUpstream.row = {"logits": logits[0].tolist(), "probabilities": row.tolist()}
     upstream = ThreadingHTTPServer((settings.host, settings.tf_serving_rest_port), RowsUpstream)
@@ -116,10 +132,10 @@ def client(settings: Settings) -> Iterator[BrowserClient]:
 def test_it_answers_as_keras_does(
     client: BrowserClient, pictures: Images, logits: NDArray[np.float32]
 ) -> None:
-    outputs = client.predict(pictures)
-    np.testing.assert_allclose(outputs.logits, logits, atol=1e-4, rtol=0)
-    expected = np.exp(outputs.logits) / np.exp(outputs.logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-5, rtol=0)
+    outputs = client.predict({"image": pictures})
+    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4, rtol=0)
+    expected = np.exp(outputs["logits"]) / np.exp(outputs["logits"]).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5, rtol=0)
     assert client.version == 1
 
 
@@ -128,9 +144,9 @@ def test_a_moved_pointer_changes_the_next_prediction(
 ) -> None:
     for version in (2, 1, 2, 1):
         serve_version(settings, version)
-        outputs = client.predict(pictures[:3])
+        outputs = client.predict({"image": pictures[:3]})
         assert client.version == version
-        np.testing.assert_allclose(outputs.logits[:, 0] - logits[:3, 0], version - 1, atol=1e-4)
+        np.testing.assert_allclose(outputs["logits"][:, 0] - logits[:3, 0], version - 1, atol=1e-4)
 
 
 def test_a_page_that_is_slow_to_start_is_waited_for(settings: Settings) -> None:
@@ -157,9 +173,9 @@ def test_a_page_that_is_slow_to_start_is_waited_for(settings: Settings) -> None:
 
     line = ThreadingHTTPServer((settings.host, 0), SlowLine)
     threading.Thread(target=line.serve_forever).start()
-    client = BrowserClient(f"http://{settings.host}:{line.server_port}/")
+    client = BrowserClient(f"http://{settings.host}:{line.server_port}/", signature())
     try:
-        assert client.predict(np.zeros((1, 28, 28, 1), np.float32)).logits.shape == (1, 10)
+        assert client.predict({"image": np.zeros((1, 28, 28, 1), np.float32)})["logits"].shape == (1, 10)
     finally:
         client.close()
         line.shutdown()
@@ -188,14 +204,17 @@ def page(browser: Browser, settings: Settings) -> Iterator[Page]:
     ("call", "message"),
     [
         (
-            "predict(new Float32Array(783), 1)",
-            r"expected 784 numbers for the shape \[1, 28, 28, 1\], got 783",
+            "predict({image: new Float32Array(783)}, 1)",
+            r"image: expected 784 numbers for the shape \[1, 28, 28, 1\], got 783",
         ),
-        ("predict([], 1)", "expected 784 numbers .* got 0"),
+        ("predict({image: []}, 1)", "expected 784 numbers .* got 0"),
         ("predict(undefined, 1)", "expected 784 numbers .* got undefined"),
-        ("predict(new Float32Array(784), 0)", "whole number of pictures, at least 1, got 0"),
-        ("predict(new Float32Array(784).fill(NaN, 5), 1)", "expected finite numbers, got NaN at position 5"),
-        ("predict(Array(784).fill('shoe'), 1)", "expected finite numbers, got shoe at position 0"),
+        ("predict({image: new Float32Array(784)}, 0)", "whole number of rows, at least 1, got 0"),
+        (
+            "predict({image: new Float32Array(784).fill(NaN, 5)}, 1)",
+            "expected finite numbers, got NaN at position 5",
+        ),
+        ("predict({image: Array(784).fill('shoe')}, 1)", "expected finite numbers, got shoe at position 0"),
     ],
 )
 def test_bad_input_is_a_clear_error(page: Page, call: str, message: str) -> None:
@@ -205,26 +224,48 @@ def test_bad_input_is_a_clear_error(page: Page, call: str, message: str) -> None
 
 def test_the_clients_error_is_the_pages(client: BrowserClient) -> None:
     with pytest.raises(TargetError, match="expected 784 numbers"):
-        client.predict(np.zeros((1, 27, 28, 1), np.float32))
-    assert client.predict(np.zeros((1, 28, 28, 1), np.float32)).logits.shape == (1, 10)
+        client.predict({"image": np.zeros((1, 27, 28, 1), np.float32)})
+    assert client.predict({"image": np.zeros((1, 28, 28, 1), np.float32)})["logits"].shape == (1, 10)
 
 
 def test_nested_numbers_are_taken_too(page: Page, pictures: Images, logits: NDArray[np.float32]) -> None:
-    call = "async (pictures) => (await window.tandem.predict(pictures, 2)).logits"
+    call = "async (image) => (await window.tandem.predict({image}, 2)).outputs.logits"
     answer = page.evaluate(call, pictures[:2].astype(float).tolist())
     np.testing.assert_allclose(answer, logits[:2], atol=1e-4)
 
 
+def test_a_version_that_does_not_answer_its_golden_sample_is_refused_and_the_one_before_goes_on(
+    page: Page, settings: Settings, pictures: Images, logits: NDArray[np.float32]
+) -> None:
+    predict = "async (picture) => window.tandem.predict(picture, 1)"
+    numbers = pictures[:1].astype(float).tolist()
+    page.evaluate(predict, numbers)
+    serve_version(settings, 3)
+    try:
+        for _ in range(2):
+            answer = page.evaluate(predict, numbers)
+            assert answer["version"] == 1
+            np.testing.assert_allclose(answer["logits"], logits[:1], atol=1e-4)
+            assert re.search(
+                r"version 3 .* logits differs by 1\.00 .* the limit is 0\.000", answer["refused"]
+            )
+        page.locator("#samples button").first.click()
+        page.wait_for_selector("#error:has-text('Version 3 of fashion cannot be loaded: golden sample')")
+    finally:
+        serve_version(settings, 1)
+    assert page.evaluate(predict, numbers)["refused"] == ""
+
+
 def test_calls_at_once_survive_a_swap(page: Page, settings: Settings) -> None:
     serve_version(settings, 2)
-    call = "() => Promise.all(Array.from({length: 8}, () => window.tandem.predict(new Float32Array(784), 1)))"
+    call = "() => Promise.all(Array.from({length: 8}, () => window.tandem.predict({image: new Float32Array(784)}, 1)))"
     answers = page.evaluate(call)
     serve_version(settings, 1)
     assert [answer["version"] for answer in answers] == [2] * 8
 
 
 def test_the_page_shows_a_sample_its_class_and_the_endpoints(
-    browser: Browser, settings: Settings, model: Model, logits: NDArray[np.float32]
+    browser: Browser, settings: Settings, model: Model, sample: Rows, logits: NDArray[np.float32]
 ) -> None:
     page = browser.new_page()
     problems: list[str] = []
@@ -233,8 +274,10 @@ def test_the_page_shows_a_sample_its_class_and_the_endpoints(
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(f"http://{settings.host}:{settings.tfjs_port}/")
+    # The first sample is the first row, the second one is the next row of the first class.
+    rows = (0, int(np.flatnonzero(sample.targets[1:] == 0)[0]) + 1)
     for position in (1, 0):
-        expected = model.spec.classes[int(logits[position].argmax())]
+        expected = model.spec.task.classes[int(logits[rows[position]].argmax())]
         button = page.locator("#samples button").nth(position)
         button.click()
         page.wait_for_selector(f"#samples button:nth-child({position + 1})[aria-pressed=true]")
@@ -277,9 +320,9 @@ def test_no_published_version_is_a_sentence(browser: Browser, settings: Settings
 
 
 def test_a_gateway_that_does_not_answer_is_a_target_error(tmp_path: Path) -> None:
-    client = BrowserClient(f"http://127.0.0.1:{settings_in(tmp_path).tfjs_port}/")
+    client = BrowserClient(f"http://127.0.0.1:{settings_in(tmp_path).tfjs_port}/", signature())
     with pytest.raises(TargetError, match="ERR_CONNECTION_REFUSED"):
-        client.predict(np.zeros((1, 28, 28, 1), np.float32))
+        client.predict({"image": np.zeros((1, 28, 28, 1), np.float32)})
     client.close()
 
 

@@ -17,9 +17,13 @@ import urllib3
 from PIL import Image
 
 from models.base import Model, load
+from models.signature import Arrays
 from pipelines.exporting import torchserve as exporter
-from pipelines.exporting.torch_graph import servable
+from pipelines.exporting.torch_graph import by_name, servable
+from serving import golden
+from serving.golden import Golden
 from serving.repository import (
+    GOLDEN,
     MANIFEST,
     POINTER,
     Manifest,
@@ -30,12 +34,13 @@ from serving.repository import (
     write_pointer,
 )
 from serving.settings import Settings
-from serving.targets.base import Images, Outputs, TargetError
+from serving.targets.base import TargetError
 from serving.targets.torchserve import TARGET
 from serving.torchserve.clients import GrpcClient
 from serving.torchserve.config import MAXIMUM_BODY, management_address, state
 from serving.torchserve.follow import swap
 from serving.torchserve.management import Management
+from tests.pictures import Images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -96,10 +101,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def publish(settings: Settings, version: int, archive: Path) -> None:
+def publish(settings: Settings, version: int, archive: Path, sample: bytes = b"") -> None:
     directory = version_dir(settings.repository, "torchserve", "fashion", version)
     directory.mkdir(parents=True)
     (directory / "model.mar").write_bytes(archive.read_bytes())
+    if sample:
+        (directory / GOLDEN).write_bytes(sample)
     manifest = Manifest(
         model="fashion",
         version=version,
@@ -107,7 +114,7 @@ def publish(settings: Settings, version: int, archive: Path) -> None:
         source="pytorch",
         files=file_digests(directory),
         serve="model.mar",
-        signature={},
+        signature=load("fashion").spec.signature.to_json(),
         metrics={},
         data_digest="",
         seed=version,
@@ -127,13 +134,13 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def reference(model: Model) -> dict[int, Outputs]:
+def reference(model: Model) -> dict[int, Arrays]:
     """What PyTorch itself answers, by version."""
     answers = {}
     for version, seed in SEEDS.items():
         with torch.inference_mode():
             outputs = servable(model, model.initial_weights(seed))(torch.from_numpy(IMAGES))
-        answers[version] = Outputs(*(output.numpy() for output in outputs))
+        answers[version] = by_name(model, outputs)
     return answers
 
 
@@ -149,7 +156,7 @@ def server(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         torchserve_grpc_port=ports[2],
     )
     for version, seed in SEEDS.items():
-        exporter.write(model, model.initial_weights(seed), folder, IMAGES)
+        exporter.EXPORTER.write(model, model.initial_weights(seed), folder, {"image": IMAGES})
         publish(settings, version, folder / "model.mar")
     point(settings, 1)
     running = Server(settings, folder / "torchserve.log")
@@ -166,13 +173,13 @@ def _version_one(server: Server) -> None:
     server.wait(1)
 
 
-def test_every_client_agrees_with_torch(server: Server, reference: dict[int, Outputs]) -> None:
+def test_every_client_agrees_with_torch(server: Server, reference: dict[int, Arrays]) -> None:
     for name, client in TARGET.clients(server.settings).items():
-        outputs = client.predict(IMAGES)
+        outputs = client.predict({"image": IMAGES})
         client.close()
-        assert outputs.logits.dtype == np.float32
-        np.testing.assert_allclose(outputs.logits, reference[1].logits, atol=1e-5, rtol=0, err_msg=name)
-        np.testing.assert_allclose(outputs.probabilities, reference[1].probabilities, atol=1e-5, rtol=0)
+        assert outputs["logits"].dtype == np.float32
+        np.testing.assert_allclose(outputs["logits"], reference[1]["logits"], atol=1e-5, rtol=0, err_msg=name)
+        np.testing.assert_allclose(outputs["probabilities"], reference[1]["probabilities"], atol=1e-5, rtol=0)
 
 
 def test_curl_lines_work_as_printed(server: Server, tmp_path: Path) -> None:
@@ -190,11 +197,11 @@ def test_curl_lines_work_as_printed(server: Server, tmp_path: Path) -> None:
 
 def test_clients_say_what_was_refused(server: Server) -> None:
     for name, client in TARGET.clients(server.settings).items():
-        with pytest.raises(TargetError, match="at least one picture"):
-            client.predict(IMAGES[:0])
+        with pytest.raises(TargetError, match="at least one row"):
+            client.predict({"image": IMAGES[:0]})
         with pytest.raises(TargetError, match="INVALID_ARGUMENT" if name == "grpc" else "answered 400"):
-            client.predict(np.full((1, 28, 28, 1), np.nan, np.float32))
-        assert client.predict(IMAGES[:1]).logits.shape == (1, 10)
+            client.predict({"image": np.full((1, 28, 28, 1), np.nan, np.float32)})
+        assert client.predict({"image": IMAGES[:1]})["logits"].shape == (1, 10)
         client.close()
 
 
@@ -303,7 +310,7 @@ def test_it_writes_into_its_own_folder_only(server: Server) -> None:
 class Trickle:
     """Calls that go on while something happens: four connections at once, one that waits between calls."""
 
-    def __init__(self, settings: Settings, reference: dict[int, Outputs], copies: int = 1) -> None:
+    def __init__(self, settings: Settings, reference: dict[int, Arrays], copies: int = 1) -> None:
         self.settings = settings
         self.reference = reference
         self.failures: list[str] = []
@@ -318,11 +325,11 @@ class Trickle:
         client = TARGET.clients(self.settings)[name]
         while not self.stopping.is_set():
             try:
-                logits = client.predict(self.images).logits[: len(IMAGES)]
+                logits = client.predict({"image": self.images})["logits"][: len(IMAGES)]
             except TargetError as error:
                 self.failures.append(f"{name}: {error}")
                 continue
-            near = [v for v, o in self.reference.items() if abs(o.logits - logits).max() < 1e-5]
+            near = [v for v, o in self.reference.items() if abs(o["logits"] - logits).max() < 1e-5]
             if len(near) == 1:
                 self.answered[near[0]] += 1
             else:
@@ -341,7 +348,7 @@ class Trickle:
             thread.join()
 
 
-def test_versions_swap_without_a_failed_request(server: Server, reference: dict[int, Outputs]) -> None:
+def test_versions_swap_without_a_failed_request(server: Server, reference: dict[int, Arrays]) -> None:
     with Trickle(server.settings, reference) as trickle:
         time.sleep(1)
         point(server.settings, 2)
@@ -361,13 +368,21 @@ def test_versions_swap_without_a_failed_request(server: Server, reference: dict[
     assert len(server.workers()) == 1
 
 
-def test_a_version_that_cannot_be_loaded_leaves_what_is_served(server: Server, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.mar"
-    exporter.pack(load("fashion"), broken, {"model.onnx": b"no graph"})
-    if not version_dir(server.settings.repository, "torchserve", "fashion", 3).exists():
-        publish(server.settings, 3, broken)
-    with pytest.raises(TargetError, match="version 3 was not ready"):
-        swap(dataclasses.replace(server.settings, ready_seconds=20), 3)
+def test_a_version_that_is_refused_leaves_what_is_served(server: Server, tmp_path: Path) -> None:
+    broken, wrong = tmp_path / "broken.mar", tmp_path / "wrong"
+    exporter.pack(load("fashion"), broken, {"model.onnx": b"no graph"}, "onnx")
+    publish(server.settings, 3, broken)
+    good = version_dir(server.settings.repository, "torchserve", "fashion", 1) / "model.mar"
+    wrong.mkdir()
+    sample = Golden({"image": IMAGES[:1]}, {"logits": np.full((1, 10), 9, np.float32)}, 1e-5)
+    golden.write(wrong, sample)
+    publish(server.settings, 4, good, (wrong / GOLDEN).read_bytes())
+    for version, reason in (
+        (3, "ModelProto does not have a graph|Protobuf parsing failed"),
+        (4, "limit is 9e-05"),
+    ):
+        with pytest.raises(TargetError, match=f"version {version} of fashion is refused: .*({reason})"):
+            swap(server.settings, version)
     assert TARGET.served_version(server.settings) == 1
     assert Management(server.settings).versions("fashion") == [1]
     assert server.post(b"").status == 400
@@ -382,9 +397,7 @@ def test_a_pointer_to_a_version_that_is_not_there_is_logged_and_passed_over(serv
     assert TARGET.served_version(server.settings) == 1
 
 
-def test_killed_it_comes_back_with_the_pointers_version(
-    server: Server, reference: dict[int, Outputs]
-) -> None:
+def test_killed_it_comes_back_with_the_pointers_version(server: Server, reference: dict[int, Arrays]) -> None:
     for version in (2, 1):
         point(server.settings, version)
         children = psutil.Process(server.process.pid).children(recursive=True)
@@ -398,7 +411,7 @@ def test_killed_it_comes_back_with_the_pointers_version(
         assert alive == []
         client = GrpcClient(server.settings)
         np.testing.assert_allclose(
-            client.predict(IMAGES).logits, reference[version].logits, atol=1e-5, rtol=0
+            client.predict({"image": IMAGES})["logits"], reference[version]["logits"], atol=1e-5, rtol=0
         )
         client.close()
     stores = [path.name for path in state(server.settings).iterdir() if path.name.startswith("tmp-")]

@@ -19,6 +19,7 @@ from PIL import Image
 from ts.context import Context, RequestProcessor
 from ts.utils.util import PredictionException
 
+import models.base
 from serving.torchserve.handler import Handler
 
 SHAPE = (28, 28, 1)
@@ -66,7 +67,7 @@ def network(path: Path, nodes: list[onnx.NodeProto]) -> None:
 def loaded(folder: Path, nodes: list[onnx.NodeProto], **signature: bool) -> Handler:
     folder.mkdir(exist_ok=True)
     network(folder / "model.onnx", nodes)
-    common = {"input": "image", "shape": SHAPE, "outputs": ["logits", "probabilities"], "classes": []}
+    common: dict[str, Any] = models.base.load("fashion").spec.signature.to_json()
     (folder / "signature.json").write_text(json.dumps(common | signature))
     handler = Handler()
     manifest = {"model": {"modelName": "fashion", "modelVersion": "7"}}
@@ -229,8 +230,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "a list": (b"[1, 2]", 'expected {"instances": .* got a list'),
     "other keys": (b'{"inputs": []}', r"got the keys \['inputs'\]"),
     "instances of a number": (b'{"instances": 1}', "expected"),
-    "empty batch": (rows([]), "at least one picture .* got none"),
-    "empty picture": (rows([[]]), "at least one picture .* got none"),
+    "empty batch": (rows([]), "at least one row, got none"),
+    "empty picture": (rows([[]]), "at least one row, got none"),
     "wrong shape": (
         rows(np.zeros((1, 27, 28, 1)).tolist()),
         r"shape \[1, 28, 28, 1\], got shape \[1, 27, 28, 1\]",
@@ -254,7 +255,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "npy of the other byte order": (npy(IMAGES.astype(">f4")), "got dtype >f4"),
     "npy of pickles": (npy(np.array([{}], object), allow_pickle=True), "got dtype object"),
     "npy of wrong shape": (npy(IMAGES[0]), r"got shape \[28, 28, 1\]"),
-    "npy that is empty": (npy(IMAGES[:0]), "at least one picture"),
+    "npy that is empty": (npy(IMAGES[:0]), "at least one row"),
     "npy with NaN": (npy(np.full((1, *SHAPE), np.nan, np.float32)), "NaN or infinity"),
     "npy with infinity": (npy(np.full((1, *SHAPE), -np.inf, np.float32)), "NaN or infinity"),
     "npy cut short": (npy(IMAGES)[:-1], "expected 15680 bytes of data .* got 15679"),
@@ -356,7 +357,7 @@ def test_a_run_that_loses_rows_fails_its_own_request_only(tmp_path: Path, batche
     assert answers[1][1] == {
         "code": 500,
         "type": "InternalServerException",
-        "message": "model fashion failed: 2 pictures gave logits of shape [1, 10]",
+        "message": "model fashion failed: 2 rows gave logits of shape [1, 10]",
     }
     with pytest.raises(PredictionException) as caught:
         serve(handler, {"data": npy(dark)}, http=False)
@@ -364,7 +365,7 @@ def test_a_run_that_loses_rows_fails_its_own_request_only(tmp_path: Path, batche
 
 
 def test_who_asks_for_a_description_is_told_the_version(handler: Handler) -> None:
-    expected = {"model": "fashion", "version": "7", "batched": handler.batched}
+    expected = {"model": "fashion", "version": "7", "batched": handler.batched, "runtime": "ONNX Runtime"}
     assert serve(handler, {}, headers={"describe": "True"}) == [(200, expected)]
 
 

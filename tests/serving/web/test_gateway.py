@@ -53,8 +53,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         (folder / "manifest.json").write_text("{}")
     (versions / ".current.json.123").write_text("half written")
     serve_version(settings, 1)
-    (artifacts / "samples").mkdir()
-    (artifacts / "samples" / "index.json").write_text("[]")
     return settings
 
 
@@ -90,7 +88,6 @@ def gateway(settings: Settings, upstream: None) -> Iterator[Any]:
         ("/some.wasm", "application/wasm", "no-cache"),
         ("/config.json", "application/json", "no-cache"),
         ("/healthz", "application/json", None),
-        ("/samples/index.json", "application/json", "no-cache"),
         ("/tfjs/fashion/current.json", "application/json", "no-cache"),
         ("/tfjs/fashion/1/manifest.json", "application/json", "no-cache"),
         ("/tfjs/fashion/1/model.json", "application/json", IMMUTABLE),
@@ -132,8 +129,7 @@ def test_text_is_compressed(gateway: Any) -> None:
         "/tfjs/fashion/3/model.json",
         "/tfjs/nomodel/current.json",
         "/tfjs/fashion/.current.json.123",
-        "/tfjs/%2e%2e/%2e%2e/samples/index.json",
-        "/samples/",
+        "/tfjs/%2e%2e/%2e%2e/run/tfjs/config/config.json",
         '/"quoted"\\',
         "/api",
         "/api/nobody/v1",

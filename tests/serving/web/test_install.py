@@ -7,7 +7,7 @@ import pytest
 from serving.targets.base import TargetError
 from serving.web import install
 
-PAGE = {"index.html", "page.css", "page.js", "model.js", "picture.js", "endpoints.js"}
+PAGE = {"index.html", "page.css", "page.js", "model.js", "picture.js", "endpoints.js", "fields.js"}
 
 
 @pytest.fixture

@@ -1,0 +1,138 @@
+"""Are the two networks of a model one? Seen in a second, before minutes of training are spent on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models import bridge
+from models.base import Model, ModelError, Weights
+from models.data import Rows
+from models.signature import Arrays, Signature
+
+if TYPE_CHECKING:
+    import keras
+    from numpy.typing import NDArray
+    from torch import nn
+
+ROWS = 4
+DIFFERENCE = 1e-3
+"""How far the answers of equal weights may be from each other, relative to the largest: rounding, but no other
+padding, epsilon or activation."""
+
+
+def check(model: Model, sample: Rows) -> None:
+    """Prove that the spec, the networks and the data fit each other, and that equal weights give equal answers.
+
+    `sample` are some rows of the data. Raises `ModelError` with what was expected and what came.
+    """
+    spec = model.spec
+    inputs = _inputs(model, sample)
+    keras_network, torch_network = model.build_keras(), model.build_torch()
+    _check_keras_inputs(model, keras_network)
+    bridge.pair(keras_network, torch_network, model.rules)
+    weights = drawn(model.from_keras(keras_network))
+    model.to_keras(weights, keras_network)
+    model.to_torch(weights, torch_network)
+    answers = {}
+    runs: tuple[tuple[str, str, Callable[[], NDArray[Any]]], ...] = (
+        ("Keras", "keras_model.py", lambda: run_keras(keras_network, inputs)),
+        ("PyTorch", "torch_model.py", lambda: run_torch(torch_network.eval(), inputs)),
+    )
+    for framework, file, run in runs:
+        where = f"models/{spec.name}/{file}"
+        try:
+            answers[framework] = run()
+        except Exception as error:
+            raise ModelError(
+                f"{where} fails on the inputs of spec.py: {type(error).__name__}: {error}"
+            ) from error
+        first = spec.task.outputs[0]
+        expected = (ROWS, *first.row)
+        found = (tuple(answers[framework].shape), str(answers[framework].dtype))
+        if found != (expected, first.dtype):
+            raise ModelError(
+                f"{where}: expected {first.name} {first.dtype} {list(expected)} for {ROWS} rows, as the "
+                f"{spec.task.kind} of spec.py has it; it gives {found[1]} {list(found[0])}"
+            )
+    apart = float(np.max(np.abs(answers["Keras"] - answers["PyTorch"])))
+    if not apart <= DIFFERENCE * max(1.0, float(np.max(np.abs(answers["Keras"])))):
+        raise ModelError(
+            f"the networks of {spec.name} have the same weights and answer differently, by up to {apart:.2g}: compare "
+            "keras_model.py and torch_model.py for padding, activations (is GELU exact or approximate?), masks, the "
+            "order of axes"
+        )
+
+
+def drawn(weights: Weights) -> Weights:
+    """Weights of these shapes in which nothing is zero or one, so that a part that is left out shows."""
+    generator = np.random.default_rng(2)
+    result = bridge.initial({name: array.shape for name, array in weights.items()}, seed=1)
+    for name, array in result.items():
+        if name.endswith("/variance"):
+            result[name] = generator.uniform(0.5, 2, array.shape).astype(np.float32)
+        elif not name.endswith(("kernel", "recurrent")):
+            result[name] = (array + generator.normal(0, 0.3, array.shape)).astype(np.float32)
+    return result
+
+
+def run_keras(network: keras.Model, inputs: Arrays) -> NDArray[Any]:
+    """The network's own output in inference mode."""
+    values = [inputs[tensor.name] for tensor in network.inputs]
+    answer = network(values if len(values) > 1 else values[0], training=False)
+    result: NDArray[Any] = answer.numpy()
+    return result
+
+
+def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
+    """The network's own output; its `forward` takes the inputs by their names."""
+    import torch
+
+    with torch.inference_mode():
+        answer = network(**{name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()})
+    result: NDArray[Any] = answer.numpy()
+    return result
+
+
+def _inputs(model: Model, sample: Rows) -> dict[str, NDArray[Any]]:
+    """Some rows as the endpoints take them, which must be as the signature says."""
+    spec = model.spec
+    wrong = data_faults(spec.signature, spec.task.target_row, sample)
+    if wrong:
+        raise ModelError(f"the data of {spec.name} is not what spec.py says\n  " + "\n  ".join(wrong))
+    return sample.take(slice(ROWS)).served(spec.signature)
+
+
+def data_faults(signature: Signature, target_row: tuple[int, ...], sample: Rows) -> list[str]:
+    """What of the data does not fit the signature and the task's targets."""
+    names = [tensor.name for tensor in signature.inputs]
+    if sorted(sample.inputs) != sorted(names):
+        return [f"expected the inputs {', '.join(names)}, it has {', '.join(sorted(sample.inputs))}"]
+    found = []
+    for tensor, array in zip(signature.inputs, sample.served(signature).values(), strict=True):
+        if (array.shape[1:], str(array.dtype)) != (tensor.row, tensor.dtype):
+            found.append(
+                f"{tensor.name}: expected {tensor.dtype} rows of {list(tensor.row)}, "
+                f"they are {array.dtype} of {list(array.shape[1:])}"
+            )
+    if sample.targets.shape[1:] != target_row:
+        found.append(
+            f"targets: expected rows of {list(target_row)}, they are {list(sample.targets.shape[1:])}"
+        )
+    return found
+
+
+def _check_keras_inputs(model: Model, network: keras.Model) -> None:
+    expected = {t.name: (t.dtype, t.row) for t in model.spec.inputs}
+    found = {t.name: (str(t.dtype), tuple(t.shape[1:])) for t in network.inputs}
+    if list(found.items()) != list(expected.items()):
+        raise ModelError(
+            f"models/{model.spec.name}/keras_model.py: expected the inputs, in this order, {_told(expected)}; "
+            f"it has {_told(found)}"
+        )
+
+
+def _told(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {dtype} {list(row)}" for name, (dtype, row) in tensors.items()) or "none"

@@ -1,0 +1,57 @@
+"""The command `tandem`: the only package that knows everything, and that imports nothing before it is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import signal
+import sys
+
+from pipelines.cli import parsing
+from pipelines.cli.verbs import complain
+from serving.errors import TandemError
+from serving.settings import Settings, SettingsError
+
+# Read by TensorFlow when it is first imported: its notices would drown our own lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Read when torch is: its threads would otherwise spin while they wait, and a step beside anything else, such as the
+# build of an image, took three times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, 1 where it failed, 2 where it was called wrongly, 130 on Ctrl-C."""
+    top = parsing.parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(top)
+    options = top.parse_args(arguments)
+    # SIGTERM ends a stage as Ctrl-C does: what it was writing is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The servers in containers are another user, who reads what is published and configured here.
+    os.umask(0o022)
+    try:
+        settings = Settings.from_environment()
+        overrides = {
+            field.name: getattr(options, field.name)
+            for field in dataclasses.fields(Settings)
+            if getattr(options, field.name, None) is not None
+        }
+        return int(options.verb(dataclasses.replace(settings, **overrides), options) or 0)
+    except SettingsError as error:
+        complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted; what is served stays as it is, and running this again goes on from here")
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except (TandemError, OSError) as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        complain(f"{error}; free some space and run this again" if full else str(error))
+        return 1

@@ -1,0 +1,150 @@
+"""Every verb with its options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from pipelines.cli import verbs
+from serving.settings import Settings
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb with its options."""
+    top = argparse.ArgumentParser(
+        prog="tandem",
+        description="Train one model in TensorFlow and PyTorch, deploy it to five runtimes, prove that they agree.",
+        epilog="Settings come from TANDEM_* variables; `tandem settings` lists them. "
+        'Tab completion: eval "$(.venv/bin/register-python-argcomplete tandem)"',
+    )
+    subparsers = top.add_subparsers(metavar="verb", required=True)
+
+    def add(verb: Callable[..., int | None], help: str, *groups: str) -> argparse.ArgumentParser:
+        own = subparsers.add_parser(verb.__name__, help=help, description=help)
+        own.set_defaults(verb=verb)
+        if "version" in groups:
+            completed(
+                own.add_argument("model", nargs="?", help="folder in models/ (default: fashion)"), _models
+            )
+            own.add_argument("version", nargs="?", type=int, help="default: the published one")
+        else:
+            completed(own.add_argument("--model", help="folder in models/ (default: fashion)"), _models)
+        if "making" in groups:
+            completed(
+                own.add_argument("--profile", help="how long to train: one of the model's (default: quick)"),
+                _profiles,
+            )
+            own.add_argument("--seed", type=int, help="seed of split, weights and batches (default: 1)")
+            own.add_argument(
+                "--source", choices=("tensorflow", "pytorch"), help="export every target from this framework"
+            )
+        if "orchestrated" in groups:
+            own.add_argument(
+                "--orchestrator", choices=("default", "tfx"), default="default", help="(default: default)"
+            )
+            own.add_argument(
+                "--beam", default="", help="options of TFX's Beam pipelines, such as '--runner=FlinkRunner'"
+            )
+        if "target" in groups:
+            completed(
+                own.add_argument("target", nargs="?", help="one target; all where it is left out"), _targets
+            )
+        return own
+
+    add(
+        verbs.deploy,
+        "train, export, gate, publish, start the five targets, and wait until they answer",
+        "making",
+        "orchestrated",
+    )
+    add(verbs.train, "train in both frameworks", "making")
+    add(verbs.export, "train and write every artifact", "making", "orchestrated")
+    own = add(verbs.publish, "train, export, gate, and publish the next version; starts no server", "making")
+    own.add_argument("--version", type=int, help="publish this version again, which is in the repository")
+    own.add_argument("--containers", action="store_true", help="write what compose's servers read, too")
+    own = add(
+        verbs.pipeline,
+        "publish as `publish` does, orchestrated by TFX or by the default runner",
+        "making",
+        "orchestrated",
+    )
+    own.add_argument("--compile", metavar="FILE", help="only write TFX's DAG for Kubeflow Pipelines v2")
+    own = add(verbs.rollback, "serve the version that was published before")
+    own.add_argument("--version", type=int, help="serve this one instead")
+    add(verbs.lineage, "show what a version was made from, and what was refused on the way", "version")
+    add(verbs.reproduce, "make a version again, beside the served one, and compare the two", "version")
+    add(verbs.status, "show target, state, version, memory and address")
+    own = add(verbs.logs, "print the end of the targets' logs", "target")
+    own.add_argument("-n", "--lines", type=int, default=40, help="how many lines of each (default: 40)")
+    own.add_argument(
+        "-f", "--follow", action="store_true", help="go on with the lines that come (one target)"
+    )
+    add(verbs.down, "stop what `deploy` started")
+    own = add(verbs.predict, "ask every endpoint about one input", "target")
+    own.add_argument(
+        "--input",
+        help="a PNG or JPEG, a text, or JSON, by what the model takes (default: the version's sample)",
+    )
+    _compare(add(verbs.compare, "measure every endpoint, side by side, and write a report", "target"))
+    _decide(add(verbs.decide, "rank the ways to production by constraints, from the last report"))
+    own = add(verbs.images, "build the container images that are missing or older than their sources")
+    own.add_argument("image", nargs="*", help="which (default: all)")
+    add(verbs.doctor, "look for what this machine lacks, and say what mends it")
+    add(verbs.settings, "show every setting, its value and its variable")
+    return top
+
+
+def _compare(own: argparse.ArgumentParser) -> None:
+    add = own.add_argument
+    add("-n", "--rows", type=int, default=1000, help="test rows (default: 1000)")
+    add("--seconds", type=float, default=1.0, help="of each reading (default: 1)")
+    add("--rounds", type=int, default=3, help="in which the rows take turns (default: 3)")
+    add("--target-ms", type=float, default=20.0, help="within which 99 %% must be answered (default: 20)")
+    add("--connections", type=int, default=8, help="to an endpoint whose rate is measured (default: 8)")
+    add("--price-per-core-hour", type=float, help="what a core costs, for the cost of a million requests")
+    add("--against", type=Path, metavar="REPORT", help="name differences from this report.json")
+    add("--fail-on", choices=("regression",), help="exit with 1 where a figure is worse than in --against")
+    add("--markdown", action="store_true", help="also print the summary for a pull request")
+    add(
+        "--endpoint",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a server that Tandem did not start, "
+        "such as oip+http://localhost:8000/v2/models/m or tfs+grpc://localhost:8500/m; may be repeated",
+    )
+    add("--samples", type=Path, metavar="NPZ", help="with --endpoint: inputs by name")
+
+
+def _decide(own: argparse.ArgumentParser) -> None:
+    from serving.compare.decision import GOALS, PLACES
+
+    add = own.add_argument
+    add("--report", type=Path, help="report.json to decide from (default: the last one)")
+    add("--score", "--accuracy", type=float, help="at least")
+    add("--p99-ms", type=float, help="at most, one request at a time")
+    add("--memory-mb", type=float, help="of the server, at most, in MiB")
+    add("--runs-on", choices=PLACES, help="where it must run")
+    add("--prefer", choices=(*GOALS, "maintenance"), default="latency", help="(default: latency)")
+
+
+def completed(action: argparse.Action, names: Callable[..., list[str]]) -> None:
+    """Let Tab offer these names where no list of choices is checked."""
+    action.completer = names  # type: ignore[attr-defined]
+
+
+def _models(**_: object) -> list[str]:
+    return [path.parent.name for path in Path("models").glob("*/spec.py")]
+
+
+def _profiles(**_: object) -> list[str]:
+    from models import base
+
+    return list(base.load(Settings.from_environment().model).spec.profiles)
+
+
+def _targets(**_: object) -> list[str]:
+    from serving import targets
+
+    return list(targets.NAMES)

@@ -1,0 +1,306 @@
+"""What each verb does."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from serving.progress import say, showing
+from serving.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from pipelines.stages import Orchestrate, Recipe
+    from serving.targets.base import Endpoint
+
+USUALLY = {
+    "data": 5,
+    "gates: quality": 30,
+    "export litert": 10,
+    "export": 5,
+    "gates: parity": 15,
+}
+"""Seconds that the steps take on two cores, by how their lines begin."""
+
+
+def deploy(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from serving.platforms import doctor as doctor_checks
+    from serving.platforms import rollout
+
+    started = time.monotonic()
+    checks = [check for check in doctor_checks.quick(settings) if check.mend]
+    for check in checks:
+        (complain if check.needed else say)(f"{check.name}: {check.found}. {check.mend}")
+    if any(check.failed for check in checks):
+        return 1
+    with stages.exclusive(settings), showing(USUALLY):
+        recipe, orchestrate = _orchestrated(_recipe(settings), options)
+        with rollout.prepared(settings, say) as told:
+            version = stages.ensure_published(recipe, told, orchestrate)
+        done = rollout.serve(settings, version, say)
+    say(f"five targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
+    show_endpoints(done.endpoints)
+    return 0
+
+
+def train(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from pipelines.training.record import loss_difference
+
+    with stages.exclusive(settings), showing(USUALLY):
+        recipe = stages.load_recipe(settings, say)
+        trained = stages.train(recipe, say)
+    for framework, result in trained.items():
+        last = result.history.epochs[-1]
+        say(
+            f"{framework}: validation {recipe.model.spec.task.watched} {last.validation_metric:.4f}, "
+            f"loss {last.validation_loss:.4f}, {result.history.seconds:.0f} s"
+        )
+    apart = loss_difference(trained["tensorflow"].history, trained["pytorch"].history)
+    say(
+        f"losses of the first steps differ by {apart:.2g} at most; logs: tensorboard --logdir {recipe.folder}"
+    )
+    return 0
+
+
+def export(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+
+    with stages.exclusive(settings), showing(USUALLY):
+        recipe, orchestrate = _orchestrated(_recipe(settings), options)
+        folder = stages.export(recipe, say, orchestrate)
+    say(f"artifacts are in {folder}; publishing holds them against the gates")
+    return 0
+
+
+def publish(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import publish as publishing
+    from pipelines import stages
+
+    with stages.exclusive(settings), showing(USUALLY):
+        if options.version is not None:
+            publishing.point(settings.repository, settings.model, options.version)
+            return _swap(settings, options.version)
+        version = stages.ensure_published(_recipe(settings), say)
+        if options.containers:
+            stages.configure_containers(settings)
+    say(f"version {version} is published; `tandem deploy` serves it")
+    return 0
+
+
+def pipeline(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+
+    with stages.exclusive(settings), showing(USUALLY):
+        recipe = stages.load_recipe(settings, say)
+        if options.compile:
+            from pipelines.tfx import run
+
+            return run.compile(recipe, options.compile, options.beam, say)
+        recipe, orchestrate = _orchestrated(recipe, options)
+        version = stages.ensure_published(recipe, say, orchestrate)
+    own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
+    say(f"version {version} is published; `tandem deploy{own}` serves it")
+    return 0
+
+
+def _recipe(settings: Settings) -> Recipe:
+    """What a version is made from; what may fail to be fetched is fetched before anything is trained."""
+    from pipelines import stages
+    from serving.web.install import install
+
+    made = stages.load_recipe(settings, say)
+    install(settings.artifacts / "web")
+    return made
+
+
+def _orchestrated(recipe: Recipe, options: argparse.Namespace) -> tuple[Recipe, Orchestrate | None]:
+    if options.orchestrator == "default":
+        return recipe, None
+    from pipelines.tfx import run
+
+    return run.orchestrated(recipe, options.beam, say)
+
+
+def rollback(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import publish as publishing
+    from pipelines import stages
+
+    with stages.exclusive(settings), showing(USUALLY):
+        version = publishing.rollback(settings.repository, settings.model, options.version)
+        say(f"version {version} is published")
+        return _swap(settings, version)
+
+
+def lineage(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines.records import provenance
+
+    return provenance.show(settings, options.version, write)
+
+
+def reproduce(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import stages
+    from pipelines.records import reproduction
+
+    with stages.exclusive(settings):
+        return reproduction.reproduce(settings, options.version, say, write)
+
+
+def _swap(settings: Settings, version: int) -> int:
+    from serving import platforms
+    from serving.platforms import rollout
+
+    platform, _ = platforms.choose(settings)
+    if not platform.states(settings):
+        say("no target runs; `tandem deploy` starts them")
+        return 0
+    rollout.serve(settings, version, say)
+    return 0
+
+
+def status(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines.records import tables
+    from serving import platforms, targets
+    from serving.targets.runtime import runs
+
+    platform, why = platforms.choose(settings)
+    states = platform.states(settings)
+    rows, running = [], []
+    for name in targets.NAMES:
+        target, state = targets.load(name), states.get(name)
+        version = target.served_version(settings) if state else None
+        if state:
+            running.append([name, runs(settings, name, version, state.image)])
+        rows.append(
+            [
+                name,
+                str(state.pid or "-") if state else "-",
+                state.state if state else "stopped",
+                str(version or "-"),
+                tables.duration(state.uptime_seconds) if state else "-",
+                tables.size(state.memory) if state else "-",
+                _host(target.endpoints(settings, version or 0, settings.artifacts)[0].address),
+            ]
+        )
+    write(f"platform {platform.name} ({why})")
+    write(tables.render(["target", "pid", "state", "version", "uptime", "memory", "address"], rows))
+    if running:
+        write(f"\n{tables.render(['target', 'runs'], running)}\n")
+    if beside := states.get("prometheus"):
+        write(f"prometheus is {beside.state}: http://{settings.host}:{settings.prometheus_port}")
+    ready = sum(row[3] != "-" for row in rows)
+    if ready < len(rows):
+        write(f"{ready} of {len(rows)} targets answer; `make deploy` starts the others")
+    return 0 if ready == len(rows) else 1
+
+
+def _host(address: str) -> str:
+    """An address without its path: a row of the table fits into 80 columns."""
+    return "/".join(address.split("/")[:3])
+
+
+def logs(settings: Settings, options: argparse.Namespace) -> int:
+    from serving import platforms, targets
+    from serving.platforms.base import PlatformError
+
+    if options.target is not None and options.target not in targets.NAMES:
+        raise PlatformError(f"there is no target {options.target!r}; there are: {', '.join(targets.NAMES)}")
+    if options.follow and options.target is None:
+        raise PlatformError("--follow takes one target: tandem logs tf-serving --follow")
+    platform, _ = platforms.choose(settings)
+    for name in [options.target] if options.target else targets.NAMES:
+        for line in platform.log(settings, name, options.lines, options.follow):
+            write(line.rstrip("\n") if options.target else f"{name}: {line.rstrip()}")
+            sys.stdout.flush()
+    return 0
+
+
+def down(settings: Settings, _options: argparse.Namespace) -> int:
+    from serving import platforms
+
+    platform, _ = platforms.choose(settings)
+    say("stopped" if platform.down(settings) else "nothing ran")
+    return 0
+
+
+def predict(settings: Settings, options: argparse.Namespace) -> int:
+    from serving.compare import predict as predictions
+
+    return predictions.show(settings, options.target, options.input, write)
+
+
+def compare(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines.cli import comparison
+
+    with showing():
+        made, folder = comparison.compare(settings, comparison.asked(options), say)
+    for line in comparison.lines(made, folder):
+        write(line)
+    if options.markdown:
+        write((folder / comparison.SUMMARY).read_text())
+    if made.partial:
+        return 130
+    worse = any(change.worse for change in comparison.differences(made, options.against))
+    return int(len(made.working) < len(made.rows) or (worse and options.fail_on == "regression"))
+
+
+def decide(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines.cli import comparison
+    from serving.compare import decision
+
+    wish = decision.Wish(options.score, options.p99_ms, options.memory_mb, options.runs_on, options.prefer)
+    found = decision.decide(comparison.latest(settings, options.report), wish)
+    for line in decision.lines(found):
+        write(line)
+    return int(not found.ranked)
+
+
+def images(settings: Settings, options: argparse.Namespace) -> int:
+    from serving.platforms import provision
+
+    provision.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
+    say(f"up to date: {', '.join(options.image) or 'every image'}")
+    return 0
+
+
+def doctor(settings: Settings, _options: argparse.Namespace) -> int:
+    from pipelines.records import tables
+    from serving.platforms import doctor
+
+    checks = list(doctor.everything(settings))
+    states = {True: "MISSING", False: "optional"}
+    rows = [[c.name, states[c.needed] if c.mend else "ok", c.found] for c in checks]
+    write(tables.render(["what", "state", "found"], rows))
+    for check in checks:
+        if check.mend:
+            write(f"{check.name}: {check.mend}")
+    return int(any(check.failed for check in checks))
+
+
+def settings(settings: Settings, _options: argparse.Namespace) -> int:
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        write(f"{PREFIX + field.name.upper():40}{value!s:24}{field.metadata['help']}")
+    return 0
+
+
+def show_endpoints(endpoints: dict[str, list[Endpoint]]) -> None:
+    """The table of where everything answers, then the lines to paste."""
+    from pipelines.records import tables
+
+    rows = [[name, one.protocol, one.address] for name, own in endpoints.items() for one in own]
+    write("\n" + tables.render(["target", "protocol", "address"], rows) + "\n\nPaste one of these:\n")
+    for name, own in endpoints.items():
+        write(f"# {name}\n{own[0].curl}")
+
+
+def write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def complain(message: str) -> None:
+    sys.stderr.write(f"error: {message}\n")

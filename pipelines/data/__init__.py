@@ -1,0 +1,92 @@
+"""From a model's data source to checked rows in memory, split in training, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.base import Model
+from models.data import Dataset, IdxPictures, NpzFolder, OwnData, Rows
+from models.signature import Arrays
+from pipelines.data import idx, npz
+from pipelines.data.source import DataError, Progress
+
+__all__ = ["DataError", "Progress", "augment", "digest", "load"]
+
+VALIDATION_SHARE = 12
+"""One of so many training rows is held out, to watch the training (5,000 of 60,000); the test rows are for
+gates and reports only."""
+
+
+def load(model: Model, artifacts: Path, seed: int, progress: Progress | None = None) -> Dataset:
+    """Load the data of a model, fetching it into `artifacts/data` on the first call. Raises `DataError`."""
+    source = model.spec.data
+    cache = artifacts / "data" / source.name
+    report = progress or (lambda _name, _done, _total: None)
+    if isinstance(source, IdxPictures):
+        train, test = idx.load(source, cache, model.spec.inputs[0].name, report)
+    elif isinstance(source, NpzFolder):
+        train, test = npz.load(source, cache)
+    else:
+        train, test = _own(model, cache)
+    if not len(train) or not len(test):
+        raise DataError(
+            f"the data of {source.name}: expected rows to train and to test, got {len(train)} and {len(test)}"
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    count = len(train) // VALIDATION_SHARE
+    held_out, rest = np.sort(order[:count]), np.sort(order[count:])
+    return Dataset(
+        train=train.take(rest),
+        validation=train.take(held_out),
+        test=test,
+        digest=idx.digest(source) if isinstance(source, IdxPictures) else digest(train, test),
+    )
+
+
+def augment(model: Model, inputs: Arrays, generator: np.random.Generator, options: dict[str, Any]) -> Arrays:
+    """A training batch's inputs, as they are kept, changed as the profile's `augmentation` says."""
+    source = model.spec.data
+    if not options:
+        return inputs
+    if isinstance(source, IdxPictures):
+        return {name: idx.augment(array, generator, **options) for name, array in inputs.items()}
+    if isinstance(source, OwnData) and hasattr(own := _own_module(model), "augment"):
+        changed: Arrays = own.augment(inputs, generator, **options)
+        return changed
+    raise DataError(f"the data source of {model.spec.name} knows no augmentation, the profile has {options}")
+
+
+def digest(*parts: Rows) -> str:
+    """One digest of the names, types, shapes and contents of all arrays."""
+    whole = hashlib.sha256()
+    for part in parts:
+        for name, array in [*sorted(part.inputs.items()), ("", part.targets)]:
+            whole.update(f"{name}{array.dtype}{array.shape}".encode())
+            whole.update(np.ascontiguousarray(array).data)
+    return whole.hexdigest()
+
+
+def _own(model: Model, cache: Path) -> tuple[Rows, Rows]:
+    path = model.folder / "data.py"
+    if not path.exists():
+        raise DataError(
+            f"{path} is missing: expected a function load(cache) that gives training and test rows"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        train, test = _own_module(model).load(cache)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} fails to load: {type(error).__name__}: {error}") from error
+    return train, test
+
+
+def _own_module(model: Model) -> Any:  # noqa: ANN401
+    return importlib.import_module(f"{model.package}.data")

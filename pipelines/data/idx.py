@@ -1,0 +1,174 @@
+"""Pictures in IDX files: from the cache, a Debian package or the publisher, to arrays."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import struct
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data import IdxPictures, Rows
+from pipelines.data.source import DataError, Progress
+
+TIMEOUT_SECONDS = 60
+
+
+def load(source: IdxPictures, cache: Path, input_name: str, progress: Progress) -> tuple[Rows, Rows]:
+    """Training and test pictures, uint8 [N, H, W, C] with labels int64 [N], fetched into `cache` on the first call.
+
+    Raises `DataError`.
+    """
+    fetch(source, cache, progress)
+    files = list(source.sha256)
+    return _read(cache, input_name, *files[:2]), _read(cache, input_name, *files[2:])
+
+
+def augment(
+    images: NDArray[np.uint8], generator: np.random.Generator, flip: bool = False, shift: int = 0
+) -> NDArray[np.uint8]:
+    """Mirror half of [B, H, W, C], and move each by up to `shift` pixels each way; what comes in is black."""
+    if flip:
+        flipped = generator.random(len(images)) < 0.5
+        images = np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+    return (
+        _shifted(images, generator.integers(0, 2 * shift + 1, (len(images), 2)), shift) if shift else images
+    )
+
+
+def _shifted(images: NDArray[np.uint8], offsets: NDArray[np.int64], shift: int) -> NDArray[np.uint8]:
+    """Move each of [B, H, W, C] down and right by its `offsets` [B, 2] less `shift`."""
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
+    moved = windows[np.arange(len(images)), *(2 * shift - offsets).T]
+    return np.ascontiguousarray(np.moveaxis(moved, 1, -1))
+
+
+def digest(source: IdxPictures) -> str:
+    """One digest for all four files."""
+    return hashlib.sha256("".join(f"{n}:{d};" for n, d in sorted(source.sha256.items())).encode()).hexdigest()
+
+
+def fetch(source: IdxPictures, cache: Path, progress: Progress) -> None:
+    """Make `cache` hold the uncompressed files. Raises `DataError` naming every source that was tried."""
+    if all(_digest(cache / name) == expected for name, expected in source.sha256.items()):
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    attempts: list[tuple[str, Callable[[Path], None]]] = []
+    if source.debian_package:
+        attempts.append((f"Debian package {source.debian_package}", partial(_from_debian, source)))
+    attempts += [(url, partial(_from_url, source, url, progress)) for url in source.urls]
+    failures = [f"cache {cache}: not there, or not complete"]
+    for name, attempt in attempts:
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".incoming-") as folder:
+            try:
+                attempt(Path(folder))
+                _accept(source, Path(folder), cache)
+            except (DataError, urllib.error.URLError, OSError, EOFError) as error:
+                failures.append(f"{name}: {error}")
+            else:
+                return
+    raise DataError(
+        f"could not get the pictures of {source.name}. Tried\n  "
+        + "\n  ".join(failures)
+        + f"\nPut {', '.join(source.sha256)} (uncompressed) into {cache} and run this again."
+    )
+
+
+def _accept(source: IdxPictures, folder: Path, cache: Path) -> None:
+    for name, expected in source.sha256.items():
+        found = _digest(folder / name)
+        if found != expected:
+            raise DataError(f"{name} has sha256 {found or '(no file)'}, expected {expected}")
+    for name in source.sha256:
+        (folder / name).replace(cache / name)
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_debian(source: IdxPictures, to: Path) -> None:
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise DataError("this machine has no apt-get and dpkg-deb")
+    try:
+        _run(["apt-get", "download", "-q", source.debian_package], to)
+    except DataError:
+        # The system's lists may not be there, and not be ours to fetch.
+        (to / "lists" / "partial").mkdir(parents=True)
+        own = ["-q", "-o", f"Dir::State::Lists={to}/lists", "-o", f"Dir::Cache={to}"]
+        _run(["apt-get", "update", *own], to)
+        _run(["apt-get", "download", *own, source.debian_package], to)
+    package = next(to.glob("*.deb"))
+    _run(["dpkg-deb", "-x", package.name, "unpacked"], to)
+    for name in source.sha256:
+        packed = next((to / "unpacked").rglob(f"{name}.gz"), None)
+        if packed is None:
+            raise DataError(f"the package holds no {name}.gz")
+        with gzip.open(packed) as stream, (to / name).open("wb") as file:
+            shutil.copyfileobj(stream, file)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    except subprocess.TimeoutExpired:
+        raise DataError(f"`{' '.join(command)}` did not finish in 300 s") from None
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise DataError(f"`{' '.join(command)}` failed: {reason[-1] if reason else done.returncode}")
+
+
+def _from_url(source: IdxPictures, url: str, progress: Progress, to: Path) -> None:
+    for name in source.sha256:
+        packed = to / f"{name}.gz"
+        with urllib.request.urlopen(f"{url}/{packed.name}", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+            _copy(answer, packed, name, int(answer.headers.get("Content-Length") or 0), progress)
+        with gzip.open(packed) as stream, (to / name).open("wb") as file:
+            shutil.copyfileobj(stream, file)
+
+
+def _copy(stream: BinaryIO, path: Path, name: str, total: int, progress: Progress) -> None:
+    done = 0
+    with path.open("wb") as file:
+        while block := stream.read(1 << 16):
+            file.write(block)
+            done += len(block)
+            progress(name, done, total)
+
+
+def _read(folder: Path, input_name: str, images_file: str, labels_file: str) -> Rows:
+    images, labels = read_idx(folder / images_file), read_idx(folder / labels_file)
+    if images.ndim not in (3, 4) or labels.ndim != 1 or len(images) != len(labels):
+        raise DataError(
+            f"{folder}: expected as many labels in {labels_file} as pictures [N, H, W] or [N, H, W, C] in "
+            f"{images_file}, they are {list(labels.shape)} and {list(images.shape)}"
+        )
+    pictures = images if images.ndim == 4 else images[..., np.newaxis]
+    return Rows({input_name: pictures}, labels.astype(np.int64))
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes. Raises `DataError` where its header and its length disagree."""
+    content = path.read_bytes()
+    dimensions = content[3] if len(content) > 3 else 0
+    header = 4 + 4 * dimensions
+    if len(content) < header or content[:3] != bytes((0, 0, 8)) or not dimensions:
+        raise DataError(f"{path} is not an IDX file of unsigned bytes")
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    if len(content) - header != int(np.prod(shape)):
+        raise DataError(f"{path}: its header says {shape}, but {len(content) - header} bytes follow")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,67 @@
+"""The samples that travel with a version: what the curl lines send and the page shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.base import ModelSpec
+from models.classification import Classification
+from models.data import Rows
+from models.signature import decode_text, rows
+from serving.repository import write_atomically
+from serving.targets.open_inference_client import inference_request
+from serving.targets.tf_serving_client import row_request
+
+SAMPLES = 10
+"""How many rows the page offers, where there are no classes to have one of each."""
+
+
+def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
+    """Write the first test row in every request form, and it and others with their right answers as `index.json`."""
+    folder.mkdir(parents=True)
+    chosen = test.take(np.array([0, *_others(spec, test)]))
+    inputs = chosen.served(spec.signature)
+    first = rows(inputs, slice(1))
+    # Four decimals hold a pixel's 256 levels apart, but parity is checked to 1e-5: write every digit.
+    write_atomically(folder / "instances.json", json.dumps(row_request(first)) + "\n")
+    write_atomically(folder / "inference.json", json.dumps(inference_request(first, spec.signature)) + "\n")
+    index = []
+    for number in range(len(chosen)):
+        sample: dict[str, Any] = {"answer": _answer(spec, chosen.targets[number])}
+        for tensor in spec.inputs:
+            values = inputs[tensor.name][number]
+            if spec.signature.picture:
+                name = "picture.png" if number == 0 else f"picture-{number}.png"
+                _write_picture(folder / name, values)
+                sample["file"] = name
+            elif tensor.content == "text":
+                sample[tensor.name] = decode_text(values)
+            else:
+                sample[tensor.name] = values.tolist()
+        index.append(sample)
+    write_atomically(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_picture(path: Path, values: Any) -> None:  # noqa: ANN401
+    from PIL import Image
+
+    pixels = np.rint(values * 255).astype(np.uint8)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def _others(spec: ModelSpec, test: Rows) -> list[int]:
+    """Positions of a row of each class, other than the first row; of the next rows where there are no classes."""
+    if not isinstance(spec.task, Classification):
+        return list(range(1, min(SAMPLES, len(test))))
+    found = (np.flatnonzero(test.targets[1:] == label) for label in range(len(spec.task.classes)))
+    return [int(places[0]) + 1 for places in found if len(places)]
+
+
+def _answer(spec: ModelSpec, target: Any) -> str:  # noqa: ANN401
+    if isinstance(spec.task, Classification):
+        return spec.task.classes[int(target)]
+    return ", ".join(f"{value:.6g}" for value in target)

@@ -1,0 +1,58 @@
+"""The checks that must pass before a version is published: each is a figure, a limit, and a verdict."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serving.errors import TandemError
+
+RELATIONS = {"<=": operator.le, ">=": operator.ge}
+
+
+class GateError(TandemError):
+    """A check failed: nothing was published. `checks` are those that were made, passed or not."""
+
+    def __init__(self, message: str, checks: Sequence[Check] = ()) -> None:
+        super().__init__(message)
+        self.checks = tuple(checks)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure against its limit."""
+
+    gate: str
+    name: str
+    figure: float
+    relation: str
+    limit: float
+    otherwise: str = ""
+    """What follows where it fails; "" refuses the version."""
+
+    @property
+    def passed(self) -> bool:
+        """NaN never passes."""
+        return bool(RELATIONS[self.relation](self.figure, self.limit))
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it keeps the version from being published."""
+        return not self.passed and not self.otherwise
+
+    def __str__(self) -> str:
+        verdict = "FAIL" if self.refuses else "ok  " if self.passed else "note"
+        told = (
+            f"{verdict} {self.gate}: {self.name} {self.figure:.6g} (limit {self.relation} {self.limit:.6g})"
+        )
+        return told if self.passed or self.refuses else f"{told}: {self.otherwise}"
+
+
+def require(checks: Sequence[Check]) -> None:
+    """Raises `GateError` naming every check that refuses the version, with its figure and limit."""
+    failed = [str(check) for check in checks if check.refuses]
+    if failed:
+        raise GateError(
+            "a gate refused this version; what is served stays as it is\n  " + "\n  ".join(failed), checks
+        )

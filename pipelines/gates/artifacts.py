@@ -1,0 +1,190 @@
+"""Every artifact against its source framework, its size and its seal, and whether it may be batched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Model, ModelSpec, Weights, count_parameters
+from models.data import Rows
+from models.signature import Arrays
+from pipelines.exporting import Candidate, conformance, onnx, onnx_from_tensorflow, reference
+from pipelines.exporting.batching import difference
+from pipelines.gates import Check, require
+from pipelines.training.record import Trained
+from serving import repository
+
+PARITY_ROWS = 1_000
+"""How many test rows each artifact is compared with its source framework on."""
+INCONSISTENCY = {"float32": 1e-4, "float16": 1e-3, "int8": 0.05}
+"""How far probabilities may be from a sum of 1; an int8 softmax answers in steps of 1/256."""
+SMALLEST_SHARE, LARGEST_FACTOR, LARGEST_EXTRA = 0.8, 2.0, 1_000_000
+"""An artifact's bytes, against its weights': a converter that lost the weights writes too little."""
+BYTES = {"float32": 4, "float16": 2, "int8": 1}
+
+NOT_BATCHED = "published with `batched: false`, so no requests share a run"
+
+
+@dataclass(frozen=True)
+class Gated:
+    """Artifacts that passed; `batched` says by target whether rows of several requests may share a run."""
+
+    batched: Mapping[str, bool]
+    checks: tuple[Check, ...]
+
+
+def gate(model: Model, trained: Mapping[str, Trained], candidate: Candidate, test: Rows) -> Gated:
+    """Check every artifact against the framework whose weights it has.
+
+    Raises `GateError` where one was changed since its export: then nothing else of it is worth a look.
+    """
+    folder, sources = candidate.folder, candidate.sources
+    weights = {framework: result.weights for framework, result in trained.items()}
+    sealed = [
+        Check(
+            "integrity",
+            f"{target}: files of the artifact that were changed since its export",
+            len(repository.broken_seal(folder / target)),
+            "<=",
+            0,
+        )
+        for target in sources
+    ]
+    require(sealed)
+    checks = sealed + artifact_checks(model, weights, candidate, test)
+    require(checks)
+    found = batching_checks(model, candidate, test.served(model.spec.signature))
+    return Gated(
+        {target: all(check.passed for check in own) for target, own in found.items()},
+        (*checks, *(check for own in found.values() for check in own)),
+    )
+
+
+def artifact_checks(
+    model: Model, weights: Mapping[str, Weights], candidate: Candidate, test: Rows
+) -> list[Check]:
+    """Parity and size of every variant of every artifact, and of the second road to ONNX."""
+    inputs = test.served(model.spec.signature)
+    expected = {name: reference.outputs(model, name, own, inputs) for name, own in weights.items()}
+    runs = conformance.batches(inputs)
+    extreme = {
+        name: [reference.outputs(model, name, own, run) for run in runs] for name, own in weights.items()
+    }
+    checks: list[Check] = []
+    for target, source in candidate.sources.items():
+        exporter = candidate.exporter(target)
+        variants = exporter.variants(model)
+        for precision, file in variants.items():
+            # An artifact of one variant may have its weights in files of their own.
+            whole = len(variants) == 1
+            name = f"{target} ({exporter.runtime}) {precision} from {source}"
+            with conformance.alone(candidate.folder / target, file, whole) as path:
+                outputs = exporter.run(path, model, inputs)
+                checks += parity(model.spec, name, precision, outputs, expected[source], test.targets)
+                everything = path.parent if whole and file else path
+                checks += size(name, precision, everything, count_parameters(weights[source]))
+                if exporter.backend:
+                    own = path.parent if file else path
+                    faults = conformance.untruths(exporter.backend, own, file, model.spec.signature)
+                    checks.append(truth(name, faults))
+                if precision == "float32":
+                    answers: dict[str, Any] = {name: exporter.answer}
+                    if exporter.backend == "onnxruntime":
+                        answers[f"{name}, unoptimized"] = partial(onnx.answer, optimized=False)
+                    for label, answer in answers.items():
+                        apart = conformance.difference(partial(answer, path, model), extreme[source], runs)
+                        checks.append(extremes(model.spec, label, apart))
+    cross = candidate.folder / ".cross-check.onnx"
+    onnx_from_tensorflow.write(model, weights["tensorflow"], cross)
+    outputs = onnx.EXPORTER.run(cross, model, inputs)
+    name = "onnx by tf2onnx from tensorflow"
+    return checks + parity(model.spec, name, "float32", outputs, expected["tensorflow"], test.targets)
+
+
+def batching_checks(model: Model, candidate: Candidate, inputs: Arrays) -> dict[str, list[Check]]:
+    """By target: whether each variant of its artifact answers a row alike, alone and in company."""
+    checks: dict[str, list[Check]] = {}
+    for target in candidate.sources:
+        exporter = candidate.exporter(target)
+        for precision, file in exporter.variants(model).items():
+            apart = difference(partial(exporter.answer, candidate.folder / target / file, model), inputs)
+            check = batching(model.spec, f"{target} {precision}", apart, exporter.always_batched)
+            checks.setdefault(target, []).append(check)
+    return checks
+
+
+def parity(
+    spec: ModelSpec,
+    artifact: str,
+    precision: str,
+    outputs: Arrays,
+    reference: Arrays,
+    targets: NDArray[Any],
+) -> list[Check]:
+    """An artifact against its source framework: float32 by every output, less precise ones by their answers."""
+    limits, task = spec.tolerances, spec.task
+    checks = []
+    if (inconsistency := task.inconsistency(outputs)) is not None:
+        what, figure = inconsistency
+        checks.append(Check("parity", f"{artifact}: {what}", figure, "<=", INCONSISTENCY[precision]))
+    if precision == "float32":
+        for name, expected in reference.items():
+            apart = float(np.max(np.abs(outputs[name] - expected)))
+            label = f"{artifact}: largest difference of {name}"
+            checks.append(Check("parity", label, apart, "<=", limits.outputs))
+        return checks
+    first = task.outputs[0].name
+    if (same := task.agreement(outputs[first], reference[first])) is not None:
+        least = limits.float16_agreement if precision == "float16" else limits.int8_agreement
+        checks.append(Check("parity", f"{artifact}: same answer", same, ">=", least))
+    before, now = (task.metrics(own[first], targets)[task.score] for own in (reference, outputs))
+    lost = Check("parity", f"{artifact}: lost {task.score}", before - now, "<=", limits.quantized_score_drop)
+    return [*checks, lost]
+
+
+def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: str) -> Check:
+    """An artifact gives a row the same answer alone and in company. One that does not is published unbatched, and
+    refused where its servers batch whatever they serve: `always_batched` says why, or is empty."""
+    why = f" ({always_batched})" if always_batched else ""
+    return Check(
+        "batching",
+        f"{artifact}: largest difference between an answer alone and in company{why}",
+        difference,
+        "<=",
+        spec.tolerances.outputs,
+        "" if always_batched else NOT_BATCHED,
+    )
+
+
+def extremes(spec: ModelSpec, artifact: str, difference: float) -> Check:
+    """An artifact answers runs of other sizes, zeros, ones and large noise as its source framework does."""
+    label = f"{artifact}: furthest from its source on runs of 1, 3 and 64, zeros, ones and large noise"
+    return Check("parity", label, difference, "<=", spec.tolerances.outputs)
+
+
+def truth(artifact: str, faults: Sequence[str]) -> Check:
+    """An artifact says of its inputs and outputs what its manifest says."""
+    told = f": {'; '.join(faults)}" if faults else ""
+    return Check("parity", f"{artifact}: inputs and outputs declared otherwise{told}", len(faults), "<=", 0)
+
+
+def size(artifact: str, precision: str, path: Path, parameters: int) -> list[Check]:
+    """An artifact is about as large as its weights are."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    found = sum(file.stat().st_size for file in files)
+    weights = parameters * BYTES[precision]
+    return [
+        Check("size", f"{artifact}: bytes", found, ">=", SMALLEST_SHARE * weights),
+        Check("size", f"{artifact}: bytes", found, "<=", LARGEST_FACTOR * weights + LARGEST_EXTRA),
+    ]
+
+
+def parity_rows(test: Rows, seed: int) -> Rows:
+    """The test rows that parity is measured on."""
+    return test.take(np.random.default_rng(seed).permutation(len(test))[:PARITY_ROWS])

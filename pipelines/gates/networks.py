@@ -1,0 +1,82 @@
+"""The trained networks against their limits, the published version and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from models.base import Model, ModelSpec, Profile
+from models.data import Dataset
+from pipelines.exporting import reference
+from pipelines.gates import Check
+from pipelines.training.record import PARITY_STEPS, History, Trained, loss_difference
+
+Metrics = Mapping[str, Mapping[str, float]]
+"""By framework: the task's metrics on the test rows."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the trained networks are worth."""
+
+    metrics: Metrics
+    checks: tuple[Check, ...]
+
+
+def evaluate(
+    model: Model, profile: Profile, dataset: Dataset, trained: Mapping[str, Trained], published: Metrics
+) -> Evaluated:
+    """Measure the networks on the test rows, and hold them against their limits.
+
+    `published` are the published version's metrics; empty where nothing is.
+    """
+    spec, test = model.spec, dataset.test
+    inputs = test.served(spec.signature)
+    first = spec.task.outputs[0].name
+    metrics = {
+        framework: spec.task.metrics(
+            reference.outputs(model, framework, result.weights, inputs)[first], test.targets
+        )
+        for framework, result in trained.items()
+    }
+    checks = quality(spec, profile, metrics, published)
+    checks += training(profile, *(result.history for result in trained.values()))
+    return Evaluated(metrics, tuple(checks))
+
+
+def quality(
+    spec: ModelSpec,
+    profile: Profile,
+    found: Mapping[str, Mapping[str, float]],
+    published: Mapping[str, Mapping[str, float]],
+) -> list[Check]:
+    """Each framework's metrics are good enough, no worse than the published version's, and near the other's.
+
+    Both mappings are metrics by framework; `published` is empty where nothing is.
+    """
+    checks, score = [], spec.task.score
+    for framework, now in found.items():
+        checks.append(Check("quality", f"{framework}: test {score}", now[score], ">=", profile.minimum_score))
+        for name, before in published.get(framework, {}).items():
+            if (margin := spec.task.margin(name, profile)) is not None:
+                label = f"{framework}: {name} against the published version"
+                checks.append(Check("quality", label, now.get(name, 0.0), ">=", before - margin))
+    scores = [now[score] for now in found.values()]
+    apart = max(scores) - min(scores)
+    checks.append(
+        Check("quality", f"test {score}, between frameworks", apart, "<=", profile.score_difference)
+    )
+    return checks
+
+
+def training(profile: Profile, left: History, right: History) -> list[Check]:
+    """The two frameworks went the same way: losses of the first steps."""
+    return [
+        Check(
+            "training parity",
+            f"largest relative difference of the losses of {PARITY_STEPS} steps",
+            loss_difference(left, right),
+            "<=",
+            profile.training_loss,
+        )
+    ]

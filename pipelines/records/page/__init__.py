@@ -1,0 +1,85 @@
+"""The page of a run: one HTML file that needs nothing from anywhere, whether the run was published or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.base import ModelSpec
+from models.classification import Classification
+from pipelines.gates import Check
+from pipelines.records.lineage import Run
+from pipelines.training.record import History
+from pipelines.validation import Published
+from pipelines.validation.statistics import Statistics
+from serving import repository
+
+FILE = "index.html"
+
+
+@dataclass
+class Figures:
+    """What a run found out; what it did not come to is empty."""
+
+    spec: ModelSpec
+    checks: list[Check] = field(default_factory=list)
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    published: Published | None = None
+    """What is served while the run goes on."""
+    histories: Mapping[str, History] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """On the test rows, by framework: the task's."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of a classification; empty otherwise."""
+        return self.spec.task.classes if isinstance(self.spec.task, Classification) else ()
+
+    @property
+    def overall(self) -> list[str]:
+        """The metrics that are of no single class."""
+        return [name for own in list(self.metrics.values())[:1] for name in own if "/" not in name]
+
+
+def write(folder: Path, run: Run, figures: Figures) -> Path:
+    """Write the page of a run into its folder; returns the file."""
+    path = folder / FILE
+    repository.write_atomically(path, render(run, figures))
+    return path
+
+
+def render(run: Run, figures: Figures) -> str:
+    """The page's HTML."""
+    import jinja2
+
+    from pipelines.records.page import plots
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = figure
+    own: dict[str, Any] = {
+        "run": run,
+        "figures": figures,
+        "failed": [check for check in figures.checks if check.refuses],
+        "noted": [check for check in figures.checks if not check.passed and not check.refuses],
+        "gates": {
+            gate: [check for check in figures.checks if check.gate == gate]
+            for gate in dict.fromkeys(check.gate for check in figures.checks)
+        },
+        "plots": plots,
+    }
+    return environment.get_template("page.html").render(own)
+
+
+def figure(value: float) -> str:
+    """A number as short as it can be said: 55,000, 0.0107, 2.5e-05."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.4g}"

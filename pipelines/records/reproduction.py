@@ -1,0 +1,200 @@
+"""A published version, made again from what its manifest says, beside it and never in its place.
+
+The sources are those of today where they are the same, otherwise those of the manifest's commit. They run in a
+process of their own, in `artifacts/reproductions/<model>-<version>`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import models.base
+from models.base import FRAMEWORKS
+from pipelines import data, exporting
+from pipelines.records import fingerprint, provenance, tables
+from pipelines.training.record import Trained
+from serving import repository
+from serving.errors import TandemError
+from serving.repository import Manifest
+from serving.settings import PREFIX, Settings
+
+ROWS = 200
+"""How many test rows two artifacts are compared on that are not equal byte for byte."""
+
+
+class ReproductionError(TandemError):
+    """The version cannot be made again here."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A target's artifact and what was made in its place; `difference` is of the outputs, where `files` differ."""
+
+    target: str
+    files: list[str]
+    """Those that are not equal byte for byte."""
+    difference: float = 0.0
+
+
+def reproduce(
+    settings: Settings, version: int | None, report: Callable[[str], None], write: Callable[[str], None]
+) -> int:
+    """Make a version again, print how it compares, and return 0 where weights and answers are the same, else 1.
+
+    Raises `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` where the version was changed.
+    """
+    manifests = provenance.manifests(settings, version)
+    manifest = next(iter(manifests.values()))
+    for target in manifests:
+        repository.verify(
+            repository.version_dir(settings.repository, target, settings.model, manifest.version)
+        )
+    folder = settings.artifacts / "reproductions" / f"{manifest.model}-{manifest.version}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    code = _code(manifest, settings.artifacts, folder, report)
+    _make(settings, manifest, code, folder)
+    candidate = next((folder / "candidates").glob(f"{manifest.model}-{manifest.fingerprint[:10]}"), None)
+    if candidate is None:
+        raise ReproductionError(
+            f"the sources in {code} have another fingerprint than version {manifest.version}'s "
+            f"({manifest.fingerprint[:10]}): libraries differ that neither names"
+        )
+    report(f"compare: {folder} with version {manifest.version}")
+    limit = models.base.load(manifest.model).spec.tolerances.outputs
+    return _tell(_weights(manifest, folder), _artifacts(settings, manifests, candidate), limit, write)
+
+
+def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[str], None]) -> Path:
+    """The sources that the version was made from: today's, or those of its commit."""
+    own, project = manifest.parameters, fingerprint.PIPELINES.parent
+    if not own:
+        raise ReproductionError(
+            f"version {manifest.version} is too old: its manifest does not name its profile"
+        )
+    installed = fingerprint.libraries(tuple(manifest.libraries))
+    for name, version in manifest.libraries.items():
+        if installed.get(name) != version:
+            raise ReproductionError(
+                f"version {manifest.version} was made with {name} {version}, here is {installed.get(name, 'none')}: "
+                "install what its commit pins in requirements/main.txt and run this again"
+            )
+    model = models.base.load(manifest.model)
+    trained = fingerprint.training(
+        model, own["profile"], own["seed"], data.load(model, artifacts, own["seed"]).digest
+    )
+    if _orchestrator(manifest) == "tfx":
+        from pipelines.tfx import run
+
+        trained = run.training(trained)
+    form = own.get("torchserve_form", "")
+    if fingerprint.version_of(model, trained, own["source"], form) == manifest.fingerprint:
+        report(f"sources: {project}, which are those of version {manifest.version}")
+        return project
+    commit = manifest.git_commit
+    if not commit or commit.endswith("-dirty"):
+        raise ReproductionError(
+            f"version {manifest.version} was made from sources that no commit holds ({commit or 'no git checkout'}), "
+            "and they have changed since: put them back and run this again"
+        )
+    report(f"sources: commit {commit[:12]}, in {folder / 'code'}")
+    return _checked_out(project, commit, folder)
+
+
+def _checked_out(project: Path, commit: str, folder: Path) -> Path:
+    archive, code = folder / "code.tar", folder / "code"
+    command = ["git", "archive", "--output", str(archive), f"{commit}:./"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ReproductionError(f"commit {commit} cannot be had from {project}: {done.stderr.strip()}")
+    shutil.unpack_archive(archive, code, filter="data")
+    archive.unlink()
+    return code
+
+
+def _make(settings: Settings, manifest: Manifest, code: Path, folder: Path) -> None:
+    """Validate, train and export in a process of its own, which sees nothing of what is served.
+
+    The orchestrator is that of the version.
+    """
+    (folder / "data").symlink_to(settings.artifacts / "data")
+    own = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+    values = {"artifacts": folder, "model": manifest.model, "platform": settings.platform}
+    values |= {name: value for name, value in manifest.parameters.items() if name != "orchestrator"}
+    own |= {PREFIX + name.upper(): str(value) for name, value in values.items()}
+    command = [sys.executable, "-m", "pipelines.cli", "export"]
+    if (orchestrator := _orchestrator(manifest)) != "default":
+        command.append(f"--orchestrator={orchestrator}")
+    done = subprocess.run(
+        command,
+        cwd=code,
+        env=own | {"PYTHONPATH": str(code)},
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ReproductionError(
+            f"`tandem export` in {code} ended with status {done.returncode}; its lines are above"
+        )
+
+
+def _orchestrator(manifest: Manifest) -> str:
+    """Manifests did not always name it."""
+    return str(manifest.parameters.get("orchestrator", "default"))
+
+
+def _weights(manifest: Manifest, folder: Path) -> dict[str, bool]:
+    """Whether each framework's weights are the same, to the last bit."""
+    (run,) = (folder / "runs").iterdir()
+    found = {}
+    for framework in FRAMEWORKS:
+        trained = Trained.read(framework, run / framework)
+        found[framework] = trained is not None and trained.digest == manifest.weights.get(framework)
+    return found
+
+
+def _artifacts(settings: Settings, manifests: dict[str, Manifest], candidate: Path) -> list[Compared]:
+    model = models.base.load(settings.model)
+    dataset = data.load(model, settings.artifacts, settings.seed)
+    inputs = dataset.test.take(slice(ROWS)).served(model.spec.signature)
+    result = []
+    for target, manifest in manifests.items():
+        served = repository.version_dir(settings.repository, target, manifest.model, manifest.version)
+        rebuilt = repository.file_digests(candidate / target)
+        names = rebuilt.keys() | manifest.files.keys()
+        differing = sorted(name for name in names if rebuilt.get(name) != manifest.files.get(name))
+        difference = 0.0
+        if differing:
+            exporter = exporting.load(target)
+            before, now = (
+                exporter.run(folder / exporter.serve, model, inputs)
+                for folder in (served, candidate / target)
+            )
+            difference = max(float(np.max(np.abs(before[name] - now[name]))) for name in before)
+        result.append(Compared(target, differing, difference))
+    return result
+
+
+def _tell(
+    weights: dict[str, bool], artifacts: list[Compared], limit: float, write: Callable[[str], None]
+) -> int:
+    for framework, same in weights.items():
+        write(f"{framework}: {'the same weights, to the last bit' if same else 'OTHER WEIGHTS'}")
+    rows = []
+    for one in artifacts:
+        why = exporting.load(one.target).unequal_bytes
+        files = ", ".join(one.files) or "every file"
+        verdict = "differ" if one.files else "the same bytes"
+        apart = f"{one.difference:.1e}" if one.files else "-"
+        rows.append([one.target, verdict, apart, f"{files}: {why}" if one.files and why else files])
+    write(tables.render(["target", "bytes", "difference", "files"], rows))
+    good = all(weights.values()) and all(one.difference <= limit for one in artifacts)
+    write("reproduced" if good else "NOT reproduced")
+    return 0 if good else 1

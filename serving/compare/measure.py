@@ -1,0 +1,247 @@
+"""Measures every row in turns: answers first, then latency, rates and batches, each by a generator of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.compare import generator, load
+from serving.compare.generator import GeneratorError, Job, Result
+from serving.compare.report import FAILED, Figure, Point, Row
+from serving.settings import PREFIX, Settings
+
+Say = Callable[[str], None]
+
+SHARES = (0.25, 0.5, 0.75, 0.9)
+"""Of the most that an endpoint answers: the rates that are offered."""
+BISECTIONS = 2
+PATIENCE_SECONDS = 60.0
+"""What a generator may take beyond the time that it was given: start, warm-up, requests that wait."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure, and what to ask of an endpoint."""
+
+    seconds: float = 1.0
+    """Of one reading."""
+    rounds: int = 3
+    target_ms: float = 20.0
+    """The time within which 99 % of the answers must come."""
+    connections: int = 8
+    batches: tuple[int, ...] = (1, 8, 64)
+
+
+@dataclass
+class Subject:
+    """A row and how its server is reached."""
+
+    row: Row
+    pid: int = 0
+    memory: Callable[[], int | None] = lambda: None
+    in_browser: bool = False
+
+
+class Generator:
+    """A process that does one job after the other, for as long as the block runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._environment = os.environ | {
+            PREFIX + field.name.upper(): _text(getattr(settings, field.name))
+            for field in dataclasses.fields(settings)
+        }
+        self._answers = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Generator:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", generator.__name__],
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._answers.shutdown()
+
+    def do(self, job: Job) -> Result:
+        """Raises `GeneratorError` with the job's error, or where it takes too long: then the process is ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        allowed = 4 * job.seconds + PATIENCE_SECONDS
+        try:
+            self._process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
+            self._process.stdin.flush()
+            line = self._answers.submit(self._process.stdout.readline).result(allowed)
+        except TimeoutError:
+            self._process.kill()
+            raise GeneratorError(f"no result within {allowed:.0f} s: requests get no answer") from None
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise GeneratorError("the generator has ended without a word")
+        return generator.read(line)
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+class Measuring:
+    """One comparison's readings; each method fills in figures of all rows that still work."""
+
+    def __init__(
+        self, settings: Settings, subjects: Sequence[Subject], samples: Path, plan: Plan, say: Say
+    ) -> None:
+        """`samples`: an .npz of inputs by name, of at least as many rows as the largest batch."""
+        self._settings = settings
+        self._subjects = subjects
+        self._samples = samples
+        self._plan = plan
+        self._say = say
+
+    def answers(self) -> dict[str, dict[str, NDArray[np.float32]]]:
+        """Every row's outputs for all samples, by the row's name."""
+        found = {}
+        file = self._samples.with_name("answers.npz")
+        for subject in self._working():
+            subject.row.memory_idle = subject.memory()
+            self._say(f"{subject.row.name}: answers")
+            with Generator(self._settings) as sender:
+                done = self._run(sender, subject, scenario=generator.ANSWERS, answers=str(file))
+            if done is not None:
+                with np.load(file) as stored:
+                    found[subject.row.name] = {name: stored[name] for name in stored.files}
+        return found
+
+    def latencies(self) -> None:
+        """One request at a time, in turns: percentiles and CPU time."""
+        results: dict[str, list[Result]] = {subject.row.name: [] for subject in self._subjects}
+        for number in range(self._plan.rounds):
+            self._say(f"one request at a time, round {number + 1} of {self._plan.rounds}")
+            for subject in self._working():
+                before = results[subject.row.name]
+                expected = _median(before[-1]) if before else 1.0
+                with Generator(self._settings) as sender:
+                    result = self._run(sender, subject, scenario=load.SINGLE, expected_ms=expected)
+                if result is not None and result.reading is not None and result.reading.latencies:
+                    before.append(result)
+        for subject in self._working():
+            _tell_latency(subject.row, results[subject.row.name])
+
+    def rates(self) -> None:
+        """Requests at random times: the curve up to saturation, and the highest rate that is kept up."""
+        for subject in self._working():
+            if subject.in_browser:
+                continue  # It has one user, who waits for the answer.
+            with Generator(self._settings) as sender:
+                most = self._capacity(sender, subject, 1, self._plan.connections)
+                if most is None:
+                    continue
+                self._say(f"{subject.row.name}: rates up to {most:.0f} a second")
+                for share in SHARES:
+                    self._offer(sender, subject, share * most)
+                for _ in range(BISECTIONS):
+                    good, bad = _between(subject.row.sweep, most)
+                    self._offer(sender, subject, (good + bad) / 2)
+            good, bad = _between(subject.row.sweep, most)
+            reason = "" if good else f"p99 is above {self._plan.target_ms:g} ms at every rate that was tried"
+            subject.row.goodput = Figure(good, (bad - good) / 2 if good else 0.0, reason)
+            subject.row.sweep.sort(key=lambda point: point.offered)
+            subject.row.memory_loaded = subject.memory()
+
+    def batches(self) -> None:
+        """Rows a second by the size of a request, one request after the other."""
+        for subject in self._working():
+            self._say(f"{subject.row.name}: requests of {', '.join(map(str, self._plan.batches))} rows")
+            with Generator(self._settings) as sender:
+                for size in self._plan.batches:
+                    rate = self._capacity(sender, subject, size, 1)
+                    if rate is not None:
+                        subject.row.batches[str(size)] = rate * size
+
+    def _capacity(self, sender: Generator, subject: Subject, rows: int, connections: int) -> float | None:
+        """Requests a second at most: a short reading tells how many a longer one needs."""
+        rate = 20.0
+        for seconds in (self._plan.seconds / 4, self._plan.seconds):
+            what = {"seconds": seconds, "rate": rate, "rows": rows, "connections": connections}
+            result = self._run(sender, subject, scenario=load.OFFLINE, **what)
+            if result is None or result.reading is None or not result.reading.rate:
+                return None
+            rate = result.reading.rate
+        return rate
+
+    def _offer(self, sender: Generator, subject: Subject, rate: float) -> None:
+        target = self._plan.target_ms
+        what = {"rate": rate, "target_ms": target, "connections": self._plan.connections}
+        result = self._run(sender, subject, scenario=load.POISSON, **what)
+        if result is None or result.reading is None or not result.reading.latencies:
+            return
+        reading = result.reading
+        p50, p99 = (float(np.percentile(reading.latencies, percent)) for percent in (50, 99))
+        kept = p99 <= target and not reading.failures
+        reason = "" if kept else reading.fault or f"p99 was {p99:.0f} ms"
+        subject.row.sweep.append(Point(rate, reading.rate, p50, p99, reason))
+
+    def _working(self) -> list[Subject]:
+        return [subject for subject in self._subjects if subject.row.works]
+
+    def _run(self, sender: Generator, subject: Subject, **what: object) -> Result | None:
+        """A generator's result; None where the row fails, which it then says."""
+        row = subject.row
+        fields: Mapping[str, object] = {"seconds": self._plan.seconds, **what}
+        job = Job(row.target, row.protocol, str(self._samples), pid=subject.pid, **fields)  # type: ignore[arg-type]
+        try:
+            result = sender.do(job)
+        except GeneratorError as error:
+            row.state, row.reason = FAILED, str(error)
+            self._say(f"{row.name}: {error}")
+            return None
+        if result.reading is not None:
+            for words, count in result.reading.failures.items():
+                row.failures[words] = row.failures.get(words, 0) + count
+        return result
+
+
+def _between(sweep: Sequence[Point], most: float) -> tuple[float, float]:
+    """The highest rate that was kept up, and the lowest above it that was not."""
+    good = max((point.offered for point in sweep if not point.reason), default=0.0)
+    return good, min(
+        (p.offered for p in sweep if p.reason and p.offered > good), default=max(most, good) * 1.1
+    )
+
+
+def _median(result: Result) -> float:
+    return float(np.median(result.reading.latencies)) if result.reading else 1.0
+
+
+def _tell_latency(row: Row, results: Sequence[Result]) -> None:
+    readings = [result.reading for result in results if result.reading is not None]
+    if not readings:
+        return
+    reason = next((reading.fault for reading in readings if reading.fault), "")
+    row.p50, row.p90, row.p99 = (
+        Figure.of([float(np.percentile(reading.latencies, percent)) for reading in readings], reason)
+        for percent in (50, 90, 99)
+    )
+    every = np.concatenate([reading.latencies for reading in readings])
+    row.quantiles = [round(float(value), 4) for value in np.percentile(every, range(101))]
+    cpu = [result.cpu_us for result in results if result.cpu_us is not None]
+    row.cpu_us = Figure.of(cpu) if cpu else None
+    row.generator_us = float(
+        np.median([result.generator_us for result in results if result.generator_us is not None])
+    )

@@ -1,0 +1,98 @@
+"""One row, every endpoint: what `tandem predict` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import models.base
+from models.signature import Arrays, Signature, Tensor, encode_text
+from serving import targets
+from serving.settings import Settings
+from serving.targets.base import TargetError, sample_folder, served_manifest
+
+
+def show(settings: Settings, target: str | None, given: str | None, write: Callable[[str], None]) -> int:
+    """Print every endpoint's answer; returns 1 where one did not answer.
+
+    `given` is a picture's file, a text, or JSON: one row of the only input, or {<input>: row}; None is the sample.
+    """
+    manifest = served_manifest(settings, targets.NAMES[0])
+    signature, task = Signature.from_json(manifest.signature), models.base.load(settings.model).spec.task
+    folder = sample_folder(settings, manifest.version)
+    inputs = _sample(folder, signature) if given is None else read(given, signature)
+    failed = 0
+    for name in [target] if target else [name for name in targets.NAMES if name != "tfjs"]:
+        try:
+            clients = targets.load(name).clients(settings)
+        except KeyError as error:
+            raise TargetError(str(error.args[0])) from None
+        for protocol, client in clients.items():
+            label = f"{name} {protocol}"
+            try:
+                write(f"{label:24}{task.told(client.predict(inputs))}")
+            except TargetError as error:
+                failed += 1
+                write(f"{label:24}{error}")
+            finally:
+                client.close()
+    return 1 if failed else 0
+
+
+def read(given: str, signature: Signature) -> dict[str, NDArray[Any]]:
+    """What a person gives, as one row of every input. Raises `TargetError` where it is something else."""
+    (first, *others) = signature.inputs
+    if not others and first.content == "picture":
+        return {first.name: read_picture(Path(given), first)}
+    if not others and first.content == "text":
+        return {first.name: encode_text(given, first.row[0])[np.newaxis]}
+    form = " ".join(f'"{t.name}": {t.dtype} {list(t.row)}' for t in signature.inputs)
+    try:
+        values = json.loads(given)
+    except ValueError as error:
+        raise TargetError(f"expected JSON {{{form}}}, it cannot be read: {error}") from None
+    if not others and not isinstance(values, dict):
+        values = {first.name: values}
+    if not isinstance(values, dict) or set(values) != {tensor.name for tensor in signature.inputs}:
+        raise TargetError(f"expected JSON {{{form}}}, got {given[:80]}")
+    return {tensor.name: _row(values[tensor.name], tensor) for tensor in signature.inputs}
+
+
+def read_picture(path: Path, tensor: Tensor) -> NDArray[np.float32]:
+    """Read a PNG or JPEG as an input: float32 [1, H, W, C], values 0..1. Raises `TargetError`."""
+    from PIL import Image, UnidentifiedImageError
+
+    height, width, channels = tensor.row
+    try:
+        with Image.open(path) as image:
+            fitted = image.convert("L" if channels == 1 else "RGB").resize((width, height))
+    except FileNotFoundError:
+        raise TargetError(f"there is no picture {path}; `make deploy` writes the samples") from None
+    except UnidentifiedImageError:
+        raise TargetError(f"{path} is no picture: expected PNG or JPEG") from None
+    return np.asarray(fitted, np.float32).reshape(1, *tensor.row) / np.float32(255)
+
+
+def _row(values: object, tensor: Tensor) -> NDArray[Any]:
+    if tensor.content == "text" and isinstance(values, str):
+        return encode_text(values, tensor.row[0])[np.newaxis]
+    expected = f"{tensor.name}: expected {tensor.dtype} {list(tensor.row)}"
+    try:
+        array = np.asarray(values, tensor.dtype)
+    except (ValueError, TypeError, OverflowError):
+        raise TargetError(f"{expected}, got something else") from None
+    if array.shape != tensor.row:
+        raise TargetError(f"{expected}, got the shape {list(array.shape)}")
+    return array[np.newaxis]
+
+
+def _sample(folder: Path, signature: Signature) -> Arrays:
+    rows = json.loads((folder / "instances.json").read_text())["instances"]
+    (first, *others) = signature.inputs
+    row = rows[0] if others else {first.name: rows[0]}
+    return {tensor.name: _row(row[tensor.name], tensor) for tensor in signature.inputs}

@@ -1,0 +1,159 @@
+"""The answer in words, computed from a report's figures: which way is fastest, cheapest, smallest, most exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serving.compare.report import Report, Row
+
+CLEAR = 1.1
+"""Below this ratio, two figures count as equal."""
+QUIET = 0.5
+"""Of the cores: a load average above it before the start makes figures doubtful."""
+
+
+def conclusions(report: Report) -> list[str]:
+    """Sentences, the most important first. Only what figures of this report say, with these figures."""
+    found = [
+        _fastest(report),
+        _goodput(report),
+        _cheapest(report),
+        _smallest(report),
+        _parity(report),
+        _frameworks(report),
+        *_broken(report),
+        *_doubts(report),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def _fastest(report: Report) -> str:
+    rows = _ranked(report, lambda row: row.p50.value if row.p50 else None)
+    if len(rows) < 2:
+        return ""
+    (low, best), (high, worst) = rows[0], rows[-1]
+    if high < CLEAR * low:
+        return f"One request at a time takes about {_ms(low)} on every path."
+    return (
+        f"One request at a time: {best.name} answers in {_ms(low)} (median), "
+        f"{high / low:.1f} times sooner than {worst.name} ({_ms(high)})."
+    )
+
+
+def _goodput(report: Report) -> str:
+    rows = _ranked(report, lambda row: row.goodput.value or None if row.goodput else None)[::-1]
+    if not rows:
+        return ""
+    within = f"99 % within {report.settings['target_ms']:g} ms"
+    sentence = f"{rows[0][1].name} keeps up {rows[0][0]:,.0f} requests a second with {within}"
+    if len(rows) > 1:
+        sentence += f"; next is {rows[1][1].name} with {rows[1][0]:,.0f}"
+    return sentence + "."
+
+
+def _cheapest(report: Report) -> str:
+    rows = _ranked(report, _cpu)
+    if len(rows) < 2:
+        return ""
+    (low, best), (high, worst) = rows[0], rows[-1]
+    sentence = (
+        f"{best.name} takes the least CPU: {low:,.0f} us a request; "
+        f"{worst.name} takes {high / low:.1f} times as much."
+    )
+    price = report.settings.get("price_per_core_hour")
+    if price:
+        sentence += f" A million requests cost {million(low, price):.2f} and {million(high, price):.2f}."
+    return sentence
+
+
+def million(cpu_us: float, price_per_core_hour: float) -> float:
+    """What a million requests cost, by the CPU time of one."""
+    return cpu_us * price_per_core_hour / 3600
+
+
+def _smallest(report: Report) -> str:
+    rows = _ranked(report, lambda row: row.artifact_bytes or None)
+    if len(rows) < 2 or rows[-1][0] < CLEAR * rows[0][0]:
+        return ""
+    (low, best), (high, worst) = rows[0], rows[-1]
+    return (
+        f"The smallest artifact is {best.target}'s ({low / 2**20:.2f} MiB), "
+        f"the largest {worst.target}'s ({high / 2**20:.2f} MiB)."
+    )
+
+
+def _parity(report: Report) -> str:
+    rows = _ranked(report, lambda row: row.difference)
+    if not rows:
+        return ""
+    scores = {row.score for row in report.working if row.score is not None}
+    same = ""
+    if scores:
+        low, high = min(scores), max(scores)
+        span = f"{low:.4f}" if low == high else f"{low:.4f} to {high:.4f}"
+        same = f"; {report.score} through the endpoints is {span}"
+    largest, worst = rows[-1]
+    return f"{len(rows)} endpoints answer as their framework does, within {largest:.1g} ({worst.name}){same}."
+
+
+def _frameworks(report: Report) -> str:
+    names = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
+    ranked = _ranked(report, _cpu)
+    best = [next(((cpu, row) for cpu, row in ranked if row.framework == name), None) for name in names]
+    found = sorted((one for one in best if one is not None), key=lambda pair: pair[0])
+    if len(found) < 2:
+        return ""
+    (low, winner), (high, loser) = found
+    if high < CLEAR * low:
+        return "The cheapest way from TensorFlow and the cheapest from PyTorch cost about the same CPU."
+    return (
+        f"The cheapest way from {names[winner.framework]} is {winner.name}, "
+        f"from {names[loser.framework]} {loser.name}, which takes {high / low:.1f} times the CPU."
+    )
+
+
+def _broken(report: Report) -> list[str]:
+    return [f"{row.name} {row.state}: {row.reason}" for row in report.rows if not row.works]
+
+
+def _doubts(report: Report) -> list[str]:
+    found = []
+    cores = report.machine.get("cores", 1)
+    busiest = report.load_before
+    if busiest > QUIET * cores:
+        found.append(
+            f"The machine was busy before the start (load average {busiest:.1f} on {cores} cores): "
+            "compare ratios, not milliseconds."
+        )
+    doubtful = [
+        row.name for row in report.working if row.p99 is not None and not row.p99.valid and not row.failures
+    ]
+    if doubtful:
+        found.append(f"Too few requests for a sure 99th percentile: {', '.join(doubtful)}.")
+    dear = [
+        row.name
+        for row in report.working
+        if row.generator_us and row.cpu_us and row.generator_us > row.cpu_us.value / 5
+    ]
+    if dear:
+        found.append(
+            f"The generator takes more than a fifth of the server's CPU a request on {len(dear)} of "
+            f"{len(report.working)} rows, so their highest rates are lower bounds on this machine."
+        )
+    if report.partial:
+        found.append("The comparison was interrupted: figures are missing.")
+    return found
+
+
+def _ranked(report: Report, figure: Callable[[Row], float | None]) -> list[tuple[float, Row]]:
+    """The rows that work and have the figure, the lowest first."""
+    found = [(value, row) for row in report.working if (value := figure(row)) is not None]
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def _cpu(row: Row) -> float | None:
+    return row.cpu_us.value if row.cpu_us else None
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"

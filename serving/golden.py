@@ -1,0 +1,93 @@
+"""Golden samples: inputs with the source framework's own answers, which travel with an artifact.
+
+Another library, instruction set or driver can change answers that the gates found right; so whoever serves a version
+asks it for these first. `golden.json` lies beside the artifact, and the manifest lists it as any file:
+
+    {"tolerance": 1e-5, "inputs": {<name>: <tensor>}, "outputs": {<name>: <tensor>}}
+
+A tensor is {"dtype": numpy's name, "shape": [...], "data": base64 of its little-endian bytes in C order}.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.repository import GOLDEN
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class GoldenError(Exception):
+    """A version does not answer its golden sample as its source framework did."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One call and its answer; `tolerance` is the largest difference, relative to an output's largest value where
+    that is above 1."""
+
+    inputs: Tensors
+    outputs: Tensors
+    tolerance: float
+
+    def check(self, answers: Tensors) -> None:
+        """Raise `GoldenError` with the difference and its limit where `answers` are not `outputs`."""
+        for name, expected in self.outputs.items():
+            found = np.asarray(answers[name])
+            if found.shape != expected.shape:
+                raise GoldenError(
+                    f"golden sample: expected {name} of shape {list(expected.shape)}, got {list(found.shape)}"
+                )
+            apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+            difference = float(np.where(np.isnan(apart), np.inf, apart).max(initial=0))
+            limit = self.tolerance * max(1.0, float(np.abs(expected).max(initial=0)))
+            if difference > limit:
+                raise GoldenError(
+                    f"golden sample: {name} differs by {difference:.3g} from the source framework's answer, "
+                    f"the limit is {limit:.3g}"
+                )
+
+
+def write(folder: Path, golden: Golden) -> None:
+    """Write `golden.json`."""
+    document = {
+        "tolerance": golden.tolerance,
+        "inputs": {name: _encode(array) for name, array in golden.inputs.items()},
+        "outputs": {name: _encode(array) for name, array in golden.outputs.items()},
+    }
+    (folder / GOLDEN).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def read(folder: Path) -> Golden | None:
+    """A version's golden sample; None where it has none. Raises `GoldenError` where it cannot be read."""
+    path = folder / GOLDEN
+    try:
+        document = json.loads(path.read_text())
+        inputs, outputs = (
+            {name: _decode(tensor) for name, tensor in document[key].items()} for key in ("inputs", "outputs")
+        )
+        return Golden(inputs, outputs, float(document["tolerance"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GoldenError(f"{path} cannot be read as a golden sample: {error}") from error
+
+
+def _encode(array: NDArray[Any]) -> dict[str, Any]:
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    data = base64.b64encode(little.tobytes()).decode()
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
+
+
+def _decode(tensor: Mapping[str, Any]) -> NDArray[Any]:
+    dtype = np.dtype(tensor["dtype"])
+    array = np.frombuffer(base64.b64decode(tensor["data"]), dtype.newbyteorder("<"))
+    return array.reshape(tensor["shape"]).astype(dtype)

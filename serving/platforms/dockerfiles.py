@@ -1,0 +1,38 @@
+"""Dockerfiles: what they copy, and a form of them that the legacy builder takes too."""
+
+from __future__ import annotations
+
+import re
+
+MOUNT = re.compile(r"--mount=(\S+) ")
+
+
+def plain(text: str) -> str:
+    """A Dockerfile without mounts, comments and broken lines, which gives the same image.
+
+    What it binds is copied and what it caches is removed, so a bind belongs into a stage that others copy from.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    instructions = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
+    return "".join(f"{line}\n" for instruction in instructions for line in _without_mounts(instruction))
+
+
+def _without_mounts(instruction: str) -> list[str]:
+    mounts = [dict(pair.split("=") for pair in found.split(",")) for found in MOUNT.findall(instruction)]
+    copies = [f"COPY {mount['source']} {mount['target']}" for mount in mounts if mount["type"] == "bind"]
+    cached = "".join(f" {mount['target']}/*" for mount in mounts if mount["type"] == "cache")
+    run = MOUNT.sub("", instruction)
+    return [*copies, f"{run} && rm -rf{cached}" if cached else run]
+
+
+def copied(text: str) -> list[str]:
+    """What a Dockerfile takes out of the build context, relative to the repository's root."""
+    words = [line.split() for line in plain(text).splitlines() if line.startswith("COPY ")]
+    return [source for line in words if "--from=" not in line[1] for source in line[1:-1]]
+
+
+def stages(text: str) -> tuple[str, str]:
+    """A Dockerfile up to its stage `dependencies`, and the final stage without its first line ("" where all is
+    one)."""
+    head, _, tail = text.partition("\nFROM dependencies\n")
+    return head + "\n", tail

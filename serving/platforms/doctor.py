@@ -1,0 +1,182 @@
+"""Whether this machine has what Tandem needs, and the command that mends what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform as machine
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from serving import platforms, targets
+from serving.platforms import engine, process
+from serving.platforms.base import PlatformError
+from serving.platforms.ports import require_ports
+from serving.settings import PREFIX, Settings
+from serving.targets.base import TargetError
+
+ROOT = Path(__file__).parents[2]
+DISK = 2 << 30
+"""Bytes that data, trainings and some versions take, beside the environment."""
+MEMORY = 4_000_000_000
+"""Bytes of memory with which trainings, exports and five servers were run."""
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, and what was found; `mend` says what to do, and is empty where nothing is to be done."""
+
+    name: str
+    found: str
+    mend: str = ""
+    needed: bool = True
+    """Whether `tandem deploy` fails without it, on the platform that the settings choose."""
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.mend) and self.needed
+
+
+def quick(settings: Settings) -> Iterator[Check]:
+    """What is looked at in less than a second, before minutes of training."""
+    yield _folder(settings.artifacts)
+    yield _disk(settings.artifacts)
+    yield _memory()
+    yield from _ports(settings)
+
+
+def everything(settings: Settings) -> Iterator[Check]:
+    """All that can be missing."""
+    yield _packages()
+    yield from quick(settings)
+    yield _java()
+    yield _node()
+    yield _engine(settings)
+    yield _chromium()
+
+
+def _folder(artifacts: Path) -> Check:
+    folder = _existing(artifacts)
+    if os.access(folder, os.W_OK):
+        return Check("artifacts", str(artifacts))
+    return Check("artifacts", f"{folder} cannot be written to", f"{PREFIX}ARTIFACTS=<another folder>")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _disk(artifacts: Path) -> Check:
+    free = shutil.disk_usage(_existing(artifacts)).free
+    mend = f"free some space, or {PREFIX}ARTIFACTS=<folder on another disk>" if free < DISK else ""
+    return Check("disk", f"{free / 2**30:.1f} GiB free, {DISK / 2**30:.0f} needed", mend)
+
+
+def _memory() -> Check:
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):
+        # A container may have less than its machine.
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    mend = "give this machine more, or close what takes it" if total < MEMORY else ""
+    return Check("memory", f"{total / 1e9:.1f} GB, {MEMORY / 1e9:.0f} usual", mend, needed=False)
+
+
+def _ports(settings: Settings) -> Iterator[Check]:
+    """A line for each target whose ports are taken by others; one line where none are."""
+    try:
+        platform, _ = platforms.choose(settings)
+        running = platform.states(settings)
+    except PlatformError:
+        # The line of the engine tells why.
+        return
+    if platform.name == "process" and process.orphans(settings):
+        # They are ours, and `deploy` ends them.
+        return
+    taken = False
+    for name in targets.NAMES:
+        if name in running:
+            continue
+        for purpose, port in targets.load(name).ports(settings).items():
+            try:
+                require_ports(settings, name, {purpose: port})
+            except PlatformError as error:
+                taken = True
+                found, _, mend = str(error).partition(". ")
+                yield Check(
+                    f"port {port}", found.removeprefix(f"port {port} is "), mend or "see `tandem settings`"
+                )
+    if not taken:
+        yield Check("ports", "free, or our own targets listen on them")
+
+
+def _packages() -> Check:
+    """The environment against its pins."""
+    from packaging.markers import Marker
+
+    wrong = []
+    for line in (ROOT / "requirements" / "main.txt").read_text().splitlines():
+        pin, _, marker = line.partition(" ; ")
+        if pin.startswith("#") or (marker and not Marker(marker).evaluate()):
+            continue
+        name, _, version = pin.partition("==")
+        try:
+            # The CPU build of torch is 2.13.0+cpu.
+            if importlib.metadata.version(name).partition("+")[0] != version:
+                wrong.append(name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(name)
+    found = f"Python {machine.python_version()}"
+    if wrong:
+        return Check("environment", f"{found}, not as pinned: {', '.join(wrong[:4])}", "make clean-env setup")
+    return Check("environment", f"{found}, packages as pinned")
+
+
+def _java() -> Check:
+    from serving.torchserve.launch import find_java
+
+    return _found("java", lambda: str(find_java()), "make clean-env setup")
+
+
+def _node() -> Check:
+    from serving.web.install import node
+
+    return _found("node", lambda: _version([str(node()), "--version"]), "make clean-env setup")
+
+
+def _engine(settings: Settings) -> Check:
+    def find() -> str:
+        version = engine.find()[1]
+        return f"Docker {version}, {' '.join(engine.compose())}"
+
+    mend = "Debian: sudo apt-get install docker.io docker-compose; elsewhere: Docker Engine with its compose plugin"
+    return _found("engine", find, mend, needed=settings.platform == "docker")
+
+
+def _chromium() -> Check:
+    from serving.targets.browser import installed_chromium
+
+    found = installed_chromium()
+    if found:
+        return Check("chromium", found)
+    debian = "sudo apt-get install chromium"
+    mend = debian if shutil.which("apt-get") else ".venv/bin/python -m playwright install chromium"
+    return Check("chromium", "none, which `make compare` and its tests use", mend, needed=False)
+
+
+def _found(name: str, find: Callable[[], str], mend: str, needed: bool = True) -> Check:
+    try:
+        return Check(name, find(), needed=needed)
+    except (PlatformError, TargetError, OSError, ImportError, subprocess.SubprocessError) as error:
+        return Check(name, str(error), mend, needed)
+
+
+def _version(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,90 @@
+"""The images that a deployment wants: pulled where TensorFlow's own can be, built here otherwise."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from serving.platforms import containers, images
+from serving.platforms.base import PlatformError, Watch
+from serving.platforms.engine import opened
+from serving.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+IMAGES = {"tfjs": "web"}
+"""The targets whose image has another name."""
+MONITORING = "prometheus"
+
+
+def make_images(settings: Settings, targets: Sequence[str], watch: Watch) -> None:
+    """Have the images of these targets, and see that a container starts. Raises `PlatformError`."""
+    names = [*targets, *([MONITORING] if settings.monitoring else [])]
+    with opened() as docker:
+        running = containers.running(containers.find(docker, settings))
+        if "tf-serving" not in running:
+            _pull_tf_serving(docker, settings, watch)
+        image = tf_serving_image(docker, settings)
+        if not running:
+            images.require_startable(docker, image)
+        build(settings, built_here(names, image), watch)
+
+
+def built_here(names: Sequence[str], tf_serving: str) -> list[str]:
+    original = tf_serving == images.TF_SERVING
+    return [IMAGES.get(name, name) for name in names if not (name == "tf-serving" and original)]
+
+
+def tf_serving_image(docker: DockerClient, settings: Settings) -> str:
+    """TensorFlow's own image where it is here, else ours."""
+    ours, original = images.reference("tf-serving"), images.TF_SERVING
+    if settings.tf_serving == "embedded":
+        return ours
+    running = containers.find(docker, settings).get("tf-serving")
+    if settings.tf_serving == "auto" and running and running.attrs["Config"]["Image"] == ours:
+        return ours
+    return original if settings.tf_serving == "original" or images.is_here(docker, original) else ours
+
+
+def _pull_tf_serving(docker: DockerClient, settings: Settings, watch: Watch) -> None:
+    """Have TensorFlow's own image where it is wanted and can be pulled."""
+    from docker.errors import APIError
+
+    original = images.TF_SERVING
+    if settings.tf_serving == "embedded" or images.is_here(docker, original):
+        return
+    watch("tf-serving", f"pulling {original}")
+    try:
+        docker.images.pull(original)
+    except APIError as error:
+        if settings.tf_serving == "original":
+            raise PlatformError(
+                f"{original} cannot be pulled: {error.explanation}; {PREFIX}TF_SERVING=embedded takes ours"
+            ) from error
+        reason = str(error.explanation).split(": ")[-1].strip()
+        watch("tf-serving", f"embedded server, as {original} cannot be pulled: {reason}")
+
+
+def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
+    """Make those of the images that are missing or older than their sources; all where none is named."""
+    unknown = sorted(set(names) - set(images.IMAGES))
+    if unknown:
+        raise PlatformError(f"there is no image {unknown[0]!r}; there are: {', '.join(images.IMAGES)}")
+    with opened() as docker:
+        bases: dict[str, str] = {}
+        for name in names or images.IMAGES:
+            if name == "models" and not names and not any(settings.repository.glob("*.json")):
+                watch(name, "left out: nothing is published yet")
+                continue
+            if images.is_current(docker, settings, name):
+                continue
+            wanted = images.base_of(name)
+            if wanted.image not in bases:
+                bases[wanted.image] = images.find_base(docker, lambda line: watch("base", line), wanted)
+                images.require_startable(docker, bases[wanted.image])
+            started = time.monotonic()
+            images.build(docker, settings, name, bases[wanted.image], functools.partial(watch, name))
+            watch(name, f"built in {time.monotonic() - started:.0f} s")

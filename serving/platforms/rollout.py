@@ -1,0 +1,124 @@
+"""The last stage: every target answers with the published version."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving import platforms, targets
+from serving.platforms.base import Platform, Watch
+from serving.progress import watching
+from serving.settings import Settings
+from serving.targets.base import Endpoint, Target, TargetError, sample_folder
+
+Report = Callable[[str], None]
+"""Called with a line for the user."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A version that is served, and where each target answers with it."""
+
+    version: int
+    platform: str
+    endpoints: dict[str, list[Endpoint]]
+
+
+@contextlib.contextmanager
+def prepared(settings: Settings, report: Report) -> Iterator[Report]:
+    """Have what the targets need but a version at the end of the block; a target that could not be started is known
+    before. Gives a report that raises what has failed meanwhile: `PlatformError`."""
+    platform, _ = platforms.choose(settings)
+    settings = dataclasses.replace(settings, platform=platform.name)
+    all_targets = [targets.load(name) for name in targets.NAMES]
+    with watching() as watch, platform.preparing(settings, all_targets, watch) as check:
+
+        def report_unless_failed(line: str) -> None:
+            check()
+            report(line)
+
+        yield report_unless_failed
+
+
+def serve(settings: Settings, version: int, report: Report) -> Deployment:
+    """Have every target answer with `version`. Raises `TargetError` or `PlatformError` where one does not."""
+    platform, why = platforms.choose(settings)
+    settings = dataclasses.replace(settings, platform=platform.name)
+    report(f"platform {platform.name}: {why}")
+    all_targets = [targets.load(name) for name in targets.NAMES]
+    with watching() as watch:
+        started = platform.up(settings, all_targets, watch)
+        wait_until_ready(settings, platform, all_targets, started, version, watch)
+    folder = link_samples(settings, version)
+    endpoints = {target.name: target.endpoints(settings, version, folder) for target in all_targets}
+    return Deployment(version, platform.name, endpoints)
+
+
+def wait_until_ready(
+    settings: Settings,
+    platform: Platform,
+    all_targets: list[Target],
+    started: list[str],
+    version: int,
+    watch: Watch,
+) -> None:
+    """Wait until each target answers with `version`; those that answer with another are told to swap."""
+    since = time.monotonic()
+    told: set[str] = set()
+    shown: set[str] = set()
+    waiting = {target.name: target for target in all_targets}
+    # What runs beside the targets has no version.
+    beside = [name for name in started if name not in waiting]
+    while waiting or beside:
+        states = platform.states(settings)
+        seconds = time.monotonic() - since
+        for name in [*waiting, *beside]:
+            state = states.get(name)
+            if state is None or state.state == "failed":
+                last = "".join(platform.log(settings, name, 15, follow=False))
+                raise TargetError(f"{name} does not stay up; the end of its log:\n{last}")
+        for name in [name for name in beside if states[name].state == "running"]:
+            watch(name, f"ready, {seconds:.1f} s")
+            beside.remove(name)
+        for name, target in list(waiting.items()):
+            served = target.served_version(settings)
+            now = states[name].state
+            if served == version and now == "running":
+                watch(name, f"ready, version {served}, {seconds:.1f} s")
+                del waiting[name]
+                continue
+            if served is None and name not in shown and name not in started:
+                # What was started is watched already.
+                watch(name, f"{now}, waiting for its answer")
+            shown.add(name)
+            if served not in (None, version) and name not in told:
+                told.add(name)
+                watch(name, f"swapping version {served} for {version}")
+                target.activate(settings, version)
+            elif seconds > settings.ready_seconds:
+                answer = f"answers with version {served}" if served else "does not answer"
+                last = "".join(platform.log(settings, name, 15, follow=False))
+                raise TargetError(
+                    f"{name} {answer} after {settings.ready_seconds} s and is {states[name].state}, expected "
+                    f"version {version}; the end of its log:\n{last}"
+                )
+        if waiting or beside:
+            time.sleep(0.25)
+
+
+def link_samples(settings: Settings, version: int) -> Path:
+    """Have `samples` among the artifacts show those of a version; as short as it can be said from here."""
+    folder = settings.artifacts / "samples"
+    if folder.is_dir() and not folder.is_symlink():
+        # As they lay before they travelled with a version.
+        shutil.rmtree(folder)
+    beside = settings.artifacts / ".samples"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(sample_folder(settings, version).relative_to(settings.artifacts))
+    beside.replace(folder)
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

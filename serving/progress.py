@@ -1,0 +1,227 @@
+"""What is being waited for, and for how long: one live display on a terminal, plain lines in a log.
+
+A command opens the display with `showing`. What takes long inside, on whichever thread, says so with `waiting`; what
+is said with `say` is waited for until the next line.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+QUIET_SECONDS = 8.0
+"""In a log, no line for so long makes what is still waited for be said again."""
+
+_display: _Log | None = None
+
+
+@dataclass
+class Wait:
+    """Something that is waited for. `usually` is how many seconds it takes on two cores; 0: nobody knows."""
+
+    name: str
+    text: str
+    usually: float = 0.0
+    detail: str = ""
+    share: float = 0.0
+    """How much of it is done, 0..1; 0 as long as that is unknown."""
+    since: float = field(default_factory=time.monotonic)
+    """When what goes on with it now began; `opened` is when it was first waited for."""
+    opened: float = field(default_factory=time.monotonic)
+
+    def step(self, text: str) -> None:
+        """Say what goes on with it now; in a log this is a line."""
+        self.text, self.detail, self.share, self.since = text, "", 0.0, time.monotonic()
+        if _display is not None:
+            _display.stepped(self)
+
+    def advance(self, detail: str, done: float = 0.0, total: float = 0.0) -> None:
+        """Say how far it is, as often as you like: a log only shows it when it would be silent otherwise."""
+        self.detail, self.share = detail, min(1.0, done / total) if total else 0.0
+
+    def duration(self, now: float) -> str:
+        """For how long it has been waited for, and for how long it will be."""
+        seconds = now - self.since
+        if 0.05 < self.share < 1 and seconds > 3:
+            return f"{spell(seconds)}, about {spell(seconds / self.share - seconds)} left"
+        return f"{spell(seconds)}, usually {spell(self.usually)}" if self.usually else spell(seconds)
+
+
+@contextmanager
+def waiting(name: str, text: str, usually: float = 0.0) -> Iterator[Wait]:
+    """Show that `name` is waited for until the block ends; what the display then shows last is the wait's text."""
+    wait = Wait(name, text, usually)
+    display = _display
+    if display is None:
+        yield wait
+        return
+    display.opened(wait)
+    try:
+        yield wait
+    finally:
+        display.closed(wait)
+
+
+@contextmanager
+def watching() -> Iterator[Callable[[str, str], None]]:
+    """Something to tell of each of many, by name, what goes on with it; these words end its wait: ready,
+    built, embedded."""
+    with ExitStack() as stack:
+        waits: dict[str, tuple[Wait, ExitStack]] = {}
+
+        def tell(name: str, text: str) -> None:
+            if name in waits:
+                waits[name][0].step(text)
+            else:
+                own = stack.enter_context(ExitStack())
+                waits[name] = (own.enter_context(waiting(name, text)), own)
+            if text.startswith(("ready", "built", "embedded")):
+                waits.pop(name)[1].close()
+
+        yield tell
+
+
+@contextmanager
+def showing(usually: Mapping[str, float] | None = None) -> Iterator[None]:
+    """Open the display. `usually` tells how many seconds that takes which a line with such a beginning announces."""
+    global _display  # noqa: PLW0603 - a terminal has room for one live display
+    _display = (_Terminal if sys.stdout.isatty() else _Log)(usually or {})
+    try:
+        with _display.running():
+            yield
+    finally:
+        _display = None
+
+
+def say(line: str) -> None:
+    """Tell what is going on now."""
+    (_display or _Log({})).say(line)
+
+
+def note(line: str) -> None:
+    """Tell what came of something, while what was said last goes on."""
+    (_display or _Log({})).note(line)
+
+
+def advance(detail: str, done: float, total: float) -> None:
+    """Tell how far that is which was said last."""
+    if _display is not None:
+        _display.advance(detail, done, total)
+
+
+def spell(seconds: float) -> str:
+    """A duration in words: 40 s, 3 min."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+class _Log:
+    """Each step is a line; what takes long is said again with its progress."""
+
+    def __init__(self, usually: Mapping[str, float]) -> None:
+        self._usually = usually
+        self._said: Wait | None = None
+        self._waits: list[Wait] = []
+        self._lock = threading.RLock()
+        self._last = time.monotonic()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        ended = threading.Event()
+        thread = threading.Thread(target=self._remind, args=[ended], daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def say(self, line: str) -> None:
+        with self._lock:
+            usually = next((s for start, s in self._usually.items() if line.startswith(start)), 0.0)
+            self._said = Wait("", line, usually)
+            self._write(f"==> {line}{_expected(self._said)}")
+
+    def note(self, line: str) -> None:
+        self._write(f"    {line}")
+
+    def advance(self, detail: str, done: float, total: float) -> None:
+        if self._said is not None:
+            self._said.advance(detail, done, total)
+
+    def opened(self, wait: Wait) -> None:
+        with self._lock:
+            self._waits.append(wait)
+            self.stepped(wait)
+
+    def stepped(self, wait: Wait) -> None:
+        self._write(f"==> {wait.name}: {wait.text}{_expected(wait)}")
+
+    def closed(self, wait: Wait) -> None:
+        with self._lock:
+            self._waits.remove(wait)
+
+    def current(self) -> list[Wait]:
+        """What is waited for now: what was said last, unless waits of its own have come since, and all waits."""
+        said, oldest = self._said, min((wait.opened for wait in self._waits), default=0.0)
+        return [*([said] if said and said.since >= oldest else []), *self._waits]
+
+    def _remind(self, ended: threading.Event) -> None:
+        while not ended.wait(0.5):
+            # Nobody may be left to read it.
+            with self._lock, suppress(OSError):
+                now = time.monotonic()
+                for wait in self.current() if now - self._last >= QUIET_SECONDS else []:
+                    name = f"{wait.name}: " if wait.name else ""
+                    self.note(f"{name}{wait.detail or wait.text}, {wait.duration(now)}")
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+            self._last = time.monotonic()
+
+
+class _Terminal(_Log):
+    """What has ended are lines; below them a table moves."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        from rich.live import Live
+
+        # Lines that others print appear above the table.
+        with Live(self, refresh_per_second=4, transient=True):
+            yield
+
+    def stepped(self, wait: Wait) -> None:
+        """The table shows it."""
+
+    def closed(self, wait: Wait) -> None:
+        super().closed(wait)
+        self._write(f"==> {wait.name}: {wait.text}")
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
+        table.add_column(min_width=12, no_wrap=True)
+        table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
+        table.add_column(justify="right", no_wrap=True)
+        # Without the lock: whoever writes a line holds it, and waits for the table to be drawn.
+        for wait in self.current():
+            # What was said stands in a line above.
+            text = f"{wait.text}: {wait.detail}" if wait.detail and wait.name else wait.detail or wait.text
+            table.add_row(wait.name, Text(text), wait.duration(time.monotonic()))
+        return table
+
+
+def _expected(wait: Wait) -> str:
+    return f" (usually {spell(wait.usually)})" if wait.usually else ""

@@ -1,0 +1,22 @@
+"""What answers at a target's endpoints, in words: the runtime that its version names, and the server around it."""
+
+from __future__ import annotations
+
+from serving import targets
+from serving.repository import ManifestError, read_manifest, version_dir
+from serving.settings import Settings
+
+ORIGINAL = "tensorflow/"
+"""How the name of TensorFlow Serving's own image begins."""
+
+
+def runs(settings: Settings, target: str, version: int | None, image: str = "") -> str:
+    """Such as "PyTorch (torch.export) in TorchServe"; `image` is what the target's container was made from."""
+    server = "TensorFlow Serving" if image.startswith(ORIGINAL) else targets.load(target).server
+    if version is None:
+        return f"nothing yet, in {server}"
+    try:
+        runtime = read_manifest(version_dir(settings.repository, target, settings.model, version)).runtime
+    except ManifestError:
+        runtime = ""
+    return f"{runtime or 'what its version does not name'} in {server}"

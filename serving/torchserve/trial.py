@@ -1,0 +1,128 @@
+"""Loads an archive as TorchServe's worker would: `python -m serving.torchserve.trial <archive>`.
+
+TorchServe starts a worker that cannot load its model again and again, and tells nobody why. So an archive is tried
+before the server is given it, in a process of its own: compiled code can end one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from serving.settings import Settings
+from serving.targets.base import TargetError
+from serving.torchserve.archive import MANIFEST
+from serving.torchserve.config import state
+
+
+class Trial:
+    """An archive's handler, loaded. Raises `TargetError` where there is none, and what the handler raises."""
+
+    def __init__(self, path: Path, folder: str) -> None:
+        """Unpack `path` into the empty `folder`."""
+        try:
+            with zipfile.ZipFile(path) as packed:
+                packed.extractall(folder)
+        except zipfile.BadZipFile as error:
+            raise TargetError(f"{path} is no archive: {error}") from error
+        self._folder = folder
+        name = json.loads((Path(folder) / MANIFEST).read_text())["model"]["handler"]
+        self.handler = _handler(Path(folder) / name)()
+        self.handler.initialize(self._context(0, {}))
+
+    def call(self, body: bytes, **headers: str) -> bytes:
+        """The answer to one request. Raises `TargetError` with what the handler answered where it is an error."""
+        context = self._context(1, headers)
+        answer: bytes = self.handler.handle([{"body": body}], context)[0]
+        if context.get_response_status(0)[0] != 200:
+            raise TargetError(f"its handler answered {answer.decode(errors='replace')[:300]}")
+        return answer
+
+    def _context(self, requests: int, headers: dict[str, str]) -> Any:  # noqa: ANN401
+        from ts.context import Context, RequestProcessor
+
+        context = Context("model", self._folder, None, requests, None, "")
+        context.request_processor = [
+            RequestProcessor({"host": "localhost"} | headers) for _ in range(requests)
+        ]
+        return context
+
+
+@contextmanager
+def trial(path: Path) -> Iterator[Trial]:
+    """An archive's handler, for as long as the block runs; it leaves logging as it was."""
+    level = logging.root.level
+    try:
+        # Compiled code is mapped into memory for as long as the process lives.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            yield Trial(path, folder)
+    finally:
+        logging.root.setLevel(level)
+
+
+def attempt(settings: Settings, path: Path, version: int) -> None:
+    """Try an archive in a process of its own. Raises `TargetError` with the reason why it cannot be served."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(state(settings).resolve())}
+    command = [sys.executable, "-m", "serving.torchserve.trial", str(path.resolve())]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=settings.ready_seconds,
+            check=False,
+        )
+        reason = done.stderr.strip().splitlines()[-1:] or [_ended(done.returncode)]
+        failed = done.returncode != 0
+    except subprocess.TimeoutExpired:
+        failed, reason = True, [f"it did not load within {settings.ready_seconds} s"]
+    if failed:
+        raise TargetError(f"version {version} of {settings.model} is refused: {reason[0]}")
+
+
+def main() -> None:
+    """Exit with a line that says why the archive cannot be served."""
+    try:
+        with trial(Path(sys.argv[1])) as archive:
+            archive.call(b"", describe="True")
+    except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
+        sys.exit(" ".join(str(error).split())[:1000] or type(error).__name__)
+
+
+def _ended(code: int) -> str:
+    return f"loading it ended with {signal.Signals(-code).name if code < 0 else f'status {code}'}"
+
+
+def _handler(path: Path) -> Any:  # noqa: ANN401
+    """The one class in a handler's file; it may import what lies beside it."""
+    spec = importlib.util.spec_from_file_location("packed_handler", path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise TargetError(f"the archive holds no {path.name}")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    classes = [
+        found for found in vars(module).values() if getattr(found, "__module__", "") == module.__name__
+    ]
+    (handler,) = (found for found in classes if isinstance(found, type))
+    return handler
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+// Inputs that are typed: a text, a few numbers, or JSON for whatever is larger.
+
+const FEW = 16;
+
+/** The field of an input that is no picture, added to `parent`. `changed` is called when it was typed in. */
+export function typedInput(parent, name, tensor, changed) {
+  const size = tensor.shape.slice(1).reduce((a, b) => a * b, 1);
+  const Kind = tensor.content === "text" ? TextInput : size <= FEW ? NumbersInput : JsonInput;
+  return new Kind(parent, name, { ...tensor, size }, changed);
+}
+
+class Field {
+  constructor(parent, name, tensor, changed) {
+    Object.assign(this, { name, tensor });
+    const group = document.createElement("fieldset");
+    const legend = document.createElement("legend");
+    legend.textContent = name;
+    this.fields = this.create();
+    group.append(legend, ...this.fields);
+    let waiting;
+    group.addEventListener("input", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(changed, 200);
+    });
+    parent.append(group);
+  }
+
+  add(tag, attributes) {
+    const field = document.createElement(tag);
+    Object.assign(field, attributes);
+    field.setAttribute("aria-label", this.name);
+    return field;
+  }
+}
+
+class TextInput extends Field {
+  create() {
+    return [this.add("textarea", { rows: 3, placeholder: "Write a text" })];
+  }
+
+  async set(sample) {
+    this.fields[0].value = sample[this.name];
+  }
+
+  /** UTF-8 bytes, cut or filled with zeros, as every client does it. */
+  async read() {
+    const bytes = new TextEncoder().encode(this.fields[0].value).slice(0, this.tensor.size);
+    return Int32Array.from({ length: this.tensor.size }, (_, i) => bytes[i] ?? 0);
+  }
+}
+
+class NumbersInput extends Field {
+  create() {
+    const step = this.tensor.dtype === "int32" ? "1" : "any";
+    return Array.from({ length: this.tensor.size }, () => this.add("input", { type: "number", step, value: 0 }));
+  }
+
+  async set(sample) {
+    [sample[this.name]].flat(Infinity).forEach((value, i) => (this.fields[i].value = value));
+  }
+
+  async read() {
+    return this.fields.map((field) => (field.value === "" ? NaN : Number(field.value)));
+  }
+}
+
+class JsonInput extends Field {
+  create() {
+    return [this.add("textarea", { rows: 6, spellcheck: false })];
+  }
+
+  async set(sample) {
+    this.fields[0].value = JSON.stringify(sample[this.name]);
+  }
+
+  async read() {
+    try {
+      return [JSON.parse(this.fields[0].value)].flat(Infinity);
+    } catch (error) {
+      throw new Error(`${this.name}: expected JSON of the shape [${this.tensor.shape.slice(1)}]: ${error.message}`);
+    }
+  }
+}

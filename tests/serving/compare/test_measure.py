@@ -1,0 +1,129 @@
+"""Rows of endpoints that are known: their latencies, capacities, answers and faults."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.compare.measure import Measuring, Plan, Subject
+from serving.compare.report import FAILED, Row
+from serving.settings import Settings
+
+from .scripted import Script, serving, sleeping
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+PLAN = Plan(seconds=0.5, rounds=2, target_ms=50.0, connections=4, batches=(1, 4))
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    path = tmp_path / "samples.npz"
+    np.savez(path, x=np.arange(32, dtype=np.float32).reshape(16, 2))
+    return path
+
+
+def measuring(samples: Path, *urls: str, plan: Plan = PLAN) -> tuple[Measuring, list[Row]]:
+    rows = [Row(url, "", "-", "a script") for url in urls]
+    said: list[str] = []
+    return Measuring(Settings(), [Subject(row) for row in rows], samples, plan, said.append), rows
+
+
+def test_a_slower_endpoint_is_read_as_slower_by_as_much(samples: Path) -> None:
+    with serving(sleeping(4)) as fast, serving(sleeping(24)) as slow:
+        measured, (quick, late) = measuring(samples, fast, slow)
+        measured.latencies()
+    assert quick.p50 is not None
+    assert late.p50 is not None
+    assert 4 <= quick.p50.value < 15
+    assert 15 < late.p50.value - quick.p50.value < 30
+    assert quick.quantiles[50] < late.quantiles[50]
+
+
+def test_percentiles_are_told_apart(samples: Path) -> None:
+    """Every tenth request takes ten times as long, so p50 and p99 cannot be one figure."""
+
+    def script(number: int) -> float:
+        time.sleep(0.04 if number % 10 == 9 else 0.004)
+        return 1.0
+
+    with serving(script) as url:
+        measured, (row,) = measuring(samples, url)
+        measured.latencies()
+    assert row.p50 is not None
+    assert row.p99 is not None
+    assert row.p50.value < 20
+    assert row.p99.value > 35
+
+
+def test_each_row_has_its_own_answers(samples: Path) -> None:
+    with serving(sleeping(0, 2.0)) as two, serving(sleeping(0, 3.0)) as three:
+        measured, rows = measuring(samples, two, three)
+        answers = measured.answers()
+    first = np.arange(0, 32, 2)
+    for row, factor in zip(rows, (2.0, 3.0), strict=True):
+        np.testing.assert_allclose(answers[row.name]["y"][:, 0], factor * first)
+
+
+def test_the_highest_rate_is_near_the_capacity_that_is_known(samples: Path) -> None:
+    """Four connections to an endpoint that takes 20 ms: 200 requests a second at most."""
+    plan = Plan(seconds=1.0, rounds=1, target_ms=200.0, connections=4)
+    with serving(sleeping(20)) as url:
+        measured, (row,) = measuring(samples, url, plan=plan)
+        measured.rates()
+    assert row.goodput is not None
+    assert 80 < row.goodput.value < 210
+    offered = [point.offered for point in row.sweep]
+    assert offered == sorted(offered)
+    assert len(offered) == 6
+
+
+def test_larger_requests_bring_more_rows_a_second(samples: Path) -> None:
+    with serving(sleeping(10)) as url:
+        measured, (row,) = measuring(samples, url)
+        measured.batches()
+    assert 2.5 < row.batches["4"] / row.batches["1"] < 5
+
+
+def dying(number: int) -> float:
+    if number > 40:
+        raise RuntimeError("the model is gone")
+    return 1.0
+
+
+def gone(_number: int) -> float:
+    raise RuntimeError("never there")
+
+
+@pytest.mark.parametrize(("script", "words"), [(gone, "never there"), (dying, "the model is gone")])
+def test_a_target_that_fails_says_so_in_its_row_and_the_others_go_on(
+    samples: Path, script: Script, words: str
+) -> None:
+    with ExitStack() as stack:
+        urls = [stack.enter_context(serving(one)) for one in (script, sleeping(2))]
+        measured, (broken, sound) = measuring(samples, *urls)
+        measured.answers()
+        measured.latencies()
+    told = broken.reason + " ".join(broken.failures)
+    assert words in told
+    assert broken.state == FAILED or sum(broken.failures.values()) > 0
+    assert sound.works
+    assert sound.p50 is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("oip+http://127.0.0.1:1/v2/models/m", "does not answer"),
+        ("http://127.0.0.1:8000/m", "is no address of an endpoint: expected one of oip"),
+    ],
+)
+def test_an_address_that_is_none_or_does_not_answer_is_a_reason(samples: Path, url: str, reason: str) -> None:
+    measured, (row,) = measuring(samples, url)
+    measured.answers()
+    assert row.state == FAILED
+    assert reason in row.reason
