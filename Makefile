@@ -48,7 +48,7 @@ publish: $(VENV)/.main ## train, export, gate and publish, without starting a se
 images: $(VENV)/.main ## build the container images that are missing or older than their sources
 	@$(TANDEM) $@
 
-compare: $(VENV)/.dev ## latency and parity of every endpoint
+compare: $(VENV)/.dev ## measure every endpoint side by side: artifacts/reports/<time>/index.html
 	@requirements/browser && $(TANDEM) compare
 
 pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: ORCHESTRATOR=tfx [BEAM="--runner=..."]
