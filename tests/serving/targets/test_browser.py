@@ -237,7 +237,7 @@ def test_nested_numbers_are_taken_too(page: Page, pictures: Images, logits: NDAr
 def test_a_version_that_does_not_answer_its_golden_sample_is_refused_and_the_one_before_goes_on(
     page: Page, settings: Settings, pictures: Images, logits: NDArray[np.float32]
 ) -> None:
-    predict = "async (picture) => window.tandem.predict(picture, 1)"
+    predict = "async (image) => window.tandem.predict({image}, 1)"
     numbers = pictures[:1].astype(float).tolist()
     page.evaluate(predict, numbers)
     serve_version(settings, 3)
@@ -245,7 +245,7 @@ def test_a_version_that_does_not_answer_its_golden_sample_is_refused_and_the_one
         for _ in range(2):
             answer = page.evaluate(predict, numbers)
             assert answer["version"] == 1
-            np.testing.assert_allclose(answer["logits"], logits[:1], atol=1e-4)
+            np.testing.assert_allclose(answer["outputs"]["logits"], logits[:1], atol=1e-4)
             assert re.search(
                 r"version 3 .* logits differs by 1\.00 .* the limit is 0\.000", answer["refused"]
             )
