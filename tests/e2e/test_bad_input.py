@@ -12,7 +12,6 @@ from serving import targets
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from serving.targets.http import Answer, HttpConnection
-from serving.targets.open_inference_client import inference_request
 from tests.e2e.conftest import TARGETS, Stack
 from tests.pictures import Images
 
@@ -43,7 +42,9 @@ def send(
 def in_form_of(target: str, images: np.ndarray) -> bytes:
     if target in ROWS:
         return json.dumps({"instances": images.tolist()}).encode()
-    return json.dumps(inference_request(images)).encode()
+    data = images.ravel().tolist()
+    tensor = {"name": "image", "datatype": "FP32", "shape": list(images.shape), "data": data}
+    return json.dumps({"inputs": [tensor]}).encode()
 
 
 def message(answer: Answer) -> str:
