@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,6 +73,11 @@ def compare(settings: Settings, options: Options, say: Say) -> tuple[Report, Pat
 
     Raises `TargetError` where no version is published, `ReportError` where the report to compare with is none.
     """
+    if importlib.util.find_spec("mlperf_loadgen") is None:
+        raise TargetError(
+            "MLPerf LoadGen is not installed, as it has no wheel for this machine; where a C++ compiler is, "
+            "`.venv/bin/uv pip install mlcommons-loadgen` builds it"
+        )
     old = report.load(options.against) if options.against else None
     made, subjects, inputs, judge = (_foreign if options.endpoints else _own)(settings, options)
     folder = settings.artifacts / "reports" / datetime.now().strftime("%Y%m%d-%H%M%S")
