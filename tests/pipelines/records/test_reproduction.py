@@ -20,15 +20,15 @@ SECONDS = 1500
 LOST = "Trouser"
 LOSE_A_CLASS = f"""
 import numpy as np
-from pipelines import sources
+from pipelines import stages
 from pipelines.training.record import Trained
 from serving.settings import Settings
-made_from = sources.load(Settings.from_environment(), lambda line: None)
-before = next(one for one in made_from.run.parent.iterdir() if (one / "pytorch" / "weights.npz").exists())
+recipe = stages.load_recipe(Settings.from_environment(), lambda line: None)
+before = next(one for one in recipe.folder.parent.iterdir() if (one / "pytorch" / "weights.npz").exists())
 for framework in ("tensorflow", "pytorch"):
     trained = Trained.read(framework, before / framework)
-    trained.weights["classifier/bias"][made_from.model.spec.classes.index("{LOST}")] -= 100
-    trained.write(made_from.run / framework)
+    trained.weights["classifier/bias"][recipe.model.spec.task.classes.index("{LOST}")] -= 100
+    trained.write(recipe.folder / framework)
 """
 
 

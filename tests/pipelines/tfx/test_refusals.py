@@ -227,4 +227,6 @@ def test_todays_sources_are_known_as_those_of_a_version_of_tfx(
     assert said[0].endswith("which are those of version 1")
     by_default = dataclasses.replace(manifest, parameters=manifest.parameters | {"orchestrator": "default"})
     with pytest.raises(reproduction.ReproductionError, match=r"have changed since|cannot be had"):
-        reproduction._code(dataclasses.replace(by_default, git_commit="-dirty"), tmp_path, said.append)
+        reproduction._code(
+            dataclasses.replace(by_default, git_commit="-dirty"), settings.artifacts, tmp_path, said.append
+        )
