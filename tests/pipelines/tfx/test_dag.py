@@ -254,7 +254,7 @@ def test_tfdv_sees_drift_and_missing_classes_itself(refusing: Future[Path], reci
     drifted, why = taken_in(recipe, refusing.result() / "drifted")
     assert "above the threshold 0.01" in why
     found = {check.name: check.figure for check in drifted.checks}
-    ours = found["train: drift from version 1: pixels, Jensen-Shannon"]
+    ours = found["train: drift from version 1: image, Jensen-Shannon"]
     assert found["train_train: image, Jensen-Shannon"] == pytest.approx(ours, abs=0.05)
     _, why = taken_in(recipe, refusing.result() / "missing")
     assert "above the threshold 0.03" in why
