@@ -19,7 +19,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.platforms.dockerfiles import plain
+from serving.platforms.dockerfiles import copied, plain
 from serving.server.metrics import Metrics
 from serving.server.records import RequestRecord
 from serving.settings import Settings
@@ -171,18 +171,16 @@ def docker(*arguments: str, data: bytes | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The image, from a context of its own folder."""
+    """The image, from a context of what its Dockerfile copies."""
     docker("version")
     context = io.BytesIO()
     # The engine's client knows a tar by its first 512 bytes, which in the default format tell too little.
+    dockerfile = (FOLDER / "Dockerfile").read_text()
     with tarfile.open(fileobj=context, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        archive.add(
-            FOLDER,
-            "docker/prometheus",
-            filter=lambda entry: None if entry.name.endswith("/Dockerfile") else entry,
-        )
+        for source in copied(dockerfile):
+            archive.add(ROOT / source, source)
         # As `make images` gives it to a client without BuildKit.
-        text = plain((FOLDER / "Dockerfile").read_text()).encode()
+        text = plain(dockerfile).encode()
         entry = tarfile.TarInfo("docker/prometheus/Dockerfile")
         entry.size = len(text)
         archive.addfile(entry, io.BytesIO(text))
