@@ -17,7 +17,7 @@ from models.signature import Arrays
 from pipelines import data
 from pipelines.records import tables
 from serving import golden, platforms, repository, targets
-from serving.compare import endpoints, page, report, resources, words
+from serving.compare import endpoints, generator, page, report, resources, words
 from serving.compare.changes import Change, changes
 from serving.compare.measure import Measuring, Plan, Subject
 from serving.compare.report import FAILED, UNREACHABLE, Report, ReportError, Row
@@ -68,8 +68,10 @@ def asked(options: argparse.Namespace) -> Options:
     )
 
 
-def compare(settings: Settings, options: Options, say: Say) -> tuple[Report, Path]:
-    """Measure, and write the report; what there is of it where it is interrupted. Returns it and its folder.
+def compare(settings: Settings, options: Options, say: Say) -> tuple[Report, Path, list[Change]]:
+    """Measure, and write the report; what there is of it where it is interrupted.
+
+    Returns it, its folder, and what differs from the report to compare with.
 
     Raises `TargetError` where no version is published, `ReportError` where the report to compare with is none.
     """
@@ -97,9 +99,10 @@ def compare(settings: Settings, options: Options, say: Say) -> tuple[Report, Pat
         for file in folder.glob("*.npz"):
             file.unlink()
     made.load_after = resources.load_average()
-    made.notes += [str(change) for change in changes(old, made)] if old else []
+    found = changes(old, made) if old else []
+    made.notes += map(str, found)
     write(made, folder)
-    return made, folder
+    return made, folder, found
 
 
 def latest(settings: Settings, path: Path | None) -> Report:
@@ -110,11 +113,6 @@ def latest(settings: Settings, path: Path | None) -> Report:
     if not found:
         raise ReportError("there is no report to decide from; `make compare` makes one")
     return report.load(found[-1])
-
-
-def differences(made: Report, against: Path | None) -> list[Change]:
-    """What differs from the report to compare with, if one is given."""
-    return changes(report.load(against), made) if against else []
 
 
 def _own(settings: Settings, options: Options) -> tuple[Report, list[Subject], dict[str, Any], Judge]:
@@ -265,7 +263,7 @@ def _hold_against_golden(settings: Settings, made: Report, version: int) -> None
         sample = golden.read(folder)
         if sample is None:
             continue
-        client = targets.load(row.target).clients(settings)[row.protocol]
+        client = generator.connect(settings, row.target, row.protocol)
         try:
             found = client.predict(sample.inputs)
             row.difference = max(float(np.abs(found[n] - own).max()) for n, own in sample.outputs.items())

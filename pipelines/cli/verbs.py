@@ -236,14 +236,14 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines.cli import comparison
 
     with showing():
-        made, folder = comparison.compare(settings, comparison.asked(options), say)
+        made, folder, changes = comparison.compare(settings, comparison.asked(options), say)
     for line in comparison.lines(made, folder):
         write(line)
     if options.markdown:
         write((folder / comparison.SUMMARY).read_text())
     if made.partial:
         return 130
-    worse = any(change.worse for change in comparison.differences(made, options.against))
+    worse = any(change.worse for change in changes)
     return int(len(made.working) < len(made.rows) or (worse and options.fail_on == "regression"))
 
 

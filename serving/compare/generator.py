@@ -10,7 +10,7 @@ import json
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -64,7 +64,6 @@ class Result:
     reading: load.Reading | None = None
     cpu_us: float | None = None
     generator_us: float | None = None
-    failures: dict[str, int] = field(default_factory=dict)
 
 
 def work(job: Job, connect: Callable[[], Client]) -> Result:
@@ -128,19 +127,19 @@ def main() -> None:
     for line in sys.stdin:
         job = Job(**json.loads(line))
         try:
-            answer = dataclasses.asdict(work(job, partial(connect, settings, job)))
+            answer = dataclasses.asdict(work(job, partial(connect, settings, job.target, job.protocol)))
         except Exception as error:  # noqa: BLE001 - whatever a client raises is this row's fault, and is told there
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
-def connect(settings: Settings, job: Job) -> Client:
-    """A client of the job's endpoint."""
-    if "://" in job.target:
-        return endpoints.connect(job.target)
-    clients = targets.load(job.target).clients(settings)
-    chosen = clients.pop(job.protocol)
+def connect(settings: Settings, target: str, protocol: str) -> Client:
+    """A client of one endpoint: a target by its name, or an address of `endpoints`, which names its protocol itself."""
+    if "://" in target:
+        return endpoints.connect(target)
+    clients = targets.load(target).clients(settings)
+    chosen = clients.pop(protocol)
     for other in clients.values():
         other.close()
     return chosen
