@@ -121,7 +121,7 @@ class Record(keras.callbacks.Callback):
     def __init__(self, checkpoints: Path, history: History, plan: BatchPlan, watched: str) -> None:
         super().__init__()
         self.checkpoints, self.history, self.watched = checkpoints, history, watched
-        self.progress = Progress(plan, len(history.epochs))
+        self.progress = Progress(plan, len(history.epochs), watched)
         self.total = 0.0
         self.started = time.monotonic()
 

@@ -151,7 +151,7 @@ class Record(lightning.Callback):
 
     def __init__(self, checkpoints: Path, history: History, plan: BatchPlan, watched: str) -> None:
         self.checkpoints, self.history, self.watched = checkpoints, history, watched
-        self.progress = Progress(plan, len(history.epochs))
+        self.progress = Progress(plan, len(history.epochs), watched)
         self.started = time.monotonic()
 
     def on_train_batch_end(

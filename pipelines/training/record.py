@@ -37,6 +37,8 @@ class Progress:
 
     plan: BatchPlan
     first: int
+    watched: str
+    """What the task calls the metric of an epoch."""
 
     def is_due(self, step: int) -> bool:
         """Whether this step of an epoch is worth telling: its loss costs a little to read."""
@@ -51,7 +53,10 @@ class Progress:
 
     def note(self, epoch: int, figures: Epoch) -> None:
         """An epoch has ended with these figures."""
-        told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in asdict(figures).items())
+        told = ", ".join(
+            f"{name.replace('metric', self.watched).replace('_', ' ')} {value:.4f}"
+            for name, value in asdict(figures).items()
+        )
         progress.note(f"Epoch {epoch + 1}/{self.plan.profile.epochs}: {told}")
 
 
