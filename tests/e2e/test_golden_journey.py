@@ -116,6 +116,11 @@ def test_predict_asks_every_endpoint(stack: Stack) -> None:
 @pytest.mark.browser
 def test_the_page_runs_the_artifacts_of_other_targets_too(stack: Stack) -> None:
     with opened(stack.settings, 1280) as page:
+        page.route("**/model.onnx*", lambda route: route.fulfill(body=b"no graph"))
+        row = page.locator("#in-browser tr", has_text="ONNX Runtime Web on WebAssembly")
+        row.get_by_role("button").click()
+        row.locator("td:has-text('version 1 of fashion cannot be loaded')").wait_for()
+        page.unroute("**/model.onnx*")
         for runtime in ("LiteRT.js", "ONNX Runtime Web"):
             load_runtime(page, runtime)
         values = page.locator(

@@ -31,12 +31,15 @@ async function start() {
   window.tandem = { config, predict: (values, count) => model.predict(values, count) };
   document.documentElement.dataset.ready = "";
   showReport();
-  const browser = [model, ...(await runtimes(config.model))];
   const servers = Object.entries(config.targets).map(([target, own]) => new Server(target, own, config.model));
-  endpoints = [...browser, ...servers];
-  answers.add("in-browser", browser);
+  endpoints = [model, ...servers];
+  answers.add("in-browser", [model]);
   answers.add("servers", servers);
   element("start").addEventListener("click", startRace);
+  runtimes(config.model).then((found) => {
+    endpoints.splice(1, 0, ...found);
+    answers.add("in-browser", found);
+  });
   const served = await model.describe();
   showInputs(served.manifest.signature);
   await showSamples(served);
