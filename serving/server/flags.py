@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from serving.server import GRPC_PORT, HTTP_PORT
+from serving.server import GRPC_PORT, HTTP_PORT, VERSION
 from serving.server.backends.base import BACKENDS
 from serving.server.lifecycle import Listening
 
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = made.add_argument
+    add("--version", action="version", version=f"tandem-server {VERSION}")
     add("--backend", choices=BACKENDS, required=True, help="the runtime")
     add("--model-repository", type=Path, required=True, metavar="DIR", help="holds <model>/<version>/")
     add("--host", default="127.0.0.1", help="address to listen on")
