@@ -16,7 +16,7 @@ KUBECTL = """\
 printf '%s\\n' "$*" >>"$STATE/calls"
 tag=$(cat "$STATE/tag")
 case "$*" in
-  apply*) sed -n 's/.*newTag: \\([^}]*\\)}.*/\\1/p' "$PWD/k8s/overlays/local/kustomization.yaml" >"$STATE/tag" ;;
+  apply*) sed -n 's/.*newTag: \\([^}]*\\)}.*/\\1/p' "$3/kustomization.yaml" >"$STATE/tag" ;;
   *"get deployments"*initContainers*) for _ in 1 2 3 4 5; do echo "tandem.invalid/models:$tag"; done ;;
   *"get deployments"*tandem-previous*) cat "$STATE/previous" 2>/dev/null ;;
   *"get deployments"*name) echo deployment.apps/litert; echo deployment.apps/tfjs ;;
@@ -37,11 +37,11 @@ class Cluster:
         (root / "bin" / "kubectl").write_text(KUBECTL)
         (root / "bin" / "kubectl").chmod(0o755)
         (root / "tag").write_text("fashion-1\n")
-        self.overlay = root / "k8s" / "overlays" / "local" / "kustomization.yaml"
+        self.overlay = "k8s/overlays/local"
 
     def rollout(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        own = os.environ | {"PATH": path, "STATE": str(self.root)} | environment
+        own = os.environ | {"PATH": path, "STATE": str(self.root), "OVERLAY": self.overlay} | environment
         return subprocess.run(
             [self.root / "k8s" / "rollout", *arguments], env=own, capture_output=True, text=True
         )
@@ -57,7 +57,9 @@ class Cluster:
 
     def tags(self) -> set[str]:
         """What the overlay and the cluster say."""
-        line = next(line for line in self.overlay.read_text().splitlines() if "newTag" in line)
+        line = next(
+            line for line in self.read(f"{self.overlay}/kustomization.yaml").splitlines() if "newTag" in line
+        )
         return {line.split("newTag: ")[1].rstrip("}"), self.read("tag").strip()}
 
 
@@ -69,11 +71,13 @@ def cluster(tmp_path: Path) -> Cluster:
 WAITS = ["rollout status deployment.apps/litert", "rollout status deployment.apps/tfjs"]
 
 
-def test_all_targets_move_together_there_and_back(cluster: Cluster) -> None:
+@pytest.mark.parametrize("overlay", ["k8s/overlays/local", "k8s/overlays/production"])
+def test_all_targets_move_together_there_and_back(cluster: Cluster, overlay: str) -> None:
+    cluster.overlay = overlay
     done = cluster.rollout("2")
     assert done.returncode == 0, done.stderr
     assert cluster.calls == ["apply", *WAITS, "annotate deployments"]
-    assert "apply --kustomize k8s/overlays/local" in cluster.read("calls")
+    assert f"apply --kustomize {overlay}\n" in cluster.read("calls")
     assert cluster.tags() == {"fashion-2"}
     assert cluster.rollout("back").returncode == 0
     assert cluster.tags() == {"fashion-1"}
@@ -87,7 +91,7 @@ def test_where_one_target_is_not_ready_all_go_back(cluster: Cluster) -> None:
     assert "fashion-2 did not become ready everywhere; going back to fashion-1" in done.stderr
     assert cluster.calls == ["apply", *WAITS, "apply", *WAITS]
     assert cluster.tags() == {"fashion-1"}
-    assert not cluster.overlay.with_name("kustomization.yaml.old").exists()
+    assert not list(cluster.root.rglob("*.old"))
     done = cluster.rollout("back")
     assert (done.returncode, "no single version" in done.stderr) == (1, True)
 
