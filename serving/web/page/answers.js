@@ -132,7 +132,7 @@ export class Answers {
   #fill(endpoint, cells) {
     const line = this.#lines.get(endpoint);
     const head = line.firstChild;
-    head.replaceChildren(endpoint.label, make("span", { className: "runs", text: endpoint.runs }));
+    head.replaceChildren(`${endpoint.label} `, make("span", { className: "runs", text: endpoint.runs }));
     const filled = cells.map((text, index) => make("td", { role: "cell", text, className: index >= 2 ? "figure" : "" }));
     line.replaceChildren(head, ...filled);
     line.className = "";
@@ -143,7 +143,7 @@ export class Answers {
     if (places.length > SHOWN) places.sort((a, b) => reference.values[b] - reference.values[a]).splice(SHOWN);
     const found = [...this.#found];
     const heads = found.map(([{ label, on = "" }]) => {
-      return make("th", { scope: "col", text: label }, make("span", { className: "runs", text: on }));
+      return make("th", { scope: "col", text: `${label} ` }, make("span", { className: "runs", text: on }));
     });
     const largest = Math.max(1e-30, ...found.flatMap(([, { values }]) => values.map(Math.abs)));
     const scale = this.#task.kind === "classification" ? 1 : largest;
