@@ -84,6 +84,7 @@ function image(sample, address, { signature }) {
 }
 
 async function chooseSample(sample, button, address) {
+  element("summary").textContent = "";
   try {
     for (const input of Object.values(inputs)) await input.set(sample, address);
   } catch (error) {
@@ -112,11 +113,11 @@ async function readInput() {
 async function predict() {
   const mine = ++turn;
   race.stop();
+  element("summary").textContent = "";
   try {
     const { manifest, version, refused, row } = await readInput();
     if (mine !== turn) return;
     showError(refused ? new Error(refused) : null);
-    element("summary").textContent = "";
     element("served").textContent = `${config.model}, version ${version}`;
     answers.begin(manifest.task);
     // One after the other: asked at once they would share the processor, and the times would say so.
@@ -151,6 +152,7 @@ async function load(endpoint) {
     await endpoint.load(input.version);
     const mine = turn;
     await ask(endpoint, input, () => mine === turn);
+    if (mine === turn && element("summary").textContent) element("summary").textContent = answers.summary();
   } catch (error) {
     answers.offer(endpoint, error.message);
   }
