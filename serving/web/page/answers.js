@@ -154,6 +154,7 @@ export class Answers {
       return line;
     });
     const corner = make("td", { text: "" });
+    element("values").style.setProperty("--columns", found.length);
     element("values").tHead.replaceChildren(make("tr", {}, corner, ...heads));
     element("values").tBodies[0].replaceChildren(...lines);
     element("more").hidden = places.length === reference.names.length;

@@ -51,7 +51,7 @@ export class Race {
     for (const lane of lanes) {
       await this.#lap(lane, ask);
       await this.#lap(lane, ask);
-      const [, second = 0] = lane.times;
+      const [, second = Infinity] = lane.times;
       if (second < 20 * step) lane.calls = Math.min(50, Math.ceil((20 * step) / Math.max(second, step)));
       lane.times = [];
     }
@@ -168,8 +168,7 @@ function tableRow({ name, times, failures, out, calls }) {
   const head = Object.assign(document.createElement("th"), { scope: "row", role: "rowheader", textContent: name });
   const figures = times.length ? [0.5, 0.9, 0].map((share) => inMilliseconds(quantile(times, share))) : ["–", "–", "–"];
   const counted = `${times.length}${calls > 1 ? ` × ${calls}` : ""}`;
-  const failed = out ? `${failures}: ${out}` : String(failures);
-  const cells = [...figures, counted, failed].map((text) => {
+  const cells = [...figures, counted, String(failures)].map((text) => {
     return Object.assign(document.createElement("td"), { role: "cell", className: "figure", textContent: text });
   });
   line.append(head, ...cells);
