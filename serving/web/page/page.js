@@ -47,10 +47,10 @@ async function start() {
 
 /** A widget for each input: the picture, where there is no other input, or a field to type in. */
 function showInputs(signature) {
-  const tensors = Object.entries(signature.inputs);
+  const entries = Object.entries(signature.inputs);
   const changed = () => choose("", null);
-  for (const [name, tensor] of tensors) {
-    const picture = tensor.content === "picture" && tensors.length === 1;
+  for (const [name, tensor] of entries) {
+    const picture = tensor.content === "picture" && entries.length === 1;
     inputs[name] = picture
       ? new PictureInput(tensor, changed)
       : typedInput(element("fields"), name, tensor, changed);
