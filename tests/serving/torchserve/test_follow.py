@@ -69,8 +69,11 @@ def test_the_health_check_passes_while_a_worker_answers(
 
     class Own(Management): ...
 
+    (tmp_path / "started").touch()
+
     def passes() -> bool:
         script = READY.read_text().replace("/tandem/run/torchserve/ready", str(marker))
+        script = script.replace("-newer /proc/1", f"-newer {tmp_path / 'started'}")
         return subprocess.run(["sh", "-c", script]).returncode == 0
 
     with UnixStreamServer(str(tmp_path / "management.sock"), Own) as api:
@@ -89,6 +92,11 @@ def test_the_health_check_passes_while_a_worker_answers(
         following.join(10)
         api.shutdown()
     assert passes()
+    (tmp_path / "started").touch()
+    assert not passes(), "the file of a container that was here before"
+    marker.touch()
+    assert passes()
+    os.utime(tmp_path / "started", (0, 0))
     long_ago = time.time() - 11
     os.utime(marker, (long_ago, long_ago))
     assert not passes(), "a file that nobody renews"
