@@ -87,10 +87,8 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
     try:
         engine.images.pull(base.image.split(":", maxsplit=1)[0], tag=base.digest)
     except APIError as error:
-        report(
-            f"{base.image} cannot be pulled ({error.explanation}): "
-            "making it from Debian's packages, in about a minute"
-        )
+        report(f"{base.image} cannot be pulled: {error.explanation}")
+        report("making it from Debian's packages (usually 60 s)")
     else:
         report("ready")
         return pinned
