@@ -7,17 +7,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.compare import generator, load
 from serving.compare.generator import GeneratorError, Job, Result
-from serving.compare.report import FAILED, Figure, Point, Row
+from serving.compare.report import FAILED, IN_PROCESS, NULL, Figure, Point, Row
+from serving.progress import Wait
 from serving.settings import PREFIX, Settings
 
 Say = Callable[[str], None]
@@ -49,7 +53,22 @@ class Subject:
     row: Row
     pid: int = 0
     memory: Callable[[], int | None] = lambda: None
-    in_browser: bool = False
+    settings: Settings | None = None
+    """Of its server, where they are others than the comparison's."""
+    target: str = ""
+    """What the generator connects to; "" is the row's target."""
+    signature: dict[str, Any] = field(default_factory=dict)
+    """Where the server does not tell it."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Return False where there is no model behind it."""
+        return self.row.kind != NULL
+
+    @property
+    def takes_load(self) -> bool:
+        """Return False where one caller waits for each answer: in a browser, and in a process of its own."""
+        return self.row.kind not in (NULL, IN_PROCESS) and self.row.target != "tfjs"
 
 
 class Generator:
@@ -105,14 +124,31 @@ class Measuring:
     """One comparison's readings; each method fills in figures of all rows that still work."""
 
     def __init__(
-        self, settings: Settings, subjects: Sequence[Subject], samples: Path, plan: Plan, say: Say
+        self,
+        settings: Settings,
+        subjects: Sequence[Subject],
+        samples: Path,
+        plan: Plan,
+        say: Say,
+        wait: Wait | None = None,
     ) -> None:
-        """`samples`: an .npz of inputs by name, of at least as many rows as the largest batch."""
+        """`samples`: an .npz of inputs by name, of at least as many rows as the largest batch; `wait` is told how far
+        it is."""
         self._settings = settings
         self._subjects = subjects
         self._samples = samples
         self._plan = plan
         self._say = say
+        self._wait = wait
+        self._seconds = 0.0
+        self._kept: dict[str, Generator] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Measuring:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def answers(self) -> dict[str, dict[str, NDArray[np.float32]]]:
         """Every row's outputs for all samples, by the row's name."""
@@ -120,9 +156,13 @@ class Measuring:
         file = self._samples.with_name("answers.npz")
         for subject in self._working():
             subject.row.memory_idle = subject.memory()
+            if not subject.has_answers:
+                continue
             self._say(f"{subject.row.name}: answers")
-            with Generator(self._settings) as sender:
-                done = self._run(sender, subject, scenario=generator.ANSWERS, answers=str(file))
+            # In large requests: that company changes no answer is the gates' part.
+            what = {"scenario": generator.ANSWERS, "answers": str(file), "rows": max(self._plan.batches)}
+            with self._sender(subject) as sender:
+                done = self._run(sender, subject, **what)
             if done is not None:
                 with np.load(file) as stored:
                     found[subject.row.name] = {name: stored[name] for name in stored.files}
@@ -136,7 +176,7 @@ class Measuring:
             for subject in self._working():
                 before = results[subject.row.name]
                 expected = _median(before[-1]) if before else 1.0
-                with Generator(self._settings) as sender:
+                with self._sender(subject) as sender:
                     result = self._run(sender, subject, scenario=load.SINGLE, expected_ms=expected)
                 if result is not None and result.reading is not None and result.reading.latencies:
                     before.append(result)
@@ -146,9 +186,9 @@ class Measuring:
     def rates(self) -> None:
         """Requests at random times: the curve up to saturation, and the highest rate that is kept up."""
         for subject in self._working():
-            if subject.in_browser:
-                continue  # It has one user, who waits for the answer.
-            with Generator(self._settings) as sender:
+            if not subject.takes_load:
+                continue
+            with self._sender(subject) as sender:
                 most = self._capacity(sender, subject, 1, self._plan.connections)
                 if most is None:
                     continue
@@ -167,8 +207,10 @@ class Measuring:
     def batches(self) -> None:
         """Rows a second by the size of a request, one request after the other."""
         for subject in self._working():
+            if not subject.has_answers:
+                continue
             self._say(f"{subject.row.name}: requests of {', '.join(map(str, self._plan.batches))} rows")
-            with Generator(self._settings) as sender:
+            with self._sender(subject) as sender:
                 for size in self._plan.batches:
                     rate = self._capacity(sender, subject, size, 1)
                     if rate is not None:
@@ -195,7 +237,29 @@ class Measuring:
         p50, p99 = (float(np.percentile(reading.latencies, percent)) for percent in (50, 99))
         kept = p99 <= target and not reading.failures
         reason = "" if kept else reading.fault or f"p99 was {p99:.0f} ms"
-        subject.row.sweep.append(Point(rate, reading.rate, p50, p99, reason))
+        subject.row.sweep.append(Point(rate, reading.rate, p50, p99, reason, result.cpu_us))
+
+    @contextmanager
+    def _sender(self, subject: Subject) -> Iterator[Generator]:
+        """A generator; what runs in it stays loaded until the end."""
+        made = Generator(subject.settings or self._settings)
+        if subject.row.kind != IN_PROCESS:
+            with made:
+                yield made
+            return
+        if subject.row.name not in self._kept:
+            self._kept[subject.row.name] = self._stack.enter_context(made)
+        yield self._kept[subject.row.name]
+
+    def _expected_seconds(self) -> float:
+        """About what all readings take, for the progress."""
+        plan, found = self._plan, 0.0
+        for subject in self._working():
+            readings = float(plan.rounds)
+            readings += subject.takes_load * (1.25 + len(SHARES) + BISECTIONS)
+            readings += subject.has_answers * 1.25 * len(plan.batches)
+            found += readings * plan.seconds + plan.rounds + 2
+        return found
 
     def _working(self) -> list[Subject]:
         return [subject for subject in self._subjects if subject.row.works]
@@ -203,14 +267,21 @@ class Measuring:
     def _run(self, sender: Generator, subject: Subject, **what: object) -> Result | None:
         """A generator's result; None where the row fails, which it then says."""
         row = subject.row
-        fields: Mapping[str, object] = {"seconds": self._plan.seconds, **what}
-        job = Job(row.target, row.protocol, str(self._samples), pid=subject.pid, **fields)  # type: ignore[arg-type]
+        fields: Mapping[str, object] = {
+            "seconds": self._plan.seconds, "pid": subject.pid, "signature": subject.signature, **what
+        }  # fmt: skip
+        job = Job(subject.target or row.target, row.protocol, str(self._samples), **fields)  # type: ignore[arg-type]
+        if self._wait is not None:
+            self._wait.advance(row.name, self._seconds, self._expected_seconds())
+        started = time.monotonic()
         try:
             result = sender.do(job)
         except GeneratorError as error:
             row.state, row.reason = FAILED, str(error)
             self._say(f"{row.name}: {error}")
             return None
+        finally:
+            self._seconds += time.monotonic() - started + 0.5
         if result.reading is not None:
             for words, count in result.reading.failures.items():
                 row.failures[words] = row.failures.get(words, 0) + count

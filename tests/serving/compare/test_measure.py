@@ -5,12 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from models.signature import Arrays
+from serving.compare import load
+from serving.compare.generator import Job, work
+from serving.compare.local import IN_PROCESS, NOTHING
 from serving.compare.measure import Measuring, Plan, Subject
-from serving.compare.report import FAILED, Row
+from serving.compare.report import FAILED, NULL, Row
 from serving.settings import Settings
 
 from .scripted import Script, serving, sleeping
@@ -23,7 +29,7 @@ PLAN = Plan(seconds=0.5, rounds=2, target_ms=50.0, connections=4, batches=(1, 4)
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
     path = tmp_path / "samples.npz"
-    np.savez(path, x=np.arange(32, dtype=np.float32).reshape(16, 2))
+    np.savez(path, x=np.arange(36, dtype=np.float32).reshape(18, 2))
     return path
 
 
@@ -64,7 +70,7 @@ def test_each_row_has_its_own_answers(samples: Path) -> None:
     with serving(sleeping(0, 2.0)) as two, serving(sleeping(0, 3.0)) as three:
         measured, rows = measuring(samples, two, three)
         answers = measured.answers()
-    first = np.arange(0, 32, 2)
+    first = np.arange(0, 36, 2)  # 18 rows in requests of 4: the last one is short.
     for row, factor in zip(rows, (2.0, 3.0), strict=True):
         np.testing.assert_allclose(answers[row.name]["y"][:, 0], factor * first)
 
@@ -87,6 +93,50 @@ def test_larger_requests_bring_more_rows_a_second(samples: Path) -> None:
         measured, (row,) = measuring(samples, url)
         measured.batches()
     assert 2.5 < row.batches["4"] / row.batches["1"] < 5
+
+
+def test_what_costs_no_request_is_read_beside_it(samples: Path) -> None:
+    """The generator alone takes less than a millisecond, and is asked for nothing else."""
+    row = Row("null", NOTHING, "-", "nothing", kind=NULL)
+    with Measuring(Settings(), [Subject(row)], samples, PLAN, lambda _: None) as measured:
+        assert measured.answers() == {}
+        measured.latencies()
+        measured.rates()
+        measured.batches()
+    assert row.p50 is not None
+    assert 0 < row.p50.value < 1
+    assert (row.goodput, row.batches, row.score) == (None, {}, None)
+
+
+class Burning:
+    """Uses the processor for 5 ms, then waits for 5."""
+
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        until = time.process_time() + 0.005
+        while time.process_time() < until:
+            pass
+        time.sleep(0.005)
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_model_in_process_is_charged_its_processor_s_time_only(samples: Path) -> None:
+    job = Job("litert", IN_PROCESS, str(samples), load.SINGLE, seconds=0.5)
+    result = work(job, Burning)
+    assert result.reading is not None
+    assert result.cpu_us is not None
+    assert 5000 <= result.cpu_us < 7000
+    assert np.median(result.reading.latencies) > 9.5
+
+
+def test_a_server_that_takes_json_of_its_own_is_asked_in_it(samples: Path) -> None:
+    with serving(sleeping(0, 2.0)) as url:
+        address = url.replace("oip+", "json+").replace("/v2/models/m", "/predict")
+        measured, (row,) = measuring(samples, address)
+        answers = measured.answers()
+    np.testing.assert_allclose(answers[row.name]["y"][:, 0], 2 * np.arange(0, 36, 2))
 
 
 def dying(number: int) -> float:
