@@ -16,7 +16,7 @@ from models.base import Model
 from models.data import Dataset
 from pipelines import exporting
 from pipelines.exporting.base import Exporter
-from pipelines.gates import artifacts, require
+from pipelines.gates import require
 from pipelines.training.record import History, Trained
 from serving import repository
 from serving.repository import GOLDEN, MANIFEST, Manifest, ManifestError
@@ -164,6 +164,8 @@ def _export(
     folder: Path,
 ) -> bool:
     """Export a form, and hold it against its source's own answers; returns whether requests may share a run."""
+    from pipelines.gates import artifacts
+
     source = manifest.source
     run = training_folder(settings, manifest, source)
     trained = Trained.read(source, run) if run else None

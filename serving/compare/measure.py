@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.compare import generator, load
+from serving.compare import generator, load, local
 from serving.compare.generator import GeneratorError, Job, Result
 from serving.compare.report import FAILED, IN_PROCESS, NULL, Figure, Point, Row
 from serving.progress import Wait
@@ -29,6 +29,8 @@ Say = Callable[[str], None]
 SHARES = (0.25, 0.5, 0.75, 0.9)
 """Of the most that an endpoint answers: the rates that are offered."""
 BISECTIONS = 2
+EXPECTED_MS = {local.NOTHING: 0.002, local.IN_PROCESS: 0.1}
+"""What a first request takes, where that is far from a millisecond: LoadGen makes requests up by it."""
 PATIENCE_SECONDS = 60.0
 """What a generator may take beyond the time that it was given: start, warm-up, requests that wait."""
 
@@ -175,7 +177,7 @@ class Measuring:
             self._say(f"one request at a time, round {number + 1} of {self._plan.rounds}")
             for subject in self._working():
                 before = results[subject.row.name]
-                expected = _median(before[-1]) if before else 1.0
+                expected = _median(before[-1]) if before else EXPECTED_MS.get(subject.row.protocol, 1.0)
                 with self._sender(subject) as sender:
                     result = self._run(sender, subject, scenario=load.SINGLE, expected_ms=expected)
                 if result is not None and result.reading is not None and result.reading.latencies:

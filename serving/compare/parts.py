@@ -10,6 +10,8 @@ from __future__ import annotations
 from serving.compare.local import NOTHING
 from serving.compare.report import IN_PROCESS, NULL, Report, Row
 
+CONTRADICTION = 1.1
+"""Of a row's median: parts that are longer together were read on a machine that was not quiet, and are not told."""
 PARTS = ("generator", "client and wire", "server", "model", "both together")
 
 
@@ -29,6 +31,8 @@ def _parts(row: Row, nothing: Row, null: Row, runtime: Row) -> dict[str, float]:
     total, generator, empty, model = (
         one.p50.value if one.p50 else 0.0 for one in (row, nothing, null, runtime)
     )
+    if max(empty, generator) + max(model - generator, 0.0) > CONTRADICTION * total:
+        return {}
     empty = min(max(empty, generator), total)
     server = min(null.cpu_us.value / 1000 if null.cpu_us else 0.0, empty - generator)
     model = min(max(model - generator, 0.0), total - empty)

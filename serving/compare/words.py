@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from serving.compare import conditions
-from serving.compare.report import ENDPOINT, Report, Row
+from serving.compare.report import ENDPOINT, NULL, Report, Row
 
 CLEAR = 1.1
 """Below this ratio, two figures count as equal."""
@@ -185,6 +185,10 @@ def _doubts(report: Report) -> list[str]:
             f"The generator takes more than a fifth of the server's CPU a request on {len(dear)} of "
             f"{len(report.working)} rows, so their highest rates are lower bounds on this machine."
         )
+    servers = {row.server for row in report.rows if row.kind == NULL and row.works and row.p50}
+    untold = [row.name for row in report.working if row.server in servers and row.p50 and not row.parts]
+    if untold:
+        found.append(f"Parts that were measured beside it took longer than the whole: {', '.join(untold)}.")
     if report.partial:
         found.append("The comparison was interrupted: figures are missing.")
     return found
