@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from serving.settings import Settings
 from serving.targets.base import Client
 
 ANSWERS = "answers"
+KEPT = (local.IN_PROCESS, "browser")
+"""Protocols whose clients take seconds to open."""
 WARM_UP = 5
 """Requests before any that counts: connections are made, and servers meet the shape."""
 
@@ -59,6 +62,8 @@ class Job:
     """The .npz to write the outputs to."""
     signature: dict[str, Any] = field(default_factory=dict)
     """Of an address whose server does not tell it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of its server, where they are other than the comparison's."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Result:
 
 
 def work(job: Job, connect: Callable[[], Client]) -> Result:
-    """Do a job over clients that `connect` makes. Raises what the first requests raise."""
+    """Do a job over clients that `connect` makes, and close them. Raises what the first requests raise."""
     with np.load(job.samples) as stored:
         samples = {name: stored[name] for name in stored.files}
     length = len(next(iter(samples.values())))
@@ -134,10 +139,18 @@ def main() -> None:
     # A stall of 100 ms in here would be read as the server's.
     gc.disable()
     settings = Settings.from_environment()
+    kept: dict[tuple[Settings, str], Client] = {}
     for line in sys.stdin:
         job = Job(**json.loads(line))
+        gc.collect()
         try:
-            connected = partial(connect, settings, job.target, job.protocol, job.signature)
+            own = dataclasses.replace(settings, **job.settings)
+            # JSON knows no paths.
+            own = dataclasses.replace(own, artifacts=Path(own.artifacts))
+            connected: Callable[[], Client] = partial(connect, own, job.target, job.protocol, job.signature)
+            if job.protocol in KEPT:
+                client = kept[own, job.target] = kept.get((own, job.target)) or connected()
+                connected = partial(Kept, client)
             answer = dataclasses.asdict(work(job, connected))
         except Exception as error:  # noqa: BLE001 - whatever a client raises is this row's fault, and is told there
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
@@ -158,6 +171,16 @@ def connect(
     for other in clients.values():
         other.close()
     return chosen
+
+
+class Kept:
+    """A client that stays open from one job to the next."""
+
+    def __init__(self, client: Client) -> None:
+        self.predict = client.predict
+
+    def close(self) -> None:
+        """Leave it open: the process ends it."""
 
 
 def read(line: str) -> Result:

@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from serving.settings import PREFIX, Settings
 
 Say = Callable[[str], None]
 
-SHARES = (0.25, 0.5, 0.75, 0.9)
+SHARES = (0.5, 0.75, 0.9)
 """Of the most that an endpoint answers: the rates that are offered."""
 BISECTIONS = 2
 EXPECTED_MS = {local.NOTHING: 0.002, local.IN_PROCESS: 0.1}
 """What a first request takes, where that is far from a millisecond: LoadGen makes requests up by it."""
+ANSWER_SECONDS = 100.0
+"""A quarter of what the answers for all samples may take."""
 PATIENCE_SECONDS = 60.0
 """What a generator may take beyond the time that it was given: start, warm-up, requests that wait."""
 
@@ -74,7 +76,7 @@ class Subject:
 
 
 class Generator:
-    """A process that does one job after the other, for as long as the block runs."""
+    """A process that does one job after the other, until it is closed."""
 
     def __init__(self, settings: Settings) -> None:
         self._environment = os.environ | {
@@ -82,8 +84,6 @@ class Generator:
             for field in dataclasses.fields(settings)
         }
         self._answers = ThreadPoolExecutor(1)
-
-    def __enter__(self) -> Generator:
         self._process = subprocess.Popen(
             [sys.executable, "-m", generator.__name__],
             env=self._environment,
@@ -92,9 +92,14 @@ class Generator:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    @property
+    def is_alive(self) -> bool:
+        """Return False where it has ended, or was ended."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End it."""
         self._process.kill()
         self._process.communicate()
         self._answers.shutdown()
@@ -110,6 +115,7 @@ class Generator:
             line = self._answers.submit(self._process.stdout.readline).result(allowed)
         except TimeoutError:
             self._process.kill()
+            self._process.wait()
             raise GeneratorError(f"no result within {allowed:.0f} s: requests get no answer") from None
         except BrokenPipeError:
             line = ""
@@ -143,7 +149,7 @@ class Measuring:
         self._say = say
         self._wait = wait
         self._seconds = 0.0
-        self._kept: dict[str, Generator] = {}
+        self._generators: dict[str, Generator] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Measuring:
@@ -162,9 +168,14 @@ class Measuring:
                 continue
             self._say(f"{subject.row.name}: answers")
             # In large requests: that company changes no answer is the gates' part.
-            what = {"scenario": generator.ANSWERS, "answers": str(file), "rows": max(self._plan.batches)}
-            with self._sender(subject) as sender:
-                done = self._run(sender, subject, **what)
+            size = max(self._plan.batches)
+            what = {
+                "scenario": generator.ANSWERS,
+                "answers": str(file),
+                "rows": size,
+                "seconds": ANSWER_SECONDS,
+            }
+            done = self._run(subject, **what)
             if done is not None:
                 with np.load(file) as stored:
                     found[subject.row.name] = {name: stored[name] for name in stored.files}
@@ -178,8 +189,7 @@ class Measuring:
             for subject in self._working():
                 before = results[subject.row.name]
                 expected = _median(before[-1]) if before else EXPECTED_MS.get(subject.row.protocol, 1.0)
-                with self._sender(subject) as sender:
-                    result = self._run(sender, subject, scenario=load.SINGLE, expected_ms=expected)
+                result = self._run(subject, scenario=load.SINGLE, expected_ms=expected)
                 if result is not None and result.reading is not None and result.reading.latencies:
                     before.append(result)
         for subject in self._working():
@@ -190,16 +200,15 @@ class Measuring:
         for subject in self._working():
             if not subject.takes_load:
                 continue
-            with self._sender(subject) as sender:
-                most = self._capacity(sender, subject, 1, self._plan.connections)
-                if most is None:
-                    continue
-                self._say(f"{subject.row.name}: rates up to {most:.0f} a second")
-                for share in SHARES:
-                    self._offer(sender, subject, share * most)
-                for _ in range(BISECTIONS):
-                    good, bad = _between(subject.row.sweep, most)
-                    self._offer(sender, subject, (good + bad) / 2)
+            most = self._capacity(subject, 1, self._plan.connections)
+            if most is None:
+                continue
+            self._say(f"{subject.row.name}: rates up to {most:.0f} a second")
+            for share in SHARES:
+                self._offer(subject, share * most)
+            for _ in range(BISECTIONS):
+                good, bad = _between(subject.row.sweep, most)
+                self._offer(subject, (good + bad) / 2)
             good, bad = _between(subject.row.sweep, most)
             reason = "" if good else f"p99 is above {self._plan.target_ms:g} ms at every rate that was tried"
             subject.row.goodput = Figure(good, (bad - good) / 2 if good else 0.0, reason)
@@ -212,27 +221,26 @@ class Measuring:
             if not subject.has_answers:
                 continue
             self._say(f"{subject.row.name}: requests of {', '.join(map(str, self._plan.batches))} rows")
-            with self._sender(subject) as sender:
-                for size in self._plan.batches:
-                    rate = self._capacity(sender, subject, size, 1)
-                    if rate is not None:
-                        subject.row.batches[str(size)] = rate * size
+            for size in self._plan.batches:
+                rate = self._capacity(subject, size, 1)
+                if rate is not None:
+                    subject.row.batches[str(size)] = rate * size
 
-    def _capacity(self, sender: Generator, subject: Subject, rows: int, connections: int) -> float | None:
+    def _capacity(self, subject: Subject, rows: int, connections: int) -> float | None:
         """Requests a second at most: a short reading tells how many a longer one needs."""
         rate = 20.0
         for seconds in (self._plan.seconds / 4, self._plan.seconds):
             what = {"seconds": seconds, "rate": rate, "rows": rows, "connections": connections}
-            result = self._run(sender, subject, scenario=load.OFFLINE, **what)
+            result = self._run(subject, scenario=load.OFFLINE, **what)
             if result is None or result.reading is None or not result.reading.rate:
                 return None
             rate = result.reading.rate
         return rate
 
-    def _offer(self, sender: Generator, subject: Subject, rate: float) -> None:
+    def _offer(self, subject: Subject, rate: float) -> None:
         target = self._plan.target_ms
         what = {"rate": rate, "target_ms": target, "connections": self._plan.connections}
-        result = self._run(sender, subject, scenario=load.POISSON, **what)
+        result = self._run(subject, scenario=load.POISSON, **what)
         if result is None or result.reading is None or not result.reading.latencies:
             return
         reading = result.reading
@@ -241,17 +249,13 @@ class Measuring:
         reason = "" if kept else reading.fault or f"p99 was {p99:.0f} ms"
         subject.row.sweep.append(Point(rate, reading.rate, p50, p99, reason, result.cpu_us))
 
-    @contextmanager
-    def _sender(self, subject: Subject) -> Iterator[Generator]:
-        """A generator; what runs in it stays loaded until the end."""
-        made = Generator(subject.settings or self._settings)
-        if subject.row.kind != IN_PROCESS:
-            with made:
-                yield made
-            return
-        if subject.row.name not in self._kept:
-            self._kept[subject.row.name] = self._stack.enter_context(made)
-        yield self._kept[subject.row.name]
+    def _generator(self, subject: Subject) -> Generator:
+        """One for all endpoints; one of its own for what stays open in it, a model or a browser."""
+        key = subject.row.name if subject.row.protocol in generator.KEPT else ""
+        if key not in self._generators or not self._generators[key].is_alive:
+            self._generators[key] = Generator(self._settings)
+            self._stack.callback(self._generators[key].close)
+        return self._generators[key]
 
     def _expected_seconds(self) -> float:
         """About what all readings take, for the progress."""
@@ -266,18 +270,28 @@ class Measuring:
     def _working(self) -> list[Subject]:
         return [subject for subject in self._subjects if subject.row.works]
 
-    def _run(self, sender: Generator, subject: Subject, **what: object) -> Result | None:
+    def _run(self, subject: Subject, **what: object) -> Result | None:
         """A generator's result; None where the row fails, which it then says."""
         row = subject.row
-        fields: Mapping[str, object] = {
-            "seconds": self._plan.seconds, "pid": subject.pid, "signature": subject.signature, **what
-        }  # fmt: skip
-        job = Job(subject.target or row.target, row.protocol, str(self._samples), **fields)  # type: ignore[arg-type]
+        if not row.works:
+            return None
+        own = {} if subject.settings is None else vars(subject.settings)
+        changed = {name: value for name, value in own.items() if value != getattr(self._settings, name)}
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in changed.items()}
+        fields: dict[str, Any] = {"seconds": self._plan.seconds, "pid": subject.pid, **what}
+        job = Job(
+            subject.target or row.target,
+            row.protocol,
+            str(self._samples),
+            signature=subject.signature,
+            settings=settings,
+            **fields,
+        )
         if self._wait is not None:
             self._wait.advance(row.name, self._seconds, self._expected_seconds())
         started = time.monotonic()
         try:
-            result = sender.do(job)
+            result = self._generator(subject).do(job)
         except GeneratorError as error:
             row.state, row.reason = FAILED, str(error)
             self._say(f"{row.name}: {error}")
