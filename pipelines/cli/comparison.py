@@ -102,6 +102,7 @@ def compare(settings: Settings, options: Options, say: Say) -> tuple[Report, Pat
         say(f"{len(made.working)} of {len(ways)} ways answer; {busy:.0%} of the processors' time was others'")
         samples = folder / "samples.npz"
         np.savez(samples, **inputs)
+        wait.step("readings")
         try:
             with Measuring(settings, subjects, samples, options.plan, say, wait) as measuring:
                 judge(made, measuring.answers())
@@ -263,7 +264,7 @@ def _hold_against_golden(settings: Settings, found: list[Subject], version: int)
         # What another project serves is ONNX Runtime's file.
         target = "onnxruntime" if row.kind == PEER else row.target
         sample = golden.read(repository.version_dir(settings.repository, target, settings.model, version))
-        if not row.works or not subject.has_answers or sample is None:
+        if not row.works or not subject.has_model or sample is None:
             continue
         try:
             client = generator.connect(

@@ -107,7 +107,7 @@ def _compare(own: argparse.ArgumentParser) -> None:
         help="other projects' servers as rows, too, as DIR/peers.toml says",
     )
     add("--source", choices=FRAMEWORKS, help="require this framework's weights behind all rows")
-    add("--seconds", type=float, default=1.0, help="of each reading (default: 1)")
+    add("--seconds", type=float, default=0.8, help="of each reading (default: 0.8)")
     add("--rounds", type=int, default=3, help="in which the rows take turns (default: 3)")
     add("--target-ms", type=float, default=20.0, help="within which 99 %% must be answered (default: 20)")
     add("--connections", type=int, default=8, help="to an endpoint whose rate is measured (default: 8)")

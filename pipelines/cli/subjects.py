@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,8 @@ from models.base import Model
 from models.data import Dataset
 from models.signature import Signature
 from pipelines.cli import variants
+from pipelines.exporting.base import ExportError
+from pipelines.gates import GateError
 from serving import golden, platforms, repository, targets
 from serving.compare import conditions, endpoints, local, peers, report, servers
 from serving.compare.measure import Subject
@@ -77,7 +80,7 @@ class Rows:
     def variants(self) -> None:
         """Other forms of what is published, each with the runtime in process."""
         form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
-        for variant in variants.chosen(self.names, form):
+        for variant in variants.chosen(self.model, self.names, form):
             published = self._manifest(variant.target)
             row = Row(variant.target, "-", published.source, "-", kind=VARIANT, variant=variant.name)
             row.precision = variant.precision
@@ -138,14 +141,14 @@ class Rows:
         return server.settings
 
     def _add(self, row: Row, protocol: str, server: Server, **how: Any) -> None:  # noqa: ANN401
-        fields = vars(row) | {"protocol": protocol, "start_seconds": server.start_seconds}
-        own = Row(**{name: value for name, value in fields.items() if name in Row.__dataclass_fields__})
-        own.batches, own.failures, own.sweep, own.quantiles, own.parts = {}, {}, [], [], {}
+        own = copy.deepcopy(row)
+        own.protocol, own.start_seconds = protocol, server.start_seconds
         subject = Subject(own, server.pid, lambda: _memory(server.pid), server.settings, **how)
         self.subjects.append(subject)
 
     def _refused(self, row: Row, error: Exception) -> None:
-        row.state, row.reason = FAILED, " ".join(str(error).split())
+        row.state = FAILED if isinstance(error, GateError | ExportError) else UNREACHABLE
+        row.reason = " ".join(str(error).split())
         self.say(f"{row.name}: {row.reason}")
         self.subjects.append(Subject(row))
 
@@ -195,7 +198,7 @@ class Rows:
         return [Subject(row(protocol, report.WORKS), pid, memory) for protocol in clients]
 
 
-def foreign(urls: Mapping[str, Any] | tuple[str, ...]) -> Iterator[Subject]:
+def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
     """The rows of servers that Tandem did not start. Raises `TargetError` where an address is none."""
     for url in urls:
         yield Subject(Row(url, endpoints.parse(url).scheme, "-", EXTERNAL))

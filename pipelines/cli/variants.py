@@ -68,9 +68,10 @@ class Null(Handler):
 """
 
 
-def chosen(names: list[str], deployed_form: str) -> list[Variant]:
-    """Those of these targets, but for the form of TorchServe that is deployed."""
-    return [v for v in VARIANTS if v.target in names and v.form != deployed_form]
+def chosen(model: Model, names: list[str], deployed_form: str) -> list[Variant]:
+    """Those of these targets that the model's spec has, but for the form of TorchServe that is deployed."""
+    own = [v for v in VARIANTS if v.target in names and v.precision in model.spec.precisions]
+    return [variant for variant in own if not variant.form or variant.form != deployed_form]
 
 
 def make(settings: Settings, variant: Variant, model: Model, dataset: Dataset, version: int) -> Settings:
@@ -80,8 +81,6 @@ def make(settings: Settings, variant: Variant, model: Model, dataset: Dataset, v
     """
     published = repository.version_dir(settings.repository, variant.target, model.spec.name, version)
     exporter = exporting.load(variant.target, variant.form)
-    if variant.precision not in exporter.variants(model):
-        raise TargetError(f"the spec of {model.spec.name} leaves {variant.precision} out")
 
     def write(folder: Path) -> Manifest:
         manifest = repository.read_manifest(published)

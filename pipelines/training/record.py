@@ -70,7 +70,7 @@ class History:
     weights_digest: str = ""
     """Of the weights that the training ended with."""
     peak_bytes: int = 0
-    """What the process grew by at most while it trained, the framework's own libraries included; 0: not recorded."""
+    """What the process grew by at most while it trained; 0: not recorded."""
 
     @classmethod
     def empty(cls) -> History:

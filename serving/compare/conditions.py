@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from serving.compare.report import Report
+from serving.compare.report import VARIANT, Report
 from serving.compare.servers import processes
 from serving.repository import Manifest
 
@@ -25,23 +25,23 @@ def of(target: str, manifest: Manifest, pid: int, batched: bool | None = None) -
     `batched` is what its configuration says; None where requests share runs as the manifest allows.
     """
     if batched is None:
-        # TorchServe's is configured for single requests, and a browser has one user.
-        batched = manifest.batched and target not in ("torchserve", "tfjs")
+        # TorchServe's is configured for single requests. A browser has one user, and shares nothing.
+        batched = manifest.batched and target != "torchserve"
     tree = processes(pid) if pid else []
     return {
         "threads": _threads(tree) if tree else UNTOLD,
         "processes": len(tree) or UNTOLD,
-        "batched": "yes" if batched else "no",
+        "batched": UNTOLD if target == "tfjs" else "yes" if batched else "no",
         "instruction set": manifest.instruction_set.get("march", "chosen at run time"),
     }
 
 
 def differences(report: Report) -> list[str]:
-    """What is not equal between the rows that answer, by the value and who has it."""
+    """What is not equal between the rows that answer, by the value and who has it; a variant differs by its name."""
     found = []
     for name in WARNED:
         values: dict[str, list[str]] = {}
-        for row in report.working:
+        for row in (row for row in report.working if row.kind != VARIANT):
             if (value := row.conditions.get(name, UNTOLD)) != UNTOLD:
                 values.setdefault(str(value), []).append(row.name)
         if len(values) > 1:

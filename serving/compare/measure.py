@@ -41,7 +41,7 @@ PATIENCE_SECONDS = 60.0
 class Plan:
     """How long to measure, and what to ask of an endpoint."""
 
-    seconds: float = 1.0
+    seconds: float = 0.8
     """Of one reading."""
     rounds: int = 3
     target_ms: float = 20.0
@@ -65,8 +65,8 @@ class Subject:
     """Where the server does not tell it."""
 
     @property
-    def has_answers(self) -> bool:
-        """Return False where there is no model behind it."""
+    def has_model(self) -> bool:
+        """Return False where there is nothing to ask but how long it takes."""
         return self.row.kind != NULL
 
     @property
@@ -164,7 +164,7 @@ class Measuring:
         file = self._samples.with_name("answers.npz")
         for subject in self._working():
             subject.row.memory_idle = subject.memory()
-            if not subject.has_answers:
+            if not subject.row.is_way:
                 continue
             self._say(f"{subject.row.name}: answers")
             # In large requests: that company changes no answer is the gates' part.
@@ -187,6 +187,8 @@ class Measuring:
         for number in range(self._plan.rounds):
             self._say(f"one request at a time, round {number + 1} of {self._plan.rounds}")
             for subject in self._working():
+                if not subject.row.is_way and 0 < number < self._plan.rounds - 1:
+                    continue  # The first round and the last tell what is only subtracted.
                 before = results[subject.row.name]
                 expected = _median(before[-1]) if before else EXPECTED_MS.get(subject.row.protocol, 1.0)
                 result = self._run(subject, scenario=load.SINGLE, expected_ms=expected)
@@ -200,7 +202,7 @@ class Measuring:
         for subject in self._working():
             if not subject.takes_load:
                 continue
-            most = self._capacity(subject, 1, self._plan.connections)
+            most = self._capacity(subject, 1, self._plan.connections, self._plan.seconds)
             if most is None:
                 continue
             self._say(f"{subject.row.name}: rates up to {most:.0f} a second")
@@ -218,18 +220,18 @@ class Measuring:
     def batches(self) -> None:
         """Rows a second by the size of a request, one request after the other."""
         for subject in self._working():
-            if not subject.has_answers:
+            if not subject.has_model:
                 continue
             self._say(f"{subject.row.name}: requests of {', '.join(map(str, self._plan.batches))} rows")
             for size in self._plan.batches:
-                rate = self._capacity(subject, size, 1)
+                rate = self._capacity(subject, size, 1, self._plan.seconds / 2)
                 if rate is not None:
                     subject.row.batches[str(size)] = rate * size
 
-    def _capacity(self, subject: Subject, rows: int, connections: int) -> float | None:
+    def _capacity(self, subject: Subject, rows: int, connections: int, longer: float) -> float | None:
         """Requests a second at most: a short reading tells how many a longer one needs."""
         rate = 20.0
-        for seconds in (self._plan.seconds / 4, self._plan.seconds):
+        for seconds in (self._plan.seconds / 4, longer):
             what = {"seconds": seconds, "rate": rate, "rows": rows, "connections": connections}
             result = self._run(subject, scenario=load.OFFLINE, **what)
             if result is None or result.reading is None or not result.reading.rate:
@@ -263,8 +265,8 @@ class Measuring:
         for subject in self._working():
             readings = float(plan.rounds)
             readings += subject.takes_load * (1.25 + len(SHARES) + BISECTIONS)
-            readings += subject.has_answers * 1.25 * len(plan.batches)
-            found += readings * plan.seconds + plan.rounds + 2
+            readings += subject.has_model * 0.75 * len(plan.batches)
+            found += readings * (plan.seconds + 0.5) + 5 * subject.row.is_way
         return found
 
     def _working(self) -> list[Subject]:

@@ -116,16 +116,16 @@ def _smallest(report: Report) -> str:
         return ""
     (low, best), (high, worst) = rows[0], rows[-1]
     return (
-        f"The smallest artifact is {best.target}'s ({low / 2**20:.2f} MiB), "
-        f"the largest {worst.target}'s ({high / 2**20:.2f} MiB)."
+        f"The smallest artifact is {_artifact(best)}'s ({low / 2**20:.2f} MiB), "
+        f"the largest {_artifact(worst)}'s ({high / 2**20:.2f} MiB)."
     )
 
 
 def _parity(report: Report) -> str:
-    rows = _ranked(report, lambda row: row.difference)
+    rows = _ranked(report, lambda row: row.difference if row.precision == "float32" else None)
     if not rows:
         return ""
-    scores = {row.score for row in report.working if row.score is not None}
+    scores = {row.score for _, row in rows if row.score is not None}
     same = ""
     if scores:
         low, high = min(scores), max(scores)
@@ -202,6 +202,10 @@ def _ranked(report: Report, figure: Callable[[Row], float | None]) -> list[tuple
 
 def _cpu(row: Row) -> float | None:
     return row.cpu_us.value if row.cpu_us else None
+
+
+def _artifact(row: Row) -> str:
+    return f"{row.target} {row.variant}".strip()
 
 
 def _ms(value: float) -> str:
