@@ -21,7 +21,7 @@ from pipelines.cli import variants
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
 from serving import golden, platforms, repository, targets
-from serving.compare import conditions, endpoints, local, peers, report, servers
+from serving.compare import conditions, endpoints, environments, local, peers, report, servers
 from serving.compare.measure import Subject
 from serving.compare.report import FAILED, IN_PROCESS, NULL, PEER, UNREACHABLE, VARIANT, Row
 from serving.compare.servers import Server
@@ -102,9 +102,8 @@ class Rows:
             row = Row(peer.name, "-", manifest.source, peer.runs, kind=PEER, server=peer.name)
             self.say(f"{peer.name}: environment, start")
             try:
-                python = peers.install(
-                    peer, self.settings.artifacts / "peers" / peer.name, Path(sys.executable)
-                )
+                environment = self.settings.artifacts / "peers" / peer.name
+                python = environments.install(peer.pins, environment, Path(sys.executable))
                 place = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-")))
                 inputs = sample.inputs if sample else {}
                 file = published / manifest.serve
@@ -148,7 +147,7 @@ class Rows:
 
     def _refused(self, row: Row, error: Exception) -> None:
         row.state = FAILED if isinstance(error, GateError | ExportError) else UNREACHABLE
-        row.reason = " ".join(str(error).split())
+        row.reason = " ".join(str(error).split())[:600]
         self.say(f"{row.name}: {row.reason}")
         self.subjects.append(Subject(row))
 

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from serving.errors import TandemError
+
 UV = Path(sys.executable).with_name("uv")
 
 
-class InstallError(Exception):
+class InstallError(TandemError):
     """A server cannot be installed here; the message says why."""
 
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.signature import Arrays, Signature
-from serving.compare import endpoints, environments
-from serving.compare.environments import InstallError
+from serving.compare import endpoints
 from serving.compare.servers import Server, free_ports, running
 from serving.settings import Settings
 from serving.targets.base import TargetError
@@ -98,11 +97,3 @@ def started(
     # It sees nothing of this project's environment.
     with running(command, {"PYTHONPATH": "", "VIRTUAL_ENV": ""}, own, work) as process:
         yield Server(own, process.pid, process.wait(ready, READY_SECONDS))
-
-
-def install(peer: Peer, folder: Path, base: Path) -> Path:
-    """The Python of a peer's environment, which is made where it is missing. Raises `TargetError`."""
-    try:
-        return environments.install(peer.pins, folder, base)
-    except InstallError as error:
-        raise TargetError(f"{peer.name} cannot be installed: {str(error)[-400:]}") from None
