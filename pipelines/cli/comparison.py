@@ -19,7 +19,7 @@ from pipelines import data
 from pipelines.cli import frameworks, subjects
 from pipelines.records import tables
 from serving import golden, platforms, repository, targets
-from serving.compare import endpoints, generator, page, parts, report, resources, words
+from serving.compare import endpoints, generator, page, parts, peers, report, resources, words
 from serving.compare.changes import Change, changes
 from serving.compare.measure import Measuring, Plan, Subject
 from serving.compare.report import FAILED, PEER, Report, ReportError
@@ -62,6 +62,8 @@ def asked(options: argparse.Namespace) -> Options:
         raise TargetError(
             f"--rows {options.rows}: expected at least {max(Plan().batches)}, the largest request"
         )
+    if options.peers is not None:
+        peers.read(options.peers)
     plan = Plan(options.seconds, options.rounds, options.target_ms, options.connections)
     return Options(
         options.target,

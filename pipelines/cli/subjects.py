@@ -17,6 +17,7 @@ import psutil
 from models.base import Model
 from models.data import Dataset
 from models.signature import Signature
+from pipelines import exporting
 from pipelines.cli import variants
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
@@ -204,13 +205,12 @@ def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the file that is served, or of all where that is the folder."""
-    serve = repository.read_manifest(folder).serve
-    beside = {repository.MANIFEST, repository.GOLDEN}
-    files = (
-        [folder / serve] if serve else [p for p in folder.rglob("*") if p.is_file() and p.name not in beside]
-    )
-    return sum(p.stat().st_size for p in files if SAMPLES not in p.parts and p.name not in beside)
+    """Bytes of what is served: without the manifest, samples, and files of other precisions."""
+    manifest = repository.read_manifest(folder)
+    others = {*exporting.load(manifest.target).files.values()} - {manifest.serve}
+    beside = {repository.MANIFEST, repository.GOLDEN, *others}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in beside]
+    return sum(path.stat().st_size for path in files if SAMPLES not in path.parts)
 
 
 def _memory(pid: int) -> int | None:

@@ -31,6 +31,7 @@ SHADES = ("#999999", "#56b4e9", "#0072b2", "#e69f00", "#f0e442")
 """Of the parts of a request's time."""
 OTHERS = ("#cc79a7", "#999999")
 STYLES = ("-", "--", ":", "-.")
+MOST_LINES = 16
 WIDTH, HEIGHT = 6.0, 3.4
 """Inches."""
 EXACT = 1e-9
@@ -102,11 +103,11 @@ def colour(row: Row) -> str:
 
 
 def _latencies(report: Report) -> Markup:
-    rows = [row for row in report.working if row.quantiles]
+    rows = _distinct([row for row in report.working if row.quantiles])
 
     def draw(axes: Axes) -> None:
         for row in rows:
-            axes.plot(row.quantiles, range(len(row.quantiles)), label=row.name, **_line(report, row))
+            axes.plot(row.quantiles, range(len(row.quantiles)), label=row.name, **_line(rows, row))
         axes.set_xscale("log")
         axes.set_xlabel("milliseconds")
         axes.set_ylabel("share of requests, %")
@@ -115,13 +116,13 @@ def _latencies(report: Report) -> Markup:
 
 
 def _load(report: Report, target: float) -> Markup:
-    rows = [row for row in report.working if row.sweep]
+    rows = _distinct([row for row in report.working if row.sweep])
 
     def draw(axes: Axes) -> None:
         for row in rows:
             offered = [point.offered for point in row.sweep]
             axes.plot(
-                offered, [point.p99 for point in row.sweep], marker="o", label=row.name, **_line(report, row)
+                offered, [point.p99 for point in row.sweep], marker="o", label=row.name, **_line(rows, row)
             )
         axes.axhline(target, color=INK, linewidth=0.8, linestyle="--")
         axes.set_xscale("log")
@@ -249,8 +250,16 @@ def _parity(report: Report) -> Markup:
     return _figure(draw, height=1.6 + 0.3 * len(known))
 
 
-def _line(report: Report, row: Row) -> dict[str, Any]:
-    own = [other.name for other in report.rows if other.target == row.target]
+def _distinct(rows: list[Row]) -> list[Row]:
+    """As many rows as lines can be told apart: of too many, each target's and variant's fastest protocol."""
+    if len(rows) <= MOST_LINES:
+        return rows
+    rows = sorted(rows, key=lambda row: row.p50.value if row.p50 else float("inf"))
+    return list({(row.target, row.variant): row for row in reversed(rows)}.values())
+
+
+def _line(rows: Sequence[Row], row: Row) -> dict[str, Any]:
+    own = [other.name for other in rows if other.target == row.target]
     return {
         "color": colour(row),
         "linestyle": STYLES[own.index(row.name) % len(STYLES)],
