@@ -61,9 +61,10 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
 def lines(model: Model, framework: str, names: list[str]) -> dict[str, int]:
     """Lines of code of each part of a framework's way to these targets."""
     export = [
-        f"pipelines.exporting.{name}" for name in (GRAPHS[framework], *(exporting.MODULES[n] for n in names))
+        f"pipelines.exporting.{name}"
+        for name in (GRAPHS[framework], *(targets.load(n).exporter for n in names))
     ]
-    clients = {f"serving.{CLIENTS[name]}" for name in names}
+    clients = {f"serving.{CLIENTS[name]}" for name in names if name in CLIENTS}
     return {
         "network": _code(model.folder / NETWORKS[framework]),
         "training": _code(_source(FITS[framework])),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from models.base import FRAMEWORKS
 from pipelines.cli import verbs
+from serving.server import VERSION
 from serving.settings import Settings
 
 
@@ -19,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Settings come from TANDEM_* variables; `tandem settings` lists them. "
         'Tab completion: eval "$(.venv/bin/register-python-argcomplete tandem)"',
     )
+    top.add_argument("--version", action="version", version=f"tandem {VERSION}")
     subparsers = top.add_subparsers(metavar="verb", required=True)
 
     def add(verb: Callable[..., int | None], help: str, *groups: str) -> argparse.ArgumentParser:

@@ -15,17 +15,9 @@ from models.signature import rows
 from pipelines.exporting import reference, samples
 from pipelines.exporting.base import Exporter
 from pipelines.training.record import Trained
-from serving import golden, repository
+from serving import golden, repository, targets
 from serving.golden import Golden
 from serving.targets.base import SAMPLES
-
-MODULES = {
-    "tf-serving": "savedmodel",
-    "litert": "litert",
-    "tfjs": "tfjs",
-    "torchserve": "torchserve",
-    "onnxruntime": "onnx",
-}
 
 CALIBRATION_ROWS = 500
 """How many validation rows int8 quantization is calibrated on."""
@@ -35,7 +27,7 @@ GOLDEN_ROWS = 2
 
 def load(target: str, form: str = "") -> Exporter:
     """The exporter of a target: that of a form where the target has it, else that of what is published."""
-    module = importlib.import_module(f"pipelines.exporting.{MODULES[target]}")
+    module = importlib.import_module(f"pipelines.exporting.{targets.load(target).exporter}")
     exporter: Exporter = getattr(module, "FORMS", {}).get(form, module.EXPORTER)
     return exporter
 
