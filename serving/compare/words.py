@@ -25,6 +25,7 @@ def conclusions(report: Report) -> list[str]:
         *_precisions(report),
         _parity(report),
         _frameworks(report),
+        _training(report),
         *_broken(report),
         *_doubts(report),
     ]
@@ -149,6 +150,17 @@ def _frameworks(report: Report) -> str:
         f"The cheapest way from {names[winner.framework]} is {winner.name}, "
         f"from {names[loser.framework]} {loser.name}, which takes {high / low:.1f} times the CPU."
     )
+
+
+def _training(report: Report) -> str:
+    """Both frameworks side by side, where both have a record."""
+    own = [one for one in report.frameworks if one.epochs]
+    if len(own) < 2:
+        return ""
+    seconds = " and ".join(f"{one.seconds / len(one.epochs):.1f} s with {one.name}" for one in own)
+    scores = " and ".join("unknown" if one.score is None else f"{one.score:.4f}" for one in own)
+    lines = " and ".join(str(sum(one.lines.values())) for one in own)
+    return f"An epoch took {seconds}; {report.score} is {scores}; their ways are {lines} lines of code."
 
 
 def _broken(report: Report) -> list[str]:

@@ -56,6 +56,18 @@ def test_frameworks_are_held_against_each_other_by_their_cheapest_rows() -> None
     )
 
 
+def test_both_trainings_are_told_side_by_side() -> None:
+    both = [
+        reports.framework("tensorflow"),
+        reports.framework("pytorch", seconds=20.0, score=0.9, lines={"a": 7}),
+    ]
+    assert (
+        "An epoch took 30.5 s with tensorflow and 10.0 s with pytorch; accuracy is 0.9100 and 0.9000; "
+        "their ways are 40 and 7 lines of code."
+    ) in words.conclusions(reports.report(frameworks=both))
+    assert "An epoch" not in " ".join(words.conclusions(reports.report(frameworks=both[:1])))
+
+
 def test_money_is_cpu_time_at_the_highest_rate_that_was_kept_up_by_its_price() -> None:
     cheap, dear = reports.report().rows
     # 500 us a request are 500 s for a million, at 0.036 / 3600 a second.
