@@ -1,15 +1,9 @@
-"""Measures every row in turns: answers first, then latency, rates and batches, each by a generator of its own."""
+"""Measures every row in turns, by generators in processes of their own: answers, latency, rates, batches."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +15,9 @@ from numpy.typing import NDArray
 from serving.compare import generator, load, local
 from serving.compare.generator import GeneratorError, Job, Result
 from serving.compare.report import FAILED, IN_PROCESS, NULL, Figure, Point, Row
+from serving.compare.sender import Generator
 from serving.progress import Wait
-from serving.settings import PREFIX, Settings
+from serving.settings import Settings
 
 Say = Callable[[str], None]
 
@@ -33,8 +28,6 @@ EXPECTED_MS = {local.NOTHING: 0.002, local.IN_PROCESS: 0.1}
 """What a first request takes, where that is far from a millisecond: LoadGen makes requests up by it."""
 ANSWER_SECONDS = 100.0
 """A quarter of what the answers for all samples may take."""
-PATIENCE_SECONDS = 60.0
-"""What a generator may take beyond the time that it was given: start, warm-up, requests that wait."""
 
 
 @dataclass(frozen=True)
@@ -73,59 +66,6 @@ class Subject:
     def takes_load(self) -> bool:
         """Return False where one caller waits for each answer: in a browser, and in a process of its own."""
         return self.row.kind not in (NULL, IN_PROCESS) and self.row.target != "tfjs"
-
-
-class Generator:
-    """A process that does one job after the other, until it is closed."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._environment = os.environ | {
-            PREFIX + field.name.upper(): _text(getattr(settings, field.name))
-            for field in dataclasses.fields(settings)
-        }
-        self._answers = ThreadPoolExecutor(1)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", generator.__name__],
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    @property
-    def is_alive(self) -> bool:
-        """Return False where it has ended, or was ended."""
-        return self._process.poll() is None
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.communicate()
-        self._answers.shutdown()
-
-    def do(self, job: Job) -> Result:
-        """Raises `GeneratorError` with the job's error, or where it takes too long: then the process is ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        allowed = 4 * job.seconds + PATIENCE_SECONDS
-        try:
-            self._process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
-            self._process.stdin.flush()
-            line = self._answers.submit(self._process.stdout.readline).result(allowed)
-        except TimeoutError:
-            self._process.kill()
-            self._process.wait()
-            raise GeneratorError(f"no result within {allowed:.0f} s: requests get no answer") from None
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise GeneratorError("the generator has ended without a word")
-        return generator.read(line)
-
-
-def _text(value: object) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 class Measuring:
