@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
             )
             own.add_argument("--seed", type=int, help="seed of split, weights and batches (default: 1)")
             own.add_argument(
+                "--precision", help="of the training's arithmetic: float32 or bf16 (default: float32)"
+            )
+            own.add_argument(
                 "--source", choices=("tensorflow", "pytorch"), help="export every target from this framework"
             )
         if "orchestrated" in groups:

@@ -18,7 +18,16 @@ from pipelines.gates import Check, require
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained, TrainingError, intact
 
+PRECISIONS = ("float32", "bf16")
+"""Of a training's arithmetic, on a CPU. Weights, and what is exported, are float32."""
 FITS = {"tensorflow": "pipelines.training.keras_fit", "pytorch": "pipelines.training.lightning_fit"}
+
+
+def require_precision(precision: str) -> None:
+    """Raise `TrainingError` where the device of the trainings has no such arithmetic."""
+    if precision not in PRECISIONS:
+        has = " and ".join(PRECISIONS)
+        raise TrainingError(f"precision {precision} needs a GPU; trainings run on the CPU, which has {has}")
 
 
 def train(
