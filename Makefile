@@ -50,8 +50,8 @@ publish: $(VENV)/.main ## train, export, gate and publish, without starting a se
 images: $(VENV)/.main ## build the container images that are missing or older than their sources
 	@$(TANDEM) $@
 
-compare: $(VENV)/.dev ## measure every endpoint side by side: artifacts/reports/<time>/index.html
-	@requirements/browser && $(TANDEM) compare
+compare: $(VENV)/.dev ## measure every endpoint side by side: artifacts/reports/<time>/index.html [VARIANTS=1] [PEERS=1]
+	@requirements/browser && $(TANDEM) compare $(if $(VARIANTS),--variants) $(if $(PEERS),--peers tests/benchmarks/peers)
 
 pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: ORCHESTRATOR=tfx [BEAM="--runner=..."]
 	@$(TANDEM) pipeline --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"

@@ -267,6 +267,7 @@ def manifests(
             serve=candidate.exporter(target).serve,
             runtime=candidate.exporter(target).runtime,
             instruction_set=dict(candidate.exporter(target).instruction_set),
+            export_seconds=candidate.seconds(target),
             signature=spec.signature.to_json(),
             task=spec.task.to_json(),
             metrics={
