@@ -71,6 +71,8 @@ class Manifest:
     """What runs it in its target's server; "" in versions that do not say."""
     instruction_set: dict[str, Any] = field(default_factory=dict)
     """What the CPU must offer, where code was compiled: `machine`, `march`, `simdlen`, `capabilities`."""
+    export_seconds: float = 0.0
+    """What its export took; 0 in versions that do not say."""
 
 
 @dataclass(frozen=True)

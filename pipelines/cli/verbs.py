@@ -244,7 +244,7 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
     if made.partial:
         return 130
     worse = any(change.worse for change in changes)
-    return int(len(made.working) < len(made.rows) or (worse and options.fail_on == "regression"))
+    return int(any(not row.works for row in made.rows) or (worse and options.fail_on == "regression"))
 
 
 def decide(settings: Settings, options: argparse.Namespace) -> int:

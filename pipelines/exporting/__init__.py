@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,10 @@ GOLDEN_ROWS = 2
 """How many validation rows travel with each artifact, to be asked where it is served."""
 
 
-def load(target: str, torchserve_form: str = "") -> Exporter:
-    """The exporter of a target; TorchServe's writes one of several forms."""
+def load(target: str, form: str = "") -> Exporter:
+    """The exporter of a target: that of a form where the target has it, else that of what is published."""
     module = importlib.import_module(f"pipelines.exporting.{targets.load(target).exporter}")
-    exporter: Exporter = (
-        module.FORMS[torchserve_form] if target == "torchserve" and torchserve_form else module.EXPORTER
-    )
+    exporter: Exporter = getattr(module, "FORMS", {}).get(form, module.EXPORTER)
     return exporter
 
 
@@ -45,6 +44,11 @@ class Candidate:
     def exporter(self, target: str) -> Exporter:
         """What wrote the artifact of a target."""
         return load(target, self.torchserve_form)
+
+    def seconds(self, target: str) -> float:
+        """What its export took."""
+        path = _seconds(self.folder, target)
+        return float(path.read_text()) if path.exists() else 0.0
 
     @property
     def files(self) -> dict[str, dict[str, str]]:
@@ -82,13 +86,19 @@ def export_all(
         if done.exists():
             continue
         report(target)
+        started = time.monotonic()
         beside = folder / f".incoming-{target}"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         load(target, torchserve_form).write(model, trained[source].weights, beside, calibration)
+        repository.write_atomically(_seconds(folder, target), f"{time.monotonic() - started:.2f}")
         golden.write(beside, goldens[source])
         if target == "tfjs":
             samples.write(model.spec, dataset.test, beside / SAMPLES)
         repository.write_seal(beside, done)
         beside.replace(done)
     return Candidate(folder, sources, torchserve_form)
+
+
+def _seconds(folder: Path, target: str) -> Path:
+    return folder / f"{target}.seconds"

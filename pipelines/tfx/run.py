@@ -45,6 +45,10 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
     where TFX cannot run.
     """
     trained, own = training(recipe.training_fingerprint), recipe.settings
+    if own.precision != "float32":
+        raise PipelineError(
+            f"TFX's Trainer trains in float32; {own.precision} needs the default orchestrator"
+        )
     version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form)
     where = environment.choose(own)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")

@@ -89,8 +89,8 @@ def test_compare_measures_each_endpoint_and_decide_ranks_them(stack: Stack) -> N
     short = ["--seconds", "0.2", "--rounds", "1", "--rows", "64", "--target-ms", "1000"]
     said = stack.tandem("compare", "onnxruntime", *short).stdout
     found = report.load(Path(re.search(r"^report: (.+)/index.html$", said, re.MULTILINE)[1]))
-    assert [row.protocol for row in found.rows] == ["rest", "rest-binary", "grpc"]
-    for row in found.rows:
+    assert [row.protocol for row in found.ways] == ["rest", "rest-binary", "grpc"]
+    for row in found.ways:
         assert row.works, row.reason
         assert row.runs == "ONNX Runtime in our server"
         assert row.score > 0.6
@@ -100,7 +100,15 @@ def test_compare_measures_each_endpoint_and_decide_ranks_them(stack: Stack) -> N
         assert row.goodput.value > 10
         assert row.memory_loaded > 2**24
         assert row.batches["64"] > row.batches["1"]
-    assert np.array(found.parity).max() < 1e-5
+        assert row.conditions["threads"] == 1
+        assert row.start_seconds > 0.1
+        assert sum(row.parts.values()) == pytest.approx(row.p50.value)
+    assert all(row.works for row in found.rows)
+    assert {own.name for own in found.frameworks} == {"tensorflow", "pytorch"}
+    for own in found.frameworks:
+        assert own.peak_bytes > 2**20
+        assert min(own.export_seconds.values()) > 0
+    assert max(apart for row in found.parity for apart in row if apart is not None) < 1e-5
     ranked = stack.tandem("decide", "--accuracy", "0.6", "--runs-on", "edge").stdout
     assert re.match(r"1\. onnxruntime \S+: p50 .* ms, score 0\.\d+; project: active", ranked), ranked
 
