@@ -36,7 +36,9 @@ class Settings:
     profile: str = setting("quick", "training profile, one of the model's")
     seed: int = setting(1, "seed of the split, the initial weights and the batches")
     precision: str = setting(
-        "float32", "of a training's arithmetic; weights and artifacts stay float32", ("float32", "bf16", "fp16")
+        "float32",
+        "of a training's arithmetic; weights and artifacts stay float32",
+        ("float32", "bf16", "fp16"),
     )
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
 

@@ -92,5 +92,5 @@ def test_shifted_pictures_move_by_whole_pixels_and_not_too_far(plan: BatchPlan) 
 
 def test_a_precision_that_the_device_lacks_is_refused_with_those_that_it_has() -> None:
     training.require_precision("bf16")
-    with pytest.raises(TrainingError, match="fp16 needs a GPU.* float32 and bf16"):
+    with pytest.raises(TrainingError, match=r"fp16 needs a GPU.* float32 and bf16"):
         training.require_precision("fp16")

@@ -81,7 +81,9 @@ def test_bf16_goes_the_way_of_float32_and_leaves_weights_of_float32(
     for framework, trained in reduced.items():
         found, plain = trained.history, uninterrupted[framework].history
         assert loss_difference(found, plain) > 0
-        assert [check for check in networks.precision(framework, "bf16", found, plain) if not check.passed] == []
+        assert [
+            check for check in networks.precision(framework, "bf16", found, plain) if not check.passed
+        ] == []
         # Masters: rounded to bfloat16, which has 16 bits less, they would be others.
         assert all(weights.dtype == np.float32 for weights in trained.weights.values())
         assert any((weights.view(np.uint32) & 0xFFFF).any() for weights in trained.weights.values())
