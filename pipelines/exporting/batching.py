@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.signature import Arrays, batch_size, joined, rows
+from serving import golden
 
 ROWS = 8
 LARGE = (1e6, -1e6, float(np.finfo(np.float32).max))
@@ -28,7 +29,12 @@ def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: A
     count = batch_size(everything)
     runs = orders(count, batch_size(own))
     answers = answer([rows(everything, run) for run in runs])
-    outputs = [np.concatenate([_flat(array) for array in answered.values()], axis=1) for answered in answers]
+    outputs = [
+        np.concatenate(
+            [_flat(array) for array in answered.values() if array.dtype.kind not in golden.TEXT], axis=1
+        )
+        for answered in answers
+    ]
     if any(len(output) != len(run) for run, output in zip(runs, outputs, strict=True)):
         return float("inf")
     alone = np.concatenate(outputs[:count])
@@ -50,8 +56,12 @@ def guests(inputs: Arrays) -> dict[str, NDArray[Any]]:
     for name, array in inputs.items():
         shape = array.shape[1:]
         if array.dtype.kind == "f":
-            drawn = [np.full(shape, value, np.float32) for value in (0.0, 1.0, *LARGE)]
-            drawn.append(generator.random(shape, np.float32))
+            most = float(np.finfo(array.dtype).max)
+            values = np.clip((0.0, 1.0, *LARGE), -most, most)
+            drawn = [np.full(shape, value, array.dtype) for value in values]
+            drawn.append(generator.random(shape).astype(array.dtype))
+        elif array.dtype.kind not in "iu":
+            drawn = list(np.resize(array[::-1], (6, *shape)))
         else:
             low, high = array.min(), array.max()
             drawn = [np.full(shape, value, array.dtype) for value in (low, high)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.repository import POINTER, write_atomically
+from serving.repository import MANIFEST, POINTER, write_atomically
 from serving.settings import Settings
 from serving.targets.base import Client, Endpoint, Launch, TargetError, served_signature
 from serving.targets.http import HttpConnection
@@ -68,12 +69,19 @@ class TensorFlowJs:
         connection = HttpConnection(settings.host, settings.tfjs_port, timeout=5)
         try:
             version = int(connection.json("GET", f"/tfjs/{settings.model}/{POINTER}")["version"])
-            connection.request("HEAD", f"/tfjs/{settings.model}/{version}/model.json")
+            folder = f"/tfjs/{settings.model}/{version}"
+            # The page is there, too, for a model that no browser can run.
+            if not connection.json("GET", f"{folder}/{MANIFEST}").get("unreachable"):
+                connection.request("HEAD", f"{folder}/model.json")
         except (TargetError, KeyError, TypeError, ValueError):
             return None
         finally:
             connection.close()
         return version
+
+    def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
+        """The page of each browser decides for itself."""
+        return ""
 
     def activate(self, settings: Settings, version: int) -> None:
         """Nothing to tell: the pointer file is read by every page anew."""
