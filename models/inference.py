@@ -16,6 +16,12 @@ MOST_TOLD = 8
 """Values of an output that a person is shown."""
 
 
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True)
 class Inference:
     """The outputs are the artifact's own. It has no loss: it is not trained here."""
@@ -65,6 +71,6 @@ class Inference:
         found = []
         for tensor in self.tensors:
             values = outputs[tensor.name].ravel()
-            shown = " ".join(f"{v:.6g}" if values.dtype.kind == "f" else str(v) for v in values[:MOST_TOLD])
+            shown = " ".join(map(_shown, values[:MOST_TOLD].tolist()))
             found.append(f"{tensor.name} {shown}{' ...' if values.size > MOST_TOLD else ''}")
         return "; ".join(found)

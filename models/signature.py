@@ -120,9 +120,15 @@ class Signature:
 
     def calls(self, arrays: Arrays, size: int) -> list[dict[str, NDArray[Any]]]:
         """Rows as they are sent: up to `size` in a call, or each by itself where the model is not batched."""
+        import numpy as np
+
         count = batch_size(arrays)
         if not self.batched:
-            return [{name: array[row] for name, array in arrays.items()} for row in range(count)]
+            # A row of scalars is no array by itself.
+            return [
+                {name: np.asarray(array[row], array.dtype) for name, array in arrays.items()}
+                for row in range(count)
+            ]
         return [rows(arrays, slice(start, start + size)) for start in range(0, count, size)]
 
     def gathered(self, answers: Sequence[Arrays]) -> dict[str, NDArray[Any]]:

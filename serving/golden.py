@@ -63,7 +63,7 @@ def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
     if found.shape != expected.shape:
         return float("inf")
     if found.dtype.kind in TEXT or expected.dtype.kind in TEXT:
-        return 0.0 if _texts(found) == _texts(expected) else float("inf")
+        return 0.0 if texts(found) == texts(expected) else float("inf")
     left, right = found.astype(np.float64), expected.astype(np.float64)
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     with np.errstate(invalid="ignore"):
@@ -79,7 +79,8 @@ def largest(expected: NDArray[Any]) -> float:
     return max(1.0, float(values[np.isfinite(values)].max(initial=0)))
 
 
-def _texts(array: NDArray[Any]) -> list[bytes]:
+def texts(array: NDArray[Any]) -> list[bytes]:
+    """An array's texts, flat."""
     return [value.encode() if isinstance(value, str) else value for value in array.ravel().tolist()]
 
 
@@ -110,7 +111,7 @@ def read(folder: Path) -> Golden | None:
 
 def _encode(array: NDArray[Any]) -> dict[str, Any]:
     if array.dtype.kind in TEXT:
-        encoded = [base64.b64encode(text).decode() for text in _texts(array)]
+        encoded = [base64.b64encode(text).decode() for text in texts(array)]
         return {"dtype": "bytes", "shape": list(array.shape), "data": encoded}
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     data = base64.b64encode(little.tobytes()).decode()
@@ -119,9 +120,9 @@ def _encode(array: NDArray[Any]) -> dict[str, Any]:
 
 def _decode(tensor: Mapping[str, Any]) -> NDArray[Any]:
     if tensor["dtype"] == "bytes":
-        texts = np.empty(len(tensor["data"]), object)
-        texts[:] = [base64.b64decode(text) for text in tensor["data"]]
-        return texts.reshape(tensor["shape"])
+        decoded = np.empty(len(tensor["data"]), object)
+        decoded[:] = [base64.b64decode(text) for text in tensor["data"]]
+        return decoded.reshape(tensor["shape"])
     dtype = np.dtype(tensor["dtype"])
     array = np.frombuffer(base64.b64decode(tensor["data"]), dtype.newbyteorder("<"))
     return array.reshape(tensor["shape"]).astype(dtype)

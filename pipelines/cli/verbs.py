@@ -112,6 +112,16 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+def import_(_settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines.cli import importing
+
+    folder = importing.take(
+        options.path, options.name, options.samples, options.signature, options.trust, say
+    )
+    say(f"written: models/{folder.name}; `make deploy MODEL={folder.name}` ships it")
+    return 0
+
+
 def _recipe(settings: Settings) -> Recipe:
     """What a version is made from; what may fail to be fetched is fetched before anything is trained."""
     from pipelines import stages

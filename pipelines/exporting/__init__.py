@@ -30,6 +30,7 @@ MODULES = {
 
 CALIBRATION_ROWS = 500
 """How many validation rows int8 quantization is calibrated on."""
+LONGEST_REASON = 500
 GOLDEN_ROWS = 2
 """How many validation rows travel with each artifact, to be asked where it is served."""
 
@@ -108,11 +109,11 @@ def export_all(
                 load(target, torchserve_form).write(model, weights[road.origin], beside, calibration)
             except ConverterMissingError:
                 raise
-            except ExportError as error:
+            except Exception as error:
                 if not roads.optional(model, target):
                     raise
-                closed[target] = str(error)
-                report(f"{target} is not reached: {error}")
+                closed[target] = " ".join(str(error).split())[:LONGEST_REASON]
+                report(f"{target} is not reached: {closed[target]}")
             golden.write(beside, goldens[road.origin])
             if target == "tfjs":
                 samples.write(model.spec, dataset.test, beside / SAMPLES)

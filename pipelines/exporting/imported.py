@@ -112,11 +112,13 @@ def answer(model: Model, calls: Sequence[Arrays]) -> list[dict[str, NDArray[Any]
 def _run_onnx(artifact: Artifact, _model: Model) -> Any:  # noqa: ANN401
     import onnxruntime
 
+    from pipelines.exporting.onnx import fed
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(artifact.file(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+    return lambda inputs: dict(zip(names, session.run(names, fed(inputs)), strict=True))
 
 
 def _run_server(artifact: Artifact, _model: Model) -> Any:  # noqa: ANN401

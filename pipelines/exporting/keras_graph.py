@@ -121,6 +121,10 @@ def _saved(model: Model, path: Path, key: str, own: Callable[[str], str]) -> tup
 
     def answer(*values: tf.Tensor) -> Mapping[str, tf.Tensor]:
         named = {own(t.name): value for t, value in zip(signature.inputs, values, strict=True)}
+        for name, spec in function.structured_input_signature[1].items():
+            if named[name].shape.rank == 0 and spec.shape.rank == 1:
+                # A converter makes lists of scalars.
+                named[name] = named[name][None]
         answered = function(**named)
         outputs = {t.name: tf.identity(answered[own(t.name)]) for t in signature.outputs}
         for tensor in signature.outputs:

@@ -9,9 +9,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from models.base import Model, Weights
 from models.signature import Arrays
 from pipelines.exporting.base import Exporter, ExportError
+from serving import golden
 
 OPSET = 20
 
@@ -98,7 +101,19 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays], optimized: bool 
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in model.spec.task.outputs]
-    return [dict(zip(names, session.run(names, inputs), strict=True)) for inputs in batches]
+    return [dict(zip(names, session.run(names, fed(inputs)), strict=True)) for inputs in batches]
+
+
+def fed(inputs: Arrays) -> Arrays:
+    """Inputs as ONNX Runtime takes them: text as str."""
+    result = {}
+    for name, array in inputs.items():
+        result[name] = array
+        if array.dtype.kind == "O":
+            result[name] = np.array([text.decode() for text in golden.texts(array)], object).reshape(
+                array.shape
+            )
+    return result
 
 
 def _check_signature(graph: onnx.ModelProto, model: Model) -> None:  # type: ignore[name-defined]  # noqa: F821

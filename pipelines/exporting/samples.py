@@ -45,7 +45,7 @@ def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
             elif tensor.content == "text":
                 sample[tensor.name] = decode_text(values)
             else:
-                sample[tensor.name] = plain(np.asarray(values))
+                sample[tensor.name] = plain(np.asarray(values, inputs[tensor.name].dtype))
         index.append(sample)
     write_atomically(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
 

@@ -66,26 +66,30 @@ def gate(model: Model, trained: Mapping[str, Trained], candidate: Candidate, tes
     ]
     require(sealed)
     by_target = artifact_checks(model, weights, candidate, test)
-    closed = {}
-    for target in sources:
-        failed = [check for check in by_target[target] if check.refuses]
-        if failed and roads.optional(model, target):
-            closed[target] = f"its conversion is refused: {failed[0]}".replace("FAIL ", "")
-            by_target[target] = [
-                replace(check, otherwise=f"{target} is left out") if check.refuses else check
-                for check in by_target[target]
-            ]
+    closed: dict[str, str] = {}
+    _leave_out(model, by_target, closed)
     if isinstance(model.spec.data, Samples) and not samples.given(model):
         sealed.append(Check("parity", "rows of samples that were given", 0, ">=", 1, DRAWN))
     checks = sealed + [check for own in by_target.values() for check in own]
     require(checks)
     candidate = replace(candidate, sources={t: own for t, own in sources.items() if t not in closed})
     found = batching_checks(model, candidate, test.served(model.spec.signature))
+    _leave_out(model, found, closed)
     return Gated(
         {target: bool(own) and all(check.passed for check in own) for target, own in found.items()},
         (*checks, *(check for own in found.values() for check in own)),
         closed,
     )
+
+
+def _leave_out(model: Model, by_target: dict[str, list[Check]], closed: dict[str, str]) -> None:
+    """Have a refused check of an optional target take the target out of the version, not refuse all of it."""
+    for target, own in by_target.items():
+        failed = [check for check in own if check.refuses]
+        if target and failed and roads.optional(model, target):
+            closed[target] = f"its artifact is refused: {failed[0]}".replace("FAIL ", "")
+            out = f"{target} is left out"
+            by_target[target] = [replace(check, otherwise=out) if check.refuses else check for check in own]
 
 
 def artifact_checks(

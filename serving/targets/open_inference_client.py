@@ -104,7 +104,7 @@ class GrpcClient:
         tensors = []
         for name, array in inputs.items():
             tensor = self._triton.InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            tensor.set_data_from_numpy(np.array(array, order="C"))
             tensors.append(tensor)
         wanted = [self._triton.InferRequestedOutput(tensor.name) for tensor in self._signature.outputs]
         try:

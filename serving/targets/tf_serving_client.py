@@ -26,7 +26,7 @@ def row_request(inputs: Arrays, batched: bool = True) -> dict[str, object]:
 
 def plain(array: NDArray[Any]) -> Any:  # noqa: ANN401
     """An array as JSON has it; text is UTF-8."""
-    if array.dtype.kind != "O":
+    if array.dtype.kind not in "OS":
         return array.tolist()
     texts = [value.decode() if isinstance(value, bytes) else value for value in array.ravel().tolist()]
     return np.array(texts, object).reshape(array.shape).tolist()

@@ -21,7 +21,8 @@ def json_body(inputs: Arrays, batched: bool = True) -> bytes:
     """TF Serving's row form; its columns where a model is not batched."""
     arrays = {name: np.array(array, order="C") for name, array in inputs.items()}
     if not batched:
-        return orjson.dumps({"inputs": arrays}, option=orjson.OPT_SERIALIZE_NUMPY)
+        values = {name: array if array.ndim else array.item() for name, array in arrays.items()}
+        return orjson.dumps({"inputs": values}, option=orjson.OPT_SERIALIZE_NUMPY)
     (first, *others) = arrays
     instances: object = arrays[first]
     if others:

@@ -232,16 +232,20 @@ class Handler:
 
     def encode(self, rows: list[dict[str, Array]]) -> bytes:
         """The body of an answer."""
-        answer = {"outputs": rows[0]} if self.alone else {"predictions": rows}
+        scalars = (
+            {name: array if array.ndim else array.item() for name, array in rows[0].items()}
+            if self.alone
+            else {}
+        )
+        answer = {"outputs": scalars} if self.alone else {"predictions": rows}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def run(self, inputs: Inputs) -> list[dict[str, Array]] | PredictionException:
         """The outputs of each row by name, or why the model has none."""
         if self.alone:
             try:
-                return [
-                    dict(zip(self.output_names, map(np.ascontiguousarray, self.infer(inputs)), strict=True))
-                ]
+                outputs = [np.array(output, order="C") for output in self.infer(inputs)]
+                return [dict(zip(self.output_names, outputs, strict=True))]
             except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
                 return PredictionException(f"model {self.model} failed: {_short(error)}", 500)
         count = _rows(inputs)
