@@ -244,8 +244,8 @@ class Handler:
         """The outputs of each row by name, or why the model has none."""
         if self.alone:
             try:
-                outputs = [np.array(output, order="C") for output in self.infer(inputs)]
-                return [dict(zip(self.output_names, outputs, strict=True))]
+                arrays = [np.array(output, order="C") for output in self.infer(inputs)]
+                return [dict(zip(self.output_names, arrays, strict=True))]
             except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
                 return PredictionException(f"model {self.model} failed: {_short(error)}", 500)
         count = _rows(inputs)
