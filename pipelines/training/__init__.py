@@ -11,7 +11,7 @@ from models.base import Model, Profile
 from models.data import Dataset
 from pipelines.gates import Check, require
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import Trained, intact
+from pipelines.training.record import Trained, TrainingError, intact
 
 FITS = {"tensorflow": "pipelines.training.keras_fit", "pytorch": "pipelines.training.lightning_fit"}
 
@@ -22,7 +22,8 @@ def train(
     """Train in one framework, or return what is already trained in `folder / framework`.
 
     A training that was cut off goes on from its last epoch. TensorBoard logs of both frameworks go to
-    `folder / tensorboard`. Raises `GateError` where a finished training was changed since.
+    `folder / tensorboard`. Raises `GateError` where a finished training was changed since, `TrainingError` where the
+    loss is no number any more.
     """
     own = folder / framework
     name = f"{framework}: trainings in {own} that were changed since they ended"
@@ -33,7 +34,11 @@ def train(
         return replace(done, cached=True, checks=(unchanged,))
     fit = importlib.import_module(FITS[framework]).fit
     plan = BatchPlan(model, dataset.train, profile, seed)
-    trained = fit(model, plan, dataset.validation, own / "checkpoints", folder / "tensorboard" / framework)
+    logs = folder / "tensorboard" / framework
+    try:
+        trained = fit(model, plan, dataset.validation, own / "checkpoints", logs)
+    except TrainingError as error:
+        raise TrainingError(f"{framework}: {error}") from None
     assert isinstance(trained, Trained)
     trained.write(own)
     shutil.rmtree(own / "checkpoints")

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gc
 import io
 import json
 import logging
@@ -103,6 +104,8 @@ class Handler:
             self.infer({n: np.zeros(sizes[n], tensor["dtype"]) for n, tensor in self.inputs.items()})
         # The worker logs two lines a request, and TorchServe reads them one by one through a pipe.
         logging.getLogger().setLevel(logging.WARNING)
+        # Else requests wait 100 ms now and then while Python looks through torch's objects for garbage.
+        gc.freeze()
 
     def load(self, folder: Path, form: str) -> None:
         """Open the network on one thread: TorchServe scales by workers."""
