@@ -17,6 +17,7 @@ from models.inference import Inference
 from models.signature import BATCH, IMPORTED, Signature, Tensor
 from pipelines.data import samples
 from pipelines.exporting import imported, roads
+from serving import golden
 
 Found: TypeAlias = "tuple[str, str, Sequence[int | str | None]]"
 """A tensor in a file: its name, its dtype as ours are named, and its sizes; no number above 0 is a free one."""
@@ -290,13 +291,18 @@ def _try(model: Model, inputs: Any, given: Path | None) -> None:  # noqa: ANN401
     artifact = model.spec.artifact
     assert artifact is not None
     try:
-        (answer,) = imported.answer(model, [call])
+        answer, again = imported.answer(model, [call, call])
     except Exception as error:
         what = f"the samples of {given}" if given else "drawn inputs: give some by --samples data.npz"
         told = " ".join(str(error).split())[:400]
         raise ArtifactError(f"{artifact.path} does not answer {what}: {told}") from error
     for tensor in signature.outputs:
         array = answer[tensor.name]
+        if apart := golden.difference(again[tensor.name], array):
+            raise ArtifactError(
+                f"{artifact.path} answers a call otherwise the second time ({tensor.name} by {apart:.3g}): it keeps "
+                "state or draws at random; make the state an input and an output"
+            )
         shape = array.shape[1:] if signature.batched else array.shape
         if not tensor.admits(shape):
             raise ArtifactError(

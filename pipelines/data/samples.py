@@ -16,7 +16,7 @@ from pipelines.data.source import DataError
 
 FILE = "samples.npz"
 DRAWN = 64
-"""Rows that are drawn where there are no samples."""
+"""Rows that are drawn where there are no samples, and the least that there are."""
 FREE = 4
 """The first free size of drawn inputs; the others differ from it and from each other."""
 
@@ -30,6 +30,9 @@ def load(model: Model) -> Rows:
     """Rows without targets. Raises `DataError`."""
     path = model.folder / FILE
     inputs = read(path, model.spec.signature) if path.exists() else draw(model.spec.signature)
+    count = max(DRAWN, len(next(iter(inputs.values()))))
+    # As many as the largest request has: the first ones once more.
+    inputs = {name: np.resize(array, (count, *array.shape[1:])) for name, array in inputs.items()}
     return Rows(inputs, np.zeros(len(next(iter(inputs.values()))), np.float32))
 
 

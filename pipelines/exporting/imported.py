@@ -96,6 +96,18 @@ def tflite(artifact: Artifact) -> bytes:
     return bytes(builder.Output())
 
 
+def tflite_names(artifact: Artifact) -> dict[str, str]:
+    """The names of the tensors that a .tflite file's signature gives other names -> those."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(artifact.file()))
+    if not interpreter.get_signature_list():
+        return {}
+    runner = interpreter.get_signature_runner()
+    details = runner.get_input_details() | runner.get_output_details()
+    return {detail["name"]: name for name, detail in details.items()}
+
+
 def answer(model: Model, calls: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
     """The artifact's own answers, from its own runtime: what everything that is made of it is compared with."""
     artifact = model.spec.artifact

@@ -79,12 +79,16 @@ def _name(graph: onnx.ModelProto, model: Model) -> None:  # type: ignore[name-de
     """Put the spec's names on inputs, outputs and free dimensions of what tf2onnx wrote."""
     import onnx_ir
 
+    from pipelines.exporting import imported
+
     artifact, signature = model.spec.artifact, model.spec.signature
+    called = imported.tflite_names(artifact) if artifact is not None and artifact.format == "tflite" else {}
     known = {tensor.name: tensor for tensor in (*signature.inputs, *signature.outputs)}
     converted = onnx_ir.from_proto(graph)
     for value in (*converted.graph.inputs, *converted.graph.outputs):
         if artifact is not None:
-            value.name = artifact.names.get(value.name or "", value.name)
+            name = called.get(value.name or "", value.name or "")
+            value.name = artifact.names.get(name, name)
         if tensor := known.get(value.name or ""):
             value.shape = onnx_ir.Shape(list(tensor.shape))
     graph.CopyFrom(onnx_ir.to_proto(converted))
