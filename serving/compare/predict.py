@@ -39,7 +39,10 @@ def show(settings: Settings, target: str | None, given: str | None, write: Calla
         for protocol, client in clients.items():
             label = f"{name} {protocol}"
             try:
-                write(f"{label:24}{task.told(client.predict(inputs))}")
+                outputs = client.predict(inputs)
+                if not signature.batched:
+                    outputs = {name: np.asarray(array)[np.newaxis] for name, array in outputs.items()}
+                write(f"{label:24}{task.told(outputs)}")
             except TargetError as error:
                 failed += 1
                 write(f"{label:24}{error}")
