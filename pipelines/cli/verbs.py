@@ -194,7 +194,8 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
             continue
         version = target.served_version(settings) if state else None
         if state:
-            running.append([name, runs(settings, name, version, state.image)])
+            own = "the page, without the model" if name in closed else runs(settings, name, version, state.image)
+            running.append([name, own])
         rows.append(
             [
                 name,
