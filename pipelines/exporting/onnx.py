@@ -11,14 +11,15 @@ from pathlib import Path
 
 from models.base import Model, Weights
 from models.signature import BATCH, Arrays
-from pipelines.exporting.base import Exporter, ExportError
+from pipelines.exporting.base import Exporter, ExportError, traced
 
 OPSET = 20
 
 
 def write(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
     """Write `model.onnx`. Raises `ExportError` where the graph is not the one that was asked for."""
-    export(model, weights, directory / EXPORTER.serve)
+    with traced(model):
+        export(model, weights, directory / EXPORTER.serve)
 
 
 def export(model: Model, weights: Weights, path: Path) -> None:
