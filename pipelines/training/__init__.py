@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.base import Model, Profile
-from models.data import Dataset
+from models.data import Dataset, Rows
 from pipelines.gates import Check, require
+from pipelines.training import frozen
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained, intact
 
@@ -32,9 +33,22 @@ def train(
     if done is not None:
         return replace(done, cached=True, checks=(unchanged,))
     fit = importlib.import_module(FITS[framework]).fit
-    plan = BatchPlan(model, dataset.train, profile, seed)
-    trained = fit(model, plan, dataset.validation, own / "checkpoints", folder / "tensorboard" / framework)
+    rows = _labelled(dataset, profile.training_rows)
+    if profile.frozen:
+        model, rows = frozen.prepare(model, profile, seed, rows, folder / "features.npz")
+    plan = BatchPlan(model, rows[0], profile, seed)
+    trained = fit(model, plan, rows[1], own / "checkpoints", folder / "tensorboard" / framework)
     assert isinstance(trained, Trained)
     trained.write(own)
     shutil.rmtree(own / "checkpoints")
     return replace(trained, checks=(unchanged,))
+
+
+def _labelled(dataset: Dataset, count: int | None) -> tuple[Rows, Rows]:
+    """As many training rows, and of the validation rows the same share."""
+    if count is None:
+        return dataset.train, dataset.validation
+    share = min(1.0, count / len(dataset.train))
+    return dataset.train.take(slice(count)), dataset.validation.take(
+        slice(max(1, round(share * len(dataset.validation))))
+    )
