@@ -44,7 +44,7 @@ class End(Model):
         before, behind = _split(network, self.frozen)
         for part in before:
             part.requires_grad_(False)
-        network.forward = lambda features: _through(behind, features)
+        network.forward = lambda features: _through(behind, _channels(features, -1, 1))
         return network
 
     def initial_weights(self, seed: int) -> Weights:
@@ -75,7 +75,12 @@ def prepare(
         beside.replace(cache)
     with np.load(cache) as file:
         features = [file[name] for name in file.files]
-    inputs = (Tensor(FEATURES, "float32", (BATCH, *features[0].shape[1:])),)
+    row = features[0].shape[1:]
+    if (expected := tuple(model.build_keras().get_layer(profile.frozen).output.shape[1:])) != row:
+        raise ModelError(
+            f"what is frozen ends at {profile.frozen} with {list(expected)} in Keras, with {list(row)} in PyTorch"
+        )
+    inputs = (Tensor(FEATURES, "float32", (BATCH, *row)),)
     end = End(
         replace(model.spec, inputs=inputs), model.package, whole=model, frozen=profile.frozen, start=start
     )
@@ -112,7 +117,7 @@ def _features(
             own = []
             for first in range(0, len(part), ROWS):
                 (values,) = part.take(slice(first, first + ROWS)).served(model.spec.signature).values()
-                own.append(_through(before, torch.from_numpy(values)).numpy())
+                own.append(_channels(_through(before, torch.from_numpy(values)), 1, -1).numpy())
                 done += len(values)
                 progress.advance(f"features up to {profile.frozen}", done, total)
             found.append(np.concatenate(own))
@@ -131,6 +136,11 @@ def _split(network: nn.Module, frozen: str) -> tuple[list[nn.Module], list[nn.Mo
         )
     parts, end = list(network.children()), names.index(frozen) + 1
     return parts[:end], parts[end:]
+
+
+def _channels(values: Any, here: int, there: int) -> Any:  # noqa: ANN401
+    """Pictures' channels in the other place: features are kept as Keras has them."""
+    return values.movedim(here, there) if values.ndim == 4 else values
 
 
 def _through(parts: list[nn.Module], values: Any) -> Any:  # noqa: ANN401
