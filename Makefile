@@ -11,7 +11,8 @@ export TANDEM_TORCHSERVE_FORM := $(or $(TORCHSERVE_FORM),$(TANDEM_TORCHSERVE_FOR
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
 .PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
-  doctor base-images sbom test test-all test-e2e test-k8s k8s-local unit lint format types protos lock clean clean-env
+  doctor base-images sbom test test-all test-e2e test-k8s k8s-local k8s-rollout \
+  k8s-rollback k8s-status generated unit lint format types protos lock clean clean-env
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -81,6 +82,18 @@ test-k8s: $(VENV)/.dev ## the Kubernetes manifests as pods of Podman, with what 
 k8s-local: $(VENV)/.dev ## the same on a cluster made by kind
 	@requirements/browser && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" k8s/kind
 
+k8s-rollout: ## on Kubernetes: move every target to a version: VERSION=2 [OVERLAY=k8s/overlays/production]
+	@k8s/rollout "$(VERSION)"
+
+k8s-rollback: ## on Kubernetes: move every target to the version that was served before [OVERLAY=...]
+	@k8s/rollout back
+
+k8s-status: ## on Kubernetes: which Deployment serves which version of the model
+	@k8s/rollout status
+
+generated: $(VENV)/.dev ## write what is made from serving/targets: Services, scrape jobs, the gateway's targets
+	@$(VENV)/bin/python -m k8s.generate
+
 lint: $(VENV)/.dev ## ruff
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
@@ -88,7 +101,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
 
 types: $(VENV)/.dev ## mypy, strict
-	@$(VENV)/bin/mypy && $(VENV)/bin/mypy -p requirements
+	@$(VENV)/bin/mypy && $(VENV)/bin/mypy -p requirements && $(VENV)/bin/mypy -m k8s.generate
 
 protos: $(VENV)/.dev ## make the server's protobuf modules again from their .proto files
 	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/server/*/*.proto

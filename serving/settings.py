@@ -59,7 +59,7 @@ class Settings:
     project: str = setting("tandem", "on docker: prefix of the containers' names")
     tf_serving: str = setting(
         "auto",
-        "on docker: TensorFlow's own server, ours, or what is to be had",
+        "on docker: TensorFlow's own server, ours, or auto: the original if it can be pulled",
         ("auto", "original", "embedded"),
     )
     monitoring: bool = setting(False, "on docker: Prometheus beside the targets")

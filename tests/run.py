@@ -27,7 +27,7 @@ from tests.e2e.conftest import REUSE, ROOT, TANDEM
 from tests.pipelines.tfx import passed
 
 SLOWEST = 30
-SERVED = ("onnxruntime", "litert", "tf-serving", "torchserve", "web", "prometheus")
+SERVED = ("server", "tf-serving", "torchserve", "web", "prometheus")
 """The images that the journey runs."""
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from k8s import generate
 from pipelines import exporting
 from serving import targets
-from serving.settings import Settings
+from tests import places
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
@@ -45,16 +46,21 @@ def imports(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_every_target_has_an_exporter_ports_and_a_file_for_kubernetes() -> None:
-    assert set(exporting.MODULES) == set(targets.NAMES)
-    for name in targets.NAMES:
-        assert targets.load(name).name == name
-        assert exporting.load(name).target == name
-        launch_ports = [
-            f for f in vars(Settings()) if f.startswith(name.replace("-", "_")) and f.endswith("_port")
-        ]
-        assert launch_ports, name
-        assert (ROOT / "k8s" / "base" / f"{name}.yaml").exists()
+@pytest.mark.parametrize("name", targets.NAMES)
+def test_a_target_is_in_every_place(name: str) -> None:
+    assert places.lacking(name) == []
+    assert targets.load(name).name == exporting.load(name).target == name
+
+
+def test_what_a_new_target_needs_is_documented_and_little() -> None:
+    listed = places.lacking("newtime")
+    assert len({place.split(":")[0] for place in listed}) == len(listed) <= 10
+    assert "\n".join(listed) in (ROOT / "docs" / "adding-a-target.md").read_text()
+
+
+def test_what_is_generated_is_what_the_targets_say() -> None:
+    stale = [name for name, text in generate.files() if (ROOT / name).read_text() != text]
+    assert stale == [], "`make generated` writes them"
 
 
 def test_no_import_runs_upward() -> None:

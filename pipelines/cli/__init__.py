@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except ModuleNotFoundError as error:
+        complain(f"{error.name} is not installed; `make setup` in a clone of Tandem installs all that `tandem` needs")
+        return 1
     except (TandemError, OSError) as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         complain(f"{error}; free some space and run this again" if full else str(error))

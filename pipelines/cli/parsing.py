@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.cli import verbs
+from serving.server import VERSION
 from serving.settings import Settings
 
 
@@ -18,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Settings come from TANDEM_* variables; `tandem settings` lists them. "
         'Tab completion: eval "$(.venv/bin/register-python-argcomplete tandem)"',
     )
+    top.add_argument("--version", action="version", version=f"tandem {VERSION}")
     subparsers = top.add_subparsers(metavar="verb", required=True)
 
     def add(verb: Callable[..., int | None], help: str, *groups: str) -> argparse.ArgumentParser:

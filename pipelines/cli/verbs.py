@@ -283,7 +283,8 @@ def doctor(settings: Settings, _options: argparse.Namespace) -> int:
 def settings(settings: Settings, _options: argparse.Namespace) -> int:
     for field in dataclasses.fields(Settings):
         value = getattr(settings, field.name)
-        write(f"{PREFIX + field.name.upper():40}{value!s:24}{field.metadata['help']}")
+        # A path may be longer than its column.
+        write(f"{PREFIX + field.name.upper():38}  {value!s:22}  {field.metadata['help']}")
     return 0
 
 

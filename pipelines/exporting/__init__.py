@@ -14,17 +14,9 @@ from models.signature import rows
 from pipelines.exporting import reference, samples
 from pipelines.exporting.base import Exporter
 from pipelines.training.record import Trained
-from serving import golden, repository
+from serving import golden, repository, targets
 from serving.golden import Golden
 from serving.targets.base import SAMPLES
-
-MODULES = {
-    "tf-serving": "savedmodel",
-    "litert": "litert",
-    "tfjs": "tfjs",
-    "torchserve": "torchserve",
-    "onnxruntime": "onnx",
-}
 
 CALIBRATION_ROWS = 500
 """How many validation rows int8 quantization is calibrated on."""
@@ -34,7 +26,7 @@ GOLDEN_ROWS = 2
 
 def load(target: str, torchserve_form: str = "") -> Exporter:
     """The exporter of a target; TorchServe's writes one of several forms."""
-    module = importlib.import_module(f"pipelines.exporting.{MODULES[target]}")
+    module = importlib.import_module(f"pipelines.exporting.{targets.load(target).exporter}")
     exporter: Exporter = (
         module.FORMS[torchserve_form] if target == "torchserve" and torchserve_form else module.EXPORTER
     )

@@ -91,7 +91,7 @@ def _user(client: DockerClient) -> str:
 
 @dataclass(frozen=True)
 class Container:
-    """The image `tandem/tfx`."""
+    """The image `tandem.invalid/tfx`."""
 
     server_image: str
     """What InfraValidator runs a model in; "" where it cannot."""

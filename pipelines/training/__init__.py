@@ -12,7 +12,7 @@ from models.data import Dataset, Rows
 from pipelines.gates import Check, require
 from pipelines.training import frozen
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import Trained, intact
+from pipelines.training.record import Trained, TrainingError, intact
 
 FITS = {"tensorflow": "pipelines.training.keras_fit", "pytorch": "pipelines.training.lightning_fit"}
 
@@ -23,7 +23,8 @@ def train(
     """Train in one framework, or return what is already trained in `folder / framework`.
 
     A training that was cut off goes on from its last epoch. TensorBoard logs of both frameworks go to
-    `folder / tensorboard`. Raises `GateError` where a finished training was changed since.
+    `folder / tensorboard`. Raises `GateError` where a finished training was changed since, `TrainingError` where the
+    loss is no number any more.
     """
     own = folder / framework
     name = f"{framework}: trainings in {own} that were changed since they ended"
@@ -36,8 +37,11 @@ def train(
     rows = _labelled(dataset, profile.training_rows)
     if profile.frozen:
         model, rows = frozen.prepare(model, profile, seed, rows, folder / "features.npz")
-    plan = BatchPlan(model, rows[0], profile, seed)
-    trained = fit(model, plan, rows[1], own / "checkpoints", folder / "tensorboard" / framework)
+    logs = folder / "tensorboard" / framework
+    try:
+        trained = fit(model, BatchPlan(model, rows[0], profile, seed), rows[1], own / "checkpoints", logs)
+    except TrainingError as error:
+        raise TrainingError(f"{framework}: {error}") from None
     assert isinstance(trained, Trained)
     trained.write(own)
     shutil.rmtree(own / "checkpoints")

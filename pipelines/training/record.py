@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from models.base import Weights
 from pipelines.gates import Check
 from pipelines.training.batches import BatchPlan
 from serving import progress
+from serving.errors import TandemError
 from serving.repository import write_atomically
 
 PARITY_STEPS = 50
@@ -31,9 +33,16 @@ class Epoch:
     validation_metric: float
 
 
+class TrainingError(TandemError):
+    """A training that cannot go on."""
+
+
 @dataclass(frozen=True)
 class Progress:
-    """Tells the user how far a training is that began, or went on, with epoch `first`, counted from 0."""
+    """Tells the user how far a training is that began, or went on, with epoch `first`, counted from 0.
+
+    `tell` and `note` raise `TrainingError` once a loss is not finite: its checkpoints stay, up to the epoch before.
+    """
 
     plan: BatchPlan
     first: int
@@ -46,6 +55,7 @@ class Progress:
 
     def tell(self, epoch: int, step: int, loss: float) -> None:
         epochs, steps = self.plan.profile.epochs, self.plan.steps_per_epoch
+        self._require_finite("loss", loss, epoch, step)
         text = f"epoch {epoch + 1} of {epochs}, step {step + 1} of {steps}, loss {loss:.3f}"
         if step + 1 == steps:
             text = f"validation after epoch {epoch + 1} of {epochs}"
@@ -53,11 +63,23 @@ class Progress:
 
     def note(self, epoch: int, figures: Epoch) -> None:
         """An epoch has ended with these figures."""
+        for name in ("loss", "validation_loss"):
+            self._require_finite(name, getattr(figures, name), epoch, self.plan.steps_per_epoch - 1)
         told = ", ".join(
             f"{name.replace('metric', self.watched).replace('_', ' ')} {value:.4f}"
             for name, value in asdict(figures).items()
         )
         progress.note(f"Epoch {epoch + 1}/{self.plan.profile.epochs}: {told}")
+
+    def _require_finite(self, name: str, loss: float, epoch: int, step: int) -> None:
+        if math.isfinite(loss):
+            return
+        rate = self.plan.learning_rates()[epoch * self.plan.steps_per_epoch + step]
+        kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "there is no checkpoint before it"
+        raise TrainingError(
+            f"the {name.replace('_', ' ')} is {loss} in epoch {epoch + 1}, step {step + 1}, at a learning rate of "
+            f"{rate:.2g}; {kept}, and nothing is exported. A lower peak_learning_rate in the profile may help"
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serving import targets
 from serving.platforms import dockerfiles, wheels
 from serving.platforms.base import PlatformError
 from serving.platforms.builder import (
@@ -41,16 +42,14 @@ if TYPE_CHECKING:
 __all__ = ["IMAGES", "TF_SERVING", "ImageError", "build", "find_base", "is_current", "reference", "version"]
 
 IMAGES = (
-    "onnxruntime",
-    "litert",
-    "tf-serving",
-    "torchserve",
-    "web",
+    *dict.fromkeys(targets.load(name).container.image for name in targets.NAMES),
     "models",
     "pipeline",
     "prometheus",
     "tfx",
 )
+REGISTRY = "tandem.invalid"
+"""Where images come from until a team names its registry: RFC 6761 reserves the name, so no registry answers for it."""
 TF_SERVING = f"tensorflow/serving:{metadata.version('tensorflow-serving-api')}"
 """TensorFlow's own server, of the release that its API and the TensorFlow that trains are pinned to."""
 FETCHED = "docker/builder/fetched"
@@ -66,8 +65,8 @@ def version() -> str:
 def reference(name: str, settings: Settings | None = None) -> str:
     """The name and tag of one of `IMAGES`. That of `models` is the version that is published in `settings`."""
     if name == "models" and settings is not None:
-        return f"tandem/models:{settings.model}-{published(settings)}"
-    return f"tandem/{name}:{version()}"
+        return f"{REGISTRY}/models:{settings.model}-{published(settings)}"
+    return f"{REGISTRY}/{name}:{version()}"
 
 
 def base_of(name: str) -> Base:
@@ -88,10 +87,8 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
     try:
         engine.images.pull(base.image.split(":", maxsplit=1)[0], tag=base.digest)
     except APIError as error:
-        report(
-            f"{base.image} cannot be pulled ({error.explanation}): "
-            "making it from Debian's packages, in about a minute"
-        )
+        report(f"{base.image} cannot be pulled: {error.explanation}")
+        report("making it from Debian's packages (usually 60 s)")
     else:
         report("ready")
         return pinned
@@ -201,7 +198,7 @@ def _dependencies(
     files = context_files(settings, text)
     machine = _machine(engine)
     base_id = str(engine.images.get(arguments["BASE"]).id)
-    tag = f"tandem/{name}-dependencies:{digest(text, files, base_id, machine)}"
+    tag = f"{REGISTRY}/{name}-dependencies:{digest(text, files, base_id, machine)}"
     if _image(engine, tag) is not None:
         return tag
     fill(context, name, for_builder(text, build_id), files)

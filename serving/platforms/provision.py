@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from serving import targets
 from serving.platforms import containers, images
 from serving.platforms.base import PlatformError, Watch
 from serving.platforms.engine import opened
@@ -15,14 +16,12 @@ from serving.settings import PREFIX, Settings
 if TYPE_CHECKING:
     from docker import DockerClient
 
-IMAGES = {"tfjs": "web"}
-"""The targets whose image has another name."""
 MONITORING = "prometheus"
 
 
-def make_images(settings: Settings, targets: Sequence[str], watch: Watch) -> None:
+def make_images(settings: Settings, wanted: Sequence[str], watch: Watch) -> None:
     """Have the images of these targets, and see that a container starts. Raises `PlatformError`."""
-    names = [*targets, *([MONITORING] if settings.monitoring else [])]
+    names = [*wanted, *([MONITORING] if settings.monitoring else [])]
     with opened() as docker:
         running = containers.running(containers.find(docker, settings))
         if "tf-serving" not in running:
@@ -35,7 +34,13 @@ def make_images(settings: Settings, targets: Sequence[str], watch: Watch) -> Non
 
 def built_here(names: Sequence[str], tf_serving: str) -> list[str]:
     original = tf_serving == images.TF_SERVING
-    return [IMAGES.get(name, name) for name in names if not (name == "tf-serving" and original)]
+    needed = [image_of(name) for name in names if not (name == "tf-serving" and original)]
+    return list(dict.fromkeys(needed))
+
+
+def image_of(name: str) -> str:
+    """The image that a service of compose.yaml runs, one of `images.IMAGES`."""
+    return targets.load(name).container.image if name in targets.NAMES else name
 
 
 def tf_serving_image(docker: DockerClient, settings: Settings) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -29,6 +30,11 @@ from serving.server.scheduling.run_queue import QueueLimits
 from serving.server.telemetry import tracing
 
 PICTURE_THREADS = 2
+COLLECT_AFTER = (50_000, 50, 100)
+"""Objects of the youngest generation, and collections of each before one of the next older.
+
+JSON makes hundreds of lists a request. By Python's own thresholds (700, 10, 10) all requests waited 100 ms and longer
+for collections that looked through TensorFlow's objects: at 280 requests a second p99 was 185 ms, and is 21."""
 
 
 def data_plane(
@@ -63,6 +69,7 @@ def serve(
     rpc_options: Sequence[tuple[str, str | int]] = (),
 ) -> None:
     """Serve routes and services with what both commands' flags say; ends the process where it cannot start."""
+    gc.set_threshold(*COLLECT_AFTER)
     with ExitStack() as stack:
         try:
             observes = [plane.metrics.request, *([observe] if observe else [])]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from serving.server import GRPC_PORT, HTTP_PORT, VERSION
 from serving.server.backends.base import BACKENDS
 from serving.server.lifecycle import Listening
 
@@ -47,11 +48,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = made.add_argument
+    add("--version", action="version", version=f"tandem-server {VERSION}")
     add("--backend", choices=BACKENDS, required=True, help="the runtime")
     add("--model-repository", type=Path, required=True, metavar="DIR", help="holds <model>/<version>/")
     add("--host", default="127.0.0.1", help="address to listen on")
-    add("--http-port", type=port, default=8000, help="REST and /metrics; 0: any free port")
-    add("--grpc-port", type=port, default=8001, help="gRPC; 0: any free port")
+    add("--http-port", type=port, default=HTTP_PORT, help="REST and /metrics; 0: any free port")
+    add("--grpc-port", type=port, default=GRPC_PORT, help="gRPC; 0: any free port")
     add("--poll-seconds", type=_seconds, default=1.0, help="how often to look for another version")
     add("--threads", type=_count, default=1, help="threads within one run of a model")
     add("--batching", action="store_true", help="let requests share runs of models that have no manifest")

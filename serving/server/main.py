@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from serving.server import flags
@@ -19,7 +21,8 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
     from serving.server.oip import rest, rpc
 
     root: Path = options.model_repository
-    load, file = loader(options.backend), BACKENDS[options.backend]
+    with _installed("tandem-server"):
+        load, file = loader(options.backend), BACKENDS[options.backend]
     plane = data_plane(
         options.backend,
         lambda: models_below(root),
@@ -42,4 +45,14 @@ def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
     # Its packages are in the images that serve SavedModels only.
     from serving.server.tfs import command
 
-    command.main(arguments)
+    with _installed("tandem-tf-serving"):
+        command.main(arguments)
+
+
+@contextmanager
+def _installed(command: str) -> Iterator[None]:
+    """End the process with one line where a runtime's package is missing, as in the extra `server`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        sys.exit(f"{command}: the package {error.name} is not installed here")

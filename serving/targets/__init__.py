@@ -1,4 +1,4 @@
-"""The runtimes that Tandem ships to, one file each."""
+"""The runtimes that Tandem ships to."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from serving.targets.base import Target
 
-NAMES = ("tf-serving", "litert", "tfjs", "torchserve", "onnxruntime")
+MODULES = {
+    "tf-serving": "tf_serving",
+    "litert": "open_inference",
+    "tfjs": "tfjs",
+    "torchserve": "torchserve",
+    "onnxruntime": "open_inference",
+}
+NAMES = tuple(MODULES)
 
 
 def load(name: str) -> Target:
     """Load a target by its name. Raises `KeyError` where there is none."""
     if name not in NAMES:
         raise KeyError(f"there is no target {name!r}; there are: {', '.join(NAMES)}")
-    target: Target = importlib.import_module(f"serving.targets.{name.replace('-', '_')}").TARGET
+    module = importlib.import_module(f"serving.targets.{MODULES[name]}")
+    target: Target = module.TARGETS[name] if hasattr(module, "TARGETS") else module.TARGET
     return target

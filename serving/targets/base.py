@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +30,18 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Container:
+    """A target's container, as all that is beside it knows it: `make generated` writes that from here."""
+
+    image: str
+    """The folder in docker/."""
+    ports: Mapping[str, int]
+    """`http`, what the gateway calls; `grpc` where there is one; `metrics` where they have a port of their own."""
+    metrics: str = "/metrics"
+    """The path of the metrics."""
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """One protocol of a running target; `curl` is a line that works when pasted into a shell ("" for gRPC)."""
 
@@ -51,11 +64,18 @@ class Target(Protocol):
     """One runtime that Tandem ships to; docs/adding-a-target.md tells how another one is added."""
 
     name: str
-    """`tf-serving`, `litert`, `tfjs`, `torchserve` or `onnxruntime`."""
+    """One of `serving.targets.NAMES`."""
     source: str
     """The framework whose weights it serves unless `--source` says otherwise."""
     server: str
     """What answers around the runtime that a version names."""
+    exporter: str
+    """The module of `pipelines.exporting` that writes its artifact."""
+    label: str
+    """Its name on the page."""
+    page_protocol: str
+    """How the page calls it through the gateway, one of `endpoints.js`; "" where the page runs the model itself."""
+    container: Container
 
     def ports(self, settings: Settings) -> dict[str, int]:
         """What the server will listen on, by purpose, so that a busy port is seen before the start."""
@@ -80,6 +100,13 @@ class Target(Protocol):
 
     def clients(self, settings: Settings) -> dict[str, Client]:
         """A client for each protocol that predicts, by the protocol's name (`rest`, `grpc`, ...)."""
+
+
+def port_setting(name: str, purpose: str) -> str:
+    """The field of `Settings` with this machine's port for one of `Container.ports`."""
+    own = name.replace("-", "_")
+    field = f"{own}_{'rest' if purpose == 'http' else purpose}_port"
+    return field if hasattr(Settings, field) else f"{own}_port"
 
 
 def served_manifest(settings: Settings, target: str) -> Manifest:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.repository import model_dir
+from serving.server import GRPC_PORT, HTTP_PORT
 from serving.settings import Settings
-from serving.targets.base import Client, Endpoint, Launch, TargetError, served_signature
+from serving.targets.base import Client, Container, Endpoint, Launch, TargetError, served_signature
 from serving.targets.http import HttpConnection
+
+CONTAINER = Container("server", {"http": HTTP_PORT, "grpc": GRPC_PORT})
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,11 @@ class OpenInferenceTarget:
 
     name: str
     source: str
+    exporter: str
+    label: str
     server: str = "our server"
+    page_protocol: str = "open-inference"
+    container: Container = CONTAINER
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"REST": self.rest_port(settings), "gRPC": self.grpc_port(settings)}
@@ -77,3 +84,9 @@ class OpenInferenceTarget:
     def grpc_port(self, settings: Settings) -> int:
         port: int = getattr(settings, f"{self.name}_grpc_port")
         return port
+
+
+TARGETS = {
+    "litert": OpenInferenceTarget("litert", "tensorflow", "litert", "LiteRT"),
+    "onnxruntime": OpenInferenceTarget("onnxruntime", "pytorch", "onnx", "ONNX Runtime"),
+}

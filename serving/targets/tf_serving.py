@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serving.repository import model_dir, served_version, write_atomically
 from serving.settings import Settings
-from serving.targets.base import Client, Endpoint, Launch, TargetError, served_signature
+from serving.targets.base import Client, Container, Endpoint, Launch, TargetError, served_signature
 from serving.targets.http import HttpConnection
 
 CONFIG = """model_config_list {{
@@ -32,6 +32,10 @@ class TensorFlowServing:
     name = "tf-serving"
     source = "tensorflow"
     server = "our stand-in for TensorFlow Serving"
+    exporter = "savedmodel"
+    label = "TensorFlow Serving"
+    page_protocol = "rows"
+    container = Container("tf-serving", {"http": 8501, "grpc": 8500}, "/monitoring/prometheus/metrics")
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"REST": settings.tf_serving_rest_port, "gRPC": settings.tf_serving_grpc_port}

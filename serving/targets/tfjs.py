@@ -9,7 +9,8 @@ from typing import Any
 
 from serving.repository import POINTER, write_atomically
 from serving.settings import Settings
-from serving.targets.base import Client, Endpoint, Launch, TargetError, served_signature
+from serving.targets import NAMES, load
+from serving.targets.base import Client, Container, Endpoint, Launch, Target, TargetError, served_signature
 from serving.targets.http import HttpConnection
 from serving.web.install import HERE, assemble
 
@@ -21,6 +22,10 @@ class TensorFlowJs:
     name = "tfjs"
     source = "tensorflow"
     server = "the browser"
+    exporter = "tfjs"
+    label = "TensorFlow.js"
+    page_protocol = ""
+    container = Container("web", {"http": 8090})
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {"HTTP": settings.tfjs_port}
@@ -45,10 +50,10 @@ class TensorFlowJs:
             "GATEWAY_SITE": str(site),
             "GATEWAY_CONFIG": str(folder / "config"),
             "GATEWAY_MODELS": str(settings.repository / self.name),
-            "GATEWAY_TF_SERVING": f"{settings.host}:{settings.tf_serving_rest_port}",
-            "GATEWAY_LITERT": f"{settings.host}:{settings.litert_rest_port}",
-            "GATEWAY_TORCHSERVE": f"{settings.host}:{settings.torchserve_rest_port}",
-            "GATEWAY_ONNXRUNTIME": f"{settings.host}:{settings.onnxruntime_rest_port}",
+            **{
+                gateway_variable(name): f"{settings.host}:{target.ports(settings)['REST']}"
+                for name, target in called_by_the_page().items()
+            },
             # Caddy would otherwise keep its own state in the user's home.
             "XDG_DATA_HOME": str(folder),
             "XDG_CONFIG_HOME": str(folder),
@@ -90,12 +95,20 @@ def page_config(settings: Settings) -> dict[str, Any]:
     return {
         "model": settings.model,
         "targets": {
-            "tf-serving": {"label": "TensorFlow Serving", "protocol": "rows"},
-            "litert": {"label": "LiteRT", "protocol": "open-inference"},
-            "torchserve": {"label": "TorchServe", "protocol": "torchserve"},
-            "onnxruntime": {"label": "ONNX Runtime", "protocol": "open-inference"},
+            name: {"label": target.label, "protocol": target.page_protocol}
+            for name, target in called_by_the_page().items()
         },
     }
+
+
+def called_by_the_page() -> dict[str, Target]:
+    """The targets behind the gateway's `/api/<target>/`, by name."""
+    return {name: target for name in NAMES if (target := load(name)).page_protocol}
+
+
+def gateway_variable(name: str) -> str:
+    """The variable of the Caddyfile with the address of a target."""
+    return f"GATEWAY_{name.upper().replace('-', '_')}"
 
 
 TARGET = TensorFlowJs()

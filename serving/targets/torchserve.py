@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from serving.settings import PREFIX, Settings
-from serving.targets.base import Client, Endpoint, Launch, TargetError
+from serving.targets.base import Client, Container, Endpoint, Launch, TargetError
 from serving.targets.http import HttpConnection
 from serving.torchserve.config import state
 from serving.torchserve.launch import find_java
@@ -22,6 +22,18 @@ class TorchServe:
     name = "torchserve"
     source = "pytorch"
     server = "TorchServe"
+    exporter = "torchserve"
+    label = "TorchServe"
+    page_protocol = "torchserve"
+    # Its container reads the same settings, at their defaults.
+    container = Container(
+        "torchserve",
+        {
+            "http": Settings.torchserve_rest_port,
+            "grpc": Settings.torchserve_grpc_port,
+            "metrics": Settings.torchserve_metrics_port,
+        },
+    )
 
     def ports(self, settings: Settings) -> dict[str, int]:
         return {

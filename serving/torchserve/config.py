@@ -60,6 +60,11 @@ def temporary(settings: Settings) -> Path:
     return state(settings) / "tmp"
 
 
+def ready_marker(settings: Settings) -> Path:
+    """A file that is renewed every second while a worker answers."""
+    return state(settings) / "ready"
+
+
 def management_address(settings: Settings) -> str:
     """Where the running server's management listens: `unix:<path>` or `http://127.0.0.1:<port>`.
 

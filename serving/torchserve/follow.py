@@ -5,20 +5,22 @@ A child of the server, whose process id it is given: it leaves when the server h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from serving.repository import RepositoryError, model_dir, served_version
 from serving.settings import Settings
 from serving.targets.base import TargetError
-from serving.torchserve.config import staged
+from serving.torchserve.config import ready_marker, staged
 from serving.torchserve.drain import wait_for_queue
 from serving.torchserve.launch import stage_version
 from serving.torchserve.management import Management
-from serving.torchserve.ready import is_ready
 
 POLL_SECONDS = 1
 SETTLE_SECONDS = 0.5
@@ -53,34 +55,56 @@ def swap(settings: Settings, version: int) -> None:
         staged(settings, other).unlink(missing_ok=True)
 
 
-def main() -> None:
-    """Follow the pointer until the server leaves. A version that cannot be served is tried once.
+def is_ready(description: Mapping[str, object]) -> bool:
+    """Return True if a version, as `Management.describe` gives it, has a worker that answers."""
+    workers = description["workers"]
+    return isinstance(workers, list) and any(worker["status"] == "READY" for worker in workers)
 
-    TorchServe gives up a worker that does not start again in five minutes, and says `Healthy` all the same; so a
-    server without one for `settings.ready_seconds` is ended, for its supervisor to start anew.
+
+def watch(settings: Settings, server: int) -> None:
+    """Renew the file that the health checks read, every second while a worker answers, until the server leaves.
+
+    TorchServe answers `/ping` with 200 before a worker has loaded the model and after it was killed. It gives up a
+    worker that does not start again in five minutes: without one for `settings.ready_seconds`, end the server, for its
+    supervisor to start anew.
     """
+    marker, answered = ready_marker(settings), time.monotonic()
+    while os.getppid() == server:
+        with contextlib.suppress(TargetError):
+            # A call that fails says nothing of the worker: the file ages.
+            running = Management(settings, timeout=3).describe(settings.model)
+            if running and is_ready(running):
+                answered = time.monotonic()
+                marker.touch()
+            else:
+                marker.unlink(missing_ok=True)
+        if time.monotonic() - answered > settings.ready_seconds:
+            sys.stderr.write(f"torchserve: no worker answers for {settings.ready_seconds} s; starting anew\n")
+            os.kill(server, signal.SIGTERM)
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def main() -> None:
+    """Follow the pointer until the server leaves. A version that cannot be served is tried once."""
     settings, server = Settings.from_environment(), int(sys.argv[1])
     folder = model_dir(settings.repository, "torchserve", settings.model)
     tried: int | None = None
-    answered = time.monotonic()
-    while os.getppid() == server:
-        time.sleep(POLL_SECONDS)
+    # A swap takes up to `ready_seconds`, and the old version answers meanwhile.
+    watcher = threading.Thread(target=watch, args=(settings, server), daemon=True)
+    watcher.start()
+    while watcher.is_alive():
+        watcher.join(POLL_SECONDS)
         try:
-            version, running = served_version(folder), _running(settings)
-            if running and is_ready(running):
-                answered = time.monotonic()
-            elif time.monotonic() - answered > settings.ready_seconds:
-                sys.stderr.write(
-                    f"torchserve: no worker answers for {settings.ready_seconds} s; starting anew\n"
-                )
-                os.kill(server, signal.SIGTERM)
-                return
-            if version is None or version == tried or not running:
+            version = served_version(folder)
+            if version is None or version == tried:
+                continue
+            running = _running(settings)
+            if not running:
                 continue
             tried = version
             if version != int(running["modelVersion"]):
                 swap(settings, version)
-                answered = time.monotonic()
         except (TargetError, RepositoryError, OSError) as error:
             sys.stderr.write(f"{error}; version {version} is not served\n")
 

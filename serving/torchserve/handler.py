@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gc
 import io
 import json
 import logging
@@ -87,6 +88,8 @@ class Handler:
             self.check_golden(json.loads(golden.read_text()))
         # The worker logs two lines a request, and TorchServe reads them one by one through a pipe.
         logging.getLogger().setLevel(logging.WARNING)
+        # Else requests wait 100 ms now and then while Python looks through torch's objects for garbage.
+        gc.freeze()
 
     def load(self, folder: Path, form: str) -> None:
         """Open the network on one thread: TorchServe scales by workers."""

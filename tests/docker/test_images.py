@@ -14,7 +14,7 @@ from docker import DockerClient
 from serving.platforms import engine, images
 
 ROOT = Path(__file__).parents[2]
-LARGEST = {"onnxruntime": 330, "litert": 300, "web": 250, "torchserve": 1400, "tf-serving": 1800, "tfx": 2400}
+LARGEST = {"server": 330, "web": 250, "torchserve": 1400, "tf-serving": 1800, "tfx": 2400}
 """Megabytes (10^6), the base included."""
 MARKED = {"tfx": [pytest.mark.tfx]}
 """Built for the tests of TFX only."""

@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.platforms.dockerfiles import copied, plain
 from serving.server.metrics import Metrics
 from serving.server.records import RequestRecord
-from serving.settings import Settings
 from serving.targets import NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -86,23 +85,6 @@ def exported() -> set[str]:
     lists = yaml.safe_load((Path(spec.origin).parent / "configs" / "metrics.yaml").read_text())["ts_metrics"]
     torchserve = {metric["name"] for kind in lists.values() for metric in kind}
     return {*ours, *torchserve, *OF_CADDY, *OF_PROMETHEUS, *OF_TENSORFLOW_SERVING}
-
-
-def test_a_job_a_target_at_its_port() -> None:
-    settings = Settings()
-    ports = {
-        "tf-serving": settings.tf_serving_rest_port,
-        "litert": settings.litert_rest_port,
-        "tfjs": settings.tfjs_port,
-        "torchserve": settings.torchserve_metrics_port,
-        "onnxruntime": settings.onnxruntime_rest_port,
-    }
-    jobs = {job["job_name"]: job["static_configs"] for job in read("prometheus.yml")["scrape_configs"]}
-    own = jobs.pop("prometheus")
-    assert own == [{"targets": [f"localhost:{settings.prometheus_port}"]}]
-    assert jobs == {
-        name: [{"targets": [f"{name}:{ports[name]}"], "labels": {"target": name}}] for name in NAMES
-    }
 
 
 def test_every_host_is_a_service() -> None:

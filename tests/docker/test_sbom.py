@@ -21,7 +21,7 @@ echo '{}' >"$file"
 ENGINE = """\
 #!/bin/sh
 case "$*" in
-  images*) echo tandem/web:0.1.0; echo tandem/litert:0.1.0 ;;
+  images*) echo tandem.invalid/web:0.1.0; echo tandem.invalid/litert:0.1.0 ;;
   *missing*) exit 1 ;;
 esac
 """
@@ -67,20 +67,20 @@ def test_the_repository_and_every_image_of_this_version(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert {path.name for path in place.sbom.iterdir()} == {
         "model-repository.spdx.json",
-        "tandem-litert-0.1.0.spdx.json",
-        "tandem-web-0.1.0.spdx.json",
+        "tandem.invalid-litert-0.1.0.spdx.json",
+        "tandem.invalid-web-0.1.0.spdx.json",
     }
     asked = (place.artifacts / "asked").read_text()
-    assert "docker:tandem/web:0.1.0" in asked
+    assert "docker:tandem.invalid/web:0.1.0" in asked
     assert f"dir:{place.artifacts}/repository" in asked
 
 
 def test_images_can_be_named(place: Place) -> None:
     place.install("docker", ENGINE)
-    assert place.run("tandem/other:2").returncode == 0
+    assert place.run("tandem.invalid/other:2").returncode == 0
     assert {path.name for path in place.sbom.iterdir()} == {
         "model-repository.spdx.json",
-        "tandem-other-2.spdx.json",
+        "tandem.invalid-other-2.spdx.json",
     }
 
 
@@ -89,9 +89,9 @@ def test_images_can_be_named(place: Place) -> None:
     [
         (None, (), "no container engine is installed"),
         ("#!/bin/sh\nexit 1\n", (), "no container engine answers"),
-        ("#!/bin/sh\n", (), "there is no image tandem/*:0.1.0 yet"),
-        (ENGINE, ("tandem/missing:1",), "there is no image tandem/missing:1"),
-        (ENGINE, ("tandem/broken:1",), "syft could not read docker:tandem/broken:1"),
+        ("#!/bin/sh\n", (), "there is no image tandem.invalid/*:0.1.0 yet"),
+        (ENGINE, ("tandem.invalid/missing:1",), "there is no image tandem.invalid/missing:1"),
+        (ENGINE, ("tandem.invalid/broken:1",), "syft could not read docker:tandem.invalid/broken:1"),
     ],
 )
 def test_an_error_says_what_is_missing(

@@ -124,7 +124,7 @@ def test_the_image_of_the_models_holds_what_is_published(stack: Stack, docker: D
     ).decode()
     assert json.loads(said.splitlines()[0])["version"] == stack.version
     assert {"manifest.json", "model.tflite"} <= set(said.splitlines())
-    assert image == f"tandem/models:fashion-{stack.version}"
+    assert image == f"{images.REGISTRY}/models:fashion-{stack.version}"
     stack.tandem("images", "models")
     docker.images.remove(image)
 
@@ -270,7 +270,7 @@ def test_torchserves_management_does_not_leave_its_container(stack: Stack, docke
 
 def test_torchserve_is_healthy_only_while_its_worker_is(stack: Stack, docker: DockerClient) -> None:
     own = container(docker, stack, "torchserve")
-    ready = ["python", "-m", "serving.torchserve.ready"]
+    ready = ["torchserve-ready"]
     assert own.attrs["Config"]["Healthcheck"]["Test"] == ["CMD", *ready]
     server = psutil.Process(own.attrs["State"]["Pid"])
     (worker,) = [

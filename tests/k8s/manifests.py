@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,12 +18,18 @@ Document = dict[str, Any]
 
 K8S = Path(__file__).parents[2] / "k8s"
 KUBECTL = Path(sys.executable).with_name("kubectl")
+OLDEST = "1.32"
+"""The oldest kubectl whose renderings are the documented ones."""
 COMPONENTS = sorted(
     path.parent.relative_to(K8S / "components").as_posix()
     for path in (K8S / "components").rglob("kustomization.yaml")
     if "kind: Component" in path.read_text()
 )
 """Every component, by its path below components/; one within another (`training/promote`) needs that one too."""
+LAST = ("registry", "tensorflow-serving", "gpu")
+"""Those that change what the others bring."""
+ORDER = [*(name for name in COMPONENTS if name not in LAST), *LAST]
+"""Every component, in the order that the READMEs ask for."""
 PATCHING = [
     name
     for name in COMPONENTS
@@ -42,12 +49,13 @@ class Pod:
 
 def render(folder: Path) -> list[Document]:
     """The documents of a kustomization, which stays as it is from its first rendering on."""
-    return [document for document in yaml.load_all(_rendered(folder), yaml.CSafeLoader) if document]
+    return [document for document in yaml.load_all(rendered(folder), yaml.CSafeLoader) if document]
 
 
 @functools.cache
-def _rendered(folder: Path) -> str:
-    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True)
+def rendered(folder: Path, kubectl: Path = KUBECTL) -> str:
+    """What kubectl writes for a kustomization."""
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return done.stdout
@@ -65,6 +73,13 @@ def render_with(overlay: str, components: Sequence[str], folder: Path, **more: o
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization | more))
     return render(folder)
+
+
+def other_kubectl() -> Path | None:
+    """A kubectl on the PATH that is older than the pinned one; None where there is none."""
+    folders = [f for f in os.get_exec_path() if Path(f).resolve() != KUBECTL.parent.resolve()]
+    found = shutil.which("kubectl", path=os.pathsep.join(folders))
+    return Path(found) if found else None
 
 
 def with_parents(components: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from tests.k8s.podman import Podman
 from tests.k8s.wiring import container_ports, matches
 
 Report = Callable[[str], object]
+HostPorts = Mapping[str, Mapping[int, int]]
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 LOADERS = 2
@@ -40,9 +41,10 @@ class PlayedPod:
 
 
 class Pods:
-    """The Deployments among `documents`, each as one pod; `host_ports` gives a free port for each of a container."""
+    """The Deployments among `documents`, each as one pod; `host_ports` gives, by Deployment, a free port for each of
+    its container."""
 
-    def __init__(self, podman: Podman, documents: Sequence[Document], host_ports: Mapping[int, int]) -> None:
+    def __init__(self, podman: Podman, documents: Sequence[Document], host_ports: HostPorts) -> None:
         self.podman = podman
         self.deployments = of_kind(documents, "Deployment")
         self.config_maps = of_kind(documents, "ConfigMap")
@@ -98,7 +100,7 @@ class Pods:
 
     def _play(self, name: str) -> PlayedPod:
         deployment = self.deployments[name]
-        played = translate(deployment, self.config_maps, self.names, self.host_ports)
+        played = translate(deployment, self.config_maps, self.names, self.host_ports[name])
         file = self.podman.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump_all([*self.config_maps.values(), played]))
         self.podman(
@@ -112,7 +114,7 @@ class Pods:
         (container,) = [one for one in names if one.endswith(f"-{server['name']}")]
         ports: dict[str | int, int] = {}
         for port in server["ports"]:
-            ports[port["name"]] = ports[port["containerPort"]] = self.host_ports[port["containerPort"]]
+            ports[port["name"]] = ports[port["containerPort"]] = self.host_ports[name][port["containerPort"]]
         return PlayedPod(name, spec, container, ports)
 
 

@@ -14,13 +14,17 @@ from tests.k8s import policy, schemas, wiring
 from tests.k8s.manifests import (
     COMPONENTS,
     K8S,
+    OLDEST,
+    ORDER,
     PATCHING,
     Document,
     name_of,
     of_kind,
+    other_kubectl,
     pods,
     render,
     render_with,
+    rendered,
 )
 
 OVERLAYS = (".", "overlays/local", "overlays/production")
@@ -51,6 +55,16 @@ def test_an_overlay_is_in_order(overlay: str) -> None:
 )
 def test_all_components_at_once_are_in_order(order: list[str], tmp_path: Path) -> None:
     assert faults(render_with("overlays/local", order, tmp_path)) == []
+
+
+def test_an_older_kubectl_renders_the_same(tmp_path: Path) -> None:
+    older = other_kubectl()
+    if older is None:
+        pytest.skip(f"there is no other kubectl on the PATH; kubectl {OLDEST} should be one")
+    render_with("overlays/local", ORDER, tmp_path, images=[{"name": ".*/models", "newTag": "mine-7"}])
+    for folder in (*(K8S / overlay for overlay in OVERLAYS), tmp_path):
+        assert rendered(folder, older) == rendered(folder), f"{folder} by {older}"
+    assert "reference: registry.example.com/tandem/models:mine-7\n" in rendered(tmp_path, older)
 
 
 @pytest.mark.thorough
@@ -89,7 +103,7 @@ BREAKS: dict[str, Callable[[list[Document]], object]] = {
     "keeps capabilities": lambda d: server(d)["securityContext"]["capabilities"].update(add=["NET_ADMIN"]),
     "no limit of memory": lambda d: server(d)["resources"]["limits"].pop("memory"),
     "requests more cpu": lambda d: server(d)["resources"]["requests"].update(cpu="3"),
-    "litert:latest is not pinned": lambda d: server(d).update(image="tandem/litert:latest"),
+    "litert:latest is not pinned": lambda d: server(d).update(image="tandem.invalid/litert:latest"),
     "out of every list": lambda d: server(d).pop("lifecycle"),
     "selects the pods of nobody": lambda d: of_kind(d, "Service")["litert"]["spec"].update(
         selector={"a": "b"}

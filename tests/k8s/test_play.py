@@ -24,7 +24,7 @@ from serving.platforms import engine, images
 from serving.platforms.base import PlatformError
 from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
-from serving.targets.base import sample_folder, served_manifest
+from serving.targets.base import port_setting, sample_folder, served_manifest
 from tests.e2e import parity
 from tests.e2e.conftest import REUSE, TARGETS, until
 from tests.k8s import manifests
@@ -76,11 +76,18 @@ def pods(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pods:
     """The five Deployments as pods that were started, with the version that is published."""
-    version = {"name": "tandem/models", "newTag": images.reference("models", published).split(":")[1]}
+    version = {
+        "name": f"{images.REGISTRY}/models",
+        "newTag": images.reference("models", published).split(":")[1],
+    }
     documents = render_with("overlays/local", [], tmp_path_factory.mktemp("overlay"), images=[version])
-    numbers = sorted(number for pod in manifests.pods(documents) for number in container_ports(pod).values())
-    pods = Pods(podman, documents, dict(zip(numbers, free_ports(len(numbers)), strict=True)))
-    names = [image.removeprefix("tandem/").split(":")[0] for image in sorted(pods.images())]
+    numbers = {
+        pod.owner.removeprefix("Deployment/"): container_ports(pod).values()
+        for pod in manifests.pods(documents)
+    }
+    free = iter(free_ports(sum(map(len, numbers.values()))))
+    pods = Pods(podman, documents, {name: {n: next(free) for n in own} for name, own in numbers.items()})
+    names = [image.removeprefix(f"{images.REGISTRY}/").split(":")[0] for image in sorted(pods.images())]
     environment = os.environ | {PREFIX + "ARTIFACTS": str(published.artifacts)}
     command = [sys.executable, "-m", "pipelines.cli", "images", *names]
     capture = request.config.pluginmanager.getplugin("capturemanager")
@@ -108,11 +115,10 @@ def ready(pods: Pods, reference: dict[str, np.ndarray]) -> Pods:
 @pytest.fixture(scope="module")
 def settings(published: Settings, ready: Pods) -> Settings:
     """Where the clients find the pods on this host."""
-    ports: dict[str, Any] = {
-        name: ready.host_ports[default]
-        for name, default in vars(Settings()).items()
-        if name.endswith("_port") and default in ready.host_ports
-    }
+    ports: dict[str, Any] = {}
+    for name in targets.NAMES:
+        for purpose, number in targets.load(name).container.ports.items():
+            ports[port_setting(name, purpose)] = ready.host_ports[name][number]
     return dataclasses.replace(published, host="127.0.0.1", **ports)
 
 

@@ -26,6 +26,7 @@ def documents() -> list[Document]:
 
 @pytest.fixture(scope="module")
 def host_ports(documents: list[Document]) -> dict[int, int]:
+    """Of any Deployment."""
     return {number: number + 20000 for pod in pods(documents) for number in container_ports(pod).values()}
 
 
@@ -86,7 +87,7 @@ def test_a_service_on_another_port_is_refused(documents: list[Document]) -> None
     assert behind(documents)["tfjs"] == "tfjs"
     changed = copy.deepcopy(documents)
     of_kind(changed, "Service")["litert"]["spec"]["ports"][0]["port"] = 80
-    with pytest.raises(ValueError, match="port 80 of the Service litert leads to 8010"):
+    with pytest.raises(ValueError, match="port 80 of the Service litert leads to 8000"):
         behind(changed)
 
 

@@ -75,12 +75,12 @@ def test_on_a_terminal_what_ended_are_lines_and_the_rest_is_a_table(monkeypatch:
         progress.say("platform process")
         with progress.watching() as watch:
             watch("litert", "starting")
-            watch("tf-serving", "building tandem/tf-serving:0.1.0")
+            watch("tf-serving", "building tandem.invalid/tf-serving:0.1.0")
             watch("litert", "ready, version 1, 2.0 s")
             time.sleep(0.5)
     shown = terminal.getvalue()
     after = shown.split("==> litert: ready, version 1, 2.0 s")[1]
-    assert "building tandem/tf-serving:0.1.0" in after
+    assert "building tandem.invalid/tf-serving:0.1.0" in after
     assert "starting" not in after
 
 

@@ -56,6 +56,8 @@ class TfsRest:
         key = signature_name(document) or DEFAULT_SIGNATURE
         with lease(self._plane, request.record, PROTOCOL, "predict", _asked(request)) as version:
             inputs, rows = read(document, signature_of(version.signatures, key))
+            # A picture is hundreds of lists: kept while requests queue, they make the garbage collector stall.
+            del document
             call = Call(inputs, signature=key, pictures=False)
             outputs = await self._plane.infer(version, call, request.record)
             return Response(write(outputs, rows))

@@ -16,7 +16,7 @@ import pytest
 from models.base import FRAMEWORKS, Model
 from models.data import Dataset, Rows
 from pipelines import training
-from pipelines.training.record import Trained, loss_difference
+from pipelines.training.record import Trained, TrainingError, loss_difference
 from tests.pictures import labelled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -70,6 +70,17 @@ def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Rows, tmp_pa
     assert len(one.step_losses) == len(other.step_losses) == 50
     assert one.step_losses[-1] < one.step_losses[0] * 0.7, "standing still would be no parity"
     assert loss_difference(one, other) <= profile.training_loss
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_loss_that_is_no_number_ends_the_training_and_says_where(
+    model: Model, sample: Rows, tmp_path: Path, framework: str
+) -> None:
+    profile = replace(model.spec.profile("quick"), epochs=2, batch_size=32, peak_learning_rate=1e38)
+    dataset = Dataset(sample, sample, sample, "")
+    with pytest.raises(TrainingError, match=rf"{framework}: the .*loss is (nan|inf) in epoch 1, step .*e\+3"):
+        training.train(framework, model, profile, 1, dataset, tmp_path)
+    assert not (tmp_path / framework / "weights.npz").exists()
 
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path, uninterrupted: dict[str, Trained]) -> None:

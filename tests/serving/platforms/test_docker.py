@@ -64,14 +64,23 @@ def test_published_ports_are_those_of_the_settings(name: str) -> None:
     assert set(published) == expected
 
 
+@pytest.mark.parametrize("name", targets.NAMES)
+def test_a_container_has_the_ports_that_its_target_names(name: str) -> None:
+    inside = {int(port.rsplit(":", 1)[1]) for port in SERVICES[name]["ports"]}
+    assert inside == set(targets.load(name).container.ports.values())
+    asked = " ".join(SERVICES[name].get("healthcheck", {"test": []})["test"])
+    image = (docker.COMPOSE_FILE.parent / SERVICES[name]["build"]["dockerfile"]).read_text()
+    assert "HEALTHCHECK" in image or str(targets.load(name).container.ports["http"]) in asked
+
+
 def test_every_variable_is_one_that_is_set() -> None:
     known = {PREFIX + field.upper() for field in vars(Settings())} | VARIABLES
     assert set(re.findall(r"\$\{(\w+)", COMPOSE)) <= known
-    for version in re.findall(r"IMAGE_VERSION:-([^}]+)\}|tandem/tf-serving:([^}]+)\}", COMPOSE):
+    for version in re.findall(r"IMAGE_VERSION:-([^}]+)\}|tandem.invalid/tf-serving:([^}]+)\}", COMPOSE):
         assert images.version() in version
 
 
-def container(restarts: int = 0, image: str = "tandem/litert:1", **state: Any) -> Any:
+def container(restarts: int = 0, image: str = "tandem.invalid/litert:1", **state: Any) -> Any:
     whole = {"Status": "running", "Running": True, "Restarting": False} | state
     attributes = {"State": whole, "RestartCount": restarts, "Config": {"Image": image}}
     return SimpleNamespace(attrs=attributes)
@@ -145,7 +154,7 @@ def test_no_server_starts_before_a_version_is_published() -> None:
 
 
 def test_an_unknown_image_is_named_with_those_that_exist() -> None:
-    with pytest.raises(PlatformError, match="there is no image 'tfserving'; there are: onnxruntime, "):
+    with pytest.raises(PlatformError, match="there is no image 'tfserving'; there are: tf-serving, "):
         provision.build(Settings(), ["tfserving"], lambda *_: None)
 
 

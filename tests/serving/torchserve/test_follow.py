@@ -1,23 +1,94 @@
+"""The process beside TorchServe: the file that health checks read, and the end of a server without a worker."""
+
+from __future__ import annotations
+
+import http.server
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from socketserver import UnixStreamServer
 
 import pytest
 
+from serving.settings import Settings
 from serving.torchserve import follow
+from serving.torchserve.config import ready_marker
+from tests.e2e.conftest import until
+
+READY = Path(__file__).parents[3] / "docker" / "bin" / "torchserve-ready"
+
+
+class Management(http.server.BaseHTTPRequestHandler):
+    """A management API with one model, whose worker's state the test sets."""
+
+    worker: str | None = "READY"
+
+    def do_GET(self) -> None:
+        workers = [{"status": self.worker}] if self.worker else []
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps([{"modelVersion": "1", "workers": workers}]).encode())
+
+    def log_message(self, format: str, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process that is followed."""
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
+    monkeypatch.setenv("TANDEM_ARTIFACTS", str(tmp_path))
+    monkeypatch.setenv("TANDEM_READY_SECONDS", "1")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        monkeypatch.setattr(os, "getppid", lambda: process.pid if process.poll() is None else 1)
+        monkeypatch.setattr(sys, "argv", ["follow", str(process.pid)])
+        yield process
+        process.kill()
 
 
 def test_a_server_that_has_no_worker_for_long_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with subprocess.Popen(["sleep", "60"]) as server:
-        monkeypatch.setattr(os, "getppid", lambda: server.pid)
-        monkeypatch.setattr(sys, "argv", ["follow", str(server.pid)])
-        monkeypatch.setattr(follow, "POLL_SECONDS", 0.1)
-        monkeypatch.setenv("TANDEM_ARTIFACTS", str(tmp_path))
-        monkeypatch.setenv("TANDEM_READY_SECONDS", "1")
-        follow.main()
-        assert server.wait(10) == -signal.SIGTERM
+    follow.main()
+    assert server.wait(10) == -signal.SIGTERM
     assert capsys.readouterr().err == "torchserve: no worker answers for 1 s; starting anew\n"
+
+
+def test_the_health_check_passes_while_a_worker_answers(
+    server: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_READY_SECONDS", "60")
+    settings = Settings.from_environment()
+    marker = ready_marker(settings)
+    marker.parent.mkdir(parents=True)
+
+    class Own(Management): ...
+
+    def passes() -> bool:
+        script = READY.read_text().replace("/tandem/run/torchserve/ready", str(marker))
+        return subprocess.run(["sh", "-c", script]).returncode == 0
+
+    with UnixStreamServer(str(tmp_path / "management.sock"), Own) as api:
+        threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        (marker.parent / "management").write_text(f"unix:{tmp_path / 'management.sock'}")
+        assert not passes()
+        following = threading.Thread(target=follow.main)
+        following.start()
+        until(passes, 5)
+        Own.worker = "UNLOADING"
+        until(lambda: not passes(), 5)
+        Own.worker = "READY"
+        until(passes, 5)
+        server.kill()
+        server.wait()
+        following.join(10)
+        api.shutdown()
+    assert passes()
+    long_ago = time.time() - 11
+    os.utime(marker, (long_ago, long_ago))
+    assert not passes(), "a file that nobody renews"
