@@ -37,6 +37,7 @@ class Settings:
     seed: int = setting(1, "seed of the split, the initial weights and the batches")
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
 
+    targets: str = setting("", "the only targets to ship to, by commas; empty is all that can be reached")
     torchserve_form: str = setting(
         "exported",
         "torchserve runs: PyTorch's exported program, its compiled code (aot), or the ONNX graph",

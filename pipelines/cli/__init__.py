@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except ModuleNotFoundError as error:
-        complain(f"{error.name} is not installed; `make setup` in a clone of Tandem installs all that `tandem` needs")
+        complain(
+            f"{error.name} is not installed; `make setup` in a clone of Tandem installs all that `tandem` needs"
+        )
         return 1
     except (TandemError, OSError) as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC

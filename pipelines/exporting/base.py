@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.base import Model, Weights
-from models.signature import Arrays, batch_size, joined, rows
+from models.signature import Arrays
 from serving.errors import TandemError
 
 SLICE = 100
@@ -70,12 +70,11 @@ class Exporter:
         return next(iter(self.files.values()))
 
     def variants(self, model: Model) -> dict[str, str]:
-        """The files that are written of a model, by precision."""
-        return {
-            precision: file for precision, file in self.files.items() if precision in model.spec.precisions
-        }
+        """The files that are written of a model, by precision; of an imported one, what it is itself."""
+        kept = model.spec.precisions if model.spec.artifact is None else ("float32",)
+        return {precision: file for precision, file in self.files.items() if precision in kept}
 
     def run(self, path: Path, model: Model, inputs: Arrays) -> Arrays:
         """Answer any number of rows but none."""
-        starts = range(0, batch_size(inputs), SLICE)
-        return joined(self.answer(path, model, [rows(inputs, slice(s, s + SLICE)) for s in starts]))
+        signature = model.spec.signature
+        return signature.gathered(self.answer(path, model, signature.calls(inputs, SLICE)))

@@ -68,7 +68,8 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     Raises `TargetError` with what the handler answered.
     """
     with trial(path) as archive:
-        return [outputs(archive.call(npy_body(inputs)), model.spec.signature) for inputs in batches]
+        signature = model.spec.signature
+        return [outputs(archive.call(npy_body(inputs, signature.batched)), signature) for inputs in batches]
 
 
 FORMS = {

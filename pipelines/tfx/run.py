@@ -50,7 +50,12 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
             "take the default runner"
         )
     trained, own = training(recipe.training_fingerprint), recipe.settings
-    version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form)
+    if "tensorflow" not in recipe.model.frameworks or not recipe.model.spec.batched:
+        raise PipelineError(
+            f"TFX trains a network of batches in Keras, which {recipe.model.spec.name} has not: "
+            "take the default orchestrator"
+        )
+    version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form, own.targets)
     where = environment.choose(own)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
     recipe = dataclasses.replace(

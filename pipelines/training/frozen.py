@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Model, ModelError, Profile, Weights
+from models.base import FRAMEWORKS, Model, ModelError, Profile, Weights
 from models.data import Rows
 from models.signature import BATCH, Tensor
 from serving import progress
@@ -91,6 +91,11 @@ def prepare(
 
 
 def _check(model: Model, profile: Profile) -> None:
+    if len(model.frameworks) < len(FRAMEWORKS):
+        raise ModelError(
+            f"the profile of {model.spec.name} freezes the network up to {profile.frozen}: expected a network in both "
+            f"frameworks, there is one in {', '.join(model.frameworks)}"
+        )
     if profile.augmentation:
         raise ModelError(
             f"the profile of {model.spec.name} freezes the network up to {profile.frozen} and has augmentation: "

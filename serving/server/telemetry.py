@@ -40,7 +40,9 @@ def tracing(endpoint: str, service: str) -> Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise StartError(f"--otlp-endpoint needs the extra otel of a clone: pip install '.[otel]' ({error})") from None
+        raise StartError(
+            f"--otlp-endpoint needs the extra otel of a clone: pip install '.[otel]' ({error})"
+        ) from None
     name = os.environ.get("OTEL_SERVICE_NAME", service)
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)

@@ -359,6 +359,7 @@ NETWORKS = (
         (4,),
         "float16 ends at 65,504: scale weights, or leave float16 out of `precisions`",
         lambda k, x: k.layers.Dense(3, name="head")(x),
+        lambda t: module(lambda m, x: m.head(x), head=t.nn.Linear(4, 3)),
         precision="float16",
         weights=lambda name, array: array + np.array([7e4, 8e4, 9e4]) if name == "head/kernel" else array,
     ),
@@ -367,6 +368,7 @@ NETWORKS = (
         (4,),
         "all channels of an activation share one scale: normalize, or leave int8 out of `precisions`",
         lambda k, x: k.layers.Dense(3, name="head")(k.layers.Dense(4, name="body")(x)),
+        lambda t: module(lambda m, x: m.head(m.body(x)), body=t.nn.Linear(4, 4), head=t.nn.Linear(4, 3)),
         precision="int8",
         weights=lambda name, array: (
             array * {"body/kernel": OUTLIER, "head/kernel": 1 / OUTLIER[:, None]}.get(name, 1)

@@ -69,6 +69,11 @@ class Specimen(Model):
 
     rules = ()
 
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        own = {"tensorflow": self.network.keras, "pytorch": self.network.torch}
+        return tuple(name for name, network in own.items() if network is not None)
+
     def build_keras(self) -> Any:
         import keras
 
