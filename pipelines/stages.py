@@ -15,7 +15,7 @@ from typing import Any
 
 import models.base
 from models import twins
-from models.base import FRAMEWORKS, Model, Profile
+from models.base import FRAMEWORKS, Model, ModelError, Profile
 from models.data import Dataset
 from pipelines import data, exporting, publish, training, validation
 from pipelines.data import checkpoint
@@ -97,6 +97,8 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     model = models.base.load(settings.model)
     if model.frameworks:
         model.spec.profile(settings.profile)
+    if settings.source and settings.source not in model.frameworks:
+        raise ModelError(f"{settings.model} has no network in {settings.source}, which --source asks for")
     report(f"data: {model.spec.data.name}")
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)

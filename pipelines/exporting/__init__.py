@@ -93,7 +93,7 @@ def export_all(
     }
     closed = dict(found.closed)
     for target, road in found.open.items():
-        if (folder / target).exists():
+        if (folder / target / repository.GOLDEN).exists():
             continue
         report(f"{target} by {road.converter}" if road.converter else target)
         with _sealed(folder / target) as beside:
