@@ -152,7 +152,7 @@ def test_what_is_not_there_is_one_clear_line(served: Project) -> None:
     for arguments, message in (
         (
             ["lineage", "nothing", "1"],
-            "there is no model 'nothing' in models/; there are: fashion, language, sample",
+            "there is no model 'nothing' in models/; there are: fashion, garments, language, sample",
         ),
         (["reproduce", MODEL, "9"], "version 9 of sample is not in the repository; there are: 1"),
         (["reproduce", MODEL], "version 1 is too old: its manifest does not name its profile"),
