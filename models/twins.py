@@ -39,6 +39,7 @@ def check(model: Model, sample: Rows) -> None:
         weights = drawn(model.from_keras(keras_network))
         model.to_keras(weights, keras_network)
         model.to_torch(weights, torch_network)
+        _check_kept(model, weights, torch_network)
     answers = {}
     runs: dict[str, Callable[[], NDArray[Any]]] = {
         "tensorflow": lambda: run_keras(keras_network, inputs),
@@ -63,10 +64,51 @@ def check(model: Model, sample: Rows) -> None:
     apart = max((float(np.max(np.abs(left - right))) for right in others), default=0.0)
     if not apart <= DIFFERENCE * max(1.0, float(np.max(np.abs(left)))):
         raise ModelError(
-            f"the networks of {spec.name} have the same weights and answer differently, by up to {apart:.2g}: compare "
-            "keras_model.py and torch_model.py for padding, activations (is GELU exact or approximate?), masks, the "
-            "order of axes"
+            f"the networks of {spec.name} have the same weights and answer differently, by up to {apart:.2g}"
+            f"{_first_apart(model, keras_network, torch_network, inputs)}: compare keras_model.py and torch_model.py "
+            "for padding, activations (is GELU exact or approximate?), masks, the order of axes"
         )
+
+
+def _check_kept(model: Model, weights: Weights, network: nn.Module) -> None:
+    for name, array in model.from_torch(network).items():
+        if not np.allclose(array, weights[name]):
+            raise ModelError(
+                f"models/{model.spec.name}/torch_model.py: {name} does not keep what it is set to: another layer "
+                "shares it, which Keras's twin has apart; have two in PyTorch"
+            )
+
+
+def _first_apart(model: Model, network: keras.Model | None, twin: nn.Module | None, inputs: Arrays) -> str:
+    """The first layer, in Keras's order, after which the networks differ; "" where that cannot be told."""
+    import keras
+
+    assert network is not None
+    assert twin is not None
+    seen: dict[str, NDArray[Any]] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:  # noqa: ANN401
+            seen[name] = (output[0] if isinstance(output, tuple) else output).numpy()
+
+        return hook
+
+    for layer in bridge.torch_layers(twin, model.rules):
+        layer.layer.register_forward_hook(keep(layer.name))
+    run_torch(twin, inputs)
+    try:
+        layers = [one for one in bridge.keras_layers(network, model.rules) if one.name in seen]
+        outputs = keras.Model(network.inputs, [one.layer.output for one in layers])(list(inputs.values()))
+    except (AttributeError, ValueError, RuntimeError):
+        # A layer within a layer has no output of its own in the graph.
+        return ""
+    for layer, output in zip(layers, outputs, strict=True):
+        left, right = output.numpy(), seen[layer.name]
+        orders = [order for order in (right, np.moveaxis(right, 1, -1)) if order.shape == left.shape]
+        scale = max(1.0, float(np.abs(left).max()))
+        if not any(np.abs(left - order).max() <= DIFFERENCE * scale for order in orders):
+            return f"; {layer.name} ({type(layer.layer).__name__}) is the first layer whose answers differ"
+    return "; the answers of all layers with weights are equal: it is what comes after them"
 
 
 def drawn(weights: Weights) -> Weights:

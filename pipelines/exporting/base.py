@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,21 @@ SLICE = 100
 
 class ExportError(TandemError):
     """A converter failed, or wrote something that is not what was asked for."""
+
+
+@contextmanager
+def traced(model: Model) -> Iterator[None]:
+    """Raises `ExportError` where PyTorch cannot take the graph of the model's network."""
+    try:
+        yield
+    except TandemError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"models/{model.spec.name}/torch_model.py has no graph for any number of rows: "
+            f"{' '.join(str(error).split())[:400]}; write what loops over rows or branches by values as operations "
+            "on whole tensors"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -85,10 +86,20 @@ def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
         with _quiet():
             contents: bytes = converter.convert()
     except Exception as error:
-        # It goes on with the whole graph.
-        reason = " ".join(str(error).split())[:500]
-        raise ExportError(f"litert: the converter failed for {precision}: {reason}") from error
+        raise ExportError(f"litert: the converter failed for {precision}: {_reason(str(error))}") from error
     return contents
+
+
+def _reason(said: str) -> str:
+    """The operation that failed, and the layer that it is of; the converter goes on with the whole graph."""
+    text = " ".join(said.split())
+    operation, place = re.search(r"'tf\.(\w+)' op", text), re.search(r'\["\w+:", "([^"@]+)@', text)
+    if operation is None or place is None:
+        return text[:500]
+    return (
+        f"LiteRT has no {operation[1]} of this kind, which {place[1]} is made with; docs/conversions.md has the known "
+        "ones and what to write instead"
+    )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.base import Model, Weights
 from models.signature import Arrays, batch_size, rows
-from pipelines.exporting.base import Exporter, ExportError
+from pipelines.exporting.base import Exporter, ExportError, traced
 from serving import golden
 
 OPSET = 20
@@ -24,7 +24,8 @@ CALIBRATION_ROWS = 256
 
 def write(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
     """Write `model.onnx`. Raises `ExportError` where the graph is not the one that was asked for."""
-    export(model, weights, directory / EXPORTER.serve)
+    with traced(model):
+        export(model, weights, directory / EXPORTER.serve)
 
 
 def export(model: Model, weights: Weights, path: Path) -> None:
