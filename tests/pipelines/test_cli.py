@@ -58,7 +58,7 @@ def test_wrong_call_exits_with_2(tmp_path: Path) -> None:
 def test_tab_completes_verbs_choices_models_and_targets(tmp_path: Path) -> None:
     for line, offered in (
         ("tandem depl", {"deploy"}),
-        ("tandem deploy --profile ", {"smoke", "quick", "full"}),
+        ("tandem deploy --profile ", {"smoke", "quick", "full", "few"}),
         ("tandem logs t", {"tf-serving", "tfjs", "torchserve"}),
         ("tandem lineage fas", {"fashion"}),
     ):
@@ -115,7 +115,7 @@ def test_unknown_names_are_one_clear_line(tmp_path: Path) -> None:
     for arguments, message in (
         (
             ["publish", "--model", "nothing"],
-            "error: there is no model 'nothing' in models/; there are: fashion, language\n",
+            "error: there is no model 'nothing' in models/; there are: fashion, garments, language\n",
         ),
         (
             ["logs", "redis"],
