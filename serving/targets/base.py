@@ -11,7 +11,7 @@ from typing import Protocol
 from models.signature import Arrays, Signature
 from serving import repository, targets
 from serving.errors import TandemError
-from serving.repository import Manifest
+from serving.repository import Manifest, ManifestError
 from serving.settings import Settings
 
 SAMPLES = "samples"
@@ -130,11 +130,11 @@ def served_signature(settings: Settings, target: str) -> Signature:
 
 
 def unreachable(settings: Settings, version: int) -> dict[str, str]:
-    """The targets that have no artifact in a version, and why; a manifest that is missing gives no reason."""
+    """The targets that have no artifact in a version, and why; none of those that have no manifest at all."""
     found = {}
     for name in targets.NAMES:
         folder = repository.version_dir(settings.repository, name, settings.model, version)
-        with suppress(repository.ManifestError):
+        with suppress(ManifestError):
             if why := repository.read_manifest(folder).unreachable:
                 found[name] = why
     return found
