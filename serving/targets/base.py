@@ -134,7 +134,11 @@ def unreachable(settings: Settings, version: int) -> dict[str, str]:
         name: repository.version_dir(settings.repository, name, settings.model, version)
         for name in targets.NAMES
     }
-    found = {name: repository.read_manifest(folder).unreachable for name, folder in folders.items()}
+    found = {
+        name: repository.read_manifest(folder).unreachable
+        for name, folder in folders.items()
+        if (folder / repository.MANIFEST).is_file()
+    }
     return {name: why for name, why in found.items() if why}
 
 
