@@ -35,6 +35,7 @@ export class Answers {
   #lines = new Map();
   #found = new Map();
   #task = null;
+  #truth = "";
   #load;
 
   /** `load(endpoint)` is called when an endpoint that is not loaded is asked for. */
@@ -53,9 +54,10 @@ export class Answers {
     }
   }
 
-  /** A new input: what was answered before is of another one. */
-  begin(task) {
+  /** A new input, `truth` being what it is labelled: what was answered before is of another one. */
+  begin(task, truth) {
     this.#task = task;
+    this.#truth = truth;
     this.#found.clear();
     for (const endpoint of this.#lines.keys()) if (endpoint.loaded) this.#fill(endpoint, ["…", "", "", ""]);
   }
@@ -68,6 +70,7 @@ export class Answers {
     const time = timed ? inMilliseconds(timed.milliseconds) : "";
     if (answer === reference) {
       this.#fill(endpoint, [answer.text, "reference", "", time]);
+      this.#showVerdict(answer);
     } else {
       const difference = largestDifference(answer.values, reference.values);
       const scale = Math.max(1, ...reference.values.map(Math.abs));
@@ -80,14 +83,6 @@ export class Answers {
     }
     if (timed) this.#lines.get(endpoint).lastChild.title = `the mean of ${timed.calls} calls`;
     this.#showValues(reference);
-  }
-
-  /** What `endpoint` answered, large; `truth` is what the sample is labelled. */
-  showVerdict(endpoint, truth) {
-    const { text, values, winner } = this.#found.get(endpoint);
-    const sure = winner < 0 ? "" : percent(values[winner]);
-    const labelled = truth && truth !== text ? ` labelled ${truth}` : "";
-    element("verdict").replaceChildren(make("strong", { text }), `${sure}${labelled}`);
   }
 
   /** Show why an endpoint does not answer. */
@@ -139,6 +134,12 @@ export class Answers {
     const filled = cells.map((text, index) => make("td", { role: "cell", text, className: index >= 2 ? "figure" : "" }));
     line.replaceChildren(head, ...filled);
     line.className = "";
+  }
+
+  #showVerdict({ text, values, winner }) {
+    const sure = winner < 0 ? "" : percent(values[winner]);
+    const labelled = this.#truth && this.#truth !== text ? ` labelled ${this.#truth}` : "";
+    element("verdict").replaceChildren(make("strong", { text }), `${sure}${labelled}`);
   }
 
   #showValues(reference) {

@@ -35,6 +35,11 @@ async function start() {
   endpoints = [model, ...servers];
   answers.add("in-browser", [model]);
   answers.add("servers", servers);
+  for (const [label, why] of Object.entries(config.unreachable ?? {}).filter(([target]) => target !== "tfjs")) {
+    const absent = { label, runs: "", loaded: false };
+    answers.add("servers", [absent]);
+    answers.fail(absent, why);
+  }
   element("start").addEventListener("click", startRace);
   runtimes(config.model).then((found) => {
     endpoints.splice(1, 0, ...found);
@@ -119,12 +124,11 @@ async function predict() {
     if (mine !== turn) return;
     showError(refused ? new Error(refused) : null);
     element("served").textContent = `${config.model}, version ${version}`;
-    answers.begin(manifest.task);
+    answers.begin(manifest.task, truth);
     // One after the other: asked at once they would share the processor, and the times would say so.
     for (const endpoint of endpoints) {
       if (mine !== turn) return;
       if (endpoint.loaded) await ask(endpoint, { manifest, version, row }, () => mine === turn);
-      if (endpoint === model && mine === turn) answers.showVerdict(model, truth);
     }
     if (mine === turn) element("summary").textContent = answers.summary();
   } catch (error) {
@@ -141,7 +145,6 @@ async function ask(endpoint, { manifest, version, row }, on) {
     const timed = await meanTime(() => endpoint.ask(manifest.signature, row), { on });
     if (on()) answers.show(endpoint, outputs, timed);
   } catch (error) {
-    if (endpoint === model) throw error;
     if (on()) answers.fail(endpoint, error.message);
   }
 }

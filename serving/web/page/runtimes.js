@@ -29,6 +29,7 @@ export class Runtime {
     const { module, target, backend } = this.#choice;
     const { load } = await import(`./${module}.js`);
     const opened = await open(target, this.#model, version, (address, manifest) => load(address, manifest, backend));
+    if (opened.manifest.unreachable) throw new Error(opened.manifest.unreachable);
     this.#opened?.dispose();
     this.#opened = opened;
     this.runs = opened.runs;

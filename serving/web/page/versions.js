@@ -19,6 +19,7 @@ export async function open(target, model, version, load) {
     if (manifest.unreachable) throw new Error(manifest.unreachable);
     const digests = manifest.files;
     const address = (file) => `${folder}/${file}${digests[file] ? `?sha256=${digests[file]}` : ""}`;
+    if (manifest.unreachable) return { version, manifest, address, ...refusing(manifest.unreachable) };
     servable = await load(address, manifest);
     if (digests["golden.json"]) await checkGolden(servable, address("golden.json"));
     return { version, manifest, address, ...servable };
@@ -26,4 +27,9 @@ export async function open(target, model, version, load) {
     servable?.dispose();
     throw new Error(`version ${version} of ${model} cannot be loaded: ${error.message ?? error}`);
   }
+}
+
+/** Stands for an artifact that a version has not, and says why. */
+function refusing(why) {
+  return { run: () => Promise.reject(new Error(why)), dispose() {}, runs: "" };
 }

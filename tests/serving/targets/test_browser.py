@@ -26,7 +26,7 @@ from pipelines.exporting import keras_graph, samples
 from pipelines.exporting import tfjs as exporter
 from serving import golden
 from serving.golden import Golden
-from serving.repository import file_digests, version_dir, write_manifest
+from serving.repository import file_digests, read_manifest, version_dir, write_manifest
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from serving.targets.browser import BrowserClient, launch_chromium
@@ -333,6 +333,28 @@ def test_a_race_goes_on_without_the_targets_that_are_stopped(page: Page) -> None
     assert page.locator("#lanes .median").count() == 2
     page.locator("#samples button").first.click()
     page.wait_for_selector("#start:has-text('Start the race')")
+
+
+def test_a_model_that_no_browser_runs_is_answered_by_the_servers(
+    browser: Browser, settings: Settings
+) -> None:
+    first, other = (version_dir(settings.repository, "tfjs", "fashion", n) for n in (1, 4))
+    shutil.copytree(first / "samples", other / "samples")
+    described = read_manifest(first)
+    write_manifest(
+        other, replace(described, version=4, files=file_digests(other), unreachable="no conversion")
+    )
+    serve_version(settings, 4)
+    try:
+        page = browser.new_page()
+        page.goto(f"http://{settings.host}:{settings.tfjs_port}/")
+        page.wait_for_selector("#summary:has-text('endpoints')")
+        assert page.text_content("#in-browser tr:nth-child(2) td") == "no conversion"
+        assert page.text_content("#servers tr:nth-child(2) td:nth-of-type(2)") == "reference"
+        assert page.text_content("#verdict strong") == page.text_content("#servers tr:nth-child(2) td")
+        page.close()
+    finally:
+        serve_version(settings, 1)
 
 
 @pytest.mark.parametrize("text", ["Grüße aus Kölle, und noch viel mehr als achtundvierzig Bytes", "a", ""])

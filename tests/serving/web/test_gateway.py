@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import urllib3
 
-from serving.repository import model_dir
+from serving.repository import model_dir, write_manifest
 from serving.settings import Settings
 from serving.targets import tfjs
 from serving.targets.tfjs import TARGET
+from tests.pipelines.test_publish import manifests
 from tests.serving.gateway import running, serve_version, settings_in
 
 LIMIT = 16 * 1024 * 1024
@@ -50,7 +51,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         folder.mkdir(parents=True)
         (folder / "model.json").write_text(json.dumps({"format": "graph-model", "padding": "x" * 2000}))
         (folder / "group1-shard1of1.bin").write_bytes(bytes(range(256)))
-        (folder / "manifest.json").write_text("{}")
+        write_manifest(folder, manifests("")["tfjs"])
     (versions / ".current.json.123").write_text("half written")
     for target, file in (
         ("litert", "model.tflite"),
