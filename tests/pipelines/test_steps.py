@@ -135,6 +135,7 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
     expected = {
         "profile": "quick",
         "seed": 1,
+        "precision": "float32",
         "source": "",
         "torchserve_form": "exported",
         "orchestrator": "default",

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from serving.compare import words
-from serving.compare.report import Figure, Framework, Report, Row
+from serving.compare.decision import projects
+from serving.compare.report import ENDPOINT, Figure, Framework, Report, Row
 
 FILE = "index.html"
 
@@ -29,6 +30,20 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "artifact MiB": lambda row: _mebibytes(row.artifact_bytes or None, ".2f"),
 }
 """One table of all rows: each column's text."""
+SHORT = (
+    "target",
+    "protocol",
+    "runs",
+    "artifact MiB",
+    "score",
+    "largest difference",
+    "p50 ms",
+    "p99 ms",
+    "req/s",
+    "start s",
+    "MiB",
+)
+"""What the table with one row a target tells of it."""
 CONDITIONS: dict[str, Callable[[Row], str]] = {
     "row": lambda row: row.name,
     "state": lambda row: f"{row.state}: {row.reason}" if row.reason else row.state,
@@ -84,20 +99,34 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """A summary for a pull request."""
+    """A summary for a pull request: one row a target, by its protocol that answers soonest, then all rows."""
     lines = [f"### {report.model}, version {report.version}: every way to production, measured", ""]
     lines += [f"- {sentence}" for sentence in words.conclusions(report)]
-    names = [name for name in COLUMNS if name not in ("framework", "artifact MiB")]
-    lines += ["", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    known = projects()
+    first: dict[str, Callable[[Row], str]] = {
+        **{name: COLUMNS[name] for name in SHORT},
+        "project": lambda row: known.get(row.target, {}).get("state", "-"),
+    }
+    soonest: dict[str, Row] = {}
     for row in report.rows:
-        own = dict(zip(COLUMNS, cells(row), strict=True))
-        lines.append(f"| {' | '.join(own[name] for name in names)} |")
+        if row.kind == ENDPOINT and row.works and row.p50 is not None:
+            before = soonest.setdefault(row.target, row)
+            if before.p50 is not None and row.p50.value < before.p50.value:
+                soonest[row.target] = row
+    lines += _table(first, list(soonest.values()))
+    every = {name: text for name, text in COLUMNS.items() if name not in ("framework", "artifact MiB")}
+    lines += _table(every, report.rows)
     machine = report.machine
     lines += [
         "",
         f"{machine['processor']}, {machine['cores']} cores; platform {report.platform}; {report.started}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _table(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> list[str]:
+    head = ["", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    return head + [f"| {' | '.join(text(row) for text in columns.values())} |" for row in rows]
 
 
 def comma_separated(report: Report) -> str:

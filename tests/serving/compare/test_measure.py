@@ -95,6 +95,28 @@ def test_the_highest_rate_is_near_the_capacity_that_is_known(samples: Path) -> N
     assert len(offered) == 5
 
 
+def test_a_stall_of_the_machine_is_not_taken_for_the_highest_rate(samples: Path) -> None:
+    """The first requests of the lowest rate stall, once: it is offered again, and what is above it counts."""
+    begun: list[str] = []
+
+    def script(_number: int) -> float:
+        time.sleep(1.2 if begun and begun.pop() else 0.02)
+        return 1.0
+
+    def say(line: str) -> None:
+        if "rates up to" in line:
+            begun.extend([line] * 4)
+
+    plan, row = Plan(seconds=1.0, rounds=1, target_ms=200.0, connections=4), Row("", "", "-", "a script")
+    with serving(script) as url:
+        row.target = url
+        with Measuring(Settings(), [Subject(row)], samples, plan, say) as measured:
+            measured.rates()
+    assert row.goodput is not None
+    assert row.goodput.value > 80
+    assert min(point.offered for point in row.sweep if not point.reason) < 110
+
+
 def test_larger_requests_bring_more_rows_a_second(samples: Path) -> None:
     with serving(sleeping(10)) as url, measuring(samples, url) as (measured, (row,)):
         measured.batches()

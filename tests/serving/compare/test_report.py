@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -206,8 +207,13 @@ def test_the_page_needs_nothing_from_anywhere_and_has_every_row_and_reason() -> 
         assert text in cells
 
 
-def test_the_summary_for_a_pull_request_has_a_line_a_row() -> None:
-    text = page.markdown(reports.report())
+def test_the_summary_has_a_line_a_target_with_its_soonest_protocol_and_its_project_then_one_a_row() -> None:
+    report = reports.report()
+    report.rows.append(dataclasses.replace(report.rows[0], protocol="slow", p50=Figure(99.0)))
+    text = page.markdown(report)
+    assert text.count("| onnxruntime | slow |") == 1
+    assert re.search(r"\| onnxruntime \| grpc \|.*\| active \|$", text, re.MULTILINE)
+    assert re.search(r"\| torchserve \| rest \|.*\| archived \|$", text, re.MULTILINE)
     assert "| onnxruntime | grpc |" in text
     assert "| torchserve | rest |" in text
     assert len(page.comma_separated(reports.report()).splitlines()) == 3
