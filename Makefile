@@ -6,6 +6,7 @@ TANDEM := $(VENV)/bin/tandem
 export TANDEM_MODEL := $(or $(MODEL),$(TANDEM_MODEL),fashion)
 export TANDEM_PROFILE := $(or $(PROFILE),$(TANDEM_PROFILE),quick)
 export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
+export TANDEM_TARGETS := $(or $(TARGETS),$(TANDEM_TARGETS))
 export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
 export TANDEM_PRECISION := $(or $(PRECISION),$(TANDEM_PRECISION),float32)
 export TANDEM_TORCHSERVE_FORM := $(or $(TORCHSERVE_FORM),$(TANDEM_TORCHSERVE_FORM),exported)

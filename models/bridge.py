@@ -37,9 +37,15 @@ class Layer:
     variables: dict[str, Any]
 
     def read(self) -> Arrays:
-        """The weights in the common form."""
+        """The weights in the common form. Raises `ModelError` where some have no place in it."""
         arrays = {name: _array(variable) for name, variable in self.variables.items()}
         common = self.side.common(self.layer, arrays)
+        if lost := arrays.keys() - self.side.own(self.layer, common).keys():
+            raise ModelError(
+                f"{self.name} is a {type(self.layer).__name__} with weights that the bridge does not know: "
+                f"{', '.join(sorted(lost))}; stack plain layers (one direction, one layer each), or add a rule: "
+                "RULES in weights.py of the model's folder"
+            )
         return {f"{self.name}/{role}": np.ascontiguousarray(array) for role, array in common.items()}
 
     def own(self, weights: Weights) -> Arrays:
@@ -116,12 +122,21 @@ def initial(shapes: dict[str, tuple[int, ...]], seed: int) -> Weights:
 
 def keras_layers(network: keras.Model, rules: tuple[Rule, ...] = ()) -> list[Layer]:
     """The layers that have weights. Raises `ModelError` naming one that no rule knows."""
-    return list(_keras_walk(network, "", {name: r for r in (*RULES, *rules) for name in r.keras.types}))
+    return _distinct(_keras_walk(network, "", {name: r for r in (*RULES, *rules) for name in r.keras.types}))
 
 
 def torch_layers(network: nn.Module, rules: tuple[Rule, ...] = ()) -> list[Layer]:
     """The modules that have weights. Raises `ModelError` naming one that no rule knows."""
-    return list(_torch_walk(network, "", {name: r for r in (*RULES, *rules) for name in r.torch.types}))
+    return _distinct(_torch_walk(network, "", {name: r for r in (*RULES, *rules) for name in r.torch.types}))
+
+
+def _distinct(layers: Iterator[Layer]) -> list[Layer]:
+    found: dict[str, Layer] = {}
+    for layer in layers:
+        if layer.name in found:
+            raise ModelError(f"two layers have the name {layer.name}, as `a.b` and `a_b` do: rename one")
+        found[layer.name] = layer
+    return list(found.values())
 
 
 def _keras_walk(parent: Any, prefix: str, known: dict[str, Rule]) -> Iterator[Layer]:  # noqa: ANN401

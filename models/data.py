@@ -93,4 +93,12 @@ class OwnData:
     name: str
 
 
-DataSource: TypeAlias = IdxPictures | NpzFolder | OwnData
+@dataclass(frozen=True)
+class Samples:
+    """Inputs without targets, to hold an imported artifact's conversions against it: `samples.npz` in the model's
+    folder, with an array of rows for each input, or drawn inputs of the signature where there is none."""
+
+    name: str
+
+
+DataSource: TypeAlias = IdxPictures | NpzFolder | OwnData | Samples

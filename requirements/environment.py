@@ -22,7 +22,8 @@ from requirements.uv import HERE, bring_uv, fetch_uv, has_torch, settings
 
 ROOT = HERE.parent
 VERSIONS = ("3.13", "3.12", "3.11")
-TFX_VERSIONS = ("3.13",)
+APART = {"tfx.txt": ("3.13",), "onnx2tf.txt": ("3.11",)}
+"""Pins of environments that do not hold this project, and the Python that they are for."""
 FREE_GB = 4
 INTERRUPTED = "interrupted"
 """Lies in an environment as long as packages are put into it: some may be there by half."""
@@ -38,7 +39,7 @@ class Python(NamedTuple):
 
 def main(venv: Path, pins: Path) -> None:
     """Have `venv` hold what `pins` says. Raises `SetupError`."""
-    versions = TFX_VERSIONS if pins.name == "tfx.txt" else VERSIONS
+    versions = APART.get(pins.name, VERSIONS)
     if not os.access(venv.parent, os.W_OK):
         raise SetupError(f"{venv.parent} cannot be written to; copy the project to a folder that can")
     with alone(venv):
@@ -172,9 +173,12 @@ def install(venv: Path, pins: Path) -> None:
 
 def _packages(uv: list[str], venv: Path, pins: Path) -> None:
     what = f"the packages of {pins.relative_to(ROOT)}"
-    if pins.name == "tfx.txt":
-        # Of two of them there are only sources, and this project is run from its folder.
-        watch([*uv, "--no-deps", "--requirement", str(pins)], venv, what)
+    if pins.name in APART:
+        # Of two of TFX's there are only sources, and this project is run from its folder. The overrides in its
+        # pyproject.toml, which uv finds from where it runs, are not for these pins.
+        watch(
+            [*uv, "--directory", tempfile.gettempdir(), "--no-deps", "--requirement", str(pins)], venv, what
+        )
         return
     hashes = ["--constraint", str(HERE / "hashes.txt")]
     watch([*uv, "--no-deps", "--only-binary", ":all:", *hashes, "--requirement", str(pins)], venv, what)

@@ -5,7 +5,8 @@ asks it for these first. `golden.json` lies beside the artifact, and the manifes
 
     {"tolerance": 1e-5, "inputs": {<name>: <tensor>}, "outputs": {<name>: <tensor>}}
 
-A tensor is {"dtype": numpy's name, "shape": [...], "data": base64 of its little-endian bytes in C order}.
+A tensor is {"dtype": numpy's name, "shape": [...], "data": base64 of its little-endian bytes in C order}; of dtype
+"bytes", `data` is a list of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 
 from serving.repository import GOLDEN
 
+TEXT = "OSU"
+"""Kinds of numpy's dtypes that hold text."""
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -46,14 +49,39 @@ class Golden:
                 raise GoldenError(
                     f"golden sample: expected {name} of shape {list(expected.shape)}, got {list(found.shape)}"
                 )
-            apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-            difference = float(np.where(np.isnan(apart), np.inf, apart).max(initial=0))
-            limit = self.tolerance * max(1.0, float(np.abs(expected).max(initial=0)))
-            if difference > limit:
+            apart = difference(found, expected)
+            limit = self.tolerance * largest(expected)
+            if apart > limit:
                 raise GoldenError(
-                    f"golden sample: {name} differs by {difference:.3g} from the source framework's answer, "
+                    f"golden sample: {name} differs by {apart:.3g} from the source framework's answer, "
                     f"the limit is {limit:.3g}"
                 )
+
+
+def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The largest absolute difference of two arrays; infinite where their shapes, texts, or places of NaN differ."""
+    if found.shape != expected.shape:
+        return float("inf")
+    if found.dtype.kind in TEXT or expected.dtype.kind in TEXT:
+        return 0.0 if texts(found) == texts(expected) else float("inf")
+    left, right = found.astype(np.float64), expected.astype(np.float64)
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(left - right))
+    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0))
+
+
+def largest(expected: NDArray[Any]) -> float:
+    """What a difference is relative to: the largest absolute value, where that is above 1."""
+    if expected.dtype.kind in TEXT:
+        return 1.0
+    values = np.abs(expected.astype(np.float64))
+    return max(1.0, float(values[np.isfinite(values)].max(initial=0)))
+
+
+def texts(array: NDArray[Any]) -> list[bytes]:
+    """An array's texts, flat."""
+    return [value.encode() if isinstance(value, str) else value for value in array.ravel().tolist()]
 
 
 def write(folder: Path, golden: Golden) -> None:
@@ -82,12 +110,19 @@ def read(folder: Path) -> Golden | None:
 
 
 def _encode(array: NDArray[Any]) -> dict[str, Any]:
+    if array.dtype.kind in TEXT:
+        encoded = [base64.b64encode(text).decode() for text in texts(array)]
+        return {"dtype": "bytes", "shape": list(array.shape), "data": encoded}
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     data = base64.b64encode(little.tobytes()).decode()
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
 
 
 def _decode(tensor: Mapping[str, Any]) -> NDArray[Any]:
+    if tensor["dtype"] == "bytes":
+        decoded = np.empty(len(tensor["data"]), object)
+        decoded[:] = [base64.b64decode(text) for text in tensor["data"]]
+        return decoded.reshape(tensor["shape"])
     dtype = np.dtype(tensor["dtype"])
     array = np.frombuffer(base64.b64decode(tensor["data"]), dtype.newbyteorder("<"))
     return array.reshape(tensor["shape"]).astype(dtype)

@@ -69,6 +69,10 @@ class Manifest:
     """Whether inputs must have rows and finite numbers: servers refuse others before the model sees them."""
     runtime: str = ""
     """What runs it in its target's server; "" in versions that do not say."""
+    converter: str = ""
+    """What has made it from another framework's graph, where it was not exported by its own: `tf2onnx`, `onnx2tf`."""
+    unreachable: str = ""
+    """Why the target has no artifact in this version, where it has none: then there is nothing to serve."""
     instruction_set: dict[str, Any] = field(default_factory=dict)
     """What the CPU must offer, where code was compiled: `machine`, `march`, `simdlen`, `capabilities`."""
     export_seconds: float = 0.0

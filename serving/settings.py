@@ -42,6 +42,7 @@ class Settings:
     )
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
 
+    targets: str = setting("", "the only targets to ship to, by commas; empty is all that can be reached")
     torchserve_form: str = setting(
         "exported",
         "torchserve runs: PyTorch's exported program, its compiled code (aot), or the ONNX graph",

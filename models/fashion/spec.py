@@ -53,6 +53,17 @@ SPEC = ModelSpec(
             score_regression=0.03,
             class_regression=0.2,
         ),
+        # What 2,000 labelled pictures are worth without another's weights: compare models/garments.
+        "few": Profile(
+            epochs=40,
+            training_rows=2_000,
+            batch_size=50,
+            peak_learning_rate=4e-3,
+            minimum_score=0.80,
+            augmentation=FLIP,
+            training_loss=1e-2,
+            score_difference=0.02,
+        ),
         "quick": Profile(epochs=3, peak_learning_rate=4e-3, minimum_score=0.90, augmentation=FLIP),
         "full": Profile(
             epochs=30, peak_learning_rate=4e-3, minimum_score=0.93, augmentation=FLIP | {"shift": 2}

@@ -27,7 +27,7 @@ from serving.errors import TandemError
 from serving.progress import waiting
 from serving.server.errors import ServerError
 from serving.settings import Settings
-from serving.targets.base import TargetError
+from serving.targets.base import TargetError, served_signature, unreachable
 
 Say = Callable[[str], None]
 Answers: TypeAlias = Mapping[str, Arrays]
@@ -145,7 +145,7 @@ def _own(
     model = models.base.load(settings.model)
     if options.target is not None and options.target not in targets.NAMES:
         raise TargetError(f"there is no target {options.target!r}; there are: {', '.join(targets.NAMES)}")
-    names = [options.target] if options.target else list(targets.NAMES)
+    names = _reached(settings, options.target)
     version = repository.served_version(repository.model_dir(settings.repository, names[0], settings.model))
     if version is None:
         raise TargetError(f"no version of {settings.model} is published; `make deploy` publishes the first")
@@ -168,7 +168,10 @@ def _own(
     def judge(made: Report, answers: Answers) -> None:
         for row in made.rows:
             if (found := answers.get(row.name)) is not None:
-                row.score = model.spec.task.metrics(next(iter(found.values())), test.targets)[score]
+                row.score = model.spec.task.metrics(next(iter(found.values())), test.targets).get(score)
+        made.notes += [
+            f"{name} is not reached: {why}" for name, why in unreachable(settings, version).items()
+        ]
         _pair(made, answers)
         _hold_against_golden(settings, rows.subjects, version)
 
@@ -243,6 +246,24 @@ def _pair(made: Report, answers: Answers) -> None:
     made.parity = [
         [apart(answers.get(one.name), answers.get(two.name)) for two in made.rows] for one in made.rows
     ]
+
+
+def _reached(settings: Settings, target: str | None) -> list[str]:
+    """The targets to measure. Raises `TargetError` where the one that was asked for has no artifact, and where the
+    model takes no rows."""
+    current = repository.served_version(
+        repository.model_dir(settings.repository, targets.NAMES[0], settings.model)
+    )
+    if current is None:
+        return list(targets.NAMES)
+    if not served_signature(settings, targets.NAMES[0]).batched:
+        raise TargetError(
+            f"{settings.model} is not batched, and the comparison sends rows; `tandem predict` asks it"
+        )
+    closed = unreachable(settings, current)
+    if target in closed:
+        raise TargetError(f"{target} is not reached: {closed[target]}")
+    return [target] if target else [name for name in targets.NAMES if name not in closed]
 
 
 def _hold_against_golden(settings: Settings, found: list[Subject], version: int) -> None:

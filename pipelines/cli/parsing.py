@@ -24,14 +24,14 @@ def parser() -> argparse.ArgumentParser:
     subparsers = top.add_subparsers(metavar="verb", required=True)
 
     def add(verb: Callable[..., int | None], help: str, *groups: str) -> argparse.ArgumentParser:
-        own = subparsers.add_parser(verb.__name__, help=help, description=help)
+        own = subparsers.add_parser(verb.__name__.rstrip("_"), help=help, description=help)
         own.set_defaults(verb=verb)
         if "version" in groups:
             completed(
                 own.add_argument("model", nargs="?", help="folder in models/ (default: fashion)"), _models
             )
             own.add_argument("version", nargs="?", type=int, help="default: the published one")
-        else:
+        elif "imported" not in groups:
             completed(own.add_argument("--model", help="folder in models/ (default: fashion)"), _models)
         if "making" in groups:
             completed(
@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
                 _profiles,
             )
             own.add_argument("--seed", type=int, help="seed of split, weights and batches (default: 1)")
+            own.add_argument(
+                "--targets", help="the only ones to ship to, by commas (default: all that are reached)"
+            )
             own.add_argument(
                 "--precision", help="of the training's arithmetic: float32 or bf16 (default: float32)"
             )
@@ -78,6 +81,14 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--compile", metavar="FILE", help="only write TFX's DAG for Kubeflow Pipelines v2")
     own = add(verbs.rollback, "serve the version that was published before")
     own.add_argument("--version", type=int, help="serve this one instead")
+    own = add(verbs.import_, "take in a file that another has made, as a model's folder", "imported")
+    own.add_argument(
+        "path", type=Path, help="an .onnx, .keras, .tflite or .pt2 file, or the folder of a SavedModel"
+    )
+    own.add_argument("--name", required=True, help="of the folder in models/")
+    own.add_argument("--samples", type=Path, metavar="NPZ", help="rows by input (default: drawn ones)")
+    own.add_argument("--signature", default="", help="which of a SavedModel's (default: serving_default)")
+    own.add_argument("--trust", action="store_true", help="let code in the file run")
     add(verbs.lineage, "show what a version was made from, and what was refused on the way", "version")
     add(verbs.reproduce, "make a version again, beside the served one, and compare the two", "version")
     add(verbs.status, "show target, state, version, memory and address")

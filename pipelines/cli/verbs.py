@@ -41,8 +41,9 @@ def deploy(settings: Settings, options: argparse.Namespace) -> int:
         with rollout.prepared(settings, say) as told:
             version = stages.ensure_published(recipe, told, orchestrate)
         done = rollout.serve(settings, version, say)
-    say(f"five targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
-    show_endpoints(done.endpoints)
+    count = f"{5 - len(done.unreachable)} of 5" if done.unreachable else "five"
+    say(f"{count} targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
+    show_endpoints(done.endpoints, done.unreachable)
     return 0
 
 
@@ -59,10 +60,14 @@ def train(settings: Settings, _options: argparse.Namespace) -> int:
             f"{framework}: validation {recipe.model.spec.task.watched} {last.validation_metric:.4f}, "
             f"loss {last.validation_loss:.4f}, {result.history.seconds:.0f} s"
         )
-    apart = loss_difference(trained["tensorflow"].history, trained["pytorch"].history)
-    say(
-        f"losses of the first steps differ by {apart:.2g} at most; logs: tensorboard --logdir {recipe.folder}"
-    )
+    if len(trained) > 1:
+        apart = loss_difference(*(result.history for result in trained.values()))
+        say(f"losses of the first steps differ by {apart:.2g} at most")
+    elif trained:
+        say("training parity is not claimed: there is one network")
+    else:
+        say(f"{settings.model} is an imported artifact: there is nothing to train")
+    say(f"logs: tensorboard --logdir {recipe.folder}")
     return 0
 
 
@@ -104,6 +109,16 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> int:
         version = stages.ensure_published(recipe, say, orchestrate)
     own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
     say(f"version {version} is published; `tandem deploy{own}` serves it")
+    return 0
+
+
+def import_(_settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines.cli import importing
+
+    folder = importing.take(
+        options.path, options.name, options.samples, options.signature, options.trust, say
+    )
+    say(f"written: models/{folder.name}; `make deploy MODEL={folder.name}` ships it")
     return 0
 
 
@@ -163,17 +178,28 @@ def _swap(settings: Settings, version: int) -> int:
 
 def status(settings: Settings, _options: argparse.Namespace) -> int:
     from pipelines.records import tables
-    from serving import platforms, targets
+    from serving import platforms, repository, targets
+    from serving.targets.base import unreachable
     from serving.targets.runtime import runs
 
     platform, why = platforms.choose(settings)
     states = platform.states(settings)
+    current = repository.served_version(repository.model_dir(settings.repository, "tfjs", settings.model))
+    closed = unreachable(settings, current) if current else {}
     rows, running = [], []
     for name in targets.NAMES:
         target, state = targets.load(name), states.get(name)
+        if name in closed and not state:
+            rows.append([name, "-", "not reached", "-", "-", "-", "-"])
+            continue
         version = target.served_version(settings) if state else None
         if state:
-            running.append([name, runs(settings, name, version, state.image)])
+            own = (
+                "the page, without the model"
+                if name in closed
+                else runs(settings, name, version, state.image)
+            )
+            running.append([name, own])
         rows.append(
             [
                 name,
@@ -191,10 +217,13 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
         write(f"\n{tables.render(['target', 'runs'], running)}\n")
     if beside := states.get("prometheus"):
         write(f"prometheus is {beside.state}: http://{settings.host}:{settings.prometheus_port}")
+    for name, reason in closed.items():
+        write(f"{name} is not reached: {reason}")
     ready = sum(row[3] != "-" for row in rows)
-    if ready < len(rows):
+    missing = sum(row[3] == "-" and row[0] not in closed for row in rows)
+    if missing:
         write(f"{ready} of {len(rows)} targets answer; `make deploy` starts the others")
-    return 0 if ready == len(rows) else 1
+    return 1 if missing else 0
 
 
 def _host(address: str) -> str:
@@ -288,12 +317,16 @@ def settings(settings: Settings, _options: argparse.Namespace) -> int:
     return 0
 
 
-def show_endpoints(endpoints: dict[str, list[Endpoint]]) -> None:
-    """The table of where everything answers, then the lines to paste."""
+def show_endpoints(endpoints: dict[str, list[Endpoint]], unreachable: dict[str, str]) -> None:
+    """The table of where everything answers, why some targets do not, then the lines to paste."""
     from pipelines.records import tables
 
     rows = [[name, one.protocol, one.address] for name, own in endpoints.items() for one in own]
-    write("\n" + tables.render(["target", "protocol", "address"], rows) + "\n\nPaste one of these:\n")
+    rows += [[name, "-", "not reached"] for name in unreachable]
+    write("\n" + tables.render(["target", "protocol", "address"], rows))
+    for name, why in unreachable.items():
+        write(f"{name} is not reached: {why}")
+    write("\nPaste one of these:\n")
     for name, own in endpoints.items():
         write(f"# {name}\n{own[0].curl}")
 

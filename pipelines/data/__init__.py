@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from models.base import Model
-from models.data import Dataset, IdxPictures, NpzFolder, OwnData, Rows
+from models.data import Dataset, IdxPictures, NpzFolder, OwnData, Rows, Samples
 from models.signature import Arrays
-from pipelines.data import idx, npz
+from pipelines.data import idx, npz, samples
 from pipelines.data.source import DataError, Progress
 
 __all__ = ["DataError", "Progress", "augment", "digest", "load"]
@@ -32,6 +32,9 @@ def load(model: Model, artifacts: Path, seed: int, progress: Progress | None = N
         train, test = idx.load(source, cache, model.spec.inputs[0].name, report)
     elif isinstance(source, NpzFolder):
         train, test = npz.load(source, cache)
+    elif isinstance(source, Samples):
+        rows = samples.load(model)
+        return Dataset(rows, rows, rows, digest(rows))
     else:
         train, test = _own(model, cache)
     if not len(train) or not len(test):
@@ -68,7 +71,8 @@ def digest(*parts: Rows) -> str:
     for part in parts:
         for name, array in [*sorted(part.inputs.items()), ("", part.targets)]:
             whole.update(f"{name}{array.dtype}{array.shape}".encode())
-            whole.update(np.ascontiguousarray(array).data)
+            texts = array.dtype.kind == "O"
+            whole.update(repr(array.tolist()).encode() if texts else np.ascontiguousarray(array).data)
     return whole.hexdigest()
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.base import Model
 from models.data import Dataset
-from models.signature import rows
-from pipelines.exporting import reference, samples
-from pipelines.exporting.base import Exporter
+from pipelines.exporting import reference, roads, samples
+from pipelines.exporting.base import Exporter, ExportError
+from pipelines.exporting.onnx2tf import ConverterMissingError
+from pipelines.exporting.roads import Roads
 from pipelines.training.record import Trained
 from serving import golden, repository, targets
 from serving.golden import Golden
@@ -21,6 +23,7 @@ from serving.targets.base import SAMPLES
 
 CALIBRATION_ROWS = 500
 """How many validation rows int8 quantization is calibrated on."""
+LONGEST_REASON = 500
 GOLDEN_ROWS = 2
 """How many validation rows travel with each artifact, to be asked where it is served."""
 
@@ -34,12 +37,14 @@ def load(target: str, form: str = "") -> Exporter:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An artifact for every target in `folder / target`, waiting for the gates."""
+    """An artifact for every target that is reached in `folder / target`, waiting for the gates."""
 
     folder: Path
     sources: Mapping[str, str]
-    """By target: the framework whose weights it has."""
+    """By target: the framework whose weights it has, or the format of the file that it is made from."""
     torchserve_form: str = ""
+    closed: Mapping[str, str] = field(default_factory=dict)
+    """The targets that have no artifact, and why; the browser's folder has the samples all the same."""
 
     def exporter(self, target: str) -> Exporter:
         """What wrote the artifact of a target."""
@@ -53,51 +58,85 @@ class Candidate:
     @property
     def files(self) -> dict[str, dict[str, str]]:
         """By target: the digests that its files were sealed with."""
-        return {target: repository.read_seal(self.folder / target) for target in self.sources}
+        return {
+            target: repository.read_seal(self.folder / target) for target in (*self.sources, *self.closed)
+        }
+
+    def without(self, failed: Mapping[str, str]) -> Candidate:
+        """The same where these targets have no artifact, for the reasons that they are given with."""
+        for target in failed:
+            with _sealed(self.folder / target) as beside:
+                if (samples := self.folder / target / SAMPLES).exists():
+                    shutil.copytree(samples, beside / SAMPLES)
+        sources = {target: origin for target, origin in self.sources.items() if target not in failed}
+        return replace(self, sources=sources, closed={**self.closed, **failed})
 
 
 def export_all(
     model: Model,
     trained: Mapping[str, Trained],
-    sources: Mapping[str, str],
+    found: Roads,
     folder: Path,
     dataset: Dataset,
     torchserve_form: str,
     report: Callable[[str], None],
 ) -> Candidate:
-    """Write every target's artifact to `folder / target`; what is there already is left alone.
+    """Write the artifact of every target that is reached to `folder / target`; what is there already is left alone.
 
-    Each has the weights of the framework that `sources` names, and that framework's golden sample. Each appears by a
-    rename, complete, and sealed: what was changed since is told by `repository.broken_seal`. The browser's has the
-    samples of the version beside it.
+    Each has its source's golden sample, appears by a rename, complete, and sealed: what was changed since is told by
+    `repository.broken_seal`. The browser's has the samples of the version beside it. A target that is optional is not
+    reached where its converter fails. Raises `ExportError` where another's does.
     """
-    calibration = dataset.validation.take(slice(CALIBRATION_ROWS)).served(model.spec.signature)
-    sample = rows(calibration, slice(GOLDEN_ROWS))
+    signature = model.spec.signature
+    calibration = dataset.validation.take(slice(CALIBRATION_ROWS)).served(signature)
+    sample = signature.calls(calibration, GOLDEN_ROWS)[0]
+    weights = {name: trained[name].weights if name in trained else {} for name in set(found.sources.values())}
     goldens = {
-        name: Golden(
-            sample,
-            reference.outputs(model, name, trained[name].weights, sample),
-            model.spec.tolerances.outputs,
-        )
-        for name in set(sources.values())
+        name: Golden(sample, reference.answers(model, name, own, [sample])[0], model.spec.tolerances.outputs)
+        for name, own in weights.items()
     }
-    for target, source in sources.items():
-        done = folder / target
-        if done.exists():
+    closed = dict(found.closed)
+    for target, road in found.open.items():
+        if (folder / target / repository.GOLDEN).exists():
             continue
-        report(target)
+        report(f"{target} by {road.converter}" if road.converter else target)
         started = time.monotonic()
-        beside = folder / f".incoming-{target}"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        load(target, torchserve_form).write(model, trained[source].weights, beside, calibration)
-        repository.write_atomically(_seconds(folder, target), f"{time.monotonic() - started:.2f}")
-        golden.write(beside, goldens[source])
-        if target == "tfjs":
-            samples.write(model.spec, dataset.test, beside / SAMPLES)
-        repository.write_seal(beside, done)
-        beside.replace(done)
-    return Candidate(folder, sources, torchserve_form)
+        with _sealed(folder / target) as beside:
+            try:
+                load(target, torchserve_form).write(model, weights[road.origin], beside, calibration)
+            except ConverterMissingError:
+                raise
+            except Exception as error:
+                if not roads.optional(model, target):
+                    raise
+                closed[target] = " ".join(str(error).split())[:LONGEST_REASON]
+                report(f"{target} is not reached: {closed[target]}")
+            repository.write_atomically(_seconds(folder, target), f"{time.monotonic() - started:.2f}")
+            golden.write(beside, goldens[road.origin])
+            if target == "tfjs":
+                samples.write(model.spec, dataset.test, beside / SAMPLES)
+    if len(closed) == len(targets.NAMES):
+        raise ExportError(
+            "no target is reached:\n  " + "\n  ".join(f"{t}: {why}" for t, why in closed.items())
+        )
+    for target in found.closed:
+        with _sealed(folder / target) as beside:
+            if target == "tfjs":
+                samples.write(model.spec, dataset.test, beside / SAMPLES)
+    candidate = Candidate(folder, found.sources, torchserve_form, found.closed)
+    return candidate.without({target: why for target, why in closed.items() if target not in found.closed})
+
+
+@contextmanager
+def _sealed(done: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `done` at the end of the block."""
+    beside = done.with_name(f".incoming-{done.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    yield beside
+    repository.write_seal(beside, done)
+    shutil.rmtree(done, ignore_errors=True)
+    beside.replace(done)
 
 
 def _seconds(folder: Path, target: str) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from models.base import Model, Weights
-from models.signature import Arrays, batch_size, joined, rows
+from models.signature import Arrays
 from serving.errors import TandemError
 
 SLICE = 100
@@ -17,6 +18,21 @@ SLICE = 100
 
 class ExportError(TandemError):
     """A converter failed, or wrote something that is not what was asked for."""
+
+
+@contextmanager
+def traced(model: Model) -> Iterator[None]:
+    """Raises `ExportError` where PyTorch cannot take the graph of the model's network."""
+    try:
+        yield
+    except TandemError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"models/{model.spec.name}/torch_model.py has no graph for any number of rows: "
+            f"{' '.join(str(error).split())[:400]}; write what loops over rows or branches by values as operations "
+            "on whole tensors"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -54,12 +70,11 @@ class Exporter:
         return next(iter(self.files.values()))
 
     def variants(self, model: Model) -> dict[str, str]:
-        """The files that are written of a model, by precision."""
-        return {
-            precision: file for precision, file in self.files.items() if precision in model.spec.precisions
-        }
+        """The files that are written of a model, by precision; of an imported one, what it is itself."""
+        kept = model.spec.precisions if model.spec.artifact is None else ("float32",)
+        return {precision: file for precision, file in self.files.items() if precision in kept}
 
     def run(self, path: Path, model: Model, inputs: Arrays) -> Arrays:
         """Answer any number of rows but none."""
-        starts = range(0, batch_size(inputs), SLICE)
-        return joined(self.answer(path, model, [rows(inputs, slice(s, s + SLICE)) for s in starts]))
+        signature = model.spec.signature
+        return signature.gathered(self.answer(path, model, signature.calls(inputs, SLICE)))

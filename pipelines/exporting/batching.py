@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.signature import Arrays, batch_size, joined, rows
+from serving import golden
 
 ROWS = 8
 LARGE = (1e6, -1e6, float(np.finfo(np.float32).max))
@@ -38,6 +40,9 @@ def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: A
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind in golden.TEXT:
+        # Other texts are other numbers.
+        array = np.array([zlib.crc32(text) for text in golden.texts(array)], np.float64).reshape(array.shape)
     return array.reshape(len(array), int(np.prod(array.shape[1:])))
 
 
@@ -50,8 +55,12 @@ def guests(inputs: Arrays) -> dict[str, NDArray[Any]]:
     for name, array in inputs.items():
         shape = array.shape[1:]
         if array.dtype.kind == "f":
-            drawn = [np.full(shape, value, np.float32) for value in (0.0, 1.0, *LARGE)]
-            drawn.append(generator.random(shape, np.float32))
+            most = float(np.finfo(array.dtype).max)
+            values = np.clip((0.0, 1.0, *LARGE), -most, most)
+            drawn = [np.full(shape, value, array.dtype) for value in values]
+            drawn.append(generator.random(shape).astype(array.dtype))
+        elif array.dtype.kind not in "iu":
+            drawn = list(np.resize(array[::-1], (6, *shape)))
         else:
             low, high = array.min(), array.max()
             drawn = [np.full(shape, value, array.dtype) for value in (low, high)]

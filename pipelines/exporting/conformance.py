@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.signature import Arrays, Signature
+from serving import golden
 from serving.server.backends.base import loader
 from serving.server.tensors.signature import DEFAULT_SIGNATURE
 
@@ -25,8 +26,9 @@ NOISE = 1e3
 Answer = Callable[[Sequence[Arrays]], Sequence[Arrays]]
 
 
-def batches(inputs: Arrays) -> list[Arrays]:
-    """Runs of 1, 3 and 64 of the rows, and then of zeros, ones and large noise, three rows each.
+def batches(inputs: Arrays, batched: bool = True) -> list[Arrays]:
+    """Runs of 1, 3 and 64 of the rows, and then of zeros, ones and large noise, three rows each; one row each where the
+    model is not batched.
 
     Integers, which may be indices, stay among those that the rows have.
     """
@@ -41,33 +43,38 @@ def batches(inputs: Arrays) -> list[Arrays]:
         shape = (3, *array.shape[1:])
         if array.dtype.kind == "f":
             return generator.normal(scale=NOISE, size=shape).astype(array.dtype)
+        if array.dtype.kind not in "iu":
+            return np.resize(array[::-1], shape)
         return generator.integers(array.min(), array.max(), shape, array.dtype, endpoint=True)
 
-    def constant(value: int) -> Arrays:
-        return {
-            n: np.full(
-                (3, *a.shape[1:]), np.clip(value, a.min(), a.max()) if a.dtype.kind != "f" else value, a.dtype
-            )
-            for n, a in inputs.items()
-        }
+    def constant(array: NDArray[Any], value: int) -> NDArray[Any]:
+        if array.dtype.kind not in "fiu":
+            return np.resize(array[value:], (3, *array.shape[1:]))
+        held = value if array.dtype.kind == "f" else np.clip(value, array.min(), array.max())
+        return np.full((3, *array.shape[1:]), held, array.dtype)
 
-    return [*own, constant(0), constant(1), {name: noise(array) for name, array in inputs.items()}]
+    constants: list[Arrays] = [{n: constant(a, value) for n, a in inputs.items()} for value in (0, 1)]
+    made = [*own, *constants, {name: noise(array) for name, array in inputs.items()}]
+    return made if batched else [{n: np.asarray(a[0], a.dtype) for n, a in run.items()} for run in made[1:]]
 
 
-def difference(answer: Answer, expected: Sequence[Arrays], runs: Sequence[Arrays]) -> float:
+def difference(
+    answer: Answer, expected: Sequence[Arrays], runs: Sequence[Arrays], batched: bool = True
+) -> float:
     """The largest difference from `expected`, run by run; relative to a row's largest output where that is above 1.
 
-    Infinite where a run answers with another number of rows, or with NaN.
+    Infinite where a run answers with another number of rows, or with NaN where `expected` has none.
     """
     worst = 0.0
     for right, outputs in zip(expected, answer(runs), strict=True):
         for name, wanted in right.items():
             if outputs[name].shape != wanted.shape:
                 return float("inf")
-            flat = wanted.reshape(len(wanted), -1).astype(np.float64)
-            scale = np.maximum(1, np.abs(flat).max(axis=1, keepdims=True))
-            apart = np.abs(outputs[name].reshape(flat.shape).astype(np.float64) - flat) / scale
-            worst = max(worst, float(np.where(np.isnan(apart), np.inf, apart).max()))
+            # A call of a model that is not batched is one row.
+            pairs = zip(outputs[name], wanted, strict=True) if batched else [(outputs[name], wanted)]
+            for found, own in pairs:
+                apart = golden.difference(np.asarray(found), np.asarray(own))
+                worst = max(worst, apart / golden.largest(np.asarray(own)))
     return worst
 
 
@@ -102,7 +109,9 @@ def untruths(backend: str, folder: Path, file: str, signature: Signature) -> lis
     for kind, (specs, tensors) in pairs.items():
         told = {spec.name: (spec.dtype, spec.shape) for spec in specs}
         shapes = {t.name: tuple(-1 if isinstance(size, str) else size for size in t.shape) for t in tensors}
-        expected = {tensor.name: (tensor.dtype, shapes[tensor.name]) for tensor in tensors}
+        # Of a scalar a file may say nothing.
+        unknown = {spec.name for spec in specs if spec.shape is None}
+        expected = {t.name: (t.dtype, None if t.name in unknown else shapes[t.name]) for t in tensors}
         if told != expected:
             found.append(f"{kind} {told}, expected {expected}")
     return found

@@ -1,20 +1,29 @@
-"""The Keras network with bridged weights, and the graphs that the TensorFlow exporters are made from."""
+"""The graphs that the TensorFlow exporters are made from: of the Keras network, or of what else there is."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from models.artifact import digest
 from models.base import Model, Weights
-from models.signature import Signature, Tensor
+from models.signature import STRING, Signature, Tensor
+from pipelines.exporting import imported, onnx, onnx2tf
+from pipelines.exporting.base import ExportError
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+Answer: TypeAlias = "Callable[..., Mapping[str, tf.Tensor]]"
+"""From the inputs, in the signature's order, to the outputs by name."""
+
 FLOAT_SIGNATURE = "serving_default"
+_converted: dict[str, tempfile.TemporaryDirectory[str]] = {}
+"""What onnx2tf has written, by the digest of the ONNX file; empty where it failed."""
 ENCODED_SIGNATURE = "encoded"
 ENCODED_INPUT = "image_bytes"
 EXAMPLES_SIGNATURE = "serving_examples"
@@ -33,41 +42,120 @@ def network(model: Model, weights: Weights) -> keras.Model:
     """
     # Read when TensorFlow is first imported; its notices about CPU features would drown our progress.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if model.spec.artifact is not None:
+        return imported.keras_network(model.spec.artifact)
     result = model.build_keras()
     model.to_keras(weights, result)
     result.trainable = False
     return result
 
 
-def answering(
-    model: Model, network: keras.Model, finite: bool = False
-) -> Callable[..., Mapping[str, tf.Tensor]]:
-    """A function from the inputs, in the signature's order, to the outputs by name.
-
-    Where inputs must be `finite`, it fails with an InvalidArgumentError at NaN and infinity: TensorFlow Serving passes
-    everything on, and only the graph itself can refuse.
-    """
-    import tensorflow as tf
-
+def answering(model: Model, network: keras.Model) -> Answer:
+    """A Keras network as a function from the inputs, in the signature's order, to the outputs by name."""
     inputs, task = model.spec.inputs, model.spec.task
+    # A model that is not batched is a network of batches all the same, unless it came as a file.
+    alone = not model.spec.batched and model.spec.artifact is None
 
     def answer(*values: tf.Tensor) -> Mapping[str, tf.Tensor]:
         by_name = dict(zip((tensor.name for tensor in inputs), values, strict=True))
-        for tensor in inputs if finite else ():
-            if tensor.dtype.startswith("float"):
-                expected = f"{tensor.name}: expected finite numbers, got NaN or infinity"
-                by_name[tensor.name] = tf.debugging.check_numerics(by_name[tensor.name], expected)
-        ordered = [by_name[tensor.name] for tensor in network.inputs]
-        return task.keras_outputs(network(ordered if len(ordered) > 1 else ordered[0], training=False))
+        ordered = [
+            by_name[tensor.name][None] if alone else by_name[tensor.name]
+            for tensor in _inputs(model, network)
+        ]
+        outputs = task.keras_outputs(network(ordered if len(ordered) > 1 else ordered[0], training=False))
+        return {name: output[0] if alone else output for name, output in outputs.items()}
 
     return answer
+
+
+def finite(model: Model, answer: Answer) -> Answer:
+    """The same, failing with an InvalidArgumentError at NaN and infinity: TensorFlow Serving passes everything on, and
+    only the graph itself can refuse."""
+    import tensorflow as tf
+
+    def checked(*values: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return answer(
+            *(
+                tf.debugging.check_numerics(value, f"{t.name}: expected finite numbers, got NaN or infinity")
+                if t.dtype.startswith("float")
+                else value
+                for t, value in zip(model.spec.inputs, values, strict=True)
+            )
+        )
+
+    return checked
+
+
+def graph(model: Model, weights: Weights) -> tuple[Any, Answer]:
+    """The model in TensorFlow: what holds its variables, and the function from the inputs to the outputs by name.
+
+    Converted by onnx2tf where all that there is of it is PyTorch's or ONNX. Raises `ExportError`.
+    """
+    artifact = model.spec.artifact
+    if "tensorflow" in model.origins or "keras" in model.origins:
+        layers = network(model, weights)
+        return layers, answering(model, layers)
+    if artifact is not None and artifact.format == "saved_model":
+        return _saved(model, artifact.file(), artifact.signature_key, artifact.own)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.export(model, weights, path)
+        key = digest(path)
+        if key not in _converted:
+            # Three targets need it.
+            _converted[key] = tempfile.TemporaryDirectory()
+            onnx2tf.convert(path, model, Path(_converted[key].name))
+        converted = Path(_converted[key].name)
+        if not (converted / "saved_model.pb").exists():
+            raise ExportError("onnx2tf cannot convert this graph, as it was said above")
+        outputs = {t.name: f"output_{place}" for place, t in enumerate(model.spec.signature.outputs)}
+        return _saved(model, converted, FLOAT_SIGNATURE, lambda name: outputs.get(name, name))
+
+
+def _saved(model: Model, path: Path, key: str, own: Callable[[str], str]) -> tuple[Any, Answer]:
+    """A SavedModel's signature; `own` gives the name that the file has for one of the spec."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    function, signature = loaded.signatures[key], model.spec.signature
+
+    def answer(*values: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        named = {own(t.name): value for t, value in zip(signature.inputs, values, strict=True)}
+        for name, spec in function.structured_input_signature[1].items():
+            if named[name].shape.rank == 0 and spec.shape.rank == 1:
+                # A converter makes lists of scalars.
+                named[name] = named[name][None]
+        answered = function(**named)
+        outputs = {t.name: tf.identity(answered[own(t.name)]) for t in signature.outputs}
+        for tensor in signature.outputs:
+            # A converter may have lost it. TensorFlow.js has no operation that ensures it.
+            outputs[tensor.name].set_shape(sizes(tensor))
+        return outputs
+
+    return loaded, answer
+
+
+def sizes(tensor: Tensor) -> list[int | None]:
+    """A tensor's shape as TensorFlow has it."""
+    return [size if isinstance(size, int) else None for size in tensor.shape]
 
 
 def tensor_specs(signature: Signature) -> list[tf.TensorSpec]:
     """The inputs, in order, with any batch."""
     import tensorflow as tf
 
-    return [tf.TensorSpec((None, *tensor.row), tensor.dtype, name=tensor.name) for tensor in signature.inputs]
+    return [tf.TensorSpec(sizes(t), _dtype(t), name=t.name) for t in signature.inputs]
+
+
+def _dtype(tensor: Tensor) -> str:
+    return "string" if tensor.dtype == STRING else tensor.dtype
+
+
+def _inputs(model: Model, network: keras.Model) -> list[Tensor]:
+    """The signature's inputs in the order of the network's."""
+    own = model.spec.artifact.own if model.spec.artifact else str
+    names = {own(tensor.name): tensor for tensor in model.spec.inputs}
+    return [names[tensor.name] for tensor in network.inputs]
 
 
 def write_saved_model(
@@ -84,14 +172,13 @@ def write_saved_model(
     import tensorflow as tf
 
     signature = model.spec.signature
-    layers = network(model, weights)
-    answer = answering(model, layers, finite=served)
+    held, unchecked = graph(model, weights)
+    answer = finite(model, unchecked) if served and model.spec.artifact is None else unchecked
     archive = keras.export.ExportArchive()
-    archive.track(layers)
+    archive.track(held)
     # A plain tf.Module would serve as well, but TFLite converts one into a file without weights.
     archive.add_endpoint(FLOAT_SIGNATURE, answer, tensor_specs(signature))
     if served and (picture := signature.picture):
-        unchecked = answering(model, layers)
         archive.add_endpoint(
             ENCODED_SIGNATURE,
             lambda image_bytes: unchecked(decode(picture, image_bytes)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 
 from models.base import Model, Weights
 from models.signature import Arrays, batch_size, rows
-from pipelines.exporting import keras_graph
+from pipelines.exporting import imported, keras_graph
 from pipelines.exporting.base import Exporter, ExportError
 
 FILES = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
@@ -26,6 +27,10 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> 
     int8 means weights and activations: its ranges are read off the first 256 rows of `calibration`.
     Raises `ExportError` where there are none, or where a converter fails.
     """
+    artifact = model.spec.artifact
+    if artifact is not None and artifact.format == "tflite":
+        (folder / EXPORTER.serve).write_bytes(imported.tflite(artifact))
+        return
     if not batch_size(calibration):
         raise ExportError("litert: int8 needs rows to calibrate on, and there are none")
     with tempfile.TemporaryDirectory() as saved_model:
@@ -36,6 +41,15 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> 
 
 def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     """Run a .tflite file in LiteRT's interpreter. Raises `ExportError` where it lacks our signature."""
+    names = [tensor.name for tensor in model.spec.task.outputs]
+    if model.spec.artifact is not None:
+        # Another's file need not have a signature.
+        from serving.server.backends.base import loader
+
+        servable = loader("litert")(path.parent, path.name, 2)
+        (key,) = servable.signatures
+        return [servable.run(key, dict(inputs), names) for inputs in batches]
+
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=2)
@@ -44,7 +58,7 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     # The runner resizes the inputs to the batch.
     runner = interpreter.get_signature_runner(keras_graph.FLOAT_SIGNATURE)
     results = (runner(**inputs) for inputs in batches)
-    return [{t.name: result[t.name] for t in model.spec.task.outputs} for result in results]
+    return [{name: result[name] for name in names} for result in results]
 
 
 def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
@@ -72,10 +86,20 @@ def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
         with _quiet():
             contents: bytes = converter.convert()
     except Exception as error:
-        # It goes on with the whole graph.
-        reason = " ".join(str(error).split())[:500]
-        raise ExportError(f"litert: the converter failed for {precision}: {reason}") from error
+        raise ExportError(f"litert: the converter failed for {precision}: {_reason(str(error))}") from error
     return contents
+
+
+def _reason(said: str) -> str:
+    """The operation that failed, and the layer that it is of; the converter goes on with the whole graph."""
+    text = " ".join(said.split())
+    operation, place = re.search(r"'tf\.(\w+)' op", text), re.search(r'\["\w+:", "([^"@]+)@', text)
+    if operation is None or place is None:
+        return text[:500]
+    return (
+        f"LiteRT has no {operation[1]} of this kind, which {place[1]} is made with; docs/conversions.md has the known "
+        "ones and what to write instead"
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""PyTorch to ONNX: one file, opset 20, any batch size; in float32, or in int8 for a row of the comparison."""
+"""ONNX in one file: from PyTorch, opset 20, or from what else there is; in int8 for a row of the comparison."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from models.base import Model, Weights
-from models.signature import BATCH, Arrays, batch_size, rows
-from pipelines.exporting.base import Exporter, ExportError
+from models.signature import Arrays, batch_size, rows
+from pipelines.exporting.base import Exporter, ExportError, traced
+from serving import golden
 
 OPSET = 20
 CALIBRATION_ROWS = 256
@@ -21,15 +24,43 @@ CALIBRATION_ROWS = 256
 
 def write(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
     """Write `model.onnx`. Raises `ExportError` where the graph is not the one that was asked for."""
-    export(model, weights, directory / EXPORTER.serve)
+    with traced(model):
+        export(model, weights, directory / EXPORTER.serve)
 
 
 def export(model: Model, weights: Weights, path: Path) -> None:
-    """Write the network with these weights to `path` and check it."""
+    """Write the model to `path` and check it: PyTorch's, the .onnx that was imported, or by tf2onnx."""
     import onnx
+
+    from pipelines.exporting import imported, onnx_from_tensorflow
+
+    artifact = model.spec.artifact
+    if artifact is not None and artifact.format == "onnx":
+        onnx.save(imported.onnx_graph(artifact), path)
+        return
+    by_torch = bool({"pytorch", "pt2"} & set(model.origins))
+    if by_torch:
+        _export_torch(model, weights, path)
+    else:
+        onnx_from_tensorflow.write(model, weights, path)
+    graph = onnx.load(path)
+    if not by_torch:
+        _name(graph, model)
+        onnx.save(graph, path)
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{path.name} is not valid ONNX: {error}") from error
+    _check_signature(graph, model)
+    opset = {used.domain: used.version for used in graph.opset_import}[""]
+    if by_torch and opset != OPSET:
+        raise ExportError(f"ONNX of {model.spec.name}: expected opset {OPSET}, it has {opset}")
+
+
+def _export_torch(model: Model, weights: Weights, path: Path) -> None:
     import torch
 
-    from pipelines.exporting.torch_graph import example, servable
+    from pipelines.exporting.torch_graph import dynamic_shapes, example, servable
 
     spec, inputs = model.spec, example(model)
     with _quiet():
@@ -40,18 +71,31 @@ def export(model: Model, weights: Weights, path: Path) -> None:
             opset_version=OPSET,
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.task.outputs],
-            dynamic_shapes=(tuple({0: torch.export.Dim(BATCH)} for _ in inputs),),
+            dynamic_shapes=dynamic_shapes(model),
             verbose=False,
         )
     if program is None:
         raise ExportError(f"torch.onnx.export gave no program for {spec.name}")
     program.save(path, external_data=False)
-    graph = onnx.load(path)
-    try:
-        onnx.checker.check_model(graph, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"{path.name} is not valid ONNX: {error}") from error
-    _check_signature(graph, model)
+
+
+def _name(graph: onnx.ModelProto, model: Model) -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Put the spec's names on inputs, outputs and free dimensions of what tf2onnx wrote."""
+    import onnx_ir
+
+    from pipelines.exporting import imported
+
+    artifact, signature = model.spec.artifact, model.spec.signature
+    called = imported.tflite_names(artifact) if artifact is not None and artifact.format == "tflite" else {}
+    known = {tensor.name: tensor for tensor in (*signature.inputs, *signature.outputs)}
+    converted = onnx_ir.from_proto(graph)
+    for value in (*converted.graph.inputs, *converted.graph.outputs):
+        if artifact is not None:
+            name = called.get(value.name or "", value.name or "")
+            value.name = artifact.names.get(name, name)
+        if tensor := known.get(value.name or ""):
+            value.shape = onnx_ir.Shape(list(tensor.shape))
+    graph.CopyFrom(onnx_ir.to_proto(converted))
 
 
 def write_int8(model: Model, weights: Weights, directory: Path, calibration: Arrays) -> None:
@@ -92,11 +136,24 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays], optimized: bool 
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in model.spec.task.outputs]
-    return [dict(zip(names, session.run(names, inputs), strict=True)) for inputs in batches]
+    return [dict(zip(names, session.run(names, fed(inputs)), strict=True)) for inputs in batches]
+
+
+def fed(inputs: Arrays) -> Arrays:
+    """Inputs as ONNX Runtime takes them: text as str."""
+    result = {}
+    for name, array in inputs.items():
+        result[name] = array
+        if array.dtype.kind == "O":
+            result[name] = np.array([text.decode() for text in golden.texts(array)], object).reshape(
+                array.shape
+            )
+    return result
 
 
 def _check_signature(graph: onnx.ModelProto, model: Model) -> None:  # type: ignore[name-defined]  # noqa: F821
@@ -109,9 +166,6 @@ def _check_signature(graph: onnx.ModelProto, model: Model) -> None:  # type: ign
     }
     if found != expected:
         raise ExportError(f"ONNX of {spec.name}: expected inputs and outputs {expected}, it has {found}")
-    opset = {imported.domain: imported.version for imported in graph.opset_import}[""]
-    if opset != OPSET:
-        raise ExportError(f"ONNX of {spec.name}: expected opset {OPSET}, it has {opset}")
 
 
 @contextlib.contextmanager

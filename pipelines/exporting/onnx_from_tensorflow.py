@@ -1,4 +1,4 @@
-"""ONNX from TensorFlow: a second road to the format that PyTorch exports, to check the one by the other."""
+"""ONNX from TensorFlow: the road where there is no PyTorch, and a second one to check the first by where there is."""
 
 from __future__ import annotations
 
@@ -7,21 +7,39 @@ from pathlib import Path
 
 from models.base import Model, Weights
 from pipelines.exporting import keras_graph
+from pipelines.exporting.base import ExportError
+from serving.errors import TandemError
 
 OPSET = 18
 
 
 def write(model: Model, weights: Weights, path: Path) -> None:
-    """Write the Keras network to an ONNX file with the model's signature."""
-    network = keras_graph.network(model, weights)
+    """Write the model's graph in TensorFlow, or its .tflite file, to an ONNX file. Raises `ExportError`."""
+    artifact = model.spec.artifact
+    try:
+        if artifact is not None and artifact.format == "tflite":
+            import tf2onnx
 
-    import tensorflow as tf
-    import tf2onnx
+            _quiet()
+            tf2onnx.convert.from_tflite(str(artifact.file()), opset=OPSET, output_path=str(path))
+            return
+        _held, answer = keras_graph.graph(model, weights)
 
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    tf2onnx.convert.from_function(
-        tf.function(keras_graph.answering(model, network)),
-        keras_graph.tensor_specs(model.spec.signature),
-        opset=OPSET,
-        output_path=str(path),
-    )
+        import tensorflow as tf
+        import tf2onnx
+
+        _quiet()
+        tf2onnx.convert.from_function(
+            tf.function(answer),
+            keras_graph.tensor_specs(model.spec.signature),
+            opset=OPSET,
+            output_path=str(path),
+        )
+    except TandemError:
+        raise
+    except Exception as error:
+        raise ExportError(f"tf2onnx failed: {' '.join(str(error).split())[:500]}") from error
+
+
+def _quiet() -> None:
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)

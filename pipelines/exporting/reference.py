@@ -1,23 +1,33 @@
-"""A source framework's own answers, which everything that is shipped is compared with."""
+"""A source's own answers, which everything that is shipped is compared with: a framework's, or an imported file's."""
 
 from __future__ import annotations
 
-from models.base import Model, Weights
-from models.signature import Arrays, batch_size, joined, rows
+from collections.abc import Sequence
+
+from models.base import FRAMEWORKS, Model, Weights
+from models.signature import Arrays
+from pipelines.exporting import imported
 
 BATCH = 500
 
 
-def outputs(model: Model, framework: str, weights: Weights, inputs: Arrays) -> Arrays:
-    """Run the network in the framework itself; every output of the signature."""
-    parts = [rows(inputs, slice(start, start + BATCH)) for start in range(0, batch_size(inputs), BATCH)]
-    if framework == "tensorflow":
+def outputs(model: Model, origin: str, weights: Weights, inputs: Arrays) -> Arrays:
+    """Run the source itself on rows; every output of the signature, row by row."""
+    signature = model.spec.signature
+    return signature.gathered(answers(model, origin, weights, signature.calls(inputs, BATCH)))
+
+
+def answers(model: Model, origin: str, weights: Weights, calls: Sequence[Arrays]) -> list[Arrays]:
+    """The source's answer to each call."""
+    if origin not in FRAMEWORKS:
+        return list(imported.answer(model, calls))
+    if origin == "tensorflow":
         from pipelines.exporting import keras_graph
 
         answer = keras_graph.answering(model, keras_graph.network(model, weights))
         names = [tensor.name for tensor in model.spec.inputs]
-        answers = [answer(*(part[name] for name in names)) for part in parts]
-        return joined([{name: output.numpy() for name, output in own.items()} for own in answers])
+        found = [answer(*(call[name] for name in names)) for call in calls]
+        return [{name: output.numpy() for name, output in own.items()} for own in found]
 
     import torch
 
@@ -25,6 +35,4 @@ def outputs(model: Model, framework: str, weights: Weights, inputs: Arrays) -> A
 
     network = torch_graph.servable(model, weights)
     with torch.inference_mode():
-        return joined(
-            [torch_graph.by_name(model, network(*torch_graph.tensors(model, part))) for part in parts]
-        )
+        return [torch_graph.by_name(model, network(*torch_graph.tensors(model, call))) for call in calls]

@@ -11,10 +11,11 @@ import numpy as np
 from models.base import ModelSpec
 from models.classification import Classification
 from models.data import Rows
-from models.signature import decode_text, rows
+from models.inference import Inference
+from models.signature import decode_text
 from serving.repository import write_atomically
 from serving.targets.open_inference_client import inference_request
-from serving.targets.tf_serving_client import row_request
+from serving.targets.tf_serving_client import plain, row_request
 
 SAMPLES = 10
 """How many rows the page offers, where there are no classes to have one of each."""
@@ -25,13 +26,16 @@ def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
     folder.mkdir(parents=True)
     chosen = test.take(np.array([0, *_others(spec, test)]))
     inputs = chosen.served(spec.signature)
-    first = rows(inputs, slice(1))
+    first = spec.signature.calls(inputs, 1)[0]
     # Four decimals hold a pixel's 256 levels apart, but parity is checked to 1e-5: write every digit.
-    write_atomically(folder / "instances.json", json.dumps(row_request(first)) + "\n")
+    request = row_request(first, spec.signature.batched)
+    write_atomically(folder / "instances.json", json.dumps(request) + "\n")
     write_atomically(folder / "inference.json", json.dumps(inference_request(first, spec.signature)) + "\n")
     index = []
     for number in range(len(chosen)):
-        sample: dict[str, Any] = {"answer": _answer(spec, chosen.targets[number])}
+        known = not isinstance(spec.task, Inference)
+        answer = _answer(spec, chosen.targets[number]) if known else f"sample {number + 1}"
+        sample: dict[str, Any] = {"answer": answer}
         for tensor in spec.inputs:
             values = inputs[tensor.name][number]
             if spec.signature.picture:
@@ -41,7 +45,7 @@ def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
             elif tensor.content == "text":
                 sample[tensor.name] = decode_text(values)
             else:
-                sample[tensor.name] = values.tolist()
+                sample[tensor.name] = plain(np.asarray(values, inputs[tensor.name].dtype))
         index.append(sample)
     write_atomically(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
 

@@ -13,6 +13,7 @@ from torch.fx.proxy import TraceError
 
 from models.base import Model, Weights
 from models.signature import Arrays
+from pipelines.exporting import imported
 
 
 class Servable(nn.Module):
@@ -23,13 +24,24 @@ class Servable(nn.Module):
         self.network = network
         self.names = [tensor.name for tensor in model.spec.inputs]
         self.task = model.spec.task
+        # A model that is not batched is a network of batches all the same, unless it came as a file.
+        self.alone = not model.spec.batched and model.spec.artifact is None
+        self.positional = model.spec.artifact is not None
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return self.task.torch_outputs(self.network(**dict(zip(self.names, inputs, strict=True))))
+        if self.alone:
+            inputs = tuple(tensor.unsqueeze(0) for tensor in inputs)
+        if self.positional:
+            return self.task.torch_outputs(self.network(*inputs))
+        outputs = self.task.torch_outputs(self.network(**dict(zip(self.names, inputs, strict=True))))
+        return tuple(output.squeeze(0) for output in outputs) if self.alone else outputs
 
 
 def servable(model: Model, weights: Weights) -> Servable:
     """Build the network, set its weights, and put it into inference mode."""
+    if model.spec.artifact is not None:
+        # An exported program is in the mode that it was exported in.
+        return Servable(model, imported.torch_program(model.spec.artifact)).requires_grad_(False)
     network = model.build_torch()
     model.to_torch(weights, network)
     return Servable(model, network).eval().requires_grad_(False)
@@ -41,6 +53,9 @@ def folded(model: Model, weights: Weights) -> nn.Module:
     A network that `torch.fx` cannot trace keeps its batch norms.
     """
     result: Any = servable(model, weights)
+    if result.positional:
+        exported: nn.Module = result
+        return exported
     with contextlib.suppress(TraceError, TypeError, NotImplementedError):
         result.network = fuse(result.network)
     served: nn.Module = result.to(memory_format=torch.channels_last)
@@ -48,10 +63,8 @@ def folded(model: Model, weights: Weights) -> nn.Module:
 
 
 def program(network: nn.Module, model: Model) -> ExportedProgram:
-    """`torch.export` for any number of rows; without this machine's paths, so that equal weights give equal bytes."""
-    inputs = example(model)
-    shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs)
-    exported = torch.export.export(network, inputs, dynamic_shapes=(shapes,))
+    """`torch.export` for all free sizes; without this machine's paths, so that equal weights give equal bytes."""
+    exported = torch.export.export(network, example(model), dynamic_shapes=dynamic_shapes(model))
     for node in exported.graph.nodes:
         for key in ("stack_trace", "from_node", "nn_module_stack"):
             node.meta.pop(key, None)
@@ -59,8 +72,28 @@ def program(network: nn.Module, model: Model) -> ExportedProgram:
 
 
 def example(model: Model) -> tuple[Tensor, ...]:
-    """Inputs of two rows to trace with: PyTorch's exporter would take a batch of one as a constant."""
-    return tuple(torch.ones((2, *t.row), dtype=getattr(torch, t.dtype)) for t in model.spec.inputs)
+    """Inputs to trace with; no free size is one, which PyTorch's exporter would take as a constant."""
+    sizes = {name: 2 + place for place, name in enumerate(_free(model))}
+    return tuple(
+        torch.ones([sizes[n] if isinstance(n, str) else n for n in t.shape], dtype=getattr(torch, t.dtype))
+        for t in model.spec.inputs
+    )
+
+
+def dynamic_shapes(model: Model) -> tuple[Any, ...]:
+    """The free sizes by their names, for PyTorch's exporters: of a network's one argument `inputs`."""
+    free = {name: torch.export.Dim(name) for name in _free(model)}
+    return (
+        tuple(
+            {place: free[size] for place, size in enumerate(t.shape) if isinstance(size, str)}
+            for t in model.spec.inputs
+        ),
+    )
+
+
+def _free(model: Model) -> list[str]:
+    """The names of the free sizes, the batch first."""
+    return list(dict.fromkeys(size for t in model.spec.inputs for size in t.shape if isinstance(size, str)))
 
 
 def tensors(model: Model, inputs: Arrays) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from models.base import Model, Weights
 from models.signature import Arrays
 from pipelines.exporting import torch_forms
-from pipelines.exporting.base import Exporter
+from pipelines.exporting.base import Exporter, traced
 from serving.torchserve import archive
 from serving.torchserve.archive import HANDLER
 from serving.torchserve.clients import npy_body, outputs
@@ -27,7 +27,8 @@ def write(form: str, model: Model, weights: Weights, directory: Path, _calibrati
     own = torch_forms.FORMS[form]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / own.file
-        own.write(model, weights, file)
+        with traced(model):
+            own.write(model, weights, file)
         pack(model, directory / EXPORTER.serve, {own.file: file.read_bytes()}, form)
 
 
@@ -67,7 +68,8 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     Raises `TargetError` with what the handler answered.
     """
     with trial(path) as archive:
-        return [outputs(archive.call(npy_body(inputs)), model.spec.signature) for inputs in batches]
+        signature = model.spec.signature
+        return [outputs(archive.call(npy_body(inputs, signature.batched)), signature) for inputs in batches]
 
 
 FORMS = {

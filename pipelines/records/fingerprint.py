@@ -24,13 +24,13 @@ def training(model: Model, profile: str, seed: int, data_digest: str, precision:
     return _digest(sources, [profile, seed, data_digest, precision, libraries(TRAINING_LIBRARIES)])
 
 
-def version_of(model: Model, training_fingerprint: str, source: str, form: str) -> str:
+def version_of(model: Model, training_fingerprint: str, source: str, form: str, wanted: str = "") -> str:
     """The training's fingerprint, and everything that decides how it is exported and gated."""
     sources = [*(PIPELINES / "gates").glob("*.py"), *(PIPELINES / "exporting").glob("*.py")]
     sources += [*(PIPELINES / "validation").glob("*.py"), *model.folder.glob("*.json")]
     serving = PIPELINES.parent / "serving"
     sources += [serving / "golden.py", *(serving / "torchserve").glob("*.py")]
-    parameters = [model.spec.name, training_fingerprint, source, form, libraries(EXPORTING_LIBRARIES)]
+    parameters = [model.spec.name, training_fingerprint, source, form, wanted, libraries(EXPORTING_LIBRARIES)]
     return _digest(sources, parameters)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 import models.base
-from models.base import FRAMEWORKS
 from pipelines import data, exporting
 from pipelines.records import fingerprint, provenance, tables
 from pipelines.training.record import Trained
@@ -99,8 +98,8 @@ def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[s
         from pipelines.tfx import run
 
         trained = run.training(trained)
-    form = own.get("torchserve_form", "")
-    if fingerprint.version_of(model, trained, own["source"], form) == manifest.fingerprint:
+    asked = own["source"], own.get("torchserve_form", ""), own.get("targets", "")
+    if fingerprint.version_of(model, trained, *asked) == manifest.fingerprint:
         report(f"sources: {project}, which are those of version {manifest.version}")
         return project
     commit = manifest.git_commit
@@ -156,9 +155,11 @@ def _orchestrator(manifest: Manifest) -> str:
 
 def _weights(manifest: Manifest, folder: Path) -> dict[str, bool]:
     """Whether each framework's weights are the same, to the last bit."""
+    if not manifest.weights:
+        return {}
     (run,) = (folder / "runs").iterdir()
     found = {}
-    for framework in FRAMEWORKS:
+    for framework in manifest.weights:
         trained = Trained.read(framework, run / framework)
         found[framework] = trained is not None and trained.digest == manifest.weights.get(framework)
     return found

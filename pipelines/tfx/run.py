@@ -42,14 +42,24 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
     """The recipe of a version whose TensorFlow side TFX trains, and what trains it.
 
     `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `PlatformError`
-    where TFX cannot run.
+    where TFX cannot run, and `PipelineError` where the model is not trained from drawn weights, as a whole.
     """
+    if recipe.model.spec.checkpoint or recipe.profile.frozen:
+        raise PipelineError(
+            f"TFX trains whole networks from drawn weights, and {recipe.model.spec.name} starts from a checkpoint: "
+            "take the default runner"
+        )
     trained, own = training(recipe.training_fingerprint), recipe.settings
+    if "tensorflow" not in recipe.model.frameworks or not recipe.model.spec.batched:
+        raise PipelineError(
+            f"TFX trains a network of batches in Keras, which {recipe.model.spec.name} has not: "
+            "take the default orchestrator"
+        )
     if own.precision != "float32":
         raise PipelineError(
             f"TFX's Trainer trains in float32; {own.precision} needs the default orchestrator"
         )
-    version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form)
+    version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form, own.targets)
     where = environment.choose(own)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
     recipe = dataclasses.replace(

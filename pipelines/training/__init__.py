@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 
 from models.base import Model, Profile
-from models.data import Dataset
+from models.data import Dataset, Rows
 from pipelines.gates import Check, require
+from pipelines.training import frozen
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained, TrainingError, intact
 
@@ -46,12 +47,15 @@ def train(
     done = Trained.read(framework, own)
     if done is not None:
         return replace(done, cached=True, checks=(unchanged,))
-    plan = BatchPlan(model, dataset.train, profile, seed)
+    rows = _labelled(dataset, profile.training_rows)
     logs = folder / "tensorboard" / framework
     try:
         with growth() as grown:
+            if profile.frozen:
+                model, rows = frozen.prepare(model, profile, seed, rows, folder / "features.npz")
             fit = importlib.import_module(FITS[framework]).fit
-            trained = fit(model, plan, dataset.validation, own / "checkpoints", logs)
+            plan = BatchPlan(model, rows[0], profile, seed)
+            trained = fit(model, plan, rows[1], own / "checkpoints", logs)
     except TrainingError as error:
         raise TrainingError(f"{framework}: {error}") from None
     assert isinstance(trained, Trained)
@@ -79,3 +83,13 @@ def growth() -> Iterator[list[int]]:
     finally:
         done.set()
         watcher.join()
+
+
+def _labelled(dataset: Dataset, count: int | None) -> tuple[Rows, Rows]:
+    """As many training rows, and of the validation rows the same share."""
+    if count is None:
+        return dataset.train, dataset.validation
+    share = min(1.0, count / len(dataset.train))
+    return dataset.train.take(slice(count)), dataset.validation.take(
+        slice(max(1, round(share * len(dataset.validation))))
+    )

@@ -116,7 +116,12 @@ def batches(plan: BatchPlan, first_epoch: int) -> tf.data.Dataset:
             for inputs, targets in plan.epoch(epoch):
                 yield _arranged(tuple(inputs.values())), task.keras_targets(targets)
 
-    inputs = _arranged(tuple(tf.TensorSpec((size, *t.row), t.dtype) for t in plan.model.spec.inputs))
+    inputs = _arranged(
+        tuple(
+            tf.TensorSpec((size, *(n if n > 0 else None for n in t.row)), t.dtype)
+            for t in plan.model.spec.inputs
+        )
+    )
     targets = tf.TensorSpec((size, *task.outputs[0].row), tf.float32)
     return tf.data.Dataset.from_generator(every, output_signature=(inputs, targets)).prefetch(2)
 

@@ -67,7 +67,7 @@ def split(name: str, found: Statistics, spec: ModelSpec, schema: Schema) -> list
 def fits(values: Values, tensor: Tensor) -> bool:
     """Rows are of the signature's shape and dtype; a picture may be kept as uint8."""
     dtypes = {tensor.dtype, "uint8"} if tensor.content == "picture" else {tensor.dtype}
-    return tuple(values.shape) == tensor.row and values.dtype in dtypes
+    return tensor.admits(tuple(values.shape)) and values.dtype in dtypes
 
 
 def leakage(dataset: Dataset) -> list[Check]:

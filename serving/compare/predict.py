@@ -14,7 +14,8 @@ import models.base
 from models.signature import Arrays, Signature, Tensor, encode_text
 from serving import targets
 from serving.settings import Settings
-from serving.targets.base import TargetError, sample_folder, served_manifest
+from serving.targets.base import TargetError, sample_folder, served_manifest, unreachable
+from serving.targets.tf_serving_client import array_of
 
 
 def show(settings: Settings, target: str | None, given: str | None, write: Callable[[str], None]) -> int:
@@ -27,7 +28,10 @@ def show(settings: Settings, target: str | None, given: str | None, write: Calla
     folder = sample_folder(settings, manifest.version)
     inputs = _sample(folder, signature) if given is None else read(given, signature)
     failed = 0
-    for name in [target] if target else [name for name in targets.NAMES if name != "tfjs"]:
+    closed = unreachable(settings, manifest.version)
+    if target in closed:
+        raise TargetError(f"{target} is not reached: {closed[target]}")
+    for name in [target] if target else [n for n in targets.NAMES if n != "tfjs" and n not in closed]:
         try:
             clients = targets.load(name).clients(settings)
         except KeyError as error:
@@ -35,7 +39,10 @@ def show(settings: Settings, target: str | None, given: str | None, write: Calla
         for protocol, client in clients.items():
             label = f"{name} {protocol}"
             try:
-                write(f"{label:24}{task.told(client.predict(inputs))}")
+                outputs = client.predict(inputs)
+                if not signature.batched:
+                    outputs = {name: np.asarray(array)[np.newaxis] for name, array in outputs.items()}
+                write(f"{label:24}{task.told(outputs)}")
             except TargetError as error:
                 failed += 1
                 write(f"{label:24}{error}")
@@ -60,7 +67,8 @@ def read(given: str, signature: Signature) -> dict[str, NDArray[Any]]:
         values = {first.name: values}
     if not isinstance(values, dict) or set(values) != {tensor.name for tensor in signature.inputs}:
         raise TargetError(f"expected JSON {{{form}}}, got {given[:80]}")
-    return {tensor.name: _row(values[tensor.name], tensor) for tensor in signature.inputs}
+    rows = {tensor.name: _row(values[tensor.name], tensor) for tensor in signature.inputs}
+    return signature.calls(rows, 1)[0]
 
 
 def read_picture(path: Path, tensor: Tensor) -> NDArray[np.float32]:
@@ -83,16 +91,18 @@ def _row(values: object, tensor: Tensor) -> NDArray[Any]:
         return encode_text(values, tensor.row[0])[np.newaxis]
     expected = f"{tensor.name}: expected {tensor.dtype} {list(tensor.row)}"
     try:
-        array = np.asarray(values, tensor.dtype)
+        array = array_of(values, tensor)
     except (ValueError, TypeError, OverflowError):
         raise TargetError(f"{expected}, got something else") from None
-    if array.shape != tensor.row:
+    if not tensor.admits(array.shape):
         raise TargetError(f"{expected}, got the shape {list(array.shape)}")
     return array[np.newaxis]
 
 
 def _sample(folder: Path, signature: Signature) -> Arrays:
-    rows = json.loads((folder / "instances.json").read_text())["instances"]
+    request = json.loads((folder / "instances.json").read_text())
+    if not signature.batched:
+        return {tensor.name: array_of(request["inputs"][tensor.name], tensor) for tensor in signature.inputs}
     (first, *others) = signature.inputs
-    row = rows[0] if others else {first.name: rows[0]}
+    row = request["instances"][0] if others else {first.name: request["instances"][0]}
     return {tensor.name: _row(row[tensor.name], tensor) for tensor in signature.inputs}

@@ -14,6 +14,7 @@ from serving.platforms.base import PlatformError, TargetState, Watch
 from serving.platforms.ports import require_ports
 from serving.platforms.provision import MONITORING, build, built_here, tf_serving_image
 from serving.settings import PREFIX, Settings
+from serving.targets import NAMES
 from serving.targets.base import Target
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class DockerPlatform:
             build(settings, built_here(names, image), watch)
             # Compose asks for the image of a service that it does not start: any that is here will do.
             environment = {"TF_SERVING_IMAGE": image, "PIPELINE_IMAGE": image}
-            if MONITORING in before and not settings.monitoring:
-                before[MONITORING].remove(force=True)
+            for name in (before.keys() & {*NAMES, MONITORING}) - set(names):
+                # What is not asked for any more, or what a version has no artifact for.
+                before[name].remove(force=True)
             for name in names:
                 if name not in up:
                     watch(name, "starting")

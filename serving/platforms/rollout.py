@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving import platforms, targets
-from serving.platforms.base import Platform, Watch
+from serving.platforms.base import Platform, PlatformError, Watch
 from serving.progress import watching
 from serving.settings import Settings
-from serving.targets.base import Endpoint, Target, TargetError, sample_folder
+from serving.targets.base import Endpoint, Target, TargetError, sample_folder, unreachable
+
+GATEWAY = "tfjs"
+SETTLE_SECONDS = 3
+"""How long a refusal must stand to count: a server looks again at files that have changed, once a second."""
+LOG_LINES = 200
 
 Report = Callable[[str], None]
 """Called with a line for the user."""
@@ -27,6 +32,8 @@ class Deployment:
     version: int
     platform: str
     endpoints: dict[str, list[Endpoint]]
+    unreachable: dict[str, str]
+    """The targets that the version has no artifact for, and why."""
 
 
 @contextlib.contextmanager
@@ -50,13 +57,17 @@ def serve(settings: Settings, version: int, report: Report) -> Deployment:
     platform, why = platforms.choose(settings)
     settings = dataclasses.replace(settings, platform=platform.name)
     report(f"platform {platform.name}: {why}")
-    all_targets = [targets.load(name) for name in targets.NAMES]
+    closed = unreachable(settings, version)
+    # The gateway has the page and the way to the others, whether or not a browser can run the model.
+    reached = [targets.load(name) for name in targets.NAMES if name not in closed or name == GATEWAY]
     with watching() as watch:
-        started = platform.up(settings, all_targets, watch)
-        wait_until_ready(settings, platform, all_targets, started, version, watch)
+        started = platform.up(settings, reached, watch)
+        wait_until_ready(settings, platform, reached, started, version, watch)
     folder = link_samples(settings, version)
-    endpoints = {target.name: target.endpoints(settings, version, folder) for target in all_targets}
-    return Deployment(version, platform.name, endpoints)
+    endpoints = {target.name: target.endpoints(settings, version, folder) for target in reached}
+    if GATEWAY in closed:
+        endpoints[GATEWAY] = endpoints[GATEWAY][:1]
+    return Deployment(version, platform.name, endpoints, closed)
 
 
 def wait_until_ready(
@@ -100,6 +111,9 @@ def wait_until_ready(
                 told.add(name)
                 watch(name, f"swapping version {served} for {version}")
                 target.activate(settings, version)
+            elif seconds > SETTLE_SECONDS and (refusal := _refusal(settings, platform, target, version)):
+                stays = f"version {served} is served on" if served else "nothing is served"
+                raise TargetError(f"{name} refuses version {version}, {stays}: {refusal}")
             elif seconds > settings.ready_seconds:
                 answer = f"answers with version {served}" if served else "does not answer"
                 last = "".join(platform.log(settings, name, 15, follow=False))
@@ -109,6 +123,14 @@ def wait_until_ready(
                 )
         if waiting or beside:
             time.sleep(0.25)
+
+
+def _refusal(settings: Settings, platform: Platform, target: Target, version: int) -> str:
+    with contextlib.suppress(PlatformError):
+        return target.refusal(
+            settings, version, list(platform.log(settings, target.name, LOG_LINES, follow=False))
+        )
+    return ""
 
 
 def link_samples(settings: Settings, version: int) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from models.signature import Arrays, Signature
-from serving import repository
+from serving import repository, targets
 from serving.errors import TandemError
 from serving.repository import Manifest
 from serving.settings import Settings
@@ -94,6 +94,11 @@ class Target(Protocol):
     def served_version(self, settings: Settings) -> int | None:
         """The version of `settings.model` that the running server answers with; None while it is not ready."""
 
+    def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
+        """Why the running server will not serve `version`, in its own words; "" where it has not refused it.
+
+        `log` are the last lines of what it said."""
+
     def activate(self, settings: Settings, version: int) -> None:
         """Tell the running server to serve `version`, which is published. Does nothing where it polls the
         repository by itself. Raises `TargetError` where the server refuses; it serves on what it did."""
@@ -121,6 +126,16 @@ def served_manifest(settings: Settings, target: str) -> Manifest:
 def served_signature(settings: Settings, target: str) -> Signature:
     """What the published version takes and gives."""
     return Signature.from_json(served_manifest(settings, target).signature)
+
+
+def unreachable(settings: Settings, version: int) -> dict[str, str]:
+    """The targets that have no artifact in a version, and why."""
+    folders = {
+        name: repository.version_dir(settings.repository, name, settings.model, version)
+        for name in targets.NAMES
+    }
+    found = {name: repository.read_manifest(folder).unreachable for name, folder in folders.items()}
+    return {name: why for name, why in found.items() if why}
 
 
 def sample_folder(settings: Settings, version: int) -> Path:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.signature import STRING
 from serving.repository import model_dir
 from serving.server import GRPC_PORT, HTTP_PORT
 from serving.settings import Settings
@@ -64,6 +68,18 @@ class OpenInferenceTarget:
         finally:
             connection.close()
 
+    def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
+        connection = HttpConnection(settings.host, self.rest_port(settings), timeout=5)
+        try:
+            answer = connection.exchange("GET", f"/v2/models/{settings.model}/versions/{version}")
+            error = str(json.loads(answer.body)["error"]) if answer.status >= 400 else ""
+        except (TargetError, ValueError, KeyError):
+            return ""
+        finally:
+            connection.close()
+        found = re.search(r"is not served \((.+)\); served:", error, re.DOTALL)
+        return found[1] if found else ""
+
     def activate(self, settings: Settings, version: int) -> None:
         """Nothing to tell: the server polls the pointer in the repository."""
 
@@ -71,11 +87,12 @@ class OpenInferenceTarget:
         from serving.targets.open_inference_client import BinaryRestClient, GrpcClient, RestClient
 
         rest, signature = self.rest_port(settings), served_signature(settings, self.name)
-        return {
-            "rest": RestClient(settings.host, rest, settings.model, signature),
-            "rest-binary": BinaryRestClient(settings.host, rest, settings.model, signature),
-            "grpc": GrpcClient(settings.host, self.grpc_port(settings), settings.model, signature),
-        }
+        clients: dict[str, Client] = {"rest": RestClient(settings.host, rest, settings.model, signature)}
+        if all(tensor.dtype != STRING for tensor in (*signature.inputs, *signature.outputs)):
+            # Of text the extension has a form of its own, which ours does not write.
+            clients["rest-binary"] = BinaryRestClient(settings.host, rest, settings.model, signature)
+        grpc = self.grpc_port(settings)
+        return clients | {"grpc": GrpcClient(settings.host, grpc, settings.model, signature)}
 
     def rest_port(self, settings: Settings) -> int:
         port: int = getattr(settings, f"{self.name}_rest_port")

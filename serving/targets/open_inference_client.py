@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.signature import Arrays, Signature
+from models.signature import STRING, Arrays, Signature
 from serving.targets.base import TargetError
 from serving.targets.http import Answer, HttpConnection
+from serving.targets.tf_serving_client import array_of, plain
 
-DATATYPES = {"float32": "FP32", "int32": "INT32"}
+DATATYPES = {"bool": "BOOL", STRING: "BYTES", "object": "BYTES"} | {
+    f"{kind}{bits}": f"{theirs}{bits}"
+    for kind, theirs, widths in (
+        ("float", "FP", (16, 32, 64)),
+        *((k, k.upper(), (8, 16, 32, 64)) for k in ("int", "uint")),
+    )
+    for bits in widths
+}
+"""numpy's names -> the protocol's."""
 
 
 class RestClient:
@@ -27,9 +36,9 @@ class RestClient:
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         answer = self._http.json("POST", self._path, inference_request(inputs, self._signature))
-        dtypes = {tensor.name: tensor.dtype for tensor in self._signature.outputs}
+        tensors = {tensor.name: tensor for tensor in self._signature.outputs}
         return {
-            output["name"]: np.array(output["data"], dtypes[output["name"]]).reshape(output["shape"])
+            output["name"]: array_of(output["data"], tensors[output["name"]]).reshape(output["shape"])
             for output in answer["outputs"]
         }
 
@@ -39,7 +48,7 @@ class RestClient:
 
 def inference_request(inputs: Arrays, signature: Signature) -> dict[str, object]:
     """The JSON body that asks for every output."""
-    tensors = [_described(name, array) | {"data": array.ravel().tolist()} for name, array in inputs.items()]
+    tensors = [_described(name, array) | {"data": plain(array.ravel())} for name, array in inputs.items()]
     return {"inputs": tensors, "outputs": [{"name": tensor.name} for tensor in signature.outputs]}
 
 
@@ -97,7 +106,7 @@ class GrpcClient:
         tensors = []
         for name, array in inputs.items():
             tensor = self._triton.InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            tensor.set_data_from_numpy(np.array(array, order="C"))
             tensors.append(tensor)
         wanted = [self._triton.InferRequestedOutput(tensor.name) for tensor in self._signature.outputs]
         try:

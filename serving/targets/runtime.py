@@ -16,7 +16,8 @@ def runs(settings: Settings, target: str, version: int | None, image: str = "") 
     if version is None:
         return f"nothing yet, in {server}"
     try:
-        runtime = read_manifest(version_dir(settings.repository, target, settings.model, version)).runtime
+        manifest = read_manifest(version_dir(settings.repository, target, settings.model, version))
+        runtime = manifest.runtime + (f", converted by {manifest.converter}," if manifest.converter else "")
     except ManifestError:
         runtime = ""
     return f"{runtime or 'what its version does not name'} in {server}"

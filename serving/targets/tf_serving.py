@@ -7,6 +7,7 @@ Versions are chosen by a model config file that the server polls, so that the or
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.repository import model_dir, served_version, write_atomically
@@ -81,6 +82,19 @@ class TensorFlowServing:
             connection.close()
         available = [int(s["version"]) for s in status["model_version_status"] if s["state"] == "AVAILABLE"]
         return max(available, default=None)
+
+    def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
+        connection = HttpConnection(settings.host, settings.tf_serving_rest_port, timeout=5)
+        try:
+            answer = connection.json("GET", f"/v1/models/{settings.model}")
+        except TargetError:
+            return ""
+        finally:
+            connection.close()
+        for one in answer.get("model_version_status", []):
+            if int(one["version"]) == version and one["state"] == "END":
+                return str(one.get("status", {}).get("error_message", ""))
+        return ""
 
     def activate(self, settings: Settings, version: int) -> None:
         root = CONTAINER_MODELS if settings.platform == "docker" else settings.repository / self.name

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.repository import POINTER, write_atomically
+from serving.repository import MANIFEST, POINTER, model_dir, served_version, write_atomically
 from serving.settings import Settings
 from serving.targets import NAMES, load
-from serving.targets.base import Client, Container, Endpoint, Launch, Target, TargetError, served_signature
+from serving.targets.base import (
+    Client,
+    Container,
+    Endpoint,
+    Launch,
+    Target,
+    TargetError,
+    served_signature,
+    unreachable,
+)
 from serving.targets.http import HttpConnection
 from serving.web.install import HERE, assemble
 
@@ -34,10 +44,13 @@ class TensorFlowJs:
         """What the page must know; what the model takes and gives is in its manifest."""
         # A container engine would make it root's.
         (settings.artifacts / "reports").mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            settings.run / self.name / "config" / "config.json",
-            json.dumps(page_config(settings), indent=2) + "\n",
-        )
+        config = page_config(settings)
+        version = served_version(model_dir(settings.repository, self.name, settings.model))
+        if version is not None and (closed := unreachable(settings, version)):
+            config["targets"] = {name: own for name, own in config["targets"].items() if name not in closed}
+            config["unreachable"] = closed
+        path = settings.run / self.name / "config" / "config.json"
+        write_atomically(path, json.dumps(config, indent=2) + "\n")
 
     def launch(self, settings: Settings) -> Launch:
         """Raises `TargetError` where what the page runs cannot be had."""
@@ -76,12 +89,19 @@ class TensorFlowJs:
         connection = HttpConnection(settings.host, settings.tfjs_port, timeout=5)
         try:
             version = int(connection.json("GET", f"/tfjs/{settings.model}/{POINTER}")["version"])
-            connection.request("HEAD", f"/tfjs/{settings.model}/{version}/model.json")
+            folder = f"/tfjs/{settings.model}/{version}"
+            # The page is there, too, for a model that no browser can run.
+            if not connection.json("GET", f"{folder}/{MANIFEST}").get("unreachable"):
+                connection.request("HEAD", f"{folder}/model.json")
         except (TargetError, KeyError, TypeError, ValueError):
             return None
         finally:
             connection.close()
         return version
+
+    def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
+        """The page of each browser decides for itself."""
+        return ""
 
     def activate(self, settings: Settings, version: int) -> None:
         """Nothing to tell: the pointer file is read by every page anew."""

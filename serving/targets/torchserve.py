@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.settings import PREFIX, Settings
 from serving.targets.base import Client, Container, Endpoint, Launch, TargetError
 from serving.targets.http import HttpConnection
 from serving.torchserve.config import state
-from serving.torchserve.launch import find_java
+from serving.torchserve.launch import STARTING, find_java
 
 LAUNCH_SETTINGS = ("model", "artifacts", "host", "stop_seconds")
 
@@ -83,6 +84,14 @@ class TorchServe:
             return None
         finally:
             connection.close()
+
+    def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
+        """What it has said since its last start."""
+        lines = list(log)
+        starts = [place for place, line in enumerate(lines) if STARTING in line]
+        told = (f"version {version} of {settings.model} is refused", f"; version {version} is not served")
+        since = lines[starts[-1] if starts else 0 :]
+        return next((line.strip() for line in since if any(words in line for words in told)), "")
 
     def activate(self, settings: Settings, version: int) -> None:
         """The server follows the pointer by itself."""

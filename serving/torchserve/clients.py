@@ -17,9 +17,12 @@ from serving.targets.base import TargetError, served_signature
 TIMEOUT = 30.0
 
 
-def json_body(inputs: Arrays) -> bytes:
-    """TF Serving's row form."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+def json_body(inputs: Arrays, batched: bool = True) -> bytes:
+    """TF Serving's row form; its columns where a model is not batched."""
+    arrays = {name: np.array(array, order="C") for name, array in inputs.items()}
+    if not batched:
+        values = {name: array if array.ndim else array.item() for name, array in arrays.items()}
+        return orjson.dumps({"inputs": values}, option=orjson.OPT_SERIALIZE_NUMPY)
     (first, *others) = arrays
     instances: object = arrays[first]
     if others:
@@ -29,18 +32,21 @@ def json_body(inputs: Arrays) -> bytes:
     return orjson.dumps({"instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def npy_body(inputs: Arrays) -> bytes:
+def npy_body(inputs: Arrays, batched: bool = True) -> bytes:
     """The only input as an .npy file; JSON where there are several."""
     if len(inputs) > 1:
-        return json_body(inputs)
+        return json_body(inputs, batched)
     file = io.BytesIO()
-    np.save(file, np.ascontiguousarray(next(iter(inputs.values()))), allow_pickle=False)
+    np.save(file, np.array(next(iter(inputs.values())), order="C"), allow_pickle=False)
     return file.getvalue()
 
 
 def outputs(answer: bytes, signature: Signature) -> dict[str, NDArray[Any]]:
     """Read an answer. Raises `TargetError` with the error that it holds."""
     try:
+        if not signature.batched:
+            values = orjson.loads(answer)["outputs"]
+            return {t.name: np.array(values[t.name], t.dtype) for t in signature.outputs}
         rows = orjson.loads(answer)["predictions"]
         return {t.name: np.array([row[t.name] for row in rows], t.dtype) for t in signature.outputs}
     except (ValueError, KeyError, TypeError):
@@ -62,7 +68,9 @@ class RestClient:
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Raises `TargetError` with what the endpoint answered."""
         try:
-            answer = self.pool.request("POST", self.path, self.encode(inputs), headers=self.headers)
+            answer = self.pool.request(
+                "POST", self.path, self.encode(inputs, self.signature.batched), headers=self.headers
+            )
         except urllib3.exceptions.HTTPError as error:
             raise TargetError(
                 f"torchserve at {self.pool.host}:{self.pool.port} does not answer: {error}"
@@ -100,7 +108,9 @@ class GrpcClient:
         """Raises `TargetError` with what the endpoint answered."""
         import grpc
 
-        request = self.request(model_name=self.model, input={"data": npy_body(inputs)})
+        request = self.request(
+            model_name=self.model, input={"data": npy_body(inputs, self.signature.batched)}
+        )
         try:
             answer = self.call(request, timeout=TIMEOUT)
         except grpc.RpcError as error:

@@ -1,10 +1,11 @@
 """The handler that TorchServe's worker runs; it is packed into the .mar and imports nothing of Tandem.
 
-A request's body is one of three, told apart by its first bytes:
+A request's body is one of these, told apart by its first bytes:
 
     {"instances": [row, ...]}   TF Serving's row form: {<input>: numbers of its shape, ...}, or the numbers alone where
                                 there is one input; a picture may be {"b64": <base64 of a PNG or JPEG>}
     an .npy array               [N, *shape], of a model with one input
+    {"inputs": {<input>: ...}}  instead of rows, where the model is not batched; the answer is {"outputs": {...}}
     a PNG or JPEG               one picture, of a model whose one input is a picture
 
 The answer is {"predictions": [{<output>: [...], ...}, ...]}. Bad input answers 400, and a model
@@ -54,6 +55,14 @@ MAX_PIXELS = 16_777_216
 SLICE = 256
 """Rows a run where the model may be batched: thousands would cost gigabytes in the first layers."""
 
+KINDS = {
+    "f": ("iuf", "number"),
+    "i": ("iu", "whole number"),
+    "u": ("iu", "whole number"),
+    "b": ("b", "truth value"),
+}
+"""By a dtype's kind: the kinds of JSON's values that are taken for it, and what they are called."""
+
 Array = NDArray[Any]
 Inputs = dict[str, Array]
 
@@ -66,7 +75,9 @@ class Handler:
         folder = Path(context.system_properties["model_dir"])
         signature = json.loads((folder / "signature.json").read_text())
         self.inputs: dict[str, dict[str, Any]] = signature["inputs"]
-        self.shapes = {name: tuple(tensor["shape"][1:]) for name, tensor in self.inputs.items()}
+        self.alone = all(tensor["shape"][:1] != ["batch"] for tensor in self.inputs.values())
+        start = 0 if self.alone else 1
+        self.shapes = {name: tuple(tensor["shape"][start:]) for name, tensor in self.inputs.items()}
         self.only = next(iter(self.inputs)) if len(self.inputs) == 1 else ""
         self.picture = self.only if self.only and self.inputs[self.only]["content"] == "picture" else ""
         self.output_names = list(signature["outputs"])
@@ -83,9 +94,14 @@ class Handler:
         }
         self.check_processor(signature.get("instruction_set", {}))
         self.load(folder, signature.get("form", "onnx"))
-        self.infer({n: np.zeros((1, *self.shapes[n]), tensor["dtype"]) for n, tensor in self.inputs.items()})
         if (golden := folder / "golden.json").exists():
             self.check_golden(json.loads(golden.read_text()))
+        else:
+            first = () if self.alone else (1,)
+            sizes = {
+                n: (*first, *(2 if isinstance(s, str) else s for s in own)) for n, own in self.shapes.items()
+            }
+            self.infer({n: np.zeros(sizes[n], tensor["dtype"]) for n, tensor in self.inputs.items()})
         # The worker logs two lines a request, and TorchServe reads them one by one through a pipe.
         logging.getLogger().setLevel(logging.WARNING)
         # Else requests wait 100 ms now and then while Python looks through torch's objects for garbage.
@@ -148,8 +164,11 @@ class Handler:
         )
         for name, tensor in golden["outputs"].items():
             expected = _array(tensor)
-            difference = float(np.nan_to_num(np.abs(found[name] - expected), nan=np.inf).max())
-            limit = golden["tolerance"] * max(1.0, float(np.abs(expected).max()))
+            left, right = found[name].astype(np.float64), expected.astype(np.float64)
+            same = (left == right) | (np.isnan(left) & np.isnan(right))
+            apart = np.where(same, 0.0, np.nan_to_num(np.abs(left - right), nan=np.inf))
+            difference = float(apart.max(initial=0))
+            limit = golden["tolerance"] * max(1.0, float(np.abs(right[np.isfinite(right)]).max(initial=0)))
             if difference > limit:
                 raise RuntimeError(
                     f"golden sample: {name} differs by {difference:.3g} from the source framework's answer, "
@@ -190,7 +209,7 @@ class Handler:
         """One request's inputs, or why they are none."""
         try:
             inputs = self.decode(_body(row))
-            if not _rows(inputs):
+            if not self.alone and not _rows(inputs):
                 raise _bad("expected at least one row, got none")
             if not all(np.isfinite(array).all() for array in inputs.values()):
                 raise _bad("expected finite numbers, got NaN or infinity")
@@ -207,13 +226,31 @@ class Handler:
             if not isinstance(together, PredictionException):
                 counts = [_rows(request) for request in requests]
                 ends = np.cumsum(counts)
-                return [_encode(together[end - count : end]) for count, end in zip(counts, ends, strict=True)]
+                return [
+                    self.encode(together[end - count : end]) for count, end in zip(counts, ends, strict=True)
+                ]
         # Each by itself too where their common run has failed: only one of them may be why.
         alone = [self.run(request) for request in requests]
-        return [rows if isinstance(rows, PredictionException) else _encode(rows) for rows in alone]
+        return [rows if isinstance(rows, PredictionException) else self.encode(rows) for rows in alone]
+
+    def encode(self, rows: list[dict[str, Array]]) -> bytes:
+        """The body of an answer."""
+        scalars = (
+            {name: array if array.ndim else array.item() for name, array in rows[0].items()}
+            if self.alone
+            else {}
+        )
+        answer = {"outputs": scalars} if self.alone else {"predictions": rows}
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def run(self, inputs: Inputs) -> list[dict[str, Array]] | PredictionException:
         """The outputs of each row by name, or why the model has none."""
+        if self.alone:
+            try:
+                arrays = [np.array(output, order="C") for output in self.infer(inputs)]
+                return [dict(zip(self.output_names, arrays, strict=True))]
+            except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
+                return PredictionException(f"model {self.model} failed: {_short(error)}", 500)
         count = _rows(inputs)
         size = SLICE if self.batched else count
         rows = []
@@ -260,13 +297,14 @@ class Handler:
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
             raise _bad(f"expected an .npy array, its header cannot be read: {_short(error)}") from None
         wanted, row = self.inputs[self.only]["dtype"], self.shapes[self.only]
-        expected = f"expected {wanted} [{', '.join(map(str, ('N', *row)))}]"
+        sizes = row if self.alone else ("N", *row)
+        expected = f"expected {wanted} [{', '.join(map(str, sizes))}]"
         if dtype != wanted:
             raise _bad(f"{expected}, got dtype {dtype}")
-        if tuple(shape[1:]) != row or len(shape) != len(row) + 1 or shape[0] < 0:
+        if not _fits(shape, sizes):
             raise _bad(f"{expected}, got shape {list(shape)}")
         data = body[file.tell() :]
-        size = shape[0] * int(np.prod(row)) * dtype.itemsize
+        size = int(np.prod(shape)) * dtype.itemsize
         if len(data) != size:
             raise _bad(f"expected {size} bytes of data for shape {list(shape)}, got {len(data)}")
         array = np.frombuffer(data, dtype)
@@ -278,6 +316,8 @@ class Handler:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise _bad(f"expected JSON, it cannot be read: {_short(error)}") from None
+        if self.alone:
+            return self.decode_columns(document)
         instances = document.get("instances") if isinstance(document, dict) else None
         if not isinstance(instances, list):
             found = f"the keys {sorted(document)[:5]}" if isinstance(document, dict) else _kind(document)
@@ -286,10 +326,19 @@ class Handler:
             return {self.only: self.to_array(instances, "instances", self.only, len(instances))}
         rows = [self.decode_instance(instance, f"instances[{i}]") for i, instance in enumerate(instances)]
         if not rows:
-            return {
-                name: np.zeros((0, *self.shapes[name]), self.inputs[name]["dtype"]) for name in self.inputs
-            }
+            return {name: _none(self.shapes[name], self.inputs[name]["dtype"]) for name in self.inputs}
         return {name: np.concatenate([row[name] for row in rows]) for name in self.inputs}
+
+    def decode_columns(self, document: Any) -> Inputs:  # noqa: ANN401
+        """The inputs of a model that is not batched."""
+        values = document.get("inputs") if isinstance(document, dict) else None
+        if self.only and values is not None and not isinstance(values, dict):
+            values = {self.only: values}
+        if not isinstance(values, dict) or set(values) != set(self.inputs):
+            raise _bad(
+                f'expected {{"inputs": {{...}}}} with the keys {sorted(self.inputs)}, got {_kind(document)[:80]}'
+            )
+        return {name: self.to_array([values[name]], f"inputs.{name}", name, 1)[0] for name in self.inputs}
 
     def decode_instance(self, instance: object, where: str) -> Inputs:
         """One element of `instances`: one row of each input."""
@@ -319,20 +368,25 @@ class Handler:
         row, dtype = self.shapes[name], np.dtype(self.inputs[name]["dtype"])
         shape = (count, *row)
         told = shape if where == "instances" else row
-        expected = f"{where}: expected {'whole ' if dtype.kind == 'i' else ''}numbers of shape {list(told)}"
+        allowed, what = KINDS[dtype.kind]
+        expected = f"{where}: expected {what}s of shape {list(told)}"
         try:
-            array = _flat(values, shape)
-            if array is None or array.dtype.kind not in "iuf":
+            array = None if any(isinstance(size, str) for size in shape) else _flat(values, shape)
+            if array is None or array.dtype.kind not in "iufb":
                 array = np.asarray(values)
         except (ValueError, OverflowError):
             raise _bad(f"{expected}, got lists of unequal lengths or too deep") from None
-        if not array.size:
-            return np.zeros((0, *row), dtype)
-        if array.dtype.kind not in ("iu" if dtype.kind == "i" else "iuf"):
-            raise _bad(f"{expected}, got something that is no {'whole ' if dtype.kind == 'i' else ''}number")
-        if array.shape != shape:
+        if not array.size and not self.alone:
+            return _none(row, dtype)
+        if array.size and array.dtype.kind not in allowed:
+            raise _bad(f"{expected}, got something that is no {what}")
+        if not _fits(array.shape, shape):
             raise _bad(f"{expected}, got shape {list(array.shape if told == shape else array.shape[1:])}")
-        if dtype.kind == "i" and (array.max() > np.iinfo(dtype).max or array.min() < np.iinfo(dtype).min):
+        if (
+            array.size
+            and dtype.kind in "iu"
+            and (array.max() > np.iinfo(dtype).max or array.min() < np.iinfo(dtype).min)
+        ):
             raise _bad(f"{expected}, got one that is too large for {dtype}")
         with np.errstate(over="ignore"):
             return array.astype(dtype)
@@ -379,16 +433,24 @@ def _flat(values: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:  # noqa: 
     return np.array(values).reshape(shape)
 
 
+def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
+    """A name stands for any size."""
+    return len(shape) == len(wanted) and all(
+        own >= 0 if isinstance(size, str) else own == size for own, size in zip(shape, wanted, strict=True)
+    )
+
+
+def _none(row: Sequence[int | str], dtype: Any) -> Array:  # noqa: ANN401
+    """No rows of an input."""
+    return np.zeros((0, *(0 if isinstance(size, str) else size for size in row)), dtype)
+
+
 def _header(headers: dict[str, str], name: str) -> str | None:
     return next((value for key, value in headers.items() if key.lower() == name), None)
 
 
 def _rows(inputs: Inputs) -> int:
     return len(next(iter(inputs.values())))
-
-
-def _encode(predictions: list[dict[str, Array]]) -> bytes:
-    return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _body(row: dict[str, Any]) -> bytes:

@@ -35,12 +35,16 @@ JAVA_OPTIONS = (
 )
 QUIET_SINCE_24 = ("--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow")
 """Java 24 and later warn of what Netty does."""
+STARTING = "torchserve: starting with the version that is published"
+"""Said first, so that a log shows which refusals are of a server that runs."""
 LONGEST_FOLDER = 80
 """Bytes of the folder for sockets: with their names, systems allow 104 (macOS) or 108 (Linux)."""
 
 
 def main() -> None:
     """Write what the server needs, then become it."""
+    sys.stderr.write(STARTING + "\n")
+    sys.stderr.flush()
     try:
         command, environment = prepare(Settings.from_environment())
     except (TargetError, RepositoryError, SettingsError) as error:

@@ -41,7 +41,7 @@ def install(destination: Path) -> Path:
         work = Path(name)
         for file in PACKAGE_FILES:
             shutil.copyfile(HERE / file, work / file)
-        with waiting("npm", "fetching TensorFlow.js, LiteRT.js and ONNX Runtime Web", usually=15):
+        with waiting("npm", "fetching TensorFlow.js, LiteRT.js and ONNX Runtime Web", usually=8):
             _npm("ci", "--ignore-scripts", folder=work)
         done = subprocess.run(
             [str(node()), str(COLLECT), str(scripts)], cwd=work, capture_output=True, text=True, check=False

@@ -16,7 +16,7 @@ def test_load_names_the_models_that_exist() -> None:
 
 
 def test_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(ModelError, match="it has smoke, quick, full"):
+    with pytest.raises(ModelError, match="it has smoke, few, quick, full"):
         models.base.load("fashion").spec.profile("endless")
 
 
@@ -24,7 +24,7 @@ def test_a_copied_folder_is_a_model_of_its_own(tmp_path: Path, monkeypatch: pyte
     fashion = models.base.load("fashion")
     shutil.copytree(fashion.folder, tmp_path / "mine")
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
-    assert models.base.names() == ["fashion", "language", "mine"]
+    assert models.base.names() == ["fashion", "garments", "language", "mine"]
     mine = models.base.load("mine")
     assert mine.spec.name == "mine"
     assert mine.folder == tmp_path / "mine"

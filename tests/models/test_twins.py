@@ -50,7 +50,7 @@ def forget() -> None:
         (
             '("batch", 28',
             "(28",
-            r"image: expected a shape \('batch', then sizes of at least 1\), it is \(28,",
+            r"image: expected a shape \('batch', then sizes; .*it is \(28,",
         ),
         ('Tensor("image"', 'Tensor("logits"', "no name twice among inputs and outputs"),
         ("SPEC = ModelSpec(", "SPEC = dict(", "expected SPEC to be a ModelSpec, it is dict"),
@@ -72,7 +72,6 @@ def test_a_spec_that_lies_is_refused(folder: Path, old: str, new: str, message: 
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("torch_model.py", "", None, r"torch_model\.py is missing: expected a function build\(spec\)"),
         ("torch_model.py", "def build(", "def build(:", r"torch_model\.py cannot be built: SyntaxError"),
         (
             "keras_model.py",

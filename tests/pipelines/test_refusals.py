@@ -220,13 +220,14 @@ def test_a_published_artifact_that_was_changed_is_not_gone_back_to(
 
 
 @pytest.mark.slow
-def test_a_model_without_its_twin_is_refused_before_training(
+def test_a_model_without_a_network_is_refused_before_training(
     project: Project, pictures: tuple[Rows, Rows]
 ) -> None:
     project.put(*pictures)
-    (project.folder / "models" / MODEL / "torch_model.py").unlink()
+    for name in ("torch_model.py", "keras_model.py"):
+        (project.folder / "models" / MODEL / name).unlink()
     done = project.tandem("publish")
     assert done.returncode == 1
-    assert "torch_model.py is missing: expected a function build(spec)" in done.stderr
+    assert "has neither keras_model.py nor torch_model.py: expected a function build(spec)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not project.served()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from serving.platforms import rollout
 from serving.platforms.base import TargetState
 from serving.platforms.rollout import wait_until_ready
 from serving.settings import Settings
@@ -23,9 +24,13 @@ class FakeTarget:
     name: str
     answers: list[int | None]
     told: list[int] = field(default_factory=list)
+    reason: str = ""
 
     def served_version(self, _settings: Settings) -> int | None:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def refusal(self, _settings: Settings, _version: int, _log: list[str]) -> str:
+        return self.reason
 
     def activate(self, _settings: Settings, version: int) -> None:
         self.told.append(version)
@@ -94,3 +99,13 @@ def test_what_was_started_beside_the_targets_is_waited_for() -> None:
     platform = FakePlatform([{"a": "running", "b": "starting"}, {"a": "running", "b": "running"}])
     lines = wait(platform, FakeTarget("a", [2]), started=("a", "b"))
     assert [line.split(",")[0] for line in lines] == ["a: ready", "b: ready"]
+
+
+def test_a_version_that_a_server_refuses_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "SETTLE_SECONDS", 0)
+    platform = FakePlatform([{"a": "running"}])
+    target = FakeTarget("a", [None], reason="golden sample: y differs by 0.5")
+    with pytest.raises(
+        TargetError, match=r"^a refuses version 2, nothing is served: golden sample: y differs by 0\.5$"
+    ):
+        wait(platform, target)

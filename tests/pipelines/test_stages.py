@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from models.base import Model
 from models.data import Dataset, Rows
 from pipelines import exporting, publish, stages, training, validation
 from pipelines.exporting import Candidate
+from pipelines.exporting.roads import Roads
 from pipelines.gates import Check, GateError, artifacts, networks
 from pipelines.gates.networks import Evaluated
 from pipelines.records import lineage
@@ -58,14 +59,12 @@ def deploy(
         bad = Check("quality", "test accuracy", 0.5, ">=", 0.9)
         return Evaluated({}, (bad,) if made[-1] == "bad" else ())
 
-    def export(
-        _model: object, _trained: object, sources: Mapping[str, str], folder: Path, *_: object
-    ) -> Candidate:
+    def export(_model: object, _trained: object, found: Roads, folder: Path, *_: object) -> Candidate:
         for target in targets.NAMES:
             (folder / target).mkdir(parents=True, exist_ok=True)
             (folder / target / "model.bin").write_text(folder.name)
             repository.write_seal(folder / target, folder / target)
-        return Candidate(folder, sources)
+        return Candidate(folder, found.sources)
 
     def note(*_: object) -> None:
         made.append(asked[-1])

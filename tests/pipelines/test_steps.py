@@ -91,7 +91,9 @@ def sources(
     monkeypatch.setattr(twins, "check", lambda *_: None)
     monkeypatch.setattr(training, "train", fit)
     monkeypatch.setattr(
-        reference, "outputs", lambda _model, _framework, weights, inputs: answered(weights, inputs)
+        reference,
+        "answers",
+        lambda _model, _framework, weights, calls: [answered(weights, own) for own in calls],
     )
     exporter = Exporter("", {"float32": "model.npz"}, write, answer)
     monkeypatch.setattr(exporting, "load", lambda target, _form="": replace(exporter, target=target))
@@ -138,6 +140,7 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
         "precision": "float32",
         "source": "",
         "torchserve_form": "exported",
+        "targets": "",
         "orchestrator": "default",
     }
     assert manifest.parameters == expected

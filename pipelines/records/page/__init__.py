@@ -80,6 +80,6 @@ def render(run: Run, figures: Figures) -> str:
 
 def figure(value: float) -> str:
     """A number as short as it can be said: 55,000, 0.0107, 2.5e-05."""
-    if value == int(value) and abs(value) < 1e15:
+    if abs(value) < 1e15 and value == int(value):
         return f"{int(value):,}"
     return f"{value:.4g}"

@@ -178,10 +178,11 @@ async function startRace() {
 async function showReport() {
   const answer = await fetch("reports/", { headers: { Accept: "application/json" } }).catch(() => null);
   const entries = answer?.ok ? await answer.json() : [];
-  const names = entries.filter((entry) => entry.is_dir).map(({ name }) => `reports/${name.replace(/\/$/, "")}/`);
-  for (const address of names.sort().reverse()) {
-    // A comparison that has not ended has no page yet.
-    if (!(await fetch(`${address}index.html`, { method: "HEAD" })).ok) continue;
+  const addresses = entries.filter((entry) => entry.is_dir).map(({ name }) => `reports/${name.replace(/\/$/, "")}/`);
+  for (const address of addresses.sort().reverse()) {
+    // A comparison that has not ended has no page yet, and is answered with a list of its files.
+    const page = await fetch(address, { method: "HEAD", headers: { Accept: "application/json" } });
+    if (!page.headers.get("content-type")?.startsWith("text/html")) continue;
     element("report").hidden = false;
     element("report").firstElementChild.href = address;
     return;

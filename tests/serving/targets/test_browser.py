@@ -349,6 +349,21 @@ def test_a_text_becomes_the_bytes_that_every_client_sends(page: Page, text: str)
     assert ("Only the first 48" in told) == (len(text.encode()) > 48)
 
 
+def test_many_numbers_are_typed_as_json(page: Page) -> None:
+    script = """async (typed) => {
+      const { typedInput } = await import("./fields.js");
+      const parent = document.createElement("div");
+      const input = typedInput(parent, "signal", { content: "numbers", dtype: "float32", shape: [-1, 2, 9] }, () => {});
+      await input.set({ signal: [[1, 2], [3]] });
+      const sample = await input.read();
+      parent.querySelector("textarea").value = typed;
+      return [sample, await input.read().catch((error) => error.message)];
+    }"""
+    sample, told = page.evaluate(script, "[1, 2")
+    assert sample == [1, 2, 3]
+    assert told.startswith("signal: expected JSON of the shape [2,9]: ")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_it_fits_and_every_control_has_a_name(

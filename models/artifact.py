@@ -1,0 +1,65 @@
+"""A model that comes as a file of another's making: where it lies, and what it was when it was imported."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serving.errors import TandemError
+
+FORMATS = {
+    "onnx": "the .onnx file",
+    "saved_model": "the SavedModel",
+    "keras": "the .keras file",
+    "tflite": "the .tflite file",
+    "pt2": "the .pt2 file",
+}
+
+
+class ArtifactError(TandemError):
+    """An imported file is missing, was changed, or is not what can be taken in."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An existing file, or the folder of a SavedModel, that a model's folder names instead of a network."""
+
+    path: str
+    format: str
+    """One of `FORMATS`."""
+    sha256: str
+    """Of the file, or of a folder's files."""
+    signature_key: str = "serving_default"
+    """Which of a SavedModel's signatures."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of inputs and outputs that are no identifiers in the file -> those of the spec."""
+    trusted: bool = False
+    """Whether the user has said that code in the file may run."""
+
+    def file(self) -> Path:
+        """The path. Raises `ArtifactError` where nothing is there, or something else than what was imported."""
+        path = Path(self.path)
+        if not path.exists():
+            raise ArtifactError(f"{path} is missing, which was imported: put it back, or import it anew")
+        if (now := digest(path)) != self.sha256:
+            raise ArtifactError(
+                f"{path} was changed since it was imported: sha256 {now[:12]}…, the spec says "
+                f"{self.sha256[:12]}…; `tandem import` it anew, or put it back"
+            )
+        return path
+
+    def own(self, name: str) -> str:
+        """The name in the file of an input or output of the spec."""
+        return next((theirs for theirs, ours in self.names.items() if ours == name), name)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of a folder's files; of an .onnx, of the data beside it, too."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        whole.update(file.relative_to(path).as_posix().encode() + b"\0" + file.read_bytes())
+    return whole.hexdigest()

@@ -1,0 +1,62 @@
+"""Weights that somebody else trained: from a PyTorch state dict to the form that the bridge has."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pickle
+from typing import Any
+
+import numpy as np
+
+from models.base import Model, ModelError, Weights
+
+
+def weights(model: Model) -> Weights:
+    """What the model's checkpoint has weights for; none where the spec names no checkpoint. Raises `ModelError`."""
+    if model.spec.checkpoint is None:
+        return {}
+    if model.checkpoint is None:
+        raise ModelError(
+            f"the checkpoint of {model.spec.name} is not fetched here: `tandem train` fetches it"
+        )
+    import torch
+
+    try:
+        read = torch.load(model.checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"{model.checkpoint}: expected a PyTorch state dict, with tensors and nothing else: {reason}"
+        ) from None
+    network = model.build_torch()
+    expected = network.state_dict()
+    state = _renamed(model, read)
+    wrong = [f"{name} is not in the network" for name in state.keys() - expected.keys()]
+    wrong += [
+        f"{name} is {list(state[name].shape)}, the network's {list(expected[name].shape)}"
+        for name in state.keys() & expected.keys()
+        if state[name].shape != expected[name].shape
+    ]
+    if wrong or not state:
+        told = "\n  ".join(sorted(wrong)[:10]) or "it has no weight of the network's"
+        raise ModelError(f"{model.checkpoint} does not fit torch_model.py of {model.spec.name}:\n  {told}")
+    # What the checkpoint leaves as it is shows.
+    blank = {
+        name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
+        for name, tensor in expected.items()
+    }
+    network.load_state_dict(blank | state)
+    return {name: array for name, array in model.from_torch(network).items() if np.isfinite(array).all()}
+
+
+def _renamed(model: Model, state: dict[str, Any]) -> dict[str, Any]:
+    if importlib.util.find_spec(f"{model.package}.checkpoint") is None:
+        return state
+    renamed = importlib.import_module(f"{model.package}.checkpoint").renamed
+    try:
+        return {own: tensor for name, tensor in state.items() if (own := renamed(name)) is not None}
+    except Exception as error:
+        raise ModelError(
+            f"{model.folder / 'checkpoint.py'} fails on {model.checkpoint}: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,89 @@
+"""Inputs of an imported artifact: the user's, or drawn ones of its signature."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Model
+from models.data import Rows
+from models.signature import STRING, Signature, Tensor
+from pipelines.data.source import DataError
+
+FILE = "samples.npz"
+DRAWN = 64
+"""Rows that are drawn where there are no samples, and the least that there are."""
+FREE = 4
+"""The first free size of drawn inputs; the others differ from it and from each other."""
+
+
+def given(model: Model) -> bool:
+    """Whether the user has given samples."""
+    return (model.folder / FILE).exists()
+
+
+def load(model: Model) -> Rows:
+    """Rows without targets. Raises `DataError`."""
+    path = model.folder / FILE
+    inputs = read(path, model.spec.signature) if path.exists() else draw(model.spec.signature)
+    count = max(DRAWN, len(next(iter(inputs.values()))))
+    # As many as the largest request has: the first ones once more.
+    inputs = {name: np.resize(array, (count, *array.shape[1:])) for name, array in inputs.items()}
+    return Rows(inputs, np.zeros(len(next(iter(inputs.values()))), np.float32))
+
+
+def read(path: Path, signature: Signature) -> dict[str, NDArray[Any]]:
+    """An array of rows for each input. Raises `DataError` with what was expected and what came."""
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: expected an .npz with an array of rows for each input") from None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}") from error
+    names = [tensor.name for tensor in signature.inputs]
+    if sorted(arrays) != sorted(names):
+        raise DataError(
+            f"{path}: expected the inputs {', '.join(names)}, it has {', '.join(sorted(arrays)) or 'none'}"
+        )
+    for tensor in signature.inputs:
+        array = arrays[tensor.name]
+        if not signature.batched and tensor.admits(array.shape):
+            arrays[tensor.name] = array = array[np.newaxis]
+        dtype = STRING if array.dtype.kind in "OSU" else array.dtype.name
+        if array.ndim == 0 or not tensor.admits(array.shape[1:]) or dtype != tensor.dtype:
+            raise DataError(
+                f"{path}: {tensor.name}: expected {tensor.dtype} rows of {list(tensor.row)}, "
+                f"they are {dtype} {list(array.shape)}"
+            )
+        if dtype == STRING:
+            texts: NDArray[Any] = np.empty(array.size, object)
+            texts[:] = [text.encode() if isinstance(text, str) else text for text in array.ravel().tolist()]
+            arrays[tensor.name] = texts.reshape(array.shape)
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1 or not min(counts.values()):
+        raise DataError(f"{path}: expected as many rows of each input, and one at least; it has {counts}")
+    return {name: arrays[name] for name in names}
+
+
+def draw(signature: Signature) -> dict[str, NDArray[Any]]:
+    """Rows of zeros to one, and of whole numbers that are zero or one: they may be indices, lengths or masks."""
+    generator = np.random.default_rng(1)
+    names = dict.fromkeys(size for t in signature.inputs for size in t.inner if isinstance(size, str))
+    sizes = {name: FREE + place for place, name in enumerate(names)}
+
+    def rows(tensor: Tensor) -> NDArray[Any]:
+        shape = (DRAWN, *(sizes[size] if isinstance(size, str) else size for size in tensor.inner))
+        if tensor.dtype == STRING:
+            drawn: NDArray[Any] = np.empty(int(np.prod(shape)), object)
+            drawn[:] = [b"sample %d" % place for place in range(drawn.size)]
+            return drawn.reshape(shape)
+        if tensor.dtype.startswith("float"):
+            return generator.random(shape).astype(tensor.dtype)
+        return generator.integers(0, 2, shape).astype(tensor.dtype)
+
+    return {tensor.name: rows(tensor) for tensor in signature.inputs}

@@ -1,0 +1,118 @@
+"""From what a model has to each target: at once, by a converter, or not at all, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from models.artifact import FORMATS
+from models.base import FRAMEWORKS, Model
+from models.signature import DTYPES, STRING, Signature
+from pipelines.exporting.base import ExportError
+from serving import targets
+
+TF2ONNX, ONNX2TF = "tf2onnx", "onnx2tf"
+TENSORFLOW = {"onnxruntime": TF2ONNX, "torchserve": TF2ONNX}
+PYTORCH = {"tf-serving": ONNX2TF, "litert": ONNX2TF, "tfjs": ONNX2TF}
+CONVERTERS: dict[str, dict[str, str]] = {
+    "tensorflow": TENSORFLOW,
+    "saved_model": TENSORFLOW,
+    "keras": TENSORFLOW,
+    "tflite": TENSORFLOW,
+    "pytorch": PYTORCH,
+    "pt2": PYTORCH,
+    "onnx": PYTORCH,
+}
+"""By what a model comes as: the targets that a converter reaches, and which; the others are reached at once."""
+NATIVE = {
+    "tensorflow": "tf-serving",
+    "saved_model": "tf-serving",
+    "keras": "tf-serving",
+    "tflite": "litert",
+    "pytorch": "torchserve",
+    "pt2": "torchserve",
+    "onnx": "onnxruntime",
+}
+"""By what a model comes as: the target that runs just that. All others need some conversion, which may fail."""
+PROGRAMS = ("pytorch", "pt2")
+"""What PyTorch can run in TorchServe; of the rest, ONNX Runtime runs the graph there."""
+NO_SAVED_MODEL = "no converter makes a SavedModel of a .tflite file; import what it was made from"
+
+
+@dataclass(frozen=True)
+class Road:
+    """How a target's artifact is made: from whose weights, and by which converter ("" where none is needed)."""
+
+    origin: str
+    converter: str = ""
+
+
+@dataclass(frozen=True)
+class Roads:
+    """The targets that are reached, and the reasons why the others are not."""
+
+    open: Mapping[str, Road]
+    closed: Mapping[str, str]
+    form: str
+    """What TorchServe runs: one of `torch_forms.FORMS`."""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """By target: whose weights it gets."""
+        return {target: road.origin for target, road in self.open.items()}
+
+
+def find(model: Model, source: str = "", form: str = "exported", wanted: Collection[str] = ()) -> Roads:
+    """The roads of a model. `source` is the framework that all are to come from, where a model has both; `form` is what
+    TorchServe is to run, where it is PyTorch; `wanted` are the only targets to reach, where any are named.
+
+    Raises `ExportError` where one of these is none.
+    """
+    if unknown := sorted(set(wanted) - set(targets.NAMES)):
+        raise ExportError(
+            f"TANDEM_TARGETS: there is no target {unknown[0]!r}; there are: {', '.join(targets.NAMES)}"
+        )
+    reached: dict[str, Road] = {}
+    closed: dict[str, str] = {}
+    for target in targets.NAMES:
+        if wanted and target not in wanted:
+            closed[target] = "left out, as TANDEM_TARGETS names others only"
+        elif reason := unable(target, model.spec.signature) or _no_road(target, model.origins):
+            closed[target] = reason
+        elif model.frameworks == FRAMEWORKS:
+            reached[target] = Road(source or targets.load(target).source)
+        else:
+            (origin,) = model.origins
+            reached[target] = Road(origin, CONVERTERS[origin].get(target, ""))
+    return Roads(reached, closed, form if set(PROGRAMS) & set(model.origins) else "onnx")
+
+
+def optional(model: Model, target: str) -> bool:
+    """Whether a version goes without a target whose artifact cannot be made, or is wrong: where the model is not in
+    both frameworks, and the target does not run what it comes as."""
+    return model.frameworks != FRAMEWORKS and all(NATIVE[origin] != target for origin in model.origins)
+
+
+def unable(target: str, signature: Signature) -> str:
+    """Why a target cannot serve a signature, whatever it is made from; "" where it can."""
+    tensors = (*signature.inputs, *signature.outputs)
+    if target == "tfjs":
+        if wrong := [f"{t.name} is {t.dtype}" for t in tensors if t.dtype not in DTYPES]:
+            return f"the browser's page knows {' and '.join(DTYPES)} only, and {', '.join(wrong)}"
+        if not signature.batched:
+            return "the browser's page sends rows, and the model is not batched"
+        if free := [t.name for t in tensors if t.free]:
+            return f"the browser's page sends rows of one size, and sizes of {', '.join(free)} are free"
+    strings = [tensor.name for tensor in tensors if tensor.dtype == STRING]
+    if target in ("litert", "torchserve") and strings:
+        return f"it takes and gives numbers only, and {', '.join(strings)} is text"
+    return ""
+
+
+def told(origin: str) -> str:
+    """What an artifact is made from, in words."""
+    return FORMATS.get(origin, origin)
+
+
+def _no_road(target: str, origins: tuple[str, ...]) -> str:
+    return NO_SAVED_MODEL if origins == ("tflite",) and target in ("tf-serving", "tfjs") else ""

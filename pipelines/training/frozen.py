@@ -1,0 +1,154 @@
+"""Training a network's end: what its frozen part answers is computed once, and is the input of what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import FRAMEWORKS, Model, ModelError, Profile, Weights
+from models.data import Rows
+from models.signature import BATCH, Tensor
+from serving import progress
+
+if TYPE_CHECKING:
+    import keras
+    from torch import nn
+
+FEATURES = "features"
+ROWS = 100
+"""Rows a run of the frozen part."""
+
+
+@dataclass(frozen=True)
+class End(Model):
+    """What of a `whole` model lies behind its frozen part. Its weights are those of the whole network."""
+
+    whole: Model | None = None
+    frozen: str = ""
+    start: Weights = field(default_factory=dict)
+
+    def build_keras(self) -> keras.Model:
+        import keras
+
+        assert self.whole is not None
+        network = self.whole.build_keras()
+        return keras.Model(network.get_layer(self.frozen).output, network.output, name=network.name)
+
+    def build_torch(self) -> nn.Module:
+        assert self.whole is not None
+        network = self.whole.build_torch()
+        before, behind = _split(network, self.frozen)
+        for part in before:
+            part.requires_grad_(False)
+        network.forward = lambda features: _through(behind, _channels(features, -1, 1))
+        return network
+
+    def initial_weights(self, seed: int) -> Weights:
+        return self.start
+
+    def from_keras(self, network: keras.Model) -> Weights:
+        return self.start | super().from_keras(network)
+
+    def to_keras(self, weights: Weights, network: keras.Model) -> None:
+        super().to_keras({name: weights[name] for name in super().from_keras(network)}, network)
+
+
+def prepare(
+    model: Model, profile: Profile, seed: int, parts: tuple[Rows, Rows], cache: Path
+) -> tuple[Model, tuple[Rows, Rows]]:
+    """The end that the profile trains, and the features of every part of the rows; `cache` keeps these.
+
+    Raises `ModelError` where the networks have no part of the name that the profile gives.
+    """
+    _check(model, profile)
+    start = model.initial_weights(seed)
+    if not cache.exists():
+        found = _features(model, profile, start, parts)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        beside = cache.with_name(f".{cache.name}")
+        with beside.open("wb") as file:
+            np.savez(file, *found)
+        beside.replace(cache)
+    with np.load(cache) as file:
+        features = [file[name] for name in file.files]
+    row = features[0].shape[1:]
+    if (expected := tuple(model.build_keras().get_layer(profile.frozen).output.shape[1:])) != row:
+        raise ModelError(
+            f"what is frozen ends at {profile.frozen} with {list(expected)} in Keras, with {list(row)} in PyTorch"
+        )
+    inputs = (Tensor(FEATURES, "float32", (BATCH, *row)),)
+    end = End(
+        replace(model.spec, inputs=inputs), model.package, whole=model, frozen=profile.frozen, start=start
+    )
+    train, validation = (
+        Rows({FEATURES: own}, part.targets) for own, part in zip(features, parts, strict=True)
+    )
+    return end, (train, validation)
+
+
+def _check(model: Model, profile: Profile) -> None:
+    if len(model.frameworks) < len(FRAMEWORKS):
+        raise ModelError(
+            f"the profile of {model.spec.name} freezes the network up to {profile.frozen}: expected a network in both "
+            f"frameworks, there is one in {', '.join(model.frameworks)}"
+        )
+    if profile.augmentation:
+        raise ModelError(
+            f"the profile of {model.spec.name} freezes the network up to {profile.frozen} and has augmentation: "
+            "features are computed once, so expected one of the two"
+        )
+    _split(model.build_torch(), profile.frozen)
+    if profile.frozen not in {layer.name for layer in model.build_keras().layers}:
+        raise ModelError(
+            f"the profile freezes up to {profile.frozen}, and keras_model.py has no layer of that name"
+        )
+
+
+def _features(
+    model: Model, profile: Profile, start: Weights, parts: tuple[Rows, Rows]
+) -> list[NDArray[np.float32]]:
+    import torch
+
+    network = model.build_torch().eval()
+    model.to_torch(start, network)
+    before, _ = _split(network, profile.frozen)
+    total, done, found = sum(map(len, parts)), 0, []
+    with torch.inference_mode():
+        for part in parts:
+            own = []
+            for first in range(0, len(part), ROWS):
+                (values,) = part.take(slice(first, first + ROWS)).served(model.spec.signature).values()
+                own.append(_channels(_through(before, torch.from_numpy(values)), 1, -1).numpy())
+                done += len(values)
+                progress.advance(f"features up to {profile.frozen}", done, total)
+            found.append(np.concatenate(own))
+    return found
+
+
+def _split(network: nn.Module, frozen: str) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The network's parts up to the one that is named, and those behind it."""
+    from torch import nn
+
+    names = [name for name, _ in network.named_children()]
+    if not isinstance(network, nn.Sequential) or frozen not in names[:-1]:
+        raise ModelError(
+            f"the profile freezes up to {frozen}: expected the PyTorch network to be an nn.Sequential with such a "
+            f"part, and parts behind it; it is a {type(network).__name__} of {', '.join(names)}"
+        )
+    parts, end = list(network.children()), names.index(frozen) + 1
+    return parts[:end], parts[end:]
+
+
+def _channels(values: Any, here: int, there: int) -> Any:  # noqa: ANN401
+    """Pictures' channels in the other place: features are kept as Keras has them."""
+    return values.movedim(here, there) if values.ndim == 4 else values
+
+
+def _through(parts: list[nn.Module], values: Any) -> Any:  # noqa: ANN401
+    for part in parts:
+        values = part(values)
+    return values

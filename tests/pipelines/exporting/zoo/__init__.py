@@ -1,0 +1,1 @@
+"""Minimal networks, each with one thing that conversions get wrong, and what becomes of them: docs/conversions.md."""

@@ -1,0 +1,236 @@
+"""What becomes of a network: between the frameworks, and in every target that its framework reaches."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import multiprocessing
+import tempfile
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from models import twins
+from models.base import Model, ModelError, ModelSpec, Weights
+from models.data import NpzFolder, Rows
+from models.signature import BATCH, Arrays, Tensor
+from pipelines import exporting
+from pipelines.exporting import conformance, keras_graph, onnx, onnx_from_tensorflow, tfjs, tfjs_converter
+from pipelines.exporting.base import Exporter, ExportError
+from serving.errors import TandemError
+from tests.pipelines.exporting.zoo.networks import NETWORKS, Network
+
+ROWS = 6
+TOLERANCE = 1e-4
+"""Relative to a row's largest output where that is above 1."""
+TF2ONNX = replace(
+    onnx.EXPORTER,
+    write=lambda model, weights, folder, _calibration: onnx_from_tensorflow.write(
+        model, weights, folder / "model.onnx"
+    ),
+)
+TARGETS = {
+    "tensorflow": {
+        "SavedModel": exporting.load("tf-serving"),
+        "LiteRT": exporting.load("litert"),
+        "TF.js": exporting.load("tfjs"),
+        "tf2onnx": TF2ONNX,
+    },
+    "pytorch": {".mar": exporting.load("torchserve"), ".onnx": exporting.load("onnxruntime")},
+}
+SLOW = ("TF.js", "tf2onnx")
+"""They take as long as all others together."""
+COLUMNS = ("both", *(name for own in TARGETS.values() for name in own))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A task whose outputs are what the network gives."""
+
+    outputs: tuple[Tensor, ...]
+    kind = "classification"
+    target_row: tuple[int, ...] = ()
+
+    def keras_outputs(self, output: Any) -> dict[str, Any]:
+        return dict(zip("yz", output if isinstance(output, list) else [output], strict=False))
+
+    def torch_outputs(self, output: Any) -> tuple[Any, ...]:
+        return output if isinstance(output, tuple) else (output,)
+
+
+@dataclass(frozen=True)
+class Specimen(Model):
+    """A network as a folder of models/ would have it."""
+
+    network: Network = NETWORKS[0]
+
+    rules = ()
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        own = {"tensorflow": self.network.keras, "pytorch": self.network.torch}
+        return tuple(name for name, network in own.items() if network is not None)
+
+    def build_keras(self) -> Any:
+        import keras
+
+        assert self.network.keras
+        x = keras.Input(self.network.row, name="x", dtype=self.network.dtype)
+        return keras.Model(x, self.network.keras(keras, x))
+
+    def build_torch(self) -> Any:
+        import torch
+
+        assert self.network.torch
+        return self.network.torch(torch)
+
+    def source(self, framework: str) -> tuple[Specimen, Weights, Any]:
+        """The specimen with the outputs that a framework's network has, drawn weights, and the network with them."""
+        own = "keras" if framework == "tensorflow" else "torch"
+        built = getattr(self, f"build_{own}")()
+        weights = twins.drawn(getattr(self, f"from_{own}")(built))
+        weights = {
+            name: self.network.weights(name, array).astype(np.float32) for name, array in weights.items()
+        }
+        getattr(self, f"to_{own}")(weights, built)
+        answer = answers(self, framework, built, inputs(self.network)[0])
+        outputs = tuple(Tensor(n, str(a.dtype), (BATCH, *a.shape[1:])) for n, a in answer.items())
+        return replace(self, spec=replace(self.spec, task=cast(Any, Plain(outputs)))), weights, built
+
+
+def specimen(network: Network) -> Specimen:
+    tensor = Tensor("x", network.dtype, (BATCH, *network.row))
+    precisions = tuple(dict.fromkeys(("float32", network.precision)))
+    spec = ModelSpec("zoo", (tensor,), cast(Any, Plain(())), NpzFolder("zoo"), {}, precisions=precisions)
+    return Specimen(spec, "models.fashion", network=network)
+
+
+def inputs(network: Network) -> tuple[Arrays, Arrays]:
+    """Ordinary ones, and those that show the trap."""
+    generator = np.random.default_rng(4)
+    shape = (ROWS, *network.row)
+    integer = network.dtype == "int32"
+    drawn = generator.integers(0, 5, shape) if integer else generator.normal(size=shape)
+    ordinary = drawn.astype(network.dtype)
+    return {"x": ordinary}, {"x": network.values(ordinary).astype(network.dtype)}
+
+
+def answers(model: Model, framework: str, network: Any, inputs: Arrays) -> Arrays:
+    """What the network itself answers, by name."""
+    if framework == "tensorflow":
+        answer = keras_graph.answering(model, network)(inputs["x"])
+        return {name: output.numpy() for name, output in answer.items()}
+    import torch
+
+    with torch.inference_mode():
+        outputs = model.spec.task.torch_outputs(network.eval()(torch.from_numpy(inputs["x"])))
+    return {name: output.numpy() for name, output in zip("yz", outputs, strict=False)}
+
+
+@functools.cache
+def converter() -> concurrent.futures.Executor:
+    """A process that has imported TensorFlow.js's converter once, which takes ten seconds."""
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def process(what: str, command: list[str], seconds: int, own: Any = tfjs._process) -> Any:
+    """As the exporter starts its processes, but for the converter."""
+    if what != "the converter":
+        return own(what, command, seconds)
+    try:
+        converter().submit(tfjs_converter.convert, *command[-2:]).result(seconds)
+    except Exception as error:
+        raise ExportError(str(error)) from None
+
+
+tfjs._process = process
+
+
+def row(network: Network, columns: tuple[str, ...] = COLUMNS) -> dict[str, str]:
+    """The verdicts by column; "" where the network has no such framework."""
+    model, found = specimen(network), dict.fromkeys(columns, "")
+    if "both" in columns and network.keras and network.torch:
+        found["both"] = both(model)
+    for framework, targets in TARGETS.items():
+        own = [name for name in targets if name in columns]
+        if not own or not (network.keras if framework == "tensorflow" else network.torch):
+            continue
+        try:
+            made, weights, built = model.source(framework)
+        except ModelError:
+            found |= dict.fromkeys(own, "refused")
+            continue
+        reference = partial(answers, made, framework, built)
+        found |= {name: target(targets[name], made, weights, reference) for name in own}
+    return found
+
+
+def both(model: Specimen) -> str:
+    """Whether the frameworks' networks answer alike with equal weights."""
+    _, trap = inputs(model.network)
+    try:
+        made, weights, built = model.source("tensorflow")
+        if len(made.spec.task.outputs) > 1:
+            return ""
+        twins.check(made, Rows(trap, np.zeros(ROWS, np.int64)))
+    except ModelError:
+        return "refused"
+    return "same" if not model.network.trained or trained_alike(made, weights, built, trap) else "differs"
+
+
+def trained_alike(model: Specimen, weights: Weights, network: Any, batch: Arrays) -> bool:
+    """Whether both keep the same of a batch that they train on."""
+    import torch
+
+    twin = model.build_torch()
+    model.to_torch(weights, twin)
+    network(batch["x"], training=True)
+    twin.train()(torch.from_numpy(batch["x"]))
+    kept = model.from_torch(twin)
+    return all(np.allclose(array, kept[name], rtol=1e-3) for name, array in model.from_keras(network).items())
+
+
+def target(exporter: Exporter, model: Specimen, weights: Weights, reference: Any) -> str:
+    """`same`; `refused` by the exporter; `gate`: by the check of its artifact; `differs`: published, and wrong here."""
+    ordinary, trap = inputs(model.network)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            exporter.write(model, weights, folder, ordinary)
+        except TandemError:
+            return "refused"
+        path = folder / exporter.files.get(model.network.precision, exporter.serve)
+        answer = partial(exporter.answer, path, model)
+        runs = [ordinary, *conformance.batches(ordinary)]
+        if model.network.precision in exporter.files and model.network.precision != "float32":
+            return "same" if alike(answer([ordinary])[0], reference(ordinary)) else "gate"
+        try:
+            passed = conformance.difference(answer, [reference(run) for run in runs], runs) <= TOLERANCE
+        except Exception:
+            passed = False
+        if not passed:
+            return "gate"
+        try:
+            expected = reference(trap)
+        except Exception:
+            expected = None
+        try:
+            outputs = answer([trap])
+        except Exception:
+            return "same" if expected is None else "fails"
+        if expected is None:
+            return "differs"
+        return (
+            "same"
+            if conformance.difference(lambda _: outputs, [expected], [trap]) <= TOLERANCE
+            else "differs"
+        )
+
+
+def alike(outputs: Arrays, expected: Arrays) -> bool:
+    """Whether a quantized artifact chooses as its source does; with NaN it chooses nothing."""
+    found = outputs["y"]
+    return bool(np.isfinite(found).all() and (found.argmax(1) == expected["y"].argmax(1)).all())
