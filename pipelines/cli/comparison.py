@@ -149,11 +149,10 @@ def _own(
     version = repository.served_version(repository.model_dir(settings.repository, names[0], settings.model))
     if version is None:
         raise TargetError(f"no version of {settings.model} is published; `make deploy` publishes the first")
-    if options.source:
-        _require_source(settings, names, version, options.source)
     dataset = data.load(model, settings.artifacts, settings.seed)
-    rows = subjects.Rows(settings, model, dataset, version, names, stack, say)
+    rows = subjects.Rows(settings, model, dataset, version, names, stack, say, options.source or "")
     rows.deployed()
+    rows.converted()
     rows.baselines()
     if options.variants:
         rows.variants()
@@ -177,19 +176,6 @@ def _own(
         _hold_against_golden(settings, rows.subjects, version)
 
     return made, rows.subjects, inputs, judge
-
-
-def _require_source(settings: Settings, names: list[str], version: int, source: str) -> None:
-    """Raises `TargetError` where a target has the weights of the other framework."""
-    folders = {
-        name: repository.version_dir(settings.repository, name, settings.model, version) for name in names
-    }
-    others = [name for name, folder in folders.items() if repository.read_manifest(folder).source != source]
-    if others:
-        raise TargetError(
-            f"--source {source}: version {version} has other weights in {', '.join(others)}; "
-            f"`make deploy SOURCE={source}` publishes one that has the same in all"
-        )
 
 
 def _foreign(
@@ -286,7 +272,9 @@ def _hold_against_golden(settings: Settings, found: list[Subject], version: int)
         row = subject.row
         # What another project serves is ONNX Runtime's file.
         target = "onnxruntime" if row.kind == PEER else row.target
-        sample = golden.read(repository.version_dir(settings.repository, target, settings.model, version))
+        own = (subject.settings or settings).repository, settings.repository
+        folders = [repository.version_dir(root, target, settings.model, version) for root in own]
+        sample = golden.read(folders[0]) or golden.read(folders[1])
         if not row.works or not subject.has_model or sample is None:
             continue
         try:

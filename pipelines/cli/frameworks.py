@@ -78,6 +78,8 @@ def _source(module: str) -> Path:
 
 
 def _code(path: Path) -> int:
-    """Lines that are neither empty nor a comment."""
+    """Lines that are neither empty nor a comment; 0 where a model has no such file."""
+    if not path.exists():
+        return 0
     kept = (line.strip() for line in path.read_text().splitlines())
     return sum(bool(line) and not line.startswith("#") for line in kept)

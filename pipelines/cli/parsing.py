@@ -122,7 +122,7 @@ def _compare(own: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="other projects' servers as rows, too, as DIR/peers.toml says",
     )
-    add("--source", choices=FRAMEWORKS, help="require this framework's weights behind all rows")
+    add("--source", choices=FRAMEWORKS, help="put this framework's weights behind all rows")
     add("--seconds", type=float, default=0.8, help="of each reading (default: 0.8)")
     add("--rounds", type=int, default=3, help="in which the rows take turns (default: 3)")
     add("--target-ms", type=float, default=20.0, help="within which 99 %% must be answered (default: 20)")

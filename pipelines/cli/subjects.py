@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from models.data import Dataset
 from models.signature import Signature
 from pipelines import exporting
 from pipelines.cli import variants
+from pipelines.cli.variants import Variant
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
 from serving import golden, platforms, repository, targets
@@ -37,6 +38,8 @@ from serving.targets.runtime import runs
 Say = Callable[[str], None]
 PROTOCOLS = {"onnxruntime": "oip", "litert": "oip", "tf-serving": "tfs", "torchserve": "torchserve"}
 """What the servers without a model are called by."""
+LOCAL = (*local.BACKENDS, "torchserve")
+"""Whose runtimes run in a process of ours."""
 EXTERNAL = "a server that Tandem did not start"
 
 
@@ -51,12 +54,14 @@ class Rows:
     names: list[str]
     stack: ExitStack
     say: Say
+    source: str = ""
+    """The framework whose weights every row must have; "" leaves those of the version."""
     subjects: list[Subject] = field(default_factory=list)
 
     def deployed(self) -> None:
         """A row for each endpoint of what runs, or one that says why there is none."""
         states = platforms.choose(self.settings)[0].states(self.settings)
-        for name in self.names:
+        for name in self._with_source():
             found = self._deployed(name, states.get(name))
             if found[0].row.works:
                 self.say(f"{name}: a second server, for the time from its start to ready")
@@ -68,11 +73,25 @@ class Rows:
                     self.say(f"{name}: its start cannot be measured: {error}")
             self.subjects += found
 
+    def converted(self) -> None:
+        """A row for each protocol of a target whose version has the other framework's weights, from `source`'s."""
+        for name in (name for name in self.names if name not in self._with_source()):
+            variant = Variant(name, f"from {self.source}", source=self.source)
+            row = Row(name, "-", self.source, "-", kind=VARIANT, variant=variant.name)
+            self.say(f"{name}: export with {self.source}'s weights, and gate")
+            make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
+            settings = self._started(row, name, make)
+            if settings is not None and name in LOCAL:
+                self._in_process(name, variant.name, settings)
+
+    def _with_source(self) -> list[str]:
+        return [name for name in self.names if self.source in ("", self._manifest(name).source)]
+
     def baselines(self) -> None:
         """The runtime of every row in process, each server without a model, and no server at all."""
         self.subjects.append(Subject(Row("null", local.NOTHING, "-", "nothing", kind=NULL)))
-        for name in self.names:
-            if name in local.BACKENDS or name == "torchserve":
+        for name in self._with_source():
+            if name in LOCAL:
                 self._in_process(name, "", self.settings)
         for name in {PROTOCOLS[name]: name for name in self.names if name in PROTOCOLS}.values():
             row = Row("null", "-", "-", "no model", kind=NULL, variant=PROTOCOLS[name])
@@ -81,9 +100,11 @@ class Rows:
     def variants(self) -> None:
         """Other forms of what is published, each with the runtime in process."""
         form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
-        for variant in variants.chosen(self.model, self.names, form):
-            published = self._manifest(variant.target)
-            row = Row(variant.target, "-", published.source, "-", kind=VARIANT, variant=variant.name)
+        for chosen in variants.chosen(self.model, self.names, form):
+            published = self._manifest(chosen.target).source
+            source = self.source or published
+            variant = replace(chosen, source="" if source == published else source)
+            row = Row(variant.target, "-", source, "-", kind=VARIANT, variant=variant.name)
             row.precision = variant.precision
             self.say(f"{variant.target} {variant.name}: export and gate")
             make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
@@ -143,7 +164,9 @@ class Rows:
     def _add(self, row: Row, protocol: str, server: Server, **how: Any) -> None:  # noqa: ANN401
         own = copy.deepcopy(row)
         own.protocol, own.start_seconds = protocol, server.start_seconds
-        subject = Subject(own, server.pid, lambda: _memory(server.pid), server.settings, **how)
+        # What runs in a browser is not in the process that serves its files.
+        pid = 0 if row.target == "tfjs" else server.pid
+        subject = Subject(own, pid, lambda: _memory(pid) if pid else None, server.settings, **how)
         self.subjects.append(subject)
 
     def _refused(self, row: Row, error: Exception) -> None:

@@ -14,14 +14,16 @@ from typing import Any
 
 from models.base import Model
 from models.data import Dataset
+from models.signature import rows
 from pipelines import exporting
 from pipelines.exporting.base import Exporter
 from pipelines.gates import require
 from pipelines.training.record import History, Trained
-from serving import repository
-from serving.repository import GOLDEN, MANIFEST, Manifest, ManifestError
+from serving import golden, repository
+from serving.golden import Golden
+from serving.repository import GOLDEN, MANIFEST, POINTER, Manifest, ManifestError, Pointer
 from serving.settings import Settings
-from serving.targets.base import TargetError
+from serving.targets.base import SAMPLES, TargetError
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Variant:
     """Whether requests share runs; None: as far as the gate allows."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """Of TorchServe's archive, other than the exporter's."""
+    source: str = ""
+    """The framework whose weights it has; "" is the published one's."""
 
 
 VARIANTS = (
@@ -84,25 +88,32 @@ def make(settings: Settings, variant: Variant, model: Model, dataset: Dataset, v
 
     def write(folder: Path) -> Manifest:
         manifest = repository.read_manifest(published)
-        batched = manifest.batched
-        path = folder / exporter.variants(model)[variant.precision]
-        if variant.form:
-            batched = _export(settings, variant, exporter, model, dataset, manifest, folder)
+        source, batched = variant.source or manifest.source, manifest.batched
+        exported = bool(variant.form or variant.source)
+        file = exporter.variants(model)[variant.precision]
+        if exported:
+            batched = _export(settings, variant, exporter, model, dataset, manifest, source, folder)
         else:
-            shutil.copy2(published / (manifest.serve if variant.precision == "float32" else path.name), path)
+            shutil.copy2(
+                published / (manifest.serve if variant.precision == "float32" else file), folder / file
+            )
         if variant.configuration:
-            _configure(path, variant.configuration)
-        if variant.precision == "float32":
+            _configure(folder / file, variant.configuration)
+        if variant.precision == "float32" and not exported:
             shutil.copy2(published / GOLDEN, folder)
+        if (published / SAMPLES).exists():
+            shutil.copytree(published / SAMPLES, folder / SAMPLES)
         return replace(
             manifest,
-            serve=path.name,
-            runtime=exporter.runtime if variant.form else manifest.runtime,
-            instruction_set=dict(exporter.instruction_set) if variant.form else manifest.instruction_set,
+            source=source,
+            serve=file,
+            runtime=exporter.runtime if exported else manifest.runtime,
+            instruction_set=dict(exporter.instruction_set) if exported else manifest.instruction_set,
             batched=batched and variant.batched is not False,
         )
 
-    return _laid_out(settings, variant.target, variant.name, published, write)
+    name = f"{variant.name} {variant.source}".strip().replace(" ", "-")
+    return _laid_out(settings, variant.target, name, published, write)
 
 
 def null(settings: Settings, target: str, model: Model, version: int) -> Settings:
@@ -138,6 +149,10 @@ def _laid_out(settings: Settings, target: str, name: str, published: Path, write
     fingerprint = repository.read_manifest(published).fingerprint[:10]
     own = settings.artifacts / "variants" / f"{settings.model}-{fingerprint}" / f"{target}-{name}"
     made = replace(settings, artifacts=own)
+    own.mkdir(parents=True, exist_ok=True)
+    if not (own / "web").is_symlink():
+        # What the browser loads beside the model is fetched once.
+        (own / "web").symlink_to(settings.artifacts / "web")
     folder = repository.version_dir(made.repository, target, settings.model, int(published.name))
     try:
         repository.verify(folder)
@@ -150,6 +165,7 @@ def _laid_out(settings: Settings, target: str, name: str, published: Path, write
                 Path(beside), replace(manifest, files=repository.file_digests(Path(beside)))
             )
             shutil.copytree(beside, folder)
+    repository.write_pointer(folder.parent / POINTER, Pointer(int(folder.name)))
     return made
 
 
@@ -160,25 +176,29 @@ def _export(
     model: Model,
     dataset: Dataset,
     manifest: Manifest,
+    source: str,
     folder: Path,
 ) -> bool:
-    """Export a form, and hold it against its source's own answers; returns whether requests may share a run."""
+    """Export it, and hold it against its source's own answers; returns whether requests may share a run."""
     from pipelines.gates import artifacts
 
-    source = manifest.source
     run = training_folder(settings, manifest, source)
     trained = Trained.read(source, run) if run else None
     if trained is None:
         raise TargetError(f"the weights of its version are not in {settings.artifacts / 'runs'}")
-    spec = model.spec
+    spec, file = model.spec, exporter.variants(model)[variant.precision]
     calibration = dataset.validation.take(slice(exporting.CALIBRATION_ROWS)).served(spec.signature)
     exporter.write(model, trained.weights, folder, calibration)
     test = artifacts.parity_rows(dataset.test, settings.seed)
     label = f"{variant.target} {variant.name}"
     checks, batching = artifacts.variant_checks(
-        model, exporter, folder / exporter.serve, variant.precision, source, trained.weights, test, label
+        model, exporter, folder / file, variant.precision, source, trained.weights, test, label
     )
     require(checks)
+    if variant.precision == "float32":
+        sample = rows(calibration, slice(exporting.GOLDEN_ROWS))
+        answers = exporting.reference.outputs(model, source, trained.weights, sample)
+        golden.write(folder, Golden(sample, answers, spec.tolerances.outputs))
     return batching.passed
 
 

@@ -179,7 +179,7 @@ def _doubts(report: Report) -> list[str]:
     if len(sources) > 1:
         found.append(
             "Rows have the weights of two frameworks, so their scores differ by training, too; "
-            "`make deploy SOURCE=pytorch` puts the same behind all."
+            "`tandem compare --source pytorch` puts the same behind all."
         )
     found += conditions.differences(report)
     doubtful = [

@@ -31,7 +31,7 @@ SHADES = ("#999999", "#56b4e9", "#0072b2", "#e69f00", "#f0e442")
 """Of the parts of a request's time."""
 OTHERS = ("#cc79a7", "#999999")
 STYLES = ("-", "--", ":", "-.")
-MOST_LINES = 16
+MOST_LINES, LONGEST_LABEL = 16, 32
 WIDTH, HEIGHT = 6.0, 3.4
 """Inches."""
 EXACT = 1e-9
@@ -107,7 +107,7 @@ def _latencies(report: Report) -> Markup:
 
     def draw(axes: Axes) -> None:
         for row in rows:
-            axes.plot(row.quantiles, range(len(row.quantiles)), label=row.name, **_line(rows, row))
+            axes.plot(row.quantiles, range(len(row.quantiles)), label=_label(row), **_line(rows, row))
         axes.set_xscale("log")
         axes.set_xlabel("milliseconds")
         axes.set_ylabel("share of requests, %")
@@ -122,7 +122,7 @@ def _load(report: Report, target: float) -> Markup:
         for row in rows:
             offered = [point.offered for point in row.sweep]
             axes.plot(
-                offered, [point.p99 for point in row.sweep], marker="o", label=row.name, **_line(rows, row)
+                offered, [point.p99 for point in row.sweep], marker="o", label=_label(row), **_line(rows, row)
             )
         axes.axhline(target, color=INK, linewidth=0.8, linestyle="--")
         axes.set_xscale("log")
@@ -141,7 +141,7 @@ def _bars(report: Report, unit: str, figure: Callable[[Row], float | None]) -> M
         axes.barh(
             places, [value for _, value in values], color=[colour(row) for row, _ in values], height=0.7
         )
-        axes.set_yticks(places, [row.name for row, _ in values])
+        axes.set_yticks(places, [_label(row) for row, _ in values])
         axes.invert_yaxis()
         axes.set_xlabel(unit)
         for place, (_, value) in enumerate(values):
@@ -167,7 +167,7 @@ def _parts(report: Report) -> Markup:
             values = np.array([row.parts[name] for row in rows])
             axes.barh(np.arange(len(rows)), values, left=left, label=name, color=shade, height=0.7)
             left += values
-        axes.set_yticks(np.arange(len(rows)), [row.name for row in rows])
+        axes.set_yticks(np.arange(len(rows)), [_label(row) for row in rows])
         axes.invert_yaxis()
         axes.set_xlabel("milliseconds")
 
@@ -202,7 +202,7 @@ def _frontier(report: Report) -> Markup:
         for row, speed, score in points:
             size = 20 + 80 * np.sqrt(row.artifact_bytes / 2**20)
             axes.scatter(speed, score, s=size, color=colour(row), alpha=0.7)
-            axes.annotate(f"  {row.name}", (speed, score), color=INK, fontsize=7)
+            axes.annotate(f"  {_label(row)}", (speed, score), color=INK, fontsize=7)
         best = undominated([(speed, score) for _, speed, score in points])
         axes.plot(*zip(*best, strict=True), color=INK, linewidth=0.8)
         axes.set_xscale("log")
@@ -223,7 +223,7 @@ def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, floa
 
 
 def _parity(report: Report) -> Markup:
-    names = [row.name for row in report.rows]
+    names = [_label(row) for row in report.rows]
     known = [i for i, own in enumerate(report.parity) if any(value is not None for value in own)]
     if len(known) < 2:
         return Markup("")
@@ -248,6 +248,11 @@ def _parity(report: Report) -> Markup:
                 )
 
     return _figure(draw, height=1.6 + 0.3 * len(known))
+
+
+def _label(row: Row) -> str:
+    """The row's name, or its end where that is an address."""
+    return row.name if len(row.name) <= LONGEST_LABEL else f"…{row.name[-LONGEST_LABEL:]}"
 
 
 def _distinct(rows: list[Row]) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def test_a_stall_of_the_machine_is_not_taken_for_the_highest_rate(samples: Path)
 
 
 def test_larger_requests_bring_more_rows_a_second(samples: Path) -> None:
-    with serving(sleeping(10)) as url, measuring(samples, url) as (measured, (row,)):
+    plan = replace(PLAN, seconds=1.5)
+    with serving(sleeping(20)) as url, measuring(samples, url, plan=plan) as (measured, (row,)):
         measured.batches()
     assert 2.5 < row.batches["4"] / row.batches["1"] < 5
 
