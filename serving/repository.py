@@ -75,6 +75,8 @@ class Manifest:
     """Why the target has no artifact in this version, where it has none: then there is nothing to serve."""
     instruction_set: dict[str, Any] = field(default_factory=dict)
     """What the CPU must offer, where code was compiled: `machine`, `march`, `simdlen`, `capabilities`."""
+    export_seconds: float = 0.0
+    """What its export took; 0 in versions that do not say."""
 
 
 @dataclass(frozen=True)

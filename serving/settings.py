@@ -35,6 +35,11 @@ class Settings:
     platform: str = setting("auto", "where the targets run", ("auto", "docker", "process"))
     profile: str = setting("quick", "training profile, one of the model's")
     seed: int = setting(1, "seed of the split, the initial weights and the batches")
+    precision: str = setting(
+        "float32",
+        "of a training's arithmetic; weights and artifacts stay float32",
+        ("float32", "bf16", "fp16"),
+    )
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
 
     targets: str = setting("", "the only targets to ship to, by commas; empty is all that can be reached")

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from requirements import environment
-from tests.benchmarks import environments
+from serving.compare import environments
 
 ROOT = Path(__file__).parents[1]
 VERSION = environment.VERSIONS[0]

@@ -20,6 +20,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from pipelines.cli.verbs import say, write
+from serving import targets
 from serving.platforms import engine, images
 from serving.settings import Settings
 from tests import needs, newest
@@ -27,7 +28,7 @@ from tests.e2e.conftest import REUSE, ROOT, TANDEM
 from tests.pipelines.tfx import passed
 
 SLOWEST = 30
-SERVED = ("server", "tf-serving", "torchserve", "web", "prometheus")
+SERVED = (*dict.fromkeys(targets.load(name).container.image for name in targets.NAMES), "prometheus")
 """The images that the journey runs."""
 
 

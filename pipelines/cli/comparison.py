@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,16 +16,18 @@ import numpy as np
 import models.base
 from models.signature import Arrays
 from pipelines import data
+from pipelines.cli import frameworks, subjects
 from pipelines.records import tables
 from serving import golden, platforms, repository, targets
-from serving.compare import endpoints, generator, page, report, resources, words
+from serving.compare import endpoints, generator, page, parts, peers, report, resources, words
 from serving.compare.changes import Change, changes
 from serving.compare.measure import Measuring, Plan, Subject
-from serving.compare.report import FAILED, UNREACHABLE, Report, ReportError, Row
-from serving.platforms.base import TargetState
+from serving.compare.report import FAILED, PEER, Report, ReportError
+from serving.errors import TandemError
+from serving.progress import waiting
+from serving.server.errors import ServerError
 from serving.settings import Settings
-from serving.targets.base import SAMPLES, TargetError, served_signature, unreachable
-from serving.targets.runtime import runs
+from serving.targets.base import TargetError, served_signature, unreachable
 
 Say = Callable[[str], None]
 Answers: TypeAlias = Mapping[str, Arrays]
@@ -32,7 +35,6 @@ Answers: TypeAlias = Mapping[str, Arrays]
 Judge = Callable[[Report, Answers], None]
 
 SUMMARY = "summary.md"
-EXTERNAL = "a server that Tandem did not start"
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,26 @@ class Options:
     target: str | None
     endpoints: tuple[str, ...]
     samples: Path | None
-    rows: int
+    rows: int | None
+    """None: the whole test split."""
     plan: Plan
-    price_per_core_hour: float | None
-    against: Path | None
+    variants: bool = False
+    peers: Path | None = None
+    source: str | None = None
+    price_per_core_hour: float | None = None
+    against: Path | None = None
 
 
 def asked(options: argparse.Namespace) -> Options:
     """The options of the command line. Raises `TargetError` where they do not fit each other."""
     if bool(options.endpoint) != (options.samples is not None):
         raise TargetError("--endpoint and --samples need each other: the inputs to send, and where")
-    if options.rows < max(Plan().batches):
+    if options.rows is not None and options.rows < max(Plan().batches):
         raise TargetError(
             f"--rows {options.rows}: expected at least {max(Plan().batches)}, the largest request"
         )
+    if options.peers is not None:
+        peers.read(options.peers)
     plan = Plan(options.seconds, options.rounds, options.target_ms, options.connections)
     return Options(
         options.target,
@@ -63,6 +71,9 @@ def asked(options: argparse.Namespace) -> Options:
         options.samples,
         options.rows,
         plan,
+        options.variants,
+        options.peers,
+        options.source,
         options.price_per_core_hour,
         options.against,
     )
@@ -81,24 +92,36 @@ def compare(settings: Settings, options: Options, say: Say) -> tuple[Report, Pat
             "`.venv/bin/uv pip install mlcommons-loadgen` builds it"
         )
     old = report.load(options.against) if options.against else None
-    made, subjects, inputs, judge = (_foreign if options.endpoints else _own)(settings, options)
     folder = settings.artifacts / "reports" / datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True)
-    say(f"{len(made.working)} of {len(made.rows)} rows answer; load average {made.load_before:.1f}")
-    samples = folder / "samples.npz"
-    np.savez(samples, **inputs)
-    measuring = Measuring(settings, subjects, samples, options.plan, say)
-    try:
-        judge(made, measuring.answers())
-        measuring.latencies()
-        measuring.rates()
-        measuring.batches()
-    except KeyboardInterrupt:
-        made.partial = True
-    finally:
-        for file in folder.glob("*.npz"):
-            file.unlink()
-    made.load_after = resources.load_average()
+    with ExitStack() as stack, waiting("compare", "rows") as wait:
+        busy, average = resources.busy(), resources.load_average()
+        made, subjects, inputs, judge = (_foreign if options.endpoints else _own)(
+            settings, options, stack, say
+        )
+        made.busy_before, made.load_before = busy, average
+        folder.mkdir(parents=True)
+        ways = made.ways
+        say(f"{len(made.working)} of {len(ways)} ways answer; {busy:.0%} of the processors' time was others'")
+        samples = folder / "samples.npz"
+        np.savez(samples, **inputs)
+        wait.step("readings")
+        try:
+            with Measuring(settings, subjects, samples, options.plan, say, wait) as measuring:
+                judge(made, measuring.answers())
+                measuring.latencies()
+                measuring.rates()
+                measuring.batches()
+        except KeyboardInterrupt:
+            made.partial = True
+        finally:
+            for file in folder.glob("*.npz"):
+                file.unlink()
+        made.load_after = resources.load_average()
+    made.busy_after = resources.busy()
+    parts.divide(made)
+    if options.price_per_core_hour:
+        for row in made.working:
+            row.million_cost = words.million(row, options.price_per_core_hour)
     found = changes(old, made) if old else []
     made.notes += map(str, found)
     write(made, folder)
@@ -115,7 +138,9 @@ def latest(settings: Settings, path: Path | None) -> Report:
     return report.load(found[-1])
 
 
-def _own(settings: Settings, options: Options) -> tuple[Report, list[Subject], dict[str, Any], Judge]:
+def _own(
+    settings: Settings, options: Options, stack: ExitStack, say: Say
+) -> tuple[Report, list[Subject], dict[str, Any], Judge]:
     """The endpoints of what is published, on test rows."""
     model = models.base.load(settings.model)
     if options.target is not None and options.target not in targets.NAMES:
@@ -124,12 +149,21 @@ def _own(settings: Settings, options: Options) -> tuple[Report, list[Subject], d
     version = repository.served_version(repository.model_dir(settings.repository, names[0], settings.model))
     if version is None:
         raise TargetError(f"no version of {settings.model} is published; `make deploy` publishes the first")
-    platform, _ = platforms.choose(settings)
-    states = platform.states(settings)
-    subjects = [subject for name in names for subject in _subjects(settings, name, version, states)]
+    if options.source:
+        _require_source(settings, names, version, options.source)
+    dataset = data.load(model, settings.artifacts, settings.seed)
+    rows = subjects.Rows(settings, model, dataset, version, names, stack, say)
+    rows.deployed()
+    rows.baselines()
+    if options.variants:
+        rows.variants()
+    if options.peers:
+        rows.peers(options.peers)
     score = model.spec.task.score
-    made = _report(settings.model, version, score, platform.name, subjects, options)
-    test = data.load(model, settings.artifacts, settings.seed).test.take(slice(options.rows))
+    platform, _ = platforms.choose(settings)
+    made = _report(settings.model, version, score, platform.name, rows.subjects, options)
+    made.frameworks = frameworks.measured(settings, model, version)
+    test = dataset.test.take(slice(options.rows))
     inputs = dict(test.served(model.spec.signature))
 
     def judge(made: Report, answers: Answers) -> None:
@@ -140,12 +174,27 @@ def _own(settings: Settings, options: Options) -> tuple[Report, list[Subject], d
             f"{name} is not reached: {why}" for name, why in unreachable(settings, version).items()
         ]
         _pair(made, answers)
-        _hold_against_golden(settings, made, version)
+        _hold_against_golden(settings, rows.subjects, version)
 
-    return made, subjects, inputs, judge
+    return made, rows.subjects, inputs, judge
 
 
-def _foreign(_settings: Settings, options: Options) -> tuple[Report, list[Subject], dict[str, Any], Judge]:
+def _require_source(settings: Settings, names: list[str], version: int, source: str) -> None:
+    """Raises `TargetError` where a target has the weights of the other framework."""
+    folders = {
+        name: repository.version_dir(settings.repository, name, settings.model, version) for name in names
+    }
+    others = [name for name, folder in folders.items() if repository.read_manifest(folder).source != source]
+    if others:
+        raise TargetError(
+            f"--source {source}: version {version} has other weights in {', '.join(others)}; "
+            f"`make deploy SOURCE={source}` publishes one that has the same in all"
+        )
+
+
+def _foreign(
+    _settings: Settings, options: Options, _stack: ExitStack, _say: Say
+) -> tuple[Report, list[Subject], dict[str, Any], Judge]:
     """Servers that Tandem did not start, on samples of the user's."""
     assert options.samples is not None
     try:
@@ -157,17 +206,13 @@ def _foreign(_settings: Settings, options: Options) -> tuple[Report, list[Subjec
         raise TargetError(
             f"{options.samples}: expected at least {max(options.plan.batches)} rows of each input"
         )
-    addresses = [endpoints.parse(url) for url in options.endpoints]
-    subjects = [
-        Subject(Row(url, at.scheme, "-", EXTERNAL))
-        for url, at in zip(options.endpoints, addresses, strict=True)
-    ]
-    made = _report(addresses[0].model, 0, "score", "-", subjects, options)
-    return made, subjects, inputs, _pair
+    found = list(subjects.foreign(options.endpoints))
+    model = endpoints.parse(options.endpoints[0]).model
+    return _report(model, 0, "score", "-", found, options), found, inputs, _pair
 
 
 def _report(
-    model: str, version: int, score: str, platform: str, subjects: list[Subject], options: Options
+    model: str, version: int, score: str, platform: str, found: list[Subject], options: Options
 ) -> Report:
     plan = options.plan
     settings = {
@@ -176,14 +221,12 @@ def _report(
         "target_ms": plan.target_ms,
         "connections": plan.connections,
         "batches": list(plan.batches),
-        "rows": options.rows,
+        "rows": options.rows or "all",
         "price_per_core_hour": options.price_per_core_hour,
     }
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    rows, load = [subject.row for subject in subjects], resources.load_average()
-    return Report(
-        model, version, score, settings, resources.machine(), platform, started, rows, load_before=load
-    )
+    rows = [subject.row for subject in found]
+    return Report(model, version, score, settings, resources.machine(), platform, started, rows)
 
 
 def write(made: Report, folder: Path) -> None:
@@ -198,52 +241,12 @@ def lines(made: Report, folder: Path) -> list[str]:
     """What the terminal shows of a report: the table, the words, and where the rest is."""
     columns = ["p50 ms", "p99 ms", "req/s", "CPU us", "score", "largest difference"]
     header = ["target", "protocol", *columns[:-1], "difference"]
-    rows = [[row.target, row.protocol, *(page.COLUMNS[name](row) for name in columns)] for row in made.rows]
+    rows = [
+        [f"{row.target} {row.variant}".strip(), row.protocol, *(page.COLUMNS[name](row) for name in columns)]
+        for row in made.rows
+    ]
     found = [tables.render(header, rows), "", *words.conclusions(made)]
     return [*found, *made.notes, "", f"report: {folder / page.FILE}"]
-
-
-def _subjects(
-    settings: Settings, name: str, version: int, states: Mapping[str, TargetState]
-) -> list[Subject]:
-    """The rows of a target: one for each of its protocols, or one that says why there is none."""
-    target, state = targets.load(name), states.get(name)
-    folder = repository.version_dir(settings.repository, name, settings.model, version)
-    manifest = repository.read_manifest(folder)
-
-    def row(protocol: str, condition: str, reason: str = "") -> Row:
-        beside = {repository.MANIFEST, repository.GOLDEN}
-        files = [path for path in folder.rglob("*") if path.is_file() and path.name not in beside]
-        size = sum(path.stat().st_size for path in files if SAMPLES not in path.parts)
-        return Row(
-            name,
-            protocol,
-            manifest.source,
-            runs(settings, name, version, state.image if state else ""),
-            condition,
-            reason,
-            artifact_bytes=size,
-        )
-
-    # Whoever has started it: on a cluster it answers through a port that is forwarded.
-    if target.served_version(settings) != version:
-        return [
-            Subject(row("-", UNREACHABLE, f"does not answer with version {version}; `make deploy` starts it"))
-        ]
-    try:
-        clients = target.clients(settings)
-    except TargetError as error:
-        return [Subject(row("-", FAILED, str(error)))]
-    for client in clients.values():
-        client.close()
-    # What runs in a browser is not in the process that serves its files.
-    pid = state.pid or 0 if state and name != "tfjs" else 0
-
-    def memory() -> int | None:
-        now = platforms.choose(settings)[0].states(settings).get(name)
-        return now.memory if now and pid else None
-
-    return [Subject(row(protocol, report.WORKS), pid, memory, name == "tfjs") for protocol in clients]
 
 
 def _pair(made: Report, answers: Answers) -> None:
@@ -277,18 +280,23 @@ def _reached(settings: Settings, target: str | None) -> list[str]:
     return [target] if target else [name for name in targets.NAMES if name not in closed]
 
 
-def _hold_against_golden(settings: Settings, made: Report, version: int) -> None:
+def _hold_against_golden(settings: Settings, found: list[Subject], version: int) -> None:
     """How far each row is from the framework's own answers, which travel with its artifact."""
-    for row in made.working:
-        folder = repository.version_dir(settings.repository, row.target, settings.model, version)
-        sample = golden.read(folder)
-        if sample is None:
+    for subject in found:
+        row = subject.row
+        # What another project serves is ONNX Runtime's file.
+        target = "onnxruntime" if row.kind == PEER else row.target
+        sample = golden.read(repository.version_dir(settings.repository, target, settings.model, version))
+        if not row.works or not subject.has_model or sample is None:
             continue
-        client = generator.connect(settings, row.target, row.protocol)
         try:
-            found = client.predict(sample.inputs)
-            row.difference = max(float(np.abs(found[n] - own).max()) for n, own in sample.outputs.items())
-        except TargetError as error:
+            client = generator.connect(
+                subject.settings or settings, subject.target or row.target, row.protocol, subject.signature
+            )
+            try:
+                answers = client.predict(sample.inputs)
+            finally:
+                client.close()
+            row.difference = max(float(np.abs(answers[n] - own).max()) for n, own in sample.outputs.items())
+        except (TandemError, ServerError) as error:
             row.state, row.reason = FAILED, str(error)
-        finally:
-            client.close()

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from models.base import FRAMEWORKS
 from pipelines.cli import verbs
 from serving.server import VERSION
 from serving.settings import Settings
@@ -40,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
             own.add_argument("--seed", type=int, help="seed of split, weights and batches (default: 1)")
             own.add_argument(
                 "--targets", help="the only ones to ship to, by commas (default: all that are reached)"
+            )
+            own.add_argument(
+                "--precision", help="of the training's arithmetic: float32 or bf16 (default: float32)"
             )
             own.add_argument(
                 "--source", choices=("tensorflow", "pytorch"), help="export every target from this framework"
@@ -110,8 +114,16 @@ def parser() -> argparse.ArgumentParser:
 
 def _compare(own: argparse.ArgumentParser) -> None:
     add = own.add_argument
-    add("-n", "--rows", type=int, default=1000, help="test rows (default: 1000)")
-    add("--seconds", type=float, default=1.0, help="of each reading (default: 1)")
+    add("-n", "--rows", type=int, help="test rows (default: the whole test split)")
+    add("--variants", action="store_true", help="other precisions, forms and batching as rows, too")
+    add(
+        "--peers",
+        type=Path,
+        metavar="DIR",
+        help="other projects' servers as rows, too, as DIR/peers.toml says",
+    )
+    add("--source", choices=FRAMEWORKS, help="require this framework's weights behind all rows")
+    add("--seconds", type=float, default=0.8, help="of each reading (default: 0.8)")
     add("--rounds", type=int, default=3, help="in which the rows take turns (default: 3)")
     add("--target-ms", type=float, default=20.0, help="within which 99 %% must be answered (default: 20)")
     add("--connections", type=int, default=8, help="to an endpoint whose rate is measured (default: 8)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,12 +28,10 @@ GOLDEN_ROWS = 2
 """How many validation rows travel with each artifact, to be asked where it is served."""
 
 
-def load(target: str, torchserve_form: str = "") -> Exporter:
-    """The exporter of a target; TorchServe's writes one of several forms."""
+def load(target: str, form: str = "") -> Exporter:
+    """The exporter of a target: that of a form where the target has it, else that of what is published."""
     module = importlib.import_module(f"pipelines.exporting.{targets.load(target).exporter}")
-    exporter: Exporter = (
-        module.FORMS[torchserve_form] if target == "torchserve" and torchserve_form else module.EXPORTER
-    )
+    exporter: Exporter = getattr(module, "FORMS", {}).get(form, module.EXPORTER)
     return exporter
 
 
@@ -50,6 +49,11 @@ class Candidate:
     def exporter(self, target: str) -> Exporter:
         """What wrote the artifact of a target."""
         return load(target, self.torchserve_form)
+
+    def seconds(self, target: str) -> float:
+        """What its export took."""
+        path = _seconds(self.folder, target)
+        return float(path.read_text()) if path.exists() else 0.0
 
     @property
     def files(self) -> dict[str, dict[str, str]]:
@@ -96,6 +100,7 @@ def export_all(
         if (folder / target / repository.GOLDEN).exists():
             continue
         report(f"{target} by {road.converter}" if road.converter else target)
+        started = time.monotonic()
         with _sealed(folder / target) as beside:
             try:
                 load(target, torchserve_form).write(model, weights[road.origin], beside, calibration)
@@ -106,6 +111,7 @@ def export_all(
                     raise
                 closed[target] = " ".join(str(error).split())[:LONGEST_REASON]
                 report(f"{target} is not reached: {closed[target]}")
+            repository.write_atomically(_seconds(folder, target), f"{time.monotonic() - started:.2f}")
             golden.write(beside, goldens[road.origin])
             if target == "tfjs":
                 samples.write(model.spec, dataset.test, beside / SAMPLES)
@@ -131,3 +137,7 @@ def _sealed(done: Path) -> Iterator[Path]:
     repository.write_seal(beside, done)
     shutil.rmtree(done, ignore_errors=True)
     beside.replace(done)
+
+
+def _seconds(folder: Path, target: str) -> Path:
+    return folder / f"{target}.seconds"

@@ -73,7 +73,7 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
 
     Raises `TargetError` where these cannot be had, and `ExportError` where the model does not run.
     """
-    scripts = install(Settings.from_environment().artifacts.resolve() / "web")
+    scripts = install(Settings.from_environment().artifacts.resolve() / "web") / "tensorflowjs"
     signature, counts = model.spec.signature, [batch_size(inputs) for inputs in batches]
     with tempfile.TemporaryDirectory() as folder:
         request, values, answers = (Path(folder) / name for name in ("request.json", "values", "answers"))

@@ -19,7 +19,7 @@ from serving.torchserve.trial import trial
 
 CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 1, "responseTimeout": 30}
 """No batching: it waits for company even when there is none, which costs a lone caller two thirds more latency
-and gains a quarter at eight callers (tests/benchmarks/torchserve_forms.py)."""
+and gains a quarter at eight callers; `tandem compare --variants` has it as a row."""
 
 
 def write(form: str, model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:

@@ -16,6 +16,7 @@ from models.data import Rows, Samples
 from models.signature import Arrays
 from pipelines.data import samples
 from pipelines.exporting import Candidate, conformance, onnx, onnx_from_tensorflow, reference, roads
+from pipelines.exporting.base import Exporter
 from pipelines.exporting.batching import difference
 from pipelines.gates import Check, require
 from pipelines.training.record import Trained
@@ -158,6 +159,26 @@ def _target_checks(
                     )
                     checks.append(extremes(model.spec, label, apart))
     return checks
+
+
+def variant_checks(
+    model: Model,
+    exporter: Exporter,
+    path: Path,
+    precision: str,
+    source: str,
+    weights: Weights,
+    test: Rows,
+    label: str,
+) -> tuple[list[Check], Check]:
+    """Parity and size of an artifact that is published nowhere, and whether it may be batched."""
+    inputs = test.served(model.spec.signature)
+    expected = reference.outputs(model, source, weights, inputs)
+    found = exporter.run(path, model, inputs)
+    checks = parity(model.spec, label, precision, found, expected, test.targets)
+    checks += size(label, precision, path, count_parameters(weights))
+    apart = difference(partial(exporter.answer, path, model), inputs)
+    return checks, batching(model.spec, label, apart, exporter.always_batched)
 
 
 def batching_checks(model: Model, candidate: Candidate, inputs: Arrays) -> dict[str, list[Check]]:

@@ -15,6 +15,12 @@ Metrics = Mapping[str, Mapping[str, float]]
 """By framework: the task's metrics on the test rows."""
 
 
+REDUCED_LOSS = 0.03
+"""Largest relative difference of two losses in the first steps where one training is not in float32."""
+REDUCED_SCORE = 0.005
+"""Most validation score that a training may lose by arithmetic that is not float32."""
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """What the trained networks are worth."""
@@ -24,11 +30,17 @@ class Evaluated:
 
 
 def evaluate(
-    model: Model, profile: Profile, dataset: Dataset, trained: Mapping[str, Trained], published: Metrics
+    model: Model,
+    profile: Profile,
+    dataset: Dataset,
+    trained: Mapping[str, Trained],
+    published: Metrics,
+    plain: Mapping[str, History] | None = None,
 ) -> Evaluated:
     """Measure the networks on the test rows, and hold them against their limits.
 
-    `published` are the published version's metrics; empty where nothing is.
+    `published` are the published version's metrics; empty where nothing is. `plain` is by framework how the same
+    training went in float32, where this one is in another precision.
     """
     spec, test = model.spec, dataset.test
     inputs = test.served(spec.signature)
@@ -47,6 +59,8 @@ def evaluate(
         checks.append(Check("training parity", "networks that were trained", 1, ">=", 2, why))
     else:
         checks += training(profile, *histories)
+    for framework, before in (plain or {}).items():
+        checks += precision(framework, profile.precision, trained[framework].history, before)
     return Evaluated(metrics, tuple(checks))
 
 
@@ -83,6 +97,17 @@ def training(profile: Profile, left: History, right: History) -> list[Check]:
             f"largest relative difference of the losses of {PARITY_STEPS} steps",
             loss_difference(left, right),
             "<=",
-            profile.training_loss,
+            profile.training_loss if profile.precision == "float32" else REDUCED_LOSS,
         )
+    ]
+
+
+def precision(framework: str, name: str, found: History, plain: History) -> list[Check]:
+    """A training in the precision `name` went as the same one in float32 did."""
+    lost = plain.epochs[-1].validation_metric - found.epochs[-1].validation_metric
+    losses = f"{framework}: losses of {PARITY_STEPS} steps in {name} against float32's"
+    score = f"{framework}: validation score lost by {name}"
+    return [
+        Check("precision", losses, loss_difference(found, plain), "<=", REDUCED_LOSS),
+        Check("precision", score, lost, "<=", REDUCED_SCORE),
     ]

@@ -88,7 +88,11 @@ def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[s
             )
     model = models.base.load(manifest.model)
     trained = fingerprint.training(
-        model, own["profile"], own["seed"], data.load(model, artifacts, own["seed"]).digest
+        model,
+        own["profile"],
+        own["seed"],
+        data.load(model, artifacts, own["seed"]).digest,
+        own.get("precision", "float32"),
     )
     if _orchestrator(manifest) == "tfx":
         from pipelines.tfx import run

@@ -55,6 +55,10 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
             f"TFX trains a network of batches in Keras, which {recipe.model.spec.name} has not: "
             "take the default orchestrator"
         )
+    if own.precision != "float32":
+        raise PipelineError(
+            f"TFX's Trainer trains in float32; {own.precision} needs the default orchestrator"
+        )
     version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form, own.targets)
     where = environment.choose(own)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")

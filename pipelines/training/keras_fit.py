@@ -21,6 +21,8 @@ from models.data import Rows
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import PARITY_STEPS, Epoch, History, Progress, Trained
 
+POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16"}
+
 
 @keras.saving.register_keras_serializable("tandem")
 class PlannedRate(keras.optimizers.schedules.LearningRateSchedule):
@@ -53,6 +55,15 @@ class WholeGradients(keras.optimizers.AdamW):
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
     """Train, or go on from the last checkpoint; ends with the same weights either way."""
     keras.utils.set_random_seed(plan.seed)
+    # Of the process: the networks that are exported are built later, in float32.
+    keras.config.set_dtype_policy(POLICIES[plan.profile.precision])
+    try:
+        return _fit(model, plan, validation, checkpoints, logs)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def _fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
     done = sorted(checkpoints.glob("epoch-*.keras"))
     if done:
         network = keras.saving.load_model(done[-1])

@@ -25,6 +25,7 @@ from pipelines.training.batches import BatchPlan
 from pipelines.training.record import PARITY_STEPS, Epoch, History, Progress, Trained
 
 VALIDATION_BATCH = 500
+PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed"}
 
 
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
@@ -40,6 +41,7 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     trainer = lightning.Trainer(
         max_epochs=plan.profile.epochs,
         accelerator="cpu",
+        precision=PRECISIONS[plan.profile.precision],
         deterministic=True,
         logger=TensorBoardLogger(logs.parent, name="", version=logs.name),
         callbacks=[record],

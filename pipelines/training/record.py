@@ -91,6 +91,8 @@ class History:
     seconds: float
     weights_digest: str = ""
     """Of the weights that the training ended with."""
+    peak_bytes: int = 0
+    """What the process grew by at most while it trained; 0: not recorded."""
 
     @classmethod
     def empty(cls) -> History:

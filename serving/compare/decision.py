@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.compare.report import Report, Row
+from serving.compare.report import PEER, Report, Row
 
 PROJECTS = Path(__file__).with_name("projects.toml")
 STATES = ("active", "upkeep", "archived")
@@ -67,7 +67,9 @@ def decide(report: Report, wish: Wish) -> Decision:
     words, figure = GOALS[goal]
     ranked: list[tuple[tuple[int, float], Choice]] = []
     ruled_out = []
-    for row in report.rows:
+    for row in report.ways:
+        if row.kind == PEER:
+            continue
         project = known.get(row.target, {})
         value = figure(row)
         broken = _broken(row, wish, project) or ("" if value is not None else f"its {goal} was not measured")

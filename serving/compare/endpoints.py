@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.signature import BATCH, Signature, Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+from models.signature import BATCH, Arrays, Signature, Tensor
 from serving.targets.base import Client, TargetError
 from serving.targets.http import HttpConnection
 
-SCHEMES = ("oip+http", "oip-binary+http", "oip+grpc", "tfs+http", "tfs+grpc")
+SCHEMES = ("oip+http", "oip-binary+http", "oip+grpc", "tfs+http", "tfs+grpc", "json+http")
 ADDRESS = re.compile(
     r"(?P<scheme>[a-z+-]+)://(?P<host>\[[^\]]+\]|[^:/]+):(?P<port>\d+)/(?:v[12]/models/)?(?P<model>[^/:]+)/?"
 )
@@ -43,15 +46,20 @@ def parse(url: str) -> Address:
     return Address(found["scheme"], found["host"].strip("[]"), int(found["port"]), found["model"])
 
 
-def connect(url: str) -> Client:
-    """A client of the endpoint. Raises `TargetError` where its metadata cannot be read or are beyond our clients."""
+def connect(url: str, signature: Signature | None = None) -> Client:
+    """A client of the endpoint, which tells its signature where none is given.
+
+    Raises `TargetError` where its metadata cannot be read or are beyond our clients.
+    """
     from serving.targets import open_inference_client as oip
     from serving.targets import tf_serving_client as tfs
 
     at = parse(url)
     if at.scheme == "tfs+grpc":
         return tfs.GrpcClient(at.host, at.port, at.model)
-    signature = _signature(at)
+    if at.scheme == "json+http":
+        return JsonClient(at.host, at.port, at.model)
+    signature = signature or _signature(at)
     if at.scheme == "tfs+http":
         return tfs.RestClient(at.host, at.port, at.model, signature)
     kinds: dict[str, Callable[[str, int, str, Signature], Client]] = {
@@ -60,6 +68,22 @@ def connect(url: str) -> Client:
         "oip+grpc": oip.GrpcClient,
     }
     return kinds[at.scheme](at.host, at.port, at.model, signature)
+
+
+class JsonClient:
+    """Servers with a JSON of their own: {<input>: lists} to `/<path>`, which answers {<output>: lists}."""
+
+    def __init__(self, host: str, port: int, path: str) -> None:
+        self._http, self._path = HttpConnection(host, port), f"/{path}"
+
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Raises `TargetError` with what the endpoint answered."""
+        answer = self._http.json("POST", self._path, {name: array.tolist() for name, array in inputs.items()})
+        return {name: np.array(values, np.float32) for name, values in answer.items()}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
 
 
 def _signature(at: Address) -> Signature:

@@ -1,39 +1,40 @@
-"""Measures every row in turns: answers first, then latency, rates and batches, each by a generator of its own."""
+"""Measures every row in turns, by generators in processes of their own: answers, latency, rates, batches."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.compare import generator, load
+from serving.compare import generator, load, local
 from serving.compare.generator import GeneratorError, Job, Result
-from serving.compare.report import FAILED, Figure, Point, Row
-from serving.settings import PREFIX, Settings
+from serving.compare.report import FAILED, IN_PROCESS, NULL, Figure, Point, Row
+from serving.compare.sender import Generator
+from serving.progress import Wait
+from serving.settings import Settings
 
 Say = Callable[[str], None]
 
-SHARES = (0.25, 0.5, 0.75, 0.9)
+SHARES = (0.5, 0.75, 0.9)
 """Of the most that an endpoint answers: the rates that are offered."""
 BISECTIONS = 2
-PATIENCE_SECONDS = 60.0
-"""What a generator may take beyond the time that it was given: start, warm-up, requests that wait."""
+EXPECTED_MS = {local.NOTHING: 0.002, local.IN_PROCESS: 0.1}
+"""What a first request takes, where that is far from a millisecond: LoadGen makes requests up by it."""
+ANSWER_SECONDS = 100.0
+"""A quarter of what the answers for all samples may take."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How long to measure, and what to ask of an endpoint."""
 
-    seconds: float = 1.0
+    seconds: float = 0.8
     """Of one reading."""
     rounds: int = 3
     target_ms: float = 20.0
@@ -49,70 +50,53 @@ class Subject:
     row: Row
     pid: int = 0
     memory: Callable[[], int | None] = lambda: None
-    in_browser: bool = False
+    settings: Settings | None = None
+    """Of its server, where they are others than the comparison's."""
+    target: str = ""
+    """What the generator connects to; "" is the row's target."""
+    signature: dict[str, Any] = field(default_factory=dict)
+    """Where the server does not tell it."""
 
+    @property
+    def has_model(self) -> bool:
+        """Return False where there is nothing to ask but how long it takes."""
+        return self.row.kind != NULL
 
-class Generator:
-    """A process that does one job after the other, for as long as the block runs."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._environment = os.environ | {
-            PREFIX + field.name.upper(): _text(getattr(settings, field.name))
-            for field in dataclasses.fields(settings)
-        }
-        self._answers = ThreadPoolExecutor(1)
-
-    def __enter__(self) -> Generator:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", generator.__name__],
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._answers.shutdown()
-
-    def do(self, job: Job) -> Result:
-        """Raises `GeneratorError` with the job's error, or where it takes too long: then the process is ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        allowed = 4 * job.seconds + PATIENCE_SECONDS
-        try:
-            self._process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
-            self._process.stdin.flush()
-            line = self._answers.submit(self._process.stdout.readline).result(allowed)
-        except TimeoutError:
-            self._process.kill()
-            raise GeneratorError(f"no result within {allowed:.0f} s: requests get no answer") from None
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise GeneratorError("the generator has ended without a word")
-        return generator.read(line)
-
-
-def _text(value: object) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
+    @property
+    def takes_load(self) -> bool:
+        """Return False where one caller waits for each answer: in a browser, and in a process of its own."""
+        return self.row.kind not in (NULL, IN_PROCESS) and self.row.target != "tfjs"
 
 
 class Measuring:
     """One comparison's readings; each method fills in figures of all rows that still work."""
 
     def __init__(
-        self, settings: Settings, subjects: Sequence[Subject], samples: Path, plan: Plan, say: Say
+        self,
+        settings: Settings,
+        subjects: Sequence[Subject],
+        samples: Path,
+        plan: Plan,
+        say: Say,
+        wait: Wait | None = None,
     ) -> None:
-        """`samples`: an .npz of inputs by name, of at least as many rows as the largest batch."""
+        """`samples`: an .npz of inputs by name, of at least as many rows as the largest batch; `wait` is told how far
+        it is."""
         self._settings = settings
         self._subjects = subjects
         self._samples = samples
         self._plan = plan
         self._say = say
+        self._wait = wait
+        self._seconds = 0.0
+        self._generators: dict[str, Generator] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Measuring:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def answers(self) -> dict[str, dict[str, NDArray[np.float32]]]:
         """Every row's outputs for all samples, by the row's name."""
@@ -120,9 +104,18 @@ class Measuring:
         file = self._samples.with_name("answers.npz")
         for subject in self._working():
             subject.row.memory_idle = subject.memory()
+            if not subject.row.is_way:
+                continue
             self._say(f"{subject.row.name}: answers")
-            with Generator(self._settings) as sender:
-                done = self._run(sender, subject, scenario=generator.ANSWERS, answers=str(file))
+            # In large requests: that company changes no answer is the gates' part.
+            size = max(self._plan.batches)
+            what = {
+                "scenario": generator.ANSWERS,
+                "answers": str(file),
+                "rows": size,
+                "seconds": ANSWER_SECONDS,
+            }
+            done = self._run(subject, **what)
             if done is not None:
                 with np.load(file) as stored:
                     found[subject.row.name] = {name: stored[name] for name in stored.files}
@@ -134,10 +127,11 @@ class Measuring:
         for number in range(self._plan.rounds):
             self._say(f"one request at a time, round {number + 1} of {self._plan.rounds}")
             for subject in self._working():
+                if not subject.row.is_way and 0 < number < self._plan.rounds - 1:
+                    continue  # The first round and the last tell what is only subtracted.
                 before = results[subject.row.name]
-                expected = _median(before[-1]) if before else 1.0
-                with Generator(self._settings) as sender:
-                    result = self._run(sender, subject, scenario=load.SINGLE, expected_ms=expected)
+                expected = _median(before[-1]) if before else EXPECTED_MS.get(subject.row.protocol, 1.0)
+                result = self._run(subject, scenario=load.SINGLE, expected_ms=expected)
                 if result is not None and result.reading is not None and result.reading.latencies:
                     before.append(result)
         for subject in self._working():
@@ -146,18 +140,19 @@ class Measuring:
     def rates(self) -> None:
         """Requests at random times: the curve up to saturation, and the highest rate that is kept up."""
         for subject in self._working():
-            if subject.in_browser:
-                continue  # It has one user, who waits for the answer.
-            with Generator(self._settings) as sender:
-                most = self._capacity(sender, subject, 1, self._plan.connections)
-                if most is None:
-                    continue
-                self._say(f"{subject.row.name}: rates up to {most:.0f} a second")
-                for share in SHARES:
-                    self._offer(sender, subject, share * most)
-                for _ in range(BISECTIONS):
-                    good, bad = _between(subject.row.sweep, most)
-                    self._offer(sender, subject, (good + bad) / 2)
+            if not subject.takes_load:
+                continue
+            most = self._capacity(subject, 1, self._plan.connections, self._plan.seconds)
+            if most is None:
+                continue
+            self._say(f"{subject.row.name}: rates up to {most:.0f} a second")
+            for share in SHARES:
+                self._offer(subject, share * most)
+            while self._stalled(subject, most):
+                pass
+            for _ in range(BISECTIONS):
+                good, bad = _between(subject.row.sweep, most)
+                self._offer(subject, (good + bad) / 2)
             good, bad = _between(subject.row.sweep, most)
             reason = "" if good else f"p99 is above {self._plan.target_ms:g} ms at every rate that was tried"
             subject.row.goodput = Figure(good, (bad - good) / 2 if good else 0.0, reason)
@@ -167,50 +162,101 @@ class Measuring:
     def batches(self) -> None:
         """Rows a second by the size of a request, one request after the other."""
         for subject in self._working():
+            if not subject.has_model:
+                continue
             self._say(f"{subject.row.name}: requests of {', '.join(map(str, self._plan.batches))} rows")
-            with Generator(self._settings) as sender:
-                for size in self._plan.batches:
-                    rate = self._capacity(sender, subject, size, 1)
-                    if rate is not None:
-                        subject.row.batches[str(size)] = rate * size
+            for size in self._plan.batches:
+                rate = self._capacity(subject, size, 1, self._plan.seconds / 2)
+                if rate is not None:
+                    subject.row.batches[str(size)] = rate * size
 
-    def _capacity(self, sender: Generator, subject: Subject, rows: int, connections: int) -> float | None:
+    def _capacity(self, subject: Subject, rows: int, connections: int, longer: float) -> float | None:
         """Requests a second at most: a short reading tells how many a longer one needs."""
         rate = 20.0
-        for seconds in (self._plan.seconds / 4, self._plan.seconds):
+        for seconds in (self._plan.seconds / 4, longer):
             what = {"seconds": seconds, "rate": rate, "rows": rows, "connections": connections}
-            result = self._run(sender, subject, scenario=load.OFFLINE, **what)
+            result = self._run(subject, scenario=load.OFFLINE, **what)
             if result is None or result.reading is None or not result.reading.rate:
                 return None
             rate = result.reading.rate
         return rate
 
-    def _offer(self, sender: Generator, subject: Subject, rate: float) -> None:
+    def _offer(self, subject: Subject, rate: float) -> None:
         target = self._plan.target_ms
         what = {"rate": rate, "target_ms": target, "connections": self._plan.connections}
-        result = self._run(sender, subject, scenario=load.POISSON, **what)
+        result = self._run(subject, scenario=load.POISSON, **what)
         if result is None or result.reading is None or not result.reading.latencies:
             return
         reading = result.reading
         p50, p99 = (float(np.percentile(reading.latencies, percent)) for percent in (50, 99))
         kept = p99 <= target and not reading.failures
         reason = "" if kept else reading.fault or f"p99 was {p99:.0f} ms"
-        subject.row.sweep.append(Point(rate, reading.rate, p50, p99, reason))
+        subject.row.sweep.append(Point(rate, reading.rate, p50, p99, reason, result.cpu_us))
+
+    def _stalled(self, subject: Subject, most: float) -> bool:
+        """Offer the lowest rate that failed once more; returns True where it is kept up now: it was the machine that
+        stalled, not the endpoint."""
+        sweep = subject.row.sweep
+        _, bad = _between(sweep, most)
+        failed = next((point for point in sweep if point.offered == bad), None)
+        if failed is None:
+            return False
+        before = len(sweep)
+        self._offer(subject, bad)
+        kept = len(sweep) > before and not sweep[-1].reason
+        if len(sweep) > before:
+            sweep.remove(failed if kept else sweep[-1])
+        return kept
+
+    def _generator(self, subject: Subject) -> Generator:
+        """One for all endpoints; one of its own for what stays open in it, a model or a browser."""
+        key = subject.row.name if subject.row.protocol in generator.KEPT else ""
+        if key not in self._generators or not self._generators[key].is_alive:
+            self._generators[key] = Generator(self._settings)
+            self._stack.callback(self._generators[key].close)
+        return self._generators[key]
+
+    def _expected_seconds(self) -> float:
+        """About what all readings take, for the progress."""
+        plan, found = self._plan, 0.0
+        for subject in self._working():
+            readings = float(plan.rounds)
+            readings += subject.takes_load * (1.25 + len(SHARES) + BISECTIONS)
+            readings += subject.has_model * 0.75 * len(plan.batches)
+            found += readings * (plan.seconds + 0.5) + 5 * subject.row.is_way
+        return found
 
     def _working(self) -> list[Subject]:
         return [subject for subject in self._subjects if subject.row.works]
 
-    def _run(self, sender: Generator, subject: Subject, **what: object) -> Result | None:
+    def _run(self, subject: Subject, **what: object) -> Result | None:
         """A generator's result; None where the row fails, which it then says."""
         row = subject.row
-        fields: Mapping[str, object] = {"seconds": self._plan.seconds, **what}
-        job = Job(row.target, row.protocol, str(self._samples), pid=subject.pid, **fields)  # type: ignore[arg-type]
+        if not row.works:
+            return None
+        own = {} if subject.settings is None else vars(subject.settings)
+        changed = {name: value for name, value in own.items() if value != getattr(self._settings, name)}
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in changed.items()}
+        fields: dict[str, Any] = {"seconds": self._plan.seconds, "pid": subject.pid, **what}
+        job = Job(
+            subject.target or row.target,
+            row.protocol,
+            str(self._samples),
+            signature=subject.signature,
+            settings=settings,
+            **fields,
+        )
+        if self._wait is not None:
+            self._wait.advance(row.name, self._seconds, self._expected_seconds())
+        started = time.monotonic()
         try:
-            result = sender.do(job)
+            result = self._generator(subject).do(job)
         except GeneratorError as error:
             row.state, row.reason = FAILED, str(error)
             self._say(f"{row.name}: {error}")
             return None
+        finally:
+            self._seconds += time.monotonic() - started + 0.5
         if result.reading is not None:
             for words, count in result.reading.failures.items():
                 row.failures[words] = row.failures.get(words, 0) + count

@@ -12,8 +12,11 @@ from typing import Any
 from serving.errors import TandemError
 from serving.repository import write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 WORKS, FAILED, UNREACHABLE = "works", "exported but failed", "not reachable"
+ENDPOINT, VARIANT, PEER, IN_PROCESS, NULL = "endpoint", "variant", "peer", "in process", "null"
+"""What a row is: something deployed, another form of it, another project's server; and beside them the runtime without
+a server, and a server without a model."""
 FILE = "report.json"
 
 
@@ -50,6 +53,8 @@ class Point:
     p99: float
     reason: str = ""
     """Why the rate was not kept up; "" where it was."""
+    cpu_us: float | None = None
+    """CPU time of the server for one request at this rate, in microseconds."""
 
 
 @dataclass
@@ -65,8 +70,19 @@ class Row:
     state: str = WORKS
     reason: str = ""
     """Why the row does not work."""
+    kind: str = ENDPOINT
+    variant: str = ""
+    """What is other than in what is deployed."""
+    server: str = ""
+    """What answers around the runtime."""
     precision: str = "float32"
+    conditions: dict[str, Any] = field(default_factory=dict)
+    """`threads` in a run, `processes`, `batched`, `instruction set`: what must be equal to be compared."""
+    start_seconds: float | None = None
+    """From the start of a server's process to ready."""
     artifact_bytes: int = 0
+    image_bytes: int | None = None
+    """Of the container's image."""
     score: float | None = None
     """The task's score on the samples, through the endpoint."""
     difference: float | None = None
@@ -89,17 +105,50 @@ class Row:
     memory_idle: int | None = None
     memory_loaded: int | None = None
     """Bytes that the server's processes hold."""
+    million_cost: float | None = None
+    """Of a million requests at the highest rate that was kept up, by the price of a core's hour."""
     failures: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
+    """Where the median's milliseconds go: serving/compare/parts.py."""
 
     @property
     def name(self) -> str:
-        """Target and protocol."""
-        return f"{self.target} {self.protocol}"
+        """Target, variant and protocol."""
+        return " ".join(filter(None, (self.target, self.variant, self.protocol)))
+
+    @property
+    def is_way(self) -> bool:
+        """Return True where it is a way to production, and not there to tell what one costs."""
+        return self.kind not in (IN_PROCESS, NULL)
+
+    @property
+    def cpu_at_goodput(self) -> float | None:
+        """CPU microseconds a request at the highest rate that was kept up; None where it was not measured."""
+        kept = [point for point in self.sweep if not point.reason and point.cpu_us is not None]
+        return max(kept, key=lambda point: point.offered).cpu_us if kept else None
 
     @property
     def works(self) -> bool:
         """Return True where it answered every request."""
         return self.state == WORKS
+
+
+@dataclass
+class Framework:
+    """One framework's way to the published version, from the records of its run."""
+
+    name: str
+    library: str
+    epochs: list[dict[str, float]]
+    seconds: float
+    """Of the training."""
+    score: float | None
+    peak_bytes: int
+    """What the process grew by while it trained; 0 where no record says."""
+    export_seconds: dict[str, float]
+    """By target that has this framework's weights."""
+    lines: dict[str, int]
+    """Of code: the network, its training, its export, the clients of its targets."""
 
 
 @dataclass
@@ -119,8 +168,12 @@ class Report:
     rows: list[Row]
     parity: list[list[float | None]] = field(default_factory=list)
     """Largest absolute difference of any output, for each pair of rows that answered, in their order."""
+    frameworks: list[Framework] = field(default_factory=list)
     load_before: float = 0.0
     load_after: float = 0.0
+    busy_before: float = 0.0
+    busy_after: float = 0.0
+    """The share of the processors' time that others took while nothing was measured, 0 to 1."""
     partial: bool = False
     """It was interrupted."""
     notes: list[str] = field(default_factory=list)
@@ -128,8 +181,13 @@ class Report:
 
     @property
     def working(self) -> list[Row]:
-        """The rows that answered."""
-        return [row for row in self.rows if row.works]
+        """The ways to production that answered."""
+        return [row for row in self.rows if row.works and row.is_way]
+
+    @property
+    def ways(self) -> list[Row]:
+        """The ways to production."""
+        return [row for row in self.rows if row.is_way]
 
 
 def save(report: Report, folder: Path) -> Path:
@@ -155,6 +213,7 @@ def load(path: Path) -> Report:
         )
     try:
         document["rows"] = [_row(fields) for fields in document["rows"]]
+        document["frameworks"] = [Framework(**fields) for fields in document["frameworks"]]
         return Report(**document)
     except (TypeError, KeyError, AttributeError) as error:
         raise ReportError(f"{path} is not a whole report: {error}") from None

@@ -19,6 +19,8 @@ LIBRARIES = (
     "torchserve",
     "tensorflowjs",
 )
+INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "sve")
+"""Those that change what a runtime does, as Linux names them."""
 
 
 def cpu_seconds(pid: int) -> float | None:
@@ -43,7 +45,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on: processor, cores, load, frequency governor, operating system, versions."""
+    """What the figures depend on: processor, its instructions, cores, frequency governor, system, versions."""
     versions = {}
     for name in LIBRARIES:
         try:
@@ -57,13 +59,24 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
+        "instructions": [name for name in INSTRUCTIONS if name in _flags()],
         "versions": versions,
     }
+
+
+def busy(seconds: float = 1.0) -> float:
+    """The share of all processors' time that is used while this process waits, 0 to 1."""
+    return psutil.cpu_percent(seconds) / 100
 
 
 def load_average() -> float:
     """Processes that have run or waited for a core, on average over the last minute."""
     return os.getloadavg()[0]
+
+
+def _flags() -> list[str]:
+    lines = _read("/proc/cpuinfo").splitlines()
+    return next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
 
 
 def _processor() -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from serving.compare.report import Report, Row
+from serving.compare import conditions
+from serving.compare.report import ENDPOINT, NULL, Report, Row
 
 CLEAR = 1.1
 """Below this ratio, two figures count as equal."""
-QUIET = 0.5
-"""Of the cores: a load average above it before the start makes figures doubtful."""
+QUIET = 0.1
+"""The share of the processors' time that others may take before figures are doubtful."""
 
 
 def conclusions(report: Report) -> list[str]:
@@ -18,9 +19,13 @@ def conclusions(report: Report) -> list[str]:
         _fastest(report),
         _goodput(report),
         _cheapest(report),
+        _money(report),
+        _parts(report),
         _smallest(report),
+        *_precisions(report),
         _parity(report),
         _frameworks(report),
+        _training(report),
         *_broken(report),
         *_doubts(report),
     ]
@@ -56,19 +61,54 @@ def _cheapest(report: Report) -> str:
     if len(rows) < 2:
         return ""
     (low, best), (high, worst) = rows[0], rows[-1]
-    sentence = (
+    return (
         f"{best.name} takes the least CPU: {low:,.0f} us a request; "
         f"{worst.name} takes {high / low:.1f} times as much."
     )
-    price = report.settings.get("price_per_core_hour")
-    if price:
-        sentence += f" A million requests cost {million(low, price):.2f} and {million(high, price):.2f}."
-    return sentence
 
 
-def million(cpu_us: float, price_per_core_hour: float) -> float:
-    """What a million requests cost, by the CPU time of one."""
-    return cpu_us * price_per_core_hour / 3600
+def million(row: Row, price_per_core_hour: float) -> float | None:
+    """What a million requests cost, by the CPU time of one at the highest rate that was kept up."""
+    cpu_us = row.cpu_at_goodput
+    return None if cpu_us is None else cpu_us / 3600 * price_per_core_hour
+
+
+def _money(report: Report) -> str:
+    rows = _ranked(report, lambda row: row.million_cost)
+    if not rows:
+        return ""
+    (low, best), (high, worst) = rows[0], rows[-1]
+    return (
+        f"At the highest rate that it keeps up, a million requests cost {low:.2g} with {best.name}, "
+        f"{high:.2g} with {worst.name}."
+    )
+
+
+def _parts(report: Report) -> str:
+    rows = [(row.p50.value, row) for row in report.working if row.parts and row.p50]
+    if not rows:
+        return ""
+    total, row = min(rows, key=lambda pair: pair[0])
+    shares = ", ".join(f"{name} {value / total:.0%}" for name, value in row.parts.items())
+    return f"Where the {_ms(total)} of {row.name} go: {shares}."
+
+
+def _precisions(report: Report) -> list[str]:
+    """What each less precise form gains and costs, beside the same target and protocol as deployed."""
+    found, told = [], set()
+    deployed = {(row.target, row.protocol): row for row in report.working if not row.variant}
+    for row in report.working:
+        base = deployed.get((row.target, row.protocol))
+        if base is None or row.precision == base.precision or (row.target, row.variant) in told:
+            continue
+        if row.p50 and base.p50 and row.score is not None and base.score is not None and base.artifact_bytes:
+            told.add((row.target, row.variant))
+            found.append(
+                f"{row.target} {row.variant} has {row.artifact_bytes / base.artifact_bytes:.0%} of the size, "
+                f"{row.p50.value / base.p50.value:.0%} of the median by {row.protocol}, and "
+                f"{100 * (row.score - base.score):+.2f} points of {report.score}."
+            )
+    return found
 
 
 def _smallest(report: Report) -> str:
@@ -77,16 +117,16 @@ def _smallest(report: Report) -> str:
         return ""
     (low, best), (high, worst) = rows[0], rows[-1]
     return (
-        f"The smallest artifact is {best.target}'s ({low / 2**20:.2f} MiB), "
-        f"the largest {worst.target}'s ({high / 2**20:.2f} MiB)."
+        f"The smallest artifact is {_artifact(best)}'s ({low / 2**20:.2f} MiB), "
+        f"the largest {_artifact(worst)}'s ({high / 2**20:.2f} MiB)."
     )
 
 
 def _parity(report: Report) -> str:
-    rows = _ranked(report, lambda row: row.difference)
+    rows = _ranked(report, lambda row: row.difference if row.precision == "float32" else None)
     if not rows:
         return ""
-    scores = {row.score for row in report.working if row.score is not None}
+    scores = {row.score for _, row in rows if row.score is not None}
     same = ""
     if scores:
         low, high = min(scores), max(scores)
@@ -112,19 +152,36 @@ def _frameworks(report: Report) -> str:
     )
 
 
+def _training(report: Report) -> str:
+    """Both frameworks side by side, where both have a record."""
+    own = [one for one in report.frameworks if one.epochs]
+    if len(own) < 2:
+        return ""
+    seconds = " and ".join(f"{one.seconds / len(one.epochs):.1f} s with {one.name}" for one in own)
+    scores = " and ".join("unknown" if one.score is None else f"{one.score:.4f}" for one in own)
+    lines = " and ".join(str(sum(one.lines.values())) for one in own)
+    return f"An epoch took {seconds}; {report.score} is {scores}; their ways are {lines} lines of code."
+
+
 def _broken(report: Report) -> list[str]:
     return [f"{row.name} {row.state}: {row.reason}" for row in report.rows if not row.works]
 
 
 def _doubts(report: Report) -> list[str]:
     found = []
-    cores = report.machine.get("cores", 1)
-    busiest = report.load_before
-    if busiest > QUIET * cores:
+    for when, busy in (("before the start", report.busy_before), ("after the end", report.busy_after)):
+        if busy > QUIET:
+            found.append(
+                f"The machine was busy {when} ({busy:.0%} of its processors' time was others'): "
+                "compare ratios, not milliseconds."
+            )
+    sources = {row.framework for row in report.working if row.kind == ENDPOINT} - {"-"}
+    if len(sources) > 1:
         found.append(
-            f"The machine was busy before the start (load average {busiest:.1f} on {cores} cores): "
-            "compare ratios, not milliseconds."
+            "Rows have the weights of two frameworks, so their scores differ by training, too; "
+            "`make deploy SOURCE=pytorch` puts the same behind all."
         )
+    found += conditions.differences(report)
     doubtful = [
         row.name for row in report.working if row.p99 is not None and not row.p99.valid and not row.failures
     ]
@@ -140,6 +197,10 @@ def _doubts(report: Report) -> list[str]:
             f"The generator takes more than a fifth of the server's CPU a request on {len(dear)} of "
             f"{len(report.working)} rows, so their highest rates are lower bounds on this machine."
         )
+    servers = {row.server for row in report.rows if row.kind == NULL and row.works and row.p50}
+    untold = [row.name for row in report.working if row.server in servers and row.p50 and not row.parts]
+    if untold:
+        found.append(f"Parts that were measured beside it took longer than the whole: {', '.join(untold)}.")
     if report.partial:
         found.append("The comparison was interrupted: figures are missing.")
     return found
@@ -153,6 +214,10 @@ def _ranked(report: Report, figure: Callable[[Row], float | None]) -> list[tuple
 
 def _cpu(row: Row) -> float | None:
     return row.cpu_us.value if row.cpu_us else None
+
+
+def _artifact(row: Row) -> str:
+    return f"{row.target} {row.variant}".strip()
 
 
 def _ms(value: float) -> str:

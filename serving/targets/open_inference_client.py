@@ -77,7 +77,9 @@ class BinaryRestClient:
         return self._parse(answer)
 
     def _parse(self, answer: Answer) -> dict[str, NDArray[Any]]:
-        end = int(answer.headers["inference-header-content-length"])
+        if (length := answer.headers.get("inference-header-content-length")) is None:
+            raise TargetError(f"{self._path}: binary tensors were asked for, and JSON came")
+        end = int(length)
         header, arrays = json.loads(answer.body[:end]), {}
         dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in self._signature.outputs}
         for output in header["outputs"]:

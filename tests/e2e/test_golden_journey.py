@@ -20,6 +20,7 @@ from serving import repository, targets
 from serving.compare import report
 from tests import needs
 from tests.e2e import parity
+from tests.e2e.browser import load_runtime, opened
 from tests.e2e.conftest import ROOT, TANDEM, TARGETS, Stack, trickle, until
 from tests.pictures import Images
 
@@ -88,8 +89,8 @@ def test_compare_measures_each_endpoint_and_decide_ranks_them(stack: Stack) -> N
     short = ["--seconds", "0.2", "--rounds", "1", "--rows", "64", "--target-ms", "1000"]
     said = stack.tandem("compare", "onnxruntime", *short).stdout
     found = report.load(Path(re.search(r"^report: (.+)/index.html$", said, re.MULTILINE)[1]))
-    assert [row.protocol for row in found.rows] == ["rest", "rest-binary", "grpc"]
-    for row in found.rows:
+    assert [row.protocol for row in found.ways] == ["rest", "rest-binary", "grpc"]
+    for row in found.ways:
         assert row.works, row.reason
         assert row.runs == "ONNX Runtime in our server"
         assert row.score > 0.6
@@ -99,7 +100,22 @@ def test_compare_measures_each_endpoint_and_decide_ranks_them(stack: Stack) -> N
         assert row.goodput.value > 10
         assert row.memory_loaded > 2**24
         assert row.batches["64"] > row.batches["1"]
-    assert np.array(found.parity).max() < 1e-5
+        assert row.conditions["threads"] == 1
+        assert row.start_seconds > 0.1
+        # On a busy machine there may be none.
+        assert not row.parts or sum(row.parts.values()) == pytest.approx(row.p50.value)
+    assert all(row.works for row in found.rows)
+    beside = [
+        "null no endpoint",
+        "onnxruntime in process",
+        *(f"null oip {row.protocol}" for row in found.ways),
+    ]
+    assert [row.name for row in found.rows if not row.is_way] == beside
+    assert {own.name for own in found.frameworks} == {"tensorflow", "pytorch"}
+    for own in found.frameworks:
+        assert own.peak_bytes > 2**20
+        assert min(own.export_seconds.values()) > 0
+    assert max(apart for row in found.parity for apart in row if apart is not None) < 1e-5
     ranked = stack.tandem("decide", "--accuracy", "0.6", "--runs-on", "edge").stdout
     assert re.match(r"1\. onnxruntime \S+: p50 .* ms, score 0\.\d+; project: active", ranked), ranked
 
@@ -110,6 +126,29 @@ def test_predict_asks_every_endpoint(stack: Stack) -> None:
     assert all("Ankle boot" in line for line in lines)
     done = stack.tandem("predict", "--input", "Makefile", check=False)
     assert (done.returncode, done.stderr) == (1, "error: Makefile is no picture: expected PNG or JPEG\n")
+
+
+@pytest.mark.browser
+def test_the_page_runs_the_artifacts_of_other_targets_too(stack: Stack) -> None:
+    with opened(stack.settings, 1280) as page:
+        page.route("**/model.onnx*", lambda route: route.fulfill(body=b"no graph"))
+        row = page.locator("#in-browser tr", has_text="ONNX Runtime Web on WebAssembly")
+        row.get_by_role("button").click()
+        row.locator("td:has-text('of fashion cannot be loaded')").wait_for()
+        page.unroute("**/model.onnx*")
+        for runtime in ("LiteRT.js", "ONNX Runtime Web"):
+            load_runtime(page, runtime)
+        values = page.locator(
+            "#in-browser tr.agrees, #in-browser tr:has-text('same class')"
+        ).all_inner_texts()
+        assert [text.split()[0] for text in values] == ["LiteRT.js", "ONNX"]
+        assert len(page.locator("#values thead th").all()) == 7
+        page.locator("#samples button").nth(2).click()
+        page.wait_for_selector("#summary:has-text('endpoints')")
+        page.click("#start")
+        page.wait_for_selector("#race-status:has-text('lowest median')", timeout=60_000)
+        assert page.locator("#times tbody tr").count() == 7
+        assert page.locator("#times tbody tr.down").count() == 0
 
 
 def test_deploy_again_has_nothing_to_do(stack: Stack) -> None:

@@ -12,7 +12,8 @@ import pytest
 from pipelines.publish import pointer
 from serving import targets
 from serving.settings import PREFIX, Settings
-from tests.e2e.conftest import reserved_ports
+from tests.e2e.browser import load_runtime, opened
+from tests.e2e.conftest import reserved_ports, until
 from tests.pipelines.project import Project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -181,3 +182,22 @@ def test_predict_takes_json_by_the_inputs_names(project: tuple[Project, Settings
     assert "price 3." in done.stdout
     done = own.tandem("predict", "litert", "--input", '{"size": [0.5], "district": [1]}')
     assert (done.returncode, done.stderr) == (1, "error: size: expected float32 [3], got the shape [1]\n")
+
+
+@pytest.mark.browser
+def test_the_page_has_a_field_for_each_number_and_runs_every_artifact(
+    project: tuple[Project, Settings],
+) -> None:
+    with opened(project[1], 360) as page:
+        assert page.locator("#fields legend").all_inner_texts() == ["size", "district"]
+        for runtime in ("LiteRT.js", "ONNX Runtime Web"):
+            load_runtime(page, runtime)
+        fields = page.locator("#fields input")
+        for index, value in enumerate(("0.5", "0.5", "0.5", "1")):
+            fields.nth(index).fill(value)
+        until(lambda: float(page.text_content("#verdict strong") or "") == pytest.approx(3.5, abs=0.6), 20)
+        page.wait_for_selector("#summary:has-text('7 endpoints answered')")
+        fields.nth(3).fill("1.5")
+        page.wait_for_selector("#error:has-text('District: expected whole numbers of 32 bits, got 1.5')")
+        fields.nth(0).fill("")
+        page.wait_for_selector("#error:has-text('Size 1 of 3: expected a number')")

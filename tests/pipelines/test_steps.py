@@ -137,6 +137,7 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
     expected = {
         "profile": "quick",
         "seed": 1,
+        "precision": "float32",
         "source": "",
         "torchserve_form": "exported",
         "targets": "",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from serving.compare.parts import PARTS
 from serving.compare.report import Report, Row
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ COLOURS = {
     "onnxruntime": "#0072b2",
 }
 """Okabe and Ito's, which the colour-blind can tell apart: https://jfly.uni-koeln.de/color/"""
+SHADES = ("#999999", "#56b4e9", "#0072b2", "#e69f00", "#f0e442")
+"""Of the parts of a request's time."""
 OTHERS = ("#cc79a7", "#999999")
 STYLES = ("-", "--", ":", "-.")
+MOST_LINES = 16
 WIDTH, HEIGHT = 6.0, 3.4
 """Inches."""
 EXACT = 1e-9
@@ -47,6 +51,12 @@ def all_of(report: Report) -> list[tuple[str, str, Markup]]:
             "Latency under load",
             f"Requests at random times at a rising rate. Where a line leaves {target:g} ms, the endpoint is saturated.",
             _load(report, target),
+        ),
+        (
+            "Where a request's time goes",
+            "The median's parts: the generator and a server without a model are measured beside it, as is the runtime "
+            "in process; what both together take longer is the last part.",
+            _parts(report),
         ),
         (
             "Goodput",
@@ -69,6 +79,16 @@ def all_of(report: Report) -> list[tuple[str, str, Markup]]:
             _bars(report, "MiB", lambda row: (row.memory_loaded or row.memory_idle or 0) / 2**20 or None),
         ),
         (
+            "Start",
+            "From the start of a server's process to its being ready.",
+            _bars(report, "seconds", lambda row: row.start_seconds),
+        ),
+        (
+            "Training",
+            "Loss by epoch: solid on the training rows, dashed on the validation rows.",
+            _training(report),
+        ),
+        (
             "Parity",
             "Largest difference of any output between each two rows, on the same samples.",
             _parity(report),
@@ -83,26 +103,26 @@ def colour(row: Row) -> str:
 
 
 def _latencies(report: Report) -> Markup:
-    rows = [row for row in report.working if row.quantiles]
+    rows = _distinct([row for row in report.working if row.quantiles])
 
     def draw(axes: Axes) -> None:
         for row in rows:
-            axes.plot(row.quantiles, range(len(row.quantiles)), label=row.name, **_line(report, row))
+            axes.plot(row.quantiles, range(len(row.quantiles)), label=row.name, **_line(rows, row))
         axes.set_xscale("log")
         axes.set_xlabel("milliseconds")
         axes.set_ylabel("share of requests, %")
 
-    return _figure(draw, legend=True) if rows else Markup("")
+    return _figure(draw, legend=True, height=max(HEIGHT, 0.17 * len(rows))) if rows else Markup("")
 
 
 def _load(report: Report, target: float) -> Markup:
-    rows = [row for row in report.working if row.sweep]
+    rows = _distinct([row for row in report.working if row.sweep])
 
     def draw(axes: Axes) -> None:
         for row in rows:
             offered = [point.offered for point in row.sweep]
             axes.plot(
-                offered, [point.p99 for point in row.sweep], marker="o", label=row.name, **_line(report, row)
+                offered, [point.p99 for point in row.sweep], marker="o", label=row.name, **_line(rows, row)
             )
         axes.axhline(target, color=INK, linewidth=0.8, linestyle="--")
         axes.set_xscale("log")
@@ -110,7 +130,7 @@ def _load(report: Report, target: float) -> Markup:
         axes.set_xlabel("requests offered a second")
         axes.set_ylabel("p99, milliseconds")
 
-    return _figure(draw, legend=True) if rows else Markup("")
+    return _figure(draw, legend=True, height=max(HEIGHT, 0.17 * len(rows))) if rows else Markup("")
 
 
 def _bars(report: Report, unit: str, figure: Callable[[Row], float | None]) -> Markup:
@@ -125,10 +145,50 @@ def _bars(report: Report, unit: str, figure: Callable[[Row], float | None]) -> M
         axes.invert_yaxis()
         axes.set_xlabel(unit)
         for place, (_, value) in enumerate(values):
-            axes.text(value, place, f" {value:,.0f}", va="center", color=INK, fontsize=8)
+            axes.text(
+                value,
+                place,
+                f" {value:,.0f}" if value >= 10 else f" {value:.1f}",
+                va="center",
+                color=INK,
+                fontsize=8,
+            )
         axes.margins(x=0.12)
 
     return _figure(draw, height=0.6 + 0.27 * len(values)) if values else Markup("")
+
+
+def _parts(report: Report) -> Markup:
+    rows = [row for row in report.working if row.parts]
+
+    def draw(axes: Axes) -> None:
+        left = np.zeros(len(rows))
+        for name, shade in zip(PARTS, SHADES, strict=True):
+            values = np.array([row.parts[name] for row in rows])
+            axes.barh(np.arange(len(rows)), values, left=left, label=name, color=shade, height=0.7)
+            left += values
+        axes.set_yticks(np.arange(len(rows)), [row.name for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("milliseconds")
+
+    return _figure(draw, legend=True, height=1.0 + 0.27 * len(rows)) if rows else Markup("")
+
+
+def _training(report: Report) -> Markup:
+    curves = [own for own in report.frameworks if own.epochs]
+
+    def draw(axes: Axes) -> None:
+        for own, shade in zip(curves, ("#e69f00", "#0072b2"), strict=False):
+            epochs = range(1, len(own.epochs) + 1)
+            for name, style in (("loss", "-"), ("validation_loss", "--")):
+                losses = [epoch[name] for epoch in own.epochs]
+                label = own.name if name == "loss" else None
+                axes.plot(epochs, losses, style, color=shade, marker="o", markersize=3, label=label)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss")
+        axes.set_xticks(range(1, 1 + max(len(own.epochs) for own in curves)))
+
+    return _figure(draw, legend=True) if curves else Markup("")
 
 
 def _frontier(report: Report) -> Markup:
@@ -190,11 +250,19 @@ def _parity(report: Report) -> Markup:
     return _figure(draw, height=1.6 + 0.3 * len(known))
 
 
-def _line(report: Report, row: Row) -> dict[str, Any]:
-    own = [other.protocol for other in report.rows if other.target == row.target]
+def _distinct(rows: list[Row]) -> list[Row]:
+    """As many rows as lines can be told apart: of too many, each target's and variant's fastest protocol."""
+    if len(rows) <= MOST_LINES:
+        return rows
+    rows = sorted(rows, key=lambda row: row.p50.value if row.p50 else float("inf"))
+    return list({(row.target, row.variant): row for row in reversed(rows)}.values())
+
+
+def _line(rows: Sequence[Row], row: Row) -> dict[str, Any]:
+    own = [other.name for other in rows if other.target == row.target]
     return {
         "color": colour(row),
-        "linestyle": STYLES[own.index(row.protocol) % len(STYLES)],
+        "linestyle": STYLES[own.index(row.name) % len(STYLES)],
         "linewidth": 1.4,
         "markersize": 3,
     }

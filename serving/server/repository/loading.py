@@ -9,6 +9,7 @@ from pathlib import Path
 
 from serving import golden, repository
 from serving.golden import GoldenError
+from serving.server.backends import null
 from serving.server.backends.base import Loader, Servable
 from serving.server.errors import ArtifactError, ServerError
 from serving.server.repository.policies import stamp_of
@@ -44,6 +45,8 @@ def load_version(
         raise ArtifactError(f"{directory} does not exist")
     before = stamp_of(directory)
     manifest = _manifest(directory)
+    if manifest and manifest.serve == repository.MANIFEST:
+        loader = null.load
     try:
         servable = loader(directory, manifest.serve if manifest else "", threads)
     except ArtifactError:

@@ -5,8 +5,8 @@ const DATATYPES = { float32: "FP32", int32: "INT32" };
 
 // How each protocol is asked for one row, and how its answer gives the outputs by name, flat.
 const rows = {
-  body: ({ inputs }, values) => {
-    const row = Object.fromEntries(Object.entries(inputs).map(([name, { shape }]) => [name, nested(values[name], shape.slice(1))]));
+  body: (inputs) => {
+    const row = Object.fromEntries(Object.entries(inputs).map(([name, { data, shape }]) => [name, nested(data, shape.slice(1))]));
     const only = Object.keys(row).length === 1;
     return { instances: [only ? Object.values(row)[0] : row] };
   },
@@ -22,45 +22,57 @@ const PROTOCOLS = {
   torchserve: { ...rows, path: (model) => `predictions/${model}` },
   "open-inference": {
     path: (model) => `v2/models/${model}/infer`,
-    body: ({ inputs }, values) => ({
-      inputs: Object.entries(inputs).map(([name, { dtype, shape }]) => ({
-        name,
-        shape: [1, ...shape.slice(1)],
-        datatype: DATATYPES[dtype],
-        data: Array.from(values[name]),
-      })),
+    body: (inputs) => ({
+      inputs: Object.entries(inputs).map(([name, { dtype, shape, data }]) => {
+        return { name, shape, datatype: DATATYPES[dtype], data: Array.from(data) };
+      }),
     }),
     outputs: (_signature, answer) => Object.fromEntries(answer.outputs.map(({ name, data }) => [name, data])),
   },
 };
 
-/**
- * Ask `target` for one row: {outputs, milliseconds, runs}. `runs` says what answered, where the target's name does not.
- * Throws an Error that is a sentence.
- */
-export async function ask(config, signature, target, values) {
-  const protocol = PROTOCOLS[config.targets[target].protocol];
-  const start = performance.now();
-  let response;
-  let answer;
-  try {
-    response = await fetch(`api/${target}/${protocol.path(config.model)}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(protocol.body(signature, values)),
-      signal: AbortSignal.timeout(MILLISECONDS),
-    });
-    answer = await response.json().catch(() => null);
-  } catch (error) {
-    throw new Error(error.name === "TimeoutError" ? "did not answer in time" : "the gateway does not answer");
+/** A target that is asked through the gateway. */
+export class Server {
+  loaded = true;
+  #target;
+  #protocol;
+  #model;
+
+  constructor(target, { label, protocol }, model) {
+    Object.assign(this, { label, runs: "" });
+    this.#target = target;
+    this.#model = model;
+    this.#protocol = PROTOCOLS[protocol];
   }
-  if ([502, 503, 504].includes(response.status)) throw new Error("not answering");
-  if (!response.ok) throw new Error(`answered ${response.status}: ${answer?.error ?? answer?.message ?? ""}`);
-  const milliseconds = performance.now() - start;
-  try {
-    return { outputs: protocol.outputs(signature, answer), milliseconds, runs: runs(target, response.headers) };
-  } catch {
-    throw new Error("answered with something that is no prediction");
+
+  /**
+   * The outputs for one row, by name, flat. `runs` then says what answered, where the target's name does not.
+   * Throws an Error that is a sentence.
+   * @param {import("./tensors.js").Signature} signature
+   * @param {Object<string, import("./tensors.js").Tensor>} inputs
+   */
+  async ask(signature, inputs) {
+    let response;
+    let answer;
+    try {
+      response = await fetch(`api/${this.#target}/${this.#protocol.path(this.#model)}`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(this.#protocol.body(inputs)),
+        signal: AbortSignal.timeout(MILLISECONDS),
+      });
+      answer = await response.json().catch(() => null);
+    } catch (error) {
+      throw new Error(error.name === "TimeoutError" ? "did not answer in time" : "the gateway does not answer");
+    }
+    if ([502, 503, 504].includes(response.status)) throw new Error("not answering");
+    if (!response.ok) throw new Error(`answered ${response.status}: ${answer?.error ?? answer?.message ?? ""}`);
+    this.runs = runs(this.#target, response.headers);
+    try {
+      return this.#protocol.outputs(signature, answer);
+    } catch {
+      throw new Error("answered with something that is no prediction");
+    }
   }
 }
 

@@ -25,17 +25,19 @@ class Field {
     parent.append(group);
   }
 
-  add(tag, attributes) {
+  add(tag, attributes, label = this.name) {
     const field = document.createElement(tag);
     Object.assign(field, attributes);
-    field.setAttribute("aria-label", this.name);
+    field.setAttribute("aria-label", label);
     return field;
   }
 }
 
 class TextInput extends Field {
   create() {
-    return [this.add("textarea", { rows: 3, placeholder: "Write a text" })];
+    this.note = document.createElement("p");
+    this.note.className = "note";
+    return [this.add("textarea", { rows: 3, placeholder: "Write a text" }), this.note];
   }
 
   async set(sample) {
@@ -44,15 +46,19 @@ class TextInput extends Field {
 
   /** UTF-8 bytes, cut or filled with zeros, as every client does it. */
   async read() {
-    const bytes = new TextEncoder().encode(this.fields[0].value).slice(0, this.tensor.size);
-    return Int32Array.from({ length: this.tensor.size }, (_, i) => bytes[i] ?? 0);
+    const { size } = this.tensor;
+    const bytes = new TextEncoder().encode(this.fields[0].value);
+    this.note.textContent = bytes.length > size ? `Only the first ${size} of its ${bytes.length} bytes are read.` : "";
+    return Int32Array.from({ length: size }, (_, i) => bytes[i] ?? 0);
   }
 }
 
 class NumbersInput extends Field {
   create() {
     const step = this.tensor.dtype === "int32" ? "1" : "any";
-    return Array.from({ length: this.tensor.size }, () => this.add("input", { type: "number", step, value: 0 }));
+    const { size } = this.tensor;
+    const label = (index) => (size > 1 ? `${this.name} ${index + 1} of ${size}` : this.name);
+    return Array.from({ length: size }, (_, i) => this.add("input", { type: "number", step, value: 0 }, label(i)));
   }
 
   async set(sample) {
@@ -60,7 +66,9 @@ class NumbersInput extends Field {
   }
 
   async read() {
-    return this.fields.map((field) => (field.value === "" ? NaN : Number(field.value)));
+    const empty = this.fields.find((field) => field.value === "");
+    if (empty) throw new Error(`${empty.getAttribute("aria-label")}: expected a number`);
+    return this.fields.map((field) => Number(field.value));
   }
 }
 

@@ -1,21 +1,26 @@
 // What the user sees; `window.tandem.predict` is the same model for tests and for the console.
 
-import { ask } from "./endpoints.js";
+import { Answers } from "./answers.js";
+import { Server } from "./endpoints.js";
 import { typedInput } from "./fields.js";
 import { Model } from "./model.js";
 import { PictureInput } from "./picture.js";
+import { Race } from "./race.js";
+import { runtimes } from "./runtimes.js";
+import { tensors } from "./tensors.js";
+import { meanTime } from "./timing.js";
 
-const AGREEMENT = 1e-3;
 const element = (id) => document.getElementById(id);
-const percent = (share) => `${(share * 100).toFixed(1)} %`;
-const time = (milliseconds) => `${milliseconds.toFixed(1)} ms`;
-const best = (values) => values.indexOf(Math.max(...values));
 
 let config;
 let model;
-let inputs = {};
-let label = "";
+let endpoints = [];
+let truth = "";
 let turn = 0;
+let asking = Promise.resolve();
+const inputs = {};
+const answers = new Answers(load);
+const race = new Race({ drawing: element("lanes"), table: element("times"), status: element("race-status") });
 
 async function start() {
   const answer = await fetch("config.json");
@@ -25,6 +30,16 @@ async function start() {
   model = new Model(config.model);
   window.tandem = { config, predict: (values, count) => model.predict(values, count) };
   document.documentElement.dataset.ready = "";
+  showReport();
+  const servers = Object.entries(config.targets).map(([target, own]) => new Server(target, own, config.model));
+  endpoints = [model, ...servers];
+  answers.add("in-browser", [model]);
+  answers.add("servers", servers);
+  element("start").addEventListener("click", startRace);
+  runtimes(config.model).then((found) => {
+    endpoints.splice(1, 0, ...found);
+    answers.add("in-browser", found);
+  });
   const served = await model.describe();
   showInputs(served.manifest.signature);
   await showSamples(served);
@@ -32,10 +47,10 @@ async function start() {
 
 /** A widget for each input: the picture, where there is no other input, or a field to type in. */
 function showInputs(signature) {
-  const tensors = Object.entries(signature.inputs);
+  const entries = Object.entries(signature.inputs);
   const changed = () => choose("", null);
-  for (const [name, tensor] of tensors) {
-    const picture = tensor.content === "picture" && tensors.length === 1;
+  for (const [name, tensor] of entries) {
+    const picture = tensor.content === "picture" && entries.length === 1;
     inputs[name] = picture
       ? new PictureInput(tensor, changed)
       : typedInput(element("fields"), name, tensor, changed);
@@ -69,6 +84,7 @@ function image(sample, address, { signature }) {
 }
 
 async function chooseSample(sample, button, address) {
+  element("summary").textContent = "";
   try {
     for (const input of Object.values(inputs)) await input.set(sample, address);
   } catch (error) {
@@ -81,110 +97,96 @@ function choose(answer, button) {
   for (const other of element("samples").querySelectorAll("button")) {
     other.setAttribute("aria-pressed", String(other === button));
   }
-  label = answer;
-  return predict();
+  truth = answer;
+  asking = predict();
+  return asking;
+}
+
+/** The input as tensors of one row, and the version that it is for. */
+async function readInput() {
+  const values = {};
+  for (const [name, input] of Object.entries(inputs)) values[name] = await input.read();
+  const served = await model.describe();
+  return { ...served, row: tensors(served.manifest.signature, values, 1) };
 }
 
 async function predict() {
   const mine = ++turn;
-  const truth = label;
+  race.stop();
+  element("summary").textContent = "";
   try {
-    const values = {};
-    for (const [name, input] of Object.entries(inputs)) values[name] = await input.read();
-    const answer = await model.predict(values, 1);
+    const { manifest, version, refused, row } = await readInput();
     if (mine !== turn) return;
-    showError(answer.refused ? new Error(answer.refused) : null);
-    const { manifest } = await model.describe();
-    const row = Object.fromEntries(Object.entries(answer.outputs).map(([name, rows]) => [name, [rows[0]].flat(Infinity)]));
-    showAnswer(manifest.task, row, answer, truth);
-    await askEndpoints(mine, manifest, values, row, answer.milliseconds);
+    showError(refused ? new Error(refused) : null);
+    element("served").textContent = `${config.model}, version ${version}`;
+    answers.begin(manifest.task);
+    // One after the other: asked at once they would share the processor, and the times would say so.
+    for (const endpoint of endpoints) {
+      if (mine !== turn) return;
+      if (endpoint.loaded) await ask(endpoint, { manifest, version, row }, () => mine === turn);
+      if (endpoint === model && mine === turn) answers.showVerdict(model, truth);
+    }
+    if (mine === turn) element("summary").textContent = answers.summary();
   } catch (error) {
     if (mine === turn) showError(error);
   }
 }
 
-/** What an answer is judged by: names, values, a bar's share of each, and the answer in words. */
-function read(task, outputs) {
-  if (task.kind === "classification") {
-    const values = outputs.probabilities;
-    const winner = best(values);
-    return { names: task.classes, values, shares: values, winner, text: task.classes[winner], figure: percent };
-  }
-  const values = outputs.value;
-  const largest = Math.max(...values.map(Math.abs), 1e-30);
-  const figure = (value) => value.toPrecision(6);
-  const shares = values.map((value) => Math.abs(value) / largest);
-  return { names: task.quantities, values, shares, winner: 0, text: values.map(figure).join(", "), figure };
-}
-
-function showAnswer(task, outputs, { version, milliseconds }, label) {
-  const { names, values, shares, winner, text, figure } = read(task, outputs);
-  element("served").textContent = `${config.model}, version ${version}`;
-  const truth = label && label !== text ? ` (labelled ${label})` : "";
-  const strong = document.createElement("strong");
-  strong.textContent = text;
-  const sure = task.kind === "classification" ? `${figure(values[winner])} in ` : "in ";
-  element("verdict").replaceChildren(strong, `${sure}${time(milliseconds)}${truth}`);
-  const items = shares.map((share, index) => {
-    const item = document.createElement("li");
-    item.className = index === winner ? "winner" : "";
-    const [name, bar, number] = ["name", "bar", "figure"].map((kind) => {
-      const span = document.createElement("span");
-      span.className = kind;
-      return span;
-    });
-    name.textContent = names[index];
-    bar.style.setProperty("--share", share);
-    number.textContent = figure(values[index]);
-    item.append(name, bar, number);
-    return item;
-  });
-  element("bars").replaceChildren(...items);
-}
-
-async function askEndpoints(mine, { signature, task }, values, outputs, milliseconds) {
-  const reference = read(task, outputs);
-  const own = row("This browser", [reference.text, "", "", time(milliseconds)]);
-  const others = Object.entries(config.targets).map(([name, { label }]) => [name, row(label, ["…", "", "", ""])]);
-  element("endpoints").replaceChildren(own, ...others.map(([, line]) => line));
-  // One after the other: asked at once they would share the processor, and the times would say so.
-  for (const [name, line] of others) {
-    if (mine !== turn) return;
-    try {
-      const answer = await ask(config, signature, name, values);
-      if (answer.runs) line.firstChild.textContent = `${config.targets[name].label}: ${answer.runs}`;
-      const found = read(task, answer.outputs);
-      const difference = Math.max(...found.values.map((value, index) => Math.abs(value - reference.values[index])));
-      const scale = Math.max(1, ...reference.values.map(Math.abs));
-      const sameClass = task.kind === "classification" && found.winner === reference.winner;
-      const same = difference <= AGREEMENT * scale && (sameClass || task.kind !== "classification");
-      const verdict = same ? "✓ yes" : sameClass ? "≈ same class" : "✗ no";
-      fill(line, [found.text, verdict, difference.toExponential(1), time(answer.milliseconds)]);
-      line.className = same ? "agrees" : sameClass ? "" : "differs";
-    } catch (error) {
-      const cell = document.createElement("td");
-      Object.assign(cell, { colSpan: 4, textContent: error.message });
-      line.replaceChildren(line.firstChild, cell);
-      line.className = "down";
-    }
+async function ask(endpoint, { manifest, version, row }, on) {
+  try {
+    await endpoint.follow?.(version);
+    const outputs = await endpoint.ask(manifest.signature, row);
+    if (!on()) return;
+    answers.show(endpoint, outputs);
+    const timed = await meanTime(() => endpoint.ask(manifest.signature, row), { on });
+    if (on()) answers.show(endpoint, outputs, timed);
+  } catch (error) {
+    if (endpoint === model) throw error;
+    if (on()) answers.fail(endpoint, error.message);
   }
 }
 
-function row(label, cells) {
-  const line = document.createElement("tr");
-  const head = document.createElement("th");
-  head.scope = "row";
-  head.textContent = label;
-  line.append(head, ...cells.map(() => document.createElement("td")));
-  fill(line, cells);
-  return line;
+async function load(endpoint) {
+  try {
+    const input = await readInput();
+    await endpoint.load(input.version);
+    const mine = turn;
+    await ask(endpoint, input, () => mine === turn);
+    if (mine === turn && element("summary").textContent) element("summary").textContent = answers.summary();
+  } catch (error) {
+    answers.offer(endpoint, error.message);
+  }
 }
 
-function fill(line, cells) {
-  line.querySelectorAll("td").forEach((cell, index) => {
-    cell.textContent = cells[index];
-    cell.className = index >= 2 ? "figure" : "";
-  });
+async function startRace() {
+  if (race.on) return race.stop();
+  const button = element("start");
+  try {
+    button.textContent = "Stop the race";
+    await asking;
+    const { manifest, row } = await readInput();
+    element("race-status").textContent = "The race has started.";
+    await race.run(endpoints.filter(({ loaded }) => loaded), (endpoint) => endpoint.ask(manifest.signature, row));
+  } catch (error) {
+    showError(error);
+  } finally {
+    button.textContent = "Start the race";
+  }
+}
+
+/** A link to the newest report of `make compare`, where there is one. */
+async function showReport() {
+  const answer = await fetch("reports/", { headers: { Accept: "application/json" } }).catch(() => null);
+  const entries = answer?.ok ? await answer.json() : [];
+  const addresses = entries.filter((entry) => entry.is_dir).map(({ name }) => `reports/${name.replace(/\/$/, "")}/`);
+  for (const address of addresses.sort().reverse()) {
+    // A comparison that has not ended has no page yet, and is answered with a list of its files.
+    const page = await fetch(address, { method: "HEAD", headers: { Accept: "application/json" } });
+    if (!page.headers.get("content-type")?.startsWith("text/html")) continue;
+    element("report").hidden = false;
+    element("report").firstElementChild.href = address;
+    return;
+  }
 }
 
 function showError(error) {

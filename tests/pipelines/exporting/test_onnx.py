@@ -8,7 +8,7 @@ import torch
 
 from models.base import Model, load
 from pipelines.exporting import batching
-from pipelines.exporting.onnx import EXPORTER, OPSET
+from pipelines.exporting.onnx import EXPORTER, INT8, OPSET
 from pipelines.exporting.torch_graph import servable
 from tests.pictures import Images
 
@@ -77,3 +77,17 @@ def test_it_writes_nothing_to_the_terminal(
 ) -> None:
     EXPORTER.write(model, model.initial_weights(2), tmp_path, {"image": IMAGES[:1]})
     assert capfd.readouterr() == ("", "")
+
+
+def test_int8_keeps_the_signature_and_answers_as_float32_does_nearly(
+    model: Model, artifact: Path, tmp_path: Path
+) -> None:
+    INT8.write(model, model.initial_weights(1), tmp_path, {"image": IMAGES[:64]})
+    quantized = tmp_path / INT8.serve
+    kinds = {node.op_type for node in onnx.load(quantized).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    assert quantized.stat().st_size < 0.45 * artifact.stat().st_size
+    before, after = (EXPORTER.run(path, model, {"image": IMAGES}) for path in (artifact, quantized))
+    scale = np.abs(before["logits"]).max()
+    assert 0 < np.abs(after["logits"] - before["logits"]).max() < 0.1 * scale
+    assert batching.difference(partial(INT8.answer, quantized, model), {"image": IMAGES}) < 1e-4

@@ -7,7 +7,9 @@ import pytest
 
 from models.base import Model
 from models.data import Rows
+from pipelines import training
 from pipelines.training.batches import BatchPlan
+from pipelines.training.record import TrainingError
 from tests.pictures import as_floats, labelled
 
 
@@ -86,3 +88,9 @@ def test_shifted_pictures_move_by_whole_pixels_and_not_too_far(plan: BatchPlan) 
     assert len(rows) == 500
     assert set(rows) == set(range(12, 17))
     assert set(columns) == set(range(11, 17)), "column 14 is column 13 in a mirrored picture"
+
+
+def test_a_precision_that_the_device_lacks_is_refused_with_those_that_it_has() -> None:
+    training.require_precision("bf16")
+    with pytest.raises(TrainingError, match=r"fp16 needs a GPU.* float32 and bf16"):
+        training.require_precision("fp16")

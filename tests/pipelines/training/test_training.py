@@ -16,6 +16,8 @@ import pytest
 from models.base import FRAMEWORKS, Model
 from models.data import Dataset, Rows
 from pipelines import training
+from pipelines.exporting import reference
+from pipelines.gates import networks
 from pipelines.training.record import Trained, TrainingError, loss_difference
 from tests.pictures import labelled
 
@@ -29,13 +31,13 @@ t.train_sample(sys.argv[1], Path(sys.argv[2]))
 """
 
 
-def train_sample(framework: str, folder: Path, epochs: int = 4) -> Trained:
+def train_sample(framework: str, folder: Path, epochs: int = 4, precision: str = "float32") -> Trained:
     import models.base
 
     model = models.base.load("fashion")
     with np.load(Path(__file__).parents[2] / "data" / "fashion-sample.npz") as file:
         sample = labelled(file["images"], file["labels"])
-    profile = replace(model.spec.profile("quick"), batch_size=32, epochs=epochs)
+    profile = replace(model.spec.profile("quick"), batch_size=32, epochs=epochs, precision=precision)
     return training.train(framework, model, profile, 1, Dataset(sample, sample, sample, ""), folder)
 
 
@@ -70,6 +72,27 @@ def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Rows, tmp_pa
     assert len(one.step_losses) == len(other.step_losses) == 50
     assert one.step_losses[-1] < one.step_losses[0] * 0.7, "standing still would be no parity"
     assert loss_difference(one, other) <= profile.training_loss
+
+
+def test_bf16_goes_the_way_of_float32_and_leaves_weights_of_float32(
+    model: Model, sample: Rows, tmp_path: Path, uninterrupted: dict[str, Trained]
+) -> None:
+    reduced = {framework: train_sample(framework, tmp_path, precision="bf16") for framework in FRAMEWORKS}
+    for framework, trained in reduced.items():
+        found, plain = trained.history, uninterrupted[framework].history
+        assert loss_difference(found, plain) > 0
+        assert [
+            check for check in networks.precision(framework, "bf16", found, plain) if not check.passed
+        ] == []
+        # Masters: rounded to bfloat16, which has 16 bits less, they would be others.
+        assert all(weights.dtype == np.float32 for weights in trained.weights.values())
+        assert any((weights.view(np.uint32) & 0xFFFF).any() for weights in trained.weights.values())
+    assert loss_difference(*(trained.history for trained in reduced.values())) <= networks.REDUCED_LOSS
+    # What is exported later in the same process is float32 again.
+    inputs = sample.take(slice(4)).served(model.spec.signature)
+    weights = reduced["tensorflow"].weights
+    answers = [reference.outputs(model, framework, weights, inputs)["logits"] for framework in FRAMEWORKS]
+    assert np.abs(answers[0] - answers[1]).max() < 1e-4
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.compare.report import Figure, Point, Report, Row
+from serving.compare.report import Figure, Framework, Point, Report, Row
 
 FAST, SLOW = "onnxruntime grpc", "torchserve rest"
 
@@ -24,7 +24,10 @@ def row(target: str, protocol: str, ms: float, rate: float, **changes: Any) -> R
         p90=Figure(ms * 1.5, ms / 50),
         p99=Figure(ms * 2, ms / 20),
         quantiles=[ms * (0.5 + i / 100) for i in range(101)],
-        sweep=[Point(rate / 2, rate / 2, ms, ms * 2), Point(rate * 2, rate, ms * 9, ms * 50, "late")],
+        sweep=[
+            Point(rate / 2, rate / 2, ms, ms * 2, cpu_us=ms * 500),
+            Point(rate * 2, rate, ms * 9, ms * 50, "late", cpu_us=ms * 400),
+        ],
         goodput=Figure(rate, rate / 20),
         batches={"1": rate, "8": rate * 3},
         cpu_us=Figure(ms * 1000, ms * 10),
@@ -34,6 +37,15 @@ def row(target: str, protocol: str, ms: float, rate: float, **changes: Any) -> R
     )
     for name, value in changes.items():
         setattr(made, name, value)
+    return made
+
+
+def framework(name: str, **changes: Any) -> Framework:
+    """A framework's way of two epochs."""
+    epochs = [{"loss": 1.0, "metric": 0.7, "validation_loss": 0.9, "validation_metric": 0.8}] * 2
+    made = Framework(name, f"{name} 2.0", epochs, 61.0, 0.91, 300 * 2**20, {"litert": 9.0}, {"network": 40})
+    for field, value in changes.items():
+        setattr(made, field, value)
     return made
 
 
@@ -48,7 +60,7 @@ def report(*rows: Row, **changes: Any) -> Report:
             "system": "Linux",
             "python": "3.11",
         },
-        **{"governor": "performance", "versions": {"torch": "2.13.0"}},
+        **{"governor": "performance", "instructions": ["avx2"], "versions": {"torch": "2.13.0"}},
     }
     settings = {"seconds": 1.0, "rounds": 3, "target_ms": 20.0, "connections": 8, "batches": [1, 8]}
     made = Report("fashion", 3, "accuracy", settings, machine, "process", "2026-11-28T00:00:00Z", chosen)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from models.signature import Arrays
+from serving.compare import load
+from serving.compare.generator import Job, work
+from serving.compare.local import IN_PROCESS, NOTHING
 from serving.compare.measure import Measuring, Plan, Subject
-from serving.compare.report import FAILED, Row
+from serving.compare.report import FAILED, NULL, Row
 from serving.settings import Settings
 
 from .scripted import Script, serving, sleeping
@@ -23,19 +30,24 @@ PLAN = Plan(seconds=0.5, rounds=2, target_ms=50.0, connections=4, batches=(1, 4)
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
     path = tmp_path / "samples.npz"
-    np.savez(path, x=np.arange(32, dtype=np.float32).reshape(16, 2))
+    np.savez(path, x=np.arange(36, dtype=np.float32).reshape(18, 2))
     return path
 
 
-def measuring(samples: Path, *urls: str, plan: Plan = PLAN) -> tuple[Measuring, list[Row]]:
+@contextmanager
+def measuring(samples: Path, *urls: str, plan: Plan = PLAN) -> Iterator[tuple[Measuring, list[Row]]]:
     rows = [Row(url, "", "-", "a script") for url in urls]
     said: list[str] = []
-    return Measuring(Settings(), [Subject(row) for row in rows], samples, plan, said.append), rows
+    with Measuring(Settings(), [Subject(row) for row in rows], samples, plan, said.append) as measured:
+        yield measured, rows
 
 
 def test_a_slower_endpoint_is_read_as_slower_by_as_much(samples: Path) -> None:
-    with serving(sleeping(4)) as fast, serving(sleeping(24)) as slow:
-        measured, (quick, late) = measuring(samples, fast, slow)
+    with (
+        serving(sleeping(4)) as fast,
+        serving(sleeping(24)) as slow,
+        measuring(samples, fast, slow) as (measured, (quick, late)),
+    ):
         measured.latencies()
     assert quick.p50 is not None
     assert late.p50 is not None
@@ -51,8 +63,7 @@ def test_percentiles_are_told_apart(samples: Path) -> None:
         time.sleep(0.04 if number % 10 == 9 else 0.004)
         return 1.0
 
-    with serving(script) as url:
-        measured, (row,) = measuring(samples, url)
+    with serving(script) as url, measuring(samples, url) as (measured, (row,)):
         measured.latencies()
     assert row.p50 is not None
     assert row.p99 is not None
@@ -61,10 +72,13 @@ def test_percentiles_are_told_apart(samples: Path) -> None:
 
 
 def test_each_row_has_its_own_answers(samples: Path) -> None:
-    with serving(sleeping(0, 2.0)) as two, serving(sleeping(0, 3.0)) as three:
-        measured, rows = measuring(samples, two, three)
+    with (
+        serving(sleeping(0, 2.0)) as two,
+        serving(sleeping(0, 3.0)) as three,
+        measuring(samples, two, three) as (measured, rows),
+    ):
         answers = measured.answers()
-    first = np.arange(0, 32, 2)
+    first = np.arange(0, 36, 2)  # 18 rows in requests of 4: the last one is short.
     for row, factor in zip(rows, (2.0, 3.0), strict=True):
         np.testing.assert_allclose(answers[row.name]["y"][:, 0], factor * first)
 
@@ -72,21 +86,85 @@ def test_each_row_has_its_own_answers(samples: Path) -> None:
 def test_the_highest_rate_is_near_the_capacity_that_is_known(samples: Path) -> None:
     """Four connections to an endpoint that takes 20 ms: 200 requests a second at most."""
     plan = Plan(seconds=1.0, rounds=1, target_ms=200.0, connections=4)
-    with serving(sleeping(20)) as url:
-        measured, (row,) = measuring(samples, url, plan=plan)
+    with serving(sleeping(20)) as url, measuring(samples, url, plan=plan) as (measured, (row,)):
         measured.rates()
     assert row.goodput is not None
     assert 80 < row.goodput.value < 210
     offered = [point.offered for point in row.sweep]
     assert offered == sorted(offered)
-    assert len(offered) == 6
+    assert len(offered) == 5
+
+
+def test_a_stall_of_the_machine_is_not_taken_for_the_highest_rate(samples: Path) -> None:
+    """The first requests of the lowest rate stall, once: it is offered again, and what is above it counts."""
+    begun: list[str] = []
+
+    def script(_number: int) -> float:
+        time.sleep(1.2 if begun and begun.pop() else 0.02)
+        return 1.0
+
+    def say(line: str) -> None:
+        if "rates up to" in line:
+            begun.extend([line] * 4)
+
+    plan, row = Plan(seconds=1.0, rounds=1, target_ms=200.0, connections=4), Row("", "", "-", "a script")
+    with serving(script) as url:
+        row.target = url
+        with Measuring(Settings(), [Subject(row)], samples, plan, say) as measured:
+            measured.rates()
+    assert row.goodput is not None
+    assert row.goodput.value > 80
+    assert min(point.offered for point in row.sweep if not point.reason) < 110
 
 
 def test_larger_requests_bring_more_rows_a_second(samples: Path) -> None:
-    with serving(sleeping(10)) as url:
-        measured, (row,) = measuring(samples, url)
+    with serving(sleeping(10)) as url, measuring(samples, url) as (measured, (row,)):
         measured.batches()
     assert 2.5 < row.batches["4"] / row.batches["1"] < 5
+
+
+def test_what_costs_no_request_is_read_beside_it(samples: Path) -> None:
+    """The generator alone takes less than a millisecond, and is asked for nothing else."""
+    row = Row("null", NOTHING, "-", "nothing", kind=NULL)
+    with Measuring(Settings(), [Subject(row)], samples, PLAN, lambda _: None) as measured:
+        assert measured.answers() == {}
+        measured.latencies()
+        measured.rates()
+        measured.batches()
+    assert row.p50 is not None
+    assert 0 < row.p50.value < 1
+    assert (row.goodput, row.batches, row.score) == (None, {}, None)
+
+
+class Burning:
+    """Uses the processor for 5 ms, then waits for 5."""
+
+    def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        until = time.process_time() + 0.005
+        while time.process_time() < until:
+            pass
+        time.sleep(0.005)
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_model_in_process_is_charged_its_processor_s_time_only(samples: Path) -> None:
+    job = Job("litert", IN_PROCESS, str(samples), load.SINGLE, seconds=0.5)
+    result = work(job, Burning)
+    assert result.reading is not None
+    assert result.cpu_us is not None
+    assert 5000 <= result.cpu_us < 7000
+    assert np.median(result.reading.latencies) > 9.5
+
+
+def test_a_server_that_takes_json_of_its_own_is_asked_in_it(samples: Path) -> None:
+    with serving(sleeping(0, 2.0)) as url:
+        address = url.replace("oip+", "json+").replace("/v2/models/m", "/predict")
+        with measuring(samples, address) as (measured, (row,)):
+            answers = measured.answers()
+    np.testing.assert_allclose(answers[row.name]["y"][:, 0], 2 * np.arange(0, 36, 2))
 
 
 def dying(number: int) -> float:
@@ -105,7 +183,7 @@ def test_a_target_that_fails_says_so_in_its_row_and_the_others_go_on(
 ) -> None:
     with ExitStack() as stack:
         urls = [stack.enter_context(serving(one)) for one in (script, sleeping(2))]
-        measured, (broken, sound) = measuring(samples, *urls)
+        measured, (broken, sound) = stack.enter_context(measuring(samples, *urls))
         measured.answers()
         measured.latencies()
     told = broken.reason + " ".join(broken.failures)
@@ -123,7 +201,7 @@ def test_a_target_that_fails_says_so_in_its_row_and_the_others_go_on(
     ],
 )
 def test_an_address_that_is_none_or_does_not_answer_is_a_reason(samples: Path, url: str, reason: str) -> None:
-    measured, (row,) = measuring(samples, url)
-    measured.answers()
+    with measuring(samples, url) as (measured, (row,)):
+        measured.answers()
     assert row.state == FAILED
     assert reason in row.reason

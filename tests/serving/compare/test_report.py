@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from serving.compare import page, report, words
+from serving.compare import page, parts, report, words
 from serving.compare.changes import changes
-from serving.compare.report import FAILED, Figure, ReportError
+from serving.compare.report import FAILED, IN_PROCESS, NULL, VARIANT, Figure, ReportError
 
 from . import reports
 from .reports import row
@@ -56,30 +57,88 @@ def test_frameworks_are_held_against_each_other_by_their_cheapest_rows() -> None
     )
 
 
-def test_money_is_cpu_time_by_its_price() -> None:
-    priced = reports.report()
-    priced.settings["price_per_core_hour"] = 0.036
-    # 1,000 us a request are 1,000 s for a million, at 0.036 / 3600 a second.
-    assert "A million requests cost 0.01 and 0.06" in " ".join(words.conclusions(priced))
+def test_both_trainings_are_told_side_by_side() -> None:
+    both = [
+        reports.framework("tensorflow"),
+        reports.framework("pytorch", seconds=20.0, score=0.9, lines={"a": 7}),
+    ]
+    assert (
+        "An epoch took 30.5 s with tensorflow and 10.0 s with pytorch; accuracy is 0.9100 and 0.9000; "
+        "their ways are 40 and 7 lines of code."
+    ) in words.conclusions(reports.report(frameworks=both))
+    assert "An epoch" not in " ".join(words.conclusions(reports.report(frameworks=both[:1])))
+
+
+def test_money_is_cpu_time_at_the_highest_rate_that_was_kept_up_by_its_price() -> None:
+    cheap, dear = reports.report().rows
+    # 500 us a request are 500 s for a million, at 0.036 / 3600 a second.
+    assert words.million(cheap, 0.036) == pytest.approx(0.005)
+    assert words.million(row("litert", "rest", 1, 9, sweep=[]), 0.036) is None
+    cheap.million_cost, dear.million_cost = 0.005, 0.03
+    said = " ".join(words.conclusions(reports.report(cheap, dear)))
+    assert "a million requests cost 0.005 with onnxruntime grpc, 0.03 with torchserve rest" in said
+
+
+def test_a_less_precise_form_is_held_against_what_is_deployed() -> None:
+    small = {"kind": VARIANT, "variant": "int8", "precision": "int8", "score": 0.897, "artifact_bytes": 2**18}
+    both = reports.report(row("litert", "grpc", 2.0, 9), row("litert", "grpc", 1.5, 9, **small))
+    assert (
+        "litert int8 has 12% of the size, 75% of the median by grpc, and -0.30 points of accuracy."
+        in " ".join(words.conclusions(both))
+    )
 
 
 def test_doubts_are_said() -> None:
     broken = row("tf-serving", "grpc", 1, 1, state=FAILED, reason="TargetError: it is gone")
     unsure = row("litert", "rest", 1.0, 90, p99=Figure(2.0, 0.1, "too few requests"), generator_us=900)
-    doubtful = reports.report(broken, unsure, row("onnxruntime", "rest", 2, 9), load_before=3.5, partial=True)
+    one, two = (
+        row("onnxruntime", name, 2, 9, conditions={"threads": n}) for name, n in (("rest", 1), ("grpc", 2))
+    )
+    doubtful = reports.report(broken, unsure, one, two, busy_after=0.35, partial=True)
     said = " ".join(words.conclusions(doubtful))
     for part in (
         "tf-serving grpc exported but failed: TargetError: it is gone",
-        "busy before the start (load average 3.5 on 4 cores)",
+        "busy after the end (35% of its processors' time was others')",
         "Too few requests for a sure 99th percentile: litert rest",
         "generator takes more than a fifth",
+        "the weights of two frameworks",
+        "Not equal between rows: threads (1: onnxruntime rest; 2: onnxruntime grpc)",
         "interrupted",
     ):
         assert part in said
 
 
+def test_a_request_s_time_is_divided_by_what_was_measured_beside_it() -> None:
+    """10 ms: 1 of the generator, 3 of the client (5 - 1 - 1), 1 of the server's CPU, 4 of the model, 1 is left."""
+    ours = {"server": "our server"}
+    way = row("litert", "grpc", 10.0, 90, **ours)
+    empty = row("null", "grpc", 5.0, 1, kind=NULL, variant="oip", cpu_us=Figure(1000.0), **ours)
+    alone = row("litert", "in process", 5.0, 1, kind=IN_PROCESS)
+    nothing = row("null", "no endpoint", 1.0, 1, kind=NULL)
+    other = row("torchserve", "grpc", 10.0, 90, server="TorchServe")
+    made = reports.report(way, empty, alone, nothing, other)
+    parts.divide(made)
+    assert way.parts == {"generator": 1, "client and wire": 3, "server": 1, "model": 4, "both together": 1}
+    assert other.parts == {}
+    assert [found.name for found in made.working] == ["litert grpc", "torchserve grpc"]
+    assert (
+        "Where the 10 ms of litert grpc go: generator 10%, client and wire 30%, server 10%, model 40%"
+        in " ".join(words.conclusions(made))
+    )
+    assert "Where a request" in page.html(made)
+    # Noise makes no negative part, and the parts are the whole.
+    way.p50 = Figure(8.5)
+    parts.divide(made)
+    assert (way.parts["model"], way.parts["both together"]) == (3.5, 0)
+    # A reading far shorter than what was measured beside it has none.
+    way.p50 = Figure(4.0)
+    parts.divide(made)
+    assert way.parts == {}
+    assert "took longer than the whole: litert grpc" in " ".join(words.conclusions(made))
+
+
 def test_a_report_survives_its_file(tmp_path: Path) -> None:
-    made = reports.report()
+    made = reports.report(frameworks=[reports.framework("tensorflow")])
     assert report.load(report.save(made, tmp_path)) == made
     assert report.load(tmp_path) == made
 
@@ -87,7 +146,7 @@ def test_a_report_survives_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 99}, "schema 99: expected 1"),
+        ({"schema": 99}, "schema 99: expected 2"),
         ({"rows": None}, "not a whole report"),
         ({"new": 1}, "not a whole report"),
     ],
@@ -134,17 +193,27 @@ def test_a_reading_that_is_not_valid_is_no_regression() -> None:
 def test_the_page_needs_nothing_from_anywhere_and_has_every_row_and_reason() -> None:
     broken = row("tf-serving", "grpc", 1, 1, state=FAILED, reason="<it> is gone")
     unsure = row("litert", "rest", 1.0, 90, p99=Figure(2.0, 0.1, "too few & late"))
-    html = page.html(reports.report(broken, unsure, row("onnxruntime", "rest", 2, 9)))
+    way = row("onnxruntime", "rest", 2, 9, conditions={"threads": 3}, memory_idle=77 * 2**20)
+    both = [reports.framework("tensorflow"), reports.framework("pytorch", peak_bytes=0)]
+    html = page.html(reports.report(broken, unsure, way, frameworks=both))
     assert len(html) < 2_000_000
     # XML's names of its own standards are no addresses that a browser asks.
     assert not re.search(r"""(src|href)=["'](?!#|data:)|url\((?!#)|@import|<script""", html)
-    for text in ("&lt;it&gt; is gone", "too few &amp; late", "Latency under load", "Parity"):
+    for text in ("&lt;it&gt; is gone", "too few &amp; late", "Latency under load", "Parity", "Training"):
         assert text in html
-    assert html.count("<svg") >= 6
+    assert html.count("<svg") >= 7
+    cells = re.findall("<td>(.*?)</td>", html)
+    for text in ("3", "77", "30.5", "300", "litert 9.0", "network 40"):
+        assert text in cells
 
 
-def test_the_summary_for_a_pull_request_has_a_line_a_row() -> None:
-    text = page.markdown(reports.report())
+def test_the_summary_has_a_line_a_target_with_its_soonest_protocol_and_its_project_then_one_a_row() -> None:
+    report = reports.report()
+    report.rows.append(dataclasses.replace(report.rows[0], protocol="slow", p50=Figure(99.0)))
+    text = page.markdown(report)
+    assert text.count("| onnxruntime | slow |") == 1
+    assert re.search(r"\| onnxruntime \| grpc \|.*\| active \|$", text, re.MULTILINE)
+    assert re.search(r"\| torchserve \| rest \|.*\| archived \|$", text, re.MULTILINE)
     assert "| onnxruntime | grpc |" in text
     assert "| torchserve | rest |" in text
     assert len(page.comma_separated(reports.report()).splitlines()) == 3

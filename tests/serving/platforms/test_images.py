@@ -19,7 +19,6 @@ from serving.platforms import builder, contexts, dockerfiles, images, wheels
 from serving.platforms.base import PlatformError
 from serving.platforms.wheels import BOOKWORM, TRIXIE
 from serving.settings import Settings
-from serving.web.install import FILES
 
 DOCKER = contexts.ROOT / "docker"
 PYTHON_IMAGES = ("server", "tf-serving", "torchserve", "web", "pipeline")
@@ -484,11 +483,6 @@ def test_the_modules_that_a_server_imports_are_in_its_image(settings: Settings, 
             [sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd=tmp_path
         )
         assert done.stdout.startswith(str(context)), done.stderr
-
-
-def test_the_images_and_the_gateway_take_the_same_scripts() -> None:
-    collect = (DOCKER / "builder" / "tensorflowjs").read_text()
-    assert set(re.findall(r"tfjs-\S+/dist/\S+", collect)) == set(FILES)
 
 
 def test_an_engine_that_starts_no_container_is_named_and_nothing_is_left_in_it() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.benchmarks import environments
+from serving.compare import environments
 
 from .artifacts import logits
 from .processes import ROOT, ServerProcess

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Error, Page, sync_playwright
 import models.base
 from models.base import Model, Weights
 from models.data import Rows
-from models.signature import Signature
+from models.signature import Signature, encode_text
 from pipelines.exporting import keras_graph, samples
 from pipelines.exporting import tfjs as exporter
 from serving import golden
@@ -35,6 +35,9 @@ from tests.pictures import Images, as_floats
 from tests.pipelines.test_publish import manifests
 from tests.serving.gateway import running, serve_version, settings_in
 from tests.weights import unsettled
+
+SCREENSHOTS = Path(__file__).parents[3] / "build" / "screenshots"
+"""Where they are left, to be looked at."""
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -104,11 +107,13 @@ def settings(
         described = replace(
             manifests("")["tfjs"],
             files=file_digests(folder),
+            serve="model.json",
             signature=model.spec.signature.to_json(),
             task=model.spec.task.to_json(),
         )
         write_manifest(folder, described)
     serve_version(settings, 1)
+    # What it answers is right for the first sample only.
     row = np.exp(logits[0]) / np.exp(logits[0]).sum()
     RowsUpstream.row = {"logits": logits[0].tolist(), "probabilities": row.tolist()}
     upstream = ThreadingHTTPServer((settings.host, settings.tf_serving_rest_port), RowsUpstream)
@@ -195,7 +200,7 @@ def page(browser: Browser, settings: Settings) -> Iterator[Page]:
     """The page of version 1, with an answer for its first sample."""
     page = browser.new_page()
     page.goto(f"http://{settings.host}:{settings.tfjs_port}/")
-    page.wait_for_selector(".bars .winner")
+    page.wait_for_selector("#values .winner")
     yield page
     page.close()
 
@@ -278,22 +283,117 @@ def test_the_page_shows_a_sample_its_class_and_the_endpoints(
     rows = (0, int(np.flatnonzero(sample.targets[1:] == 0)[0]) + 1)
     for position in (1, 0):
         expected = model.spec.task.classes[int(logits[rows[position]].argmax())]
-        # The rows of the sample before must not be taken for this one's.
-        page.evaluate("document.getElementById('endpoints').replaceChildren()")
+        page.evaluate("document.getElementById('summary').replaceChildren()")
         page.locator("#samples button").nth(position).click()
         page.wait_for_selector(f"#samples button:nth-child({position + 1})[aria-pressed=true]")
-        page.wait_for_selector("#endpoints tr.down:nth-child(5)")
+        page.wait_for_selector("#summary:has-text('no answer')")
         assert page.text_content("#verdict strong") == expected
-        assert page.text_content(".bars .winner .name") == expected
-        assert page.text_content("#endpoints tr:first-child td") == expected
+        assert page.text_content("#values .winner th") == expected
+        assert page.text_content("#in-browser tr:nth-child(2) td") == expected
+        assert milliseconds(time_of(page, "#in-browser tr:nth-child(2)")) > 0
     assert page.text_content("#served") == "fashion, version 1"
-    assert page.get_attribute("#endpoints tr:nth-child(2)", "class") == "agrees"
+    assert page.get_attribute("#servers tr:nth-child(2)", "class") == "agrees"
+    assert page.locator("#values .other").count() == 0
     for row in (3, 4, 5):
-        assert page.text_content(f"#endpoints tr:nth-child({row}) td") == "not answering"
+        assert page.text_content(f"#servers tr:nth-child({row}) td") == "not answering"
+    assert page.text_content("#summary") == (
+        f"All 2 endpoints that answered say {expected}. LiteRT, TorchServe, ONNX Runtime: no answer."
+    )
     assert page.is_hidden("#error")
     assert [text for text in problems if "502 (Bad Gateway)" not in text] == []
     assert {url.split("/")[2] for url in requests} == {f"{settings.host}:{settings.tfjs_port}"}
     page.close()
+
+
+def test_another_answer_is_marked(page: Page) -> None:
+    page.locator("#samples button").nth(1).click()
+    page.wait_for_selector("#summary:has-text('endpoints')")
+    assert page.text_content("#servers tr:nth-child(2) td:nth-of-type(2)") in ("✗ no", "≈ same class")
+    assert page.locator("#values .other .apart").count() > 0
+
+
+def test_a_race_goes_on_without_the_targets_that_are_stopped(page: Page) -> None:
+    page.focus("#start")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#start:has-text('Stop the race')")
+    page.wait_for_selector("#race-status:has-text('lowest median')")
+    lines = page.locator("#times tbody tr").all_inner_texts()
+    assert [line.split("\t")[0] for line in lines][1:] == [
+        "TensorFlow Serving",
+        "LiteRT",
+        "TorchServe",
+        "ONNX Runtime",
+    ]
+    for line in lines[:2]:
+        _, median, ninety, fastest, calls, failed = line.split("\t")
+        assert 0 < milliseconds(fastest) <= milliseconds(median) <= milliseconds(ninety)
+        assert (calls.split()[0], failed) == ("100", "0")
+    assert lines[2].split("\t")[4:] == ["0", "1"]
+    assert "LiteRT: not answering." in (page.text_content("#race-status") or "")
+    assert page.locator("#lanes .median").count() == 2
+    page.locator("#samples button").first.click()
+    page.wait_for_selector("#start:has-text('Start the race')")
+
+
+@pytest.mark.parametrize("text", ["Grüße aus Kölle, und noch viel mehr als achtundvierzig Bytes", "a", ""])
+def test_a_text_becomes_the_bytes_that_every_client_sends(page: Page, text: str) -> None:
+    script = """async (text) => {
+      const { typedInput } = await import("./fields.js");
+      const parent = document.createElement("div");
+      const input = typedInput(parent, "text", { content: "text", dtype: "int32", shape: [-1, 48] }, () => {});
+      await input.set({ text });
+      return [Array.from(await input.read()), parent.textContent];
+    }"""
+    values, told = page.evaluate(script, text)
+    assert values == encode_text(text, 48).tolist()
+    assert ("Only the first 48" in told) == (len(text.encode()) > 48)
+
+
+def test_many_numbers_are_typed_as_json(page: Page) -> None:
+    script = """async (typed) => {
+      const { typedInput } = await import("./fields.js");
+      const parent = document.createElement("div");
+      const input = typedInput(parent, "signal", { content: "numbers", dtype: "float32", shape: [-1, 2, 9] }, () => {});
+      await input.set({ signal: [[1, 2], [3]] });
+      const sample = await input.read();
+      parent.querySelector("textarea").value = typed;
+      return [sample, await input.read().catch((error) => error.message)];
+    }"""
+    sample, told = page.evaluate(script, "[1, 2")
+    assert sample == [1, 2, 3]
+    assert told.startswith("signal: expected JSON of the shape [2,9]: ")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_it_fits_and_every_control_has_a_name(
+    browser: Browser, settings: Settings, scheme: Any, width: int
+) -> None:
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    page.goto(f"http://{settings.host}:{settings.tfjs_port}/")
+    page.wait_for_selector("#summary:has-text('endpoints')")
+    page.click("#start")
+    page.wait_for_selector("#race-status:has-text('lowest median')")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"page-{scheme}-{width}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    nameless = """() => [...document.querySelectorAll("button, input, textarea, a[href], [role=region]")]
+      .filter((one) => !(one.getAttribute("aria-label") || one.labels?.length || one.textContent.trim()
+        || one.querySelector("img[alt]") || one.hasAttribute("aria-labelledby"))).map((one) => one.outerHTML)"""
+    assert page.evaluate(nameless) == []
+    page.close()
+
+
+def test_the_last_report_is_linked(page: Page, settings: Settings) -> None:
+    assert page.is_hidden("#report")
+    for name in ("20261127-120000", "20261128-051500", "20261128-061500"):
+        (settings.artifacts / "reports" / name).mkdir(parents=True)
+    (settings.artifacts / "reports" / "20261128-051500" / "index.html").write_text(
+        "<!doctype html><h1>Figures</h1>"
+    )
+    page.reload()
+    page.click("#report a")
+    page.wait_for_selector("h1:has-text('Figures')")
 
 
 def test_a_file_that_is_no_picture_is_a_sentence_until_the_next(page: Page) -> None:
@@ -335,3 +435,11 @@ def shift_first_class(folder: Path, weights: Weights) -> None:
     assert contents.count(bias.tobytes()) == 1
     shifted = bias + np.eye(len(bias), dtype=np.float32)[0]
     path.write_bytes(contents.replace(bias.tobytes(), shifted.tobytes()))
+
+
+def time_of(page: Page, row: str) -> str:
+    return page.text_content(f"{row} td:last-child") or ""
+
+
+def milliseconds(text: str) -> float:
+    return float(text.removesuffix(" ms"))

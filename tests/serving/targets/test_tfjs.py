@@ -20,7 +20,8 @@ def test_it_is_launched_on_its_port_with_paths_and_neighbours(
     assert TARGET.ports(settings) == {"HTTP": 1234}
     assert Path(launch.command[0]).name.startswith("caddy")
     assert launch.environment["GATEWAY_LITERT"] == "127.0.0.1:4321"
-    assert launch.environment["GATEWAY_MODELS"] == str(tmp_path / "repository" / "tfjs")
+    assert launch.environment["GATEWAY_MODELS"] == str(tmp_path / "repository")
+    assert launch.environment["GATEWAY_REPORTS"] == str(tmp_path / "reports")
     assert launch.environment["GATEWAY_GRACE"] == "6s"
 
 

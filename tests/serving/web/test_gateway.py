@@ -52,6 +52,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         (folder / "group1-shard1of1.bin").write_bytes(bytes(range(256)))
         (folder / "manifest.json").write_text("{}")
     (versions / ".current.json.123").write_text("half written")
+    for target, file in (
+        ("litert", "model.tflite"),
+        ("onnxruntime", "model.onnx"),
+        ("torchserve", "model.mar"),
+    ):
+        folder = model_dir(settings.repository, target, "fashion") / "1"
+        folder.mkdir(parents=True)
+        (folder / file).write_bytes(b"model")
+    report = artifacts / "reports" / "20261128-051500"
+    report.mkdir(parents=True)
+    (report / "index.html").write_text("<!doctype html><script>1</script>")
     serve_version(settings, 1)
     return settings
 
@@ -93,6 +104,9 @@ def gateway(settings: Settings, upstream: None) -> Iterator[Any]:
         ("/tfjs/fashion/1/model.json", "application/json", IMMUTABLE),
         ("/tfjs/fashion/1/model.json?sha256=12", "application/json", IMMUTABLE),
         ("/tfjs/fashion/1/group1-shard1of1.bin", "application/octet-stream", IMMUTABLE),
+        ("/litert/fashion/1/model.tflite", "application/octet-stream", IMMUTABLE),
+        ("/onnxruntime/fashion/1/model.onnx", "application/octet-stream", IMMUTABLE),
+        ("/reports/20261128-051500/", "text/html; charset=utf-8", "no-cache"),
     ],
 )
 def test_files_have_their_type_and_their_lifetime(
@@ -112,6 +126,15 @@ def test_the_page_may_load_nothing_from_elsewhere(gateway: Any) -> None:
     policy = gateway("/").headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "http" not in policy
+    # A report is a page of its own, with its script within: it gets no origin that could ask the targets.
+    policy = gateway("/reports/20261128-051500/").headers["Content-Security-Policy"]
+    assert "sandbox allow-scripts;" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_reports_are_listed(gateway: Any) -> None:
+    (entry,) = gateway("/reports/", headers={"Accept": "application/json"}).json()
+    assert (entry["name"], entry["is_dir"]) == ("20261128-051500/", True)
 
 
 def test_text_is_compressed(gateway: Any) -> None:
@@ -128,6 +151,8 @@ def test_text_is_compressed(gateway: Any) -> None:
         "/tfjs/fashion/",
         "/tfjs/fashion/3/model.json",
         "/tfjs/nomodel/current.json",
+        "/torchserve/fashion/1/model.mar",
+        "/tfjs/%2e%2e/torchserve/fashion/1/model.mar",
         "/tfjs/fashion/.current.json.123",
         "/tfjs/%2e%2e/%2e%2e/run/tfjs/config/config.json",
         '/"quoted"\\',

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from serving.errors import TandemError
+
 UV = Path(sys.executable).with_name("uv")
 
 
-class InstallError(Exception):
+class InstallError(TandemError):
     """A server cannot be installed here; the message says why."""
 
 
@@ -30,16 +32,11 @@ def install(pins: Path, folder: Path, base: Path) -> Path:
     return python
 
 
-def versions(python: Path) -> dict[str, str]:
-    """A Python's own version and those of what is installed beside it, by name."""
-    lines = uv("pip", "freeze", "--python", str(python)).splitlines()
-    own = subprocess.run([python, "--version"], capture_output=True, text=True).stdout.strip()
-    return dict(line.split("==", 1) for line in [own.replace(" ", "=="), *lines] if "==" in line)
-
-
 def uv(*arguments: str) -> str:
     """Run uv; returns what it printed. Raises `InstallError` with what it complained about."""
-    done = subprocess.run([str(UV), "--quiet", *arguments], env=_settings(), capture_output=True, text=True)
+    done = subprocess.run(
+        [str(UV), "--quiet", *arguments], env=_settings(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise InstallError(done.stderr.strip() or f"uv {arguments[0]} failed")
     return done.stdout
@@ -51,7 +48,9 @@ def _settings() -> dict[str, str]:
     for name, option in (("UV_FIND_LINKS", "find-links"), ("UV_DEFAULT_INDEX", "index-url")):
         asked = [sys.executable, "-m", "pip", "config", "get", f"global.{option}"]
         pip = "PIP_" + option.replace("-", "_").upper()
-        value = os.environ.get(pip) or subprocess.run(asked, capture_output=True, text=True).stdout
+        value = (
+            os.environ.get(pip) or subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        )
         if value.strip():
             # pip separates by white space, uv by commas.
             settings[name] = ",".join(value.split())

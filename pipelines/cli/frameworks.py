@@ -1,0 +1,83 @@
+"""Each framework's way to the published version, from the records of its run and the sources of each step."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from models.base import FRAMEWORKS, Model
+from pipelines import exporting
+from pipelines.cli.variants import training_folder
+from pipelines.training import FITS
+from pipelines.training.record import History
+from serving import repository, targets
+from serving.compare.report import Framework
+from serving.settings import Settings
+
+NETWORKS = {"tensorflow": "keras_model.py", "pytorch": "torch_model.py"}
+GRAPHS = {"tensorflow": "keras_graph", "pytorch": "torch_graph"}
+CLIENTS = {
+    "tf-serving": "targets.tf_serving_client",
+    "litert": "targets.open_inference_client",
+    "tfjs": "targets.browser",
+    "torchserve": "torchserve.clients",
+    "onnxruntime": "targets.open_inference_client",
+}
+LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch",)}
+
+
+def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
+    """What the run of a published version has recorded; without a framework whose run is not among the artifacts."""
+    manifests = {
+        name: repository.read_manifest(
+            repository.version_dir(settings.repository, name, model.spec.name, version)
+        )
+        for name in targets.NAMES
+    }
+    found = []
+    for framework in FRAMEWORKS:
+        own = {name: manifest for name, manifest in manifests.items() if manifest.source == framework}
+        first = next(iter(manifests.values()))
+        folder = training_folder(settings, first, framework)
+        if folder is None:
+            continue
+        history = History.read(folder / "history.json")
+        library = next((name for name in LIBRARIES[framework] if name in first.libraries), "")
+        found.append(
+            Framework(
+                framework,
+                f"{library} {first.libraries.get(library, '')}".strip(),
+                [dataclasses.asdict(epoch) for epoch in history.epochs],
+                history.seconds,
+                first.metrics.get(f"{framework}/{model.spec.task.score}"),
+                history.peak_bytes,
+                {name: manifest.export_seconds for name, manifest in own.items() if manifest.export_seconds},
+                lines(model, framework, list(own)),
+            )
+        )
+    return found
+
+
+def lines(model: Model, framework: str, names: list[str]) -> dict[str, int]:
+    """Lines of code of each part of a framework's way to these targets."""
+    export = [
+        f"pipelines.exporting.{name}"
+        for name in (GRAPHS[framework], *(targets.load(n).exporter for n in names))
+    ]
+    clients = {f"serving.{CLIENTS[name]}" for name in names if name in CLIENTS}
+    return {
+        "network": _code(model.folder / NETWORKS[framework]),
+        "training": _code(_source(FITS[framework])),
+        "export": sum(_code(_source(module)) for module in export),
+        "clients": sum(_code(_source(module)) for module in clients),
+    }
+
+
+def _source(module: str) -> Path:
+    return Path(exporting.__file__).parents[2] / f"{module.replace('.', '/')}.py"
+
+
+def _code(path: Path) -> int:
+    """Lines that are neither empty nor a comment."""
+    kept = (line.strip() for line in path.read_text().splitlines())
+    return sum(bool(line) and not line.startswith("#") for line in kept)

@@ -1,0 +1,229 @@
+"""The rows of a comparison: what is deployed, and beside it what runs only as long as the comparison does."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from models.base import Model
+from models.data import Dataset
+from models.signature import Signature
+from pipelines import exporting
+from pipelines.cli import variants
+from pipelines.exporting.base import ExportError
+from pipelines.gates import GateError
+from serving import golden, platforms, repository, targets
+from serving.compare import conditions, endpoints, environments, local, peers, report, servers
+from serving.compare.measure import Subject
+from serving.compare.report import FAILED, IN_PROCESS, NULL, PEER, UNREACHABLE, VARIANT, Row
+from serving.compare.servers import Server
+from serving.errors import TandemError
+from serving.platforms.base import TargetState
+from serving.platforms.process import memory_of
+from serving.repository import Manifest
+from serving.settings import Settings
+from serving.targets.base import SAMPLES, TargetError
+from serving.targets.runtime import runs
+
+Say = Callable[[str], None]
+PROTOCOLS = {"onnxruntime": "oip", "litert": "oip", "tf-serving": "tfs", "torchserve": "torchserve"}
+"""What the servers without a model are called by."""
+EXTERNAL = "a server that Tandem did not start"
+
+
+@dataclass
+class Rows:
+    """Makes the rows of a published version. The servers that it starts end with `stack`."""
+
+    settings: Settings
+    model: Model
+    dataset: Dataset
+    version: int
+    names: list[str]
+    stack: ExitStack
+    say: Say
+    subjects: list[Subject] = field(default_factory=list)
+
+    def deployed(self) -> None:
+        """A row for each endpoint of what runs, or one that says why there is none."""
+        states = platforms.choose(self.settings)[0].states(self.settings)
+        for name in self.names:
+            found = self._deployed(name, states.get(name))
+            if found[0].row.works:
+                self.say(f"{name}: a second server, for the time from its start to ready")
+                try:
+                    with servers.again(targets.load(name), self.settings, self.version) as second:
+                        for subject in found:
+                            subject.row.start_seconds = second.start_seconds
+                except (TandemError, OSError) as error:
+                    self.say(f"{name}: its start cannot be measured: {error}")
+            self.subjects += found
+
+    def baselines(self) -> None:
+        """The runtime of every row in process, each server without a model, and no server at all."""
+        self.subjects.append(Subject(Row("null", local.NOTHING, "-", "nothing", kind=NULL)))
+        for name in self.names:
+            if name in local.BACKENDS or name == "torchserve":
+                self._in_process(name, "", self.settings)
+        for name in {PROTOCOLS[name]: name for name in self.names if name in PROTOCOLS}.values():
+            row = Row("null", "-", "-", "no model", kind=NULL, variant=PROTOCOLS[name])
+            self._started(row, name, partial(variants.null, self.settings, name, self.model, self.version))
+
+    def variants(self) -> None:
+        """Other forms of what is published, each with the runtime in process."""
+        form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
+        for variant in variants.chosen(self.model, self.names, form):
+            published = self._manifest(variant.target)
+            row = Row(variant.target, "-", published.source, "-", kind=VARIANT, variant=variant.name)
+            row.precision = variant.precision
+            self.say(f"{variant.target} {variant.name}: export and gate")
+            make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
+            settings = self._started(
+                row, variant.target, make, variant.batched if variant.configuration else None
+            )
+            if settings is not None:
+                self._in_process(variant.target, variant.name, settings, variant.precision)
+
+    def peers(self, folder: Path) -> None:
+        """Other projects' servers on the file of ONNX Runtime."""
+        manifest = self._manifest("onnxruntime")
+        published = self._folder("onnxruntime")
+        sample = golden.read(published)
+        signature = Signature.from_json(manifest.signature)
+        for peer in peers.read(folder):
+            row = Row(peer.name, "-", manifest.source, peer.runs, kind=PEER, server=peer.name)
+            self.say(f"{peer.name}: environment, start")
+            try:
+                environment = self.settings.artifacts / "peers" / peer.name
+                python = environments.install(peer.pins, environment, Path(sys.executable))
+                place = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-")))
+                inputs = sample.inputs if sample else {}
+                file = published / manifest.serve
+                server = self.stack.enter_context(
+                    peers.started(peer, self.settings, file, signature, inputs, python, place)
+                )
+            except (TandemError, OSError) as error:
+                self._refused(row, error)
+                continue
+            row.conditions = conditions.of("", manifest, server.pid, peer.batched)
+            row.artifact_bytes = file.stat().st_size
+            for url in peer.urls(server.settings):
+                self._add(row, endpoints.parse(url).scheme, server, target=url, signature=manifest.signature)
+
+    def _started(
+        self, row: Row, target: str, make: Callable[[], Settings], batched: bool | None = None
+    ) -> Settings | None:
+        """Start a target's server from what `make` lays out, and add its rows; None where there is none."""
+        try:
+            own, loaded = make(), targets.load(target)
+            server = self.stack.enter_context(servers.started(loaded, own, self.version))
+            clients = loaded.clients(server.settings)
+        except (TandemError, OSError) as error:
+            self._refused(row, error)
+            return None
+        folder = repository.version_dir(own.repository, target, own.model, self.version)
+        manifest = repository.read_manifest(folder)
+        row.server, row.runs = loaded.server, runs(own, target, self.version)
+        row.conditions = conditions.of(target, manifest, server.pid, batched)
+        row.artifact_bytes = _size(folder)
+        for protocol, client in clients.items():
+            client.close()
+            self._add(row, protocol, server, target=target)
+        return server.settings
+
+    def _add(self, row: Row, protocol: str, server: Server, **how: Any) -> None:  # noqa: ANN401
+        own = copy.deepcopy(row)
+        own.protocol, own.start_seconds = protocol, server.start_seconds
+        subject = Subject(own, server.pid, lambda: _memory(server.pid), server.settings, **how)
+        self.subjects.append(subject)
+
+    def _refused(self, row: Row, error: Exception) -> None:
+        row.state = FAILED if isinstance(error, GateError | ExportError) else UNREACHABLE
+        row.reason = " ".join(str(error).split())[:600]
+        self.say(f"{row.name}: {row.reason}")
+        self.subjects.append(Subject(row))
+
+    def _in_process(self, target: str, variant: str, settings: Settings, precision: str = "float32") -> None:
+        folder = repository.version_dir(settings.repository, target, settings.model, self.version)
+        manifest = repository.read_manifest(folder)
+        row = Row(
+            target, local.IN_PROCESS, manifest.source, manifest.runtime, kind=IN_PROCESS, variant=variant
+        )
+        row.precision, row.artifact_bytes = precision, _size(folder)
+        self.subjects.append(Subject(row, settings=settings))
+
+    def _folder(self, target: str) -> Path:
+        return repository.version_dir(self.settings.repository, target, self.settings.model, self.version)
+
+    def _manifest(self, target: str) -> Manifest:
+        return repository.read_manifest(self._folder(target))
+
+    def _deployed(self, name: str, state: TargetState | None) -> list[Subject]:
+        target, manifest = targets.load(name), self._manifest(name)
+        image = state.image if state else ""
+
+        def row(protocol: str, condition: str, reason: str = "") -> Row:
+            made = Row(name, protocol, manifest.source, runs(self.settings, name, self.version, image))
+            made.state, made.reason, made.server = condition, reason, target.server
+            made.artifact_bytes, made.image_bytes = _size(self._folder(name)), _image_bytes(image)
+            made.conditions = conditions.of(name, manifest, pid)
+            return made
+
+        # What runs in a browser is not in the process that serves its files.
+        pid = state.pid or 0 if state and name != "tfjs" else 0
+        # Whoever has started it: on a cluster it answers through a port that is forwarded.
+        if target.served_version(self.settings) != self.version:
+            reason = f"does not answer with version {self.version}; `make deploy` starts it"
+            return [Subject(row("-", UNREACHABLE, reason))]
+        try:
+            clients = target.clients(self.settings)
+        except TargetError as error:
+            return [Subject(row("-", FAILED, str(error)))]
+        for client in clients.values():
+            client.close()
+
+        def memory() -> int | None:
+            now = platforms.choose(self.settings)[0].states(self.settings).get(name)
+            return now.memory if now and pid else None
+
+        return [Subject(row(protocol, report.WORKS), pid, memory) for protocol in clients]
+
+
+def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
+    """The rows of servers that Tandem did not start. Raises `TargetError` where an address is none."""
+    for url in urls:
+        yield Subject(Row(url, endpoints.parse(url).scheme, "-", EXTERNAL))
+
+
+def _size(folder: Path) -> int:
+    """Bytes of what is served: without the manifest, samples, and files of other precisions."""
+    manifest = repository.read_manifest(folder)
+    others = {*exporting.load(manifest.target).files.values()} - {manifest.serve}
+    beside = {repository.MANIFEST, repository.GOLDEN, *others}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in beside]
+    return sum(path.stat().st_size for path in files if SAMPLES not in path.parts)
+
+
+def _memory(pid: int) -> int | None:
+    try:
+        return memory_of(pid)
+    except psutil.Error:
+        return None
+
+
+def _image_bytes(image: str) -> int | None:
+    if not image:
+        return None
+    from serving.platforms import engine
+
+    with engine.opened() as docker:
+        return int(docker.images.get(image).attrs["Size"])

@@ -1,0 +1,190 @@
+"""Other forms of what is published: each made from the weights of its run, gated, and laid out for a server of its own.
+
+They lie in `artifacts/variants`, each as a folder of artifacts with a model repository of one version.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from models.base import Model
+from models.data import Dataset
+from pipelines import exporting
+from pipelines.exporting.base import Exporter
+from pipelines.gates import require
+from pipelines.training.record import History, Trained
+from serving import repository
+from serving.repository import GOLDEN, MANIFEST, Manifest, ManifestError
+from serving.settings import Settings
+from serving.targets.base import TargetError
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row more for each protocol of a target."""
+
+    target: str
+    name: str
+    """In the report, after the target's."""
+    form: str = ""
+    """Of the target's exporter, which makes it; "" takes the published files."""
+    precision: str = "float32"
+    batched: bool | None = None
+    """Whether requests share runs; None: as far as the gate allows."""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    """Of TorchServe's archive, other than the exporter's."""
+
+
+VARIANTS = (
+    Variant("litert", "float16", precision="float16"),
+    Variant("litert", "int8", precision="int8"),
+    Variant("onnxruntime", "int8", form="int8", precision="int8"),
+    Variant("onnxruntime", "unbatched", batched=False),
+    Variant("torchserve", "exported", form="exported"),
+    Variant("torchserve", "aot", form="aot"),
+    Variant("torchserve", "onnx", form="onnx"),
+    Variant("torchserve", "batched", batched=True, configuration={"batchSize": 8, "maxBatchDelay": 1}),
+)
+"""A further row is an entry here."""
+
+NULL_HANDLER = """
+import json
+
+import torch
+from handler import Handler
+
+
+class Null(Handler):
+    def load(self, folder, form):
+        torch.set_num_threads(1)
+        outputs = json.loads((folder / "signature.json").read_text())["outputs"]
+        shapes = [tensor["shape"][1:] for tensor in outputs.values()]
+        self.network = lambda *tensors: [torch.zeros(len(tensors[0]), *shape) for shape in shapes]
+"""
+
+
+def chosen(model: Model, names: list[str], deployed_form: str) -> list[Variant]:
+    """Those of these targets that the model's spec has, but for the form of TorchServe that is deployed."""
+    own = [v for v in VARIANTS if v.target in names and v.precision in model.spec.precisions]
+    return [variant for variant in own if not variant.form or variant.form != deployed_form]
+
+
+def make(settings: Settings, variant: Variant, model: Model, dataset: Dataset, version: int) -> Settings:
+    """Settings whose repository has the variant of a published version; made, and gated, where it is not there.
+
+    Raises `TargetError`, `ExportError` or `GateError` with the reason why there is none.
+    """
+    published = repository.version_dir(settings.repository, variant.target, model.spec.name, version)
+    exporter = exporting.load(variant.target, variant.form)
+
+    def write(folder: Path) -> Manifest:
+        manifest = repository.read_manifest(published)
+        batched = manifest.batched
+        path = folder / exporter.variants(model)[variant.precision]
+        if variant.form:
+            batched = _export(settings, variant, exporter, model, dataset, manifest, folder)
+        else:
+            shutil.copy2(published / (manifest.serve if variant.precision == "float32" else path.name), path)
+        if variant.configuration:
+            _configure(path, variant.configuration)
+        if variant.precision == "float32":
+            shutil.copy2(published / GOLDEN, folder)
+        return replace(
+            manifest,
+            serve=path.name,
+            runtime=exporter.runtime if variant.form else manifest.runtime,
+            instruction_set=dict(exporter.instruction_set) if variant.form else manifest.instruction_set,
+            batched=batched and variant.batched is not False,
+        )
+
+    return _laid_out(settings, variant.target, variant.name, published, write)
+
+
+def null(settings: Settings, target: str, model: Model, version: int) -> Settings:
+    """Settings whose repository has a version of a target without a model in it."""
+    published = repository.version_dir(settings.repository, target, model.spec.name, version)
+
+    def write(folder: Path) -> Manifest:
+        serve = MANIFEST
+        if target == "torchserve":
+            from pipelines.exporting import torchserve
+
+            serve = "model.mar"
+            torchserve.pack(model, folder / serve, {"null.py": NULL_HANDLER.encode()}, handler="null.py")
+        manifest = repository.read_manifest(published)
+        return replace(manifest, serve=serve, runtime="no model", instruction_set={})
+
+    return _laid_out(settings, target, "null", published, write)
+
+
+def training_folder(settings: Settings, manifest: Manifest, framework: str) -> Path | None:
+    """The run that a version has a framework's weights from; None where it is not among the artifacts."""
+    for history in sorted((settings.artifacts / "runs").glob(f"{manifest.model}-*/{framework}/history.json")):
+        try:
+            if History.read(history).weights_digest == manifest.weights.get(framework):
+                return history.parent
+        except (ValueError, TypeError, KeyError):
+            continue
+    return None
+
+
+def _laid_out(settings: Settings, target: str, name: str, published: Path, write: Any) -> Settings:  # noqa: ANN401
+    """The settings of a folder that `write` has filled; what is there, and unchanged, is left."""
+    fingerprint = repository.read_manifest(published).fingerprint[:10]
+    own = settings.artifacts / "variants" / f"{settings.model}-{fingerprint}" / f"{target}-{name}"
+    made = replace(settings, artifacts=own)
+    folder = repository.version_dir(made.repository, target, settings.model, int(published.name))
+    try:
+        repository.verify(folder)
+    except ManifestError:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".incoming-") as beside:
+            manifest = write(Path(beside))
+            repository.write_manifest(
+                Path(beside), replace(manifest, files=repository.file_digests(Path(beside)))
+            )
+            shutil.copytree(beside, folder)
+    return made
+
+
+def _export(
+    settings: Settings,
+    variant: Variant,
+    exporter: Exporter,
+    model: Model,
+    dataset: Dataset,
+    manifest: Manifest,
+    folder: Path,
+) -> bool:
+    """Export a form, and hold it against its source's own answers; returns whether requests may share a run."""
+    from pipelines.gates import artifacts
+
+    source = manifest.source
+    run = training_folder(settings, manifest, source)
+    trained = Trained.read(source, run) if run else None
+    if trained is None:
+        raise TargetError(f"the weights of its version are not in {settings.artifacts / 'runs'}")
+    spec = model.spec
+    calibration = dataset.validation.take(slice(exporting.CALIBRATION_ROWS)).served(spec.signature)
+    exporter.write(model, trained.weights, folder, calibration)
+    test = artifacts.parity_rows(dataset.test, settings.seed)
+    label = f"{variant.target} {variant.name}"
+    checks, batching = artifacts.variant_checks(
+        model, exporter, folder / exporter.serve, variant.precision, source, trained.weights, test, label
+    )
+    require(checks)
+    return batching.passed
+
+
+def _configure(path: Path, changes: Mapping[str, Any]) -> None:
+    from pipelines.exporting.torchserve import CONFIGURATION
+    from serving.torchserve import archive
+
+    text = "".join(f"{key}: {value}\n" for key, value in {**CONFIGURATION, **changes}.items())
+    archive.write_archive(path, archive.read_archive(path) | {"model-config.yaml": text.encode()})

@@ -1,0 +1,99 @@
+"""Other projects' model servers beside ours, on the same .onnx file, each in an environment of its own.
+
+A folder describes them in `peers.toml`: tests/benchmarks/peers says how.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.signature import Arrays, Signature
+from serving.compare import endpoints
+from serving.compare.servers import Server, free_ports, running
+from serving.settings import Settings
+from serving.targets.base import TargetError
+
+FILE = "peers.toml"
+READY_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server: its environment's pins and its program are `<name>.txt` and `serve_<name>.py` in `folder`."""
+
+    name: str
+    folder: Path
+    endpoints: tuple[str, ...]
+    """Addresses of serving/compare/endpoints.py, with {http}, {grpc} and {model}."""
+    batched: bool = False
+
+    @property
+    def pins(self) -> Path:
+        return self.folder / f"{self.name}.txt"
+
+    @property
+    def runs(self) -> str:
+        """What runs in its rows."""
+        return f"ONNX Runtime in {self.pins.read_text().split()[0].replace('==', ' ')}"
+
+    def urls(self, settings: Settings) -> list[str]:
+        """Where it answers."""
+        ports = {"http": settings.onnxruntime_rest_port, "grpc": settings.onnxruntime_grpc_port}
+        return [endpoint.format(model=settings.model, **ports) for endpoint in self.endpoints]
+
+
+def read(folder: Path) -> list[Peer]:
+    """The peers that a folder describes. Raises `TargetError` where it describes none."""
+    try:
+        document = tomllib.loads((folder / FILE).read_text())
+        return [
+            Peer(name, folder, tuple(own["endpoints"]), own.get("batched", False))
+            for name, own in document.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TargetError(f"{folder / FILE} describes no servers to compare with: {error!r}") from None
+
+
+@contextmanager
+def started(
+    peer: Peer,
+    settings: Settings,
+    model: Path,
+    signature: Signature,
+    inputs: Arrays,
+    python: Path,
+    folder: Path,
+) -> Iterator[Server]:
+    """Serve `model` for as long as the block runs; it is ready once it answers `inputs`. Raises `TargetError`."""
+    http, grpc = free_ports(2)
+    own = replace(settings, onnxruntime_rest_port=http, onnxruntime_grpc_port=grpc, artifacts=folder)
+    work = folder / "work"
+    work.mkdir(parents=True)
+    flags = {
+        "model": model.resolve(),
+        "name": own.model,
+        "http-port": http,
+        "grpc-port": grpc,
+        "folder": work,
+    }
+    program = peer.folder.resolve() / f"serve_{peer.name}.py"
+    command = [str(python), str(program), *(f"--{name}={value}" for name, value in flags.items())]
+
+    def ready() -> bool:
+        try:
+            client = endpoints.connect(peer.urls(own)[0], signature)
+            try:
+                client.predict(inputs)
+            finally:
+                client.close()
+        except TargetError:
+            return False
+        return True
+
+    # It sees nothing of this project's environment.
+    with running(command, {"PYTHONPATH": "", "VIRTUAL_ENV": ""}, own, work) as process:
+        yield Server(own, process.pid, process.wait(ready, READY_SECONDS))

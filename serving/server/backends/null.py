@@ -1,0 +1,41 @@
+"""No model: a version whose manifest serves itself answers zeros. What such a request costs is the server's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving.repository import read_manifest
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
+
+
+def load(directory: Path, _file: str, _threads: int) -> NullServable:
+    """What takes and gives what the manifest's signature says."""
+    signature = read_manifest(directory).signature
+    return NullServable(Signature(_specs(signature["inputs"]), _specs(signature["outputs"])))
+
+
+class NullServable:
+    """Zeros of each output's shape, as many rows as came."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signatures = {DEFAULT_SIGNATURE: signature}
+
+    def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """As `Servable.run`."""
+        rows = len(next(iter(inputs.values())))
+        specs = {spec.name: spec for spec in self.signatures[signature].outputs}
+        return {name: np.zeros((rows, *(specs[name].shape or ())[1:]), specs[name].dtype) for name in outputs}
+
+    def close(self) -> None:
+        """As `Servable.close`."""
+
+
+def _specs(tensors: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(name, own["dtype"], tuple(-1 if isinstance(size, str) else size for size in own["shape"]))
+        for name, own in tensors.items()
+    )
