@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 from models.signature import Arrays, Signature
 from serving import repository, targets
 from serving.errors import TandemError
-from serving.repository import Manifest
+from serving.repository import Manifest, ManifestError
 from serving.settings import Settings
 
 SAMPLES = "samples"
@@ -129,13 +130,14 @@ def served_signature(settings: Settings, target: str) -> Signature:
 
 
 def unreachable(settings: Settings, version: int) -> dict[str, str]:
-    """The targets that have no artifact in a version, and why."""
-    folders = {
-        name: repository.version_dir(settings.repository, name, settings.model, version)
-        for name in targets.NAMES
-    }
-    found = {name: repository.read_manifest(folder).unreachable for name, folder in folders.items()}
-    return {name: why for name, why in found.items() if why}
+    """The targets that have no artifact in a version, and why; none of those that have no manifest at all."""
+    found = {}
+    for name in targets.NAMES:
+        folder = repository.version_dir(settings.repository, name, settings.model, version)
+        with suppress(ManifestError):
+            if why := repository.read_manifest(folder).unreachable:
+                found[name] = why
+    return found
 
 
 def sample_folder(settings: Settings, version: int) -> Path:

@@ -383,3 +383,35 @@ def test_a_bad_grpc_request_raises_so_that_torchserve_answers_an_error(handler: 
 def test_a_bad_grpc_request_in_a_batch_is_answered_alone(handler: Handler) -> None:
     answers = serve(handler, {"data": b"broken"}, {"data": npy(IMAGES)}, http=False)
     assert [status for status, _ in answers] == [400, 200]
+
+
+def test_a_model_that_is_not_batched_takes_columns_and_scalars(tmp_path: Path) -> None:
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node("Cast", ["k"], ["factor"], to=onnx.TensorProto.FLOAT), node("Mul", ["x", "factor"], ["y"])],
+        "scaled",
+        [tensor("x", onnx.TensorProto.FLOAT, ["length"]), tensor("k", onnx.TensorProto.INT64, [])],
+        [tensor("y", onnx.TensorProto.FLOAT, ["length"])],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "model.onnx")
+    tensors = {
+        "inputs": {
+            "x": {"dtype": "float32", "shape": ["length"], "content": "numbers"},
+            "k": {"dtype": "int64", "shape": [], "content": "numbers"},
+        },
+        "outputs": {"y": {"dtype": "float32", "shape": ["length"], "content": "numbers"}},
+    }
+    (tmp_path / "signature.json").write_text(json.dumps(tensors))
+    handler = Handler()
+    handler.initialize(Context("scaled", str(tmp_path), {"model": {}}, 1, None, "0.12.0"))
+
+    def answer(inputs: object) -> Any:
+        (found,) = handler.answer([{"body": json.dumps({"inputs": inputs}).encode()}], [False])
+        return found.message if isinstance(found, PredictionException) else json.loads(found)
+
+    assert answer({"x": [1, 2, 3], "k": 2}) == {"outputs": {"y": [2, 4, 6]}}
+    assert answer({"x": [1.5], "k": -1}) == {"outputs": {"y": [-1.5]}}
+    assert "inputs.x: expected numbers of shape ['length'], got shape [1, 1]" in answer({"x": [[1]], "k": 2})
+    assert "inputs.k: expected whole numbers of shape []" in answer({"x": [1], "k": 2.5})
+    assert "with the keys ['k', 'x']" in answer({"x": [1]})
