@@ -1,7 +1,7 @@
 """The network in Keras; torch_model.py beside it is the same, line by line."""
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from models.base import ModelSpec
 
@@ -11,7 +11,7 @@ from .spec import BLOCKS, NORM_EPSILON, NORM_MOMENTUM, OFFSET, SCALE, SIZE, STEM
 def build(spec: ModelSpec) -> keras.Model:
     """image float32 [N, H, W, 1], values 0..1 -> logits float32 [N, classes]."""
     (image,) = (keras.Input(tensor.row, name=tensor.name) for tensor in spec.inputs)
-    x = layers.Resizing(SIZE, SIZE, name="enlarge")(image)
+    x = layers.Resizing(SIZE, SIZE, name="enlarge")(ops.clip(image, 0.0, 1.0))
     x = layers.Rescaling(SCALE, OFFSET, name="normalize")(x)
     x = layers.Concatenate(name="colours")([x, x, x])
     x = normalized("stem", layers.Conv2D(STEM, 3, 2, "same", use_bias=False, name="stem_conv")(x))

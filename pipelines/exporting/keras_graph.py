@@ -176,6 +176,9 @@ def write_saved_model(
     answer = finite(model, unchecked) if served and model.spec.artifact is None else unchecked
     archive = keras.export.ExportArchive()
     archive.track(held)
+    # Keras would save each variable twice: as its own, and as the one of TensorFlow that the endpoints use.
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        setattr(archive._tf_trackable, name, [])
     # A plain tf.Module would serve as well, but TFLite converts one into a file without weights.
     archive.add_endpoint(FLOAT_SIGNATURE, answer, tensor_specs(signature))
     if served and (picture := signature.picture):

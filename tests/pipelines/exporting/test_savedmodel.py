@@ -46,6 +46,11 @@ def as_pillow(contents: bytes) -> Images:
     return np.asarray(grey, np.float32)[np.newaxis, :, :, np.newaxis] / np.float32(255)
 
 
+def test_it_holds_each_weight_once(artifact: Path, weights: Weights) -> None:
+    written = sum(file.stat().st_size for file in artifact.glob("variables/*.data-*"))
+    assert written < 1.1 * sum(array.nbytes for array in weights.values())
+
+
 def test_rows_of_several_requests_may_share_a_run(model: Model, artifact: Path, pictures: Images) -> None:
     assert (
         batching.difference(partial(EXPORTER.answer, artifact, model), {"image": pictures})
