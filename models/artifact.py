@@ -57,9 +57,27 @@ class Artifact:
 
 def digest(path: Path) -> str:
     """sha256 of a file, or of the names and contents of a folder's files; of an .onnx, of the data beside it, too."""
-    if path.is_file():
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    elif not (files := _external(path)):
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    whole = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        whole.update(file.relative_to(path).as_posix().encode() + b"\0" + file.read_bytes())
+    root, whole = path if path.is_dir() else path.parent, hashlib.sha256()
+    for file in files:
+        whole.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return whole.hexdigest()
+
+
+def _external(path: Path) -> list[Path]:
+    """An .onnx file and the files beside it that hold its weights; none where it holds them itself, or is no ONNX."""
+    if path.suffix != ".onnx":
+        return []
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return []
+    entries = (entry for tensor in graph.graph.initializer for entry in tensor.external_data)
+    found = [path.parent / name for name in sorted({e.value for e in entries if e.key == "location"})]
+    return [path, *(file for file in found if file.is_file())] if found else []

@@ -118,6 +118,15 @@ def test_a_file_that_was_changed_since_is_found(dense: Path, tmp_path: Path) -> 
         gated(load("mine"), "onnxruntime", tmp_path / "made")
 
 
+def test_weights_beside_a_file_that_were_changed_since_are_found(dense: Path, tmp_path: Path) -> None:
+    onnx.save(onnx.load(dense), dense, save_as_external_data=True, location="w.data", size_threshold=0)
+    take(dense)
+    weights = dense.parent / "w.data"
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    with pytest.raises(ArtifactError, match="was changed since it was imported: sha256"):
+        gated(load("mine"), "onnxruntime", tmp_path / "made")
+
+
 def test_a_conversion_that_answers_otherwise_is_refused_or_left_out(
     dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
