@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +20,13 @@ SAMPLE = Rows({"image": np.zeros((8, 28, 28, 1), np.uint8)}, np.zeros(8, np.int6
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a model of the user's own, a copy of fashion's."""
     shutil.copytree(models.base.load("fashion").folder, tmp_path / NAME)
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
     # A module of the same size and second would come from the cache of the case before.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    forget()
-    yield tmp_path / NAME
-    forget()
-
-
-def forget() -> None:
-    """Have the model's modules imported anew: others have one of that name, too."""
-    for name in [name for name in sys.modules if name.startswith(f"models.{NAME}")]:
-        del sys.modules[name]
+    return tmp_path / NAME
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +23,12 @@ WEIGHTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """models/ with a folder of the test's own before it."""
     own = tmp_path / "models"
     own.mkdir()
     monkeypatch.setattr(models, "__path__", [str(own), *models.__path__])
-    yield own
-    for name in [name for name in sys.modules if name.startswith("models.mine")]:
-        del sys.modules[name]
+    return own
 
 
 def value(name: str, kind: int, shape: list[int | str]) -> onnx.ValueInfoProto:
