@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.base import FRAMEWORKS, Model
 from models.data import Dataset, Rows
@@ -34,6 +35,8 @@ t.train_sample(sys.argv[1], Path(sys.argv[2]))
 def train_sample(framework: str, folder: Path, epochs: int = 4, precision: str = "float32") -> Trained:
     import models.base
 
+    # Equal to the last bit only with as many threads, which a test before may have set in this process.
+    torch.set_num_threads(1)
     model = models.base.load("fashion")
     with np.load(Path(__file__).parents[2] / "data" / "fashion-sample.npz") as file:
         sample = labelled(file["images"], file["labels"])
