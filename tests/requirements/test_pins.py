@@ -63,6 +63,11 @@ def test_the_servers_alone_install_without_tensorflow_and_serve(tmp_path: Path) 
     install = [PROGRAM, "tool", "install", "--python", sys.executable]
     install.append(f"tandem[server] @ {built.as_uri()}")
     subprocess.run(install, env=own, check=True, capture_output=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "models", "pipelines", "serving"], cwd=ROOT, capture_output=True
+    )
+    (installed,) = tmp_path.glob("tools/tandem/lib/python*/site-packages")
+    assert [file for file in tracked.stdout.decode().split() if not (installed / file).exists()] == []
     write_onnx(tmp_path / "repository" / "fashion", 1)
     http, grpc = free_port(), free_port()
     command = [str(tmp_path / "bin" / "tandem-server"), f"--model-repository={tmp_path / 'repository'}"]
