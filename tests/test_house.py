@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from k8s import generate
 from pipelines import exporting
 from serving import targets
+from serving.server import VERSION
 from tests import places
 
 ROOT = Path(__file__).parents[1]
@@ -112,8 +114,10 @@ def test_makefile_help_lists_every_target_with_a_sentence() -> None:
         assert re.search(rf"^{name}:.*## \S", makefile, re.MULTILINE), name
 
 
-def test_every_link_in_the_documents_leads_somewhere() -> None:
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\(([^)#]+)", document.read_text()):
-            if not link.startswith("http"):
-                assert (document.parent / link).exists(), f"{document.name}: {link}"
+def test_every_place_has_the_same_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    paths = [ROOT / "compose.yaml", ROOT / "docs" / "kubernetes.md", *(ROOT / "k8s").rglob("*.yaml")]
+    tag = r"tandem\.invalid/[^\s:]+:(?:\$\{IMAGE_VERSION:-)?(\d+\.\d+\.\d+)|newTag: (\d+\.\d+\.\d+)"
+    tags = {one or other for path in paths for one, other in re.findall(tag, path.read_text())}
+    assert tags == {VERSION} == {version}
+    assert f"\n## {version} - " in (ROOT / "CHANGELOG.md").read_text()

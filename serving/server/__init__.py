@@ -1,6 +1,6 @@
 """Tandem's model server: one data plane, several protocols in front of it, several runtimes behind it."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 HTTP_PORT, GRPC_PORT = 8000, 8001
 """Where `tandem-server` listens unless it is told otherwise."""

@@ -81,7 +81,7 @@ NETWORKS = (
     Network(
         "strided `same` padding",
         (7, 6, 2),
-        "Keras pads a strided convolution more at the end, PyTorch alike: pad by `ZeroPadding2D`, or by `nn.ZeroPad2d`",
+        "pad before, by `ZeroPadding2D` or `nn.ZeroPad2d`",
         lambda k, x: k.layers.Conv2D(3, 3, 2, "same", name="conv")(x),
         lambda t: picture(lambda m, x: m.conv(x), conv=t.nn.Conv2d(2, 3, 3, 2, 1)),
     ),
@@ -97,7 +97,7 @@ NETWORKS = (
     Network(
         "batch norm's defaults",
         (3,),
-        "Keras: epsilon 1e-3, momentum 0.99; PyTorch: 1e-5 and 0.1, counted from the other end: write both",
+        "write epsilon and momentum (PyTorch's is 1 - Keras's)",
         lambda k, x: k.layers.BatchNormalization(name="norm")(x),
         lambda t: module(lambda m, x: m.norm(x), norm=t.nn.BatchNorm1d(3)),
     ),
@@ -118,7 +118,7 @@ NETWORKS = (
     Network(
         "grouped convolution",
         (6, 6, 4),
-        "TensorFlow.js and tf2onnx do not know Keras's: one convolution a group, and `Concatenate`",
+        "one convolution a group, and `Concatenate`",
         lambda k, x: k.layers.Conv2D(6, 3, groups=2, name="conv")(x),
         lambda t: picture(lambda m, x: m.conv(x), conv=t.nn.Conv2d(4, 6, 3, groups=2)),
     ),
@@ -130,14 +130,14 @@ NETWORKS = (
         lambda t: picture(lambda m, x: m.up(x), up=t.nn.ConvTranspose2d(2, 3, 3, 2)),
     ),
     Network(
-        "transposed convolution with output padding",
+        "transposed convolution, output padding",
         (4, 5, 2),
-        "Keras's `same` cuts off the end, PyTorch's `padding` both sides: use neither, and crop by a layer",
+        "no padding, and crop by a layer",
         lambda k, x: k.layers.Conv2DTranspose(3, 3, 2, "same", output_padding=1, name="up")(x),
         lambda t: picture(lambda m, x: m.up(x), up=t.nn.ConvTranspose2d(2, 3, 3, 2, 1, output_padding=1)),
     ),
     Network(
-        "max pooling of negative numbers, padded",
+        "padded max pooling",
         (5, 5, 2),
         "",
         lambda k, x: k.layers.MaxPooling2D(3, 2, "same")(x),
@@ -166,9 +166,9 @@ NETWORKS = (
         lambda t: picture(lambda m, x: t.nn.functional.interpolate(x, (1, 1), mode="bilinear")),
     ),
     Network(
-        "bilinear resize, corners aligned",
+        "resize, corners aligned",
         (7, 5, 2),
-        "Keras has no such layer: `align_corners=False` is the same in both",
+        "`align_corners=False`",
         lambda k, x: k.layers.Resizing(13, 3)(x),
         lambda t: picture(
             lambda m, x: t.nn.functional.interpolate(x, (13, 3), mode="bilinear", align_corners=True)
@@ -177,7 +177,7 @@ NETWORKS = (
     Network(
         "GELU by erf",
         (5,),
-        "TensorFlow.js and ONNX have no Erfc, which Keras's is made of: `0.5 * x * (1 + ops.erf(x * 0.5**0.5))`",
+        "`0.5 * x * (1 + ops.erf(x * 0.5**0.5))`",
         lambda k, x: k.activations.gelu(x, approximate=False),
         lambda t: module(lambda m, x: t.nn.functional.gelu(x)),
     ),
@@ -191,7 +191,7 @@ NETWORKS = (
     Network(
         "leaky ReLU's default",
         (5,),
-        "Keras: 0.3; PyTorch: 0.01: write it",
+        "write the slope: 0.3 in Keras, 0.01 in PyTorch",
         lambda k, x: k.layers.Dense(3, name="head")(k.layers.LeakyReLU()(k.layers.Dense(4, name="body")(x))),
         lambda t: module(
             lambda m, x: m.head(t.nn.functional.leaky_relu(m.body(x))),
@@ -208,9 +208,9 @@ NETWORKS = (
         lambda x: 3 * x,
     ),
     Network(
-        "layer norm of values near 1e4",
+        "layer norm near 1e4",
         (4, 8),
-        "float32 has steps of 1e-3 there, and each runtime sums in another order: take a constant off before",
+        "subtract a constant",
         lambda k, x: k.layers.LayerNormalization(epsilon=1e-5, name="norm")(x),
         lambda t: module(lambda m, x: m.norm(x), norm=t.nn.LayerNorm(8)),
         lambda x: x + 1e4,
@@ -236,7 +236,7 @@ NETWORKS = (
         ),
     ),
     Network(
-        "flatten after a convolution in one dimension",
+        "flatten after Conv1D",
         (6, 2),
         "",
         lambda k, x: k.layers.Dense(3, name="head")(
@@ -272,7 +272,7 @@ NETWORKS = (
     Network(
         "float64 constants",
         (4,),
-        "LiteRT computes in float32 only: `np.float32(...)`",
+        "`np.float32(...)`",
         lambda k, x: k.ops.cast(k.ops.cast(x, "float64") * np.linspace(0, 1, 4), "float32"),
         lambda t: module(lambda m, x: (x.double() * t.linspace(0, 1, 4, dtype=t.float64)).float()),
     ),
@@ -284,45 +284,45 @@ NETWORKS = (
         lambda t: module(lambda m, x: x[:, None] * t.ones(1, 3, 1)),
     ),
     Network(
-        "unique, non-zero: sizes that values decide",
+        "unique, non-zero",
         (4,),
-        "a row's answer depends on the batch: published with `batched: false`",
+        "published with `batched: false`",
         unique,
         lambda t: module(lambda m, x: x + x.nonzero().shape[0]),
     ),
     Network(
-        "GRU of ten steps",
+        "GRU",
         (10, 3),
-        "LiteRT and TensorFlow.js know no loop over steps of a free batch: `unroll=True`",
+        "`unroll=True`",
         lambda k, x: k.layers.GRU(4, name="gru")(x),
         lambda t: module(lambda m, x: m.gru(x)[0][:, -1], gru=t.nn.GRU(3, 4, batch_first=True)),
     ),
     Network(
-        "GRU of ten steps, unrolled",
+        "GRU, unrolled",
         (10, 3),
         "",
         lambda k, x: k.layers.GRU(4, unroll=True, name="gru")(x),
     ),
     Network(
-        "two layers of LSTM in one module",
+        "two-layer LSTM",
         (10, 3),
-        "the bridge knows one layer in one direction: write two modules, or PyTorch alone",
+        "two modules",
         lambda k, x: k.layers.LSTM(4, name="lstm")(x),
         lambda t: module(lambda m, x: m.lstm(x)[0][:, -1], lstm=t.nn.LSTM(3, 4, 2, batch_first=True)),
     ),
     Network(
         "embedding, index out of range",
         (3,),
-        "clamp indices in the network, as models/language does",
+        "clamp indices, as `models/language`",
         lambda k, x: k.layers.Embedding(7, 3, name="table")(x),
         lambda t: module(lambda m, x: m.table(x), table=t.nn.Embedding(7, 3)),
         lambda x: x + 5,
         dtype="int32",
     ),
     Network(
-        "an embedding that is the output's weights, too",
+        "tied embedding",
         (3,),
-        "Keras's twin has two layers: have two in PyTorch",
+        "two layers in PyTorch, too",
         lambda k, x: k.layers.Dense(7, use_bias=False, name="output")(
             k.ops.mean(k.layers.Embedding(7, 3, name="table")(x), axis=1)
         ),
@@ -332,7 +332,7 @@ NETWORKS = (
     Network(
         "attention with a mask",
         (5, 8),
-        "TensorFlow.js's wasm has no Einsum: attention by `Dense` and `ops.matmul`, as models/language",
+        "`Dense` and `ops.matmul`, as `models/language`",
         lambda k, x: k.layers.MultiHeadAttention(2, 4, name="mix")(
             x, x, attention_mask=np.tri(5, dtype=bool)[None]
         ),
@@ -342,31 +342,31 @@ NETWORKS = (
         ),
     ),
     Network(
-        "a loop over the rows of a batch",
+        "loop over rows",
         (4,),
-        "the exporter would take the rows that it traces with for all there are: write it for the whole batch",
+        "write it for the whole batch",
         torch=lambda t: module(lambda m, x: t.stack([row * 2 for row in x])),
     ),
     Network(
-        "dropout that is left on",
+        "dropout left on",
         (64,),
-        "PyTorch's function is on by default: use the module `nn.Dropout`",
+        "`nn.Dropout`; the function is on by default",
         lambda k, x: k.layers.Dropout(0.5)(x, training=True),
         lambda t: module(lambda m, x: t.nn.functional.dropout(x)),
     ),
     Network(
-        "a weight of 7e4 in float16",
+        "7e4 in float16",
         (4,),
-        "float16 ends at 65,504: scale weights, or leave float16 out of `precisions`",
+        "scale weights, or omit float16 in `precisions`",
         lambda k, x: k.layers.Dense(3, name="head")(x),
         lambda t: module(lambda m, x: m.head(x), head=t.nn.Linear(4, 3)),
         precision="float16",
         weights=lambda name, array: array + np.array([7e4, 8e4, 9e4]) if name == "head/kernel" else array,
     ),
     Network(
-        "int8 with one channel a thousand times as large",
+        "int8, one large channel",
         (4,),
-        "all channels of an activation share one scale: normalize, or leave int8 out of `precisions`",
+        "normalize, or omit int8 in `precisions`",
         lambda k, x: k.layers.Dense(3, name="head")(k.layers.Dense(4, name="body")(x)),
         lambda t: module(lambda m, x: m.head(m.body(x)), body=t.nn.Linear(4, 4), head=t.nn.Linear(4, 3)),
         precision="int8",
@@ -375,9 +375,9 @@ NETWORKS = (
         ),
     ),
     Network(
-        "argmax of equal values",
+        "argmax",
         (5,),
-        "Keras's has bit operations that LiteRT has not: give the scores, and let the caller choose",
+        "return scores",
         lambda k, x: k.ops.cast(k.ops.argmax(x, axis=1), "int32"),
         lambda t: module(lambda m, x: x.argmax(1).int()),
         lambda x: np.abs(np.round(x)),
@@ -385,7 +385,7 @@ NETWORKS = (
     Network(
         "remainder of negative numbers",
         (5,),
-        "tf2onnx keeps the sign of the number divided: `(x % 3 + 3) % 3`",
+        "`(x % 3 + 3) % 3`",
         lambda k, x: k.ops.mod(x, 3),
         lambda t: module(lambda m, x: x % 3),
         lambda x: x - 9,
@@ -400,9 +400,9 @@ NETWORKS = (
         lambda x: np.round(2 * x) / 2,
     ),
     Network(
-        "batch norm's variance in training",
+        "batch norm in training",
         (3,),
-        "Keras keeps the biased one, PyTorch's is n / (n - 1) as large: take batches of 128 in dense networks",
+        "batches of 128: Keras's variance is biased",
         lambda k, x: k.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name="norm")(x),
         lambda t: module(lambda m, x: m.norm(x), norm=t.nn.BatchNorm1d(3)),
         trained=True,

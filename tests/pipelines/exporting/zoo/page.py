@@ -2,42 +2,88 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
-from tests.pipelines.exporting.zoo.networks import NETWORKS
-from tests.pipelines.exporting.zoo.verdicts import COLUMNS, row
+from tests.pipelines.exporting.zoo.networks import NETWORKS, Network
+from tests.pipelines.exporting.zoo.verdicts import COLUMNS, SAME, reached, row
 
 PAGE = Path(__file__).parents[4] / "docs" / "conversions.md"
-TEXT = """# What becomes of a network
+TEXT = """# Conversion traps
 
-Minimal networks, each with one thing that conversions get wrong, exported by Tandem's exporters and held against their
-source. `make test-all` fails where this page is not what comes out; after a change of a pin,
-`.venv/bin/python -m tests.pipelines.exporting.zoo.page` writes it anew, and the difference is what the pin brought.
+Each minimal network has one trap. `make test-all` exports it, compares every artifact with its source, and holds this
+page to the verdicts; after a change of a pin, `.venv/bin/python -m tests.pipelines.exporting.zoo.page` writes it anew.
 
-- **same**: the two networks, or the artifact and its source, answer alike on inputs that show the trap.
-- **refused**: before anything is written, with the layer and what to do. **gate**: by the check of the artifact.
-- **differs**: published, and other than its source on such inputs: the last column says what to do.
+- **refused**: before anything is written, by the layer's name. **gate**: by the artifact's check.
+- **differs**: published, and unlike its source on the trap's inputs.
 
-Empty where there is no network of that framework. `both`: Keras's against PyTorch's with equal weights; SavedModel,
-LiteRT, TF.js and tf2onnx are made from Keras, .mar and .onnx from PyTorch.
+`bridge` compares Keras with PyTorch on equal weights. SavedModel, LiteRT, TF.js and tf2onnx come from Keras, .mar and
+.onnx from PyTorch. What is not named is the same.
 
+| network | verdicts | what to do |
+|---|---|---|
 """
+ELSE = "\nThe same everywhere: "
 
 
 def verdicts() -> dict[str, dict[str, str]]:
-    """What the page says, by network and column."""
-    lines = [line[2:-2].split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    columns, *rows = ([cell.strip() for cell in line] for line in lines)
-    return {name: dict(zip(columns[1:], cells, strict=True)) for name, *cells in rows}
+    """The verdicts on the page, by network and column."""
+    rows, _, plain = PAGE.read_text().removeprefix(TEXT).partition(ELSE)
+    told = {name: cell for name, cell, _note in _cells(rows)} | dict.fromkeys(_names(plain), "")
+    return {network.name: _read(network, told[network.name]) for network in NETWORKS if network.name in told}
+
+
+def notes() -> dict[str, str]:
+    """What to do, by network."""
+    rows, _, plain = PAGE.read_text().removeprefix(TEXT).partition(ELSE)
+    return {name: note for name, _cell, note in _cells(rows)} | dict.fromkeys(_names(plain), "")
+
+
+def text(found: dict[str, dict[str, str]]) -> str:
+    """The page that has these verdicts."""
+    lines, plain = [], []
+    for network in NETWORKS:
+        cell = _cell(found[network.name])
+        if cell or network.note:
+            lines.append(f"| {network.name} | {cell} | {network.note} |\n")
+        else:
+            plain.append(network.name)
+    return TEXT + "".join(lines) + ELSE + _wrapped("; ".join(plain)) + ".\n"
+
+
+def _cell(found: dict[str, str]) -> str:
+    """Columns by verdict, without those that are the same: `refused: bridge, .mar; gate: TF.js`."""
+    columns: dict[str, list[str]] = {}
+    for column, verdict in found.items():
+        if verdict not in ("", SAME):
+            columns.setdefault(verdict, []).append(column)
+    return "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in columns.items())
+
+
+def _read(network: Network, cell: str) -> dict[str, str]:
+    parts = [part.split(": ") for part in cell.split("; ") if part]
+    told = {column: verdict for verdict, columns in parts for column in columns.split(", ")}
+    return {column: told.get(column, SAME) if reached(network, column) else "" for column in COLUMNS}
+
+
+def _cells(rows: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows.splitlines()]
+
+
+def _names(plain: str) -> list[str]:
+    return " ".join(plain.split()).removesuffix(".").split("; ")
+
+
+def _wrapped(names: str) -> str:
+    return textwrap.fill(ELSE.strip() + " " + names, 120).removeprefix(ELSE.strip() + " ")
 
 
 def main() -> None:
-    lines = [f"| network | {' | '.join(COLUMNS)} | what to do |", "|---" * (len(COLUMNS) + 2) + "|"]
+    found = {}
     for network in NETWORKS:
-        found = row(network)
-        lines.append(f"| {network.name} | {' | '.join(found.values())} | {network.note} |")
-        print(lines[-1], flush=True)
-    PAGE.write_text(TEXT + "\n".join(lines) + "\n")
+        found[network.name] = row(network)
+        print(f"{network.name}: {_cell(found[network.name]) or SAME}", flush=True)
+    PAGE.write_text(text(found))
 
 
 if __name__ == "__main__":

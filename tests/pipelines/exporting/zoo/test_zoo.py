@@ -29,5 +29,5 @@ def test_slow_converters(network: Network) -> None:
 
 
 def test_the_page_has_these_networks_and_notes() -> None:
-    found = {name: cells["what to do"] for name, cells in page.verdicts().items()}
-    assert found == {network.name: network.note for network in NETWORKS}
+    assert page.notes() == {network.name: network.note for network in NETWORKS}
+    assert page.PAGE.read_text() == page.text(page.verdicts())

@@ -1,4 +1,4 @@
-"""What becomes of a network: between the frameworks, and in every target that its framework reaches."""
+"""The verdict on a network: between the frameworks, and in every target that its framework reaches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ TARGETS = {
 }
 SLOW = ("TF.js", "tf2onnx")
 """They take as long as all others together."""
-COLUMNS = ("both", *(name for own in TARGETS.values() for name in own))
+BRIDGE = "bridge"
+COLUMNS = (BRIDGE, *(name for own in TARGETS.values() for name in own))
+SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def inputs(network: Network) -> tuple[Arrays, Arrays]:
 
 
 def answers(model: Model, framework: str, network: Any, inputs: Arrays) -> Arrays:
-    """What the network itself answers, by name."""
+    """The network's own outputs, by name."""
     if framework == "tensorflow":
         answer = keras_graph.answering(model, network)(inputs["x"])
         return {name: output.numpy() for name, output in answer.items()}
@@ -149,14 +151,21 @@ def process(what: str, command: list[str], seconds: int, own: Any = tfjs._proces
 tfjs._process = process
 
 
+def reached(network: Network, column: str) -> bool:
+    """Return True if the network has what the column compares."""
+    if column == BRIDGE:
+        return bool(network.keras and network.torch)
+    return bool(network.keras if column in TARGETS["tensorflow"] else network.torch)
+
+
 def row(network: Network, columns: tuple[str, ...] = COLUMNS) -> dict[str, str]:
     """The verdicts by column; "" where the network has no such framework."""
     model, found = specimen(network), dict.fromkeys(columns, "")
-    if "both" in columns and network.keras and network.torch:
-        found["both"] = both(model)
+    if BRIDGE in columns and reached(network, BRIDGE):
+        found[BRIDGE] = bridged(model)
     for framework, targets in TARGETS.items():
-        own = [name for name in targets if name in columns]
-        if not own or not (network.keras if framework == "tensorflow" else network.torch):
+        own = [name for name in targets if name in columns and reached(network, name)]
+        if not own:
             continue
         try:
             made, weights, built = model.source(framework)
@@ -168,21 +177,21 @@ def row(network: Network, columns: tuple[str, ...] = COLUMNS) -> dict[str, str]:
     return found
 
 
-def both(model: Specimen) -> str:
-    """Whether the frameworks' networks answer alike with equal weights."""
+def bridged(model: Specimen) -> str:
+    """Compare the frameworks' networks with equal weights."""
     _, trap = inputs(model.network)
     try:
         made, weights, built = model.source("tensorflow")
         if len(made.spec.task.outputs) > 1:
-            return ""
+            return "not compared"
         twins.check(made, Rows(trap, np.zeros(ROWS, np.int64)))
     except ModelError:
         return "refused"
-    return "same" if not model.network.trained or trained_alike(made, weights, built, trap) else "differs"
+    return SAME if not model.network.trained or trained_alike(made, weights, built, trap) else "differs"
 
 
 def trained_alike(model: Specimen, weights: Weights, network: Any, batch: Arrays) -> bool:
-    """Whether both keep the same of a batch that they train on."""
+    """Return True if both keep the same statistics of a batch that they train on."""
     import torch
 
     twin = model.build_torch()
@@ -206,7 +215,7 @@ def target(exporter: Exporter, model: Specimen, weights: Weights, reference: Any
         answer = partial(exporter.answer, path, model)
         runs = [ordinary, *conformance.batches(ordinary)]
         if model.network.precision in exporter.files and model.network.precision != "float32":
-            return "same" if alike(answer([ordinary])[0], reference(ordinary)) else "gate"
+            return SAME if alike(answer([ordinary])[0], reference(ordinary)) else "gate"
         try:
             passed = conformance.difference(answer, [reference(run) for run in runs], runs) <= TOLERANCE
         except Exception:
@@ -220,17 +229,15 @@ def target(exporter: Exporter, model: Specimen, weights: Weights, reference: Any
         try:
             outputs = answer([trap])
         except Exception:
-            return "same" if expected is None else "fails"
+            return SAME if expected is None else "fails"
         if expected is None:
             return "differs"
         return (
-            "same"
-            if conformance.difference(lambda _: outputs, [expected], [trap]) <= TOLERANCE
-            else "differs"
+            SAME if conformance.difference(lambda _: outputs, [expected], [trap]) <= TOLERANCE else "differs"
         )
 
 
 def alike(outputs: Arrays, expected: Arrays) -> bool:
-    """Whether a quantized artifact chooses as its source does; with NaN it chooses nothing."""
+    """Return True if a quantized artifact chooses as its source does; with NaN it chooses nothing."""
     found = outputs["y"]
     return bool(np.isfinite(found).all() and (found.argmax(1) == expected["y"].argmax(1)).all())

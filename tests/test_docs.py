@@ -1,0 +1,82 @@
+"""The documents: short, linked, and with commands that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import parsing
+from serving import targets
+from serving.server import flags
+from serving.server.tfs import flags as tfs_flags
+from serving.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*ROOT.glob("*.md"), *DOCS]
+README = (ROOT / "README.md").read_text()
+WORDS = 6000
+SETTABLE = (ROOT / "Makefile").read_text() + (ROOT / "requirements" / "running.py").read_text()
+FLAGS = {"server.md": (flags.parser, tfs_flags.parser), "tf-serving.md": (tfs_flags.parser,)}
+
+
+def commands(page: Path) -> list[tuple[str, ...]]:
+    """The words of each `make` and `tandem` in a page's code."""
+    text = page.read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    lines = [line for block in blocks for line in block.splitlines()] + [" ".join(i.split()) for i in inline]
+    parts = [part for line in lines for part in re.split(r" && | \|\| ", line.partition(" #")[0])]
+    found = [tuple(part.removeprefix("$ ").removeprefix(".venv/bin/").split()) for part in parts]
+    return [words for words in found if len(words) > 1 and words[0] in ("make", "tandem")]
+
+
+COMMANDS = [words for page in PAGES if page.name != "CHANGELOG.md" for words in commands(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere_and_lines_are_short(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+    assert [line for line in page.read_text().splitlines() if len(line) > 120] == []
+
+
+@pytest.mark.parametrize("words", sorted(set(COMMANDS)), ids=" ".join)
+def test_a_command_exists(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    if words[0] == "make":
+        for word in words[1:]:
+            name, is_variable, _ = word.partition("=")
+            pattern = rf"\b{name}\b" if is_variable else rf"^{name}:"
+            assert word.startswith("-") or re.search(pattern, SETTABLE, re.MULTILINE), word
+    else:
+        with pytest.raises(SystemExit, match="0"):
+            parsing.parser().parse_args([words[1], "--help"])
+        known = capsys.readouterr().out
+        assert [word for word in words if word.startswith("--") and word not in known] == []
+
+
+@pytest.mark.parametrize("page", FLAGS)
+def test_flags_exist(page: str) -> None:
+    known = "".join(parser().format_help() for parser in FLAGS[page])
+    for flag in re.findall(r"`(--[a-z_-]+)", (ROOT / "docs" / page).read_text()):
+        assert flag in known
+
+
+def test_every_page_is_in_the_index_and_all_are_short() -> None:
+    assert [page.name for page in DOCS if f"(docs/{page.name})" not in README] == []
+    assert sum(len(page.read_text().split()) for page in DOCS) <= WORDS
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", targets.NAMES)
+def test_the_first_page_has_the_endpoints_of_the_targets(name: str, tmp_path: Path) -> None:
+    target, settings = targets.load(name), Settings()
+    (tmp_path / "picture.png").touch()
+    row = next(line for line in README.splitlines() if line.startswith(f"| {name} | "))
+    assert target.source in row
+    for port in target.ports(settings).values():
+        assert f":{port}" in row
+    curl = target.endpoints(settings, 1, tmp_path)[0].curl.replace(str(tmp_path), "artifacts/samples")
+    assert curl in README or not target.page_protocol
