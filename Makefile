@@ -117,7 +117,7 @@ clean: ## remove the environment and, after asking, everything that was made (YE
 clean-env: ## remove the environment; `make setup` makes it again
 	@rm -rf $(VENV) $(VENV).lock .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
-# A stamp does not know that its environment was broken, or made anew by another Python.
+# A stamp is stale if its environment is broken or was made by another Python.
 $(shell $(VENV)/bin/python -c 'import rich' >/dev/null 2>&1 || rm -f $(VENV)/.main $(VENV)/.dev)
 SETUP := requirements/install requirements/hashes.txt $(wildcard requirements/*.py) pyproject.toml
 

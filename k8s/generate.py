@@ -1,4 +1,4 @@
-"""Writes what others repeat of the targets: `python -m k8s.generate`, which is `make generated`.
+"""Write the files that repeat facts of the targets: `python -m k8s.generate`, or `make generated`.
 
 Ports, labels and paths come from `serving/targets`, pods from `k8s/base`, rules from `docker/prometheus/rules.yml`.
 """
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def files() -> Iterator[tuple[str, str]]:
-    """The path and the text of every generated file; those that are made from rendered others come last."""
+    """The path and the text of every generated file; files made from rendered ones come last."""
     every = {name: targets.load(name) for name in targets.NAMES}
     own, settings = "serving/targets", Settings(model=_model())
     yield "docker/prometheus/prometheus.yml", _yaml(own, [_prometheus(every)])
@@ -179,7 +179,7 @@ def _monitor(target: Target) -> Document:
         "path": target.container.metrics,
         # The rules look back one minute: four scrapes.
         "interval": "15s",
-        # Every rule goes by the target's name.
+        # Rules select by the target's name.
         "relabelings": [
             {"sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_name"], "targetLabel": "target"}
         ],

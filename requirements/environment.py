@@ -26,7 +26,7 @@ APART = {"tfx.txt": ("3.13",), "onnx2tf.txt": ("3.11",)}
 """Pins of environments that do not hold this project, and the Python that they are for."""
 FREE_GB = 4
 INTERRUPTED = "interrupted"
-"""Lies in an environment as long as packages are put into it: some may be there by half."""
+"""Marks an environment whose installation has not ended: packages may be incomplete."""
 
 
 class Python(NamedTuple):
@@ -38,7 +38,7 @@ class Python(NamedTuple):
 
 
 def main(venv: Path, pins: Path) -> None:
-    """Have `venv` hold what `pins` says. Raises `SetupError`."""
+    """Install the packages of `pins` into `venv`. Raises `SetupError`."""
     versions = APART.get(pins.name, VERSIONS)
     if not os.access(venv.parent, os.W_OK):
         raise SetupError(f"{venv.parent} cannot be written to; copy the project to a folder that can")
@@ -62,7 +62,7 @@ def main(venv: Path, pins: Path) -> None:
 
 @contextmanager
 def alone(venv: Path) -> Iterator[None]:
-    """Nobody else works on this environment meanwhile."""
+    """Hold the lock of this environment."""
     with venv.with_name(f"{venv.name}.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +77,7 @@ def alone(venv: Path) -> Iterator[None]:
 
 
 def probe(path: Path | str) -> Python | None:
-    """What an interpreter is; None where it is none that runs."""
+    """Describe an interpreter; None if it does not run."""
     script = (
         "import sys, importlib.util as u; print('%d.%d' % sys.version_info[:2], "
         "all(map(u.find_spec, ('venv', 'ensurepip'))))"

@@ -1,4 +1,4 @@
-"""Commands that take long or fail: what is said meanwhile, and what to do then. For any Python from 3.8 on."""
+"""Commands that take long or fail: progress while they run, advice when they fail. For any Python from 3.8 on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADVICE = {
     r"resolve|connect|timed out|unreachable|error sending request": "Is the package index within reach? A mirror: "
     "PIP_INDEX_URL=...; a proxy: HTTPS_PROXY=...",
 }
-"""What to do, by what pip or uv said."""
+"""Advice by the message of pip or uv."""
 NOISE = re.compile(r"Using Python|Resolved| ?Download|WARNING: Retrying")
 
 
@@ -36,11 +36,11 @@ class SetupError(Exception):
 
 
 class NoPythonError(SetupError):
-    """What is missing is a Python; requirements/install knows who has one."""
+    """No Python fits; requirements/install fetches one."""
 
 
 def run(command: list[str], what: str, stage: Callable[[list[str]], str] | None = None) -> None:
-    """Run a command, saying what it is waited for and, by the lines that it wrote, its stage.
+    """Run a command and show its purpose and, by the lines that it writes, its stage.
 
     Raises `SetupError` with what it said.
     """
@@ -68,7 +68,7 @@ def run(command: list[str], what: str, stage: Callable[[list[str]], str] | None 
 
 
 def watch(command: list[str], venv: Path, what: str) -> None:
-    """Run uv: on a terminal it shows how far it is; elsewhere lines do. Raises `SetupError`."""
+    """Run uv with its own progress on a terminal, with lines elsewhere. Raises `SetupError`."""
     say(f"environment: {what} (usually {USUALLY} s)")
     if not sys.stderr.isatty():
         run(command, what, lambda said: stage(said, venv))
@@ -77,7 +77,7 @@ def watch(command: list[str], venv: Path, what: str) -> None:
 
 
 def stage(said: list[str], venv: Path) -> str:
-    """How far an installation is, by the lines that uv wrote and by what lies there."""
+    """The progress of an installation, by the lines of uv and the packages installed so far."""
     text = "".join(said)
     resolved = re.search(r"Resolved (\d+) packages", text)
     if resolved is None:
@@ -96,7 +96,7 @@ def stage(said: list[str], venv: Path) -> str:
 
 
 def advice(said: str) -> str:
-    """The first advice that fits; empty where none does."""
+    """The first advice that fits, or an empty string."""
     return next(
         (f"\n{text}" for pattern, text in ADVICE.items() if re.search(pattern, said, re.IGNORECASE)), ""
     )

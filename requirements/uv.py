@@ -44,7 +44,7 @@ def settings() -> dict[str, str]:
 
 
 def has_torch(version: str) -> bool:
-    """Whether a wheel folder of this machine has a torch for a Python."""
+    """Return True if a wheel folder of this machine has a torch for a Python."""
     folders = settings().get("UV_FIND_LINKS", "").split(",")
     return any(list(Path(f).glob(f"torch-*cp{version.replace('.', '')}*")) for f in folders if f)
 
