@@ -11,8 +11,8 @@ from tests.pipelines.exporting.zoo.verdicts import COLUMNS, SAME, reached, row
 PAGE = Path(__file__).parents[4] / "docs" / "conversions.md"
 TEXT = """# Conversion traps
 
-Each minimal network has one trap. `make test-all` exports it, compares every artifact with its source, and holds this
-page to the verdicts; after a change of a pin, `.venv/bin/python -m tests.pipelines.exporting.zoo.page` writes it anew.
+Each minimal network has one trap. `make test-all` compares every artifact with its source; after a change of a pin,
+`.venv/bin/python -m tests.pipelines.exporting.zoo.page` rewrites this page.
 
 - **refused**: before anything is written, by the layer's name. **gate**: by the artifact's check.
 - **differs**: published, and unlike its source on the trap's inputs.
