@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,12 @@ def test_flags_exist(page: str) -> None:
     known = "".join(parser().format_help() for parser in FLAGS[page])
     for flag in re.findall(r"`(--[a-z_-]+)", (ROOT / "docs" / page).read_text()):
         assert flag in known
+
+
+@pytest.mark.slow
+def test_the_bridge_is_called_as_the_page_says() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "migrating.md").read_text(), re.M | re.S)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=110)
 
 
 def test_every_page_is_in_the_index_and_all_are_short() -> None:
