@@ -31,6 +31,7 @@ from serving.platforms.builder import (
 )
 from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill, published
 from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
+from serving.server import VERSION
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from serving.web.install import install
@@ -59,7 +60,7 @@ LABEL, BASE_LABEL = "tandem.context", "tandem.base"
 
 def version() -> str:
     """The project's version, which is every image's tag."""
-    return metadata.version("tandem")
+    return VERSION
 
 
 def reference(name: str, settings: Settings | None = None) -> str:
