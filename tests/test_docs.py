@@ -40,8 +40,11 @@ COMMANDS = [words for page in PAGES if page.name != "CHANGELOG.md" for words in 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere_and_lines_are_short(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
+    for link, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
         assert link.startswith("http") or (page.parent / link).exists(), link
+        if anchor and link.endswith(".md"):
+            headings = re.findall(r"^#+ (.+)$", (page.parent / link).read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings}
     assert [line for line in page.read_text().splitlines() if len(line) > 120] == []
 
 
