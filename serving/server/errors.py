@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from reprlib import Repr
 from typing import ClassVar
 
 from grpc import StatusCode
 
+log = logging.getLogger("tandem.server")
+
 LONGEST_QUOTE = 120
 """Characters of a client's words in a message."""
-
 
 _short = Repr()
 _short.maxlist = _short.maxtuple = _short.maxdict = 32
@@ -123,3 +125,13 @@ class ArtifactError(ServerError):
     """A version cannot be served: its files are damaged, or the runtime cannot load or run it."""
 
     code = StatusCode.FAILED_PRECONDITION
+
+
+def told(error: Exception, what: str) -> ServerError:
+    """What a client is told of an error; where it is not the client's, the log has the rest."""
+    if not isinstance(error, ServerError):
+        log.error("%s failed", what, exc_info=error)
+        return ServerError("the server failed on this request; its log says why")
+    if error.status == 500:
+        log.error("%s: %s", what, error)
+    return error

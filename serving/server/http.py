@@ -34,10 +34,6 @@ class Request:
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
-    def json(self) -> object:
-        """The body as JSON. Raises `InvalidRequestError` with the position of the fault."""
-        return parse_json(self.body)
-
 
 @dataclass(slots=True)
 class Response:
@@ -99,7 +95,7 @@ class Router:
 
 
 def parse_json(text: bytes | memoryview) -> object:
-    """JSON as RFC 8259 has it: no NaN, no Infinity, and at most 1,024 levels deep."""
+    """JSON as RFC 8259 has it: no NaN, no Infinity, and at most 1,024 levels deep. Raises `InvalidRequestError`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

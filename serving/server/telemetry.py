@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -15,22 +14,14 @@ from serving.server.lifecycle import StartError
 EXPORT_SECONDS = 2.0
 """For a batch of spans: a stop waits for the last one."""
 
-
-@dataclass(frozen=True)
-class Tracing:
-    """What the transports need to trace requests."""
-
-    wrap: Callable[[App], Any]
-    """From the ASGI application to one that traces each request."""
-    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]
-    close: Callable[[], None]
-    """Send what is still held."""
+Interceptors = Sequence[grpc.aio.ServerInterceptor[Any, Any]]
 
 
-def tracing(endpoint: str, service: str) -> Tracing:
-    """Spans to the collector at `endpoint`, such as http://127.0.0.1:4318; OTEL_* variables apply.
+def trace(app: App, endpoint: str, service: str) -> tuple[Any, Interceptors, Callable[[], None]]:
+    """The ASGI application and what else traces requests, by HTTP and gRPC; and what sends the last spans.
 
-    Raises `StartError` where the extra is not installed.
+    They go to the collector at `endpoint`, such as http://127.0.0.1:4318; OTEL_* variables apply. Raises `StartError`
+    where the extra is not installed.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -47,10 +38,7 @@ def tracing(endpoint: str, service: str) -> Tracing:
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-
-    def wrap(app: App) -> Any:  # noqa: ANN401 - an ASGI application
-        # One span a request: those of single ASGI messages tell nothing more.
-        return OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
-
+    # One span a request: those of single ASGI messages tell nothing more.
+    traced = OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
     interceptor = aio_server_interceptor(tracer_provider=provider)  # type: ignore[no-untyped-call]
-    return Tracing(wrap, [interceptor], provider.shutdown)
+    return traced, [interceptor], provider.shutdown

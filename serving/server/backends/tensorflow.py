@@ -58,7 +58,6 @@ class SavedModelServable:
         self._functions = {key: _Function(loaded.signatures[key]) for key in plain}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """As `Servable.run`."""
         function = self._functions.get(signature)
         if function is None:
             raise BackendError(f"{signature} was called after its version was unloaded")
@@ -75,7 +74,6 @@ class SavedModelServable:
             raise BackendError(f"TensorFlow failed: {_first_line(error)}") from error
 
     def close(self) -> None:
-        """As `Servable.close`."""
         self._functions.clear()
         self._loaded = None
         gc.collect()  # Functions and their graphs refer to each other.

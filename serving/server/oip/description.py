@@ -12,12 +12,12 @@ from typing import Any
 
 from serving.server import VERSION
 from serving.server.dataplane import DataPlane
-from serving.server.errors import InvalidRequestError, quote
+from serving.server.errors import ForbiddenError, InvalidRequestError, quote
 from serving.server.metrics import Duration, Statistics
 from serving.server.oip import codec
 from serving.server.repository.models import Entry
 from serving.server.repository.versions import State, Version
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, TensorSpec
 
 Document = dict[str, Any]
 
@@ -49,9 +49,10 @@ def default_key(version: Version) -> str:
     return min(version.signatures)
 
 
-def default_signature(version: Version) -> Signature:
-    """As `default_key`."""
-    return version.signatures[default_key(version)]
+def readiness(plane: DataPlane, name: str, number: int | None) -> Document:
+    """The version that answers. Raises `NotFoundError` or `UnavailableError` where none does."""
+    version = plane.models.model(name).version(number)
+    return {"name": name, "version": str(version.number), "ready": True}
 
 
 def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
@@ -60,7 +61,8 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
     `properties` name what the model puts out but the protocol cannot carry.
     """
     model = plane.models.model(name)
-    signature = default_signature(model.version(number))
+    version = model.version(number)
+    signature = version.signatures[default_key(version)]
     document: Document = {
         "name": name,
         "versions": [str(loaded) for loaded in model.loaded],
@@ -76,7 +78,7 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
 def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
     """A model as Triton's ModelConfig has it: where requests share runs, `dims` leave the batch out."""
     version = plane.models.model(name).version(number)
-    signature = default_signature(version)
+    signature = version.signatures[default_key(version)]
     batched = version.batched and signature.batched
     return {
         "name": name,
@@ -113,8 +115,13 @@ def statistics(plane: DataPlane, name: str, number: int | None) -> Document:
     return {"model_stats": found}
 
 
-def check_repository_parameters(parameters: Mapping[str, object]) -> None:
-    """Raise `InvalidRequestError` where a client brings a configuration or files: only the repository has them."""
+def check_change(allowed: bool, parameters: Mapping[str, object]) -> None:
+    """Raise `ForbiddenError` where clients may not load and unload.
+
+    Raises `InvalidRequestError` where one brings a configuration or files: only the repository has them.
+    """
+    if not allowed:
+        raise ForbiddenError("loading and unloading need the server's flag --repository-control")
     for name in parameters:
         if name == "config" or name.startswith("file:"):
             raise InvalidRequestError(

@@ -15,8 +15,15 @@ from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
 from serving.server.dataplane import Call
 from serving.server.errors import FailedPreconditionError, InvalidRequestError, UnimplementedError, quote
-from serving.server.tensors.checks import signature_of
-from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signatures, Tensors, dtype_of
+from serving.server.tensors.signature import (
+    BYTES,
+    DEFAULT_SIGNATURE,
+    Array,
+    Signatures,
+    Tensors,
+    dtype_of,
+    signature_of,
+)
 from serving.server.tfs.examples import serialized
 from serving.server.tfs.tensors import from_proto
 

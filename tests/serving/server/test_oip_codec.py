@@ -48,7 +48,11 @@ texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), 
 
 
 def described(array: Array) -> codec.Described:
-    return codec.Described("x", dtype_of(array), array.shape, pictures=False)
+    return sized(dtype_of(array), *array.shape)
+
+
+def sized(dtype: str, *shape: int) -> codec.Described:
+    return codec.Described(TensorSpec("x", dtype, shape), dtype, shape)
 
 
 @given(tensors | texts)
@@ -94,7 +98,7 @@ def test_an_input_that_does_not_fit_is_refused_before_its_data_are_read(
     name: object, datatype: object, shape: object, message: str
 ) -> None:
     with pytest.raises(REFUSED, match=message):
-        codec.describe(SIGNATURE, name, datatype, shape)
+        codec.describe(SIGNATURE, name, datatype, shape, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -107,13 +111,13 @@ def test_an_input_that_does_not_fit_is_refused_before_its_data_are_read(
 )
 def test_json_that_does_not_fit_is_refused(kind: str, data: object, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        codec.from_json(codec.Described("x", kind, (2,), pictures=False), data)
+        codec.from_json(sized(kind, 2), data)
 
 
 def test_bytes_that_are_no_booleans_are_refused() -> None:
     """Runtimes take a bool of 2 for what they like."""
     with pytest.raises(InvalidRequestError, match="expected bytes of 0 or 1 for BOOL"):
-        codec.from_raw(codec.Described("x", "bool", (3,), pictures=False), b"\0\1\2")
+        codec.from_raw(sized("bool", 3), b"\0\1\2")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from serving.server.repository.policies import (
     specific,
 )
 from serving.server.repository.versions import Serving, State
-from serving.server.scheduling.run_queue import QueueLimits
+from serving.server.scheduling import QueueLimits
 from serving.server.tensors.signature import Signature, Tensors
 
 from .artifacts import point
