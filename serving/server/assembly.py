@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import grpc
+
 from serving.server.access_log import AccessLog
 from serving.server.app import App
 from serving.server.dataplane import DataPlane
@@ -25,7 +27,7 @@ from serving.server.repository.policies import ModelConfig
 from serving.server.repository.versions import LoadVersion, Serving
 from serving.server.rpc import RpcServer, Service
 from serving.server.scheduling import QueueLimits
-from serving.server.telemetry import Interceptors, trace
+from serving.server.telemetry import trace
 
 PICTURE_THREADS = 2
 COLLECT_AFTER = (50_000, 50, 100)
@@ -78,7 +80,7 @@ def serve(
                 stopping=lambda: plane.stopping,
                 cors=options.cors,
             )
-            interceptors: Interceptors = ()
+            interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
             if options.otlp_endpoint:
                 app, interceptors, close = trace(app, options.otlp_endpoint, command)
                 stack.callback(close)

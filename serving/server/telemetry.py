@@ -14,10 +14,10 @@ from serving.server.lifecycle import StartError
 EXPORT_SECONDS = 2.0
 """For a batch of spans: a stop waits for the last one."""
 
-Interceptors = Sequence[grpc.aio.ServerInterceptor[Any, Any]]
 
-
-def trace(app: App, endpoint: str, service: str) -> tuple[Any, Interceptors, Callable[[], None]]:
+def trace(
+    app: App, endpoint: str, service: str
+) -> tuple[Any, Sequence[grpc.aio.ServerInterceptor[Any, Any]], Callable[[], None]]:
     """The ASGI application and what else traces requests, by HTTP and gRPC; and what sends the last spans.
 
     They go to the collector at `endpoint`, such as http://127.0.0.1:4318; OTEL_* variables apply. Raises `StartError`

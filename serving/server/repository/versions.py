@@ -80,9 +80,10 @@ class Version:
         """What changes when its files do."""
         self.servable = loaded.servable
         self.signatures: Signatures = loaded.servable.signatures
-        self.finite = loaded.finite
+        self.finite = loaded.manifest is not None and loaded.manifest.finite
         """True if its manifest forbids NaN, infinity and empty tensors."""
-        self.batched = serving.batching if loaded.batched is None else loaded.batched
+        self.batched = loaded.manifest.batched if loaded.manifest else serving.batching
+        """True if requests may share a run; without a manifest nobody has proved it."""
         self.queues = {
             key: RunQueue(
                 loaded.servable,

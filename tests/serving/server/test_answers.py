@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from .artifacts import images, logits, write_company, write_manifest, write_onnx, write_tflite
-from .processes import ServerProcess, running, tandem_tf_serving
+from .processes import ServerProcess, running, running_tfs
 
 OUTPUTS: dict[str, tuple[str, ...]] = {"fashion": ("logits", "probabilities")}
 FAULTS = ("shape", "output", "model")
@@ -203,10 +203,8 @@ def tensorflow(saved_models: Path) -> Iterator[ServerProcess]:
     folder.mkdir()
     (folder / "1").symlink_to(saved_models / "fashion" / "1")
     flags = ("--model_name=fashion", f"--model_base_path={folder}", "--enable_batching")
-    server = tandem_tf_serving(saved_models / "answers.log", *flags)
-    server.wait_for("/v1/models/fashion", "AVAILABLE")
-    yield server
-    assert server.stop() == 0
+    with running_tfs(folder, *flags, models=("fashion",)) as server:
+        yield server
 
 
 MODELS = ("fashion", "positive", "nonzero", "softmax", "dynamic")

@@ -23,7 +23,7 @@ def test_a_version_without_a_manifest_loads_by_the_backend_s_usual_name(tmp_path
     loaded = load_version(write_onnx(tmp_path, 1), onnx, 1)
     signature = loaded.servable.signatures["serving_default"]
     assert [spec.shape for spec in signature.inputs] == [(-1, 28, 28, 1)]
-    assert (loaded.batched, loaded.finite) == (None, False)
+    assert loaded.manifest is None
 
 
 def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"has no file model\.onnx; it holds other\.onnx"):
         load_version(directory, onnx, 1)
     write_manifest(directory, "other.onnx")
-    assert load_version(directory, onnx, 1).batched is False
+    assert load_version(directory, onnx, 1).manifest is not None
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,11 +15,9 @@ from hypothesis.extra import numpy as npst
 
 from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.http import Request
-from serving.server.metrics import Statistics
-from serving.server.oip import codec, description
-from serving.server.oip.body import HEADER_LENGTH, InferenceRequest, parse, respond
+from serving.server.oip import codec
+from serving.server.oip.body import HEADER_LENGTH, parse
 from serving.server.records import RequestRecord
-from serving.server.repository.versions import Version
 from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of, strings
 
 from .test_json_numbers import KINDS, values
@@ -134,38 +131,6 @@ def test_what_json_cannot_carry_is_said_and_not_turned_into_null(array: Array, m
         codec.to_json("y", array)
 
 
-names = st.sampled_from(["y", "logits", "100%", '"%b"', "\0", "é"])
-
-
-@few
-@given(
-    st.dictionaries(names, st.tuples(tensors | texts, st.booleans()), min_size=1),
-    st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
-)
-def test_a_response_holds_what_was_asked_for(
-    outputs: dict[str, tuple[Array, bool]], identity: str | None
-) -> None:
-    version = cast(Version, SimpleNamespace(model='fa"shion', number=3))
-    asked = InferenceRequest({}, {name: binary for name, (_, binary) in outputs.items()}, id=identity)
-    response = respond(version, asked, {name: array for name, (array, _) in outputs.items()})
-    sent = dict(response.headers)
-    assert (HEADER_LENGTH.encode() in sent) == any(binary for _, binary in outputs.values())
-    length = int(sent.get(HEADER_LENGTH.encode(), str(len(response.body))))
-    document, tail = json.loads(response.body[:length]), response.body[length:]
-    assert (document["model_name"], document["model_version"]) == ('fa"shion', "3")
-    assert document.get("id") == identity
-    for output, (name, (array, binary)) in zip(document["outputs"], outputs.items(), strict=True):
-        assert (output["name"], output["shape"]) == (name, list(array.shape))
-        assert output["datatype"] == codec.name_of(dtype_of(array))
-        if binary:
-            size = output["parameters"]["binary_data_size"]
-            assert tail[:size] == codec.to_raw(array)
-            tail = tail[size:]
-        else:
-            np.testing.assert_array_equal(codec.from_json(described(array), output["data"]), array)
-    assert tail == b""
-
-
 def some(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """An object with some of these members, each as it should be or anything else."""
     return st.fixed_dictionaries({}, optional={name: value | values for name, value in known.items()})
@@ -214,26 +179,3 @@ def test_garbage_is_refused_in_few_words(given: tuple[bytes, dict[str, str]]) ->
     except REFUSED as error:
         told = str(error)
     assert len(told) < 400
-
-
-def test_statistics_are_counted_by_request_run_and_row() -> None:
-    sums = Statistics()
-    requests = (0.25, "OK", 0.0625, 0.125), (0.5, "OK", 0, 0), (0.125, "INTERNAL", 0, 0)
-    for seconds, code, queue, run in requests:
-        record = RequestRecord("POST", "/", "", code=code, seconds=seconds)
-        record.queue_seconds, record.run_seconds = queue, run
-        sums.request(record)
-    for rows, seconds in ((1, 0.5), (4, 0.25), (4, 0.25)):
-        sums.run(rows, seconds)
-    model = SimpleNamespace(name="fashion", loaded=[3])
-    metrics = SimpleNamespace(statistics=lambda *_: sums)
-    plane: Any = SimpleNamespace(
-        metrics=metrics, models=SimpleNamespace(names=["fashion"], model=lambda _: model)
-    )
-    (found,) = description.statistics(plane, "", None)["model_stats"]
-    assert (found["name"], found["version"]) == ("fashion", "3")
-    assert (found["inference_count"], found["execution_count"]) == (9, 3)
-    assert found["inference_stats"]["success"] == {"count": 2, "ns": 750_000_000}
-    assert found["inference_stats"]["fail"] == {"count": 1, "ns": 125_000_000}
-    assert found["inference_stats"]["queue"] == {"count": 1, "ns": 62_500_000}
-    assert [(b["batch_size"], b["compute_infer"]["count"]) for b in found["batch_stats"]] == [(1, 1), (4, 2)]

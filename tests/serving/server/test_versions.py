@@ -77,7 +77,7 @@ class Shelf:
         if not directory.is_dir() or (directory / "bad").exists():
             raise ArtifactError("it is bad")
         servable = self.servables[int(directory.name)] = Note()
-        return Loaded(servable, batched=None, finite=False)
+        return Loaded(servable)
 
 
 @pytest.fixture

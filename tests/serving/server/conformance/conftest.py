@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..processes import ServerProcess, tandem_tf_serving
+from ..processes import ServerProcess, running_tfs, tandem_tf_serving
 from .clients import Grpc
 from .saved_models import model_config, write_half_plus, write_half_plus_two, write_shapes, write_types
 
@@ -43,13 +43,9 @@ def server(models: Path) -> Iterator[ServerProcess]:
     monitoring = models / "monitoring.config"
     monitoring.write_text('prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }')
     flags = (f"--model_config_file={config}", f"--monitoring_config_file={monitoring}")
-    process = tandem_tf_serving(models / "server.log", *flags)
-    for name in names:
-        process.wait_for(f"/v1/models/{name}", "AVAILABLE")
-    for version in (1, 2, 3):
-        process.wait_for(f"/v1/models/half_plus/versions/{version}", "AVAILABLE")
-    yield process
-    process.stop()
+    versions = [f"half_plus/versions/{version}" for version in (1, 2, 3)]
+    with running_tfs(models, *flags, models=(*names, *versions)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from serving.server.tfs.flags import UNIMPLEMENTED
 
-from ..processes import ServerProcess, tandem_tf_serving
+from ..processes import ServerProcess, running_tfs
 from .clients import Grpc, code_and_details, eventually, floats, predict, predict_request, value
 from .conftest import Start
 from .saved_models import model_config
@@ -25,8 +25,7 @@ def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("flags")
     (folder / "batching").write_text(BATCHING)
     (folder / "monitoring").write_text('prometheus_config { enable: true path: "/own/metrics(1)+" }')
-    server = tandem_tf_serving(
-        folder / "log",
+    flags = (
         f"--model_base_path={models}/shapes",
         f"--grpc_socket_path={folder}/grpc",
         "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.max_receive_message_length=100000",
@@ -41,9 +40,8 @@ def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "--saved_model_tags=serve",
         *(f"--{name}=1" for name in UNIMPLEMENTED),
     )
-    server.wait_for("/v1/models/default", "AVAILABLE")
-    yield server
-    assert server.stop() == 0
+    with running_tfs(folder, *flags) as server:
+        yield server
 
 
 def test_flags_that_do_nothing_are_named_in_the_log(flagged: ServerProcess) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..processes import ServerProcess, tandem_tf_serving
+from ..processes import ServerProcess, running_tfs
 from .clients import Grpc, eventually, predict, predict_request, value, write_warm_up
 from .conftest import Start
 from .saved_models import model_config, write_broken
@@ -34,10 +34,9 @@ def alive(root: Path) -> Iterator[ServerProcess]:
     config = root / "models.config"
     config.write_text(model_config(**{path.name: str(path) for path in root.iterdir()}))
     flags = ("--file_system_poll_wait_seconds=0.2", "--max_num_load_retries=0")
-    server = tandem_tf_serving(root / "log", f"--model_config_file={config}", *flags)
-    server.wait_for_log("HTTP on", 60)
-    yield server
-    assert server.stop() == 0
+    with running_tfs(root, f"--model_config_file={config}", *flags, models=()) as server:
+        server.wait_for_log("HTTP on", 60)
+        yield server
 
 
 def states(server: ServerProcess, model: str) -> dict[str, str]:

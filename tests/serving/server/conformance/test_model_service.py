@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..processes import ServerProcess, tandem_tf_serving
+from ..processes import ServerProcess, running_tfs
 from .clients import Grpc, code_and_details, eventually, floats, predict, predict_request, value
 from .saved_models import model_config
 
@@ -24,10 +24,9 @@ def reloaded(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("model_service")
     config = folder / "models.config"
     config.write_text(model_config(half_plus=f"{models}/half_plus {ONE_AND_TWO}"))
-    process = tandem_tf_serving(folder / "log", f"--model_config_file={config}", "--max_num_load_retries=0")
-    process.wait_for("/v1/models/half_plus/versions/2", "AVAILABLE", 30)
-    yield process
-    process.stop()
+    flags = (f"--model_config_file={config}", "--max_num_load_retries=0")
+    with running_tfs(folder, *flags, models=("half_plus/versions/2",)) as server:
+        yield server
 
 
 @pytest.fixture
