@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
@@ -30,27 +31,24 @@ LINGER_SECONDS = 2.0
 class App:
     """Serves routes over ASGI.
 
-    A body has at most `max_body_bytes`; body and response together take at most `timeout_seconds`. With `cors`,
-    pages of other origins may read responses. While the server is `stopping`, responses close their connections.
+    Of the flags, `max_body_bytes` holds for a body, and `request_timeout_seconds` for body and response together. With
+    `cors`, pages of other origins may read responses. While the server is `stopping`, responses close connections.
     """
 
     def __init__(
         self,
         routes: Sequence[Route],
         observe: Observe,
-        *,
-        max_body_bytes: int,
-        timeout_seconds: float,
-        stopping: Callable[[], bool] = lambda: False,
-        cors: bool = False,
+        options: argparse.Namespace,
+        stopping: Callable[[], bool],
     ) -> None:
         # Clients ask for few paths, each very often.
         self._find = lru_cache(256)(Router(routes).find)
         self._observe = observe
-        self._max_body_bytes = max_body_bytes
-        self._timeout_seconds = timeout_seconds
+        self._max_body_bytes: int = options.max_body_bytes
+        self._timeout_seconds: float = options.request_timeout_seconds
+        self._cors = CORS if options.cors else ()
         self._stopping = stopping
-        self._cors = CORS if cors else ()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; the only scope that this application has is HTTP."""

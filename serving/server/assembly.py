@@ -72,27 +72,12 @@ def serve(
                 stack.callback(access.close)
                 every.append(access.write)
             observe = observers(*every)
-            app: Any = App(
-                routes,
-                observe,
-                max_body_bytes=options.max_body_bytes,
-                timeout_seconds=options.request_timeout_seconds,
-                stopping=lambda: plane.stopping,
-                cors=options.cors,
-            )
+            app: Any = App(routes, observe, options, lambda: plane.stopping)
             interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
             if options.otlp_endpoint:
                 app, interceptors, close = trace(app, options.otlp_endpoint, command)
                 stack.callback(close)
-            make_rpc = partial(
-                RpcServer,
-                services,
-                observe,
-                max_message_bytes=options.max_body_bytes,
-                max_calls=options.max_connections,
-                options=options.grpc_options,
-                interceptors=interceptors,
-            )
+            make_rpc = partial(RpcServer, services, observe, options, interceptors)
             clean = run(plane, app, make_rpc, options)
         except (StartError, OSError) as error:
             sys.exit(f"{command}: {error}")

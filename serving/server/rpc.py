@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,15 +27,15 @@ Answer = Callable[[bytes, Context], Awaitable[bytes]]
 CLOCKS_APART = 0.1
 """Seconds. A client's time is up earlier than the server's, by the way of its request: then it cancels the call."""
 
-OPTIONS: tuple[tuple[str, str | int], ...] = (
+OPTIONS: dict[str, str | int] = {
     # A second server on this port must fail, not share its requests.
-    ("grpc.so_reuseport", 0),
+    "grpc.so_reuseport": 0,
     # Clients that are gone without a word are found out, and those that ping too often are told to go.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.max_metadata_size", 16 * 1024),
-)
+    "grpc.keepalive_time_ms": 60_000,
+    "grpc.keepalive_timeout_ms": 20_000,
+    "grpc.http2.min_ping_interval_without_data_ms": 5_000,
+    "grpc.max_metadata_size": 16 * 1024,
+}
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,7 @@ class RpcServer:
         self,
         services: Sequence[Service],
         observe: Observe,
-        *,
-        max_message_bytes: int,
-        max_calls: int,
-        options: Iterable[tuple[str, str | int]] = (),
+        options: argparse.Namespace,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
         self._calls = 0
@@ -67,10 +65,12 @@ class RpcServer:
         self._observe = observe
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
         self._names = [service.descriptor.full_name for service in services]
-        # As a dict: gRPC would take the first of two options with one name.
-        own = {**dict(OPTIONS), "grpc.max_receive_message_length": max_message_bytes, **dict(options)}
+        limit = {"grpc.max_receive_message_length": options.max_body_bytes}
+        channel = OPTIONS | limit | dict(options.grpc_options)
         self._server = grpc.aio.server(
-            interceptors=interceptors, maximum_concurrent_rpcs=max_calls, options=list(own.items())
+            interceptors=interceptors,
+            maximum_concurrent_rpcs=options.max_connections,
+            options=list(channel.items()),
         )
         self._server.add_generic_rpc_handlers([self._handlers(service) for service in services])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.server.backends.base import Servable, shapes
+from serving.server.backends.base import Servable
 from serving.server.errors import BackendError, ServerError, TooLargeError, UnavailableError
 from serving.server.records import RequestRecord
-from serving.server.tensors.signature import Tensors
+from serving.server.tensors.signature import Tensors, shapes
 
 
 @dataclass(frozen=True)

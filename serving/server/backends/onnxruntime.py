@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from serving.repository import GOLDEN, MANIFEST
-from serving.server.backends.base import BACKENDS, check_exists, refusal, shapes
+from serving.server.backends.base import BACKENDS, check_exists, refusal
 from serving.server.errors import ArtifactError, BackendError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
@@ -19,7 +19,6 @@ BFLOAT16 = "bfloat16"
 ONNX_BFLOAT16 = 16
 """TensorProto.DataType.BFLOAT16."""
 FATAL = 4
-OUT_OF_MEMORY = ("bad_alloc", "allocate memory")
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -129,10 +128,7 @@ class OnnxServable:
             else:
                 values = self._session.run(list(outputs), inputs, self._options)
         except Exception as error:
-            reason = str(error).strip()
-            if any(words in reason for words in OUT_OF_MEMORY):
-                raise BackendError(f"ONNX Runtime failed: {reason}; shapes: {shapes(inputs)}") from error
-            raise refusal("ONNX Runtime", self._signature, inputs, reason) from error
+            raise refusal("ONNX Runtime", self._signature, inputs, str(error).strip()) from error
         return dict(zip(outputs, values, strict=True))
 
     def close(self) -> None:

@@ -12,9 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from serving.server.backends.base import shapes
 from serving.server.errors import ArtifactError, BackendError, FailedPreconditionError, InvalidRequestError
-from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec
+from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec, shapes
 
 SERVE = ("serve",)
 """The tags of the graph that a SavedModel has for serving."""

@@ -140,6 +140,11 @@ def strings(values: Sequence[bytes]) -> Array:
     return array
 
 
+def shapes(tensors: Tensors) -> str:
+    """The shapes of tensors, for a message: "a [1, 2], b [3]"."""
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in tensors.items())
+
+
 def dtype_of(array: Array) -> str:
     """The name of an array's dtype, as `TensorSpec.dtype` has it."""
     return _name_of(array.dtype)

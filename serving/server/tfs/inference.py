@@ -22,6 +22,7 @@ from serving.server.tensors.signature import (
     Signatures,
     Tensors,
     dtype_of,
+    shapes,
     signature_of,
 )
 from serving.server.tfs.examples import serialized
@@ -110,8 +111,8 @@ def _regressions(values: Array, count: int) -> Any:
 def _classes(outputs: Tensors, count: int) -> Any:
     (shape, *others) = {array.shape for array in outputs.values()}
     if others or len(shape) != 2 or shape[0] != count:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
-        raise InvalidRequestError(f"expected outputs of one shape [{count}, number of classes], got {shapes}")
+        expected = f"expected outputs of one shape [{count}, number of classes]"
+        raise InvalidRequestError(f"{expected}, got {shapes(outputs)}")
     for name, dtype in ((CLASSES, BYTES), (SCORES, "float32")):
         if name in outputs and dtype_of(outputs[name]) != dtype:
             raise InvalidRequestError(f"expected {name} of dtype {dtype}, got {dtype_of(outputs[name])}")
