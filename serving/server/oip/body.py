@@ -146,12 +146,13 @@ def _wanted(outputs: object, signature: Signature, binary: bool) -> dict[str, bo
         return {}
     if not isinstance(outputs, list):
         raise InvalidRequestError(f'expected "outputs" to be a list, got {type(outputs).__name__}')
-    wanted = []
-    for output in outputs:
-        name = _name(output, "output")
-        wanted.append((name, parameters_of(output, f"output {quote(name)}")))
-    codec.check_outputs(wanted, signature)
-    return {name: _flag(parameters, "binary_data", binary) for name, parameters in wanted}
+    wanted = codec.outputs_wanted(outputs, _output, signature)
+    return {name: _flag(parameters, "binary_data", binary) for name, parameters in wanted.items()}
+
+
+def _output(output: Any) -> tuple[str, codec.Parameters]:  # noqa: ANN401 - JSON
+    name = _name(output, "output")
+    return name, parameters_of(output, f"output {quote(name)}")
 
 
 def parameters_of(holder: Mapping[str, Any], what: str) -> codec.Parameters:

@@ -13,9 +13,9 @@ import math
 import struct
 import sys
 from binascii import a2b_base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -44,8 +44,6 @@ MAX_ELEMENTS = 2**59
 """Of the sizes that are not 0: numpy counts bytes in 63 bits."""
 MAX_STRINGS = 2**17
 """Elements of a BYTES tensor, which Python reads one by one: in a tenth of a second."""
-
-
 NOT_OFFERED = {
     "classification": "the classification extension (class_count); sort the output in the client",
     "shared_memory_region": "shared memory; send the data with the request",
@@ -53,6 +51,7 @@ NOT_OFFERED = {
 """What stands behind parameters of tensors that cannot be passed over in silence."""
 
 Parameters = Mapping[str, Any]
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +102,25 @@ def describe(
     return Described(spec, dtype, tuple(shape))
 
 
-def check_outputs(outputs: Sequence[tuple[str, Parameters]], signature: Signature) -> None:
-    """Raise `InvalidRequestError` where more outputs are asked for than there are, or in ways that are not offered."""
+def outputs_wanted(
+    outputs: Sequence[Output], read: Callable[[Output], tuple[str, Parameters]], signature: Signature
+) -> dict[str, Parameters]:
+    """The parameters of the outputs asked for, by name, as `read` finds both.
+
+    Raises `InvalidRequestError` where there are too many, or one is asked for twice or in ways that are not offered.
+    """
     if len(outputs) > len(signature.outputs):
         raise InvalidRequestError(
             f"expected each of the outputs {', '.join(signature.output_names)} to be asked for once at most, "
             f"got {len(outputs)} outputs"
         )
-    names = [name for name, _ in outputs]
-    if len(set(names)) < len(names):
-        raise InvalidRequestError(f"an output is asked for twice: {quote(', '.join(names))}")
-    for name, parameters in outputs:
+    pairs = [read(output) for output in outputs]
+    if len(dict(pairs)) < len(pairs):
+        names = ", ".join(name for name, _ in pairs)
+        raise InvalidRequestError(f"an output is asked for twice: {quote(names)}")
+    for name, parameters in pairs:
         _check_offered(parameters, "output", name)
+    return dict(pairs)
 
 
 def _check_offered(parameters: Parameters, kind: str, name: str) -> None:

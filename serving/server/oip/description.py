@@ -17,7 +17,7 @@ from serving.server.metrics import Duration, Statistics
 from serving.server.oip import codec
 from serving.server.repository.models import Entry
 from serving.server.repository.versions import State, Version
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, TensorSpec
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 
 Document = dict[str, Any]
 
@@ -40,13 +40,12 @@ STATES = {
 }
 
 
-def default_key(version: Version) -> str:
-    """The one signature that the protocol can call. Raises `InvalidRequestError` where the model has none."""
-    if DEFAULT_SIGNATURE in version.signatures:
-        return DEFAULT_SIGNATURE
+def default(version: Version) -> tuple[str, Signature]:
+    """The one signature that the protocol can call, by its key. Raises `InvalidRequestError` where there is none."""
     if not version.signatures:
         raise InvalidRequestError(f"model {version.model} has no signature to call")
-    return min(version.signatures)
+    key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in version.signatures else min(version.signatures)
+    return key, version.signatures[key]
 
 
 def readiness(plane: DataPlane, name: str, number: int | None) -> Document:
@@ -61,8 +60,7 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
     `properties` name what the model puts out but the protocol cannot carry.
     """
     model = plane.models.model(name)
-    version = model.version(number)
-    signature = version.signatures[default_key(version)]
+    _, signature = default(model.version(number))
     document: Document = {
         "name": name,
         "versions": [str(loaded) for loaded in model.loaded],
@@ -78,7 +76,7 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
 def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
     """A model as Triton's ModelConfig has it: where requests share runs, `dims` leave the batch out."""
     version = plane.models.model(name).version(number)
-    signature = version.signatures[default_key(version)]
+    _, signature = default(version)
     batched = version.batched and signature.batched
     return {
         "name": name,

@@ -64,8 +64,8 @@ class OipRest:
     async def infer(self, request: Request) -> Response:
         name, number = _target(request)
         with self._plane.lease(request.record, PROTOCOL, name, number) as version:
-            key = description.default_key(version)
-            asked = parse(request, version.signatures[key])
+            key, signature = description.default(version)
+            asked = parse(request, signature)
             call = Call(asked.inputs, tuple(asked.outputs), key, timeout=asked.timeout)
             outputs = await self._plane.infer(version, call, request.record)
             return respond(version, asked, outputs)

@@ -89,10 +89,10 @@ class OipGrpc:
     async def ModelInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> pb.ModelInferResponse:
         number = _number(request.model_version)
         with self._plane.lease(record, PROTOCOL, request.model_name, number) as version:
-            key = description.default_key(version)
-            inputs = _inputs(request, version.signatures[key])
-            outputs = _wanted(request, version.signatures[key])
-            call = Call(inputs, outputs, key, timeout=_timeout(request.parameters))
+            key, signature = description.default(version)
+            inputs = _inputs(request, signature)
+            outputs = codec.outputs_wanted(request.outputs, lambda o: (o.name, o.parameters), signature)
+            call = Call(inputs, tuple(outputs), key, timeout=_timeout(request.parameters))
             return _respond(version, request, await self._plane.infer(version, call, record))
 
     async def ModelStreamInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> Message:
@@ -121,11 +121,6 @@ def _timeout(parameters: Mapping[str, pb.InferParameter]) -> float | None:
     return codec.timeout_seconds(
         {"timeout": getattr(value, value.WhichOneof("parameter_choice") or "", None)}
     )
-
-
-def _wanted(request: pb.ModelInferRequest, signature: Signature) -> tuple[str, ...]:
-    codec.check_outputs([(output.name, output.parameters) for output in request.outputs], signature)
-    return tuple(output.name for output in request.outputs)
 
 
 def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
