@@ -15,6 +15,8 @@ from PIL import Image
 
 from serving.repository import MANIFEST, Manifest, Pointer, file_digests, write_atomically, write_pointer
 
+from .conformance.saved_models import save, spec, write_half_plus
+
 WEIGHTS: NDArray[np.float32] = (np.arange(7840, dtype=np.float32).reshape(784, 10) % 7 - 3) / np.float32(784)
 
 
@@ -188,42 +190,34 @@ def point(folder: Path, version: int) -> None:
 
 
 def write_saved_models(root: Path) -> None:
-    """Write `fashion` in versions 1 and 2 (with the signature `encoded`) and `half_plus_two` in version 1."""
+    """Write `fashion` in versions 1 and 2 (with the signature `encoded`) and `half_plus_two` in version 2."""
+    for version in (1, 2):
+        _write_fashion(root / "fashion" / str(version), version)
+    write_half_plus(root / "half_plus_two", 2)
+
+
+def _write_fashion(directory: Path, version: int) -> None:
     import tensorflow as tf
 
-    class Tiny(tf.Module):  # type: ignore[misc]
-        def __init__(self, version: int) -> None:
-            super().__init__()
-            self.weights = tf.Variable(WEIGHTS * version)
+    weights = tf.Variable(WEIGHTS * version)
 
-        def answer(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-            values = tf.reshape(image, [-1, 784]) @ self.weights
-            return {"logits": values, "probabilities": tf.nn.softmax(values)}
+    def answer(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = tf.reshape(image, [-1, 784]) @ weights
+        return {"logits": values, "probabilities": tf.nn.softmax(values)}
 
-        @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.float32, name="image")])  # type: ignore[untyped-decorator]
-        def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.answer(image)
+    def encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        def decode(picture: tf.Tensor) -> tf.Tensor:
+            pixels = tf.io.decode_image(picture, channels=1, expand_animations=False)
+            return tf.ensure_shape(tf.cast(pixels, tf.float32) / 255.0, [28, 28, 1])
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])  # type: ignore[untyped-decorator]
-        def encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            def decode(picture: tf.Tensor) -> tf.Tensor:
-                pixels = tf.io.decode_image(picture, channels=1, expand_animations=False)
-                return tf.ensure_shape(tf.cast(pixels, tf.float32) / 255.0, [28, 28, 1])
+        decoded = tf.TensorSpec([28, 28, 1], tf.float32)
+        return answer(tf.map_fn(decode, image_bytes, fn_output_signature=decoded))
 
-            spec = tf.TensorSpec([28, 28, 1], tf.float32)
-            return self.answer(tf.map_fn(decode, image_bytes, fn_output_signature=spec))
-
-    class HalfPlusTwo(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])  # type: ignore[untyped-decorator]
-        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"y": x * 0.5 + 2.0}
-
-    for version in (1, 2):
-        tiny = Tiny(version)
-        signatures = {"serving_default": tiny.serve, "encoded": tiny.encoded}
-        tf.saved_model.save(tiny, str(root / "fashion" / str(version)), signatures)
-    half = HalfPlusTwo()
-    tf.saved_model.save(half, str(root / "half_plus_two" / "1"), {"serving_default": half.serve})
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "serving_default": (answer, [spec("image", None, 28, 28, 1)]),
+        "encoded": (encoded, [spec("image_bytes", None, dtype="string")]),
+    }
+    save(directory, signatures, weights)
 
 
 def write_tflite(folder: Path, saved_model: Path) -> None:
