@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from serving import repository
@@ -52,11 +51,6 @@ def every(directory: Path) -> list[int]:
 
 def specific(*numbers: int) -> Policy:
     return lambda directory: sorted(numbers)  # noqa: ARG005 - the folder has no say
-
-
-def first_of(policy: Policy) -> Policy:
-    """What a policy finds first, from then on."""
-    return cache(policy)
 
 
 def models_below(root: Path) -> dict[str, ModelConfig]:

@@ -7,13 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.server.errors import FailedPreconditionError, InvalidRequestError, ServerError, quote
-from serving.server.repository.policies import ModelConfig, Policy, every, first_of, latest, specific
+from serving.server.repository.policies import ModelConfig, Policy, every, latest, specific
 from serving.server.tfs.flags import ConfigError, read
 
 log = logging.getLogger("tandem.server")
@@ -90,7 +91,7 @@ class ConfigSource:
                         f"got version {version} of model {model.name}"
                     )
         if not self._options.file_system_poll_wait_seconds:
-            configs = {n: replace(model, policy=first_of(model.policy)) for n, model in configs.items()}
+            configs = {n: replace(model, policy=cache(model.policy)) for n, model in configs.items()}
         self._configs = configs
 
     def _may_name(self, model: str, old: Mapping[str, int], label: str, version: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from grpc import StatusCode
 from tensorflow_serving.apis import (
@@ -36,7 +36,7 @@ PROTOCOL = "tfs-grpc"
 class LoadError(ServerError):
     """A model that a new configuration names did not load."""
 
-    code: ClassVar[StatusCode] = StatusCode.UNKNOWN
+    code = StatusCode.UNKNOWN
 
 
 def services(plane: DataPlane, source: ConfigSource, options: argparse.Namespace) -> list[Service]:
