@@ -182,8 +182,8 @@ def test_a_request_whose_client_has_left_is_not_run(tmp_path: Path) -> None:
     write_slow_onnx(tmp_path / "repository" / "slow")
     with running("onnxruntime", tmp_path) as server, connect(server) as first:
         first.settimeout(60)
-        first.sendall(post(infer_body(x=[8000]), SLOW))
-        for number in range(1, 4):
+        first.sendall(post(infer_body(x=[4000]), SLOW))
+        for number in range(1, 3):
             with connect(server) as leaving:
                 leaving.sendall(post(infer_body(x=[10**9]), SLOW))
                 server.wait_for("/metrics", r'tandem_queue_depth\{model="slow"\} 1')

@@ -21,7 +21,7 @@ def write_scale(folder: Path, by: float) -> None:
     (folder / "1" / "weights.bin").unlink(missing_ok=True)
     external = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
     given, made = ("FLOAT", [1]), ("FLOAT", [1 << 20])
-    column = {"by": np.full(1 << 20, by)}
+    column = {"by": np.full(1 << 20, by, np.float32)}
     save_onnx(folder / "1", [node("Mul", "x by", "y")], {"x": given}, {"y": made}, column, **external)
 
 
