@@ -258,7 +258,7 @@ def test_each_caller_gets_its_own_answer(
                     one.check(answer)
 
         # What a failure depends on is who comes together, so there is nothing to shrink.
-        @settings(max_examples=30, deadline=None, phases=[Phase.generate])
+        @settings(max_examples=30 if len(models) > 1 else 15, deadline=None, phases=[Phase.generate])
         @given(requests(models))
         def ask(asked: list[Request]) -> None:
             runner.run(everyone(asked))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..processes import ServerProcess, running_tfs, tandem_tf_serving
+from ..processes import ServerProcess, running_tfs
 from .clients import Grpc
 from .saved_models import model_config, write_half_plus, write_half_plus_two, write_shapes, write_types
-
-Start = Callable[..., ServerProcess]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,19 +51,3 @@ def grpc_client(server: ServerProcess) -> Iterator[Grpc]:
     """The stubs of `server`."""
     with Grpc(server.grpc) as client:
         yield client
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start servers with flags of a test's own; they end with it."""
-    processes: list[ServerProcess] = []
-
-    def start_one(*flags: str) -> ServerProcess:
-        processes.append(tandem_tf_serving(tmp_path / f"server{len(processes)}.log", *flags))
-        return processes[-1]
-
-    yield start_one
-    for process in processes:
-        if process.process.poll() is None:
-            process.process.kill()
-        process.process.wait(20)

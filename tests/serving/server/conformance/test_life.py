@@ -13,7 +13,6 @@ import pytest
 
 from ..processes import ServerProcess, running_tfs
 from .clients import Grpc, eventually, predict, predict_request, value, write_warm_up
-from .conftest import Start
 from .saved_models import model_config, write_broken
 
 BODY = {"instances": [2.0]}
@@ -118,9 +117,9 @@ def test_loading_and_unloading_are_states(alive: ServerProcess, models: Path, ro
         eventually(lambda: states(alive, "slow").get("2") == "END")
 
 
-def test_sigterm_while_tensorflow_is_imported(models: Path, start: Start) -> None:
+def test_sigterm_while_tensorflow_is_imported(models: Path, tmp_path: Path) -> None:
     """The process ends soon and with exit code 0: no request has begun yet."""
-    importing = start(f"--model_base_path={models}/shapes")
-    importing.wait_for_log("it is not tensorflow_model_server", 60)  # What comes next is the import.
-    assert importing.stop() == 0
-    assert "stopping" not in importing.log
+    with running_tfs(tmp_path, f"--model_base_path={models}/shapes", models=()) as importing:
+        importing.wait_for_log("it is not tensorflow_model_server", 60)  # What comes next is the import.
+        assert importing.stop() == 0
+        assert "stopping" not in importing.log
