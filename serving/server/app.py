@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from serving.server.bodies import ClientLeftError, Receive, discard, read_body, unless_client_leaves
 from serving.server.errors import BodyTimeoutError, DeadlineError, NotFoundError, UnavailableError, told
-from serving.server.http import Request, Response, Route, Router
+from serving.server.http import Request, Response, Route, router
 from serving.server.records import Observe, RequestRecord
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -42,8 +41,7 @@ class App:
         options: argparse.Namespace,
         stopping: Callable[[], bool],
     ) -> None:
-        # Clients ask for few paths, each very often.
-        self._find = lru_cache(256)(Router(routes).find)
+        self._find = router(routes)
         self._observe = observe
         self._max_body_bytes: int = options.max_body_bytes
         self._timeout_seconds: float = options.request_timeout_seconds

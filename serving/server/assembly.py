@@ -27,9 +27,10 @@ from serving.server.repository.policies import ModelConfig
 from serving.server.repository.versions import LoadVersion, Serving
 from serving.server.rpc import RpcServer, Service
 from serving.server.scheduling import QueueLimits
-from serving.server.telemetry import trace
 
 PICTURE_THREADS = 2
+EXPORT_SECONDS = 2.0
+"""For a batch of spans: a stop waits for the last one."""
 COLLECT_AFTER = (50_000, 50, 100)
 """Objects of the youngest generation, and collections of each before one of the next older.
 
@@ -75,7 +76,7 @@ def serve(
             app: Any = App(routes, observe, options, lambda: plane.stopping)
             interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
             if options.otlp_endpoint:
-                app, interceptors, close = trace(app, options.otlp_endpoint, command)
+                app, interceptors, close = _traced(app, options.otlp_endpoint, command)
                 stack.callback(close)
             make_rpc = partial(RpcServer, services, observe, options, interceptors)
             clean = run(plane, app, make_rpc, options)
@@ -84,6 +85,35 @@ def serve(
     if not clean:
         logging.shutdown()
         os._exit(0)
+
+
+def _traced(
+    app: App, endpoint: str, service: str
+) -> tuple[Any, Sequence[grpc.aio.ServerInterceptor[Any, Any]], Callable[[], None]]:
+    """The application and the interceptors that trace requests by OpenTelemetry, and what sends the last spans.
+
+    They go to the collector at `endpoint`, such as http://127.0.0.1:4318; OTEL_* variables apply. Raises `StartError`
+    where the extra is not installed.
+    """
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.instrumentation.grpc import aio_server_interceptor
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise StartError(
+            f"--otlp-endpoint needs the extra otel of a clone: pip install '.[otel]' ({error})"
+        ) from None
+    name = os.environ.get("OTEL_SERVICE_NAME", service)
+    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    # One span a request: those of single ASGI messages tell nothing more.
+    traced = OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
+    interceptor = aio_server_interceptor(tracer_provider=provider)  # type: ignore[no-untyped-call]
+    return traced, [interceptor], provider.shutdown
 
 
 def metrics_route(metrics: Metrics, path: str) -> Route:

@@ -79,13 +79,10 @@ class DataPlane:
         Raises `InvalidRequestError` where the call does not fit the signature, `TooLargeError` where it has
         too many rows, `DeadlineError`, and what the queue and the runtime raise.
         """
-        deadline = asyncio.timeout(call.timeout)
         try:
-            async with deadline:
+            async with asyncio.timeout(call.timeout):
                 return await self._infer(version, call, record)
         except TimeoutError:
-            if not deadline.expired():
-                raise
             allowed = f"the {call.timeout:g} s that the request allows"
             raise DeadlineError(f"no response within {allowed}; allow more, or send less at once") from None
 

@@ -17,8 +17,7 @@ from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.http import Request, Response, Route
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, signature_of
-from serving.server.tfs.examples import input_of
-from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples
+from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples, input_of
 from serving.server.tfs.json import parse, read, signature_name, wrap, write
 from serving.server.tfs.model_access import lease, signature_defs, statuses
 

@@ -81,7 +81,7 @@ def test_a_call_whose_time_is_up_or_whose_client_leaves_is_counted_so(
 
 
 def test_more_calls_than_allowed_are_refused(server: ServerProcess, stub: Any) -> None:
-    calls = [stub.ModelInfer.future(slow_request(1500)) for _ in range(4)]
+    calls = [stub.ModelInfer.future(slow_request(800)) for _ in range(4)]
     server.wait_for("/metrics", r'tandem_queue_depth\{model="slow"\} 3')
     assert failure(lambda: stub.ModelInfer(infer_request()))[0] == "RESOURCE_EXHAUSTED"
     assert [call.result().model_name for call in calls] == ["slow"] * 4
