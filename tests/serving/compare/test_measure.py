@@ -153,8 +153,8 @@ class Burning:
 
 
 def test_a_model_in_process_is_charged_its_processor_s_time_only(samples: Path) -> None:
-    job = Job("litert", IN_PROCESS, str(samples), load.SINGLE, seconds=0.5)
-    result = work(job, Burning)
+    job = Job(Settings(), "litert", IN_PROCESS, samples, load.SINGLE, seconds=0.5)
+    result = work(job, [Burning()])
     assert result.reading is not None
     assert result.cpu_us is not None
     assert 5000 <= result.cpu_us < 7000
