@@ -16,6 +16,8 @@ CLEAR = 0.1
 """Figures that are closer than by this share are equal: two runs on a quiet machine differ by as much."""
 QUIET = 0.1
 """The share of the processors' time that others may take before figures are doubtful."""
+NAMED = 6
+"""How many doubtful rows are named; of more, their number is told."""
 FRAMEWORKS = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
 Ranked = list[tuple[Figure, Row]]
 """The best first."""
@@ -107,9 +109,9 @@ def _best(report: Report, name: str) -> str:
 
 
 def _equal(report: Report, name: str) -> str:
-    """The pairs of rows whose order cannot be told."""
+    """The pairs of targets whose order cannot be told, each by its best row."""
     value, found = QUESTIONS[name].value, []
-    for (left, one), (right, two) in combinations(_ranked(report, name), 2):
+    for (left, one), (right, two) in combinations(_ranked(report, name, ENDPOINT), 2):
         if are_equal(left, right):
             least = min(left.value, right.value)
             apart, spread = abs(left.value - right.value) / least, (left.spread + right.spread) / least
@@ -231,7 +233,10 @@ def _doubts(report: Report) -> list[str]:
             row for row in rows if row.server in servers and row.p50 and not row.parts
         ],
     }
-    found += [f"{words}: {', '.join(row.name for row in own)}." for words, own in doubtful.items() if own]
+    for doubt, own in doubtful.items():
+        names = ", ".join(row.name for row in own)
+        if own:
+            found.append(f"{doubt}: {names if len(own) <= NAMED else f'{len(own)} of {len(rows)} rows'}.")
     if report.partial:
         found.append("The comparison was interrupted: figures are missing.")
     return found
@@ -242,9 +247,10 @@ def is_unsteady(figure: Figure | None) -> bool:
     return figure is not None and figure.spread > CLEAR * figure.value
 
 
-def _ranked(report: Report, name: str) -> Ranked:
-    """Each way's best row of those that have the figure; every row where there is but one way."""
-    found = [(value, row) for row in report.working if (value := getattr(row, name))]
+def _ranked(report: Report, name: str, *kinds: str) -> Ranked:
+    """Each way's best row of those of these kinds that have the figure; every row where there is but one way."""
+    asked = [row for row in report.working if not kinds or row.kind in kinds]
+    found = [(value, row) for row in asked if (value := getattr(row, name))]
     rows = [(value if isinstance(value, Figure) else Figure(value), row) for value, row in found]
     rows = [(figure, row) for figure, row in rows if figure.value]
     rows.sort(key=lambda pair: pair[0].value, reverse=name == "goodput")

@@ -1,8 +1,8 @@
 """Does what a server adds to the model keep its limits? `python -m tests.benchmarks.overhead REPORT.json`
 
 Reads a report of `make compare PEERS=1`. The overhead is the CPU time of the server for one request, less that of the
-model in process. Exits with 1 where a limit of docs/benchmarks.md is missed or its figure is missing, with 2 where the
-report has no peers.
+model in process. Exits with 1 where a limit is missed or its figure was not measured, with 2 where the report has no
+peers.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ SHARES = (
     *(("gRPC", "triton", 1.7), ("gRPC", "mlserver", 1.0), ("gRPC", "kserve", 1.0)),
 )
 """Our overhead by a protocol, at most as a share of a peer's."""
-START_SECONDS, MEBIBYTES = 1.5, 110.0
-"""Of our server: from its start to ready, and resident after the load."""
+START_SECONDS, MEBIBYTES = 1.5, 140.0
+"""Of our server: from its start to ready; and resident after the load, with what it shares with other processes."""
 
 
 def overheads(found: Report) -> dict[tuple[str, str], float]:

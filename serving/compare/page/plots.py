@@ -31,7 +31,7 @@ SHADES = ("#999999", "#56b4e9", "#0072b2", "#e69f00", "#f0e442")
 """Of the parts of a request's time."""
 OTHER = "#cc79a7"
 STYLES, MARKERS = ("-", "--", ":", "-."), "osD^vP"
-"""Of the rows of one target."""
+"""Of the rows of one colour."""
 MOST_LINES, LONGEST_LABEL = 16, 32
 WIDTH, HEIGHT = 6.0, 3.4
 BAR, CELL, LEGEND = 0.27, 0.36, 0.17
@@ -120,7 +120,7 @@ def all_of(report: Report) -> list[tuple[str, str, Markup]]:
             "Largest difference of any output between each two rows, on the same samples.",
             [(_label(report.rows[i].name), [report.parity[i][j] or 0.0 for j in known]) for i in known],
             _parity,
-            CELL,
+            min(CELL, 5.0 / max(len(known), 1)),
         ),
     )
     return [(plot.title, plot.text, _drawn(plot)) for plot in plots if plot.items]
@@ -186,7 +186,7 @@ def _frontier(axes: Axes, items: Sequence[tuple[Row, float]], score: str) -> Non
     largest = max(row.artifact_bytes for row, _ in items)
     drawn: dict[str, list[str]] = {}
     for row, speed in items:
-        ways = drawn.setdefault(row.target, [])
+        ways = drawn.setdefault(colour(row), [])
         # In a legend: beside the points names would lie on each other, as the rows of a framework have one score.
         label = None if row.way in ways else _label(row.way)
         ways += [row.way] if label else []
@@ -215,10 +215,11 @@ def _parity(axes: Axes, items: Sequence[tuple[str, list[float]]]) -> None:
     names, rows = zip(*items, strict=True)
     axes.imshow(np.log10(np.maximum(rows, EXACT)), cmap="viridis", vmin=-9, vmax=0)
     numbers = range(1, len(names) + 1)
-    axes.set_xticks(range(len(names)), [str(number) for number in numbers], fontsize=7)
-    axes.set_yticks(range(len(names)), map("{}  {}".format, names, numbers), fontsize=7)
+    fontsize = min(7.0, 200 / len(names))
+    axes.set_xticks(range(len(names)), [str(number) for number in numbers], fontsize=fontsize)
+    axes.set_yticks(range(len(names)), map("{}  {}".format, names, numbers), fontsize=fontsize)
     axes.grid(visible=False)
-    for (y, x), value in np.ndenumerate(rows):
+    for (y, x), value in np.ndenumerate(rows if len(names) <= MOST_LINES else []):
         text = "0" if value < EXACT else f"{value:.0e}".replace("e-0", "e-")
         ink = "#ffffff" if value < 1e-3 else "#000000"
         axes.text(x, y, text, ha="center", va="center", fontsize=6, color=ink)
@@ -250,7 +251,7 @@ def _distinct(rows: list[Row]) -> list[Row]:
 
 
 def _line(rows: Sequence[Row], row: Row) -> dict[str, Any]:
-    own = [other.name for other in rows if other.target == row.target]
+    own = [other.name for other in rows if colour(other) == colour(row)]
     return {
         "color": colour(row),
         "linestyle": STYLES[own.index(row.name) % len(STYLES)],
@@ -272,10 +273,8 @@ def _drawn(plot: Plot) -> Markup:
         # Letters stay letters, and the same figures give the same file.
         **{"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.size": 9, "font.family": "sans-serif"},
     }
-    count = len(plot.items)
-    height = 1.0 + plot.inches * count if plot.inches else max(HEIGHT, LEGEND * count)
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(layout="constrained")
         axes = figure.subplots()
         axes.set_axisbelow(True)
         axes.patch.set_alpha(0)
@@ -283,8 +282,11 @@ def _drawn(plot: Plot) -> Markup:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         plot.draw(axes, plot.items)
-        if axes.get_legend_handles_labels()[0]:
+        _, labels = axes.get_legend_handles_labels()
+        if labels:
             figure.legend(loc="outside right upper", frameon=False, fontsize=7)
+        height = 1.0 + plot.inches * len(plot.items) if plot.inches else HEIGHT
+        figure.set_size_inches(WIDTH, max(height, LEGEND * len(labels)))
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
