@@ -44,7 +44,7 @@ def _of_row(old: Row, new: Row) -> list[Change]:
     for name, better in FIGURES.items():
         before, after = getattr(old, name), getattr(new, name)
         # A reading that is not valid says nothing.
-        if before and after and before.valid and after.valid and before.is_apart(after, LEAST):
+        if before and after and not before.reason and not after.reason and before.is_apart(after, LEAST):
             worse = (after.value > before.value) == (better == "lower")
             found.append(Change(new.name, name, before.value, after.value, worse))
     if old.score is not None and new.score is not None and abs(new.score - old.score) > 1e-9:

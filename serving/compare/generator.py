@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import resource
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -162,9 +161,9 @@ def work(job: Job, clients: Sequence[Client]) -> Result:
             client.predict(batch)
     spent = [0.0]
     calls = [_call(client, batches, spent) for client in clients]
-    server, own = resources.cpu_seconds(job.pid), _own_seconds()
+    server, own = resources.cpu_seconds(job.pid), time.process_time()
     reading = _read(job, calls, length // job.rows)
-    after, own = resources.cpu_seconds(job.pid), _own_seconds() - own
+    after, own = resources.cpu_seconds(job.pid), time.process_time() - own
     sent = max(1, len(reading.latencies) + sum(reading.failures.values()))
     cpu = None if server is None or after is None else after - server
     if job.protocol == local.IN_PROCESS:
@@ -189,8 +188,3 @@ def _call(client: Client, batches: Sequence[Arrays], spent: list[float]) -> load
         spent[0] += time.process_time() - before
 
     return call
-
-
-def _own_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime

@@ -53,11 +53,6 @@ class Subject:
     """Where the server does not tell it."""
 
     @property
-    def has_model(self) -> bool:
-        """Return False where there is nothing to ask but how long it takes."""
-        return self.row.kind != NULL
-
-    @property
     def takes_load(self) -> bool:
         """Return False where one caller waits for each answer: in a browser, and in a process of its own."""
         return self.row.kind not in (NULL, IN_PROCESS) and self.row.target != "tfjs"
@@ -130,22 +125,23 @@ class Measuring:
             if most is None:
                 continue
             self.say(f"{subject.row.name}: rates up to {most:.0f} a second")
+            sweep = subject.row.sweep
             for share in SHARES:
-                self._offer(subject, share * most)
+                sweep += self._offer(subject, share * most)
             while self._stalled(subject, most):
                 pass
             for _ in range(BISECTIONS):
-                self._offer(subject, sum(_between(subject.row.sweep, most)) / 2)
-            good, bad = _between(subject.row.sweep, most)
+                sweep += self._offer(subject, sum(_between(sweep, most)) / 2)
+            good, bad = _between(sweep, most)
             reason = "" if good else f"p99 is above {self.plan.target_ms:g} ms at every rate that was tried"
             subject.row.goodput = Figure(good, (bad - good) / 2 if good else 0.0, reason)
-            subject.row.sweep.sort(key=lambda point: point.offered)
+            sweep.sort(key=lambda point: point.offered)
             subject.row.memory_loaded = subject.memory()
 
     def batches(self) -> None:
         """Rows a second by the size of a request, one request after the other."""
         for subject in self._working():
-            if not subject.has_model:
+            if subject.row.kind == NULL:
                 continue
             self.say(f"{subject.row.name}: requests of {', '.join(map(str, self.plan.batches))} rows")
             for size in self.plan.batches:
@@ -164,17 +160,18 @@ class Measuring:
             rate = result.reading.rate
         return rate
 
-    def _offer(self, subject: Subject, rate: float) -> None:
+    def _offer(self, subject: Subject, rate: float) -> list[Point]:
+        """What became of a rate; empty where nothing was answered."""
         target = self.plan.target_ms
         what = {"rate": rate, "target_ms": target, "connections": self.plan.connections}
         result = self._run(subject, scenario=load.POISSON, **what)
         if not result or not result.reading or not result.reading.latencies:
-            return
+            return []
         reading = result.reading
         p50, p99 = (float(np.percentile(reading.latencies, percent)) for percent in (50, 99))
         kept = p99 <= target and not reading.failures
         reason = "" if kept else reading.fault or f"p99 was {p99:.0f} ms"
-        subject.row.sweep.append(Point(rate, reading.rate, p50, p99, reason, result.cpu_us))
+        return [Point(rate, reading.rate, p50, p99, reason, result.cpu_us)]
 
     def _stalled(self, subject: Subject, most: float) -> bool:
         """Offer the lowest rate that failed once more; returns True where it is kept up now: it was the machine that
@@ -182,14 +179,10 @@ class Measuring:
         sweep = subject.row.sweep
         _, bad = _between(sweep, most)
         failed = next((point for point in sweep if point.offered == bad), None)
-        if failed is None:
-            return False
-        before = len(sweep)
-        self._offer(subject, bad)
-        kept = len(sweep) > before and not sweep[-1].reason
-        if len(sweep) > before:
-            sweep.remove(failed if kept else sweep[-1])
-        return kept
+        kept = [point for point in self._offer(subject, bad) if not point.reason] if failed else []
+        if failed and kept:
+            sweep[sweep.index(failed)] = kept[0]
+        return bool(kept)
 
     def _generator(self, subject: Subject) -> Generator:
         """One for all endpoints; one of its own for what stays open in it, a model or a browser."""
@@ -204,7 +197,7 @@ class Measuring:
         for subject in self._working():
             found += self.plan.rounds + 2 * subject.row.is_way
             found += subject.takes_load * (3 + len(SHARES) + BISECTIONS)
-            found += subject.has_model * 2 * len(self.plan.batches)
+            found += (subject.row.kind != NULL) * 2 * len(self.plan.batches)
         return found
 
     def _working(self) -> list[Subject]:

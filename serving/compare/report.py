@@ -26,16 +26,11 @@ class ReportError(TandemError):
 
 @dataclass
 class Figure:
-    """A figure from several rounds: their median and half of their range. Not `valid` for a `reason`."""
+    """A figure from several rounds: their median and half of their range. It is not valid for a `reason`."""
 
     value: float
     spread: float = 0.0
     reason: str = ""
-
-    @property
-    def valid(self) -> bool:
-        """Return True where nothing speaks against it."""
-        return not self.reason
 
     @classmethod
     def of(cls, values: list[float], reason: str = "") -> Figure:

@@ -224,7 +224,7 @@ def _doubts(report: Report) -> list[str]:
             row for row in rows if is_unsteady(row.cpu_us)
         ],
         "Too few requests for a sure 99th percentile": [
-            row for row in rows if row.p99 and not row.p99.valid and not row.failures
+            row for row in rows if row.p99 and row.p99.reason and not row.failures
         ],
         "The generator takes more than a fifth of the server's CPU a request, so the highest rate is a lower bound": [
             row for row in rows if row.generator_us and row.cpu_us and row.generator_us > row.cpu_us.value / 5

@@ -131,7 +131,7 @@ def _figure(found: Figure | None, form: str) -> str:
     if found is None:
         return "-"
     spread = f" ±{found.spread:{form}}" if found.spread else ""
-    return f"{found.value:{form}}{spread}{'' if found.valid else ' *'}"
+    return f"{found.value:{form}}{spread}{' *' if found.reason else ''}"
 
 
 def _number(value: float | None, form: str) -> str:
