@@ -91,14 +91,14 @@ def are_equal(left: Figure, right: Figure) -> bool:
 
 
 def _best(report: Report, name: str) -> str:
-    """The best row, or all that cannot be told from it, beside the worst; "" where all are equal."""
+    """The best row, or all that cannot be told from it, beside the worst; "" where that may be one of them."""
     rows, question = _ranked(report, name), QUESTIONS[name]
-    best = [(figure.value, row.name) for figure, row in rows if are_equal(figure, rows[0][0])]
-    if len(best) == len(rows):
+    best = [(figure, row) for figure, row in rows if are_equal(figure, rows[0][0])]
+    if not rows or any(are_equal(figure, rows[-1][0]) for figure, _ in best):
         return ""
-    values, worst = [value for value, _ in best], rows[-1][0].value
+    values, worst = [figure.value for figure, _ in best], rows[-1][0].value
     return question.best.format(
-        names=_listed([name for _, name in best]),
+        names=_listed([row.name for _, row in best]),
         s="s" if len(best) == 1 else "",
         span=_span(min(values), max(values), question.value),
         ratio=max(worst / max(values), min(values) / worst),
@@ -115,15 +115,9 @@ def _equal(report: Report, name: str) -> str:
         if are_equal(left, right):
             least = min(left.value, right.value)
             apart, spread = abs(left.value - right.value) / least, (left.spread + right.spread) / least
-            why = (
-                f"the spread of ±{spread:.0%}"
-                if apart <= spread
-                else f"the {CLEAR:.0%} by which two runs differ"
-            )
-            found.append(
-                f"{one.name} ({value(left.value)}) and {two.name} ({value(right.value)}) are {apart:.0%} apart, "
-                f"within {why}"
-            )
+            names = f"{one.name} ({value(left.value)}) and {two.name} ({value(right.value)})"
+            why = f"spread of ±{spread:.0%}" if apart <= spread else f"{CLEAR:.0%} by which two runs differ"
+            found.append(f"{names} are {apart:.0%} apart, within the {why}")
     return f"These {QUESTIONS[name].equal} here: {'; '.join(found)}." if found else ""
 
 

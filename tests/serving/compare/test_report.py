@@ -62,14 +62,18 @@ def test_rows_that_cannot_be_told_apart_are_named_and_none_is_put_first() -> Non
     assert "is litert rest, from PyTorch" not in found
 
 
-def test_where_no_two_rows_can_be_told_apart_no_sentence_ranks_them() -> None:
-    found = said(row("litert", "rest", 2.0, 90), row("onnxruntime", "rest", 2.1, 90))
+@pytest.mark.parametrize("others", [[], [("torchserve", 2.25)]])
+def test_where_rows_cannot_be_told_apart_no_sentence_ranks_them(others: list[tuple[str, float]]) -> None:
+    """Nor where only the first and the last of three are apart."""
+    rows = [("litert", 2.0), ("onnxruntime", 2.1), *others]
+    found = said(*(row(target, "rest", ms, 90, p50=Figure(ms), cpu_us=Figure(ms)) for target, ms in rows))
     assert (
         "litert rest (2.00 ms) and onnxruntime rest (2.10 ms) are 5% apart, within the 10% by which two runs"
         in found
     )
     for part in ("sooner", "the least CPU", "times as m", "which takes"):
         assert part not in found
+    assert ("onnxruntime rest (2.10 ms) and torchserve rest (2.25 ms) are 7% apart" in found) == bool(others)
 
 
 def test_clear_differences_are_no_ties_however_many_rows_there_are() -> None:
