@@ -39,8 +39,8 @@ class Prepared:
     report: Report
     subjects: list[Subject]
     inputs: Arrays
-    judge: Callable[[Mapping[str, Arrays], Measuring], None] = lambda _answers, _measuring: None
-    """Told every row's answers; tells the rows how right they are."""
+    score: Callable[[Arrays], float | None] = lambda _: None
+    """How right a row's answers are."""
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -86,7 +86,10 @@ def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[
             with Measuring(settings, prepared.subjects, samples, plan, say, wait) as measuring:
                 answers = measuring.answers()
                 made.parity = _parity(made, answers)
-                prepared.judge(answers, measuring)
+                for subject in prepared.subjects:
+                    if outputs := answers.get(subject.row.name):
+                        subject.row.score = prepared.score(outputs)
+                    _hold_against_golden(settings, subject, made.version, measuring)
                 measuring.latencies()
                 measuring.rates()
                 measuring.batches()
@@ -155,21 +158,16 @@ def _own(settings: Settings, options: argparse.Namespace, stack: ExitStack, say:
     if options.peers:
         rows.peers(options.peers)
     task = model.spec.task
-    made = _report(
-        settings.model, version, task.score, platforms.choose(settings)[0].name, rows.subjects, options
-    )
+    platform, _ = platforms.choose(settings)
+    made = _report(settings.model, version, task.score, platform.name, rows.subjects, options)
     made.frameworks = frameworks.measured(settings, model, version)
     made.notes += [f"{name} is not reached: {why}" for name, why in closed.items()]
     test = dataset.test.take(slice(options.rows))
 
-    def judge(answers: Mapping[str, Arrays], measuring: Measuring) -> None:
-        for row in made.rows:
-            if outputs := answers.get(row.name):
-                row.score = task.metrics(next(iter(outputs.values())), test.targets).get(task.score)
-        for subject in rows.subjects:
-            _hold_against_golden(settings, subject, version, measuring)
+    def score(outputs: Arrays) -> float | None:
+        return task.metrics(next(iter(outputs.values())), test.targets).get(task.score)
 
-    return Prepared(made, rows.subjects, test.served(model.spec.signature), judge)
+    return Prepared(made, rows.subjects, test.served(model.spec.signature), score)
 
 
 def _foreign(options: argparse.Namespace) -> Prepared:
@@ -218,8 +216,7 @@ def _hold_against_golden(settings: Settings, subject: Subject, version: int, mea
         if sample is not None:
             path = measuring.samples.with_name("golden.npz")
             np.savez(path, **sample.inputs)  # type: ignore[arg-type]
-            answers = measuring.ask(subject, path)
-            if answers:
+            if answers := measuring.ask(subject, path):
                 apart = [np.abs(answers[name] - own).max() for name, own in sample.outputs.items()]
                 subject.row.difference = float(max(apart))
             return

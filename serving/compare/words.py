@@ -165,10 +165,8 @@ def _parity(report: Report) -> str:
     scores = [row.score for row in rows if row.score is not None]
     span = _span(min(scores), max(scores), "{:.4f}".format) if scores else ""
     same = f"; {report.score} through the endpoints is {span}" if scores else ""
-    return (
-        f"{len(rows)} endpoints answer as their framework does, within {worst.difference:.1g} "
-        f"({worst.name}){same}."
-    )
+    answer = "1 endpoint answers" if len(rows) == 1 else f"{len(rows)} endpoints answer"
+    return f"{answer} as the framework does, within {worst.difference:.1g} ({worst.name}){same}."
 
 
 def _frameworks(report: Report) -> str:
