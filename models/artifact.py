@@ -36,7 +36,7 @@ class Artifact:
     names: Mapping[str, str] = field(default_factory=dict)
     """Names of inputs and outputs that are no identifiers in the file -> those of the spec."""
     trusted: bool = False
-    """Whether the user has said that code in the file may run."""
+    """True if the user has said that code in the file may run."""
 
     def file(self) -> Path:
         """The path. Raises `ArtifactError` where nothing is there, or something else than what was imported."""

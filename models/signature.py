@@ -1,4 +1,4 @@
-"""What a model takes and gives, by name: the contract that every artifact, endpoint and client goes by."""
+"""The inputs and outputs of a model, by name: the contract of every artifact, endpoint and client."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Arrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 
 BATCH = "batch"
 DTYPES = ("float32", "int32")
-"""What every target takes, and so what is trained on: TensorFlow.js knows no other numbers."""
+"""The dtypes that every target takes and training uses: TensorFlow.js has no others."""
 STRING = "bytes"
 IMPORTED = (
     *("float16", "float64", "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int64", *DTYPES),
     STRING,
 )
-"""What an imported model may take and give, too; the targets that cannot are named."""
+"""Further dtypes of imported models; targets that cannot take them are named."""
 CONTENTS = ("numbers", "picture", "text")
 
 
@@ -41,7 +41,7 @@ class Tensor:
 
     @property
     def batched(self) -> bool:
-        """Whether the first dimension is the batch."""
+        """Return True if the first dimension is the batch."""
         return self.shape[:1] == (BATCH,)
 
     @property
@@ -56,16 +56,16 @@ class Tensor:
 
     @property
     def free(self) -> bool:
-        """Whether a row has a size that is free."""
+        """Return True if a row has a size that is free."""
         return -1 in self.row
 
     def admits(self, row: tuple[int, ...]) -> bool:
-        """Whether a row of this shape fits."""
+        """Return True if a row of this shape fits."""
         sizes = self.row
         return len(row) == len(sizes) and all(own in (-1, got) for own, got in zip(sizes, row, strict=True))
 
     def faults(self, dtypes: tuple[str, ...] = DTYPES) -> list[str]:
-        """What is wrong with it, for the one who wrote it."""
+        """The faults of this tensor, as messages for the author of the spec."""
         found = []
         if not self.name.isidentifier():
             found.append(f"the name {self.name!r}: expected letters, digits and underscores")
@@ -104,7 +104,7 @@ class Signature:
 
     @property
     def batched(self) -> bool:
-        """Whether a call has any number of rows; otherwise it is one, without a dimension for it."""
+        """Return True if a call has any number of rows; otherwise it is one, without a dimension for it."""
         return all(tensor.batched for tensor in (*self.inputs, *self.outputs))
 
     def faults(self, batched: bool = True, dtypes: tuple[str, ...] = DTYPES) -> list[str]:

@@ -1,4 +1,4 @@
-"""What tests need of the machine, by marker: why it is not to be had here, and what mends that; "" where it is."""
+"""The requirements of tests by marker: why the machine lacks one, and what mends that; "" if it has it."""
 
 from __future__ import annotations
 

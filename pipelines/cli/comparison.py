@@ -127,7 +127,7 @@ def write(made: Report, folder: Path) -> None:
 
 
 def lines(made: Report, folder: Path) -> list[str]:
-    """What the terminal shows of a report: the table, the words, and where the rest is."""
+    """A report for the terminal: the table, the words, and the path of the page."""
     columns = ["target", "protocol", "p50 ms", "p99 ms", "req/s", "CPU us", "score", "largest difference"]
     rows = [[page.COLUMNS[name](row) for name in columns] for row in made.rows]
     found = [tables.render([*columns[:-1], "difference"], rows), "", *words.conclusions(made)]

@@ -36,7 +36,7 @@ class Variant:
     """Of the target's exporter, which makes it; "" takes the published files."""
     precision: str = "float32"
     batched: bool | None = None
-    """Whether requests share runs; None: as far as the gate allows."""
+    """True if requests share runs; None: as far as the gate allows."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """Of TorchServe's archive, other than the exporter's."""
     source: str = ""

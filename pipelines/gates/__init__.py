@@ -38,7 +38,7 @@ class Check:
 
     @property
     def refuses(self) -> bool:
-        """Whether it keeps the version from being published."""
+        """Return True if it keeps the version from being published."""
         return not self.passed and not self.otherwise
 
     def __str__(self) -> str:

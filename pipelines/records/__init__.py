@@ -1,1 +1,1 @@
-"""What a run leaves: its steps and checks, its page, and where a version came from."""
+"""The records of a run: steps, checks, page, lineage."""

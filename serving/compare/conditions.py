@@ -1,4 +1,4 @@
-"""What must be equal for two rows to be compared: threads, processes, batching, instruction set."""
+"""The conditions that must be equal for two rows: threads, processes, batching, instruction set."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job. CPU times are in microseconds a request."""
+    """The result of a job. CPU times are in microseconds a request."""
 
     reading: load.Reading | None = None
     answers: Arrays = field(default_factory=dict)

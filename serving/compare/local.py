@@ -1,4 +1,4 @@
-"""What a request costs without an endpoint: the runtime in the generator's own process, and nothing at all."""
+"""The cost of a request without an endpoint: the runtime in the generator's process, and no runtime."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Row:
     variant: str = ""
     """What is other than in what is deployed."""
     server: str = ""
-    """What answers around the runtime."""
+    """The server around the runtime."""
     precision: str = "float32"
     conditions: dict[str, Any] = field(default_factory=dict)
     """`threads` in a run, `processes`, `batched`, `instruction set`: what must be equal to be compared."""

@@ -1,4 +1,4 @@
-"""What every platform has: start the targets, stop exactly those, and tell how they are."""
+"""The interface of a platform: start the targets, stop exactly those, report their state."""
 
 from __future__ import annotations
 

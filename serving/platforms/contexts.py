@@ -1,4 +1,4 @@
-"""What goes into an image: what its Dockerfile takes is what the build context holds and its digest covers."""
+"""The build context of an image: the files that its Dockerfile copies, which its digest covers."""
 
 from __future__ import annotations
 

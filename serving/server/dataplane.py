@@ -30,7 +30,7 @@ class Call:
     outputs: tuple[str, ...] = ()
     signature: str = DEFAULT_SIGNATURE
     pictures: bool = True
-    """Whether encoded pictures may stand in for a float32 [-1, H, W, C] input."""
+    """True if encoded pictures may stand in for a float32 [-1, H, W, C] input."""
     timeout: float | None = None
     """Seconds after which the client does not want the response any more."""
 

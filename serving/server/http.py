@@ -1,4 +1,4 @@
-"""What the REST protocols see of HTTP: requests, responses, routes."""
+"""HTTP for the REST protocols: requests, responses, routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server counts: for Prometheus, and for the protocols' statistics. Everything is counted here, once."""
+"""The server's counters, for Prometheus and for the protocols' statistics."""
 
 from __future__ import annotations
 

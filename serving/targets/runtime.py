@@ -1,4 +1,4 @@
-"""What answers at a target's endpoints, in words: the runtime that its version names, and the server around it."""
+"""The runtime and the server at a target's endpoints, in words."""
 
 from __future__ import annotations
 

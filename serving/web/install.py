@@ -1,4 +1,4 @@
-"""What runs models in the browser, from npm, for the page and the parity gate; and the site that the gateway serves."""
+"""Install the runtimes of the browser from npm, for the page and the parity gate, and the gateway's site."""
 
 from __future__ import annotations
 

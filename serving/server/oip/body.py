@@ -30,7 +30,7 @@ class InferenceRequest:
     outputs: Mapping[str, bool] = field(default_factory=dict)
     """By name: whether it goes back as binary."""
     binary: bool = False
-    """Whether outputs go back as binary where the request names none."""
+    """True if outputs go back as binary where the request names none."""
     id: str | None = None
     timeout: float | None = None
     """Seconds."""

@@ -38,7 +38,7 @@ class Models:
         self.ended: dict[str, Model] = {}
         """Models that were served and are not named any more, for how their versions ended."""
         self.started = False
-        """Whether every model has been looked at once."""
+        """True if every model has been looked at once."""
         self._refreshing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
 

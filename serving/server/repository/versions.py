@@ -65,7 +65,7 @@ class Refusal:
     when: float
 
     def stands(self, stamp: object, retries: RetryPolicy) -> bool:
-        """Whether it is no use, or too early, to try again."""
+        """Return True if it is no use, or too early, to try again."""
         waits = time.monotonic() - self.when < retries.seconds
         return self.stamp == stamp and (waits or self.attempts > retries.retries)
 
@@ -137,7 +137,7 @@ class Model:
 
     @property
     def ready(self) -> bool:
-        """Whether requests that name no version are answered."""
+        """Return True if requests that name no version are answered."""
         return self._current is not None
 
     @property

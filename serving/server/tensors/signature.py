@@ -1,4 +1,4 @@
-"""What a model takes and gives: names, dtypes and shapes, in words that every runtime and protocol shares."""
+"""The inputs and outputs of a model: names, dtypes and shapes, as every runtime and protocol shares them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TensorSpec:
 
     @cached_property
     def batched(self) -> bool:
-        """Whether the first dimension is free."""
+        """Return True if the first dimension is free."""
         return self.shape is not None and self.shape[:1] == (-1,)
 
     @cached_property
@@ -117,7 +117,7 @@ class Signature:
 
     @cached_property
     def batched(self) -> bool:
-        """Whether every tensor's first dimension is free: only then can requests share a run at all."""
+        """True if every tensor's first dimension is free: only then can requests share a run at all."""
         return all(spec.batched for spec in (*self.inputs, *self.outputs))
 
 
@@ -156,7 +156,7 @@ def _name_of(dtype: np.dtype[np.generic]) -> str:
 
 
 def is_floating(array: Array) -> bool:
-    """Whether an array may hold NaN or infinity."""
+    """Return True if an array may hold NaN or infinity."""
     return array.dtype.kind == "f" or dtype_of(array) == "bfloat16"
 
 

@@ -145,7 +145,7 @@ def _only_input(key: str, signature: Signature) -> str:
 
 
 def _named(value: object) -> bool:
-    """Whether this is an object of named values."""
+    """Return True if this is an object of named values."""
     return isinstance(value, dict) and not _is_b64(value)
 
 

@@ -24,7 +24,7 @@ TENSORFLOW_TYPE = 1
 """What the deprecated field model_type calls it."""
 
 Available = Callable[[str, int], bool]
-"""Whether a version of a model answers now."""
+"""True if a version of a model answers now."""
 
 
 class ConfigSource:

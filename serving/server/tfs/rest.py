@@ -81,7 +81,7 @@ class TfsRest:
             return _indented({"model_spec": asked, "metadata": definitions})
 
     async def malformed(self, request: Request) -> Response:
-        """Whatever else lies under /v1."""
+        """Answer any other path under /v1."""
         raise InvalidRequestError(f"nothing is served at {request.method} {quote(request.path)}")
 
     async def _infer(self, request: Request, method: str) -> Any:
