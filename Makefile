@@ -12,7 +12,7 @@ export TANDEM_PRECISION := $(or $(PRECISION),$(TANDEM_PRECISION),float32)
 export TANDEM_TORCHSERVE_FORM := $(or $(TORCHSERVE_FORM),$(TANDEM_TORCHSERVE_FORM),exported)
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
-.PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
+.PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare profile images \
   doctor base-images sbom test test-all test-e2e test-k8s k8s-local k8s-rollout \
   k8s-rollback k8s-status generated unit lint format types protos lock clean clean-env
 
@@ -53,6 +53,9 @@ images: $(VENV)/.main ## build the container images that are missing or older th
 
 compare: $(VENV)/.dev ## measure every endpoint side by side: artifacts/reports/<time>/index.html [VARIANTS=1] [PEERS=1]
 	@requirements/browser && $(TANDEM) compare $(if $(VARIANTS),--variants) $(if $(PEERS),--peers tests/benchmarks/peers)
+
+profile: $(VENV)/.main ## trace training steps and runs of artifacts: artifacts/profiles/<time>/index.html
+	@$(TANDEM) $@
 
 pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: ORCHESTRATOR=tfx [BEAM="--runner=..."]
 	@$(TANDEM) pipeline --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"

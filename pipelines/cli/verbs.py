@@ -287,6 +287,16 @@ def decide(settings: Settings, options: argparse.Namespace) -> int:
     return int(not found.ranked)
 
 
+def profile(settings: Settings, options: argparse.Namespace) -> int:
+    from pipelines import profiling
+
+    with showing(USUALLY):
+        made, folder = profiling.profile(settings, options.framework, options.steps, say)
+    for line in profiling.page.lines(made, folder):
+        write(line)
+    return 0
+
+
 def images(settings: Settings, options: argparse.Namespace) -> int:
     from serving.platforms import provision
 
