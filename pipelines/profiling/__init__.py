@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from importlib import metadata
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any
 
 import models.base
 from models.base import FRAMEWORKS, Model, Profile
 from models.signature import Arrays
 from pipelines import stages
 from pipelines.profiling import page
-from pipelines.profiling.record import LABELS, Profiled, ProfilingError
+from pipelines.profiling.record import LABELS, WARM, Clock, Profiled, ProfilingError
 from pipelines.training import frozen
 from pipelines.training.batches import BatchPlan
+from serving.compare import local
 from serving.repository import ManifestError, version_dir
 from serving.server.backends.base import BACKENDS
 from serving.settings import Settings
@@ -28,7 +32,8 @@ MODULES = {
     "onnxruntime": "onnxruntime_runs",
     "litert": "litert_runs",
 }
-RUNTIMES = ("onnxruntime", "litert")
+RUNTIMES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+"""The library of each."""
 
 
 def profile(
@@ -48,16 +53,15 @@ def profile(
     recipe = stages.load_recipe(settings, say)
     plan = _plan(recipe)
     folder = settings.artifacts / "profiles" / datetime.now().strftime("%Y%m%d-%H%M%S")
-    made = []
+    made: list[Profiled] = []
     for name in names:
         say(f"profile {name}: {steps} {LABELS[name].split()[-1]}s of {plan.profile.batch_size} rows")
         own = folder / name
         own.mkdir(parents=True)
-        module = importlib.import_module(f"{__name__}.{MODULES[name]}")
         if name in FRAMEWORKS:
-            made.append(module.profile(_trained(plan), steps, own))
+            made.append(_module(name).profile(_trained(plan), steps, own))
         else:
-            made.append(module.profile(_artifact(settings, name), _batches(plan, steps), own))
+            made.append(_run(settings, name, _batches(plan, steps), own))
     for name, why in missing.items() if asked is None else ():
         say(f"{name} is not profiled: {why}")
     heading = f"{settings.model}, profile {settings.profile}: {steps} steps of {plan.profile.batch_size} rows"
@@ -82,10 +86,25 @@ def _missing(settings: Settings, model: Model) -> dict[str, str]:
     return missing
 
 
-def _artifact(settings: Settings, name: str) -> Path:
+def _module(name: str) -> Any:  # noqa: ANN401
+    return importlib.import_module(f"{__name__}.{MODULES[name]}")
+
+
+def _run(settings: Settings, name: str, batches: Sequence[Arrays], folder: Path) -> Profiled:
+    """Time the published artifact as our server runs it, then trace it."""
+    client, clock = local.connect(settings, name, local.IN_PROCESS), Clock()
+    for _ in range(WARM):
+        outputs = client.predict(batches[0])
+    for batch in batches:
+        with clock("forward"):
+            client.predict(batch)
+    client.close()
     manifest = served_manifest(settings, name)
-    folder = version_dir(settings.repository, name, settings.model, manifest.version)
-    return folder / (manifest.serve or BACKENDS[name])
+    version = version_dir(settings.repository, name, settings.model, manifest.version)
+    ops = _module(name).trace(version / (manifest.serve or BACKENDS[name]), batches, outputs, folder)
+    library = RUNTIMES[name]
+    runs_on = f"{library} {metadata.version(library)}, 1 thread"
+    return Profiled(name, runs_on, clock.each(len(batches)), ops, _module(name).NOTE)
 
 
 def _plan(recipe: stages.Recipe) -> BatchPlan:
@@ -115,7 +134,7 @@ def _trained(plan: BatchPlan) -> BatchPlan:
 def _batches(plan: BatchPlan, steps: int) -> list[Arrays]:
     """The inputs of the first steps; of a model that is not batched, a row of each."""
     batches = chain.from_iterable(plan.epoch(epoch) for epoch in count())
-    whole = [inputs for inputs, _ in islice(batches, steps)]
+    first = (inputs for inputs, _ in islice(batches, steps))
     if plan.model.spec.batched:
-        return whole
-    return [{name: array[0] for name, array in inputs.items()} for inputs in whole]
+        return list(first)
+    return [{name: array[0] for name, array in inputs.items()} for inputs in first]

@@ -18,27 +18,21 @@ import ai_edge_litert
 import numpy as np
 
 from models.signature import Arrays
-from pipelines.profiling.record import WARM, Clock, Profiled, ProfilingError, dearest, write_trace
+from pipelines.profiling.record import Op, ProfilingError, dearest, write_trace
 
 TRIED = "2.3."
 """The C API changes with LiteRT: these are the versions that have it as it stands here."""
 LIBRARY = ctypes.CDLL(str(next(Path(ai_edge_litert.__file__).parent.glob("libLiteRt.*"))))
-CPU, WRITE = 1, 1
+CPU, HOST_MEMORY, WRITE = 1, 1, 1
 RUN, OPS = 1, (2, 4, 8)
 """Kinds of events: LiteRT's own work; operators, the last two of a delegate."""
 NOTE = "LiteRT tells how long each op of XNNPACK took, not when it began: the trace lays them end to end."
 
 
-class Layout(ctypes.Structure):
-    """LiteRtLayout."""
-
-    _fields_ = (("rank", c_uint32), ("sizes", c_int32 * 8), ("strides", c_uint32 * 8))
-
-
 class TensorType(ctypes.Structure):
-    """LiteRtRankedTensorType."""
+    """LiteRtRankedTensorType; above the rank's seven bits is one for strides."""
 
-    _fields_ = (("element", c_int), ("layout", Layout))
+    _fields_ = (("element", c_int), ("rank", c_uint32), ("sizes", c_int32 * 8), ("strides", c_uint32 * 8))
 
 
 class Event(ctypes.Structure):
@@ -49,42 +43,33 @@ class Event(ctypes.Structure):
         ("kind", c_int),
         ("start", c_uint64),
         ("elapsed", c_uint64),
-        ("memory", c_uint64 * 6),
-        ("node", c_uint64),
-        ("more", c_uint64 * 2),
+        ("others", c_uint64 * 9),
     )
 
 
-def profile(artifact: Path, batches: Sequence[Arrays], folder: Path) -> Profiled:
-    """Time, then trace, a run of each batch."""
+def trace(artifact: Path, batches: Sequence[Arrays], outputs: Arrays, folder: Path) -> list[Op]:
+    """The ops of a run of each batch, on one thread; `outputs` are those of one."""
     version = metadata.version("ai-edge-litert")
     if not version.startswith(TRIED):
         raise ProfilingError(f"its op profile was tried with ai-edge-litert {TRIED}x, and here is {version}")
-    if any(array.dtype.hasobject for array in batches[0].values()):
-        raise ProfilingError("its op profile takes numbers, and the model takes strings")
     with _quiet():
-        model = CompiledModel(artifact, batches[0])
-    for _ in range(WARM):
-        model.run(batches[0])
-    clock = Clock()
-    for batch in batches:
-        with clock("forward"):
-            model.run(batch)
+        model = CompiledModel(artifact, batches[0], outputs)
+    model.run(batches[0])
     call("LiteRtStartProfiler", model.profiler)
     for batch in batches:
         model.run(batch)
     call("LiteRtStopProfiler", model.profiler)
     events = list(model.events())
     write_trace(folder / "trace.json", events)
-    ops = ((name, elapsed / 1e6) for kind, name, _, elapsed in events if kind == "ops")
-    runs_on, steps = f"ai-edge-litert {version}, 1 thread", len(batches)
-    return Profiled("litert", runs_on, clock.each(steps), dearest(ops, steps), NOTE)
+    return dearest(
+        ((name, elapsed / 1e6) for kind, name, _, elapsed in events if kind == "ops"), len(batches)
+    )
 
 
 class CompiledModel:
-    """LiteRtCompiledModel with buffers for inputs of these shapes. It is freed as the process ends."""
+    """LiteRtCompiledModel with buffers for arrays of these shapes. It is freed as the process ends."""
 
-    def __init__(self, artifact: Path, inputs: Arrays) -> None:
+    def __init__(self, artifact: Path, inputs: Arrays, outputs: Arrays) -> None:
         self.environment = made("LiteRtCreateEnvironment", 0, None)
         model = made("LiteRtCreateModelFromFile", self.environment, str(artifact).encode())
         options = made("LiteRtCreateOptions")
@@ -97,65 +82,56 @@ class CompiledModel:
         self.model = made("LiteRtCreateCompiledModel", self.environment, model, options)
         self.profiler = made("LiteRtCompiledModelGetProfiler", self.model)
         self.signature = made("LiteRtGetModelSignature", model, 0)
-        self.names = [self._name(place) for place in range(self._count("Inputs"))]
-        for place, name in enumerate(self.names):
+        self.inputs, self.outputs = self._buffers("Input", inputs), self._buffers("Output", outputs)
+        for place, name in enumerate(self.inputs):
             shape = inputs[name].shape
             sizes = (c_int * len(shape))(*shape)
             call("LiteRtCompiledModelResizeInputTensorNonStrict", self.model, 0, place, sizes, len(shape))
-        layouts = (Layout * self._count("Outputs"))()
-        call("LiteRtGetCompiledModelOutputTensorLayouts", self.model, 0, len(layouts), layouts, 1)
-        self.outputs = self._buffers("Output", layouts)
-        layouts = (Layout * len(self.names))()
-        for place, layout in enumerate(layouts):
-            call("LiteRtGetCompiledModelInputTensorLayout", self.model, 0, place, byref(layout))
-        self.inputs = self._buffers("Input", layouts)
 
     def run(self, batch: Arrays) -> None:
         """Give LiteRT the batch, and run it."""
-        for name, buffer in zip(self.names, self.inputs, strict=True):
+        for name, buffer in self.inputs.items():
             array, address = np.ascontiguousarray(batch[name]), c_void_p()
-            handle = c_void_p(buffer)
-            call("LiteRtLockTensorBuffer", handle, byref(address), WRITE)
+            call("LiteRtLockTensorBuffer", buffer, byref(address), WRITE)
             ctypes.memmove(address, array.ctypes.data, array.nbytes)
-            call("LiteRtUnlockTensorBuffer", handle)
-        count = len(self.inputs), len(self.outputs)
-        call("LiteRtRunCompiledModel", self.model, 0, count[0], self.inputs, count[1], self.outputs)
+            call("LiteRtUnlockTensorBuffer", buffer)
+        buffers: list[Any] = []
+        for own in (self.inputs.values(), self.outputs.values()):
+            buffers += [len(own), (c_void_p * len(own))(*(buffer.value for buffer in own))]
+        call("LiteRtRunCompiledModel", self.model, 0, *buffers)
 
     def events(self) -> Iterator[tuple[str, str, int, int]]:
         """Thread, name, start and duration of what the profiler saw."""
-        count, end = c_int(), 0
+        count, end, place = c_int(), 0, 0
         call("LiteRtGetNumProfilerEvents", self.profiler, byref(count))
         seen = (Event * count.value)()
         call("LiteRtGetProfilerEvents", self.profiler, count.value, seen)
         for event in seen:
             if event.kind == RUN:
-                end = event.start
+                end, place = event.start, 0
                 yield "runs", event.tag.decode(), event.start, event.elapsed
             elif event.kind in OPS:
                 start = event.start or end
                 end = start + event.elapsed
-                yield "ops", f"{event.tag.decode()} {event.node}", start, event.elapsed
+                # In a network that is delegated in several parts, each of them counts its ops by itself.
+                yield "ops", f"{event.tag.decode()} {place}", start, event.elapsed
+                place += 1
 
-    def _name(self, place: int) -> str:
-        name = c_char_p()
-        call("LiteRtGetSignatureInputName", self.signature, place, byref(name))
-        return (name.value or b"").decode()
-
-    def _count(self, kind: str) -> int:
-        found = c_size_t()
-        call(f"LiteRtGetNumSignature{kind}", self.signature, byref(found))
-        return found.value
-
-    def _buffers(self, kind: str, layouts: ctypes.Array[Layout]) -> ctypes.Array[c_void_p]:
-        buffers = (c_void_p * len(layouts))()
-        for place, layout in enumerate(layouts):
-            own = TensorType()
+    def _buffers(self, kind: str, arrays: Arrays) -> dict[str, c_void_p]:
+        """By name, in the signature's order. LiteRT may not know an output's shape before a run."""
+        buffers, count = {}, c_size_t()
+        call(f"LiteRtGetNumSignature{kind}s", self.signature, byref(count))
+        for place in range(count.value):
+            name, own = c_char_p(), TensorType()
+            call(f"LiteRtGetSignature{kind}Name", self.signature, place, byref(name))
             tensor = made(f"LiteRtGetSignature{kind}TensorByIndex", self.signature, place)
             call("LiteRtGetRankedTensorType", tensor, byref(own))
-            own.layout = layout
-            needed = made(f"LiteRtGetCompiledModel{kind}BufferRequirements", self.model, 0, place)
-            managed = "LiteRtCreateManagedTensorBufferFromRequirements"
-            buffers[place] = made(managed, self.environment, byref(own), needed)
+            array = arrays[(name.value or b"").decode()]
+            own.rank, own.sizes = array.ndim, (c_int32 * 8)(*array.shape)
+            size, managed = array.nbytes, "LiteRtCreateManagedTensorBuffer"
+            buffers[(name.value or b"").decode()] = made(
+                managed, self.environment, HOST_MEMORY, byref(own), size
+            )
         return buffers
 
 

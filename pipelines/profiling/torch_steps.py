@@ -36,7 +36,7 @@ def profile(plan: BatchPlan, steps: int, folder: Path) -> Profiled:
                 loss = loss_of(trainee.network(**inputs), targets)
             with clock("backward"):
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             with clock("optimizer"):
                 optimizer.step()
                 schedule.step()
