@@ -34,6 +34,9 @@ MODULES = {
 }
 RUNTIMES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 """The library of each."""
+PRECISIONS = ("float32", "bf16")
+IMPORTED_ROWS = 64
+"""Of a run of an imported artifact, which has no profile."""
 
 
 def profile(
@@ -58,10 +61,15 @@ def profile(
         say(f"profile {name}: {steps} {LABELS[name].split()[-1]}s of {plan.profile.batch_size} rows")
         own = folder / name
         own.mkdir(parents=True)
-        if name in FRAMEWORKS:
-            made.append(_module(name).profile(_trained(plan), steps, own))
-        else:
-            made.append(_run(settings, name, _batches(plan, steps), own))
+        try:
+            if name in FRAMEWORKS:
+                made.append(_module(name).profile(_trained(plan), steps, own))
+            else:
+                made.append(_run(settings, name, _batches(plan, steps), own))
+        except ProfilingError as error:
+            if asked:
+                raise
+            missing[name] = str(error)
     for name, why in missing.items() if asked is None else ():
         say(f"{name} is not profiled: {why}")
     heading = f"{settings.model}, profile {settings.profile}: {steps} steps of {plan.profile.batch_size} rows"
@@ -108,11 +116,14 @@ def _run(settings: Settings, name: str, batches: Sequence[Arrays], folder: Path)
 
 
 def _plan(recipe: stages.Recipe) -> BatchPlan:
-    """The batches of a training; one of all samples of an imported artifact."""
+    """The batches of a training; of an imported artifact, its samples."""
     data, seed = recipe.dataset, recipe.settings.seed
     if not recipe.model.frameworks:
-        return BatchPlan(recipe.model, data.test, Profile(1, 0.0, 0.0, batch_size=len(data.test)), seed)
+        size = min(len(data.test), IMPORTED_ROWS)
+        return BatchPlan(recipe.model, data.test, Profile(1, 0.0, 0.0, batch_size=size), seed)
     profile = recipe.profile
+    if profile.precision not in PRECISIONS:
+        raise ProfilingError(f"profiles run on the CPU, which has no {profile.precision}")
     plan = BatchPlan(recipe.model, data.train.take(slice(profile.training_rows)), profile, seed)
     if not plan.steps_per_epoch:
         raise ProfilingError(f"{len(plan.rows)} training rows fill no batch of {profile.batch_size}")
