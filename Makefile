@@ -12,9 +12,9 @@ export TANDEM_PRECISION := $(or $(PRECISION),$(TANDEM_PRECISION),float32)
 export TANDEM_TORCHSERVE_FORM := $(or $(TORCHSERVE_FORM),$(TANDEM_TORCHSERVE_FORM),exported)
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
-.PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare profile images \
+.PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
   doctor base-images sbom test test-all test-e2e test-k8s k8s-local k8s-rollout \
-  k8s-rollback k8s-status generated unit lint format types protos lock clean clean-env
+  k8s-rollback k8s-status profile generated unit lint format types protos lock clean clean-env
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
