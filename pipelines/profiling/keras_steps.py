@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -52,24 +53,23 @@ def profile(plan: BatchPlan, steps: int, folder: Path) -> Profiled:
     tf.profiler.experimental.start(str(folder))
     run(steps, Clock(tf.profiler.experimental.Trace))
     tf.profiler.experimental.stop()
-    # In turns, so that what else the machine does slows all of them.
-    batch, turns = next(batches), Clock()
+    batch = next(batches)
     programs = {
         "forward": tf.function(forward, jit_compile=True),
         "gradients": tf.function(gradients, jit_compile=True),
         "step": network.train_on_batch,
     }
-    for clock, rounds in ((Clock(), WARM), (turns, steps)):
-        for _ in range(rounds):
-            for name, program in programs.items():
-                with clock(name):
-                    program(*batch)
-    ahead, both, step = (turns.seconds[name] / turns.seconds["step"] * timed["step"] for name in programs)
+    # In turns, so that what else the machine does slows all of them.
+    rounds = [_seconds(programs, batch) for _ in range(WARM + steps)][WARM:]
+    ahead, both, step = (statistics.median(own[name] for own in rounds) for name in programs)
+    both = min(both, step)
+    ahead = min(ahead, both)
+    whole = timed["step"] / step
     parts = {
         "input": timed["input"],
-        "forward": ahead,
-        "backward": max(0.0, both - ahead),
-        "optimizer": max(0.0, step - both),
+        "forward": ahead * whole,
+        "backward": (both - ahead) * whole,
+        "optimizer": (step - both) * whole,
     }
     events = list(_events(folder))
     write_trace(folder / "trace.json", (event for event, _ in events))
@@ -81,6 +81,14 @@ def profile(plan: BatchPlan, steps: int, folder: Path) -> Profiled:
         dearest(ops, steps),
         NOTE,
     )
+
+
+def _seconds(programs: Mapping[str, Callable[..., object]], batch: tuple[Any, Any]) -> dict[str, float]:
+    clock = Clock()
+    for name, program in programs.items():
+        with clock(name):
+            program(*batch)
+    return clock.seconds
 
 
 def _events(folder: Path) -> Iterator[tuple[tuple[str, str, float, float], bool]]:
