@@ -51,7 +51,7 @@ def tf_serving_image(docker: DockerClient, settings: Settings) -> str:
     running = containers.find(docker, settings).get("tf-serving")
     if settings.tf_serving == "auto" and running and running.attrs["Config"]["Image"] == ours:
         return ours
-    return original if settings.tf_serving == "original" or images.is_here(docker, original) else ours
+    return original if settings.tf_serving == "original" or images.find(docker, original) else ours
 
 
 def _pull_tf_serving(docker: DockerClient, settings: Settings, watch: Watch) -> None:
@@ -59,7 +59,7 @@ def _pull_tf_serving(docker: DockerClient, settings: Settings, watch: Watch) -> 
     from docker.errors import APIError
 
     original = images.TF_SERVING
-    if settings.tf_serving == "embedded" or images.is_here(docker, original):
+    if settings.tf_serving == "embedded" or images.find(docker, original):
         return
     watch("tf-serving", f"pulling {original}")
     try:

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,27 +74,15 @@ def attempt(settings: Settings, path: Path, version: int) -> None:
     """Try an archive in a process of its own. Raises `TargetError` with the reason why it cannot be served."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(state(settings).resolve())}
     command = [sys.executable, "-m", "serving.torchserve.trial", str(path.resolve())]
-    seconds = settings.ready_seconds
-    try:
-        subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=True,
-        )
-    except subprocess.TimeoutExpired:
-        raise TargetError(
-            f"version {version} of {settings.model} is refused: it did not load within {seconds} s"
-        ) from None
-    except subprocess.CalledProcessError as error:
-        ended = (
-            signal.Signals(-error.returncode).name if error.returncode < 0 else f"status {error.returncode}"
-        )
-        reason = error.stderr.strip().splitlines()[-1:] or [f"loading it ended with {ended}"]
-        raise TargetError(f"version {version} of {settings.model} is refused: {reason[0]}") from None
+    run = partial(subprocess.run, command, env=environment, capture_output=True, text=True, errors="replace")
+    reason = f"it did not load within {settings.ready_seconds} s"
+    with suppress(subprocess.TimeoutExpired):
+        done = run(timeout=settings.ready_seconds)
+        if done.returncode == 0:
+            return
+        ended = f"status {done.returncode}" if done.returncode > 0 else signal.Signals(-done.returncode).name
+        reason = [f"loading it ended with {ended}", *done.stderr.strip().splitlines()][-1]
+    raise TargetError(f"version {version} of {settings.model} is refused: {reason}")
 
 
 def main() -> None:
