@@ -138,17 +138,18 @@ def _packages() -> Check:
 def _java() -> Check:
     from serving.torchserve.launch import find_java
 
-    return _found("java", lambda: str(find_java()), "make clean-env setup")
+    return _found("java", lambda: _version(find_java()), "make clean-env setup")
 
 
 def _node() -> Check:
     from serving.web.install import node
 
-    def version() -> str:
-        command = [node(), "--version"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    return _found("node", lambda: _version(node()), "make clean-env setup")
 
-    return _found("node", version, "make clean-env setup")
+
+def _version(program: Path) -> str:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout.splitlines()[0]
 
 
 def _engine(settings: Settings) -> Check:

@@ -41,7 +41,7 @@ class TorchServe(Target):
         state(settings).mkdir(parents=True, exist_ok=True)
 
     def launch(self, settings: Settings) -> Launch:
-        """Raises `TargetError` where there is no Java 17 or newer."""
+        """Raises `TargetError` where there is no Java."""
         find_java()
         environment = {
             PREFIX + field.name.upper(): str(getattr(settings, field.name))
