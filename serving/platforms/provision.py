@@ -33,14 +33,9 @@ def make_images(settings: Settings, wanted: Sequence[str], watch: Watch) -> None
 
 
 def built_here(names: Sequence[str], tf_serving: str) -> list[str]:
-    original = tf_serving == images.TF_SERVING
-    needed = [image_of(name) for name in names if not (name == "tf-serving" and original)]
-    return list(dict.fromkeys(needed))
-
-
-def image_of(name: str) -> str:
-    """The image that a service of compose.yaml runs, one of `images.IMAGES`."""
-    return targets.load(name).container.image if name in targets.NAMES else name
+    """The images of services of compose.yaml, without TensorFlow's own."""
+    ours = [name for name in names if not (name == "tf-serving" and tf_serving == images.TF_SERVING)]
+    return list(dict.fromkeys(targets.load(n).container.image if n in targets.NAMES else n for n in ours))
 
 
 def tf_serving_image(docker: DockerClient, settings: Settings) -> str:
