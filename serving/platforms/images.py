@@ -91,7 +91,7 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
     else:
         report("ready")
         return base.pinned
-    command = [ROOT / "docker" / "base-image", base.image]
+    command = [str(ROOT / "docker" / "base-image"), base.image]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise ImageError(f"docker/base-image failed:\n  {explained(done.stdout + done.stderr, LINES)}")
@@ -168,21 +168,15 @@ class Build:
         tag, text = reference(self.name, self.settings), dockerfile(self.name)
         old = find(self.engine, tag)
         labels = {LABEL: self.digest(text), BASE_LABEL: self.base_id}
-        arguments = {"BASE": self.base, "VERSION": version(), "REVISION": _revision()}
-        if self.name == "models":
-            arguments |= {"MODEL": self.settings.model, "MODEL_VERSION": str(published(self.settings))}
         head, tail = dockerfiles.stages(text)
         if tail:
             text = f"FROM {self.dependencies(head)}\n{tail}"
         self.fill(text)
-        docker_build(
-            self.context,
-            self.log,
-            tag,
-            arguments,
-            self.report,
-            *(f"--label={k}={v}" for k, v in labels.items()),
-        )
+        arguments = {"BASE": self.base, "VERSION": version(), "REVISION": _revision()}
+        if self.name == "models":
+            arguments |= {"MODEL": self.settings.model, "MODEL_VERSION": str(published(self.settings))}
+        options = [f"--label={name}={value}" for name, value in labels.items()]
+        docker_build(self.context, self.log, tag, arguments, self.report, *options)
         if old is not None and old != find(self.engine, tag):
             self.remove(str(old.id))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,7 +22,7 @@ class Answer:
     """A response, read to its end; header names are taken in any case."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
 

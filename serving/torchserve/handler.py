@@ -31,7 +31,7 @@ import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
@@ -62,7 +62,7 @@ KINDS = {
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]
-Answer = bytes | PredictionException
+Answer: TypeAlias = bytes | PredictionException
 
 
 class Handler:
