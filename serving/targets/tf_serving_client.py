@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,19 @@ from serving.targets.base import TargetError
 from serving.targets.http import HttpClient
 
 
-def row_request(inputs: Arrays, batched: bool = True) -> dict[str, object]:
+def plain(array: NDArray[Any]) -> Any:  # noqa: ANN401
+    """An array as JSON has it; text is UTF-8."""
+    if array.dtype.kind not in "OS":
+        return array.tolist()
+    texts = [value.decode() if isinstance(value, bytes) else value for value in array.ravel().tolist()]
+    return np.array(texts, object).reshape(array.shape).tolist()
+
+
+def row_request(
+    inputs: Arrays, batched: bool = True, encode: Callable[[NDArray[Any]], Any] = plain
+) -> dict[str, object]:
     """TF Serving's row form: the values alone where there is one input; its columns where a model is not batched."""
-    values = {name: plain(array) for name, array in inputs.items()}
+    values = {name: encode(array) for name, array in inputs.items()}
     if not batched:
         return {"inputs": values}
     (first, *others) = values
@@ -23,14 +33,6 @@ def row_request(inputs: Arrays, batched: bool = True) -> dict[str, object]:
         return {"instances": values[first]}
     rows = range(batch_size(inputs))
     return {"instances": [{name: value[row] for name, value in values.items()} for row in rows]}
-
-
-def plain(array: NDArray[Any]) -> Any:  # noqa: ANN401
-    """An array as JSON has it; text is UTF-8."""
-    if array.dtype.kind not in "OS":
-        return array.tolist()
-    texts = [value.decode() if isinstance(value, bytes) else value for value in array.ravel().tolist()]
-    return np.array(texts, object).reshape(array.shape).tolist()
 
 
 def array_of(values: Any, tensor: Tensor) -> NDArray[Any]:  # noqa: ANN401

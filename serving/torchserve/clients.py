@@ -29,7 +29,7 @@ class RestClient(HttpClient):
         return outputs(answer.body, self._signature)
 
     def _body(self, inputs: Arrays) -> bytes:
-        return orjson.dumps(row_request(inputs, self._signature.batched))
+        return json_body(inputs, self._signature.batched)
 
 
 class NpyClient(RestClient):
@@ -74,10 +74,20 @@ class GrpcClient:
         self._channel.close()
 
 
+def json_body(inputs: Arrays, batched: bool = True) -> bytes:
+    """TF Serving's row form, with no more digits than a float32 has: TorchServe limits bodies."""
+
+    def encode(array: NDArray[Any]) -> Any:  # noqa: ANN401
+        # orjson takes no array without a dimension, and none in another order.
+        return np.array(array, order="C") if array.ndim else array.item()
+
+    return orjson.dumps(row_request(inputs, batched, encode), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def npy_body(inputs: Arrays, batched: bool = True) -> bytes:
     """The only input as an .npy file; JSON where there are several."""
     if len(inputs) > 1:
-        return orjson.dumps(row_request(inputs, batched))
+        return json_body(inputs, batched)
     file = io.BytesIO()
     np.save(file, np.array(next(iter(inputs.values())), order="C"), allow_pickle=False)
     return file.getvalue()
