@@ -95,7 +95,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
     except PlatformError:
         # The line of the engine tells why.
         return
-    if platform.name == "process" and process.orphans(settings):
+    if platform.name == "process" and not running and process.orphans(settings):
         # They are ours, and `deploy` ends them.
         return
     wanted = [(name, *port) for name in targets.NAMES for port in targets.load(name).ports(settings).items()]
