@@ -47,6 +47,7 @@ FAILURES = {
     400: ("Bad Request", "BadRequestException"),
     500: ("Internal Server Error", "InternalServerException"),
 }
+FORMS = 'expected JSON {"instances": [...]}, an .npy array, or a PNG or JPEG picture'
 MAX_PIXELS = 16_777_216
 """A picture of 4096 x 4096: what a few kilobytes may unpack to."""
 SLICE = 256
@@ -413,15 +414,12 @@ def _rows(inputs: Inputs) -> int:
 
 def _body(row: dict[str, Any]) -> bytes:
     """The request's body: TorchServe calls it `body` or `data`; a form's only field is taken too."""
-    if len(row) > 1 and not row.keys() & {"body", "data"}:
-        raise _bad(f"expected the request as the body, got the fields {sorted(row)[:5]}")
-    value = row.get("body", row.get("data", next(iter(row.values()), None)))
-    if value is None:
-        raise _bad("expected the request as the body, got no body")
-    if not value and not row.keys() & {"body", "data"}:
-        raise _bad(
-            "expected the request as the body, got a form; name the Content-Type (for JSON: application/json)"
-        )
+    name = next((own for own in ("body", "data") if own in row), "")
+    if not name and len(row) != 1:
+        raise _bad(f"{FORMS} as the body, got {f'the fields {sorted(row)[:5]}' if row else 'no body'}")
+    value = row[name or next(iter(row))]
+    if not name and not value:
+        raise _bad(f"{FORMS}, got a form; name the Content-Type (for JSON: application/json)")
     # Where `decode_input_request` is on, the worker has parsed JSON and text before us.
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
