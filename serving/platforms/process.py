@@ -55,16 +55,8 @@ stdout_logfile={logs}/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """
-STATES = {
-    "RUNNING": "running",
-    "STARTING": "starting",
-    "BACKOFF": "restarting",
-    "STOPPING": "stopping",
-    "STOPPED": "stopped",
-    "EXITED": "stopped",
-    "FATAL": "failed",
-    "UNKNOWN": "failed",
-}
+STATES = {"BACKOFF": "restarting", "EXITED": "stopped", "FATAL": "failed", "UNKNOWN": "failed"}
+"""Those of supervisord that we call otherwise."""
 LONGEST_SOCKET_PATH = 90
 """Unix sockets' paths end at 104 (macOS) or 108 bytes, and supervisord appends its pid while it binds."""
 
@@ -247,14 +239,14 @@ def _reconcile(supervisor: Any, names: list[str]) -> list[str]:  # noqa: ANN401
         supervisor.addProcessGroup(name)
     started = []
     for name in names:
-        if STATES[supervisor.getProcessInfo(name)["statename"]] in ("stopped", "failed"):
+        if _state(supervisor.getProcessInfo(name)).state in ("stopped", "failed"):
             supervisor.startProcess(name, False)
             started.append(name)
     return started
 
 
 def _state(info: dict[str, Any]) -> TargetState:
-    state = STATES.get(info["statename"], "failed")
+    state = STATES.get(info["statename"], info["statename"].lower())
     if not info["pid"]:
         return TargetState(state)
     try:
