@@ -108,8 +108,8 @@ format: $(VENV)/.dev ## let ruff mend what it can
 types: $(VENV)/.dev ## mypy, strict
 	@$(VENV)/bin/mypy && $(VENV)/bin/mypy -p requirements && $(VENV)/bin/mypy -m k8s.generate
 
-protos: $(VENV)/.dev ## make the server's protobuf modules again from their .proto files
-	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/server/*/*.proto
+protos: $(VENV)/.dev ## make the protobuf modules again from their .proto files
+	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/*/*.proto serving/*/*/*.proto
 
 lock: $(VENV)/.dev ## refresh the pins in requirements/
 	@requirements/lock $(VENV)/bin/uv
