@@ -8,30 +8,30 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from pipelines import publish as publishing
+from pipelines.records import tables
+from serving import platforms, repository, targets
+from serving.platforms import rollout
+from serving.platforms.base import PlatformError
 from serving.progress import say, showing
 from serving.settings import PREFIX, Settings
+from serving.targets.base import unreachable
+from serving.targets.runtime import runs
 
 if TYPE_CHECKING:
     from pipelines.stages import Orchestrate, Recipe
     from serving.targets.base import Endpoint
 
-USUALLY = {
-    "data": 5,
-    "gates: quality": 30,
-    "export litert": 10,
-    "export": 5,
-    "gates: parity": 15,
-}
+USUALLY = {"data": 5, "gates: quality": 30, "export litert": 10, "export": 5, "gates: parity": 15}
 """Seconds that the steps take on two cores, by how their lines begin."""
 
 
 def deploy(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
-    from serving.platforms import doctor as doctor_checks
-    from serving.platforms import rollout
+    from serving.platforms import doctor
 
     started = time.monotonic()
-    checks = [check for check in doctor_checks.quick(settings) if check.mend]
+    checks = [check for check in doctor.quick(settings) if check.mend]
     for check in checks:
         (complain if check.needed else say)(f"{check.name}: {check.found}. {check.mend}")
     if any(check.failed for check in checks):
@@ -41,8 +41,9 @@ def deploy(settings: Settings, options: argparse.Namespace) -> int:
         with rollout.prepared(settings, say) as told:
             version = stages.ensure_published(recipe, told, orchestrate)
         done = rollout.serve(settings, version, say)
-    count = f"{5 - len(done.unreachable)} of 5" if done.unreachable else "five"
-    say(f"{count} targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
+    count, took = len(targets.NAMES), time.monotonic() - started
+    answering = count - len(done.unreachable)
+    say(f"{answering} of {count} targets answer with version {done.version} ({took:.0f} s)")
     show_endpoints(done.endpoints, done.unreachable)
     return 0
 
@@ -82,7 +83,6 @@ def export(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def publish(settings: Settings, options: argparse.Namespace) -> int:
-    from pipelines import publish as publishing
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
@@ -141,7 +141,6 @@ def _orchestrated(recipe: Recipe, options: argparse.Namespace) -> tuple[Recipe, 
 
 
 def rollback(settings: Settings, options: argparse.Namespace) -> int:
-    from pipelines import publish as publishing
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
@@ -165,9 +164,6 @@ def reproduce(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _swap(settings: Settings, version: int) -> int:
-    from serving import platforms
-    from serving.platforms import rollout
-
     platform, _ = platforms.choose(settings)
     if not platform.states(settings):
         say("no target runs; `tandem deploy` starts them")
@@ -177,11 +173,6 @@ def _swap(settings: Settings, version: int) -> int:
 
 
 def status(settings: Settings, _options: argparse.Namespace) -> int:
-    from pipelines.records import tables
-    from serving import platforms, repository, targets
-    from serving.targets.base import unreachable
-    from serving.targets.runtime import runs
-
     platform, why = platforms.choose(settings)
     states = platform.states(settings)
     current = repository.served_version(repository.model_dir(settings.repository, "tfjs", settings.model))
@@ -189,28 +180,20 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
     rows, running = [], []
     for name in targets.NAMES:
         target, state = targets.load(name), states.get(name)
-        if name in closed and not state:
-            rows.append([name, "-", "not reached", "-", "-", "-", "-"])
-            continue
         version = target.served_version(settings) if state else None
+        address = target.endpoints(settings, version or 0, settings.artifacts)[0].address
+        # Without its path: a row of the table fits into 80 columns.
+        host = "/".join(address.split("/")[:3])
         if state:
-            own = (
-                "the page, without the model"
-                if name in closed
-                else runs(settings, name, version, state.image)
-            )
-            running.append([name, own])
-        rows.append(
-            [
-                name,
-                str(state.pid or "-") if state else "-",
-                state.state if state else "stopped",
-                str(version or "-"),
-                tables.duration(state.uptime_seconds) if state else "-",
-                tables.size(state.memory) if state else "-",
-                _host(target.endpoints(settings, version or 0, settings.artifacts)[0].address),
-            ]
-        )
+            pid, memory = str(state.pid or "-"), tables.size(state.memory)
+            uptime = tables.duration(state.uptime_seconds)
+            rows.append([name, pid, state.state, str(version or "-"), uptime, memory, host])
+            served = runs(settings, name, version, state.image)
+            running.append([name, "the page, without the model" if name in closed else served])
+        elif name in closed:
+            rows.append([name, "-", "not reached", "-", "-", "-", "-"])
+        else:
+            rows.append([name, "-", "stopped", "-", "-", "-", host])
     write(f"platform {platform.name} ({why})")
     write(tables.render(["target", "pid", "state", "version", "uptime", "memory", "address"], rows))
     if running:
@@ -226,15 +209,7 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def _host(address: str) -> str:
-    """An address without its path: a row of the table fits into 80 columns."""
-    return "/".join(address.split("/")[:3])
-
-
 def logs(settings: Settings, options: argparse.Namespace) -> int:
-    from serving import platforms, targets
-    from serving.platforms.base import PlatformError
-
     if options.target is not None and options.target not in targets.NAMES:
         raise PlatformError(f"there is no target {options.target!r}; there are: {', '.join(targets.NAMES)}")
     if options.follow and options.target is None:
@@ -248,8 +223,6 @@ def logs(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def down(settings: Settings, _options: argparse.Namespace) -> int:
-    from serving import platforms
-
     platform, _ = platforms.choose(settings)
     say("stopped" if platform.down(settings) else "nothing ran")
     return 0
@@ -296,7 +269,6 @@ def images(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def doctor(settings: Settings, _options: argparse.Namespace) -> int:
-    from pipelines.records import tables
     from serving.platforms import doctor
 
     checks = list(doctor.everything(settings))
@@ -319,8 +291,6 @@ def settings(settings: Settings, _options: argparse.Namespace) -> int:
 
 def show_endpoints(endpoints: dict[str, list[Endpoint]], unreachable: dict[str, str]) -> None:
     """The table of where everything answers, why some targets do not, then the lines to paste."""
-    from pipelines.records import tables
-
     rows = [[name, one.protocol, one.address] for name, own in endpoints.items() for one in own]
     rows += [[name, "-", "not reached"] for name in unreachable]
     write("\n" + tables.render(["target", "protocol", "address"], rows))

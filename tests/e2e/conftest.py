@@ -70,7 +70,7 @@ class Stack:
         started = time.monotonic()
         self.output = self.tandem("deploy", *arguments).stdout
         self.seconds = time.monotonic() - started
-        found = re.search(r"five targets answer with version (\d+)", self.output)
+        found = re.search(r"5 of 5 targets answer with version (\d+)", self.output)
         assert found, self.output
         self.version = int(found[1])
         return self.output
