@@ -37,35 +37,34 @@ def show(settings: Settings, version: int | None, write: Callable[[str], None]) 
     run = lineage.of_version(known, manifest.version)
     for line in _origin(settings, manifest, run):
         write(line)
-    write("")
-    rows = [
-        [
-            name,
-            one.source,
-            "yes" if one.batched else "no",
-            f"{len(one.files)}",
-            lineage.digest(one.files)[:16],
-        ]
-        for name, one in own.items()
-    ]
-    write(tables.render(["target", "weights of", "batched", "files", "sha256"], rows))
+    rows = []
+    for name, one in own.items():
+        batched = "yes" if one.batched else "no"
+        rows.append([name, one.source, batched, str(len(one.files)), lineage.digest(one.files)[:16]])
+    write("\n" + tables.render(["target", "weights of", "batched", "files", "sha256"], rows))
     if run is not None:
-        write("\n" + _steps(run))
-    _refused(settings, lineage.refused_before(known, manifest.version), write)
+        steps = [_step(step) for step in run.executions]
+        write("\n" + tables.render(["step", "state", "time", "from", "to"], steps))
+    refused = lineage.refused_before(known, manifest.version)
+    write(f"\non the way, not published: {len(refused)}" if refused else "\nnothing was refused on the way")
+    for one_run in refused:
+        lines = one_run.reason.splitlines()
+        page = settings.artifacts / one_run.page
+        write(f"  {one_run.started} {one_run.state}, run {one_run.id} ({page})")
+        for line in lines[1:] if one_run.state == "refused" else lines[:1]:
+            write(f"    {line.strip()}")
     return 0
 
 
 def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str]:
     now = publish.pointer(settings.repository, manifest.model)
-    served = (
-        "published now" if now is not None and now.version == manifest.version else "not the published one"
-    )
+    served = "published now" if now and now.version == manifest.version else "not the published one"
     rows = [
         ["data", f"sha256 {manifest.data_digest}"],
         ["code", f"{manifest.git_commit or 'no commit'}, fingerprint {manifest.fingerprint[:16]}"],
         ["parameters", _listed({"seed": manifest.seed} | manifest.parameters)],
         ["libraries", _listed(manifest.libraries)],
-        *([f"{framework}", f"weights sha256 {digest}"] for framework, digest in manifest.weights.items()),
+        *([framework, f"weights sha256 {digest}"] for framework, digest in manifest.weights.items()),
         ["metrics", _listed({k: f"{v:.4f}" for k, v in manifest.metrics.items() if k.count("/") == 1})],
     ]
     if run is None:
@@ -79,29 +78,9 @@ def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str
     return [head, *(f"  {name:12}{text}" for name, text in rows)]
 
 
-def _steps(run: Run) -> str:
-    def said(step: Execution) -> list[str]:
-        names = [one.name for one in step.inputs], [one.name for one in step.outputs]
-        return [
-            step.type,
-            step.state,
-            f"{step.seconds:.1f} s",
-            *(", ".join(dict.fromkeys(own)) for own in names),
-        ]
-
-    return tables.render(["step", "state", "time", "from", "to"], [said(step) for step in run.executions])
-
-
-def _refused(settings: Settings, found: list[Run], write: Callable[[str], None]) -> None:
-    if not found:
-        write("\nnothing was refused on the way")
-        return
-    write(f"\non the way, not published: {len(found)}")
-    for run in found:
-        lines = run.reason.splitlines()
-        write(f"  {run.started} {run.state}, run {run.id} ({settings.artifacts / run.page})")
-        for line in lines[1:] if run.state == "refused" else lines[:1]:
-            write(f"    {line.strip()}")
+def _step(step: Execution) -> list[str]:
+    read, written = (", ".join(dict.fromkeys(one.name for one in own)) for own in (step.inputs, step.outputs))
+    return [step.type, step.state, f"{step.seconds:.1f} s", read, written]
 
 
 def _listed(values: dict[str, object] | dict[str, str]) -> str:

@@ -84,13 +84,8 @@ def _numbers(
     kind = kinds.FLOAT if values.dtype in ("float32", "uint8") else kinds.INT
     numbers = dataset.features.add(type=kind, path={"step": [name]}).num_stats
     numbers.common_stats.CopyFrom(_common(rows, values.values // max(1, rows)))
-    numbers.min, numbers.max, numbers.mean, numbers.std_dev = (
-        values.minimum,
-        values.maximum,
-        values.mean,
-        values.std,
-    )
-    numbers.num_zeros = values.zeros
+    numbers.min, numbers.max, numbers.num_zeros = values.minimum, values.maximum, values.zeros
+    numbers.mean, numbers.std_dev = values.mean, values.std
     if limits is None:
         return
     histogram = numbers.histograms.add(type=statistics_pb2.Histogram.STANDARD)

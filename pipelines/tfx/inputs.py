@@ -6,8 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf import json_format, text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
 import models.base
-from pipelines.tfx import baseline, examples, schema, sources
+from models.base import Model
+from pipelines.tfx import baseline, examples, sources
 from pipelines.tfx.request import Request
 from pipelines.validation import statistics
 
@@ -30,7 +34,7 @@ def prepare(request: Request) -> Inputs:
     records = request.folder / "records" / _name(request.data, sources.digest(["pipelines.tfx.examples"]))
     model = models.base.load(request.model)
     examples.write(model.spec, request.rows, records)
-    text = schema.text(model)
+    text = text_format.MessageToString(schema(model))
     curated = _kept(request.folder / "schema" / _name(text) / "schema.pbtxt", text)
     if not request.published:
         return Inputs(str(records), str(curated), "", "", 0)
@@ -39,6 +43,18 @@ def prepare(request: Request) -> Inputs:
     published = _kept(folder / "statistics.json", request.published)
     baseline.write(model, statistics.from_json(request.published), folder)
     return Inputs(str(records), str(curated), str(published), str(folder), request.version)
+
+
+def schema(model: Model) -> schema_pb2.Schema:
+    """The curated schema, which both orchestrators validate with, and the feature that only the records have."""
+    curated = json_format.Parse((model.folder / "schema.json").read_text(), schema_pb2.Schema())
+    curated.feature.add(
+        name=examples.NUMBER,
+        type=schema_pb2.INT,
+        presence=schema_pb2.FeaturePresence(min_fraction=1, min_count=1),
+        shape=schema_pb2.FixedShape(dim=[schema_pb2.FixedShape.Dim(size=1)]),
+    )
+    return curated
 
 
 def _kept(path: Path, text: str) -> Path:

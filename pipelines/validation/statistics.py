@@ -98,20 +98,23 @@ def of(rows: Rows, spec: ModelSpec, schema: Schema, means: NDArray[np.float32] |
         unknown = int(np.sum(~known))
     else:
         targets = values_of(rows.targets, schema.label)
-    flat = None if images is None else images.reshape(len(images), -1)
-    own_means: Any = (
-        [] if means is None or images is None else class_means(images, rows.targets, len(means)).astype(float)
-    )
+    constant, own_means, agreeing = 0, np.array([]), list[float]()
+    if images is not None and images.size:
+        flat = images.reshape(len(images), -1)
+        constant = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
+    if images is not None and means is not None:
+        own_means = class_means(images, rows.targets, len(means)).astype(float)
+        agreeing = agreement(images, rows.targets, means)
     return Statistics(
         rows=len(rows),
         inputs={name: values_of(array, schema.inputs[name]) for name, array in rows.inputs.items()},
         targets=targets,
         classes=classes,
         unknown_labels=unknown,
-        constant=int(np.sum(flat.min(axis=1) == flat.max(axis=1))) if flat is not None and flat.size else 0,
+        constant=constant,
         duplicates=len(rows) - len(distinct(rows)),
         class_means=np.round(own_means, 4).tolist(),
-        agreement=[] if means is None or images is None else agreement(images, rows.targets, means),
+        agreement=agreeing,
         digest=_digest(rows),
     )
 
@@ -120,7 +123,6 @@ def values_of(array: NDArray[Any], feature: Feature) -> Values:
     """The statistics of an array [N, ...]."""
     values, counts = _value_counts(array)
     finite = np.isfinite(values)
-    non_finite = int(counts[~finite].sum())
     values, counts = values[finite], counts[finite]
     total = max(1, int(counts.sum()))
     mean = float(values @ counts) / total
@@ -137,7 +139,7 @@ def values_of(array: NDArray[Any], feature: Feature) -> Values:
         mean=mean,
         std=float(np.sqrt((values - mean) ** 2 @ counts / total)),
         zeros=int(counts[values == 0].sum()),
-        non_finite=non_finite,
+        non_finite=array.size - int(counts.sum()),
         histogram=histogram,
     )
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.validation.distances import infinity_norm, jensen_shannon_divergence
+from pipelines.validation.anomalies import infinity_norm, jensen_shannon_divergence
 
 
 def test_infinity_norm_is_the_largest_difference_of_a_share() -> None:
