@@ -6,7 +6,7 @@ from pathlib import Path
 
 import models.base
 from pipelines.gates import Check
-from pipelines.tfx import anomalies, baseline, components, evaluation, lineage
+from pipelines.tfx import anomalies, components, evaluation, lineage
 from pipelines.tfx.request import Answer, Request
 
 COMPARING = ("SkewValidator", "DriftValidator")
@@ -36,9 +36,7 @@ def read(request: Request, error: str) -> Answer:
     if folder := run.folder("InfraValidator", "InfraBlessing"):
         blessed = (folder / "INFRA_BLESSED").exists()
         checks.append(Check("infra", f"loads and answers in {request.server_image}", blessed, ">=", 1))
-    folder = run.folder("StatisticsGen", "ExampleStatistics")
-    found = {} if folder is None else baseline.read(folder)
-    return Answer(run.name, run.steps(), checks, sentences, metrics, found, _pushed(run), error)
+    return Answer(run.name, run.steps(), checks, sentences, metrics, _pushed(run), error)
 
 
 def _pushed(run: lineage.Run) -> str:

@@ -1,4 +1,4 @@
-"""Statistics in TFDV's form: those that a version was published with, and what StatisticsGen says of a run's data.
+"""The statistics that a version was published with, in TFDV's form.
 
 Versions of both orchestrators keep our own statistics: TFX compares with those of the default runner's, too.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from models.base import Model
-from pipelines.tfx.examples import LABEL, NUMBER
+from pipelines.tfx.examples import LABEL
 from pipelines.validation import schema
 from pipelines.validation.schema import Schema
 from pipelines.validation.statistics import Statistics, Values
@@ -44,33 +43,6 @@ def message(own: Statistics, rules: Schema) -> statistics_pb2.DatasetFeatureStat
     for value, count in enumerate(own.classes):
         label.string_stats.rank_histogram.buckets.add(label=str(value), sample_count=count)
     return result
-
-
-def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Of what StatisticsGen wrote, the figures that our own `Statistics` have, by their names there."""
-    found = {}
-    for path in sorted(folder.glob(f"Split-*/{FILE}")):
-        (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
-        features = {feature.path.step[0]: feature for feature in dataset.features}
-        buckets = features.pop(LABEL).string_stats.rank_histogram.buckets
-        features.pop(NUMBER, None)
-        found[path.parent.name.removeprefix("Split-")] = {
-            "rows": int(dataset.num_examples),
-            "inputs": {name: _read(feature.num_stats) for name, feature in features.items()},
-            "classes": [int(one.sample_count) for one in sorted(buckets, key=lambda one: int(one.label))],
-        }
-    return found
-
-
-def _read(numbers: statistics_pb2.NumericStatistics) -> dict[str, Any]:
-    return {
-        "values": int(numbers.common_stats.tot_num_values),
-        "zeros": int(numbers.num_zeros),
-        "minimum": numbers.min,
-        "maximum": numbers.max,
-        "mean": numbers.mean,
-        "std": numbers.std_dev,
-    }
 
 
 def _numbers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -63,8 +62,6 @@ class Statistics:
     """Of pictures: the mean one of each class, flat; zeros where a class is missing."""
     agreement: list[float]
     """Of pictures: share of each class that is nearest to its mean picture in the training split."""
-    digest: str
-    """sha256 of inputs and targets."""
 
 
 def of_dataset(dataset: Dataset, spec: ModelSpec, schema: Schema) -> dict[str, Statistics]:
@@ -115,7 +112,6 @@ def of(rows: Rows, spec: ModelSpec, schema: Schema, means: NDArray[np.float32] |
         duplicates=len(rows) - len(distinct(rows)),
         class_means=np.round(own_means, 4).tolist(),
         agreement=agreeing,
-        digest=_digest(rows),
     )
 
 
@@ -163,13 +159,6 @@ def from_json(text: str) -> dict[str, Statistics]:
         targets = None if fields["targets"] is None else Values(**fields["targets"])
         found[name] = Statistics(**fields | {"inputs": inputs, "targets": targets})
     return found
-
-
-def _digest(rows: Rows) -> str:
-    digest = hashlib.sha256()
-    for array in (*(array for _, array in sorted(rows.inputs.items())), rows.targets):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _value_counts(images: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
