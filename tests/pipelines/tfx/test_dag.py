@@ -33,14 +33,7 @@ from tests.pipelines.tfx.samples import HARMS, Script
 
 pytestmark = [pytest.mark.tfx, pytest.mark.timeout(900)]
 
-DATA = (
-    "ImportExampleGen",
-    "SchemaGen",
-    "StatisticsGen",
-    "ExampleValidator",
-    "SkewValidator",
-    "RowValidator",
-)
+DATA = ["ImportExampleGen", "SchemaGen", "StatisticsGen", "ExampleValidator", "SkewValidator", "RowValidator"]
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +71,9 @@ def refusing(where: Container, recipe: Recipe) -> Iterator[Future[Path]]:
     """The runs on harmed pictures, with a state and a container of their own, beside the other runs."""
     settings = recipe.settings
     apart = dataclasses.replace(settings, artifacts=settings.artifacts / "harmed", project="tandem-harmed")
+    own = dataclasses.replace(recipe, settings=apart)
     runs = [
-        (
-            name,
-            dataclasses.replace(recipe, settings=apart, dataset=samples.harmed(recipe.dataset, harm)),
-        )
+        (name, dataclasses.replace(own, dataset=samples.harmed(recipe.dataset, harm)))
         for name, (harm, _) in HARMS.items()
     ]
     before = Published(1, statistics.of_dataset(recipe.dataset, recipe.model.spec, schema.load(recipe.model)))
