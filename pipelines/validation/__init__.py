@@ -14,9 +14,8 @@ from models.base import ModelSpec
 from models.data import Dataset
 from pipelines.gates import Check
 from pipelines.validation import anomalies, statistics
-from pipelines.validation.labels import agreement
 from pipelines.validation.schema import Schema
-from pipelines.validation.statistics import Statistics
+from pipelines.validation.statistics import Statistics, agreement
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pipelines.records import lineage, provenance, reproduction
 from pipelines.records.reproduction import ReproductionError
 from pipelines.stages import Recipe
 from pipelines.training.record import Epoch, History, Trained
-from pipelines.validation.labels import class_means
+from pipelines.validation.statistics import class_means
 from serving import repository, targets
 from serving.settings import Settings
 from tests.pictures import Images, labelled

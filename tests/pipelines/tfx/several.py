@@ -14,12 +14,12 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipelines.tfx import EXTRA, lineage
+from pipelines.tfx import EXTRA, answers
 
 # The first import says what TensorFlow may say.
 from pipelines.tfx import __main__ as tfx
-from pipelines.tfx.baseline import FILE
 from pipelines.tfx.examples import LABEL, NUMBER
+from pipelines.tfx.inputs import STATISTICS
 from pipelines.tfx.request import Request
 from pipelines.training import keras_fit
 from pipelines.training.record import Trained
@@ -34,7 +34,7 @@ def main(folders: list[str]) -> None:
             keras_fit.fit = forgetting(*lost.read_text().split())
         request = Request.read(folder / "request.json")
         tfx.run(request, folder / "answer.json")
-        run = lineage.last_run(request.metadata)
+        run = answers.last_run(request.metadata)
         if run and (found := run.folder("StatisticsGen", "ExampleStatistics")):
             (folder / "statistics.json").write_text(json.dumps(statistics(found)))
 
@@ -42,7 +42,7 @@ def main(folders: list[str]) -> None:
 def statistics(folder: Path) -> dict[str, dict[str, Any]]:
     """Of each split, the figures that our own `Statistics` have, by their names there."""
     found = {}
-    for path in sorted(folder.glob(f"Split-*/{FILE}")):
+    for path in sorted(folder.glob(f"Split-*/{STATISTICS}")):
         (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
         features = {feature.path.step[0]: feature for feature in dataset.features}
         buckets = features.pop(LABEL).string_stats.rank_histogram.buckets

@@ -24,7 +24,7 @@ from pipelines.tfx import environment
 from pipelines.tfx import run as running
 from pipelines.tfx.request import Answer, Step
 from pipelines.training.record import Trained
-from pipelines.validation.labels import class_means
+from pipelines.validation.statistics import class_means
 from serving import repository
 from serving.settings import Settings
 from tests.pipelines.test_steps import HISTORY, after_tampering, served

@@ -6,8 +6,7 @@ import pytest
 import models.base
 from models.data import Rows
 from pipelines.validation import schema, statistics
-from pipelines.validation.labels import agreement, class_means
-from pipelines.validation.statistics import Statistics
+from pipelines.validation.statistics import Statistics, agreement, class_means
 from tests.pictures import as_floats, labelled
 
 CLASSES = 10
