@@ -14,10 +14,11 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipelines.tfx import EXTRA, answers
+from pipelines.tfx import EXTRA
 
 # The first import says what TensorFlow may say.
 from pipelines.tfx import __main__ as tfx
+from pipelines.tfx.answers import last_run
 from pipelines.tfx.examples import LABEL, NUMBER
 from pipelines.tfx.inputs import STATISTICS
 from pipelines.tfx.request import Request
@@ -34,7 +35,7 @@ def main(folders: list[str]) -> None:
             keras_fit.fit = forgetting(*lost.read_text().split())
         request = Request.read(folder / "request.json")
         tfx.run(request, folder / "answer.json")
-        run = answers.last_run(request.metadata)
+        run = last_run(request.metadata)
         if run and (found := run.folder("StatisticsGen", "ExampleStatistics")):
             (folder / "statistics.json").write_text(json.dumps(statistics(found)))
 
