@@ -44,27 +44,21 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
     `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `PlatformError`
     where TFX cannot run, and `PipelineError` where the model is not trained from drawn weights, as a whole.
     """
-    if recipe.model.spec.checkpoint or recipe.profile.frozen:
-        raise PipelineError(
-            f"TFX trains whole networks from drawn weights, and {recipe.model.spec.name} starts from a checkpoint: "
-            "take the default runner"
-        )
-    trained, own = training(recipe.training_fingerprint), recipe.settings
-    if "tensorflow" not in recipe.model.frameworks or not recipe.model.spec.batched:
-        raise PipelineError(
-            f"TFX trains a network of batches in Keras, which {recipe.model.spec.name} has not: "
-            "take the default orchestrator"
-        )
-    if own.precision != "float32":
-        raise PipelineError(
-            f"TFX's Trainer trains in float32; {own.precision} needs the default orchestrator"
-        )
-    version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form, own.targets)
+    model, trained, own = recipe.model, training(recipe.training_fingerprint), recipe.settings
+    lacking = ""
+    if model.spec.checkpoint or recipe.profile.frozen:
+        lacking = f"whole networks from drawn weights, and {model.spec.name} starts from a checkpoint"
+    elif "tensorflow" not in model.frameworks or not model.spec.batched:
+        lacking = f"a network of batches in Keras, which {model.spec.name} has not"
+    elif own.precision != "float32":
+        lacking = f"in float32, not in {own.precision}"
+    if lacking:
+        raise PipelineError(f"TFX trains {lacking}: take the default orchestrator")
+    version = fingerprint.version_of(model, trained, own.source, own.torchserve_form, own.targets)
     where = environment.choose(own)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
-    recipe = dataclasses.replace(
-        recipe, training_fingerprint=trained, version_fingerprint=version, orchestrator="tfx"
-    )
+    prints = {"training_fingerprint": trained, "version_fingerprint": version}
+    recipe = dataclasses.replace(recipe, **prints, orchestrator="tfx")
     return recipe, partial(orchestrate, where, beam, report)
 
 
