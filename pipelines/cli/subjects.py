@@ -76,13 +76,7 @@ class Rows:
     def converted(self) -> None:
         """A row for each protocol of a target whose version has the other framework's weights, from `source`'s."""
         for name in (name for name in self.names if name not in self._with_source()):
-            variant = Variant(name, f"from {self.source}", source=self.source)
-            row = Row(name, "-", self.source, "-", kind=VARIANT, variant=variant.name)
-            self.say(f"{name}: export with {self.source}'s weights, and gate")
-            make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
-            settings = self._started(row, name, make)
-            if settings is not None and name in LOCAL:
-                self._in_process(name, variant.name, settings)
+            self._variant(Variant(name, f"from {self.source}", source=self.source), self.source)
 
     def _with_source(self) -> list[str]:
         return [name for name in self.names if self.source in ("", self._manifest(name).source)]
@@ -104,14 +98,17 @@ class Rows:
             published = self._manifest(chosen.target).source
             source = self.source or published
             variant = replace(chosen, source="" if source == published else source)
-            row = Row(variant.target, "-", source, "-", kind=VARIANT, variant=variant.name)
-            row.precision = variant.precision
-            self.say(f"{variant.target} {variant.name}: export and gate")
-            make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
-            batched = variant.batched if variant.configuration else None
-            settings = self._started(row, variant.target, make, batched)
-            if settings is not None:
-                self._in_process(variant.target, variant.name, settings, variant.precision)
+            self._variant(variant, source, variant.batched if variant.configuration else None)
+
+    def _variant(self, variant: Variant, source: str, batched: bool | None = None) -> None:
+        """What was made for the comparison, with weights of `source`, and its runtime in process."""
+        target, name, precision = variant.target, variant.name, variant.precision
+        row = Row(target, "-", source, "-", kind=VARIANT, variant=name, precision=precision)
+        self.say(f"{target} {name}: export and gate")
+        make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
+        settings = self._started(row, target, make, batched)
+        if settings is not None and target in LOCAL:
+            self._in_process(target, name, settings, precision)
 
     def peers(self, folder: Path) -> None:
         """Other projects' servers on the file of ONNX Runtime."""
