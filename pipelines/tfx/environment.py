@@ -38,11 +38,9 @@ def choose(settings: Settings) -> Container | Native:
     missing = []
     if settings.platform in ("auto", "docker"):
         try:
-            engine.find()
+            return Container.find()
         except PlatformError as error:
             missing.append(f"in a container: {error}")
-        else:
-            return Container.find()
     if settings.platform in ("auto", "process"):
         lacking = Native.lacking()
         if not lacking:
