@@ -115,8 +115,8 @@ class Recorder:
                 files = value.files.items()
                 return [self._folder("ExportedModel", name, value.folder / name, own) for name, own in files]
             case Version():
-                files = {name: repository.read_manifest(own).files for name, own in value.folders.items()}
-                return [self._folder("PushedModel", name, value.folders[name], files[name]) for name in files]
+                folders = [(name, own, repository.read_manifest(own)) for name, own in value.folders.items()]
+                return [self._folder("PushedModel", name, own, made.files) for name, own, made in folders]
             case Mapping():
                 return [artifact for own in value.values() for artifact in self.described(own)]
         return []

@@ -57,8 +57,9 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
     version = fingerprint.version_of(model, trained, own.source, own.torchserve_form, own.targets)
     where = environment.choose(own)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
-    prints = {"training_fingerprint": trained, "version_fingerprint": version}
-    recipe = dataclasses.replace(recipe, **prints, orchestrator="tfx")
+    recipe = dataclasses.replace(
+        recipe, training_fingerprint=trained, version_fingerprint=version, orchestrator="tfx"
+    )
     return recipe, partial(orchestrate, where, beam, report)
 
 

@@ -46,15 +46,16 @@ def validate(dataset: Dataset, spec: ModelSpec, schema: Schema, published: Publi
         checks += anomalies.distances(f"{name}: skew from train", train, now, schema, "skew")
         checks += anomalies.labels(f"{name}: labels unlike train's", train, now, spec)
     # A model whose inputs or classes are others now has nothing to be compared with.
-    if published is not None and _form(found["train"]) == _form(published.statistics["train"]):
-        means = np.array(published.statistics["train"].class_means, np.float32)
+    before = published.statistics if published else {}
+    if published and "train" in before and _form(found["train"]) == _form(before["train"]):
+        means = np.array(before["train"].class_means, np.float32)
         for name, part in dataset.splits.items():
-            before, now, images = published.statistics[name], found[name], statistics.pictures(part, spec)
+            now, images = found[name], statistics.pictures(part, spec)
             if images is not None and len(means):
                 now = replace(now, agreement=agreement(images, part.targets, means))
             version = f"version {published.version}"
-            checks += anomalies.distances(f"{name}: drift from {version}", before, now, schema, "drift")
-            checks += anomalies.labels(f"{name}: labels unlike {version}'s", before, now, spec)
+            checks += anomalies.distances(f"{name}: drift from {version}", before[name], now, schema, "drift")
+            checks += anomalies.labels(f"{name}: labels unlike {version}'s", before[name], now, spec)
     return Validated(found, tuple(checks))
 
 

@@ -65,7 +65,9 @@ def render(run: Run, figures: Figures) -> str:
     )
     environment.filters["figure"] = figure
     published = figures.published
-    before = {f"version {published.version}, train": published.statistics["train"]} if published else {}
+    before = {}
+    if published and "train" in published.statistics:
+        before[f"version {published.version}, train"] = published.statistics["train"]
     own: dict[str, Any] = {
         "run": run,
         "figures": figures,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from serving.compare.page.plots import figure
+from serving.compare.page.plots import svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def lines(series: Mapping[str, Sequence[float]]) -> Markup:
             positions = range(1, len(own) + 1)
             axes.plot(positions, own, style, color=_colour(name), marker=marker, markersize=3, label=name)
 
-    return figure(draw, legend=True, height=HEIGHT)
+    return svg(draw, legend=True, height=HEIGHT)
 
 
 def bars(series: Mapping[str, Sequence[float]], names: Sequence[str]) -> Markup:
@@ -46,7 +46,7 @@ def bars(series: Mapping[str, Sequence[float]], names: Sequence[str]) -> Markup:
             axes.bar(left, own, width, align="edge", color=_colour(name), label=name)
         axes.set_xticks(range(len(names)), names)
 
-    return figure(draw, legend=True, height=HEIGHT)
+    return svg(draw, legend=True, height=HEIGHT)
 
 
 def picture(values: Sequence[float], shape: Sequence[int], label: str) -> Markup:

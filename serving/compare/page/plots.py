@@ -112,7 +112,7 @@ def _latencies(report: Report) -> Markup:
         axes.set_xlabel("milliseconds")
         axes.set_ylabel("share of requests, %")
 
-    return figure(draw, legend=True, height=max(HEIGHT, 0.17 * len(rows))) if rows else Markup("")
+    return svg(draw, legend=True, height=max(HEIGHT, 0.17 * len(rows))) if rows else Markup("")
 
 
 def _load(report: Report, target: float) -> Markup:
@@ -130,7 +130,7 @@ def _load(report: Report, target: float) -> Markup:
         axes.set_xlabel("requests offered a second")
         axes.set_ylabel("p99, milliseconds")
 
-    return figure(draw, legend=True, height=max(HEIGHT, 0.17 * len(rows))) if rows else Markup("")
+    return svg(draw, legend=True, height=max(HEIGHT, 0.17 * len(rows))) if rows else Markup("")
 
 
 def _bars(report: Report, unit: str, figure: Callable[[Row], float | None]) -> Markup:
@@ -155,7 +155,7 @@ def _bars(report: Report, unit: str, figure: Callable[[Row], float | None]) -> M
             )
         axes.margins(x=0.12)
 
-    return figure(draw, height=0.6 + 0.27 * len(values)) if values else Markup("")
+    return svg(draw, height=0.6 + 0.27 * len(values)) if values else Markup("")
 
 
 def _parts(report: Report) -> Markup:
@@ -171,7 +171,7 @@ def _parts(report: Report) -> Markup:
         axes.invert_yaxis()
         axes.set_xlabel("milliseconds")
 
-    return figure(draw, legend=True, height=1.0 + 0.27 * len(rows)) if rows else Markup("")
+    return svg(draw, legend=True, height=1.0 + 0.27 * len(rows)) if rows else Markup("")
 
 
 def _training(report: Report) -> Markup:
@@ -188,7 +188,7 @@ def _training(report: Report) -> Markup:
         axes.set_ylabel("loss")
         axes.set_xticks(range(1, 1 + max(len(own.epochs) for own in curves)))
 
-    return figure(draw, legend=True) if curves else Markup("")
+    return svg(draw, legend=True) if curves else Markup("")
 
 
 def _frontier(report: Report) -> Markup:
@@ -210,7 +210,7 @@ def _frontier(report: Report) -> Markup:
         axes.set_ylabel(report.score)
         axes.margins(0.15)
 
-    return figure(draw) if len(points) > 1 else Markup("")
+    return svg(draw) if len(points) > 1 else Markup("")
 
 
 def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -247,7 +247,7 @@ def _parity(report: Report) -> Markup:
                     color="#ffffff" if value < 1e-3 else "#000000",
                 )
 
-    return figure(draw, height=1.6 + 0.3 * len(known))
+    return svg(draw, height=1.6 + 0.3 * len(known))
 
 
 def _label(row: Row) -> str:
@@ -273,7 +273,7 @@ def _line(rows: Sequence[Row], row: Row) -> dict[str, Any]:
     }
 
 
-def figure(draw: Callable[[Axes], None], *, legend: bool = False, height: float = HEIGHT) -> Markup:
+def svg(draw: Callable[[Axes], None], *, legend: bool = False, height: float = HEIGHT) -> Markup:
     """What `draw` draws, `height` inches high."""
     import matplotlib
 

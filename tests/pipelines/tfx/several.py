@@ -12,15 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tensorflow_metadata.proto.v0 import statistics_pb2
-
 from pipelines.tfx import EXTRA
 
 # The first import says what TensorFlow may say.
 from pipelines.tfx import __main__ as tfx
-from pipelines.tfx.answers import last_run
-from pipelines.tfx.examples import LABEL, NUMBER
-from pipelines.tfx.inputs import STATISTICS
 from pipelines.tfx.request import Request
 from pipelines.training import keras_fit
 from pipelines.training.record import Trained
@@ -30,6 +25,8 @@ LOST = "lost"
 
 
 def main(folders: list[str]) -> None:
+    from pipelines.tfx.answers import last_run
+
     for folder in map(Path, folders):
         if (lost := folder / LOST).exists():
             keras_fit.fit = forgetting(*lost.read_text().split())
@@ -42,12 +39,16 @@ def main(folders: list[str]) -> None:
 
 def statistics(folder: Path) -> dict[str, dict[str, Any]]:
     """Of each split, the figures that our own `Statistics` have, by their names there."""
+    from tensorflow_metadata.proto.v0 import statistics_pb2
+
+    from pipelines.tfx.examples import LABEL
+    from pipelines.tfx.inputs import STATISTICS
+
     found = {}
     for path in sorted(folder.glob(f"Split-*/{STATISTICS}")):
         (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
         features = {feature.path.step[0]: feature for feature in dataset.features}
-        buckets = features.pop(LABEL).string_stats.rank_histogram.buckets
-        features.pop(NUMBER, None)
+        buckets = features[LABEL].string_stats.rank_histogram.buckets
         image = features["image"].num_stats
         found[path.parent.name.removeprefix("Split-")] = {
             "rows": int(dataset.num_examples),
