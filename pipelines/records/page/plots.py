@@ -32,6 +32,7 @@ def lines(series: Mapping[str, Sequence[float]]) -> Markup:
             style, marker = ("-", "--")[place % 2], "o" if len(own) <= 30 else None
             positions = range(1, len(own) + 1)
             axes.plot(positions, own, style, color=_colour(name), marker=marker, markersize=3, label=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
     return svg(draw, legend=True, height=HEIGHT)
 
