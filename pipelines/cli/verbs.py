@@ -48,7 +48,7 @@ def deploy(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def train(settings: Settings, _options: argparse.Namespace) -> int:
+def train(settings: Settings, _options: argparse.Namespace) -> None:
     from pipelines import stages
     from pipelines.training.record import loss_difference
 
@@ -69,34 +69,32 @@ def train(settings: Settings, _options: argparse.Namespace) -> int:
     else:
         say(f"{settings.model} is an imported artifact: there is nothing to train")
     say(f"logs: tensorboard --logdir {recipe.folder}")
-    return 0
 
 
-def export(settings: Settings, options: argparse.Namespace) -> int:
+def export(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
         recipe, orchestrate = _orchestrated(_recipe(settings), options)
         folder = stages.export(recipe, say, orchestrate)
     say(f"artifacts are in {folder}; publishing holds them against the gates")
-    return 0
 
 
-def publish(settings: Settings, options: argparse.Namespace) -> int:
+def publish(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
         if options.version is not None:
             publishing.point(settings.repository, settings.model, options.version)
-            return _swap(settings, options.version)
+            _swap(settings, options.version)
+            return
         version = stages.ensure_published(_recipe(settings), say)
         if options.containers:
             stages.configure_containers(settings)
     say(f"version {version} is published; `tandem deploy` serves it")
-    return 0
 
 
-def pipeline(settings: Settings, options: argparse.Namespace) -> int:
+def pipeline(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
@@ -104,22 +102,21 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> int:
         if options.compile:
             from pipelines.tfx import run
 
-            return run.compile(recipe, options.compile, options.beam, say)
+            run.compile(recipe, options.compile, options.beam, say)
+            return
         recipe, orchestrate = _orchestrated(recipe, options)
         version = stages.ensure_published(recipe, say, orchestrate)
     own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
     say(f"version {version} is published; `tandem deploy{own}` serves it")
-    return 0
 
 
-def import_(_settings: Settings, options: argparse.Namespace) -> int:
+def import_(_settings: Settings, options: argparse.Namespace) -> None:
     from pipelines.cli import importing
 
     folder = importing.take(
         options.path, options.name, options.samples, options.signature, options.trust, say
     )
     say(f"written: models/{folder.name}; `make deploy MODEL={folder.name}` ships it")
-    return 0
 
 
 def _recipe(settings: Settings) -> Recipe:
@@ -140,19 +137,19 @@ def _orchestrated(recipe: Recipe, options: argparse.Namespace) -> tuple[Recipe, 
     return run.orchestrated(recipe, options.beam, say)
 
 
-def rollback(settings: Settings, options: argparse.Namespace) -> int:
+def rollback(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
         version = publishing.rollback(settings.repository, settings.model, options.version)
         say(f"version {version} is published")
-        return _swap(settings, version)
+        _swap(settings, version)
 
 
-def lineage(settings: Settings, options: argparse.Namespace) -> int:
+def lineage(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines.records import provenance
 
-    return provenance.show(settings, options.version, write)
+    provenance.show(settings, options.version, write)
 
 
 def reproduce(settings: Settings, options: argparse.Namespace) -> int:
@@ -163,13 +160,12 @@ def reproduce(settings: Settings, options: argparse.Namespace) -> int:
         return reproduction.reproduce(settings, options.version, say, write)
 
 
-def _swap(settings: Settings, version: int) -> int:
+def _swap(settings: Settings, version: int) -> None:
     platform, _ = platforms.choose(settings)
-    if not platform.states(settings):
+    if platform.states(settings):
+        rollout.serve(settings, version, say)
+    else:
         say("no target runs; `tandem deploy` starts them")
-        return 0
-    rollout.serve(settings, version, say)
-    return 0
 
 
 def status(settings: Settings, _options: argparse.Namespace) -> int:
@@ -209,7 +205,7 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def logs(settings: Settings, options: argparse.Namespace) -> int:
+def logs(settings: Settings, options: argparse.Namespace) -> None:
     if options.target is not None and options.target not in targets.NAMES:
         raise PlatformError(f"there is no target {options.target!r}; there are: {', '.join(targets.NAMES)}")
     if options.follow and options.target is None:
@@ -218,14 +214,11 @@ def logs(settings: Settings, options: argparse.Namespace) -> int:
     for name in [options.target] if options.target else targets.NAMES:
         for line in platform.log(settings, name, options.lines, options.follow):
             write(line.rstrip("\n") if options.target else f"{name}: {line.rstrip()}")
-            sys.stdout.flush()
-    return 0
 
 
-def down(settings: Settings, _options: argparse.Namespace) -> int:
+def down(settings: Settings, _options: argparse.Namespace) -> None:
     platform, _ = platforms.choose(settings)
     say("stopped" if platform.down(settings) else "nothing ran")
-    return 0
 
 
 def predict(settings: Settings, options: argparse.Namespace) -> int:
@@ -260,12 +253,11 @@ def decide(settings: Settings, options: argparse.Namespace) -> int:
     return int(not found.ranked)
 
 
-def images(settings: Settings, options: argparse.Namespace) -> int:
+def images(settings: Settings, options: argparse.Namespace) -> None:
     from serving.platforms import provision
 
     provision.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
     say(f"up to date: {', '.join(options.image) or 'every image'}")
-    return 0
 
 
 def doctor(settings: Settings, _options: argparse.Namespace) -> int:
@@ -281,12 +273,11 @@ def doctor(settings: Settings, _options: argparse.Namespace) -> int:
     return int(any(check.failed for check in checks))
 
 
-def settings(settings: Settings, _options: argparse.Namespace) -> int:
+def settings(settings: Settings, _options: argparse.Namespace) -> None:
     for field in dataclasses.fields(Settings):
         value = getattr(settings, field.name)
         # A path may be longer than its column.
         write(f"{PREFIX + field.name.upper():38}  {value!s:22}  {field.metadata['help']}")
-    return 0
 
 
 def show_endpoints(endpoints: dict[str, list[Endpoint]], unreachable: dict[str, str]) -> None:

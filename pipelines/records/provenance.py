@@ -29,7 +29,7 @@ def manifests(settings: Settings, version: int | None) -> dict[str, Manifest]:
     }
 
 
-def show(settings: Settings, version: int | None, write: Callable[[str], None]) -> int:
+def show(settings: Settings, version: int | None, write: Callable[[str], None]) -> None:
     """Print from which data, code, parameters and run a version came, and what was refused on the way to it."""
     own = manifests(settings, version)
     manifest = next(iter(own.values()))
@@ -53,7 +53,6 @@ def show(settings: Settings, version: int | None, write: Callable[[str], None]) 
         write(f"  {one_run.started} {one_run.state}, run {one_run.id} ({page})")
         for line in lines[1:] if one_run.state == "refused" else lines[:1]:
             write(f"    {line.strip()}")
-    return 0
 
 
 def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str]:

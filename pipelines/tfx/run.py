@@ -125,7 +125,7 @@ def ask(where: Container | Native, settings: Settings, request: Request, report:
     return Answer.read(answered)
 
 
-def compile(recipe: Recipe, file: str, beam: str, report: Report) -> int:
+def compile(recipe: Recipe, file: str, beam: str, report: Report) -> None:
     """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `orchestrate` does."""
     settings = recipe.settings
     where = environment.choose(settings)
@@ -139,7 +139,6 @@ def compile(recipe: Recipe, file: str, beam: str, report: Report) -> int:
         raise PipelineError(f"the DAG could not be compiled; why: {settings.logs / 'tfx.log'}")
     repository.write_atomically(Path(file), written.read_text())
     report(f"Kubeflow: {file}")
-    return 0
 
 
 def record(answer: Answer, recipe: Recipe, run: Recorder) -> None:

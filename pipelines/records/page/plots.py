@@ -26,13 +26,14 @@ HEIGHT = 3.0
 
 def lines(series: Mapping[str, Sequence[float]]) -> Markup:
     """One line a series over its positions, which count from 1; every second one is dashed."""
+    from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
         for place, (name, own) in enumerate(series.items()):
             style, marker = ("-", "--")[place % 2], "o" if len(own) <= 30 else None
             positions = range(1, len(own) + 1)
             axes.plot(positions, own, style, color=_colour(name), marker=marker, markersize=3, label=name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return svg(draw, legend=True, height=HEIGHT)
 
