@@ -163,4 +163,4 @@ def take(answer: Answer, folder: Path, run: Recorder) -> None:
     for name in ("history.json", "weights.npz"):
         shutil.copyfile(Path(answer.pushed) / EXTRA / name, folder / name)
         (folder / name).chmod(0o644)
-    repository.sync_directory(folder)
+    repository.sync(folder)
