@@ -74,6 +74,12 @@ def test_the_page_needs_nothing_from_anywhere(figures: Figures, tmp_path: Path) 
     assert not re.search(r"<script|<link|@import|url\(|https?://", text)
 
 
+def test_a_published_version_of_no_data_is_not_shown_beside_it(figures: Figures) -> None:
+    text = page.render(REFUSED, replace(figures, published=Published(4, {})))
+    assert "(version 4)" in text
+    assert "version 4, train" not in text
+
+
 def test_curves_of_both_frameworks_are_on_it(figures: Figures) -> None:
     text = page.render(REFUSED, figures)
     for name in ("tensorflow", "pytorch"):
