@@ -185,25 +185,25 @@ def _trained(
     report(f"validate: {sum(map(len, dataset.splits.values()))} rows")
     run.step("ExampleValidator", validation.validate, dataset, model.spec, rules, published)
     if any(not (folder / framework / "weights.npz").exists() for framework in model.frameworks):
-        both = "the two networks, with equal weights" if len(model.frameworks) > 1 else "the network"
-        report(f"validate: {both}")
+        checked = "the two networks, with equal weights" if len(model.frameworks) > 1 else "the network"
+        report(f"validate: {checked}")
         run.step("TwinValidator", twins.check, model, dataset.validation)
     if orchestrate is not None:
         orchestrate(recipe, run, published)
     trained = {}
     for name in model.frameworks:
         report(f"train {name}: profile {settings.profile}, {recipe.profile.epochs} epochs")
-        own = name, model, recipe.profile, settings.seed, dataset, folder
-        trained[name] = run.step("Trainer", training.train, *own)
+        inputs = name, model, recipe.profile, settings.seed, dataset, folder
+        trained[name] = run.step("Trainer", training.train, *inputs)
         if trained[name].cached:
             report(f"train {name}: done already, in {folder.name}")
     return trained
 
 
 def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], report: Report) -> Candidate:
-    found = recipe.roads
-    own = recipe.model, trained, found, recipe.candidate, recipe.dataset, found.form
-    return run.step("Exporter", exporting.export_all, *own, lambda target: report(f"export {target}"))
+    reached = recipe.roads
+    inputs = recipe.model, trained, reached, recipe.candidate, recipe.dataset, reached.form
+    return run.step("Exporter", exporting.export_all, *inputs, lambda target: report(f"export {target}"))
 
 
 def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None) -> Version:
@@ -212,8 +212,8 @@ def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchest
     if trained:
         report("gates: quality, training parity")
         before, plain = published_metrics(root, model.spec.name), _in_float32(recipe, report)
-        own = model, recipe.profile, recipe.dataset, trained, before, plain
-        run.step("Evaluator", networks.evaluate, *own)
+        inputs = model, recipe.profile, recipe.dataset, trained, before, plain
+        run.step("Evaluator", networks.evaluate, *inputs)
     candidate = _exported(recipe, run, trained, report)
     rows = artifacts.parity_rows(recipe.dataset.test, recipe.settings.seed)
     report(f"gates: parity, size and batching on {len(rows)} rows")

@@ -125,8 +125,8 @@ class Rows:
                 place = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-")))
                 inputs = sample.inputs if sample else {}
                 file = published / manifest.serve
-                own = self.settings, file, signature, inputs, python, place
-                server = self.stack.enter_context(peers.started(peer, *own))
+                arguments = self.settings, file, signature, inputs, python, place
+                server = self.stack.enter_context(peers.started(peer, *arguments))
             except (TandemError, OSError) as error:
                 self._refused(row, error)
                 continue
@@ -206,13 +206,13 @@ class Rows:
             now = platforms.choose(self.settings)[0].states(self.settings).get(name)
             return now.memory if now and pid else None
 
-        found = []
+        subjects = []
         for protocol, client in clients.items():
             client.close()
-            own = copy.deepcopy(row)
-            own.protocol = protocol
-            found.append(Subject(own, pid, memory))
-        return found
+            endpoint = copy.deepcopy(row)
+            endpoint.protocol = protocol
+            subjects.append(Subject(endpoint, pid, memory))
+        return subjects
 
 
 def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:

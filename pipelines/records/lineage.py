@@ -78,8 +78,8 @@ def record(store: Path, run: Run) -> Path:
     artifacts: list[Artifact] = []
     events = []
     for position, execution in enumerate(run.executions, 1):
-        for kind, own in (("INPUT", execution.inputs), ("OUTPUT", execution.outputs)):
-            for artifact in own:
+        for kind, used in (("INPUT", execution.inputs), ("OUTPUT", execution.outputs)):
+            for artifact in used:
                 if artifact not in artifacts:
                     artifacts.append(artifact)
                 number = artifacts.index(artifact) + 1
@@ -90,7 +90,7 @@ def record(store: Path, run: Run) -> Path:
         del fields["inputs"], fields["outputs"]
     graph = {
         "context": context,
-        "artifacts": [{"id": number} | asdict(own) for number, own in enumerate(artifacts, 1)],
+        "artifacts": [{"id": number} | asdict(artifact) for number, artifact in enumerate(artifacts, 1)],
         "executions": [{"id": number} | fields for number, fields in enumerate(executions, 1)],
         "events": events,
     }

@@ -31,27 +31,27 @@ def manifests(settings: Settings, version: int | None) -> dict[str, Manifest]:
 
 def show(settings: Settings, version: int | None, write: Callable[[str], None]) -> None:
     """Print from which data, code, parameters and run a version came, and what was refused on the way to it."""
-    own = manifests(settings, version)
-    manifest = next(iter(own.values()))
+    by_target = manifests(settings, version)
+    manifest = next(iter(by_target.values()))
     known = lineage.runs(settings.lineage, settings.model)
     run = lineage.of_version(known, manifest.version)
     for line in _origin(settings, manifest, run):
         write(line)
     rows = []
-    for name, one in own.items():
-        batched = "yes" if one.batched else "no"
-        rows.append([name, one.source, batched, str(len(one.files)), lineage.digest(one.files)[:16]])
+    for target, artifact in by_target.items():
+        batched, digest = "yes" if artifact.batched else "no", lineage.digest(artifact.files)[:16]
+        rows.append([target, artifact.source, batched, str(len(artifact.files)), digest])
     write("\n" + tables.render(["target", "weights of", "batched", "files", "sha256"], rows))
     if run is not None:
         steps = [_step(step) for step in run.executions]
         write("\n" + tables.render(["step", "state", "time", "from", "to"], steps))
     refused = lineage.refused_before(known, manifest.version)
     write(f"\non the way, not published: {len(refused)}" if refused else "\nnothing was refused on the way")
-    for one_run in refused:
-        lines = one_run.reason.splitlines()
-        page = settings.artifacts / one_run.page
-        write(f"  {one_run.started} {one_run.state}, run {one_run.id} ({page})")
-        for line in lines[1:] if one_run.state == "refused" else lines[:1]:
+    for attempt in refused:
+        lines = attempt.reason.splitlines()
+        page = settings.artifacts / attempt.page
+        write(f"  {attempt.started} {attempt.state}, run {attempt.id} ({page})")
+        for line in lines[1:] if attempt.state == "refused" else lines[:1]:
             write(f"    {line.strip()}")
 
 
@@ -78,7 +78,8 @@ def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str
 
 
 def _step(step: Execution) -> list[str]:
-    read, written = (", ".join(dict.fromkeys(one.name for one in own)) for own in (step.inputs, step.outputs))
+    used = step.inputs, step.outputs
+    read, written = (", ".join(dict.fromkeys(one.name for one in artifacts)) for artifacts in used)
     return [step.type, step.state, f"{step.seconds:.1f} s", read, written]
 
 

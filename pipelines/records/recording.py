@@ -115,8 +115,9 @@ class Recorder:
                 files = value.files.items()
                 return [self._folder("ExportedModel", name, value.folder / name, own) for name, own in files]
             case Version():
-                folders = [(name, own, repository.read_manifest(own)) for name, own in value.folders.items()]
-                return [self._folder("PushedModel", name, own, made.files) for name, own, made in folders]
+                folders = value.folders.items()
+                files_of = {name: repository.read_manifest(folder).files for name, folder in folders}
+                return [self._folder("PushedModel", name, folder, files_of[name]) for name, folder in folders]
             case Mapping():
                 return [artifact for own in value.values() for artifact in self.described(own)]
         return []
@@ -146,7 +147,7 @@ def recorded(recipe: Recipe, report: Callable[[str], None]) -> Iterator[Recorder
         raise
     finally:
         name = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}-{recipe.version_fingerprint[:6]}"
-        own, version = run.folder / name, run.last(Version)
+        folder, version = run.folder / name, run.last(Version)
         record = Run(
             id=name,
             orchestrator=recipe.orchestrator,
@@ -159,10 +160,10 @@ def recorded(recipe: Recipe, report: Callable[[str], None]) -> Iterator[Recorder
             executions=tuple(run.executions),
             version=version.number if version else None,
             reason=reason,
-            page=(own / page.FILE).relative_to(artifacts).as_posix(),
+            page=(folder / page.FILE).relative_to(artifacts).as_posix(),
         )
         lineage.record(recipe.settings.lineage, record)
-        report(f"page: {_write(own, record, run)}")
+        report(f"page: {_write(folder, record, run)}")
 
 
 def _write(folder: Path, record: Run, run: Recorder) -> Path:

@@ -162,8 +162,9 @@ class Native:
         if done.exists() and done.read_text() == PINS.read_text():
             return
         report(f"installing TFX into {venv}")
-        command, own = [ROOT / "requirements" / "install", venv, PINS], os.environ | {"PYTHON": PYTHON}
-        made = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
+        command = [ROOT / "requirements" / "install", venv, PINS]
+        variables = os.environ | {"PYTHON": PYTHON}
+        made = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if made.returncode:
             raise PlatformError(f"TFX could not be installed: {(made.stderr or made.stdout).strip()[-2000:]}")
         done.write_text(PINS.read_text())

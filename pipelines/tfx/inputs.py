@@ -78,25 +78,25 @@ def _name(*parts: str) -> str:
 def write_baseline(model: Model, splits: Mapping[str, Statistics], folder: Path) -> None:
     """Write the payload of an ExampleStatistics artifact: `Split-<name>/FeatureStats.pb`."""
     rules = schemas.load(model)
-    for name, own in splits.items():
+    for name, split in splits.items():
         path = folder / f"Split-{name}" / STATISTICS
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(message(own, rules).SerializeToString())
+        path.write_bytes(message(split, rules).SerializeToString())
 
 
-def message(own: Statistics, rules: Schema) -> statistics_pb2.DatasetFeatureStatisticsList:
+def message(split: Statistics, rules: Schema) -> statistics_pb2.DatasetFeatureStatisticsList:
     """What TFDV compares: the histograms of the values, and how many rows each class has."""
     result = statistics_pb2.DatasetFeatureStatisticsList()
-    dataset = result.datasets.add(num_examples=own.rows)
-    for name, values in own.inputs.items():
-        _numbers(dataset, name, values, own.rows, rules.inputs[name].range)
-    if own.targets is not None:
-        _numbers(dataset, LABEL, own.targets, own.rows, rules.label.range)
+    dataset = result.datasets.add(num_examples=split.rows)
+    for name, values in split.inputs.items():
+        _numbers(dataset, name, values, split.rows, rules.inputs[name].range)
+    if split.targets is not None:
+        _numbers(dataset, LABEL, split.targets, split.rows, rules.label.range)
         return result
     label = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.INT, path={"step": [LABEL]})
-    label.string_stats.common_stats.CopyFrom(_common(own.rows, 1))
-    label.string_stats.unique = sum(count > 0 for count in own.classes)
-    for value, count in enumerate(own.classes):
+    label.string_stats.common_stats.CopyFrom(_common(split.rows, 1))
+    label.string_stats.unique = sum(count > 0 for count in split.classes)
+    for value, count in enumerate(split.classes):
         label.string_stats.rank_histogram.buckets.add(label=str(value), sample_count=count)
     return result
 

@@ -44,18 +44,20 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
     `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `PlatformError`
     where TFX cannot run, and `PipelineError` where the model is not trained from drawn weights, as a whole.
     """
-    model, trained, own = recipe.model, training(recipe.training_fingerprint), recipe.settings
+    model, settings, trained = recipe.model, recipe.settings, training(recipe.training_fingerprint)
     lacking = ""
     if model.spec.checkpoint or recipe.profile.frozen:
         lacking = f"whole networks from drawn weights, and {model.spec.name} starts from a checkpoint"
     elif "tensorflow" not in model.frameworks or not model.spec.batched:
         lacking = f"a network of batches in Keras, which {model.spec.name} has not"
-    elif own.precision != "float32":
-        lacking = f"in float32, not in {own.precision}"
+    elif settings.precision != "float32":
+        lacking = f"in float32, not in {settings.precision}"
     if lacking:
         raise PipelineError(f"TFX trains {lacking}: take the default orchestrator")
-    version = fingerprint.version_of(model, trained, own.source, own.torchserve_form, own.targets)
-    where = environment.choose(own)
+    version = fingerprint.version_of(
+        model, trained, settings.source, settings.torchserve_form, settings.targets
+    )
+    where = environment.choose(settings)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
     recipe = dataclasses.replace(
         recipe, training_fingerprint=trained, version_fingerprint=version, orchestrator="tfx"

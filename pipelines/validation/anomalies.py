@@ -109,18 +109,18 @@ def labels(name: str, reference: Statistics, now: Statistics, spec: ModelSpec) -
     return [Check(GATE, told, float(apart[worst]), "<=", float(margins[worst]))]
 
 
-def infinity_norm(one: Sequence[int], other: Sequence[int]) -> float:
+def infinity_norm(left: Sequence[int], right: Sequence[int]) -> float:
     """The largest difference of a category's share, as TFDV measures it; 1 where one of them is empty."""
-    if not sum(one) or not sum(other):
+    if not sum(left) or not sum(right):
         return 1.0
-    return float(np.max(np.abs(_shares(one) - _shares(other))))
+    return float(np.max(np.abs(_shares(left) - _shares(right))))
 
 
-def jensen_shannon_divergence(one: Sequence[int], other: Sequence[int]) -> float:
+def jensen_shannon_divergence(left: Sequence[int], right: Sequence[int]) -> float:
     """Of two histograms over the same buckets, base 2: 0 where they are alike, 1 where they share no bucket."""
-    if not sum(one) or not sum(other):
+    if not sum(left) or not sum(right):
         return 1.0
-    p, q = _shares(one), _shares(other)
+    p, q = _shares(left), _shares(right)
     middle = (p + q) / 2
     return min(1.0, (_divergence(p, middle) + _divergence(q, middle)) / 2)
 
@@ -131,5 +131,5 @@ def _shares(counts: Sequence[int]) -> NDArray[np.float64]:
 
 def _divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     """Kullback and Leibler's, in bits."""
-    own = p > 0
-    return float(np.sum(p[own] * np.log2(p[own] / q[own])))
+    some = p > 0
+    return float(np.sum(p[some] * np.log2(p[some] / q[some])))

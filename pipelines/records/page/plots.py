@@ -29,10 +29,10 @@ def lines(series: Mapping[str, Sequence[float]]) -> Markup:
     from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
-        for place, (name, own) in enumerate(series.items()):
-            style, marker = ("-", "--")[place % 2], "o" if len(own) <= 30 else None
-            positions = range(1, len(own) + 1)
-            axes.plot(positions, own, style, color=_colour(name), marker=marker, markersize=3, label=name)
+        for place, (name, values) in enumerate(series.items()):
+            style, marker = ("-", "--")[place % 2], "o" if len(values) <= 30 else None
+            positions = range(1, len(values) + 1)
+            axes.plot(positions, values, style, color=_colour(name), marker=marker, markersize=3, label=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return svg(draw, legend=True, height=HEIGHT)
@@ -43,9 +43,9 @@ def bars(series: Mapping[str, Sequence[float]], names: Sequence[str]) -> Markup:
 
     def draw(axes: Axes) -> None:
         width = 0.8 / len(series)
-        for place, (name, own) in enumerate(series.items()):
-            left = np.arange(len(own)) - 0.4 + place * width
-            axes.bar(left, own, width, align="edge", color=_colour(name), label=name)
+        for place, (name, values) in enumerate(series.items()):
+            left = np.arange(len(values)) - 0.4 + place * width
+            axes.bar(left, values, width, align="edge", color=_colour(name), label=name)
         axes.set_xticks(range(len(names)), names)
 
     return svg(draw, legend=True, height=HEIGHT)
