@@ -35,7 +35,7 @@ def lines(series: Mapping[str, Sequence[float]]) -> Markup:
             axes.plot(positions, values, style, color=_colour(name), marker=marker, markersize=3, label=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return svg(draw, legend=True, height=HEIGHT)
+    return svg(draw, HEIGHT)
 
 
 def bars(series: Mapping[str, Sequence[float]], names: Sequence[str]) -> Markup:
@@ -48,7 +48,7 @@ def bars(series: Mapping[str, Sequence[float]], names: Sequence[str]) -> Markup:
             axes.bar(left, values, width, align="edge", color=_colour(name), label=name)
         axes.set_xticks(range(len(names)), names)
 
-    return svg(draw, legend=True, height=HEIGHT)
+    return svg(draw, HEIGHT)
 
 
 def picture(values: Sequence[float], shape: Sequence[int], label: str) -> Markup:
