@@ -39,6 +39,11 @@ def figures(model: Model, sample: Rows) -> Figures:
     )
 
 
+def addresses(text: str) -> list[str]:
+    """Every address that a tag of a page names."""
+    return re.findall(r'(?<!xlink:)\b(?:src|href|action)="([^"]*)"', text)
+
+
 def test_a_refused_run_says_why_with_figure_and_limit(figures: Figures) -> None:
     text = page.render(REFUSED, figures)
     assert "Refused: 1 of 2 checks failed" in text
@@ -67,9 +72,9 @@ def test_the_page_needs_nothing_from_anywhere(figures: Figures, tmp_path: Path) 
     path = page.write(tmp_path, REFUSED, figures)
     text = path.read_text()
     assert path == tmp_path / "index.html"
-    addresses = re.findall(r'(?<!xlink:)(?:src|href|action)="([^"]*)"', text)
-    assert len(addresses) == 20, "a mean picture of each class, of this run and of the published version"
-    assert all(address.startswith("data:image/png;base64,") for address in addresses)
+    pictures = addresses(text)
+    assert len(pictures) == 20, "a mean picture of each class, of this run and of the published version"
+    assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
     text = re.sub(r'xmlns(:xlink)?="[^"]+"|url\(#\w+\)', "", text)
     assert not re.search(r"<script|<link|@import|url\(|https?://", text)
 
