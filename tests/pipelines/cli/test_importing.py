@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import models
 from models.artifact import ArtifactError
 from models.base import Model, load
 from models.data import Dataset, Rows
-from pipelines import data, exporting
+from pipelines import cli, data, exporting
 from pipelines.cli import importing
 from pipelines.data.source import DataError
 from pipelines.exporting import roads
@@ -245,3 +247,33 @@ def test_code_in_a_keras_file_does_not_run_unasked(folder: Path, tmp_path: Path)
     assert list(folder.iterdir()) == []
     take(tmp_path / "lambda.keras", trusted=True)
     assert load("mine").spec.signature.outputs[0].name == "twice"
+
+
+@pytest.mark.slow
+def test_a_converter_that_cannot_be_installed_ends_the_run_and_leaves_nothing(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(dense)
+    # Nothing of pip's settings on this machine, and an index that does not answer.
+    pip = {
+        "CONFIG_FILE": os.devnull,
+        "INDEX_URL": "http://127.0.0.1:9",
+        "FIND_LINKS": str(tmp_path),
+        "RETRIES": "0",
+    }
+    for name, value in pip.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("TANDEM_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    assert cli.main(["publish", "--model", "mine"]) == 1
+    said = capsys.readouterr().err
+    assert "error: the environment of onnx2tf could not be made: " in said
+    assert (
+        "Mend that and run this again, or TANDEM_TARGETS=onnxruntime,torchserve leaves the targets out"
+        in said
+    )
+    assert not list((tmp_path / "artifacts" / "repository").rglob("manifest.json"))
+    assert not (tmp_path / "venv-onnx2tf").exists()
+    assert cli.main(["publish", "--model", "mine", "--targets", "onnxruntime"]) == 0
+    assert "published version 1" in capsys.readouterr().out

@@ -1,12 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from models.base import Model, Weights
 from models.data import Rows
-from pipelines.exporting import keras_graph
+from pipelines.exporting import batching, keras_graph
+from pipelines.exporting.base import Exporter
 from tests.pictures import Images, as_floats
 from tests.weights import unsettled
+
+Answers = Callable[[Exporter, Path, float], None]
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +28,20 @@ def pictures(sample: Rows) -> Images:
 
 
 @pytest.fixture(scope="session")
-def keras_logits(model: Model, weights: Weights, pictures: Images) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = keras_graph.network(model, weights)(pictures).numpy()
-    return logits
+def answers_as_keras(model: Model, weights: Weights, pictures: Images) -> Answers:
+    """What every artifact of these weights must do: any number of rows, within a tolerance of Keras's logits, and each
+    row in company as alone."""
+    expected = keras_graph.network(model, weights)(pictures).numpy()
+
+    def check(exporter: Exporter, path: Path, tolerance: float) -> None:
+        for count in (1, 3, len(pictures)):
+            outputs = exporter.run(path, model, {"image": pictures[:count]})
+            np.testing.assert_allclose(outputs["logits"], expected[:count], atol=tolerance, rtol=0)
+            odds = np.exp(outputs["logits"])
+            probabilities = odds / odds.sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=tolerance, rtol=0)
+            assert outputs["logits"].dtype == outputs["probabilities"].dtype == np.float32
+        answer = partial(exporter.answer, path, model)
+        assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
+
+    return check
