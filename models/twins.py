@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models import bridge
-from models.base import NETWORKS, Model, ModelError, Weights
+from models.base import FRAMEWORKS, NETWORKS, Model, ModelError, Weights
 from models.data import Rows
 from models.signature import Arrays, Signature
 
@@ -60,7 +60,7 @@ def check(model: Model, sample: Rows) -> None:
     if not apart <= DIFFERENCE * max(1.0, float(np.abs(left).max())):
         raise ModelError(
             f"the networks of {spec.name} have the same weights and answer differently, by up to {apart:.2g}"
-            f"{_first_apart(model, *networks.values(), inputs)}: compare keras_model.py and torch_model.py "
+            f"{_first_apart(model, networks, inputs)}: compare keras_model.py and torch_model.py "
             "for padding, activations (is GELU exact or approximate?), masks, the order of axes"
         )
 
@@ -79,10 +79,11 @@ def _equalize(model: Model, network: keras.Model, twin: nn.Module) -> None:
             )
 
 
-def _first_apart(model: Model, network: keras.Model, twin: nn.Module, inputs: Arrays) -> str:
+def _first_apart(model: Model, networks: Mapping[str, Any], inputs: Arrays) -> str:
     """The first layer, in Keras's order, after which the networks differ; "" where that cannot be told."""
     import keras
 
+    network, twin = (networks[framework] for framework in FRAMEWORKS)
     seen: dict[str, NDArray[Any]] = {}
 
     def keep(name: str) -> Callable[..., None]:

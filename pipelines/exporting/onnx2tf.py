@@ -27,7 +27,7 @@ class ConverterMissingError(ExportError):
 def convert(path: Path, model: Model, folder: Path) -> None:
     """Write a SavedModel into `folder`: its signature `serving_default` has inputs named as in the file at `path`, and
     outputs `output_0`, `output_1` and so on. The file is rewritten. Raises `ExportError`."""
-    options = ["--non_verbose", "--output_signaturedefs", "-i", path, "-o", folder]
+    options: list[str | Path] = ["--non_verbose", "--output_signaturedefs", "-i", path, "-o", folder]
     # Inputs keep their layout: it would turn those of pictures.
     options += ["--keep_shape_absolutely_input_names", *(tensor.name for tensor in model.spec.inputs)]
     # It looks for files to help it in its working directory.

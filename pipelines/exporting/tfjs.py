@@ -36,7 +36,13 @@ def write(model: Model, weights: Weights, folder: Path, _calibration: Arrays) ->
 
 def convert(saved_model: str, folder: Path) -> None:
     """Write the graph model of a SavedModel. Raises `ExportError`."""
-    command = [sys.executable, "-m", "pipelines.exporting.tfjs_converter", saved_model, folder]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pipelines.exporting.tfjs_converter",
+        saved_model,
+        folder,
+    ]
     process("TensorFlow.js's converter", command, CONVERT_SECONDS)
 
 
