@@ -10,7 +10,7 @@ import numpy as np
 from models import bridge
 from models.base import FRAMEWORKS, NETWORKS, Model, ModelError, Weights
 from models.data import Rows
-from models.signature import Arrays, Signature
+from models.signature import Arrays
 
 if TYPE_CHECKING:
     import keras
@@ -143,31 +143,26 @@ def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
 
 
 def _inputs(model: Model, sample: Rows) -> dict[str, NDArray[Any]]:
-    """Some rows as the endpoints take them, which must be as the signature says."""
-    spec = model.spec
-    wrong = data_faults(spec.signature, spec.task.target_row, sample)
-    if wrong:
-        raise ModelError(f"the data of {spec.name} is not what spec.py says\n  " + "\n  ".join(wrong))
-    return sample.take(slice(ROWS)).served(spec.signature)
-
-
-def data_faults(signature: Signature, target_row: tuple[int, ...], sample: Rows) -> list[str]:
-    """What of the data does not fit the signature and the task's targets."""
-    names = [tensor.name for tensor in signature.inputs]
+    """Some rows as the endpoints take them; data and targets must be as the spec says."""
+    spec, wrong = model.spec, []
+    names = [tensor.name for tensor in spec.inputs]
+    inputs: dict[str, NDArray[Any]] = {}
     if sorted(sample.inputs) != sorted(names):
-        return [f"expected the inputs {', '.join(names)}, it has {', '.join(sorted(sample.inputs))}"]
-    found = []
-    for tensor, array in zip(signature.inputs, sample.served(signature).values(), strict=True):
+        wrong.append(f"expected the inputs {', '.join(names)}, it has {', '.join(sorted(sample.inputs))}")
+    else:
+        inputs = sample.take(slice(ROWS)).served(spec.signature)
+    for tensor, array in zip(spec.inputs, inputs.values(), strict=False):
         if not tensor.admits(array.shape[1:]) or str(array.dtype) != tensor.dtype:
-            found.append(
+            wrong.append(
                 f"{tensor.name}: expected {tensor.dtype} rows of {list(tensor.row)}, "
                 f"they are {array.dtype} of {list(array.shape[1:])}"
             )
-    if sample.targets.shape[1:] != target_row:
-        found.append(
-            f"targets: expected rows of {list(target_row)}, they are {list(sample.targets.shape[1:])}"
-        )
-    return found
+    row, found = spec.task.target_row, sample.targets.shape[1:]
+    if found != row:
+        wrong.append(f"targets: expected rows of {list(row)}, they are {list(found)}")
+    if wrong:
+        raise ModelError(f"the data of {spec.name} is not what spec.py says\n  " + "\n  ".join(wrong))
+    return inputs
 
 
 def _check_keras_inputs(model: Model, network: keras.Model) -> None:

@@ -5,13 +5,13 @@ import pytest
 
 from models.base import Model, ModelError, Weights
 from models.data import Rows
+from models.twins import drawn
 from tests.pictures import as_floats
-from tests.weights import unsettled
 
 
 @pytest.fixture(scope="module")
 def weights(model: Model) -> Weights:
-    return unsettled(model)
+    return drawn(model.initial_weights(1))
 
 
 def test_initial_weights_are_a_function_of_the_seed(model: Model) -> None:

@@ -9,17 +9,17 @@ import pytest
 
 from models.base import Model, Weights
 from models.data import Rows
+from models.twins import drawn
 from pipelines.exporting import batching, keras_graph
 from pipelines.exporting.base import Exporter
 from tests.pictures import Images, as_floats
-from tests.weights import unsettled
 
 Answers = Callable[[Exporter, Path, float], None]
 
 
 @pytest.fixture(scope="session")
 def weights(model: Model) -> Weights:
-    return unsettled(model)
+    return drawn(model.initial_weights(1))
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,9 @@ def answers_as_keras(model: Model, weights: Weights, pictures: Images) -> Answer
     expected = keras_graph.network(model, weights)(pictures).numpy()
 
     def check(exporter: Exporter, path: Path, tolerance: float) -> None:
-        for count in (1, 3, len(pictures)):
-            outputs = exporter.run(path, model, {"image": pictures[:count]})
+        counts = (1, 3, len(pictures))
+        answers = exporter.answer(path, model, [{"image": pictures[:count]} for count in counts])
+        for count, outputs in zip(counts, answers, strict=True):
             np.testing.assert_allclose(outputs["logits"], expected[:count], atol=tolerance, rtol=0)
             odds = np.exp(outputs["logits"])
             probabilities = odds / odds.sum(axis=1, keepdims=True)

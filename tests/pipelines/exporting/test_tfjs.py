@@ -51,7 +51,6 @@ def path(model: Model, weights: Weights, pictures: Images, tmp_path_factory: pyt
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_tensorflow_js_answers_as_keras_does(answers_as_keras: Answers, path: Path) -> None:
-    """The last of its calls has more rows than Node is sent at once."""
     answers_as_keras(EXPORTER, path, 1e-5)
 
 
