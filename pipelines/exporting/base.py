@@ -17,8 +17,6 @@ from typing import Any
 from models.base import Model, Weights
 from models.signature import Arrays
 from serving.errors import TandemError
-from serving.server.backends.base import loader
-from serving.server.tensors.signature import DEFAULT_SIGNATURE
 
 SLICE = 100
 """Rows a run: a batch of thousands would cost gigabytes in the first layers of a picture's network."""
@@ -26,8 +24,6 @@ SLICE = 100
 
 TELLING = r"error|not (yet )?(supported|implemented)"
 """What a program's lines have in them that say why it failed."""
-THREADS = 2
-"""Of a runtime that answers for the gates."""
 
 
 class ExportError(TandemError):
@@ -87,17 +83,6 @@ def process(what: str, command: Sequence[str | Path], seconds: int, folder: Path
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         telling = [line for line in lines if re.search(TELLING, line, re.IGNORECASE)]
         raise ExportError(f"{what} failed: {' '.join((telling or lines)[-3:])[:600] or 'it says nothing'}")
-
-
-def served(backend: str, path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
-    """Have the backend of our server that opens an artifact answer each batch in a run of its own."""
-    folder, file = (path, "") if path.is_dir() else (path.parent, path.name)
-    servable = loader(backend)(folder, file, THREADS)
-    names = [tensor.name for tensor in model.spec.task.outputs]
-    try:
-        return [servable.run(DEFAULT_SIGNATURE, dict(inputs), names) for inputs in batches]
-    finally:
-        servable.close()
 
 
 @dataclass(frozen=True)

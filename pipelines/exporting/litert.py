@@ -6,16 +6,15 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from models.base import Model, Weights
 from models.signature import Arrays, batch_size, rows
 from pipelines.exporting import imported, keras_graph
-from pipelines.exporting.base import Exporter, ExportError, quiet, served
+from pipelines.exporting.base import Exporter, ExportError, quiet
 
 FILES = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
 CALIBRATION_ROWS = 256
@@ -37,6 +36,16 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> 
         keras_graph.write_saved_model(model, weights, Path(saved_model), served=False)
         for precision, name in EXPORTER.variants(model).items():
             (folder / name).write_bytes(_convert(saved_model, precision, calibration))
+
+
+def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
+    """Run a .tflite file in LiteRT as our server opens it."""
+    from serving.server.backends.base import loader
+    from serving.server.tensors.signature import DEFAULT_SIGNATURE
+
+    servable = loader("litert")(path.parent, path.name, 2)
+    names = [tensor.name for tensor in model.spec.task.outputs]
+    return [servable.run(DEFAULT_SIGNATURE, dict(inputs), names) for inputs in batches]
 
 
 def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
@@ -98,7 +107,7 @@ EXPORTER = Exporter(
     target="litert",
     files=FILES,
     write=write,
-    answer=partial(served, "litert"),
+    answer=answer,
     runtime="LiteRT",
     backend="litert",
 )
