@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from models.base import Model, Weights
 from models.data import Rows
 from models.twins import drawn
+from pipelines import exporting
 from pipelines.exporting import batching, keras_graph
 from pipelines.exporting.base import Exporter
 from tests.pictures import Images, as_floats
 
+Made = Callable[..., Path]
 Answers = Callable[[Exporter, Path, float], None]
 
 
@@ -25,6 +28,19 @@ def weights(model: Model) -> Weights:
 @pytest.fixture(scope="session")
 def pictures(sample: Rows) -> Images:
     return as_floats(sample)
+
+
+@pytest.fixture(scope="session")
+def made(model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The folder with the artifact of a target, and of a form of it, which is exported once."""
+
+    @functools.cache
+    def make(target: str, form: str = "") -> Path:
+        folder = tmp_path_factory.mktemp(target)
+        exporting.load(target, form).write(model, weights, folder, {"image": pictures})
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

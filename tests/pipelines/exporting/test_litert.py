@@ -9,18 +9,14 @@ from pipelines.exporting import batching, keras_graph
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.litert import EXPORTER
 from tests.pictures import Images
-from tests.pipelines.exporting.conftest import Answers
+from tests.pipelines.exporting.conftest import Answers, Made
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def folder(
-    model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("litert")
-    EXPORTER.write(model, weights, folder, {"image": pictures})
-    return folder
+@pytest.fixture
+def folder(made: Made) -> Path:
+    return made("litert")
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float16", 5e-3), ("int8", 0.3)])

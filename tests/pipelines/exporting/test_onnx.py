@@ -9,18 +9,14 @@ from models.base import Model, Weights
 from pipelines.exporting import batching, onnx_from_tensorflow
 from pipelines.exporting.onnx import EXPORTER, INT8, OPSET
 from tests.pictures import Images
-from tests.pipelines.exporting.conftest import Answers
+from tests.pipelines.exporting.conftest import Answers, Made
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def artifact(
-    model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("onnx")
-    EXPORTER.write(model, weights, folder, {"image": pictures})
-    return folder / EXPORTER.serve
+@pytest.fixture
+def artifact(made: Made) -> Path:
+    return made("onnxruntime") / EXPORTER.serve
 
 
 def test_it_answers_as_keras_does(answers_as_keras: Answers, artifact: Path) -> None:

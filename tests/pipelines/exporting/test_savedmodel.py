@@ -11,25 +11,21 @@ from models.base import Model, Weights
 from pipelines.exporting import keras_graph
 from pipelines.exporting.savedmodel import EXPORTER
 from tests.pictures import Images
-from tests.pipelines.exporting.conftest import Answers
+from tests.pipelines.exporting.conftest import Answers, Made
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def artifact(
-    model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("savedmodel")
-    EXPORTER.write(model, weights, folder, {"image": pictures})
-    return folder
+@pytest.fixture
+def artifact(made: Made) -> Path:
+    return made("tf-serving")
 
 
 @pytest.fixture(scope="module")
-def signatures(artifact: Path) -> Any:
+def signatures(made: Made) -> Any:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(artifact))
+    loaded = tf.saved_model.load(str(made("tf-serving")))
     # The signatures hold what they call only weakly.
     return {name: (loaded, function) for name, function in loaded.signatures.items()}
 

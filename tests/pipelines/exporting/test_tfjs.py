@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.base import Model, Weights
+from models.base import Model
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.tfjs import EXPORTER, name_outputs
 from tests.pictures import Images
-from tests.pipelines.exporting.conftest import Answers
+from tests.pipelines.exporting.conftest import Answers, Made
 
 OUTPUT = {"dtype": "DT_FLOAT", "tensorShape": {"dim": [{"size": "-1"}, {"size": "10"}]}}
 
@@ -41,11 +41,9 @@ def test_a_graph_with_other_outputs_is_refused(model: Model) -> None:
         name_outputs(model.spec.signature, converted("Identity:0", "Identity_2:0"))
 
 
-@pytest.fixture(scope="module")
-def path(model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tfjs")
-    EXPORTER.write(model, weights, folder, {"image": pictures})
-    return folder / EXPORTER.serve
+@pytest.fixture
+def path(made: Made) -> Path:
+    return made("tfjs") / EXPORTER.serve
 
 
 @pytest.mark.slow

@@ -1,10 +1,8 @@
 import dataclasses
-import functools
 import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,34 +20,19 @@ from serving.torchserve import archive
 from serving.torchserve.config import state
 from serving.torchserve.trial import attempt
 from tests.pictures import Images
-from tests.pipelines.exporting.conftest import Answers
+from tests.pipelines.exporting.conftest import Answers, Made
 
 IMAGES: Images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
-
-
-@pytest.fixture(scope="module")
-def made(model: Model, weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder with the archive of a form, which is exported once."""
-
-    @functools.cache
-    def make(form: str) -> Path:
-        folder = tmp_path_factory.mktemp(form)
-        FORMS[form].write(model, weights, folder, {})
-        return folder
-
-    return make
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("form", ["exported", pytest.param("aot", marks=pytest.mark.thorough), "onnx"])
-def test_its_handler_answers_as_keras_does(
-    answers_as_keras: Answers, made: Callable[[str], Path], form: str
-) -> None:
+def test_its_handler_answers_as_keras_does(answers_as_keras: Answers, made: Made, form: str) -> None:
     if form == "aot" and (not shutil.which("g++") or platform.machine() != "x86_64"):
         pytest.skip("AOTInductor needs g++, and we have it compile for x86-64")
-    assert [path.name for path in made(form).iterdir()] == ["model.mar"]
-    answers_as_keras(FORMS[form], made(form) / EXPORTER.serve, 1e-5)
+    assert [path.name for path in made("torchserve", form).iterdir()] == ["model.mar"]
+    answers_as_keras(FORMS[form], made("torchserve", form) / EXPORTER.serve, 1e-5)
 
 
 def test_batch_norms_are_folded_into_their_convolutions(model: Model) -> None:
@@ -60,11 +43,11 @@ def test_batch_norms_are_folded_into_their_convolutions(model: Model) -> None:
 
 
 @pytest.mark.slow
-def test_equal_weights_give_equal_bytes(
-    model: Model, weights: Weights, made: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_equal_weights_give_equal_bytes(model: Model, weights: Weights, made: Made, tmp_path: Path) -> None:
     EXPORTER.write(model, weights, tmp_path, {})
-    assert (tmp_path / EXPORTER.serve).read_bytes() == (made("exported") / EXPORTER.serve).read_bytes()
+    assert (tmp_path / EXPORTER.serve).read_bytes() == (
+        made("torchserve", "exported") / EXPORTER.serve
+    ).read_bytes()
 
 
 def test_an_archive_holds_what_the_handler_needs(model: Model, tmp_path: Path) -> None:
@@ -124,27 +107,25 @@ def tried(archived: Path, folder: Path, sample: Golden | None = None, **signatur
 
 @pytest.mark.slow
 def test_a_golden_sample_is_checked_where_the_archive_is_tried(
-    model: Model, weights: Weights, made: Callable[[str], Path], tmp_path: Path
+    model: Model, weights: Weights, made: Made, tmp_path: Path
 ) -> None:
     inputs = {"image": IMAGES}
     sample = Golden(inputs, reference.outputs(model, "pytorch", weights, inputs), 1e-5)
-    tried(made("onnx"), tmp_path, sample)
+    tried(made("torchserve", "onnx"), tmp_path, sample)
     logits = sample.outputs["logits"].copy()
     logits[1, 4] += 0.25
     wrong = dataclasses.replace(sample, outputs={**sample.outputs, "logits": logits})
     with pytest.raises(
         TargetError, match=r"version 3 of fashion is refused: .*logits differs by 0.25 .* limit is \d"
     ):
-        tried(made("onnx"), tmp_path, wrong)
+        tried(made("torchserve", "onnx"), tmp_path, wrong)
 
 
 @pytest.mark.slow
-def test_code_that_was_compiled_for_another_cpu_is_refused_by_name(
-    made: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_code_that_was_compiled_for_another_cpu_is_refused_by_name(made: Made, tmp_path: Path) -> None:
     wanted = {"march": "x86-64-v9", "machine": "x86_64", "capabilities": ["AVX1024"]}
     with pytest.raises(TargetError, match=r"compiled for x86-64-v9 .*AVX1024.* this CPU offers"):
-        tried(made("onnx"), tmp_path, instruction_set=wanted)
+        tried(made("torchserve", "onnx"), tmp_path, instruction_set=wanted)
 
 
 def test_an_archive_from_before_handlers_could_say_their_version_gets_todays(
