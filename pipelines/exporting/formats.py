@@ -56,7 +56,9 @@ def _onnx(artifact: Artifact) -> Opened:
         session = onnx.session(path)
     except Exception as error:
         # Without the places in its code.
-        told = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S*/onnxruntime/\S+:\d+ ", "", one_line(error))
+        told = re.sub(
+            r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S*/onnxruntime/\S+:\d+ ", "", one_line(error, 5_000)
+        )
         told = re.sub(r"\b[\w:]+::\w+\(.*\) ", "", told)[:300].rstrip(". ")
         advice = next(advice for words, advice in ADVICE.items() if re.search(words, told, re.IGNORECASE))
         raise ArtifactError(
