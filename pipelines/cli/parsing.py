@@ -105,6 +105,15 @@ def parser() -> argparse.ArgumentParser:
     )
     _compare(add(verbs.compare, "measure every endpoint, side by side, and write a report", "target"))
     _decide(add(verbs.decide, "rank the ways to production by constraints, from the last report"))
+    own = add(verbs.profile, "trace training steps and runs of artifacts, and say where their time goes")
+    own.add_argument(
+        "framework",
+        nargs="?",
+        choices=(*FRAMEWORKS, "onnxruntime", "litert"),
+        help="(default: all that there is)",
+    )
+    own.add_argument("--steps", type=int, default=20, help="to time, and then to trace (default: 20)")
+    own.add_argument("--profile", help="whose batches: one of the model's (default: quick)")
     own = add(verbs.images, "build the container images that are missing or older than their sources")
     own.add_argument("image", nargs="*", help="which (default: all)")
     add(verbs.doctor, "look for what this machine lacks, and say what mends it")

@@ -276,6 +276,15 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
     return int(any(not row.works for row in made.rows) or (worse and options.fail_on == "regression"))
 
 
+def profile(settings: Settings, options: argparse.Namespace) -> None:
+    from pipelines import profiling
+
+    with showing(USUALLY):
+        made, folder = profiling.profile(settings, options.framework, options.steps, say)
+    for line in profiling.page.lines(made, folder):
+        write(line)
+
+
 def decide(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines.cli import comparison
     from serving.compare import decision

@@ -119,18 +119,26 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_plain_build_that_has_only_an_index_gives_the_same_files(docker: DockerClient, index: str) -> None:
     """As `docker build` on a machine with a network: nothing was fetched for it."""
     if not engine.has_buildkit():
-        pytest.skip("this `docker` has no BuildKit, which the Dockerfile as it stands needs: install docker-buildx")
+        pytest.skip(
+            "this `docker` has no BuildKit, which the Dockerfile as it stands needs: install docker-buildx"
+        )
     plain = "tandem.invalid/server:plain"
     arguments = ["--network=host", f"--build-arg=PIP_INDEX_URL={index}", f"--tag={plain}"]
     # The same base as the other's, which a machine without a registry has by its tag alone.
-    arguments += [f"--build-arg=BASE={wheels.BOOKWORM.image}"] if docker.images.list(wheels.BOOKWORM.image) else []
+    arguments += (
+        [f"--build-arg=BASE={wheels.BOOKWORM.image}"] if docker.images.list(wheels.BOOKWORM.image) else []
+    )
     command = ["docker", "build", *arguments, "--file=docker/server/Dockerfile", "."]
     done = subprocess.run(command, cwd=ROOT, env=builder.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     script = "cd / && find opt/tandem app usr/local/bin -type f | sort | xargs sha256sum"
     try:
         files = [
-            set(docker.containers.run(image, entrypoint=["sh", "-c"], command=[script], remove=True).splitlines())
+            set(
+                docker.containers.run(
+                    image, entrypoint=["sh", "-c"], command=[script], remove=True
+                ).splitlines()
+            )
             for image in (images.reference("server"), plain)
         ]
     finally:
