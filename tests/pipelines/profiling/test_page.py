@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipelines.profiling import page
 from pipelines.profiling.record import Clock, Op, Profiled, dearest, write_trace
-from tests.pipelines.records.test_page import Tags
+from tests.pipelines.records.test_page import addresses
 
 STEP = Profiled(
     "tensorflow",
@@ -47,9 +47,7 @@ def test_the_terminal_shows_parts_and_ops_in_80_columns(tmp_path: Path) -> None:
 def test_the_page_has_both_side_by_side_and_needs_nothing_from_anywhere(tmp_path: Path) -> None:
     page.write([STEP, RUN], "fashion: 20 steps", tmp_path)
     html = (tmp_path / page.FILE).read_text()
-    tags = Tags()
-    tags.feed(html)
-    assert tags.open == tags.addresses == []
+    assert addresses(html) == []
     assert "Conv &lt;node&gt;" in html
     assert 'class="backward" style="width:40.0%" title="backward: 40 ms"' in html
     assert 'class="forward" style="width:4.32%"' in html
