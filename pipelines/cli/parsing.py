@@ -43,8 +43,10 @@ def parser() -> argparse.ArgumentParser:
                 "--targets", help="the only ones to ship to, by commas (default: all that are reached)"
             )
             own.add_argument(
-                "--precision", help="of the training's arithmetic: float32 or bf16 (default: float32)"
+                "--precision", help="of the training's arithmetic: float32, bf16, fp16 (default: float32)"
             )
+            own.add_argument("--devices", type=int, help="how many share each batch (default: 1)")
+            own.add_argument("--device", choices=("auto", "cpu", "gpu"), help="to train on (default: auto)")
             own.add_argument(
                 "--source", choices=("tensorflow", "pytorch"), help="export every target from this framework"
             )

@@ -93,6 +93,8 @@ def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[s
         own["seed"],
         data.load(model, artifacts, own["seed"]).digest,
         own.get("precision", "float32"),
+        own.get("devices", 1),
+        own.get("device", "auto"),
     )
     if _orchestrator(manifest) == "tfx":
         from pipelines.tfx import run

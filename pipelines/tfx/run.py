@@ -55,9 +55,10 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
             f"TFX trains a network of batches in Keras, which {recipe.model.spec.name} has not: "
             "take the default orchestrator"
         )
-    if own.precision != "float32":
+    if own.precision != "float32" or own.devices != 1 or own.device == "gpu":
         raise PipelineError(
-            f"TFX's Trainer trains in float32; {own.precision} needs the default orchestrator"
+            f"TFX's Trainer trains in float32 on one CPU; {own.precision} on {own.devices} ({own.device}) needs the "
+            "default orchestrator"
         )
     version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form, own.targets)
     where = environment.choose(own)
