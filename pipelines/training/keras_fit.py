@@ -163,6 +163,13 @@ class Record(keras.callbacks.Callback):
         if self.journal.wants(batch):
             self.journal.step(batch, self.total - before)
 
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Batch normalization's running statistics are those of each device's rows until here."""
+        for variable in self.model.non_trainable_variables:
+            parts = self.model.distribute_strategy.experimental_local_results(variable.value)
+            if len(parts) > 1 and variable.value.dtype.is_floating:
+                variable.assign(tf.reduce_mean(tf.stack(parts), axis=0))
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
         watched = self.journal.watched

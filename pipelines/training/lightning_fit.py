@@ -56,7 +56,7 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
         accelerator=device,
         devices=profile.devices,
         # Buffers are those of batch normalization: `Trainee` makes them equal.
-        strategy=DDPStrategy(broadcast_buffers=False) if profile.devices > 1 else "auto",
+        strategy=DDPStrategy(forward_sync_buffers=False) if profile.devices > 1 else "auto",
         sync_batchnorm=device == "gpu",
         precision=PRECISIONS[profile.precision],
         deterministic=True,

@@ -20,7 +20,7 @@ from pipelines import training
 from pipelines.training import workers
 from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
-from pipelines.training.record import History, TrainingError, loss_difference
+from pipelines.training.record import History, TrainingError
 from serving import progress
 from tests.pipelines.training.test_training import assert_same_weights, train_sample
 
@@ -109,7 +109,12 @@ def test_two_devices_end_with_the_weights_of_one_after_fifty_steps(framework: st
     assert two.history.epochs[0].validation_loss == pytest.approx(
         one.history.epochs[0].validation_loss, abs=1e-5
     )
-    apart = {name: float(np.abs(one.weights[name] - two.weights[name]).max()) for name in one.weights}
+    # Softmax takes no notice of a bias of the keys, so its gradient is rounding; AdamW makes whole steps of that, too.
+    apart = {
+        name: float(np.abs(array - two.weights[name]).max())
+        for name, array in one.weights.items()
+        if not name.endswith("attention_key/bias")
+    }
     assert {name: found for name, found in apart.items() if found > 1e-5} == {}
 
 
@@ -125,13 +130,13 @@ def test_a_lost_process_ends_the_training_which_goes_on_from_its_last_epoch(
 
     def train() -> None:
         with pytest.raises(TrainingError) as raised:
-            train_sample(framework, tmp_path / "killed", devices=2)
+            train_sample(framework, tmp_path / "killed", epochs=2, devices=2)
         errors.append(str(raised.value))
 
     thread = threading.Thread(target=train)
     thread.start()
     checkpoints = tmp_path / "killed" / framework / "checkpoints"
-    while not [*checkpoints.glob("epoch-001.ckpt"), *checkpoints.glob("epoch-001.keras")]:
+    while not [*checkpoints.glob("epoch-000.ckpt"), *checkpoints.glob("epoch-000.keras")]:
         assert thread.is_alive()
         time.sleep(0.02)
     processes = sorted(multiprocessing.active_children(), key=lambda process: process.pid or 0)
@@ -144,9 +149,7 @@ def test_a_lost_process_ends_the_training_which_goes_on_from_its_last_epoch(
     assert not (tmp_path / "killed" / framework / "weights.npz").exists()
     assert multiprocessing.active_children() == []
 
-    resumed = train_sample(framework, tmp_path / "killed", devices=2)
-    whole = train_sample(framework, tmp_path / "whole", devices=2)
+    resumed = train_sample(framework, tmp_path / "killed", epochs=2, devices=2)
+    whole = train_sample(framework, tmp_path / "whole", epochs=2, devices=2)
     assert_same_weights(resumed, whole)
     assert resumed.history.step_losses == whole.history.step_losses
-    # Batch normalization goes by each device's rows, so it is no more than near.
-    assert 0 < loss_difference(train_sample(framework, tmp_path / "one").history, whole.history) < 0.05
