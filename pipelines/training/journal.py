@@ -111,8 +111,9 @@ class Journal:
         return step % 10 == 0 or step + 1 == self.plan.steps_per_epoch
 
     def _draw(self, step: int, figures: Mapping[str, float]) -> None:
-        for name, value in figures.items() if self.curves is not None else ():
-            self.curves.add_scalar(name, value, step)
+        if self.curves is not None:
+            for name, value in figures.items():
+                self.curves.add_scalar(name, value, step)
 
     def _require_finite(self, name: str, loss: float, step: int) -> None:
         if math.isfinite(loss):
