@@ -92,6 +92,15 @@ def probe(path: Path | str) -> Python | None:
     return Python(str(path), version, has_venv == "True")
 
 
+def find(version: str) -> Python | None:
+    """The interpreter of this version on the PATH, or among pyenv's, whose shim runs only the selected ones."""
+    python = probe(f"python{version}")
+    if python is None and shutil.which("pyenv"):
+        done = subprocess.run(["pyenv", "prefix", version], capture_output=True, text=True, check=False)
+        python = probe(Path(done.stdout.strip()) / "bin" / "python") if done.returncode == 0 else None
+    return python
+
+
 def make(venv: Path, versions: tuple[str, ...]) -> None:
     """Make an empty environment with uv in it, in place of one that is half-made or of another Python."""
     if venv.exists():
@@ -142,7 +151,7 @@ def choose(versions: tuple[str, ...]) -> Python | None:
                 f"expected {' or '.join(versions)}. Leave it out and one is looked for"
             )
         return python
-    probed = [probe(name) for name in [*(f"python{version}" for version in versions), "python3"]]
+    probed = [*map(find, versions), probe("python3")]
     found = [python for python in probed if python is not None and python.version in versions]
     found.sort(key=lambda python: (not has_torch(python.version), not python.has_venv))
     return found[0] if found else None

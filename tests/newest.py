@@ -24,7 +24,7 @@ NEEDING_TORCH = (
 
 def missing() -> str:
     """Why no test runs on it here; "" where they do."""
-    found = environment.probe(f"python{VERSION}")
+    found = environment.find(VERSION)
     return "" if found and found.has_venv else f"no python{VERSION} with venv is installed"
 
 
@@ -36,7 +36,9 @@ def python() -> Path:
     FOLDER.mkdir(exist_ok=True)
     chosen = FOLDER.with_suffix(".txt")
     chosen.write_text("".join(pin for pin in pins.splitlines(keepends=True) if not re.match(TORCH, pin)))
-    installed = environments.install(chosen, FOLDER, Path(f"python{VERSION}"))
+    found = environment.find(VERSION)
+    assert found is not None
+    installed = environments.install(chosen, FOLDER, Path(found.path))
     environments.uv("pip", "install", "--python", str(installed), "--no-deps", "--editable", str(ROOT))
     return installed
 

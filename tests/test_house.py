@@ -76,11 +76,11 @@ def test_no_import_runs_upward() -> None:
     assert wrong == []
 
 
-def test_the_server_needs_no_framework() -> None:
+def test_the_server_needs_no_framework_and_no_tracing() -> None:
     script = (
         "import sys, serving.server.main, serving.server.backends.onnxruntime, serving.server.backends.litert,"
         " serving.server.oip.rest, serving.server.oip.rpc, serving.server.tfs.command\n"
-        "sys.exit(', '.join({'tensorflow', 'keras', 'torch'} & set(sys.modules)) or 0)"
+        "sys.exit(', '.join({'tensorflow', 'keras', 'torch', 'opentelemetry'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -28,20 +28,17 @@ LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch"
 
 def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
     """What the run of a published version has recorded; without a framework whose run is not among the artifacts."""
-    manifests = {
-        name: repository.read_manifest(
-            repository.version_dir(settings.repository, name, model.spec.name, version)
-        )
-        for name in targets.NAMES
-    }
-    found = []
+    folders = [
+        repository.version_dir(settings.repository, name, model.spec.name, version) for name in targets.NAMES
+    ]
+    manifests = dict(zip(targets.NAMES, map(repository.read_manifest, folders), strict=True))
+    first, found = manifests[targets.NAMES[0]], []
     for framework in FRAMEWORKS:
-        own = {name: manifest for name, manifest in manifests.items() if manifest.source == framework}
-        first = next(iter(manifests.values()))
         folder = training_folder(settings, first, framework)
         if folder is None:
             continue
         history = History.read(folder / "history.json")
+        own = {name: manifest for name, manifest in manifests.items() if manifest.source == framework}
         library = next((name for name in LIBRARIES[framework] if name in first.libraries), "")
         found.append(
             Framework(
@@ -60,15 +57,12 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
 
 def lines(model: Model, framework: str, names: list[str]) -> dict[str, int]:
     """Lines of code of each part of a framework's way to these targets."""
-    export = [
-        f"pipelines.exporting.{name}"
-        for name in (GRAPHS[framework], *(targets.load(n).exporter for n in names))
-    ]
+    exports = [GRAPHS[framework], *(targets.load(name).exporter for name in names)]
     clients = {f"serving.{CLIENTS[name]}" for name in names if name in CLIENTS}
     return {
         "network": _code(model.folder / NETWORKS[framework]),
         "training": _code(_source(FITS[framework])),
-        "export": sum(_code(_source(module)) for module in export),
+        "export": sum(_code(_source(f"pipelines.exporting.{module}")) for module in exports),
         "clients": sum(_code(_source(module)) for module in clients),
     }
 
@@ -79,7 +73,5 @@ def _source(module: str) -> Path:
 
 def _code(path: Path) -> int:
     """Lines that are neither empty nor a comment; 0 where a model has no such file."""
-    if not path.exists():
-        return 0
-    kept = (line.strip() for line in path.read_text().splitlines())
+    kept = (line.strip() for line in path.read_text().splitlines()) if path.exists() else ()
     return sum(bool(line) and not line.startswith("#") for line in kept)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from models.base import Model
 from models.data import Dataset
 from models.signature import rows
 from pipelines import exporting
-from pipelines.exporting.base import Exporter
 from pipelines.gates import require
 from pipelines.training.record import History, Trained
 from serving import golden, repository
@@ -84,33 +83,22 @@ def make(settings: Settings, variant: Variant, model: Model, dataset: Dataset, v
     Raises `TargetError`, `ExportError` or `GateError` with the reason why there is none.
     """
     published = repository.version_dir(settings.repository, variant.target, model.spec.name, version)
-    exporter = exporting.load(variant.target, variant.form)
 
     def write(folder: Path) -> Manifest:
         manifest = repository.read_manifest(published)
-        source, batched = variant.source or manifest.source, manifest.batched
-        exported = bool(variant.form or variant.source)
-        file = exporter.variants(model)[variant.precision]
-        if exported:
-            batched = _export(settings, variant, exporter, model, dataset, manifest, source, folder)
-        else:
-            shutil.copy2(
-                published / (manifest.serve if variant.precision == "float32" else file), folder / file
-            )
-        if variant.configuration:
-            _configure(folder / file, variant.configuration)
-        if variant.precision == "float32" and not exported:
-            shutil.copy2(published / GOLDEN, folder)
         if (published / SAMPLES).exists():
             shutil.copytree(published / SAMPLES, folder / SAMPLES)
-        return replace(
-            manifest,
-            source=source,
-            serve=file,
-            runtime=exporter.runtime if exported else manifest.runtime,
-            instruction_set=dict(exporter.instruction_set) if exported else manifest.instruction_set,
-            batched=batched and variant.batched is not False,
-        )
+        if variant.form or variant.source:
+            made = _exported(settings, variant, model, dataset, manifest, folder)
+        else:
+            file = exporting.load(variant.target).variants(model)[variant.precision]
+            made = replace(manifest, serve=manifest.serve if variant.precision == "float32" else file)
+            shutil.copy2(published / made.serve, folder)
+            if variant.precision == "float32":
+                shutil.copy2(published / GOLDEN, folder)
+        if variant.configuration:
+            _configure(folder / made.serve, variant.configuration)
+        return replace(made, batched=made.batched and variant.batched is not False)
 
     name = f"{variant.name} {variant.source}".strip().replace(" ", "-")
     return _laid_out(settings, variant.target, name, published, write)
@@ -144,7 +132,9 @@ def training_folder(settings: Settings, manifest: Manifest, framework: str) -> P
     return None
 
 
-def _laid_out(settings: Settings, target: str, name: str, published: Path, write: Any) -> Settings:  # noqa: ANN401
+def _laid_out(
+    settings: Settings, target: str, name: str, published: Path, write: Callable[[Path], Manifest]
+) -> Settings:
     """The settings of a folder that `write` has filled; what is there, and unchanged, is left."""
     fingerprint = repository.read_manifest(published).fingerprint[:10]
     own = settings.artifacts / "variants" / f"{settings.model}-{fingerprint}" / f"{target}-{name}"
@@ -159,30 +149,23 @@ def _laid_out(settings: Settings, target: str, name: str, published: Path, write
     except ManifestError:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".incoming-") as beside:
-            manifest = write(Path(beside))
-            repository.write_manifest(
-                Path(beside), replace(manifest, files=repository.file_digests(Path(beside)))
-            )
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".incoming-") as incoming:
+            beside = Path(incoming)
+            manifest = write(beside)
+            repository.write_manifest(beside, replace(manifest, files=repository.file_digests(beside)))
             shutil.copytree(beside, folder)
     repository.write_pointer(folder.parent / POINTER, Pointer(int(folder.name)))
     return made
 
 
-def _export(
-    settings: Settings,
-    variant: Variant,
-    exporter: Exporter,
-    model: Model,
-    dataset: Dataset,
-    manifest: Manifest,
-    source: str,
-    folder: Path,
-) -> bool:
-    """Export it, and hold it against its source's own answers; returns whether requests may share a run."""
+def _exported(
+    settings: Settings, variant: Variant, model: Model, dataset: Dataset, published: Manifest, folder: Path
+) -> Manifest:
+    """Export it, and hold it against its source's own answers; returns its manifest."""
     from pipelines.gates import artifacts
 
-    run = training_folder(settings, manifest, source)
+    source, exporter = variant.source or published.source, exporting.load(variant.target, variant.form)
+    run = training_folder(settings, published, source)
     trained = Trained.read(source, run) if run else None
     if trained is None:
         raise TargetError(f"the weights of its version are not in {settings.artifacts / 'runs'}")
@@ -199,7 +182,14 @@ def _export(
         sample = rows(calibration, slice(exporting.GOLDEN_ROWS))
         answers = exporting.reference.outputs(model, source, trained.weights, sample)
         golden.write(folder, Golden(sample, answers, spec.tolerances.outputs))
-    return batching.passed
+    return replace(
+        published,
+        source=source,
+        serve=file,
+        runtime=exporter.runtime,
+        instruction_set=dict(exporter.instruction_set),
+        batched=batching.passed,
+    )
 
 
 def _configure(path: Path, changes: Mapping[str, Any]) -> None:

@@ -265,7 +265,7 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines.cli import comparison
 
     with showing():
-        made, folder, changes = comparison.compare(settings, comparison.asked(options), say)
+        made, folder, changes = comparison.compare(settings, options, say)
     for line in comparison.lines(made, folder):
         write(line)
     if options.markdown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from serving.compare.report import Figure, Report, Row
+from serving.compare.report import Report, Row
 
 LEAST = 0.05
 """Differences below this share are no differences, however small the spreads."""
@@ -31,12 +31,9 @@ class Change:
 
 def changes(old: Report, new: Report) -> list[Change]:
     """Differences beyond both spreads, and rows that stopped or began to work, in the order of the new report."""
-    before = {row.name: row for row in old.rows}
-    found = []
-    for row in new.rows:
-        if (past := before.get(row.name)) is not None:
-            found += _of_row(past, row)
-    lost = [name for name, row in before.items() if row.works and name not in {row.name for row in new.rows}]
+    before, after = ({row.name: row for row in report.rows} for report in (old, new))
+    found = [change for name, row in after.items() if name in before for change in _of_row(before[name], row)]
+    lost = [name for name, row in before.items() if row.works and name not in after]
     return found + [Change(name, "state", 1, 0, True) for name in lost]
 
 
@@ -46,24 +43,10 @@ def _of_row(old: Row, new: Row) -> list[Change]:
     found = []
     for name, better in FIGURES.items():
         before, after = getattr(old, name), getattr(new, name)
-        if before is not None and after is not None and _apart(before, after):
-            found.append(
-                Change(
-                    new.name,
-                    name,
-                    before.value,
-                    after.value,
-                    (after.value > before.value) == (better == "lower"),
-                )
-            )
+        # A reading that is not valid says nothing.
+        if before and after and not before.reason and not after.reason and before.is_apart(after, LEAST):
+            worse = (after.value > before.value) == (better == "lower")
+            found.append(Change(new.name, name, before.value, after.value, worse))
     if old.score is not None and new.score is not None and abs(new.score - old.score) > 1e-9:
         found.append(Change(new.name, "score", old.score, new.score, new.score < old.score))
     return found
-
-
-def _apart(before: Figure, after: Figure) -> bool:
-    # A reading that is not valid says nothing.
-    if not (before.valid and after.valid):
-        return False
-    distance = abs(after.value - before.value)
-    return distance > before.spread + after.spread and distance > LEAST * abs(before.value)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import psutil
 
 from serving.compare.report import VARIANT, Report
-from serving.compare.servers import processes
+from serving.compare.resources import processes
 from serving.repository import Manifest
 
 FLAG = re.compile(r"--(?:threads|tensorflow_intra_op_parallelism)=(\d+)")
@@ -27,7 +26,7 @@ def of(target: str, manifest: Manifest, pid: int, batched: bool | None = None) -
     if batched is None:
         # TorchServe's is configured for single requests. A browser has one user, and shares nothing.
         batched = manifest.batched and target != "torchserve"
-    tree = processes(pid) if pid else []
+    tree = processes(pid)
     return {
         "threads": _threads(tree) if tree else UNTOLD,
         "processes": len(tree) or UNTOLD,
@@ -41,8 +40,8 @@ def differences(report: Report) -> list[str]:
     found = []
     for name in WARNED:
         values: dict[str, list[str]] = {}
-        for row in (row for row in report.working if row.kind != VARIANT):
-            if (value := row.conditions.get(name, UNTOLD)) != UNTOLD:
+        for row in report.working:
+            if row.kind != VARIANT and (value := row.conditions.get(name, UNTOLD)) != UNTOLD:
                 values.setdefault(str(value), []).append(row.name)
         if len(values) > 1:
             told = "; ".join(f"{value}: {', '.join(names)}" for value, names in values.items())
@@ -56,7 +55,6 @@ def _threads(tree: list[psutil.Process]) -> int:
         with suppress(psutil.Error):
             if found := FLAG.search(" ".join(process.cmdline())):
                 return int(found[1])
-            environment: Mapping[str, str] = process.environ()
-            if value := environment.get(VARIABLE, ""):
+            if value := process.environ().get(VARIABLE):
                 return int(value)
     return 1

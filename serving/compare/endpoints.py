@@ -6,18 +6,19 @@ The signature is read from the server's own metadata.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.signature import BATCH, Arrays, Signature, Tensor
+from serving.targets import open_inference_client as oip
+from serving.targets import tf_serving_client as tfs
 from serving.targets.base import Client, TargetError
 from serving.targets.http import HttpConnection
 
-SCHEMES = ("oip+http", "oip-binary+http", "oip+grpc", "tfs+http", "tfs+grpc", "json+http")
 ADDRESS = re.compile(
     r"(?P<scheme>[a-z+-]+)://(?P<host>\[[^\]]+\]|[^:/]+):(?P<port>\d+)/(?:v[12]/models/)?(?P<model>[^/:]+)/?"
 )
@@ -25,49 +26,13 @@ DATATYPES = {"FP32": "float32", "INT32": "int32", "DT_FLOAT": "float32", "DT_INT
 """The names of both protocols for what the clients send."""
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """A model behind a protocol of a server."""
 
     scheme: str
     host: str
     port: int
     model: str
-
-
-def parse(url: str) -> Address:
-    """Read an address. Raises `TargetError`."""
-    found = ADDRESS.fullmatch(url)
-    if found is None or found["scheme"] not in SCHEMES:
-        raise TargetError(
-            f"{url!r} is no address of an endpoint: expected one of {', '.join(SCHEMES)}, as in "
-            "oip+http://localhost:8000/v2/models/m or tfs+grpc://localhost:8500/m"
-        )
-    return Address(found["scheme"], found["host"].strip("[]"), int(found["port"]), found["model"])
-
-
-def connect(url: str, signature: Signature | None = None) -> Client:
-    """A client of the endpoint, which tells its signature where none is given.
-
-    Raises `TargetError` where its metadata cannot be read or are beyond our clients.
-    """
-    from serving.targets import open_inference_client as oip
-    from serving.targets import tf_serving_client as tfs
-
-    at = parse(url)
-    if at.scheme == "tfs+grpc":
-        return tfs.GrpcClient(at.host, at.port, at.model)
-    if at.scheme == "json+http":
-        return JsonClient(at.host, at.port, at.model)
-    signature = signature or _signature(at)
-    if at.scheme == "tfs+http":
-        return tfs.RestClient(at.host, at.port, at.model, signature)
-    kinds: dict[str, Callable[[str, int, str, Signature], Client]] = {
-        "oip+http": oip.RestClient,
-        "oip-binary+http": oip.BinaryRestClient,
-        "oip+grpc": oip.GrpcClient,
-    }
-    return kinds[at.scheme](at.host, at.port, at.model, signature)
 
 
 class JsonClient:
@@ -86,62 +51,80 @@ class JsonClient:
         self._http.close()
 
 
+CLIENTS: dict[str, Callable[[str, int, str, Signature], Client]] = {
+    "oip+http": oip.RestClient,
+    "oip-binary+http": oip.BinaryRestClient,
+    "oip+grpc": oip.GrpcClient,
+    "tfs+http": tfs.RestClient,
+    "tfs+grpc": lambda host, port, model, _: tfs.GrpcClient(host, port, model),
+    "json+http": lambda host, port, path, _: JsonClient(host, port, path),
+}
+NEED_NO_SIGNATURE = ("tfs+grpc", "json+http")
+
+
+def parse(url: str) -> Address:
+    """Read an address. Raises `TargetError`."""
+    found = ADDRESS.fullmatch(url)
+    if found is None or found["scheme"] not in CLIENTS:
+        raise TargetError(
+            f"{url!r} is no address of an endpoint: expected one of {', '.join(CLIENTS)}, as in "
+            "oip+http://localhost:8000/v2/models/m or tfs+grpc://localhost:8500/m"
+        )
+    return Address(found["scheme"], found["host"].strip("[]"), int(found["port"]), found["model"])
+
+
+def connect(url: str, signature: Signature | None = None) -> Client:
+    """A client of the endpoint, which tells its signature where none is given.
+
+    Raises `TargetError` where its metadata cannot be read or are beyond our clients.
+    """
+    at = parse(url)
+    if signature is None:
+        signature = Signature((), ()) if at.scheme in NEED_NO_SIGNATURE else _signature(at)
+    return CLIENTS[at.scheme](at.host, at.port, at.model, signature)
+
+
 def _signature(at: Address) -> Signature:
-    if at.scheme == "oip+grpc":
-        return _of_open_inference(_over_grpc(at))
-    connection = HttpConnection(at.host, at.port)
+    """What the server's metadata say that the model takes and gives."""
+    document = _metadata(at)
+    kinds: list[tuple[Tensor, ...]] = []
     try:
         if at.scheme == "tfs+http":
-            document = connection.json("GET", f"/v1/models/{at.model}/metadata")
-            return _of_tf_serving(document["metadata"]["signature_def"]["signature_def"]["serving_default"])
-        return _of_open_inference(connection.json("GET", f"/v2/models/{at.model}"))
-    except (KeyError, TypeError, ValueError) as error:
+            document = document["metadata"]["signature_def"]["signature_def"]["serving_default"]
+        for kind in ("inputs", "outputs"):
+            if at.scheme == "tfs+http":
+                described = [
+                    (name, own["dtype"], [one["size"] for one in own["tensor_shape"].get("dim", [])])
+                    for name, own in document[kind].items()
+                ]
+            else:
+                described = [(own["name"], own["datatype"], own["shape"]) for own in document[kind]]
+            kinds.append(tuple(_tensor(*one) for one in described))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TargetError(
             f"{at.model} at {at.host}:{at.port} has metadata of another form: {error!r}"
         ) from None
-    finally:
-        connection.close()
+    return Signature(*kinds)
 
 
-def _over_grpc(at: Address) -> Mapping[str, Any]:
+def _metadata(at: Address) -> Any:  # noqa: ANN401
+    if at.scheme != "oip+grpc":
+        path = f"/v1/models/{at.model}/metadata" if at.scheme == "tfs+http" else f"/v2/models/{at.model}"
+        with closing(HttpConnection(at.host, at.port)) as connection:
+            return connection.json("GET", path)
     import tritonclient.grpc as triton
 
     with triton.InferenceServerClient(f"{at.host}:{at.port}") as client:
         try:
-            document: Mapping[str, Any] = client.get_model_metadata(at.model, as_json=True)
+            return client.get_model_metadata(at.model, as_json=True)
         except triton.InferenceServerException as error:
             raise TargetError(f"{at.model} at {at.host}:{at.port} does not answer: {error}") from None
-        return document
-
-
-def _of_open_inference(document: Mapping[str, Any]) -> Signature:
-    inputs, outputs = (
-        tuple(_tensor(one["name"], one["datatype"], one["shape"]) for one in document[kind])
-        for kind in ("inputs", "outputs")
-    )
-    return Signature(inputs, outputs)
-
-
-def _of_tf_serving(definition: Mapping[str, Any]) -> Signature:
-    inputs, outputs = (
-        tuple(
-            _tensor(
-                name, own["dtype"], [dimension["size"] for dimension in own["tensor_shape"].get("dim", [])]
-            )
-            for name, own in definition[kind].items()
-        )
-        for kind in ("inputs", "outputs")
-    )
-    return Signature(inputs, outputs)
 
 
 def _tensor(name: str, datatype: str, shape: Sequence[Any]) -> Tensor:
     if datatype not in DATATYPES:
         raise TargetError(f"{name} is of type {datatype}: our clients know {', '.join(DATATYPES)}")
-    sizes: list[int | str] = [int(size) for size in shape]
     # A free dimension has a name.
-    named = [
-        size if size != -1 else (BATCH if place == 0 else f"dimension{place}")
-        for place, size in enumerate(sizes)
-    ]
-    return Tensor(name, DATATYPES[datatype], tuple(named))
+    names = [BATCH, *(f"dimension{place}" for place in range(1, len(shape)))]
+    sizes = (name if int(size) == -1 else int(size) for name, size in zip(names, shape, strict=False))
+    return Tensor(name, DATATYPES[datatype], tuple(sizes))

@@ -10,9 +10,8 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,12 +33,9 @@ Call = Callable[[int], None]
 class Reading:
     """What one scenario read. Latencies are in milliseconds, of requests that were answered, in order of arrival."""
 
-    scenario: str
     latencies: list[float]
     seconds: float
     """From the first request that was scheduled to the last answer."""
-    offered: float | None = None
-    """Requests scheduled a second; None where the next one waits for the answer."""
     failures: dict[str, int] = field(default_factory=dict)
     """Requests that failed, by their error's first words."""
     fault: str = ""
@@ -53,9 +49,8 @@ class Reading:
 
 def single_stream(call: Call, samples: int, seconds: float, expected_ms: float) -> Reading:
     """One request at a time for `seconds`; `expected_ms` is about what one takes."""
-    settings = _settings(SINGLE, seconds, FEWEST)
-    settings.single_stream_expected_latency_ns = max(1, int(expected_ms * MILLISECOND))
-    return _run(settings, SINGLE, [call], samples, None)
+    expected = max(1, int(expected_ms * MILLISECOND))
+    return _run(SINGLE, [call], samples, seconds, FEWEST, single_stream_expected_latency_ns=expected)
 
 
 def poisson(calls: list[Call], samples: int, seconds: float, rate: float, target_ms: float) -> Reading:
@@ -63,22 +58,24 @@ def poisson(calls: list[Call], samples: int, seconds: float, rate: float, target
 
     Valid where 99 % are answered within `target_ms`, waiting included, and LoadGen has seen enough to say so.
     """
-    settings = _settings(POISSON, seconds, FEWEST_POISSON)
-    settings.server_target_qps = rate
-    settings.server_target_latency_ns = int(target_ms * MILLISECOND)
-    settings.server_target_latency_percentile = 0.99
-    return _run(settings, POISSON, calls, samples, rate)
+    target = {
+        "server_target_qps": rate,
+        "server_target_latency_ns": int(target_ms * MILLISECOND),
+        "server_target_latency_percentile": 0.99,
+    }
+    return _run(POISSON, calls, samples, seconds, FEWEST_POISSON, **target)
 
 
 def offline(calls: list[Call], samples: int, seconds: float, expected_rate: float) -> Reading:
     """All requests at once, sent over as many connections as there are `calls` as fast as they are answered."""
-    settings = _settings(OFFLINE, seconds, 1)
     # LoadGen makes up all requests beforehand, and 1.1 times as many.
-    settings.offline_expected_qps = max(1.0, expected_rate)
-    return _run(settings, OFFLINE, calls, samples, None)
+    return _run(OFFLINE, calls, samples, seconds, 1, offline_expected_qps=max(1.0, expected_rate))
 
 
-def _settings(scenario: str, seconds: float, fewest: int) -> Any:  # noqa: ANN401 - LoadGen has no types
+def _run(
+    scenario: str, calls: list[Call], samples: int, seconds: float, fewest: int, **target: float
+) -> Reading:
+    """Let LoadGen send at least `fewest` requests for `seconds`; `target` are further settings of its."""
     import mlperf_loadgen as lg
 
     settings = lg.TestSettings()
@@ -88,30 +85,26 @@ def _settings(scenario: str, seconds: float, fewest: int) -> Any:  # noqa: ANN40
     # Enough requests may take longer at an endpoint that is slow, but not for ever.
     settings.max_duration_ms = int(seconds * 4000)
     settings.min_query_count = fewest
-    return settings
-
-
-def _run(settings: Any, scenario: str, calls: list[Call], samples: int, rate: float | None) -> Reading:  # noqa: ANN401
-    import mlperf_loadgen as lg
-
+    for name, value in target.items():
+        setattr(settings, name, value)
     failures: Counter[str] = Counter()
     failed: set[int] = set()
     free: SimpleQueue[Call] = SimpleQueue()
     for call in calls:
         free.put(call)
 
-    def send(sample: Any) -> None:  # noqa: ANN401
+    def send(sample: Any) -> None:  # noqa: ANN401 - LoadGen has no types
         call = free.get()
         try:
             call(sample.index)
         except Exception as error:  # noqa: BLE001 - a failure of any kind is counted, and the others go on
-            failures[_words(error)] += 1
+            failures[f"{type(error).__name__}: {error}"[:120]] += 1
             failed.add(sample.id)
         finally:
             free.put(call)
             lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0)])
 
-    with _logs() as (log, folder), ThreadPoolExecutor(len(calls)) as pool:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(calls)) as pool:
 
         def issue(queries: list[Any]) -> None:
             for query in queries:
@@ -120,6 +113,12 @@ def _run(settings: Any, scenario: str, calls: list[Call], samples: int, rate: fl
                 else:
                     pool.submit(send, query)
 
+        # LoadGen writes files, and reports in no other way.
+        log = lg.LogSettings()
+        log.log_output = lg.LogOutputSettings()
+        log.log_output.outdir = folder
+        log.log_output.copy_summary_to_stdout = False
+        log.enable_trace = True
         sut = lg.ConstructSUT(issue, lambda: None)
         library = lg.ConstructQSL(samples, samples, lambda _: None, lambda _: None)
         started = time.perf_counter()
@@ -129,31 +128,11 @@ def _run(settings: Any, scenario: str, calls: list[Call], samples: int, rate: fl
             lg.DestroyQSL(library)
             lg.DestroySUT(sut)
         took = time.perf_counter() - started
-        result = _result(folder / "mlperf_log_detail.txt")
-        spans = _spans(folder / "mlperf_log_trace.json", failed)
-    seconds = max((end for _, end in spans), default=took * 1000) / 1000
-    return Reading(
-        scenario,
-        [end - begin for begin, end in spans],
-        seconds,
-        rate,
-        dict(failures),
-        _fault(result, failures),
-    )
-
-
-@contextmanager
-def _logs() -> Iterator[tuple[Any, Path]]:
-    """LoadGen writes files, and reports in no other way."""
-    import mlperf_loadgen as lg
-
-    with tempfile.TemporaryDirectory() as folder:
-        log = lg.LogSettings()
-        log.log_output = lg.LogOutputSettings()
-        log.log_output.outdir = folder
-        log.log_output.copy_summary_to_stdout = False
-        log.enable_trace = True
-        yield log, Path(folder)
+        result = _result(Path(folder, "mlperf_log_detail.txt"))
+        spans = _spans(Path(folder, "mlperf_log_trace.json"), failed)
+    latencies = [end - begin for begin, end in spans]
+    last = max((end for _, end in spans), default=took * 1000)
+    return Reading(latencies, last / 1000, dict(failures), _fault(result, failures))
 
 
 def _result(detail: Path) -> dict[str, Any]:
@@ -194,7 +173,3 @@ def _fault(result: dict[str, Any], failures: Counter[str]) -> str:
         late = result.get("result_overlatency_query_count", "more than 1 %")
         return f"{late} of {result.get('result_query_count')} requests were later than the target"
     return "too few requests for LoadGen to vouch for the percentile"
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:120]

@@ -6,8 +6,7 @@ A folder describes them in `peers.toml`: tests/benchmarks/peers says how.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +57,6 @@ def read(folder: Path) -> list[Peer]:
         raise TargetError(f"{folder / FILE} describes no servers to compare with: {error!r}") from None
 
 
-@contextmanager
 def started(
     peer: Peer,
     settings: Settings,
@@ -67,7 +65,7 @@ def started(
     inputs: Arrays,
     python: Path,
     folder: Path,
-) -> Iterator[Server]:
+) -> AbstractContextManager[Server]:
     """Serve `model` for as long as the block runs; it is ready once it answers `inputs`. Raises `TargetError`."""
     http, grpc = free_ports(2)
     own = replace(settings, onnxruntime_rest_port=http, onnxruntime_grpc_port=grpc, artifacts=folder)
@@ -85,15 +83,11 @@ def started(
 
     def ready() -> bool:
         try:
-            client = endpoints.connect(peer.urls(own)[0], signature)
-            try:
+            with closing(endpoints.connect(peer.urls(own)[0], signature)) as client:
                 client.predict(inputs)
-            finally:
-                client.close()
         except TargetError:
             return False
         return True
 
     # It sees nothing of this project's environment.
-    with running(command, {"PYTHONPATH": "", "VIRTUAL_ENV": ""}, own, work) as process:
-        yield Server(own, process.pid, process.wait(ready, READY_SECONDS))
+    return running(command, {"PYTHONPATH": "", "VIRTUAL_ENV": ""}, own, ready, READY_SECONDS, work)

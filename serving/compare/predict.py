@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,15 @@ def show(settings: Settings, target: str | None, given: str | None, write: Calla
         except KeyError as error:
             raise TargetError(str(error.args[0])) from None
         for protocol, client in clients.items():
-            label = f"{name} {protocol}"
-            try:
-                outputs = client.predict(inputs)
-                if not signature.batched:
-                    outputs = {name: np.asarray(array)[np.newaxis] for name, array in outputs.items()}
-                write(f"{label:24}{task.told(outputs)}")
-            except TargetError as error:
-                failed += 1
-                write(f"{label:24}{error}")
-            finally:
-                client.close()
+            with closing(client):
+                try:
+                    outputs = client.predict(inputs)
+                    if not signature.batched:
+                        outputs = {name: np.asarray(array)[np.newaxis] for name, array in outputs.items()}
+                    told = task.told(outputs)
+                except TargetError as error:
+                    failed, told = failed + 1, str(error)
+            write(f"{f'{name} {protocol}':24}{told}")
     return 1 if failed else 0
 
 

@@ -26,21 +26,21 @@ class ReportError(TandemError):
 
 @dataclass
 class Figure:
-    """A figure from several rounds: their median and half of their range. Not `valid` for a `reason`."""
+    """A figure from several rounds: their median and half of their range. It is not valid for a `reason`."""
 
     value: float
     spread: float = 0.0
     reason: str = ""
 
-    @property
-    def valid(self) -> bool:
-        """Return True where nothing speaks against it."""
-        return not self.reason
-
     @classmethod
     def of(cls, values: list[float], reason: str = "") -> Figure:
         """The figure of the rounds' values."""
         return cls(statistics.median(values), (max(values) - min(values)) / 2, reason)
+
+    def is_apart(self, other: Figure, least: float) -> bool:
+        """Return True where the two differ by more than both spreads, and by more than the share `least`."""
+        distance = abs(self.value - other.value)
+        return distance > self.spread + other.spread and distance > least * min(self.value, other.value)
 
 
 @dataclass
@@ -112,20 +112,19 @@ class Row:
     """Where the median's milliseconds go: serving/compare/parts.py."""
 
     @property
+    def way(self) -> str:
+        """Target and variant."""
+        return f"{self.target} {self.variant}".strip()
+
+    @property
     def name(self) -> str:
         """Target, variant and protocol."""
-        return " ".join(filter(None, (self.target, self.variant, self.protocol)))
+        return f"{self.way} {self.protocol}".strip()
 
     @property
     def is_way(self) -> bool:
         """Return True where it is a way to production, and not there to tell what one costs."""
         return self.kind not in (IN_PROCESS, NULL)
-
-    @property
-    def cpu_at_goodput(self) -> float | None:
-        """CPU microseconds a request at the highest rate that was kept up; None where it was not measured."""
-        kept = [point for point in self.sweep if not point.reason and point.cpu_us is not None]
-        return max(kept, key=lambda point: point.offered).cpu_us if kept else None
 
     @property
     def works(self) -> bool:
@@ -180,14 +179,14 @@ class Report:
     schema: int = SCHEMA
 
     @property
-    def working(self) -> list[Row]:
-        """The ways to production that answered."""
-        return [row for row in self.rows if row.works and row.is_way]
-
-    @property
     def ways(self) -> list[Row]:
         """The ways to production."""
         return [row for row in self.rows if row.is_way]
+
+    @property
+    def working(self) -> list[Row]:
+        """The ways to production that answered."""
+        return [row for row in self.ways if row.works]
 
 
 def save(report: Report, folder: Path) -> Path:
@@ -203,25 +202,26 @@ def load(path: Path) -> Report:
     if path.is_dir():
         path = path / FILE
     try:
-        document = json.loads(path.read_text())
+        found = json.loads(path.read_text(), object_hook=_revived)
     except (OSError, ValueError) as error:
         raise ReportError(f"{path} cannot be read as a report: {error}") from None
-    schema = document.get("schema") if isinstance(document, dict) else None
+    schema = found.get("schema") if isinstance(found, dict) else getattr(found, "schema", None)
     if schema != SCHEMA:
         raise ReportError(
             f"{path} is a report of schema {schema}: expected {SCHEMA}; compare again with this version"
         )
-    try:
-        document["rows"] = [_row(fields) for fields in document["rows"]]
-        document["frameworks"] = [Framework(**fields) for fields in document["frameworks"]]
-        return Report(**document)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ReportError(f"{path} is not a whole report: {error}") from None
+    if not isinstance(found, Report) or not found.rows or not all(isinstance(row, Row) for row in found.rows):
+        raise ReportError(f"{path} is not a whole report: it has other fields")
+    return found
 
 
-def _row(fields: dict[str, Any]) -> Row:
-    for name in ("p50", "p90", "p99", "goodput", "cpu_us"):
-        if fields[name] is not None:
-            fields[name] = Figure(**fields[name])
-    fields["sweep"] = [Point(**point) for point in fields["sweep"]]
-    return Row(**fields)
+KINDS = {
+    frozenset(field.name for field in dataclasses.fields(kind)): kind
+    for kind in (Figure, Point, Row, Framework, Report)
+}
+
+
+def _revived(fields: dict[str, Any]) -> Any:  # noqa: ANN401
+    """What `dataclasses.asdict` has made these fields from."""
+    kind = KINDS.get(frozenset(fields))
+    return kind(**fields) if kind else fields

@@ -1,154 +1,187 @@
-"""The answer in words, computed from a report's figures: which way is fastest, cheapest, smallest, most exact."""
+"""The answer in words, computed from a report's figures: which way is fastest, cheapest, smallest, most exact.
+
+No sentence puts one row before another where their figures cannot be told apart; such pairs are named instead.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
+from typing import NamedTuple
 
 from serving.compare import conditions
-from serving.compare.report import ENDPOINT, NULL, Report, Row
+from serving.compare.report import ENDPOINT, NULL, Figure, Report, Row
 
-CLEAR = 1.1
-"""Below this ratio, two figures count as equal."""
+CLEAR = 0.1
+"""Figures that are closer than by this share are equal: two runs on a quiet machine differ by as much."""
 QUIET = 0.1
 """The share of the processors' time that others may take before figures are doubtful."""
+NAMED = 6
+"""How many doubtful rows are named; of more, their number is told."""
+FRAMEWORKS = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
+Ranked = list[tuple[Figure, Row]]
+"""The best first."""
+
+
+class Question(NamedTuple):
+    """How a figure is told: of the best rows and the worst one, and of two rows that cannot be told apart."""
+
+    best: str
+    equal: str
+    value: Callable[[float], str]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+QUESTIONS = {
+    "p50": Question(
+        "One request at a time: {names} answer{s} in {span} (median), "
+        "{ratio:.1f} times sooner than {worst} ({value}).",
+        "answer equally soon",
+        _ms,
+    ),
+    "goodput": Question(
+        "{names} keep{s} up {span} requests a second with 99 % within {target_ms:g} ms, "
+        "{ratio:.1f} times as many as {worst} ({value}).",
+        "keep up equally many requests a second",
+        "{:,.0f}".format,
+    ),
+    "cpu_us": Question(
+        "{names} take{s} the least CPU: {span} a request; {worst} takes {ratio:.1f} times as much.",
+        "take equally much CPU a request",
+        "{:,.0f} us".format,
+    ),
+    "million_cost": Question(
+        "At the highest rate that {names} keep{s} up, a million requests cost {span}, with {worst} {value}.",
+        "cost equally much",
+        "{:.2g}".format,
+    ),
+}
 
 
 def conclusions(report: Report) -> list[str]:
     """Sentences, the most important first. Only what figures of this report say, with these figures."""
     found = [
-        _fastest(report),
-        _goodput(report),
-        _cheapest(report),
-        _money(report),
+        *(_best(report, name) for name in QUESTIONS),
+        *(_equal(report, name) for name in ("p50", "goodput", "cpu_us")),
         _parts(report),
         _smallest(report),
         *_precisions(report),
         _parity(report),
         _frameworks(report),
         _training(report),
-        *_broken(report),
+        *(f"{row.name} {row.state}: {row.reason}" for row in report.rows if not row.works),
         *_doubts(report),
     ]
     return [sentence for sentence in found if sentence]
 
 
-def _fastest(report: Report) -> str:
-    rows = _ranked(report, lambda row: row.p50.value if row.p50 else None)
-    if len(rows) < 2:
-        return ""
-    (low, best), (high, worst) = rows[0], rows[-1]
-    if high < CLEAR * low:
-        return f"One request at a time takes about {_ms(low)} on every path."
-    return (
-        f"One request at a time: {best.name} answers in {_ms(low)} (median), "
-        f"{high / low:.1f} times sooner than {worst.name} ({_ms(high)})."
-    )
-
-
-def _goodput(report: Report) -> str:
-    rows = _ranked(report, lambda row: row.goodput.value or None if row.goodput else None)[::-1]
-    if not rows:
-        return ""
-    within = f"99 % within {report.settings['target_ms']:g} ms"
-    sentence = f"{rows[0][1].name} keeps up {rows[0][0]:,.0f} requests a second with {within}"
-    if len(rows) > 1:
-        sentence += f"; next is {rows[1][1].name} with {rows[1][0]:,.0f}"
-    return sentence + "."
-
-
-def _cheapest(report: Report) -> str:
-    rows = _ranked(report, _cpu)
-    if len(rows) < 2:
-        return ""
-    (low, best), (high, worst) = rows[0], rows[-1]
-    return (
-        f"{best.name} takes the least CPU: {low:,.0f} us a request; "
-        f"{worst.name} takes {high / low:.1f} times as much."
-    )
-
-
 def million(row: Row, price_per_core_hour: float) -> float | None:
-    """What a million requests cost, by the CPU time of one at the highest rate that was kept up."""
-    cpu_us = row.cpu_at_goodput
-    return None if cpu_us is None else cpu_us / 3600 * price_per_core_hour
+    """What a million requests cost, by the CPU time of one at the highest rate that was kept up; None where that was
+    not measured."""
+    kept = [(point.offered, point.cpu_us) for point in row.sweep if not point.reason and point.cpu_us]
+    return max(kept)[1] / 3600 * price_per_core_hour if kept else None
 
 
-def _money(report: Report) -> str:
-    rows = _ranked(report, lambda row: row.million_cost)
-    if not rows:
+def are_equal(left: Figure, right: Figure) -> bool:
+    """Return True where nobody can tell which of the two is lower."""
+    return not left.is_apart(right, CLEAR)
+
+
+def _best(report: Report, name: str) -> str:
+    """The best row, or all that cannot be told from it, beside the worst; "" where that may be one of them."""
+    rows, question = _ranked(report, name), QUESTIONS[name]
+    best = [(figure, row) for figure, row in rows if are_equal(figure, rows[0][0])]
+    if not rows or any(are_equal(figure, rows[-1][0]) for figure, _ in best):
         return ""
-    (low, best), (high, worst) = rows[0], rows[-1]
-    return (
-        f"At the highest rate that it keeps up, a million requests cost {low:.2g} with {best.name}, "
-        f"{high:.2g} with {worst.name}."
+    values, worst = [figure.value for figure, _ in best], rows[-1][0].value
+    return question.best.format(
+        names=_listed([row.name for _, row in best]),
+        s="s" if len(best) == 1 else "",
+        span=_span(min(values), max(values), question.value),
+        ratio=max(worst / max(values), min(values) / worst),
+        worst=rows[-1][1].name,
+        value=question.value(worst),
+        target_ms=report.settings["target_ms"],
     )
+
+
+def _equal(report: Report, name: str) -> str:
+    """The pairs of targets whose order cannot be told, each by its best row."""
+    value, found = QUESTIONS[name].value, []
+    for (left, one), (right, two) in combinations(_ranked(report, name, ENDPOINT), 2):
+        if are_equal(left, right):
+            least = min(left.value, right.value)
+            apart, spread = abs(left.value - right.value) / least, (left.spread + right.spread) / least
+            names = f"{one.name} ({value(left.value)}) and {two.name} ({value(right.value)})"
+            why = f"spread of ±{spread:.0%}" if apart <= spread else f"{CLEAR:.0%} by which two runs differ"
+            found.append(f"{names} are {apart:.0%} apart, within the {why}")
+    return f"These {QUESTIONS[name].equal} here: {'; '.join(found)}." if found else ""
 
 
 def _parts(report: Report) -> str:
-    rows = [(row.p50.value, row) for row in report.working if row.parts and row.p50]
+    rows = [row for row in report.working if row.parts]
     if not rows:
         return ""
-    total, row = min(rows, key=lambda pair: pair[0])
+    row = min(rows, key=lambda row: sum(row.parts.values()))
+    total = sum(row.parts.values())
     shares = ", ".join(f"{name} {value / total:.0%}" for name, value in row.parts.items())
     return f"Where the {_ms(total)} of {row.name} go: {shares}."
 
 
 def _precisions(report: Report) -> list[str]:
     """What each less precise form gains and costs, beside the same target and protocol as deployed."""
-    found, told = [], set()
+    found: dict[str, str] = {}
     deployed = {(row.target, row.protocol): row for row in report.working if not row.variant}
     for row in report.working:
         base = deployed.get((row.target, row.protocol))
-        if base is None or row.precision == base.precision or (row.target, row.variant) in told:
+        if base is None or row.precision == base.precision or row.way in found:
             continue
         if row.p50 and base.p50 and row.score is not None and base.score is not None and base.artifact_bytes:
-            told.add((row.target, row.variant))
-            found.append(
-                f"{row.target} {row.variant} has {row.artifact_bytes / base.artifact_bytes:.0%} of the size, "
-                f"{row.p50.value / base.p50.value:.0%} of the median by {row.protocol}, and "
+            share = f"{row.p50.value / base.p50.value:.0%} of"
+            found[row.way] = (
+                f"{row.way} has {row.artifact_bytes / base.artifact_bytes:.0%} of the size, "
+                f"{'about' if are_equal(row.p50, base.p50) else share} the median by {row.protocol}, and "
                 f"{100 * (row.score - base.score):+.2f} points of {report.score}."
             )
-    return found
+    return list(found.values())
 
 
 def _smallest(report: Report) -> str:
-    rows = _ranked(report, lambda row: row.artifact_bytes or None)
-    if len(rows) < 2 or rows[-1][0] < CLEAR * rows[0][0]:
+    rows = sorted((row for row in report.working if row.artifact_bytes), key=lambda row: row.artifact_bytes)
+    if not rows or rows[-1].artifact_bytes < (1 + CLEAR) * rows[0].artifact_bytes:
         return ""
-    (low, best), (high, worst) = rows[0], rows[-1]
-    return (
-        f"The smallest artifact is {_artifact(best)}'s ({low / 2**20:.2f} MiB), "
-        f"the largest {_artifact(worst)}'s ({high / 2**20:.2f} MiB)."
-    )
+    low, high = (f"{row.way}'s ({row.artifact_bytes / 2**20:.2f} MiB)" for row in (rows[0], rows[-1]))
+    return f"The smallest artifact is {low}, the largest {high}."
 
 
 def _parity(report: Report) -> str:
-    rows = _ranked(report, lambda row: row.difference if row.precision == "float32" else None)
+    rows = [row for row in report.working if row.difference is not None and row.precision == "float32"]
     if not rows:
         return ""
-    scores = {row.score for _, row in rows if row.score is not None}
-    same = ""
-    if scores:
-        low, high = min(scores), max(scores)
-        span = f"{low:.4f}" if low == high else f"{low:.4f} to {high:.4f}"
-        same = f"; {report.score} through the endpoints is {span}"
-    largest, worst = rows[-1]
-    return f"{len(rows)} endpoints answer as their framework does, within {largest:.1g} ({worst.name}){same}."
+    worst = max(rows, key=lambda row: row.difference or 0.0)
+    scores = [row.score for row in rows if row.score is not None]
+    span = _span(min(scores), max(scores), "{:.4f}".format) if scores else ""
+    same = f"; {report.score} through the endpoints is {span}" if scores else ""
+    answer = "1 endpoint answers" if len(rows) == 1 else f"{len(rows)} endpoints answer"
+    return f"{answer} as the framework does, within {worst.difference:.1g} ({worst.name}){same}."
 
 
 def _frameworks(report: Report) -> str:
-    names = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
-    ranked = _ranked(report, _cpu)
-    best = [next(((cpu, row) for cpu, row in ranked if row.framework == name), None) for name in names]
-    found = sorted((one for one in best if one is not None), key=lambda pair: pair[0])
+    best: dict[str, tuple[Figure, Row]] = {}
+    for figure, row in _ranked(report, "cpu_us"):
+        best.setdefault(row.framework, (figure, row))
+    found = [pair for name, pair in best.items() if name in FRAMEWORKS]
     if len(found) < 2:
         return ""
     (low, winner), (high, loser) = found
-    if high < CLEAR * low:
+    if are_equal(low, high):
         return "The cheapest way from TensorFlow and the cheapest from PyTorch cost about the same CPU."
     return (
-        f"The cheapest way from {names[winner.framework]} is {winner.name}, "
-        f"from {names[loser.framework]} {loser.name}, which takes {high / low:.1f} times the CPU."
+        f"The cheapest way from {FRAMEWORKS[winner.framework]} is {winner.name}, from "
+        f"{FRAMEWORKS[loser.framework]} {loser.name}, which takes {high.value / low.value:.1f} times the CPU."
     )
 
 
@@ -163,62 +196,65 @@ def _training(report: Report) -> str:
     return f"An epoch took {seconds}; {report.score} is {scores}; their ways are {lines} lines of code."
 
 
-def _broken(report: Report) -> list[str]:
-    return [f"{row.name} {row.state}: {row.reason}" for row in report.rows if not row.works]
-
-
 def _doubts(report: Report) -> list[str]:
-    found = []
+    rows, found = report.working, []
     for when, busy in (("before the start", report.busy_before), ("after the end", report.busy_after)):
         if busy > QUIET:
             found.append(
                 f"The machine was busy {when} ({busy:.0%} of its processors' time was others'): "
                 "compare ratios, not milliseconds."
             )
-    sources = {row.framework for row in report.working if row.kind == ENDPOINT} - {"-"}
-    if len(sources) > 1:
+    if len({row.framework for row in rows if row.kind == ENDPOINT} - {"-"}) > 1:
         found.append(
             "Rows have the weights of two frameworks, so their scores differ by training, too; "
             "`tandem compare --source pytorch` puts the same behind all."
         )
     found += conditions.differences(report)
-    doubtful = [
-        row.name for row in report.working if row.p99 is not None and not row.p99.valid and not row.failures
-    ]
-    if doubtful:
-        found.append(f"Too few requests for a sure 99th percentile: {', '.join(doubtful)}.")
-    dear = [
-        row.name
-        for row in report.working
-        if row.generator_us and row.cpu_us and row.generator_us > row.cpu_us.value / 5
-    ]
-    if dear:
-        found.append(
-            f"The generator takes more than a fifth of the server's CPU a request on {len(dear)} of "
-            f"{len(report.working)} rows, so their highest rates are lower bounds on this machine."
-        )
     servers = {row.server for row in report.rows if row.kind == NULL and row.works and row.p50}
-    untold = [row.name for row in report.working if row.server in servers and row.p50 and not row.parts]
-    if untold:
-        found.append(f"Parts that were measured beside it took longer than the whole: {', '.join(untold)}.")
+    doubtful = {
+        f"CPU a request moved by more than ±{CLEAR:.0%} between rounds (~)": [
+            row for row in rows if is_unsteady(row.cpu_us)
+        ],
+        "Too few requests for a sure 99th percentile": [
+            row for row in rows if row.p99 and row.p99.reason and not row.failures
+        ],
+        "The generator takes more than a fifth of the server's CPU a request, so the highest rate is a lower bound": [
+            row for row in rows if row.generator_us and row.cpu_us and row.generator_us > row.cpu_us.value / 5
+        ],
+        "Parts that were measured beside it took longer than the whole": [
+            row for row in rows if row.server in servers and row.p50 and not row.parts
+        ],
+    }
+    for doubt, own in doubtful.items():
+        names = ", ".join(row.name for row in own)
+        if own:
+            found.append(f"{doubt}: {names if len(own) <= NAMED else f'{len(own)} of {len(rows)} rows'}.")
     if report.partial:
         found.append("The comparison was interrupted: figures are missing.")
     return found
 
 
-def _ranked(report: Report, figure: Callable[[Row], float | None]) -> list[tuple[float, Row]]:
-    """The rows that work and have the figure, the lowest first."""
-    found = [(value, row) for row in report.working if (value := figure(row)) is not None]
-    return sorted(found, key=lambda pair: pair[0])
+def is_unsteady(figure: Figure | None) -> bool:
+    """Return True where its rounds differ by more than two runs should."""
+    return figure is not None and figure.spread > CLEAR * figure.value
 
 
-def _cpu(row: Row) -> float | None:
-    return row.cpu_us.value if row.cpu_us else None
+def _ranked(report: Report, name: str, *kinds: str) -> Ranked:
+    """Each way's best row of those of these kinds that have the figure; every row where there is but one way."""
+    asked = [row for row in report.working if not kinds or row.kind in kinds]
+    found = [(value, row) for row in asked if (value := getattr(row, name))]
+    rows = [(value if isinstance(value, Figure) else Figure(value), row) for value, row in found]
+    rows = [(figure, row) for figure, row in rows if figure.value]
+    rows.sort(key=lambda pair: pair[0].value, reverse=name == "goodput")
+    best: dict[str, tuple[Figure, Row]] = {}
+    for figure, row in rows:
+        best.setdefault(row.way, (figure, row))
+    return list(best.values()) if len(best) > 1 else rows
 
 
-def _artifact(row: Row) -> str:
-    return f"{row.target} {row.variant}".strip()
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _ms(value: float) -> str:
-    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+def _span(low: float, high: float, form: Callable[[float], str]) -> str:
+    return form(low) if form(low) == form(high) else f"{form(low)} to {form(high)}"

@@ -42,7 +42,6 @@ class AccessLog:
         self._thread.start()
 
     def write(self, record: RequestRecord) -> None:
-        """Queue a finished request for the log."""
         if record.code == "OK" and self._sample < 1 and random.random() >= self._sample:  # noqa: S311 - no secret
             return
         if self._waiting.qsize() >= MOST_WAITING:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from serving.server.bodies import ClientLeftError, Receive, discard, read_body, unless_client_leaves
-from serving.server.errors import (
-    BodyTimeoutError,
-    DeadlineError,
-    NotFoundError,
-    ServerError,
-    UnavailableError,
-)
-from serving.server.http import Request, Response, Route, Router
+from serving.server.errors import BodyTimeoutError, DeadlineError, NotFoundError, UnavailableError, told
+from serving.server.http import Request, Response, Route, router
 from serving.server.records import Observe, RequestRecord
-
-log = logging.getLogger("tandem.server")
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -39,27 +30,23 @@ LINGER_SECONDS = 2.0
 class App:
     """Serves routes over ASGI.
 
-    A body has at most `max_body_bytes`; body and response together take at most `timeout_seconds`. With `cors`,
-    pages of other origins may read responses. While the server is `stopping`, responses close their connections.
+    Of the flags, `max_body_bytes` holds for a body, and `request_timeout_seconds` for body and response together. With
+    `cors`, pages of other origins may read responses. While the server is `stopping`, responses close connections.
     """
 
     def __init__(
         self,
         routes: Sequence[Route],
         observe: Observe,
-        *,
-        max_body_bytes: int,
-        timeout_seconds: float,
-        stopping: Callable[[], bool] = lambda: False,
-        cors: bool = False,
+        options: argparse.Namespace,
+        stopping: Callable[[], bool],
     ) -> None:
-        # Clients ask for few paths, each very often.
-        self._find = lru_cache(256)(Router(routes).find)
+        self._find = router(routes)
         self._observe = observe
-        self._max_body_bytes = max_body_bytes
-        self._timeout_seconds = timeout_seconds
+        self._max_body_bytes: int = options.max_body_bytes
+        self._timeout_seconds: float = options.request_timeout_seconds
+        self._cors = CORS if options.cors else ()
         self._stopping = stopping
-        self._cors = CORS if cors else ()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; the only scope that this application has is HTTP."""
@@ -108,16 +95,11 @@ class App:
                 request = Request(record.method, record.path, variables, headers, body, record)
                 async with unless_client_leaves(receive, PATIENCE_SECONDS):
                     return await handler(request), unread
-        except ServerError as error:
-            return _failure(record, error), unread
         except ClientLeftError:
             raise
-        except Exception as error:
-            if isinstance(error, TimeoutError) and deadline.expired():
-                return _failure(record, self._late(unread)), unread
-            log.exception("%s %s failed", record.method, record.path)
-            failure = ServerError("the server failed on this request; its log says why")
-            return _failure(record, failure), unread
+        except Exception as error:  # noqa: BLE001 - whatever fails, the client is told
+            late = isinstance(error, TimeoutError) and deadline.expired()
+            return _failure(record, self._late(unread) if late else error), unread
 
     def _late(self, unread: bool) -> DeadlineError:
         if unread:
@@ -125,10 +107,9 @@ class App:
         return DeadlineError(f"no response within {self._timeout_seconds:g} s")
 
 
-def _failure(record: RequestRecord, error: ServerError) -> Response:
-    if error.status == 500:
-        log.error("%s %s: %s", record.method, record.path, error)
-    record.code = error.code.name
-    response = Response.json({"error": str(error)}, error.status)
-    response.headers = error.headers
+def _failure(record: RequestRecord, error: Exception) -> Response:
+    failure = told(error, f"{record.method} {record.path}")
+    record.code = failure.code.name
+    response = Response.json({"error": str(failure)}, failure.status)
+    response.headers = failure.headers
     return response

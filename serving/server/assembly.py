@@ -19,17 +19,18 @@ from serving.server.access_log import AccessLog
 from serving.server.app import App
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
-from serving.server.lifecycle import Listening, StartError, run
+from serving.server.lifecycle import StartError, run
 from serving.server.metrics import Metrics
 from serving.server.records import Observe, observers
 from serving.server.repository.models import Models
-from serving.server.repository.policies import ModelConfig, RetryPolicy
+from serving.server.repository.policies import ModelConfig
 from serving.server.repository.versions import LoadVersion, Serving
 from serving.server.rpc import RpcServer, Service
-from serving.server.scheduling.run_queue import QueueLimits
-from serving.server.telemetry import tracing
+from serving.server.scheduling import QueueLimits
 
 PICTURE_THREADS = 2
+EXPORT_SECONDS = 2.0
+"""For a batch of spans: a stop waits for the last one."""
 COLLECT_AFTER = (50_000, 50, 100)
 """Objects of the youngest generation, and collections of each before one of the next older.
 
@@ -42,14 +43,12 @@ def data_plane(
     find: Callable[[], dict[str, ModelConfig]],
     load: LoadVersion,
     options: argparse.Namespace,
-    limits: QueueLimits | None = None,
-    retries: RetryPolicy | None = None,
     layout: str = "",
 ) -> DataPlane:
     """The data plane over the models that `find` names; `layout` says where it looks for them."""
     metrics = Metrics()
-    limits = limits or QueueLimits(options.max_batch_rows, queue=options.max_queue)
-    serving = Serving(load, metrics, limits, retries or RetryPolicy(), options.batching)
+    limits = QueueLimits(options.max_batch_rows, queue=options.max_queue)
+    serving = Serving(load, metrics, limits, options.retries, options.batching)
     # Pictures have threads of their own: decoding takes long, and would hold up the runs.
     decoders = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
     return DataPlane(Models(find, serving, layout), metrics, decoders, platform, options.max_rows)
@@ -60,53 +59,61 @@ def serve(
     plane: DataPlane,
     routes: Sequence[Route],
     services: Sequence[Service],
-    listening: Listening,
     options: argparse.Namespace,
-    *,
-    observe: Observe | None = None,
-    timeout_seconds: float | None = None,
-    cors: bool = False,
-    rpc_options: Sequence[tuple[str, str | int]] = (),
+    *observes: Observe,
 ) -> None:
-    """Serve routes and services with what both commands' flags say; ends the process where it cannot start."""
+    """Serve routes and services as the flags say; ends the process where it cannot start."""
     gc.set_threshold(*COLLECT_AFTER)
     with ExitStack() as stack:
         try:
-            observes = [plane.metrics.request, *([observe] if observe else [])]
+            every = [plane.metrics.request, *observes]
             if options.access_log != "off":
                 dropped = plane.metrics.dropped_log_line
                 access = AccessLog(options.access_log, options.access_log_sample, dropped)
                 stack.callback(access.close)
-                observes.append(access.write)
-            observe = observers(*observes)
-            app = App(
-                routes,
-                observe,
-                max_body_bytes=options.max_body_bytes,
-                timeout_seconds=timeout_seconds or options.request_timeout_seconds,
-                stopping=lambda: plane.stopping,
-                cors=cors,
-            )
+                every.append(access.write)
+            observe = observers(*every)
+            app: Any = App(routes, observe, options, lambda: plane.stopping)
             interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
             if options.otlp_endpoint:
-                traced = tracing(options.otlp_endpoint, command)
-                stack.callback(traced.close)
-                app, interceptors = traced.wrap(app), traced.interceptors
-            make_rpc = partial(
-                RpcServer,
-                services,
-                observe,
-                max_message_bytes=options.max_body_bytes,
-                max_calls=options.max_connections,
-                options=rpc_options,
-                interceptors=interceptors,
-            )
-            clean = run(plane, app, make_rpc, listening)
+                app, interceptors, close = _traced(app, options.otlp_endpoint, command)
+                stack.callback(close)
+            make_rpc = partial(RpcServer, services, observe, options, interceptors)
+            clean = run(plane, app, make_rpc, options)
         except (StartError, OSError) as error:
             sys.exit(f"{command}: {error}")
     if not clean:
         logging.shutdown()
         os._exit(0)
+
+
+def _traced(
+    app: App, endpoint: str, service: str
+) -> tuple[Any, Sequence[grpc.aio.ServerInterceptor[Any, Any]], Callable[[], None]]:
+    """The application and the interceptors that trace requests by OpenTelemetry, and what sends the last spans.
+
+    They go to the collector at `endpoint`, such as http://127.0.0.1:4318; OTEL_* variables apply. Raises `StartError`
+    where the extra is not installed.
+    """
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.instrumentation.grpc import aio_server_interceptor
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise StartError(
+            f"--otlp-endpoint needs the extra otel of a clone: pip install '.[otel]' ({error})"
+        ) from None
+    name = os.environ.get("OTEL_SERVICE_NAME", service)
+    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    # One span a request: those of single ASGI messages tell nothing more.
+    traced = OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
+    interceptor = aio_server_interceptor(tracer_provider=provider)  # type: ignore[no-untyped-call]
+    return traced, [interceptor], provider.shutdown
 
 
 def metrics_route(metrics: Metrics, path: str) -> Route:
@@ -119,7 +126,6 @@ def metrics_route(metrics: Metrics, path: str) -> Route:
 
 
 def log_to_stderr(command: str) -> None:
-    """Set up the log of a command."""
     # Else TensorFlow, where it is used, greets every start with pages of advice.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from serving.server import pictures
@@ -14,8 +12,14 @@ from serving.server.metrics import Metrics
 from serving.server.records import RequestRecord
 from serving.server.repository.models import Models
 from serving.server.repository.versions import Version
-from serving.server.tensors.checks import check, complete, signature_of
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
+from serving.server.tensors.signature import (
+    DEFAULT_SIGNATURE,
+    Array,
+    Signature,
+    Tensors,
+    TensorSpec,
+    signature_of,
+)
 
 
 @dataclass(slots=True)
@@ -54,13 +58,12 @@ class DataPlane:
         """Return why the server is not ready."""
         return "the server is stopping" if self.stopping else self.models.account()
 
-    @contextmanager
     def lease(
         self, record: RequestRecord, protocol: str, model: str, number: int | None = None, label: str = ""
-    ) -> Iterator[Version]:
-        """Keep a version loaded while one request is answered; the record learns which.
+    ) -> Version:
+        """A version, which is a context: it stays loaded for as long as that lasts. The record learns which.
 
-        The version is asked for by its number, by its label, or by neither: the current one.
+        It is asked for by its number, by its label, or by neither: the current one.
         Raises `NotFoundError`, `UnavailableError` or, for a label that is none, `InvalidRequestError`.
         """
         record.protocol = protocol
@@ -68,8 +71,7 @@ class DataPlane:
         record.model = model
         version = found.version(number, label)
         record.version = str(version.number)
-        with version:
-            yield version
+        return version
 
     async def infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
         """Answer a call with the outputs wanted, in the order wanted.
@@ -77,27 +79,24 @@ class DataPlane:
         Raises `InvalidRequestError` where the call does not fit the signature, `TooLargeError` where it has
         too many rows, `DeadlineError`, and what the queue and the runtime raise.
         """
-        deadline = asyncio.timeout(call.timeout)
         try:
-            async with deadline:
+            async with asyncio.timeout(call.timeout):
                 return await self._infer(version, call, record)
         except TimeoutError:
-            if not deadline.expired():
-                raise
             allowed = f"the {call.timeout:g} s that the request allows"
             raise DeadlineError(f"no response within {allowed}; allow more, or send less at once") from None
 
     async def _infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
         signature = signature_of(version.signatures, call.signature)
         outputs = _wanted(signature, call.outputs)
-        inputs = complete(signature, call.inputs)
+        inputs = signature.complete(call.inputs)
         for spec in signature.inputs:
             array = inputs.get(spec.name)
             if array is None:
                 continue
             encoded = call.pictures and array.dtype.hasobject and spec.channels_of_picture is not None
             if not encoded:
-                check(spec, array, version.finite)
+                spec.check(array, version.finite)
             if array.ndim and len(array) > self.max_rows and spec.batched:
                 rows = f"input {spec.name!r} has {len(array)} rows"
                 raise TooLargeError(f"{rows}: at most {self.max_rows} in one request")
@@ -123,6 +122,5 @@ def _encoded(spec: TensorSpec, array: Array) -> list[bytes]:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]  # [N, 1], which some clients must send
     if array.ndim != 1 or array.size == 0:
-        expected = f"input {spec.name!r}: expected encoded pictures, shape [-1]"
-        raise InvalidRequestError(f"{expected}; got {list(array.shape)}")
+        raise spec.refused(f"expected encoded pictures, shape [-1]; got {list(array.shape)}")
     return list(array)

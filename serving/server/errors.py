@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from reprlib import Repr
 from typing import ClassVar
 
 from grpc import StatusCode
 
+log = logging.getLogger("tandem.server")
+
 LONGEST_QUOTE = 120
 """Characters of a client's words in a message."""
-
 
 _short = Repr()
 _short.maxlist = _short.maxtuple = _short.maxdict = 32
@@ -35,36 +37,31 @@ class ServerError(Exception):
 class InvalidRequestError(ServerError):
     """The request does not say, or does not hold, what the model or the protocol expects."""
 
-    status = 400
-    code = StatusCode.INVALID_ARGUMENT
+    status, code = 400, StatusCode.INVALID_ARGUMENT
 
 
 class FailedPreconditionError(ServerError):
     """The request is well formed, but the model or the server is not in the state that it needs."""
 
-    status = 400
-    code = StatusCode.FAILED_PRECONDITION
+    status, code = 400, StatusCode.FAILED_PRECONDITION
 
 
 class ForbiddenError(ServerError):
     """The server's operator has not allowed this."""
 
-    status = 403
-    code = StatusCode.PERMISSION_DENIED
+    status, code = 403, StatusCode.PERMISSION_DENIED
 
 
 class NotFoundError(ServerError):
     """No such model, version or path is served."""
 
-    status = 404
-    code = StatusCode.NOT_FOUND
+    status, code = 404, StatusCode.NOT_FOUND
 
 
 class MethodNotAllowedError(ServerError):
     """The path exists, but not for this HTTP method."""
 
-    status = 405
-    code = StatusCode.UNIMPLEMENTED
+    status, code = 405, StatusCode.UNIMPLEMENTED
 
     def __init__(self, message: str, allowed: str) -> None:
         """`allowed`: the methods, as the header `Allow` lists them."""
@@ -75,38 +72,33 @@ class MethodNotAllowedError(ServerError):
 class TooLargeError(ServerError):
     """The request exceeds a limit of the server; smaller requests are answered."""
 
-    status = 413
-    code = StatusCode.RESOURCE_EXHAUSTED
+    status, code = 413, StatusCode.RESOURCE_EXHAUSTED
 
 
 class UnsupportedEncodingError(ServerError):
     """The body has a Content-Encoding that this server cannot read."""
 
-    status = 415
-    code = StatusCode.INVALID_ARGUMENT
+    status, code = 415, StatusCode.INVALID_ARGUMENT
     headers = ((b"accept-encoding", b"gzip, deflate"),)
 
 
 class UnimplementedError(ServerError):
     """The protocol knows what was asked for; this server, like the original, does not do it."""
 
-    status = 501
-    code = StatusCode.UNIMPLEMENTED
+    status, code = 501, StatusCode.UNIMPLEMENTED
 
 
 class UnavailableError(ServerError):
     """Not now: the model is loading, the server is stopping, or a queue is full. Worth another try."""
 
-    status = 503
-    code = StatusCode.UNAVAILABLE
+    status, code = 503, StatusCode.UNAVAILABLE
     headers = ((b"retry-after", b"1"),)
 
 
 class DeadlineError(ServerError):
     """The response would come later than the client or the configuration allows."""
 
-    status = 504
-    code = StatusCode.DEADLINE_EXCEEDED
+    status, code = 504, StatusCode.DEADLINE_EXCEEDED
 
 
 class BodyTimeoutError(DeadlineError):
@@ -123,3 +115,13 @@ class ArtifactError(ServerError):
     """A version cannot be served: its files are damaged, or the runtime cannot load or run it."""
 
     code = StatusCode.FAILED_PRECONDITION
+
+
+def told(error: Exception, what: str) -> ServerError:
+    """What a client is told of an error; where it is not the client's, the log has the rest."""
+    if not isinstance(error, ServerError):
+        log.error("%s failed", what, exc_info=error)
+        return ServerError("the server failed on this request; its log says why")
+    if error.status == 500:
+        log.error("%s: %s", what, error)
+    return error

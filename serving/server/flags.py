@@ -1,4 +1,4 @@
-"""The flags of `tandem-server`, and the limits that both commands take."""
+"""The flags of `tandem-server`, and those that both commands take."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from serving.server import GRPC_PORT, HTTP_PORT, VERSION
 from serving.server.backends.base import BACKENDS
-from serving.server.lifecycle import Listening
+from serving.server.repository.policies import RetryPolicy
 
 MEBIBYTE = 1024 * 1024
 Number = TypeVar("Number", int, float)
 
 
-def _read(
+def number(
     kind: Callable[[str], Number], fits: Callable[[Number], bool], expected: str
 ) -> Callable[[str], Number]:
     """A reader of arguments whose error says what was `expected`."""
@@ -32,16 +32,15 @@ def _read(
     return read
 
 
-port = _read(int, lambda value: 0 <= value <= 65535, "a port from 0 to 65535")
-_count = _read(int, lambda value: value >= 1, "a whole number from 1 on")
-_share = _read(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-_seconds = _read(float, lambda value: 0 < value < math.inf, "a number of seconds above 0")
-any_seconds = _read(float, math.isfinite, "a number of seconds")
-seconds_from_0 = _read(float, lambda value: 0 <= value < math.inf, "a number of seconds from 0 on")
+port = number(int, lambda value: 0 <= value <= 65535, "a port from 0 to 65535")
+_count = number(int, lambda value: value >= 1, "a whole number from 1 on")
+_share = number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_seconds = number(float, lambda value: 0 < value < math.inf, "a number of seconds above 0")
+seconds_from_0 = number(float, lambda value: 0 <= value < math.inf, "a number of seconds from 0 on")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line of `tandem-server`."""
     made = argparse.ArgumentParser(
         "tandem-server",
         description="Serve a model repository by the Open Inference Protocol, REST and gRPC.",
@@ -51,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
     add("--version", action="version", version=f"tandem-server {VERSION}")
     add("--backend", choices=BACKENDS, required=True, help="the runtime")
     add("--model-repository", type=Path, required=True, metavar="DIR", help="holds <model>/<version>/")
-    add("--host", default="127.0.0.1", help="address to listen on")
     add("--http-port", type=port, default=HTTP_PORT, help="REST and /metrics; 0: any free port")
     add("--grpc-port", type=port, default=GRPC_PORT, help="gRPC; 0: any free port")
     add("--poll-seconds", type=_seconds, default=1.0, help="how often to look for another version")
@@ -59,33 +57,18 @@ def parser() -> argparse.ArgumentParser:
     add("--batching", action="store_true", help="let requests share runs of models that have no manifest")
     add("--repository-control", action="store_true", help="let clients load and unload models")
     add("--request-timeout-seconds", type=_seconds, default=30.0, help="for an HTTP request and its response")
-    add_limits(made)
+    add_common(made)
     return made
 
 
-def listening(
-    options: argparse.Namespace, http: int | None, grpc: int | None, poll_seconds: float
-) -> Listening:
-    """Where to listen, on these ports, and for how long to wait."""
-    return Listening(
-        options.host,
-        http,
-        grpc,
-        poll_seconds,
-        options.pause_seconds,
-        options.grace_seconds,
-        options.max_connections,
-        options.idle_timeout_seconds,
-    )
-
-
-def add_limits(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser) -> None:
     """The flags that both commands have; TensorFlow Serving's have underscores."""
 
     def add(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
         names = (f"--{name}", f"--{name.replace('-', '_')}")
         parser.add_argument(*names, type=kind, default=default, help=text)
 
+    add("host", str, "127.0.0.1", "address to listen on")
     add("max-body-bytes", _count, 32 * MEBIBYTE, "of a REST or gRPC request")
     add("max-rows", _count, 1024, "in one request")
     add("max-batch-rows", _count, 64, "in a run shared by requests")
@@ -97,3 +80,5 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("access-log", str, "off", "off, a file, or - (standard output): a line of JSON for each request")
     add("access-log-sample", _share, 1.0, "the share of successful requests that is logged, 0 to 1")
     add("otlp-endpoint", str, None, "URL of an OpenTelemetry collector to send spans to")
+    # What only `tandem-tf-serving` has flags for.
+    parser.set_defaults(grpc_socket="", grpc_tls=None, grpc_options=(), cors=False, retries=RetryPolicy())

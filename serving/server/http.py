@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import unquote
 
 import orjson
@@ -34,10 +35,6 @@ class Request:
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
-    def json(self) -> object:
-        """The body as JSON. Raises `InvalidRequestError` with the position of the fault."""
-        return parse_json(self.body)
-
 
 @dataclass(slots=True)
 class Response:
@@ -66,22 +63,17 @@ class Route:
     handler: Handler
 
 
-Target = tuple[Handler, Mapping[str, str]]
+def router(routes: Sequence[Route]) -> Callable[[str, str], tuple[Handler, Mapping[str, str]]]:
+    """What finds the handler for a method and a path as it was sent, of the first route that fits, and its variables.
 
+    It raises `NotFoundError` or `MethodNotAllowedError`.
+    """
+    compiled = [(re.compile(route.path), route) for route in routes]
 
-class Router:
-    """Finds the first route that fits."""
-
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self._routes = [(re.compile(route.path), route) for route in routes]
-
-    def find(self, method: str, path: str) -> Target:
-        """The handler of a path as it was sent, and its variables.
-
-        Raises `NotFoundError` or `MethodNotAllowedError`.
-        """
+    @lru_cache(256)  # Clients ask for few paths, each very often.
+    def find(method: str, path: str) -> tuple[Handler, Mapping[str, str]]:
         allowed = set()
-        for pattern, route in self._routes:
+        for pattern, route in compiled:
             match = pattern.fullmatch(path)
             if match is None:
                 continue
@@ -97,9 +89,11 @@ class Router:
             ", ".join([*names, *(["HEAD"] if "GET" in names else [])]),
         )
 
+    return find
+
 
 def parse_json(text: bytes | memoryview) -> object:
-    """JSON as RFC 8259 has it: no NaN, no Infinity, and at most 1,024 levels deep."""
+    """JSON as RFC 8259 has it: no NaN, no Infinity, and at most 1,024 levels deep. Raises `InvalidRequestError`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import uvicorn
 import uvloop
 
@@ -30,39 +29,16 @@ class StartError(Exception):
     """The server cannot start; the message is for its operator."""
 
 
-@dataclass(frozen=True)
-class Listening:
-    """Where a server listens, and how long it waits for its clients."""
-
-    host: str
-    http_port: int | None
-    """None: no HTTP."""
-    grpc_port: int | None
-    poll_seconds: float
-    """Between looks for new versions."""
-    pause_seconds: float
-    """Between being not ready and the stop: load balancers see it, and send no more."""
-    grace_seconds: float
-    """For requests that have begun when the stop comes."""
-    max_connections: int
-    idle_seconds: float
-    """For an HTTP connection without a request."""
-    grpc_socket: str = ""
-    """The path of a Unix socket for gRPC; "": none."""
-    grpc_tls: grpc.ServerCredentials | None = None
-
-
 class _HttpServer(uvicorn.Server):
     """uvicorn, but signals are ours."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the handlers as they are."""
         yield
 
 
-def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> bool:
-    """Serve until SIGTERM or SIGINT. Raises `StartError` where an address cannot be had.
+def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace) -> bool:
+    """Serve as the flags say, until SIGTERM or SIGINT. Raises `StartError` where an address cannot be had.
 
     Returns False if a load or a run goes on in its thread: then only `os._exit` ends the process.
     `make_rpc` is called in the event loop, to which grpc.aio binds a server when it is made.
@@ -70,22 +46,24 @@ def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     clean = True
     try:
-        clean = runner.run(_serve(plane, app, make_rpc, listening))
+        clean = runner.run(_serve(plane, app, make_rpc, options))
         return clean
     finally:
         if clean:  # Else `close` would wait for the thread.
             runner.close()
 
 
-async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], listening: Listening) -> bool:
+async def _serve(
+    plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace
+) -> bool:
     rpc = make_rpc()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     http_socket = None
-    if listening.http_port is not None:
-        http_socket = _bind(listening.host, listening.http_port, listening.idle_seconds)
-    _listen(rpc, listening)
+    if options.http_port is not None:
+        http_socket = _bind(options.host, options.http_port, options.idle_timeout_seconds)
+    _listen(rpc, options)
     http = _HttpServer(
         uvicorn.Config(
             app,
@@ -98,13 +76,13 @@ async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], 
             # Who asks TensorFlow Serving's protocols is told that it is not TensorFlow Serving.
             headers=[("x-served-by", "tandem")],
             proxy_headers=False,
-            limit_concurrency=listening.max_connections + 1,  # It refuses the one that reaches its limit.
-            timeout_keep_alive=listening.idle_seconds,  # type: ignore[arg-type] # it takes fractions, too
-            timeout_graceful_shutdown=listening.grace_seconds,  # type: ignore[arg-type]
+            limit_concurrency=options.max_connections + 1,  # It refuses the one that reaches its limit.
+            timeout_keep_alive=options.idle_timeout_seconds,
+            timeout_graceful_shutdown=options.grace_seconds,
         )
     )
     await rpc.start()
-    serving = [asyncio.create_task(_poll(plane, rpc, listening.poll_seconds))]
+    serving = [asyncio.create_task(_poll(plane, rpc, options.poll_seconds))]
     if http_socket is not None:
         serving.append(asyncio.create_task(http.serve(sockets=[http_socket])))
     stopped = asyncio.create_task(stop.wait())
@@ -113,12 +91,12 @@ async def _serve(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], 
     poll = serving.pop(0)
     poll.cancel()
     await rpc.set_serving(False)
-    waits = (listening.pause_seconds, listening.grace_seconds)
+    waits = (options.pause_seconds, options.grace_seconds)
     log.info("not ready; stopping in %g s, then what has begun has %g s to finish", *waits)
-    await asyncio.sleep(listening.pause_seconds)
+    await asyncio.sleep(options.pause_seconds)
     http.should_exit = True
-    end = asyncio.get_running_loop().time() + listening.grace_seconds
-    await asyncio.gather(rpc.stop(listening.grace_seconds), *serving)
+    end = asyncio.get_running_loop().time() + options.grace_seconds
+    await asyncio.gather(rpc.stop(options.grace_seconds), *serving)
     clean = not plane.models.loading
     try:
         async with asyncio.timeout_at(end + CLOSE_SECONDS):
@@ -144,22 +122,22 @@ def _bind(host: str, port: int, idle_seconds: float) -> socket.socket:
     return bound
 
 
-def _listen(rpc: RpcServer, listening: Listening) -> None:
+def _listen(rpc: RpcServer, options: argparse.Namespace) -> None:
     addresses = []
-    if listening.grpc_port is not None:
-        host = f"[{listening.host}]" if ":" in listening.host else listening.host
-        addresses.append(f"{host}:{listening.grpc_port}")
-    if listening.grpc_socket:
-        path = Path(listening.grpc_socket)
+    if options.grpc_port is not None:
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        addresses.append(f"{host}:{options.grpc_port}")
+    if options.grpc_socket:
+        path = Path(options.grpc_socket)
         if path.is_socket():
             path.unlink()  # Of a server that was killed.
         addresses.append(f"unix:{path.absolute()}")
     for address in addresses:
         try:
-            port = rpc.listen(address, listening.grpc_tls)
+            port = rpc.listen(address, options.grpc_tls)
         except RuntimeError as error:
             raise StartError(f"cannot listen on {address} (gRPC): {error}") from None
-        log.info("gRPC on %s", address if address.startswith("unix:") else f"{listening.host}:{port}")
+        log.info("gRPC on %s", address if address.startswith("unix:") else f"{options.host}:{port}")
 
 
 async def _poll(plane: DataPlane, rpc: RpcServer, seconds: float) -> None:

@@ -35,17 +35,16 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
         plane,
         [*rest.routes(plane, options.repository_control), metrics_route(plane.metrics, "/metrics")],
         rpc.services(plane, options.repository_control),
-        flags.listening(options, options.http_port, options.grpc_port, options.poll_seconds),
         options,
     )
 
 
 def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
     """Serve SavedModels as `tensorflow_model_server` does, with its flags, until SIGTERM."""
-    # Its packages are in the images that serve SavedModels only.
-    from serving.server.tfs import command
-
     with _installed("tandem-tf-serving"):
+        # Its packages are in the images that serve SavedModels only.
+        from serving.server.tfs import command
+
         command.main(arguments)
 
 

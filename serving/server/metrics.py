@@ -38,7 +38,6 @@ class Duration:
     seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count it once more."""
         self.count += 1
         self.seconds += seconds
 
@@ -62,7 +61,6 @@ class Statistics:
     """When the last request was answered, in seconds since 1970; 0: never."""
 
     def request(self, record: RequestRecord) -> None:
-        """Count a finished request."""
         (self.success if record.code == "OK" else self.fail).add(record.seconds)
         if record.run_seconds:
             self.queue.add(record.queue_seconds)
@@ -70,7 +68,6 @@ class Statistics:
         self.last = time.time()
 
     def run(self, rows: int, seconds: float) -> None:
-        """Count a run of the model."""
         self.runs.setdefault(rows, Duration()).add(seconds)
         self.rows += rows
 
@@ -154,7 +151,6 @@ class Metrics:
             self._depth.remove(model)
 
     def dropped_log_line(self) -> None:
-        """Count a line that the access log has dropped."""
         self._dropped.inc()
 
     def page(self) -> bytes:

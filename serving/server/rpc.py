@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -16,25 +17,25 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from serving.server.errors import InvalidRequestError, ServerError
+from serving.server.errors import InvalidRequestError, ServerError, told
 from serving.server.records import Observe, RequestRecord
 
-log = logging.getLogger("tandem.server")
-
 Context = grpc.aio.ServicerContext[Any, Any]
+Method = Callable[[Any, RequestRecord], Awaitable[Message]]
+Answer = Callable[[bytes, Context], Awaitable[bytes]]
 
 CLOCKS_APART = 0.1
 """Seconds. A client's time is up earlier than the server's, by the way of its request: then it cancels the call."""
 
-OPTIONS: tuple[tuple[str, str | int], ...] = (
+OPTIONS: dict[str, str | int] = {
     # A second server on this port must fail, not share its requests.
-    ("grpc.so_reuseport", 0),
+    "grpc.so_reuseport": 0,
     # Clients that are gone without a word are found out, and those that ping too often are told to go.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.max_metadata_size", 16 * 1024),
-)
+    "grpc.keepalive_time_ms": 60_000,
+    "grpc.keepalive_timeout_ms": 20_000,
+    "grpc.http2.min_ping_interval_without_data_ms": 5_000,
+    "grpc.max_metadata_size": 16 * 1024,
+}
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,7 @@ class RpcServer:
         self,
         services: Sequence[Service],
         observe: Observe,
-        *,
-        max_message_bytes: int,
-        max_calls: int,
-        options: Iterable[tuple[str, str | int]] = (),
+        options: argparse.Namespace,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
         self._calls = 0
@@ -67,10 +65,12 @@ class RpcServer:
         self._observe = observe
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
         self._names = [service.descriptor.full_name for service in services]
-        # As a dict: gRPC would take the first of two options with one name.
-        own = {**dict(OPTIONS), "grpc.max_receive_message_length": max_message_bytes, **dict(options)}
+        limit = {"grpc.max_receive_message_length": options.max_body_bytes}
+        channel = OPTIONS | limit | dict(options.grpc_options)
         self._server = grpc.aio.server(
-            interceptors=interceptors, maximum_concurrent_rpcs=max_calls, options=list(own.items())
+            interceptors=interceptors,
+            maximum_concurrent_rpcs=options.max_connections,
+            options=list(channel.items()),
         )
         self._server.add_generic_rpc_handlers([self._handlers(service) for service in services])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -110,27 +110,27 @@ class RpcServer:
             if function is None:
                 continue
             path = f"/{service.descriptor.full_name}/{method.name}"
-            call = _Call(path, function, GetMessageClass(method.input_type).FromString, self._observe)
+            answer = partial(self._answer, path, function, GetMessageClass(method.input_type).FromString)
             if method.client_streaming:
-                handlers[method.name] = grpc.stream_stream_rpc_method_handler(self._stream(call))
+                handlers[method.name] = grpc.stream_stream_rpc_method_handler(self._stream(answer))
             else:
-                handlers[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(call))
+                handlers[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(answer))
         return grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers)
 
-    def _unary(self, call: _Call) -> Any:  # noqa: ANN401 - a behaviour as grpcio's stubs do not know it
+    def _unary(self, answer: Answer) -> Any:  # noqa: ANN401 - a behaviour as grpcio's stubs do not know it
         async def behave(request: bytes, context: Context) -> bytes:
             self._calls += 1
             context.add_done_callback(self._sent)  # type: ignore[arg-type] # the stubs know no argument
-            return await call.answer(request, context)
+            return await answer(request, context)
 
         return behave
 
-    def _stream(self, call: _Call) -> Any:  # noqa: ANN401 - a behaviour as grpcio's stubs do not know it
+    def _stream(self, answer: Answer) -> Any:  # noqa: ANN401 - a behaviour as grpcio's stubs do not know it
         async def behave(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             async for request in requests:
                 self._calls += 1
                 try:
-                    yield await call.answer(request, context)
+                    yield await answer(request, context)
                 finally:
                     self._calls -= 1
 
@@ -139,45 +139,32 @@ class RpcServer:
     def _sent(self, _context: Context) -> None:
         self._calls -= 1
 
+    async def _answer(
+        self, path: str, function: Method, parse: Callable[[bytes], Message], request: bytes, context: Context
+    ) -> bytes:
+        """The response. Where there is none, the call ends with the status code that says why.
 
-@dataclass(frozen=True)
-class _Call:
-    """How one method answers. It reads and writes the messages itself, so that each request has a record."""
-
-    path: str
-    function: Callable[[Any, RequestRecord], Awaitable[Message]]
-    parse: Callable[[bytes], Message]
-    observe: Observe
-
-    async def answer(self, request: bytes, context: Context) -> bytes:
-        """The response. Where there is none, the call ends with the status code that says why."""
-        record = RequestRecord("gRPC", self.path, context.peer().removeprefix("ipv4:"))
+        Messages are read and written here, so that each request has a record.
+        """
+        record = RequestRecord("gRPC", path, context.peer().removeprefix("ipv4:"))
         record.request_bytes = len(request)
         try:
-            response = (await self.function(self._parsed(request), record)).SerializeToString()
+            response = (await function(parse(request), record)).SerializeToString()
             record.response_bytes = len(response)
             return response
-        except ServerError as error:
-            failure = error
-            record.code = failure.code.name
-            if failure.status == 500:
-                log.error("%s: %s", self.path, failure)
         except asyncio.CancelledError:
             left = context.time_remaining()
             record.code = "CANCELLED" if left is None or left > CLOCKS_APART else "DEADLINE_EXCEEDED"
             raise
-        except Exception:
-            log.exception("%s failed", self.path)
-            failure = ServerError("the server failed on this request; its log says why")
+        except DecodeError:
+            failure: ServerError = InvalidRequestError(
+                f"expected a message as {path} takes it, but it cannot be read"
+            )
+            record.code = failure.code.name
+        except Exception as error:  # noqa: BLE001 - whatever fails, the client is told
+            failure = told(error, path)
             record.code = failure.code.name
         finally:
-            self.observe(record)
+            self._observe(record)
         await context.abort(failure.code, str(failure))
         raise failure  # For mypy, which does not know that abort() raises.
-
-    def _parsed(self, request: bytes) -> Message:
-        try:
-            return self.parse(request)
-        except DecodeError:
-            expected = f"expected a message as {self.path} takes it, but it cannot be read"
-            raise InvalidRequestError(expected) from None

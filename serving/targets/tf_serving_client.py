@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,28 +69,33 @@ class RestClient:
 
 
 class GrpcClient:
-    """TF Serving's PredictionService. Imports TensorFlow: its protos are made of TensorFlow's."""
+    """TF Serving's PredictionService. Its first request imports TensorFlow: its protos are made of TensorFlow's."""
 
     def __init__(self, host: str, port: int, model: str) -> None:
         import grpc
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-        self._grpc, self._tf, self._model = grpc, tf, model
-        self._request = predict_pb2.PredictRequest
-        self._channel = grpc.insecure_channel(f"{host}:{port}")
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._channel, self._model = grpc.insecure_channel(f"{host}:{port}"), model
+
+    @cached_property
+    def _stub(self) -> Any:  # noqa: ANN401
+        from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+        return prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        request = self._request()
+        import grpc
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
+
+        request = predict_pb2.PredictRequest()
         request.model_spec.name = self._model
         for name, array in inputs.items():
-            request.inputs[name].CopyFrom(self._tf.make_tensor_proto(array))
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
         try:
             answer = self._stub.Predict(request, timeout=30)
-        except self._grpc.RpcError as error:
+        except grpc.RpcError as error:
             raise TargetError(f"gRPC answered {error.code().name}: {error.details()}") from error
-        return {name: self._tf.make_ndarray(proto) for name, proto in answer.outputs.items()}
+        return {name: tf.make_ndarray(proto) for name, proto in answer.outputs.items()}
 
     def close(self) -> None:
         self._channel.close()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import platform
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +16,10 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
-from serving.platforms import engine, images
+from serving.platforms import builder, engine, images, wheels
 
 ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "docker/server/requirements.txt"
 LARGEST = {"server": 330, "web": 250, "torchserve": 1400, "tf-serving": 1800, "tfx": 2400}
 """Megabytes (10^6), the base included."""
 MARKED = {"tfx": [pytest.mark.tfx]}
@@ -88,3 +94,46 @@ for package in (pipelines.exporting, pipelines.training):
     image = images.reference("pipeline")
     assert docker.containers.run(image, ["-c", script], entrypoint=["python"], **as_its_pod) == b""
     assert docker.containers.run(image, ["settings"], **as_its_pod).count(b"TANDEM_") > 10
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package index on loopback: pages of links to the wheels that the server's image is made of."""
+    pins = [*SERVER.read_text().splitlines(), *(ROOT / "docker/builder/uv.txt").read_text().splitlines()]
+    wheels.fetch(pins, platform.machine(), tmp_path, tmp_path / "pip.log")
+    for wheel in list(tmp_path.glob("*.whl")):
+        project = tmp_path / re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower()
+        project.mkdir(exist_ok=True)
+        wheel.rename(project / wheel.name)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    monkeypatch.setattr(handler.func, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.mark.docker
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+def test_a_plain_build_that_has_only_an_index_gives_the_same_files(docker: DockerClient, index: str) -> None:
+    """As `docker build` on a machine with a network: nothing was fetched for it."""
+    if not engine.has_buildkit():
+        pytest.skip("this `docker` has no BuildKit, which the Dockerfile as it stands needs: install docker-buildx")
+    plain = "tandem.invalid/server:plain"
+    arguments = ["--network=host", f"--build-arg=PIP_INDEX_URL={index}", f"--tag={plain}"]
+    # The same base as the other's, which a machine without a registry has by its tag alone.
+    arguments += [f"--build-arg=BASE={wheels.BOOKWORM.image}"] if docker.images.list(wheels.BOOKWORM.image) else []
+    command = ["docker", "build", *arguments, "--file=docker/server/Dockerfile", "."]
+    done = subprocess.run(command, cwd=ROOT, env=builder.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    script = "cd / && find opt/tandem app usr/local/bin -type f | sort | xargs sha256sum"
+    try:
+        files = [
+            set(docker.containers.run(image, entrypoint=["sh", "-c"], command=[script], remove=True).splitlines())
+            for image in (images.reference("server"), plain)
+        ]
+    finally:
+        docker.images.remove(plain)
+    assert len(files[0]) > 1000
+    assert files[0] ^ files[1] == set()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipelines.cli import comparison, parsing
-from serving.compare.report import FAILED
+from serving.compare.changes import Change
+from serving.compare.report import FAILED, Report
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from tests.serving.compare.scripted import serving, sleeping
@@ -27,18 +28,18 @@ def samples(tmp_path: Path) -> Path:
     return path
 
 
-def asked(*words: str) -> comparison.Options:
-    return comparison.asked(parsing.parser().parse_args(["compare", *words]))
+def compared(artifacts: Path, *words: str) -> tuple[Report, Path, list[Change]]:
+    options = parsing.parser().parse_args(["compare", *words])
+    return comparison.compare(replace(Settings(), artifacts=artifacts), options, lambda _: None)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_servers_are_compared_by_what_they_answer_and_take(tmp_path: Path, samples: Path) -> None:
-    settings = replace(Settings(), artifacts=tmp_path)
     short = ["--samples", str(samples), "--seconds", "0.3", "--rounds", "1", "--target-ms", "200"]
     with serving(sleeping(3, 2.0)) as fast, serving(sleeping(30, 3.0)) as slow, serving(gone) as broken:
         urls = [word for url in (fast, slow, broken) for word in ("--endpoint", url)]
-        made, folder, changes = comparison.compare(settings, asked(*short, *urls), lambda _: None)
+        made, folder, changes = compared(tmp_path, *short, *urls)
     left, right, failed = made.rows
     assert right.p50.value - left.p50.value == pytest.approx(27, abs=12)
     assert (failed.state, "the model is gone" in failed.reason) == (FAILED, True)
@@ -59,7 +60,8 @@ def test_servers_are_compared_by_what_they_answer_and_take(tmp_path: Path, sampl
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_started(
-    words: list[str], message: str
+    tmp_path: Path, words: list[str], message: str
 ) -> None:
     with pytest.raises(TargetError, match=message):
-        asked(*words)
+        compared(tmp_path, *words)
+    assert not list(tmp_path.iterdir())

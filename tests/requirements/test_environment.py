@@ -47,6 +47,21 @@ def test_the_newest_python_that_has_venv_is_taken(
     assert environment.choose(environment.VERSIONS) == pythons["python3.11"]
 
 
+def test_a_python_of_pyenv_is_found_that_is_not_the_selected_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    for name, answer in (("pyenv", f"echo {tmp_path}"), (f"python{version}", "exit 127")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = environment.find(version)
+    assert found is not None
+    assert (found.path, found.version) == (str(tmp_path / "bin" / "python"), version)
+
+
 def test_a_named_python_of_another_version_is_refused(
     pythons: dict[str, Python], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,45 +14,34 @@ from serving.compare.report import ENDPOINT, Figure, Framework, Report, Row
 FILE = "index.html"
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "target": lambda row: f"{row.target} {row.variant}".strip(),
+    "target": lambda row: row.way,
     "protocol": lambda row: row.protocol,
     "framework": lambda row: row.framework,
     "runs": lambda row: row.runs,
     "score": lambda row: _number(row.score, ".4f"),
     "largest difference": lambda row: _number(row.difference, ".1e"),
-    "p50 ms": lambda row: figure(row.p50, ".2f"),
-    "p99 ms": lambda row: figure(row.p99, ".2f"),
-    "req/s": lambda row: figure(row.goodput, ",.0f"),
+    "p50 ms": lambda row: _figure(row.p50, ".2f"),
+    "p99 ms": lambda row: _figure(row.p99, ".2f"),
+    "req/s": lambda row: _figure(row.goodput, ",.0f"),
     "rows/s": lambda row: _number(max(row.batches.values(), default=None), ",.0f"),
-    "CPU us": lambda row: figure(row.cpu_us, ",.0f"),
+    "CPU us": lambda row: _figure(row.cpu_us, ",.0f") + (" ~" if words.is_unsteady(row.cpu_us) else ""),
     "start s": lambda row: _number(row.start_seconds, ".1f"),
     "MiB": lambda row: _mebibytes(row.memory_loaded, ",.0f"),
     "artifact MiB": lambda row: _mebibytes(row.artifact_bytes or None, ".2f"),
 }
 """One table of all rows: each column's text."""
-SHORT = (
-    "target",
-    "protocol",
-    "runs",
-    "artifact MiB",
-    "score",
-    "largest difference",
-    "p50 ms",
-    "p99 ms",
-    "req/s",
-    "start s",
-    "MiB",
-)
+FIRST = ("target", "protocol", "runs", "artifact MiB", "score", "largest difference")
+SHORT = (*FIRST, "p50 ms", "p99 ms", "req/s", "start s", "MiB")
 """What the table with one row a target tells of it."""
 CONDITIONS: dict[str, Callable[[Row], str]] = {
     "row": lambda row: row.name,
     "state": lambda row: f"{row.state}: {row.reason}" if row.reason else row.state,
     "kind": lambda row: row.kind,
     "precision": lambda row: row.precision,
-    **{
-        name: (lambda row, name=name: str(row.conditions.get(name, "-")))  # type: ignore[misc]
-        for name in ("threads", "processes", "batched", "instruction set")
-    },
+    "threads": lambda row: str(row.conditions.get("threads", "-")),
+    "processes": lambda row: str(row.conditions.get("processes", "-")),
+    "batched": lambda row: str(row.conditions.get("batched", "-")),
+    "instruction set": lambda row: str(row.conditions.get("instruction set", "-")),
     "idle MiB": lambda row: _mebibytes(row.memory_idle, ",.0f"),
     "image MiB": lambda row: _mebibytes(row.image_bytes, ",.0f"),
     "a million costs": lambda row: _number(row.million_cost, ".2g"),
@@ -64,12 +53,14 @@ FRAMEWORKS: dict[str, Callable[[Framework], str]] = {
     "seconds an epoch": lambda own: _number(own.seconds / len(own.epochs) if own.epochs else None, ".1f"),
     "peak MiB": lambda own: _mebibytes(own.peak_bytes or None, ",.0f"),
     "score": lambda own: _number(own.score, ".4f"),
-    "export seconds": lambda own: _listed(
-        {name: f"{value:.1f}" for name, value in own.export_seconds.items()}
-    ),
-    "lines of code": lambda own: _listed({name: str(value) for name, value in own.lines.items()}),
+    "export seconds": lambda own: _listed(own.export_seconds, ".1f"),
+    "lines of code": lambda own: _listed(own.lines, ""),
 }
 """Each framework's way."""
+PLAIN = ("target", "variant", "protocol", "kind", "framework", "precision", "state", "score", "difference")
+FIGURES = ("p50", "p90", "p99", "goodput", "cpu_us")
+LAST = ("start_seconds", "memory_idle", "memory_loaded", "artifact_bytes", "image_bytes", "million_cost")
+"""The columns of the CSV."""
 
 
 def html(report: Report) -> str:
@@ -88,36 +79,31 @@ def html(report: Report) -> str:
     return environment.get_template("report.html").render(
         report=report,
         conclusions=words.conclusions(report),
-        columns=list(COLUMNS),
-        table=[(row, cells(row)) for row in report.rows],
-        conditions=[[text(row) for text in CONDITIONS.values()] for row in report.rows],
-        condition_columns=list(CONDITIONS),
-        frameworks=[[text(own) for text in FRAMEWORKS.values()] for own in report.frameworks],
-        framework_columns=list(FRAMEWORKS),
+        columns=COLUMNS,
+        conditions=CONDITIONS,
+        frameworks=FRAMEWORKS,
         plots=plots.all_of(report),
     )
 
 
 def markdown(report: Report) -> str:
     """A summary for a pull request: one row a target, by its protocol that answers soonest, then all rows."""
-    lines = [f"### {report.model}, version {report.version}: every way to production, measured", ""]
-    lines += [f"- {sentence}" for sentence in words.conclusions(report)]
     known = projects()
-    first: dict[str, Callable[[Row], str]] = {
-        **{name: COLUMNS[name] for name in SHORT},
-        "project": lambda row: known.get(row.target, {}).get("state", "-"),
-    }
     soonest: dict[str, Row] = {}
-    for row in report.rows:
-        if row.kind == ENDPOINT and row.works and row.p50 is not None:
-            before = soonest.setdefault(row.target, row)
-            if before.p50 is not None and row.p50.value < before.p50.value:
-                soonest[row.target] = row
-    lines += _table(first, list(soonest.values()))
+    for row in sorted(report.working, key=lambda row: row.p50.value if row.p50 else float("inf")):
+        if row.kind == ENDPOINT and row.p50:
+            soonest.setdefault(row.target, row)
+    targets = {row.target: soonest[row.target] for row in report.rows if row.target in soonest}
+    first = {name: COLUMNS[name] for name in SHORT}
+    first["project"] = lambda row: known.get(row.target, {}).get("state", "-")
     every = {name: text for name, text in COLUMNS.items() if name not in ("framework", "artifact MiB")}
-    lines += _table(every, report.rows)
     machine = report.machine
-    lines += [
+    lines = [
+        f"### {report.model}, version {report.version}: every way to production, measured",
+        "",
+        *(f"- {sentence}" for sentence in words.conclusions(report)),
+        *_table(first, list(targets.values())),
+        *_table(every, report.rows),
         "",
         f"{machine['processor']}, {machine['cores']} cores; platform {report.platform}; {report.started}.",
     ]
@@ -133,40 +119,19 @@ def comma_separated(report: Report) -> str:
     """The table with bare numbers, one line a row."""
     stream = io.StringIO()
     writer = csv.writer(stream)
-    figures = ("p50", "p90", "p99", "goodput", "cpu_us")
-    plain = (
-        "target",
-        "variant",
-        "protocol",
-        "kind",
-        "framework",
-        "precision",
-        "state",
-        "score",
-        "difference",
-    )
-    last = ("start_seconds", "memory_idle", "memory_loaded", "artifact_bytes", "image_bytes", "million_cost")
-    writer.writerow([*plain, *figures, *last])
+    writer.writerow([*PLAIN, *FIGURES, *LAST])
     for row in report.rows:
-        found: list[Figure | None] = [getattr(row, name) for name in figures]
-        values = ["" if one is None else one.value for one in found]
-        writer.writerow(
-            [*(getattr(row, name) for name in plain), *values, *(getattr(row, name) for name in last)]
-        )
+        values = [getattr(row, name) for name in (*PLAIN, *FIGURES, *LAST)]
+        writer.writerow([value.value if isinstance(value, Figure) else value for value in values])
     return stream.getvalue()
 
 
-def cells(row: Row) -> Sequence[str]:
-    """The row's texts, one for each of `COLUMNS`."""
-    return [text(row) for text in COLUMNS.values()]
-
-
-def figure(found: Figure | None, form: str) -> str:
+def _figure(found: Figure | None, form: str) -> str:
     """A figure with half of its range; * where it is not valid."""
     if found is None:
         return "-"
     spread = f" ±{found.spread:{form}}" if found.spread else ""
-    return f"{found.value:{form}}{spread}{'' if found.valid else ' *'}"
+    return f"{found.value:{form}}{spread}{' *' if found.reason else ''}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -177,5 +142,5 @@ def _mebibytes(size: int | None, form: str) -> str:
     return _number(None if size is None else size / 2**20, form)
 
 
-def _listed(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "-"
+def _listed(values: Mapping[str, float], form: str) -> str:
+    return ", ".join(f"{name} {value:{form}}" for name, value in values.items()) or "-"

@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from serving.compare.parts import PARTS
-from serving.compare.report import Report, Row
+from serving.compare.report import Framework, Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 INK = "#010203"
 """Stands for the page's own colour, which follows its light or dark mode."""
@@ -29,188 +29,177 @@ COLOURS = {
 """Okabe and Ito's, which the colour-blind can tell apart: https://jfly.uni-koeln.de/color/"""
 SHADES = ("#999999", "#56b4e9", "#0072b2", "#e69f00", "#f0e442")
 """Of the parts of a request's time."""
-OTHERS = ("#cc79a7", "#999999")
-STYLES = ("-", "--", ":", "-.")
+OTHER = "#cc79a7"
+STYLES, MARKERS = ("-", "--", ":", "-."), "osD^vP"
+"""Of the rows of one colour."""
 MOST_LINES, LONGEST_LABEL = 16, 32
 WIDTH, HEIGHT = 6.0, 3.4
-"""Inches."""
+BAR, CELL, LEGEND = 0.27, 0.36, 0.17
+"""Inches; these for each bar, each row of the parity, and each line of a legend."""
 EXACT = 1e-9
 """Smaller differences are drawn as none."""
 
 
+class Plot(NamedTuple):
+    """A plot of `items`, each a row or a framework; there is none where there are no items."""
+
+    title: str
+    text: str
+    """What it shows."""
+    items: Sequence[Any]
+    draw: Callable[[Axes, Any], None]
+    inches: float = 0.0
+    """In height for each item, where they lie below each other."""
+
+
 def all_of(report: Report) -> list[tuple[str, str, Markup]]:
     """Title, what it shows, and the plot, of each that the report has figures for."""
-    target = report.settings["target_ms"]
-    drawn = [
-        (
+    rows, target = report.working, report.settings["target_ms"]
+    known = [i for i, own in enumerate(report.parity) if any(value is not None for value in own)]
+    known = known if len(known) > 1 else []
+    plots = (
+        Plot(
             "Latency of one request at a time",
             "Each line is a row: how long the given share of its requests took at most. Further left is faster.",
-            _latencies(report),
+            _distinct([row for row in rows if row.quantiles]),
+            _latencies,
         ),
-        (
+        Plot(
             "Latency under load",
             f"Requests at random times at a rising rate. Where a line leaves {target:g} ms, the endpoint is saturated.",
-            _load(report, target),
+            _distinct([row for row in rows if row.sweep]),
+            partial(_load, target=target),
         ),
-        (
+        Plot(
             "Where a request's time goes",
             "The median's parts: the generator and a server without a model are measured beside it, as is the runtime "
             "in process; what both together take longer is the last part.",
-            _parts(report),
+            [row for row in rows if row.parts],
+            _parts,
+            BAR,
         ),
-        (
+        Plot(
             "Goodput",
             f"The highest rate at which 99 % of the answers came within {target:g} ms, waiting included.",
-            _bars(report, "requests a second", lambda row: row.goodput.value if row.goodput else None),
+            [(row, row.goodput.value) for row in rows if row.goodput and row.goodput.value],
+            partial(_bars, unit="requests a second"),
+            BAR,
         ),
-        (
+        Plot(
             "CPU of the server",
             "CPU time of the server's processes for one request.",
-            _bars(report, "us a request", lambda row: row.cpu_us.value if row.cpu_us else None),
+            [(row, row.cpu_us.value) for row in rows if row.cpu_us],
+            partial(_bars, unit="us a request"),
+            BAR,
         ),
-        (
+        Plot(
             "Score, size and speed",
-            "Up and left is better; the line joins the rows that no other beats.",
-            _frontier(report),
+            "Up and left is better; the line joins the rows that no other beats. Area: size of the artifact.",
+            [
+                (row, row.p50.value)
+                for row in rows
+                if row.score is not None and row.p50 and row.artifact_bytes
+            ],
+            partial(_frontier, score=report.score),
         ),
-        (
+        Plot(
             "Memory",
             "What the server's processes hold after the load.",
-            _bars(report, "MiB", lambda row: (row.memory_loaded or row.memory_idle or 0) / 2**20 or None),
+            [(row, held / 2**20) for row in rows if (held := row.memory_loaded or row.memory_idle)],
+            partial(_bars, unit="MiB"),
+            BAR,
         ),
-        (
-            "Start",
-            "From the start of a server's process to its being ready.",
-            _bars(report, "seconds", lambda row: row.start_seconds),
-        ),
-        (
+        Plot(
             "Training",
             "Loss by epoch: solid on the training rows, dashed on the validation rows.",
-            _training(report),
+            [own for own in report.frameworks if own.epochs],
+            _training,
         ),
-        (
+        Plot(
             "Parity",
             "Largest difference of any output between each two rows, on the same samples.",
-            _parity(report),
+            [(_label(report.rows[i].name), [report.parity[i][j] or 0.0 for j in known]) for i in known],
+            _parity,
+            min(CELL, 5.0 / max(len(known), 1)),
         ),
-    ]
-    return [(title, text, plot) for title, text, plot in drawn if plot]
+    )
+    return [(plot.title, plot.text, _drawn(plot)) for plot in plots if plot.items]
 
 
 def colour(row: Row) -> str:
     """By target."""
-    return COLOURS.get(row.target, OTHERS[0])
+    return COLOURS.get(row.target, OTHER)
 
 
-def _latencies(report: Report) -> Markup:
-    rows = _distinct([row for row in report.working if row.quantiles])
-
-    def draw(axes: Axes) -> None:
-        for row in rows:
-            axes.plot(row.quantiles, range(len(row.quantiles)), label=_label(row), **_line(rows, row))
-        axes.set_xscale("log")
-        axes.set_xlabel("milliseconds")
-        axes.set_ylabel("share of requests, %")
-
-    return _figure(draw, legend=True, height=max(HEIGHT, 0.17 * len(rows))) if rows else Markup("")
+def _latencies(axes: Axes, rows: Sequence[Row]) -> None:
+    for row in rows:
+        axes.plot(row.quantiles, range(len(row.quantiles)), label=_label(row.name), **_line(rows, row))
+    _stretch(axes, "x")
+    axes.set_xlabel("milliseconds")
+    axes.set_ylabel("share of requests, %")
 
 
-def _load(report: Report, target: float) -> Markup:
-    rows = _distinct([row for row in report.working if row.sweep])
-
-    def draw(axes: Axes) -> None:
-        for row in rows:
-            offered = [point.offered for point in row.sweep]
-            axes.plot(
-                offered, [point.p99 for point in row.sweep], marker="o", label=_label(row), **_line(rows, row)
-            )
-        axes.axhline(target, color=INK, linewidth=0.8, linestyle="--")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("requests offered a second")
-        axes.set_ylabel("p99, milliseconds")
-
-    return _figure(draw, legend=True, height=max(HEIGHT, 0.17 * len(rows))) if rows else Markup("")
+def _load(axes: Axes, rows: Sequence[Row], target: float) -> None:
+    for row in rows:
+        offered, p99 = zip(*((point.offered, point.p99) for point in row.sweep), strict=True)
+        axes.plot(offered, p99, marker="o", label=_label(row.name), **_line(rows, row))
+    axes.axhline(target, color=INK, linewidth=0.8, linestyle="--")
+    _stretch(axes, "x", "y")
+    axes.set_xlabel("requests offered a second")
+    axes.set_ylabel("p99, milliseconds")
 
 
-def _bars(report: Report, unit: str, figure: Callable[[Row], float | None]) -> Markup:
-    values = [(row, value) for row in report.working if (value := figure(row))]
-
-    def draw(axes: Axes) -> None:
-        places = np.arange(len(values))
-        axes.barh(
-            places, [value for _, value in values], color=[colour(row) for row, _ in values], height=0.7
-        )
-        axes.set_yticks(places, [_label(row) for row, _ in values])
-        axes.invert_yaxis()
-        axes.set_xlabel(unit)
-        for place, (_, value) in enumerate(values):
-            axes.text(
-                value,
-                place,
-                f" {value:,.0f}" if value >= 10 else f" {value:.1f}",
-                va="center",
-                color=INK,
-                fontsize=8,
-            )
-        axes.margins(x=0.12)
-
-    return _figure(draw, height=0.6 + 0.27 * len(values)) if values else Markup("")
+def _bars(axes: Axes, items: Sequence[tuple[Row, float]], unit: str) -> None:
+    rows, values = zip(*items, strict=True)
+    bars = axes.barh(range(len(rows)), values, color=[colour(row) for row in rows], height=0.7)
+    axes.bar_label(bars, [f" {v:,.0f}" if v >= 10 else f" {v:.1f}" for v in values], color=INK, fontsize=8)
+    axes.set_yticks(range(len(rows)), [_label(row.name) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(unit)
+    axes.margins(x=0.12)
 
 
-def _parts(report: Report) -> Markup:
-    rows = [row for row in report.working if row.parts]
-
-    def draw(axes: Axes) -> None:
-        left = np.zeros(len(rows))
-        for name, shade in zip(PARTS, SHADES, strict=True):
-            values = np.array([row.parts[name] for row in rows])
-            axes.barh(np.arange(len(rows)), values, left=left, label=name, color=shade, height=0.7)
-            left += values
-        axes.set_yticks(np.arange(len(rows)), [_label(row) for row in rows])
-        axes.invert_yaxis()
-        axes.set_xlabel("milliseconds")
-
-    return _figure(draw, legend=True, height=1.0 + 0.27 * len(rows)) if rows else Markup("")
+def _parts(axes: Axes, rows: Sequence[Row]) -> None:
+    left = np.zeros(len(rows))
+    for name, shade in zip(PARTS, SHADES, strict=True):
+        values = np.array([row.parts[name] for row in rows])
+        axes.barh(range(len(rows)), values, left=left, label=name, color=shade, height=0.7)
+        left += values
+    axes.set_yticks(range(len(rows)), [_label(row.name) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds")
 
 
-def _training(report: Report) -> Markup:
-    curves = [own for own in report.frameworks if own.epochs]
-
-    def draw(axes: Axes) -> None:
-        for own, shade in zip(curves, ("#e69f00", "#0072b2"), strict=False):
-            epochs = range(1, len(own.epochs) + 1)
-            for name, style in (("loss", "-"), ("validation_loss", "--")):
-                losses = [epoch[name] for epoch in own.epochs]
-                label = own.name if name == "loss" else None
-                axes.plot(epochs, losses, style, color=shade, marker="o", markersize=3, label=label)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("loss")
-        axes.set_xticks(range(1, 1 + max(len(own.epochs) for own in curves)))
-
-    return _figure(draw, legend=True) if curves else Markup("")
+def _training(axes: Axes, curves: Sequence[Framework]) -> None:
+    for own, shade in zip(curves, ("#e69f00", "#0072b2"), strict=False):
+        epochs = range(1, len(own.epochs) + 1)
+        for name, style in (("loss", "-"), ("validation_loss", "--")):
+            losses = [epoch[name] for epoch in own.epochs]
+            label = own.name if name == "loss" else None
+            axes.plot(epochs, losses, style, color=shade, marker="o", markersize=3, label=label)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    axes.set_xticks(range(1, 1 + max(len(own.epochs) for own in curves)))
 
 
-def _frontier(report: Report) -> Markup:
-    points = [
-        (row, row.p50.value, row.score)
-        for row in report.working
-        if row.score is not None and row.p50 and row.artifact_bytes
-    ]
-
-    def draw(axes: Axes) -> None:
-        for row, speed, score in points:
-            size = 20 + 80 * np.sqrt(row.artifact_bytes / 2**20)
-            axes.scatter(speed, score, s=size, color=colour(row), alpha=0.7)
-            axes.annotate(f"  {_label(row)}", (speed, score), color=INK, fontsize=7)
-        best = undominated([(speed, score) for _, speed, score in points])
-        axes.plot(*zip(*best, strict=True), color=INK, linewidth=0.8)
-        axes.set_xscale("log")
-        axes.set_xlabel("p50, milliseconds (area: size of the artifact)")
-        axes.set_ylabel(report.score)
-        axes.margins(0.15)
-
-    return _figure(draw) if len(points) > 1 else Markup("")
+def _frontier(axes: Axes, items: Sequence[tuple[Row, float]], score: str) -> None:
+    largest = max(row.artifact_bytes for row, _ in items)
+    drawn: dict[str, list[str]] = {}
+    for row, speed in items:
+        ways = drawn.setdefault(colour(row), [])
+        # In a legend: beside the points names would lie on each other, as the rows of a framework have one score.
+        label = None if row.way in ways else _label(row.way)
+        ways += [row.way] if label else []
+        marker = MARKERS[ways.index(row.way) % len(MARKERS)]
+        size = 20 + 100 * np.sqrt(row.artifact_bytes / largest)
+        look: dict[str, Any] = {"color": colour(row), "marker": marker, "alpha": 0.7}
+        axes.scatter(speed, row.score or 0.0, size, label=label, **look)
+    best = undominated([(speed, row.score or 0.0) for row, speed in items])
+    axes.plot(*zip(*best, strict=True), color=INK, linewidth=0.8)
+    _stretch(axes, "x")
+    axes.set_xlabel("p50, milliseconds")
+    axes.set_ylabel(score)
+    axes.margins(0.15)
 
 
 def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -222,37 +211,35 @@ def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, floa
     return best
 
 
-def _parity(report: Report) -> Markup:
-    names = [_label(row) for row in report.rows]
-    known = [i for i, own in enumerate(report.parity) if any(value is not None for value in own)]
-    if len(known) < 2:
-        return Markup("")
-    values = np.array([[report.parity[i][j] or 0.0 for j in known] for i in known], float)
-
-    def draw(axes: Axes) -> None:
-        axes.imshow(np.log10(np.maximum(values, EXACT)), cmap="viridis", vmin=-9, vmax=0)
-        axes.set_xticks(range(len(known)), [names[i] for i in known], rotation=60, ha="right", fontsize=7)
-        axes.set_yticks(range(len(known)), [names[i] for i in known], fontsize=7)
-        axes.grid(visible=False)
-        for y, row in enumerate(values):
-            for x, value in enumerate(row):
-                text = "0" if value < EXACT else f"{value:.0e}".replace("e-0", "e-")
-                axes.text(
-                    x,
-                    y,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                    color="#ffffff" if value < 1e-3 else "#000000",
-                )
-
-    return _figure(draw, height=1.6 + 0.3 * len(known))
+def _parity(axes: Axes, items: Sequence[tuple[str, list[float]]]) -> None:
+    names, rows = zip(*items, strict=True)
+    axes.imshow(np.log10(np.maximum(rows, EXACT)), cmap="viridis", vmin=-9, vmax=0)
+    numbers = range(1, len(names) + 1)
+    fontsize = min(7.0, 200 / len(names))
+    axes.set_xticks(range(len(names)), [str(number) for number in numbers], fontsize=fontsize)
+    axes.set_yticks(range(len(names)), map("{}  {}".format, names, numbers), fontsize=fontsize)
+    axes.grid(visible=False)
+    for (y, x), value in np.ndenumerate(rows if len(names) <= MOST_LINES else []):
+        text = "0" if value < EXACT else f"{value:.0e}".replace("e-0", "e-")
+        ink = "#ffffff" if value < 1e-3 else "#000000"
+        axes.text(x, y, text, ha="center", va="center", fontsize=6, color=ink)
 
 
-def _label(row: Row) -> str:
-    """The row's name, or its end where that is an address."""
-    return row.name if len(row.name) <= LONGEST_LABEL else f"…{row.name[-LONGEST_LABEL:]}"
+def _stretch(axes: Axes, *names: str) -> None:
+    """Make them logarithmic, with numbers that a person reads: 1, 2, 5, 10, 20."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = getattr(axes, f"{name}axis")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _label(name: str) -> str:
+    """A row's name, or its end where that is an address."""
+    return name if len(name) <= LONGEST_LABEL else f"…{name[-LONGEST_LABEL:]}"
 
 
 def _distinct(rows: list[Row]) -> list[Row]:
@@ -264,7 +251,7 @@ def _distinct(rows: list[Row]) -> list[Row]:
 
 
 def _line(rows: Sequence[Row], row: Row) -> dict[str, Any]:
-    own = [other.name for other in rows if other.target == row.target]
+    own = [other.name for other in rows if colour(other) == colour(row)]
     return {
         "color": colour(row),
         "linestyle": STYLES[own.index(row.name) % len(STYLES)],
@@ -273,7 +260,7 @@ def _line(rows: Sequence[Row], row: Row) -> dict[str, Any]:
     }
 
 
-def _figure(draw: Callable[[Axes], None], *, legend: bool = False, height: float = HEIGHT) -> Markup:
+def _drawn(plot: Plot) -> Markup:
     import matplotlib
 
     matplotlib.use("svg")
@@ -287,22 +274,21 @@ def _figure(draw: Callable[[Axes], None], *, legend: bool = False, height: float
         **{"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.size": 9, "font.family": "sans-serif"},
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(layout="constrained")
         axes = figure.subplots()
         axes.set_axisbelow(True)
         axes.patch.set_alpha(0)
         figure.patch.set_alpha(0)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-        draw(axes)
-        if legend:
+        plot.draw(axes, plot.items)
+        _, labels = axes.get_legend_handles_labels()
+        if labels:
             figure.legend(loc="outside right upper", frameon=False, fontsize=7)
-        return _inline(figure)
-
-
-def _inline(figure: Figure) -> Markup:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        height = 1.0 + plot.inches * len(plot.items) if plot.inches else HEIGHT
+        figure.set_size_inches(WIDTH, max(height, LEGEND * len(labels)))
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

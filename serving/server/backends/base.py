@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from serving.server.errors import ArtifactError, BackendError, InvalidRequestError, ServerError
-from serving.server.tensors.signature import Signature, Signatures, Tensors
+from serving.server.tensors.signature import Signature, Signatures, Tensors, shapes
 
 
 class Servable(Protocol):
@@ -38,6 +38,8 @@ folder itself), and intra-op threads. Raises `ArtifactError`."""
 BACKENDS = {"onnxruntime": "model.onnx", "litert": "model.tflite", "tensorflow": "saved_model.pb"}
 """The runtimes, each with the file that it looks for in a version's folder."""
 
+OUT_OF_MEMORY = ("bad_alloc", "allocate memory")
+
 
 def loader(backend: str) -> Loader:
     """The loader of one of `BACKENDS`; only now is its library imported."""
@@ -53,11 +55,7 @@ def check_exists(path: Path) -> None:
 
 def refusal(runtime: str, signature: Signature, inputs: Tensors, reason: str) -> ServerError:
     """What a run that failed means to its client: 400 where other shapes could have been sent, else 500."""
-    if all(spec.shape is not None and -1 not in spec.shape for spec in signature.inputs):
-        return BackendError(f"{runtime} failed: {reason}")
+    fixed = all(spec.shape is not None and -1 not in spec.shape for spec in signature.inputs)
+    if fixed or any(words in reason for words in OUT_OF_MEMORY):
+        return BackendError(f"{runtime} failed: {reason}; shapes: {shapes(inputs)}")
     return InvalidRequestError(f"the model refused its input: {reason}; shapes sent: {shapes(inputs)}")
-
-
-def shapes(inputs: Tensors) -> str:
-    """The shapes of tensors, for a message: "a [1, 2], b [3]"."""
-    return ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())

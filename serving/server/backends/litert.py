@@ -59,7 +59,6 @@ class LitertServable:
         self.signatures = {DEFAULT_SIGNATURE: Signature(_specs(self._inputs), _specs(self._outputs))}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """As `Servable.run`."""
         interpreter = self._interpreter
         if interpreter is None:
             raise BackendError(f"{signature} was called after its version was unloaded")
@@ -81,7 +80,6 @@ class LitertServable:
             raise refusal("LiteRT", self.signatures[signature], inputs, str(error)) from error
 
     def close(self) -> None:
-        """As `Servable.close`."""
         self._interpreter = None
 
 
@@ -99,7 +97,6 @@ class SignaturesServable:
         }
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """As `Servable.run`."""
         runner = self._runners.get(signature)
         if runner is None:
             raise BackendError(f"{signature} was called after its version was unloaded")
@@ -111,7 +108,6 @@ class SignaturesServable:
         return {name: answer[name] for name in outputs}
 
     def close(self) -> None:
-        """As `Servable.close`."""
         self._runners.clear()
 
 

@@ -25,13 +25,12 @@ class NullServable:
         self.signatures = {DEFAULT_SIGNATURE: signature}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """As `Servable.run`."""
         rows = len(next(iter(inputs.values())))
         specs = {spec.name: spec for spec in self.signatures[signature].outputs}
         return {name: np.zeros((rows, *(specs[name].shape or ())[1:]), specs[name].dtype) for name in outputs}
 
     def close(self) -> None:
-        """As `Servable.close`."""
+        pass
 
 
 def _specs(tensors: Mapping[str, Any]) -> tuple[TensorSpec, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from serving.repository import GOLDEN, MANIFEST
-from serving.server.backends.base import BACKENDS, check_exists, refusal, shapes
+from serving.server.backends.base import BACKENDS, check_exists, refusal
 from serving.server.errors import ArtifactError, BackendError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
@@ -19,7 +19,6 @@ BFLOAT16 = "bfloat16"
 ONNX_BFLOAT16 = 16
 """TensorProto.DataType.BFLOAT16."""
 FATAL = 4
-OUT_OF_MEMORY = ("bad_alloc", "allocate memory")
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -109,32 +108,30 @@ class OnnxServable:
             left_out=tuple(left_out),
         )
         specs = (*self._signature.inputs, *self._signature.outputs)
-        self._strings = {spec.name for spec in self._signature.inputs if spec.dtype == BYTES}
         self._bfloat16 = any(spec.dtype == BFLOAT16 for spec in specs)
+        self._strings = {spec.name for spec in self._signature.inputs if spec.dtype == BYTES}
         self._options = ort.RunOptions()
         # The error that a run raises says the same.
         self._options.log_severity_level = FATAL
         self.signatures = {DEFAULT_SIGNATURE: self._signature}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """As `Servable.run`."""
         if self._session is None:
             raise BackendError(f"{signature} was called after its version was unloaded")
         if self._strings:
             inputs = inputs | {name: _text(name, inputs[name]) for name in self._strings & inputs.keys()}
         try:
-            if self._bfloat16:
-                return _run_bfloat16(self._session, inputs, outputs, self._options)
-            values = self._session.run(list(outputs), inputs, self._options)
+            if self._bfloat16:  # Arrays of it are not taken: their bits go in and are read out.
+                given = {name: _ort_value(array) for name, array in inputs.items()}
+                answers = self._session.run_with_ort_values(list(outputs), given, self._options)
+                values = [_array(value) for value in answers]
+            else:
+                values = self._session.run(list(outputs), inputs, self._options)
         except Exception as error:
-            reason = str(error).strip()
-            if any(words in reason for words in OUT_OF_MEMORY):
-                raise BackendError(f"ONNX Runtime failed: {reason}; shapes: {shapes(inputs)}") from error
-            raise refusal("ONNX Runtime", self._signature, inputs, reason) from error
+            raise refusal("ONNX Runtime", self._signature, inputs, str(error).strip()) from error
         return dict(zip(outputs, values, strict=True))
 
     def close(self) -> None:
-        """As `Servable.close`."""
         self._session = None
 
 
@@ -145,15 +142,6 @@ def _spec(argument: ort.NodeArg, any_rank: bool = False) -> TensorSpec:
     # Symbolic dimensions come as names or None.
     shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
     return TensorSpec(argument.name, DTYPES[argument.type], None if any_rank and not shape else shape)
-
-
-def _run_bfloat16(
-    session: ort.InferenceSession, inputs: Tensors, outputs: Sequence[str], options: ort.RunOptions
-) -> Tensors:
-    """As `session.run`, which takes and gives no arrays of bfloat16: their bits go in and are read out."""
-    given = {name: _ort_value(array) for name, array in inputs.items()}
-    values = session.run_with_ort_values(list(outputs), given, options)
-    return {name: _array(value) for name, value in zip(outputs, values, strict=True)}
 
 
 def _ort_value(array: Array) -> ort.OrtValue:

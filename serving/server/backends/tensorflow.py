@@ -12,9 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from serving.server.backends.base import shapes
 from serving.server.errors import ArtifactError, BackendError, FailedPreconditionError, InvalidRequestError
-from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec
+from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec, shapes
 
 SERVE = ("serve",)
 """The tags of the graph that a SavedModel has for serving."""
@@ -58,7 +57,6 @@ class SavedModelServable:
         self._functions = {key: _Function(loaded.signatures[key]) for key in plain}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """As `Servable.run`."""
         function = self._functions.get(signature)
         if function is None:
             raise BackendError(f"{signature} was called after its version was unloaded")
@@ -75,7 +73,6 @@ class SavedModelServable:
             raise BackendError(f"TensorFlow failed: {_first_line(error)}") from error
 
     def close(self) -> None:
-        """As `Servable.close`."""
         self._functions.clear()
         self._loaded = None
         gc.collect()  # Functions and their graphs refer to each other.

@@ -15,7 +15,6 @@ import orjson
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.http import Request, Response, parse_json
 from serving.server.oip import codec
-from serving.server.oip.parameters import check_count, check_offered, parameters_of, timeout_seconds
 from serving.server.repository.versions import Version
 from serving.server.tensors.signature import BYTES, Signature, Tensors, dtype_of, strings
 
@@ -38,7 +37,6 @@ class InferenceRequest:
 
 
 def parse(request: Request, signature: Signature) -> InferenceRequest:
-    """Read a request's body. Raises `InvalidRequestError`."""
     content_type = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if content_type in PICTURES:
         name = _picture_input(signature, content_type)
@@ -56,7 +54,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
         _wanted(document.get("outputs"), signature, binary_outputs),
         binary_outputs,
         _id(document.get("id")),
-        timeout_seconds(parameters),
+        codec.timeout_seconds(parameters),
     )
 
 
@@ -103,21 +101,21 @@ def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensor
     rest = binary
     for tensor in tensors:
         name = _name(tensor, "input")
-        if name in inputs:
-            raise InvalidRequestError(f"input {quote(name)} is given twice")
         parameters = parameters_of(tensor, f"input {quote(name)}")
-        check_offered(parameters, "input", name)
-        described = codec.describe(signature, name, tensor.get("datatype"), tensor.get("shape"))
+        datatype, shape = tensor.get("datatype"), tensor.get("shape")
+        described = codec.describe(signature, name, datatype, shape, parameters, inputs)
         size = parameters.get("binary_data_size")
         if (size is None) == (tensor.get("data") is None):
             got = "neither" if size is None else "both"
-            raise described.refused(f'expected either "data" or the parameter binary_data_size, got {got}')
+            raise described.spec.refused(
+                f'expected either "data" or the parameter binary_data_size, got {got}'
+            )
         if size is None:
             inputs[name] = codec.from_json(described, tensor["data"])
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
             expected = f"binary_data_size to be a number of bytes, at most the {len(rest)} that are left"
-            raise described.refused(f"expected {expected}, got {quote(size)}")
+            raise described.spec.refused(f"expected {expected}, got {quote(size)}")
         inputs[name] = codec.from_raw(described, rest[:size])
         rest = rest[size:]
     if len(rest):
@@ -148,19 +146,27 @@ def _wanted(outputs: object, signature: Signature, binary: bool) -> dict[str, bo
         return {}
     if not isinstance(outputs, list):
         raise InvalidRequestError(f'expected "outputs" to be a list, got {type(outputs).__name__}')
-    check_count(len(outputs), signature)
-    wanted: dict[str, bool] = {}
-    for output in outputs:
-        name = _name(output, "output")
-        if name in wanted:
-            raise InvalidRequestError(f"output {quote(name)} is asked for twice")
-        parameters = parameters_of(output, f"output {quote(name)}")
-        check_offered(parameters, "output", name)
-        wanted[name] = _flag(parameters, "binary_data", binary)
-    return wanted
+    wanted = codec.outputs_wanted(outputs, _output, signature)
+    return {name: _flag(parameters, "binary_data", binary) for name, parameters in wanted.items()}
 
 
-def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+def _output(output: Any) -> tuple[str, codec.Parameters]:  # noqa: ANN401 - JSON
+    name = _name(output, "output")
+    return name, parameters_of(output, f"output {quote(name)}")
+
+
+def parameters_of(holder: Mapping[str, Any], what: str) -> codec.Parameters:
+    parameters = holder.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InvalidRequestError(
+            f"{what}: expected parameters to be an object, got {type(parameters).__name__}"
+        )
+    return parameters
+
+
+def _flag(parameters: codec.Parameters, name: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
         raise InvalidRequestError(f"expected the parameter {name} to be true or false, got {quote(value)}")
@@ -183,5 +189,5 @@ def _bare(signature: Signature, body: bytes) -> Tensors:
         return {spec.name: strings([body]).reshape([1] * len(spec.shape))}
     fixed = math.prod(size for size in spec.shape if size != -1) * spec.numpy.itemsize
     shape = [len(body) // max(fixed, 1) if size == -1 else size for size in spec.shape]
-    described = codec.describe(signature, spec.name, codec.name_of(spec.dtype), shape)
+    described = codec.describe(signature, spec.name, codec.name_of(spec.dtype), shape, {}, {})
     return {spec.name: codec.from_raw(described, body)}

@@ -1,6 +1,10 @@
-"""Tensors of the Open Inference Protocol: its datatypes, and their raw and JSON forms.
+"""Tensors of the Open Inference Protocol: datatypes, raw and JSON forms, and what requests say of them.
 
 Raw form: little-endian, row-major; each element of BYTES is a 4-byte length and that many bytes.
+
+Of parameters, the `timeout` of the schedule policy and those of binary tensors are known. Others are accepted and mean
+nothing, but those that ask for something that would change the answer and is not offered.
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_schedule_policy.md
 """
 
 from __future__ import annotations
@@ -9,13 +13,24 @@ import math
 import struct
 import sys
 from binascii import a2b_base64
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from serving.server.errors import InvalidRequestError, TooLargeError, quote
 from serving.server.tensors.json_numbers import MAX_DIMENSIONS, flatten, found_among, numbers
-from serving.server.tensors.signature import BYTES, Array, Signature, dtype_of, is_floating, strings
+from serving.server.tensors.signature import (
+    BYTES,
+    Array,
+    Signature,
+    Tensors,
+    TensorSpec,
+    dtype_of,
+    is_floating,
+    strings,
+)
 
 DATATYPES = {
     **{"bool": "BOOL", "bfloat16": "BF16", "float16": "FP16", "float32": "FP32", "float64": "FP64"},
@@ -29,25 +44,35 @@ MAX_ELEMENTS = 2**59
 """Of the sizes that are not 0: numpy counts bytes in 63 bits."""
 MAX_STRINGS = 2**17
 """Elements of a BYTES tensor, which Python reads one by one: in a tenth of a second."""
+NOT_OFFERED = {
+    "classification": "the classification extension (class_count); sort the output in the client",
+    "shared_memory_region": "shared memory; send the data with the request",
+}
+"""What stands behind parameters of tensors that cannot be passed over in silence."""
+
+Parameters = Mapping[str, Any]
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An input as a request describes it, checked against the signature before its data are looked at."""
+    """An input as a request describes it, checked against its spec before its data are looked at."""
 
-    name: str
+    spec: TensorSpec
     dtype: str
+    """BYTES, too, where encoded pictures stand in for numbers."""
     shape: tuple[int, ...]
-    pictures: bool
-    """Whether its strings are encoded pictures."""
-
-    def refused(self, why: str) -> InvalidRequestError:
-        """The error that says why its data do not fit."""
-        return InvalidRequestError(f"input {quote(self.name)}: {why}")
 
 
-def describe(signature: Signature, name: object, datatype: object, shape: object) -> Described:
-    """Check an input's name, datatype and shape.
+def describe(
+    signature: Signature,
+    name: object,
+    datatype: object,
+    shape: object,
+    parameters: Parameters,
+    before: Tensors,
+) -> Described:
+    """Check an input's description; `before`: the inputs before it.
 
     Raises `InvalidRequestError`, or `TooLargeError` for more than `MAX_STRINGS` strings.
     """
@@ -55,13 +80,14 @@ def describe(signature: Signature, name: object, datatype: object, shape: object
     if spec is None:
         known = ", ".join(signature.input_names) or "none"
         raise InvalidRequestError(f"unknown input {quote(name)}; the model has {known}")
+    if spec.name in before:
+        raise InvalidRequestError(f"input {quote(name)} is given twice")
+    _check_offered(parameters, "input", spec.name)
     pictures = spec.channels_of_picture is not None
     dtype = DTYPES.get(datatype) if isinstance(datatype, str) else None
     if dtype is None or not (dtype == spec.dtype or (pictures and dtype == BYTES)):
-        raise InvalidRequestError(
-            f"input {quote(name)}: expected datatype {name_of(spec.dtype)}"
-            f"{' (or BYTES: encoded pictures)' if pictures else ''}, got {quote(datatype)}"
-        )
+        expected = name_of(spec.dtype) + (" (or BYTES: encoded pictures)" if pictures else "")
+        raise spec.refused(f"expected datatype {expected}, got {quote(datatype)}")
     if not (
         isinstance(shape, list)
         and len(shape) <= MAX_DIMENSIONS
@@ -69,11 +95,48 @@ def describe(signature: Signature, name: object, datatype: object, shape: object
         and math.prod(size for size in shape if size) <= MAX_ELEMENTS
     ):
         expected = f"a shape of at most {MAX_DIMENSIONS} non-negative integers and {MAX_ELEMENTS} elements"
-        raise InvalidRequestError(f"input {quote(name)}: expected {expected}, got {quote(shape)}")
+        raise spec.refused(f"expected {expected}, got {quote(shape)}")
     if dtype == BYTES and math.prod(shape) > MAX_STRINGS:
         expected = f"at most {MAX_STRINGS} elements of BYTES"
         raise TooLargeError(f"input {quote(name)}: expected {expected}, got {math.prod(shape)}")
-    return Described(spec.name, dtype, tuple(shape), pictures)
+    return Described(spec, dtype, tuple(shape))
+
+
+def outputs_wanted(
+    outputs: Sequence[Output], read: Callable[[Output], tuple[str, Parameters]], signature: Signature
+) -> dict[str, Parameters]:
+    """The parameters of the outputs asked for, by name, as `read` finds both.
+
+    Raises `InvalidRequestError` where there are too many, or one is asked for twice or in ways that are not offered.
+    """
+    if len(outputs) > len(signature.outputs):
+        raise InvalidRequestError(
+            f"expected each of the outputs {', '.join(signature.output_names)} to be asked for once at most, "
+            f"got {len(outputs)} outputs"
+        )
+    pairs = [read(output) for output in outputs]
+    if len(dict(pairs)) < len(pairs):
+        names = ", ".join(name for name, _ in pairs)
+        raise InvalidRequestError(f"an output is asked for twice: {quote(names)}")
+    for name, parameters in pairs:
+        _check_offered(parameters, "output", name)
+    return dict(pairs)
+
+
+def _check_offered(parameters: Parameters, kind: str, name: str) -> None:
+    for parameter, extension in NOT_OFFERED.items():
+        if parameter in parameters:
+            raise InvalidRequestError(f"{kind} {quote(name)}: this server does not offer {extension}")
+
+
+def timeout_seconds(parameters: Parameters) -> float | None:
+    """The request's time limit: `timeout` is in microseconds, 0 for none. Raises `InvalidRequestError`."""
+    timeout = parameters.get("timeout", 0)
+    if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
+        raise InvalidRequestError(
+            f"expected timeout to be a number of microseconds, 0 for none, got {quote(timeout)}"
+        )
+    return timeout / 1e6 if timeout else None
 
 
 def name_of(dtype: str) -> str:
@@ -89,29 +152,28 @@ def from_raw(tensor: Described, raw: bytes | memoryview) -> Array:
     expected = math.prod(tensor.shape) * kind.itemsize
     if len(raw) != expected:
         what = f"{name_of(tensor.dtype)} {list(tensor.shape)}"
-        raise tensor.refused(f"expected {expected} bytes for {what}, got {len(raw)}")
+        raise tensor.spec.refused(f"expected {expected} bytes for {what}, got {len(raw)}")
     if tensor.dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
-        raise tensor.refused("expected bytes of 0 or 1 for BOOL, got others")
+        raise tensor.spec.refused("expected bytes of 0 or 1 for BOOL, got others")
     return np.frombuffer(raw, kind).astype(tensor.dtype, copy=False).reshape(tensor.shape)
 
 
 def from_json(tensor: Described, data: object) -> Array:
     """A tensor from JSON data, nested or flat; pictures are in base64. Raises `InvalidRequestError`."""
-    flat, shape = flatten(tensor.name, data)
+    flat, shape = flatten(tensor.spec.name, data)
     check_shape(tensor, shape)
     if tensor.dtype == BYTES:
         return strings(_encode(tensor, flat)).reshape(tensor.shape)
-    return numbers(tensor.name, tensor.dtype, flat).reshape(tensor.shape)
+    return numbers(tensor.spec.name, tensor.dtype, flat).reshape(tensor.shape)
 
 
 def check_shape(tensor: Described, shape: tuple[int, ...]) -> None:
     """Raise `InvalidRequestError` unless data of this shape are flat or have the tensor's."""
     if shape not in (tensor.shape, (math.prod(tensor.shape),)):
-        raise tensor.refused(f"expected data of shape {list(tensor.shape)}, got {list(shape)}")
+        raise tensor.spec.refused(f"expected data of shape {list(tensor.shape)}, got {list(shape)}")
 
 
 def to_raw(array: Array) -> bytes:
-    """A tensor's raw form."""
     if array.dtype.hasobject:
         return b"".join(struct.pack("<I", len(value)) + value for value in map(to_bytes, array.flat))
     return (array if sys.byteorder == "little" else array.byteswap()).tobytes()
@@ -135,7 +197,6 @@ def to_json(name: str, array: Array) -> Array | list[str]:
 
 
 def to_bytes(value: object) -> bytes:
-    """An element of a tensor of strings."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 
@@ -146,7 +207,6 @@ def _not_json(name: str, what: str) -> InvalidRequestError:
 
 
 def _split(tensor: Described, raw: bytes | memoryview) -> list[bytes]:
-    """The strings, each a 4-byte length and that many bytes."""
     count = math.prod(tensor.shape)
     values = []
     start = 0
@@ -154,21 +214,22 @@ def _split(tensor: Described, raw: bytes | memoryview) -> list[bytes]:
         end = start + 4 + int.from_bytes(raw[start : start + 4], "little")
         if end > len(raw):
             takes = f"element {index} of {count} takes {end - start} bytes with its length"
-            raise tensor.refused(f"{takes}, but {len(raw) - start} are left")
+            raise tensor.spec.refused(f"{takes}, but {len(raw) - start} are left")
         values.append(bytes(raw[start + 4 : end]))
         start = end
     if start != len(raw):
-        raise tensor.refused(f"expected {count} elements, but {len(raw) - start} bytes follow them")
+        raise tensor.spec.refused(f"expected {count} elements, but {len(raw) - start} bytes follow them")
     return values
 
 
 def _encode(tensor: Described, texts: list[object]) -> list[bytes]:
     encoded = []
+    pictures = tensor.spec.channels_of_picture is not None
     for text in texts:
         if not isinstance(text, str):
-            raise tensor.refused(f"expected strings for BYTES, {found_among(texts)}")
+            raise tensor.spec.refused(f"expected strings for BYTES, {found_among(texts)}")
         try:
-            encoded.append(a2b_base64(text, strict_mode=True) if tensor.pictures else text.encode())
+            encoded.append(a2b_base64(text, strict_mode=True) if pictures else text.encode())
         except ValueError as error:
-            raise tensor.refused(f"expected pictures in base64: {error}") from None
+            raise tensor.spec.refused(f"expected pictures in base64: {error}") from None
     return encoded

@@ -12,7 +12,7 @@ from typing import Any
 
 from serving.server import VERSION
 from serving.server.dataplane import DataPlane
-from serving.server.errors import InvalidRequestError, quote
+from serving.server.errors import ForbiddenError, InvalidRequestError, quote
 from serving.server.metrics import Duration, Statistics
 from serving.server.oip import codec
 from serving.server.repository.models import Entry
@@ -40,18 +40,18 @@ STATES = {
 }
 
 
-def default_key(version: Version) -> str:
-    """The one signature that the protocol can call. Raises `InvalidRequestError` where the model has none."""
-    if DEFAULT_SIGNATURE in version.signatures:
-        return DEFAULT_SIGNATURE
+def default(version: Version) -> tuple[str, Signature]:
+    """The one signature that the protocol can call, by its key. Raises `InvalidRequestError` where there is none."""
     if not version.signatures:
         raise InvalidRequestError(f"model {version.model} has no signature to call")
-    return min(version.signatures)
+    key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in version.signatures else min(version.signatures)
+    return key, version.signatures[key]
 
 
-def default_signature(version: Version) -> Signature:
-    """As `default_key`."""
-    return version.signatures[default_key(version)]
+def readiness(plane: DataPlane, name: str, number: int | None) -> Document:
+    """The version that answers. Raises `NotFoundError` or `UnavailableError` where none does."""
+    version = plane.models.model(name).version(number)
+    return {"name": name, "version": str(version.number), "ready": True}
 
 
 def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
@@ -60,7 +60,7 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
     `properties` name what the model puts out but the protocol cannot carry.
     """
     model = plane.models.model(name)
-    signature = default_signature(model.version(number))
+    _, signature = default(model.version(number))
     document: Document = {
         "name": name,
         "versions": [str(loaded) for loaded in model.loaded],
@@ -76,7 +76,7 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
 def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
     """A model as Triton's ModelConfig has it: where requests share runs, `dims` leave the batch out."""
     version = plane.models.model(name).version(number)
-    signature = default_signature(version)
+    _, signature = default(version)
     batched = version.batched and signature.batched
     return {
         "name": name,
@@ -113,8 +113,13 @@ def statistics(plane: DataPlane, name: str, number: int | None) -> Document:
     return {"model_stats": found}
 
 
-def check_repository_parameters(parameters: Mapping[str, object]) -> None:
-    """Raise `InvalidRequestError` where a client brings a configuration or files: only the repository has them."""
+def check_change(allowed: bool, parameters: Mapping[str, object]) -> None:
+    """Raise `ForbiddenError` where clients may not load and unload.
+
+    Raises `InvalidRequestError` where one brings a configuration or files: only the repository has them.
+    """
+    if not allowed:
+        raise ForbiddenError("loading and unloading need the server's flag --repository-control")
     for name in parameters:
         if name == "config" or name.startswith("file:"):
             raise InvalidRequestError(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from serving.server.dataplane import Call, DataPlane
-from serving.server.errors import ForbiddenError, InvalidRequestError, ServerError, quote
+from serving.server.errors import InvalidRequestError, ServerError, quote
 from serving.server.oip import codec, description
 from serving.server.oip import open_inference_pb2 as pb
-from serving.server.oip.parameters import check_count, check_offered, timeout_seconds
 from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.rpc import Service
@@ -43,17 +41,14 @@ class OipGrpc:
         self._repository_control = repository_control
 
     async def ServerLive(self, _request: pb.ServerLiveRequest, _record: RequestRecord) -> Message:
-        """Whether the process answers at all."""
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, _request: pb.ServerReadyRequest, _record: RequestRecord) -> Message:
-        """Whether every model answers."""
         return pb.ServerReadyResponse(ready=self._plane.ready)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, _record: RequestRecord) -> Message:
-        """Whether one model answers."""
         try:
-            self._plane.models.model(request.name).version(_number(request.version))
+            description.readiness(self._plane, request.name, _number(request.version))
         except ServerError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
@@ -62,49 +57,42 @@ class OipGrpc:
         return ParseDict(description.SERVER, pb.ServerMetadataResponse())
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, _record: RequestRecord) -> Message:
-        """Names, datatypes and shapes of a model."""
         document = description.metadata(self._plane, request.name, _number(request.version))
         return ParseDict(document, pb.ModelMetadataResponse())
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, _record: RequestRecord) -> Message:
-        """A model's configuration in Triton's words."""
         document = description.configuration(self._plane, request.name, _number(request.version))
         return ParseDict({"config": document}, pb.ModelConfigResponse())
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, _record: RequestRecord) -> Message:
-        """Statistics of a version, of a model's versions, or of all models."""
         document = description.statistics(self._plane, request.name, _number(request.version))
         return ParseDict(document, pb.ModelStatisticsResponse())
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _record: RequestRecord) -> Message:
-        """What the repository holds."""
         models = description.index(await self._plane.models.index(), request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, _record: RequestRecord
     ) -> Message:
-        """Load what the repository holds of a model."""
-        self._check_control()
-        description.check_repository_parameters(request.parameters)
+        description.check_change(self._repository_control, request.parameters)
         await self._plane.models.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, _record: RequestRecord
     ) -> Message:
-        """Unload a model until it is loaded again."""
-        self._check_control()
+        description.check_change(self._repository_control, request.parameters)
         await self._plane.models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     async def ModelInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> pb.ModelInferResponse:
         number = _number(request.model_version)
         with self._plane.lease(record, PROTOCOL, request.model_name, number) as version:
-            key = description.default_key(version)
-            inputs = _inputs(request, version.signatures[key])
-            outputs = _wanted(request, version.signatures[key])
-            call = Call(inputs, outputs, key, timeout=_timeout(request.parameters))
+            key, signature = description.default(version)
+            inputs = _inputs(request, signature)
+            outputs = codec.outputs_wanted(request.outputs, lambda o: (o.name, o.parameters), signature)
+            call = Call(inputs, tuple(outputs), key, timeout=_timeout(request.parameters))
             return _respond(version, request, await self._plane.infer(version, call, record))
 
     async def ModelStreamInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> Message:
@@ -116,10 +104,6 @@ class OipGrpc:
             answer = pb.ModelStreamInferResponse(error_message=str(error))
             answer.infer_response.id = request.id
             return answer
-
-    def _check_control(self) -> None:
-        if not self._repository_control:
-            raise ForbiddenError("loading and unloading need the server's flag --repository-control")
 
 
 def _number(version: str) -> int | None:
@@ -134,17 +118,9 @@ def _timeout(parameters: Mapping[str, pb.InferParameter]) -> float | None:
     if "timeout" not in parameters:
         return None
     value = parameters["timeout"]
-    return timeout_seconds({"timeout": getattr(value, value.WhichOneof("parameter_choice") or "", None)})
-
-
-def _wanted(request: pb.ModelInferRequest, signature: Signature) -> tuple[str, ...]:
-    check_count(len(request.outputs), signature)
-    for output in request.outputs:
-        check_offered(output.parameters, "output", output.name)
-    names = tuple(output.name for output in request.outputs)
-    if len(set(names)) < len(names):
-        raise InvalidRequestError(f"an output is asked for twice: {quote(', '.join(names))}")
-    return names
+    return codec.timeout_seconds(
+        {"timeout": getattr(value, value.WhichOneof("parameter_choice") or "", None)}
+    )
 
 
 def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
@@ -155,16 +131,13 @@ def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
         )
     inputs: Tensors = {}
     for index, tensor in enumerate(request.inputs):
-        if tensor.name in inputs:
-            raise InvalidRequestError(f"input {quote(tensor.name)} is given twice")
-        check_offered(tensor.parameters, "input", tensor.name)
         # One size too many is refused, and a million would take long to copy.
         shape = list(tensor.shape[: MAX_DIMENSIONS + 1])
-        described = codec.describe(signature, tensor.name, tensor.datatype, shape)
+        described = codec.describe(signature, tensor.name, tensor.datatype, shape, tensor.parameters, inputs)
         if not raw:
             inputs[tensor.name] = _typed(described, tensor)
         elif tensor.HasField("contents"):
-            raise described.refused("expected raw_input_contents or contents, got both")
+            raise described.spec.refused("expected raw_input_contents or contents, got both")
         else:
             inputs[tensor.name] = codec.from_raw(described, raw[index])
     return inputs
@@ -173,10 +146,10 @@ def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
 def _typed(described: codec.Described, tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
     field = CONTENTS.get(tensor.datatype)
     if field is None:
-        raise described.refused(f"{tensor.datatype} travels in raw_input_contents only")
+        raise described.spec.refused(f"{tensor.datatype} travels in raw_input_contents only")
     filled = [name.name for name, _ in tensor.contents.ListFields()]
     if filled and filled != [field]:
-        raise described.refused(f"expected {field} for {tensor.datatype}, got {', '.join(filled)}")
+        raise described.spec.refused(f"expected {field} for {tensor.datatype}, got {', '.join(filled)}")
     values = getattr(tensor.contents, field)
     codec.check_shape(described, (len(values),))
     if tensor.datatype == "BYTES":
@@ -188,8 +161,7 @@ def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) 
     response = pb.ModelInferResponse(
         model_name=version.model, model_version=str(version.number), id=request.id
     )
-    for name, output in outputs.items():
-        array = np.asarray(output)
+    for name, array in outputs.items():
         response.outputs.add(name=name, datatype=codec.name_of(dtype_of(array)), shape=array.shape)
         response.raw_output_contents.append(codec.to_raw(array))
     return response

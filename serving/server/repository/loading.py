@@ -23,13 +23,10 @@ Replay = Callable[[Path, Servable], None]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A servable that has run once, and what its manifest says of it."""
+    """A servable that has run once, and its manifest, if it has one."""
 
     servable: Servable
-    batched: bool | None
-    """True if requests may share a run; None without a manifest: nobody has proved it."""
-    finite: bool
-    """True if inputs must have rows and finite numbers."""
+    manifest: repository.Manifest | None = None
 
 
 def load_version(
@@ -69,7 +66,7 @@ def load_version(
         told = error if isinstance(error, ServerError | GoldenError) else f"{type(error).__name__}: {error}"
         what = "is refused" if isinstance(error, GoldenError) else "loads but does not run"
         raise ArtifactError(f"{directory} {what}: {told}") from error
-    return Loaded(servable, manifest.batched if manifest else None, bool(manifest and manifest.finite))
+    return Loaded(servable, manifest)
 
 
 def _manifest(directory: Path) -> repository.Manifest | None:
@@ -84,9 +81,8 @@ def _manifest(directory: Path) -> repository.Manifest | None:
 def _check_golden(directory: Path, servable: Servable) -> None:
     sample = golden.read(directory)
     if sample is not None:
-        key = (
-            DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in servable.signatures else next(iter(servable.signatures))
-        )
+        keys = servable.signatures
+        key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in keys else next(iter(keys))
         sample.check(servable.run(key, dict(sample.inputs), list(sample.outputs)))
 
 

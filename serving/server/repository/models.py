@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from serving import repository
 from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError, quote
 from serving.server.repository.policies import ModelConfig
-from serving.server.repository.versions import Model, Serving, State, Status
+from serving.server.repository.versions import Model, Serving, State
 
 
 @dataclass(frozen=True)
@@ -35,46 +35,36 @@ class Models:
         self._models: dict[str, Model] = {}
         self._unloaded: set[str] = set()
         """Models that are in the repository, but not served until they are loaded again."""
-        self._ended: dict[str, Model] = {}
-        """Models that were served, but are not named any more."""
-        self._looked = False
+        self.ended: dict[str, Model] = {}
+        """Models that were served and are not named any more, for how their versions ended."""
+        self.started = False
+        """Whether every model has been looked at once."""
         self._refreshing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> bool:
         """Return True if there are models and every one answers."""
-        return self._looked and bool(self._models) and all(model.ready for model in self._models.values())
-
-    @property
-    def started(self) -> bool:
-        """Return True if every model has been looked at once."""
-        return self._looked
+        return self.started and bool(self._models) and all(model.ready for model in self._models.values())
 
     @property
     def loading(self) -> bool:
-        """Return True if a version is being loaded."""
         return any(s.state is State.LOADING for m in self._models.values() for s in m.statuses.values())
 
     @property
     def names(self) -> list[str]:
-        """The models served, sorted."""
         return sorted(self._models)
 
     def model(self, name: str) -> Model:
         """A model by its name. Raises `NotFoundError` or, while the server starts, `UnavailableError`."""
         if name not in self._models:
-            if not self._looked:
+            if not self.started:
                 raise UnavailableError("the server is starting: no model is loaded yet")
             if name in self._unloaded:
                 raise NotFoundError(f"model {quote(name)} was unloaded on request; load it to call it again")
             served = ", ".join(self.names) or "none"
             raise NotFoundError(f"model {quote(name)} is not served; served: {served}")
         return self._models[name]
-
-    def ended(self, name: str) -> Model | None:
-        """A model that was served and is not named any more, for how its versions ended."""
-        return self._ended.get(name)
 
     def available(self, name: str, version: int) -> bool:
         """Return True if a version of a model answers now."""
@@ -84,7 +74,7 @@ class Models:
         """Return why not every model answers."""
         if not self._models:
             found = f"no model was found{self._layout}"
-            return found if self._looked else "the server is starting: no model is loaded yet"
+            return found if self.started else "the server is starting: no model is loaded yet"
         return "; ".join(model.account() for model in self._models.values() if not model.ready)
 
     async def refresh(self) -> None:
@@ -96,13 +86,13 @@ class Models:
                     self._models[name].config = config
                 elif name not in self._unloaded:
                     self._models[name] = Model(config, self._serving)
-                    if name in self._ended:
-                        self._models[name].statuses.update(self._ended.pop(name).statuses)
+                    if name in self.ended:
+                        self._models[name].statuses.update(self.ended.pop(name).statuses)
             for name in [name for name in self._models if name not in configs]:
-                self._ended[name] = self._models.pop(name)
-                self._ended[name].end()
+                self.ended[name] = self._models.pop(name)
+                self.ended[name].end()
             await asyncio.gather(*(model.refresh() for model in self._models.values()))
-            self._looked = True
+            self.started = True
 
     async def load(self, name: str) -> None:
         """Serve what the repository holds of a model now, with files that have changed; returns when it answers.
@@ -133,7 +123,7 @@ class Models:
         """Unload everything, when the last request is answered."""
         for model in self._models.values():
             model.end()
-        await asyncio.gather(*(m.unloaded() for m in (*self._models.values(), *self._ended.values())))
+        await asyncio.gather(*(m.unloaded() for m in (*self._models.values(), *self.ended.values())))
 
     async def _finish(self, change: Coroutine[None, None, None]) -> None:
         # A client that leaves, or a time limit, must not leave a model half loaded.
@@ -173,14 +163,10 @@ class Models:
 
 def _entries(name: str, model: Model | None, present: list[int], unloaded: bool) -> list[Entry]:
     absent = "unloaded on request" if unloaded else "not loaded"
-    statuses: dict[int, Status] = dict(model.statuses) if model is not None else {}
-    entries = [
-        Entry(name, number, status.state, str(status.fault or ""))
-        for number, status in statuses.items()
-        if status.state is not State.END or status.fault is not None
-    ]
-    known = {entry.version for entry in entries}
-    entries += [Entry(name, number, State.END, absent) for number in present if number not in known]
+    entries = {number: Entry(name, number, State.END, absent) for number in present}
+    for number, status in (model.statuses if model else {}).items():
+        if status.state is not State.END or status.fault is not None:
+            entries[number] = Entry(name, number, status.state, str(status.fault or ""))
     if not entries:
         return [Entry(name, None, State.END, absent if model is None else model.account())]
-    return sorted(entries, key=lambda entry: entry.version or 0)
+    return [entries[number] for number in sorted(entries)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from serving import repository
@@ -41,7 +39,6 @@ def pointed(directory: Path) -> list[int]:
 
 
 def latest(count: int = 1) -> Policy:
-    """The `count` highest versions."""
     return lambda directory: every(directory)[-count:]
 
 
@@ -53,13 +50,7 @@ def every(directory: Path) -> list[int]:
 
 
 def specific(*numbers: int) -> Policy:
-    """These versions."""
     return lambda directory: sorted(numbers)  # noqa: ARG005 - the folder has no say
-
-
-def first_of(policy: Policy) -> Policy:
-    """What a policy finds first, from then on."""
-    return cache(policy)
 
 
 def models_below(root: Path) -> dict[str, ModelConfig]:
@@ -72,26 +63,12 @@ def models_below(root: Path) -> dict[str, ModelConfig]:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A version that did not load: the stamp of its files, and its attempts so far."""
-
-    stamp: object
-    attempts: int
-    when: float
-
-
-@dataclass(frozen=True)
 class RetryPolicy:
-    """How often to try a version again whose files did not change."""
+    """How often to try a version again that did not load, and whose files did not change."""
 
     retries: int = 0
     seconds: float = 60.0
     """Between attempts."""
-
-    def retries_now(self, refusal: Refusal) -> bool:
-        """Return True if it is time for another attempt."""
-        waited = time.monotonic() - refusal.when >= self.seconds
-        return waited and refusal.attempts <= self.retries
 
 
 def stamp_of(directory: Path) -> object:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,8 +16,8 @@ from serving.repository import RepositoryError
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError, quote
 from serving.server.metrics import Metrics
 from serving.server.repository.loading import Loaded
-from serving.server.repository.policies import ModelConfig, Refusal, RetryPolicy, folder_of, stamp_of
-from serving.server.scheduling.run_queue import QueueLimits, RunQueue
+from serving.server.repository.policies import ModelConfig, RetryPolicy, folder_of, stamp_of
+from serving.server.scheduling import QueueLimits, RunQueue
 from serving.server.tensors.signature import Signatures
 
 log = logging.getLogger("tandem.server")
@@ -55,6 +56,20 @@ class Status:
     fault: ServerError | None = None
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A version that did not load: the stamp of its files, its attempts so far, and when the last one was."""
+
+    stamp: object
+    attempts: int
+    when: float
+
+    def stands(self, stamp: object, retries: RetryPolicy) -> bool:
+        """Whether it is no use, or too early, to try again."""
+        waits = time.monotonic() - self.when < retries.seconds
+        return self.stamp == stamp and (waits or self.attempts > retries.retries)
+
+
 class Version:
     """One loaded version. A context with it is a lease: it is unloaded only when nobody holds one any more."""
 
@@ -65,9 +80,10 @@ class Version:
         """What changes when its files do."""
         self.servable = loaded.servable
         self.signatures: Signatures = loaded.servable.signatures
-        self.finite = loaded.finite
+        self.finite = loaded.manifest is not None and loaded.manifest.finite
         """True if its manifest forbids NaN, infinity and empty tensors."""
-        self.batched = serving.batching if loaded.batched is None else loaded.batched
+        self.batched = loaded.manifest.batched if loaded.manifest else serving.batching
+        """True if requests may share a run; without a manifest nobody has proved it."""
         self.queues = {
             key: RunQueue(
                 loaded.servable,
@@ -75,7 +91,7 @@ class Version:
                 f"model {model}, version {number}",
                 batched=self.batched and signature.batched,
                 limits=serving.queue,
-                count=lambda run: serving.metrics.run(model, str(number), run.rows, run.seconds),
+                count=partial(serving.metrics.run, model, str(number)),
             )
             for key, signature in self.signatures.items()
         }
@@ -93,7 +109,6 @@ class Version:
             self._free.set()
 
     def waiting(self) -> int:
-        """Requests in its queues."""
         return sum(queue.waiting for queue in self.queues.values())
 
     async def unload(self) -> None:
@@ -110,6 +125,8 @@ class Model:
 
     def __init__(self, config: ModelConfig, serving: Serving) -> None:
         self.config = config
+        self.name = config.name
+        """As in URLs."""
         self.statuses: dict[int, Status] = {}
         self._serving = serving
         self._loaded: dict[int, Version] = {}
@@ -117,11 +134,6 @@ class Model:
         self._refused: dict[int, Refusal] = {}
         self._complaint = ""
         self._unloading: set[asyncio.Task[None]] = set()
-
-    @property
-    def name(self) -> str:
-        """As in URLs."""
-        return self.config.name
 
     @property
     def ready(self) -> bool:
@@ -210,8 +222,7 @@ class Model:
         if old is not None and old.stamp == stamp:
             return ""
         refusal = self._refused.get(number)
-        again = reload or (refusal is not None and self._serving.retries.retries_now(refusal))
-        if refusal is not None and refusal.stamp == stamp and not again:
+        if refusal is not None and not reload and refusal.stands(stamp, self._serving.retries):
             return str(self.statuses[number].fault)
         if old is None:
             self.statuses[number] = Status(State.LOADING)

@@ -10,6 +10,8 @@ import ml_dtypes  # noqa: F401 - teaches numpy the dtype bfloat16
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.server.errors import InvalidRequestError, ServerError, quote
+
 Array = NDArray[np.generic]
 """A tensor. Strings are arrays of dtype object that hold `bytes`."""
 Tensors = dict[str, Array]
@@ -30,15 +32,27 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...] | None
 
-    def admits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape fits."""
-        if self.shape is None:
-            return True
-        if self.batched and len(shape) > 0 and shape[1:] == self.shape[1:]:
-            return True  # As most are: only the rows are free.
-        return len(shape) == len(self.shape) and all(
-            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
-        )
+    def check(self, array: Array, finite: bool = False) -> None:
+        """Raise `InvalidRequestError` unless the tensor has this dtype and shape.
+
+        `finite`: it must have some rows, and no NaN and no infinity in them, too.
+        """
+        if array.dtype is not self.numpy and dtype_of(array) != self.dtype:
+            raise self.refused(f"expected dtype {self.dtype}, got {dtype_of(array)}")
+        shape = list(array.shape)
+        if self.shape is not None and (
+            len(shape) != len(self.shape)
+            or any(want not in (-1, got) for want, got in zip(self.shape, shape, strict=True))
+        ):
+            raise self.refused(f"expected shape {list(self.shape)} (-1: any), got {shape}")
+        if finite and array.size == 0:
+            raise self.refused(f"expected at least one row, got shape {shape}")
+        if finite and is_floating(array) and not np.isfinite(array).all():
+            raise self.refused("expected finite numbers, got NaN or infinity")
+
+    def refused(self, why: str) -> InvalidRequestError:
+        """The error that says why what came for this input does not fit."""
+        return InvalidRequestError(f"input {self.name!r}: {why}")
 
     @cached_property
     def numpy(self) -> np.dtype[np.generic]:
@@ -72,14 +86,23 @@ class Signature:
     left_out: tuple[str, ...] = ()
     """Outputs that are no tensors and so cannot be asked for: "name (type)"."""
 
+    def complete(self, given: Tensors) -> Tensors:
+        """The inputs given, and the defaults of others. Raises `InvalidRequestError` where their names do not fit."""
+        inputs = self.defaults | given
+        if not self.required <= inputs.keys() <= self.names:
+            names = self.input_names
+            raise InvalidRequestError(
+                f"expected input{'s' if len(names) > 1 else ''} {', '.join(names) or '(none)'}, "
+                f"got {quote(', '.join(inputs)) if inputs else 'none'}"
+            )
+        return inputs
+
     @cached_property
     def input_names(self) -> tuple[str, ...]:
-        """In the model's order."""
         return tuple(spec.name for spec in self.inputs)
 
     @cached_property
     def output_names(self) -> tuple[str, ...]:
-        """In the model's order."""
         return tuple(spec.name for spec in self.outputs)
 
     @cached_property
@@ -101,6 +124,15 @@ class Signature:
 Signatures = Mapping[str, Signature]
 
 
+def signature_of(
+    signatures: Signatures, key: str, error: type[ServerError] = InvalidRequestError
+) -> Signature:
+    """A signature by its key. Raises `error`."""
+    if key not in signatures:
+        raise error(f"the model has no signature {quote(key)}; it has: {', '.join(sorted(signatures))}")
+    return signatures[key]
+
+
 def strings(values: Sequence[bytes]) -> Array:
     """A flat tensor of strings."""
     array: Array = np.empty(len(values), object)
@@ -108,14 +140,18 @@ def strings(values: Sequence[bytes]) -> Array:
     return array
 
 
+def shapes(tensors: Tensors) -> str:
+    """The shapes of tensors, for a message: "a [1, 2], b [3]"."""
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in tensors.items())
+
+
 def dtype_of(array: Array) -> str:
     """The name of an array's dtype, as `TensorSpec.dtype` has it."""
-    return dtype_name(array.dtype)
+    return _name_of(array.dtype)
 
 
 @lru_cache(64)  # numpy makes the name anew each time, in 10 us.
-def dtype_name(dtype: np.dtype[np.generic]) -> str:
-    """A dtype's name, as `TensorSpec.dtype` has it."""
+def _name_of(dtype: np.dtype[np.generic]) -> str:
     return BYTES if dtype == np.object_ else dtype.name
 
 

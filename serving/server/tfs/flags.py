@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf import text_format
+from google.protobuf.message import Message
 
 from serving.server import VERSION
-from serving.server.flags import add_limits, any_seconds, port, seconds_from_0
+from serving.server.flags import add_common, number, port, seconds_from_0
 from serving.server.repository.policies import RetryPolicy
-from serving.server.scheduling.run_queue import QueueLimits
-from serving.server.tfs.configs_pb2 import BatchingParameters, MonitoringConfig
-from serving.server.tfs.text_configs import ConfigError, read
+from serving.server.tfs.configs_pb2 import BatchingParameters, MonitoringConfig, SSLConfig
 
 log = logging.getLogger("tandem.server")
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 MAX_ROWS = 1 << 20
 """The original limits no rows; what a request may hold is bounded by its bytes."""
 DAY = 86_400.0
 METRICS_PATH = "/monitoring/prometheus/metrics"
+UNIMPLEMENTED = (
+    *("enable_grpc_healthcheck_service", "enable_per_model_batching_parameters", "enable_profiler"),
+    *("flush_filesystem_caches", "grpc_max_threads", "http_num_threads", "mixed_precision"),
+    *("num_load_threads", "num_tflite_interpreters_per_pool", "num_tflite_pools", "num_unload_threads"),
+    *("per_process_gpu_memory_fraction", "platform_config_file", "resource_estimation_method"),
+    *("remove_unused_fields_from_bundle_metagraph", "response_compression_level", "rest_api_num_threads"),
+    *("should_retry_model_load", "skip_initialize_tpu", "tensorflow_session_config_file"),
+    *("tensorflow_session_run_timeout_in_ms", "thread_pool_factory_config_file", "use_alts_credentials"),
+    *("xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"),
+)
+"""Flags of the original that do nothing here."""
+
+
+class ConfigError(Exception):
+    """A flag or a file that it names does not say what to serve."""
 
 
 def _boolean(text: str) -> bool:
@@ -38,20 +59,24 @@ def _path(text: str) -> Path | None:
     return Path(text) if text else None  # As the original has it: what is empty is not given.
 
 
+def _port(text: str) -> int | None:
+    return port(text) or None
+
+
+def _channel_arguments(text: str) -> tuple[tuple[str, str | int], ...]:
+    made: list[tuple[str, str | int]] = []
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise argparse.ArgumentTypeError(f"expected key=value, got {pair!r}")
+        made.append((key, int(value) if re.fullmatch(r"-?[0-9]+", value) else value))
+    return tuple(made)
+
+
 OFF: dict[str, Any] = {"type": _boolean, "nargs": "?", "const": True, "default": False}
 ON = OFF | {"default": True}
-
-UNIMPLEMENTED = (
-    *("enable_grpc_healthcheck_service", "enable_per_model_batching_parameters", "enable_profiler"),
-    *("flush_filesystem_caches", "grpc_max_threads", "http_num_threads", "mixed_precision"),
-    *("num_load_threads", "num_tflite_interpreters_per_pool", "num_tflite_pools", "num_unload_threads"),
-    *("per_process_gpu_memory_fraction", "platform_config_file", "resource_estimation_method"),
-    *("remove_unused_fields_from_bundle_metagraph", "response_compression_level", "rest_api_num_threads"),
-    *("should_retry_model_load", "skip_initialize_tpu", "tensorflow_session_config_file"),
-    *("tensorflow_session_run_timeout_in_ms", "thread_pool_factory_config_file", "use_alts_credentials"),
-    *("xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"),
-)
-"""Flags of the original that do nothing here."""
+any_seconds = number(float, math.isfinite, "a number of seconds")
+milliseconds = number(lambda text: int(text) / 1e3, math.isfinite, "a whole number of milliseconds")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,15 +87,24 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    add_common(made)
+    made.set_defaults(max_rows=MAX_ROWS)
     add = made.add_argument
-    add("--port", type=port, default=8500, help="gRPC; 0: none")
-    add("--grpc_socket_path", default="", help="gRPC on a Unix socket, too")
-    add("--grpc_channel_arguments", default="", help="key=value,... for the gRPC server")
+    add("--port", type=_port, default=8500, dest="grpc_port", help="gRPC; 0: none")
+    add("--grpc_socket_path", default="", dest="grpc_socket", help="gRPC on a Unix socket, too")
+    arguments = "key=value,... for the gRPC server"
+    add("--grpc_channel_arguments", type=_channel_arguments, default=(), dest="grpc_options", help=arguments)
     add("--ssl_config_file", type=_path, help="an SSLConfig in text form: gRPC by TLS only")
-    add("--rest_api_port", type=port, default=0, help="REST; 0: none")
-    add("--rest_api_timeout_in_ms", type=int, default=30_000, help="of a REST request; 0 or less: a day")
-    add("--rest_api_enable_cors_support", **OFF, help="let any page call REST")
-    add("--host", default="127.0.0.1", help="address to listen on; the original listens on every one")
+    add("--rest_api_port", type=_port, dest="http_port", help="REST; none unless it is given; 0: none")
+    limit = "of a REST request; 0 or less: a day"
+    add(
+        "--rest_api_timeout_in_ms",
+        type=milliseconds,
+        default=30.0,
+        dest="request_timeout_seconds",
+        help=limit,
+    )
+    add("--rest_api_enable_cors_support", **OFF, dest="cors", help="let any page call REST")
     add("--monitoring_config_file", type=_path, help="a MonitoringConfig in text form: where metrics lie")
     add("--model_name", default="default", help="as in URLs; ignored with --model_config_file")
     add("--model_base_path", type=_path, help="holds <version>/; ignored with --model_config_file")
@@ -86,9 +120,8 @@ def parser() -> argparse.ArgumentParser:
     add("--max_num_load_retries", type=int, default=5, help="of a version; below 0: for ever")
     add("--load_retry_interval_micros", type=int, default=60_000_000, help="between such attempts")
     add("--saved_model_tags", default="serve", help="of the graph to load, separated by commas")
-    add(
-        "--prefer_tflite_model", "--use_tflite_model", **OFF, help="serve model.tflite where a version has it"
-    )
+    tflite = "serve model.tflite where a version has it"
+    add("--prefer_tflite_model", "--use_tflite_model", **OFF, help=tflite)
     add("--enable_model_warmup", **ON, help="run what assets.extra/tf_serving_warmup_requests holds")
     add("--num_request_iterations_for_warmup", type=int, default=0, help="so many times each; 0: once")
     shared = "let requests share runs of models that have no manifest"
@@ -99,36 +132,74 @@ def parser() -> argparse.ArgumentParser:
     add("--tensorflow_session_parallelism", type=int, default=0, help="threads for both of the following")
     add("--tensorflow_intra_op_parallelism", type=int, default=0, help="threads within an operation; 0: one")
     add("--tensorflow_inter_op_parallelism", type=int, default=0, help="operations at a time; 0: one")
-    add_limits(made)
-    made.set_defaults(max_rows=MAX_ROWS)
     for name in UNIMPLEMENTED:
         add(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
     add("--version", action="version", version=_versions())
     return made
 
 
-def warn_of_unimplemented(options: argparse.Namespace) -> None:
-    """One line for each flag that was given and does nothing here."""
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What the flags and the files that they name say, in the words of `tandem-server`. Raises `ConfigError`.
+
+    Beside these: `metrics_path` (None: no metrics), `intra_op` and `inter_op` threads. One line in the log names each
+    flag that was given and does nothing here.
+    """
+    options = parser().parse_args(arguments)
     for name in UNIMPLEMENTED:
         if getattr(options, name) is not None:
             log.warning("--%s is accepted, but does nothing in Tandem's embedded server", name)
+    if not (options.grpc_port or options.http_port or options.grpc_socket):
+        raise ConfigError("expected --port, --rest_api_port or --grpc_socket_path, got nothing to listen on")
+    if options.request_timeout_seconds <= 0:
+        options.request_timeout_seconds = DAY
+    count = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
+    options.retries = RetryPolicy(count, max(options.load_retry_interval_micros, 0) / 1e6)
+    options.poll_seconds = _poll_seconds(options)
+    options.intra_op, options.inter_op = _threads(options)
+    options.metrics_path = None
+    if options.monitoring_config_file is not None:
+        prometheus = read(
+            "monitoring_config_file", options.monitoring_config_file, MonitoringConfig
+        ).prometheus_config
+        options.metrics_path = (prometheus.path or METRICS_PATH) if prometheus.enable else None
+    if options.ssl_config_file is not None:
+        options.grpc_tls = _tls(options.ssl_config_file)
+    if options.batching_parameters_file is not None:
+        _read_batching_parameters(options)
+    return options
 
 
-def poll_seconds(options: argparse.Namespace) -> float:
+def read(flag: str, file: Path, kind: type[AnyMessage], lenient: bool = False) -> AnyMessage:
+    """The message in a flag's file, in text form; `lenient`: fields that it does not know get a warning.
+
+    Raises `ConfigError`.
+    """
+    try:
+        text = file.read_text()
+        try:
+            return text_format.Parse(text, kind())
+        except text_format.ParseError as error:
+            if not lenient:
+                raise
+            known = ", ".join(kind.DESCRIPTOR.fields_by_name)
+            log.warning("--%s=%s: only %s act here: %s", flag, file, known, error)
+            return text_format.Parse(text, kind(), allow_unknown_field=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--{flag}={file}: {error}") from error
+    except text_format.ParseError as error:
+        name = kind.DESCRIPTOR.name
+        raise ConfigError(f"--{flag}={file}: expected a {name} in text form, got: {error}") from error
+
+
+def _poll_seconds(options: argparse.Namespace) -> float:
     """How often anything is to be looked at again."""
     waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
     if not options.file_system_poll_wait_seconds:  # Then only a version that did not load is tried again.
-        waits.append(max(options.load_retry_interval_micros / 1e6, 1.0))
+        waits.append(max(options.retries.seconds, 1.0))
     return min([wait for wait in waits if wait > 0], default=DAY)
 
 
-def rest_seconds(options: argparse.Namespace) -> float:
-    """What a REST request may take."""
-    return options.rest_api_timeout_in_ms / 1000 if options.rest_api_timeout_in_ms > 0 else DAY
-
-
-def threads(options: argparse.Namespace) -> tuple[int, int]:
-    """Intra-op and inter-op threads. Raises `ConfigError`."""
+def _threads(options: argparse.Namespace) -> tuple[int, int]:
     both: int = options.tensorflow_session_parallelism
     intra: int = options.tensorflow_intra_op_parallelism
     inter: int = options.tensorflow_inter_op_parallelism
@@ -141,12 +212,9 @@ def threads(options: argparse.Namespace) -> tuple[int, int]:
     return max(intra, 1), max(inter, 1)
 
 
-def batch_limits(options: argparse.Namespace) -> QueueLimits:
-    """Rows in a run that requests share, and requests that wait. Raises `ConfigError`."""
-    limits = QueueLimits(options.max_batch_rows, queue=options.max_queue)
+def _read_batching_parameters(options: argparse.Namespace) -> None:
+    """Set the rows in a run that requests share, and the requests that wait."""
     file = options.batching_parameters_file
-    if file is None:
-        return limits
     if not options.batching:
         raise ConfigError("--batching_parameters_file needs --enable_batching")
     given = read("batching_parameters_file", file, BatchingParameters, lenient=True)
@@ -154,34 +222,18 @@ def batch_limits(options: argparse.Namespace) -> QueueLimits:
         if parameter.value < 1:
             got = f"expected {field.name} of at least 1, got {parameter.value}"
             raise ConfigError(f"--batching_parameters_file={file}: {got}")
-    rows = given.max_batch_size.value or limits.batch_rows
-    return QueueLimits(rows, queue=rows * given.max_enqueued_batches.value or limits.queue)
+    options.max_batch_rows = given.max_batch_size.value or options.max_batch_rows
+    options.max_queue = options.max_batch_rows * given.max_enqueued_batches.value or options.max_queue
 
 
-def retries(options: argparse.Namespace) -> RetryPolicy:
-    """Of versions that did not load."""
-    count = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
-    return RetryPolicy(count, max(options.load_retry_interval_micros, 0) / 1e6)
-
-
-def monitoring_path(options: argparse.Namespace) -> str | None:
-    """Where the metrics lie, None where a MonitoringConfig does not ask for them. Raises `ConfigError`."""
-    if options.monitoring_config_file is None:
-        return None
-    message = read("monitoring_config_file", options.monitoring_config_file, MonitoringConfig)
-    config = message.prometheus_config
-    return str(config.path) or METRICS_PATH if config.enable else None
-
-
-def channel_arguments(options: argparse.Namespace) -> tuple[tuple[str, str | int], ...]:
-    """What --grpc_channel_arguments says. Raises `ConfigError`."""
-    made: list[tuple[str, str | int]] = []
-    for pair in filter(None, options.grpc_channel_arguments.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--grpc_channel_arguments: expected key=value, got {pair!r}")
-        made.append((key, int(value) if re.fullmatch(r"-?[0-9]+", value) else value))
-    return tuple(made)
+def _tls(file: Path) -> grpc.ServerCredentials:
+    config = read("ssl_config_file", file, SSLConfig)
+    pair = (config.server_key.encode(), config.server_cert.encode())
+    if not all(text.lstrip().startswith(b"-----BEGIN ") for text in pair):
+        raise ConfigError(f"--ssl_config_file={file}: expected server_key and server_cert in PEM, got others")
+    if config.client_verify and not config.custom_ca:
+        raise ConfigError(f"--ssl_config_file={file}: client_verify needs custom_ca, got none")
+    return grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
 
 
 def _versions() -> str:

@@ -1,23 +1,34 @@
-"""What TensorFlow Serving's requests ask of a model's signatures, and what becomes of the outputs.
+"""What TensorFlow Serving's requests ask of a model's signatures, their tf.Examples, and what becomes of the outputs.
 
 https://www.tensorflow.org/tfx/serving/api_rest#classify_and_regress_api
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
+from tensorflow.core.example.example_pb2 import Example
 from tensorflow_serving.apis.classification_pb2 import ClassificationResult
 from tensorflow_serving.apis.inference_pb2 import MultiInferenceResponse
+from tensorflow_serving.apis.input_pb2 import Input
 from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
 from serving.server.dataplane import Call
 from serving.server.errors import FailedPreconditionError, InvalidRequestError, UnimplementedError, quote
-from serving.server.tensors.checks import signature_of
-from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signatures, Tensors, dtype_of
-from serving.server.tfs.examples import serialized
+from serving.server.tensors.signature import (
+    BYTES,
+    DEFAULT_SIGNATURE,
+    Array,
+    Signatures,
+    Tensors,
+    dtype_of,
+    shapes,
+    signature_of,
+    strings,
+)
+from serving.server.tfs.json import string_of
 from serving.server.tfs.tensors import from_proto
 
 CLASSIFY = "tensorflow/serving/classify"
@@ -27,6 +38,30 @@ INPUTS, SCORES, CLASSES, OUTPUTS = "inputs", "scores", "classes", "outputs"
 
 Infer = Callable[[Call], Awaitable[Tensors]]
 """Runs a call of a version."""
+
+INT64 = range(-(2**63), 2**63)
+
+
+def input_of(document: Mapping[str, object]) -> Any:
+    """The Input that a REST request's "examples" and "context" describe. Raises `InvalidRequestError`."""
+    examples = document.get("examples")
+    if not isinstance(examples, list) or not examples:
+        got = quote(examples) if "examples" in document else "none"
+        raise InvalidRequestError(f'expected "examples" to be a list of objects, got {got}')
+    made = [_example(example) for example in examples]
+    if "context" in document:
+        return Input(example_list_with_context={"context": _example(document["context"]), "examples": made})
+    return Input(example_list={"examples": made})
+
+
+def _serialized(given: Any) -> Array:
+    """The examples of an Input, object [N] of bytes, each with its context. Raises `InvalidRequestError`."""
+    examples = getattr(given, given.WhichOneof("kind") or "example_list")
+    # Serialized messages of one type, one after the other, are their merger.
+    context = examples.context.SerializeToString() if hasattr(examples, "context") else b""
+    if not examples.examples:
+        raise InvalidRequestError("expected at least one example, got none")
+    return strings([context + example.SerializeToString() for example in examples.examples])
 
 
 def predict_call(request: Any, signatures: Signatures, max_bytes: int) -> Call:
@@ -55,7 +90,7 @@ async def by_examples(
             f"expected a signature that takes {INPUTS} and gives {' or '.join(wanted)}, but {key} takes "
             f"{', '.join(signature.input_names) or 'nothing'} and gives {', '.join(signature.output_names)}"
         )
-    examples = serialized(given)
+    examples = _serialized(given)
     found = await infer(Call({INPUTS: examples}, outputs, key, pictures=False))
     result = (
         _regressions(found[OUTPUTS], len(examples)) if method == REGRESS else _classes(found, len(examples))
@@ -103,8 +138,8 @@ def _regressions(values: Array, count: int) -> Any:
 def _classes(outputs: Tensors, count: int) -> Any:
     (shape, *others) = {array.shape for array in outputs.values()}
     if others or len(shape) != 2 or shape[0] != count:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
-        raise InvalidRequestError(f"expected outputs of one shape [{count}, number of classes], got {shapes}")
+        expected = f"expected outputs of one shape [{count}, number of classes]"
+        raise InvalidRequestError(f"{expected}, got {shapes(outputs)}")
     for name, dtype in ((CLASSES, BYTES), (SCORES, "float32")):
         if name in outputs and dtype_of(outputs[name]) != dtype:
             raise InvalidRequestError(f"expected {name} of dtype {dtype}, got {dtype_of(outputs[name])}")
@@ -116,3 +151,33 @@ def _classes(outputs: Tensors, count: int) -> Any:
         for label, score in zip(*row, strict=True):
             classes.add(label=label.decode("utf-8", "replace"), score=score)
     return result
+
+
+def _example(value: object) -> Any:
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"expected an example to be an object of features, got {quote(value)}")
+    made = Example()
+    for name, content in value.items():
+        items = [_item(name, item) for item in (content if isinstance(content, list) else [content])]
+        kinds = sorted({kind for kind, _ in items})
+        if len(kinds) > 1:
+            got = ", ".join(kinds)
+            raise InvalidRequestError(f"feature {quote(name)}: expected values of one type, got {got}")
+        feature = made.features.feature[name]
+        for kind, item in items:
+            getattr(feature, kind).value.append(item)
+    return made
+
+
+def _item(name: str, value: object) -> tuple[str, bytes | int | float]:
+    """The field of a Feature that takes a value, and the value as that."""
+    decoded = string_of(value)
+    if decoded is not None:
+        return "bytes_list", decoded
+    if isinstance(value, int) and value in INT64:  # bool too: features have no booleans
+        return "int64_list", int(value)
+    if isinstance(value, float):
+        return "float_list", value
+    raise InvalidRequestError(
+        f"feature {quote(name)}: expected numbers of 64 bits, strings or base64 data, got {quote(value)}"
+    )

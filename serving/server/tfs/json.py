@@ -23,6 +23,7 @@ from serving.server.tensors.signature import (
     Tensors,
     TensorSpec,
     is_floating,
+    shapes,
     strings,
 )
 
@@ -87,8 +88,8 @@ def write(outputs: Tensors, rows: bool) -> bytes:
         return wrap("outputs", values if plain is None else plain)
     lengths = {array.shape[:1] for array in outputs.values()}
     if len(lengths) != 1 or () in lengths:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
-        raise InvalidRequestError(f'expected outputs of equally many rows, got {shapes}: ask with "inputs"')
+        got = f'{shapes(outputs)}: ask with "inputs"'
+        raise InvalidRequestError(f"expected outputs of equally many rows, got {got}")
     if plain is not None:
         return wrap("predictions", plain)
     together = zip(*values.values(), strict=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -18,45 +15,30 @@ from serving.server.repository.versions import Version
 from serving.server.tfs.tensors import ENUMS
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a request is about: a model and, at most one of them, a version's number or label."""
-
-    name: str
-    number: int | None = None
-    label: str = ""
-
-
-def model_spec(spec: Any) -> ModelSpec:
-    """What the message of that name says."""
-    return ModelSpec(spec.name, spec.version.value if spec.HasField("version") else None, spec.version_label)
-
-
-@contextmanager
-def lease(
-    plane: DataPlane, record: RequestRecord, protocol: str, operation: str, spec: ModelSpec
-) -> Iterator[Version]:
-    """As `DataPlane.lease`, but a version that does not load is a `NotFoundError`, as in the original."""
+def lease(plane: DataPlane, record: RequestRecord, protocol: str, operation: str, spec: Any) -> Version:
+    """As `DataPlane.lease` for a ModelSpec, but what does not load is a `NotFoundError`, as in the original."""
     if not spec.name:
         raise InvalidRequestError("expected a model's name in the ModelSpec, got none")
     record.operation = operation
-    with ExitStack() as stack:
-        try:
-            version = stack.enter_context(plane.lease(record, protocol, spec.name, spec.number, spec.label))
-        except UnavailableError as error:
-            if not plane.models.started:
-                raise
-            raise NotFoundError(str(error)) from error
-        yield version
+    try:
+        return plane.lease(record, protocol, spec.name, _number(spec), spec.version_label)
+    except UnavailableError as error:
+        if not plane.models.started:
+            raise
+        raise NotFoundError(str(error)) from error
 
 
-def statuses(plane: DataPlane, spec: ModelSpec) -> Any:
-    """A GetModelStatusResponse of the versions that a request is about, newest first.
+def _number(spec: Any) -> int | None:
+    return spec.version.value if spec.HasField("version") else None
+
+
+def statuses(plane: DataPlane, spec: Any) -> Any:
+    """A GetModelStatusResponse of the versions that a ModelSpec is about, newest first.
 
     Raises `NotFoundError` or, for a label that is none, `InvalidRequestError`.
     """
-    model = plane.models.ended(spec.name) or plane.models.model(spec.name)
-    number = model.number_of(spec.label) if spec.label else spec.number
+    model = plane.models.ended.get(spec.name) or plane.models.model(spec.name)
+    number = model.number_of(spec.version_label) if spec.version_label else _number(spec)
     response = GetModelStatusResponse()
     for version, status in sorted(model.statuses.items(), reverse=True):
         if number in (None, version):

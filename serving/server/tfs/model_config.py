@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
 from serving.server.errors import FailedPreconditionError, InvalidRequestError, ServerError, quote
-from serving.server.repository.policies import ModelConfig, Policy, every, first_of, latest, specific
-from serving.server.tfs.text_configs import ConfigError, read
+from serving.server.repository.policies import ModelConfig, Policy, every, latest, specific
+from serving.server.tfs.flags import ConfigError, read
 
 log = logging.getLogger("tandem.server")
 
@@ -24,52 +28,36 @@ Available = Callable[[str, int], bool]
 
 
 class ConfigSource:
-    """The models to serve now. Where a file says so, it is read again every `poll_seconds`, 0 or less: never.
+    """The models to serve now: one by its name and path, or those of a file, which may be read again and again."""
 
-    A label may name a version that does not answer where it names no other yet and `unused_labels` is set, or where
-    `any_label` is. `once`: the folders of a configuration are looked at only once.
-    """
-
-    def __init__(
-        self,
-        file: Path | None = None,
-        poll_seconds: float = 0,
-        *,
-        unused_labels: bool = False,
-        any_label: bool = False,
-        once: bool = False,
-    ) -> None:
-        """Raises `ConfigError` where the file is none."""
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Raises `ConfigError`."""
         self.available: Available = lambda _model, _version: False
         """Set it to what the server's models say."""
-        self._unused_labels = unused_labels
-        self._any_label = any_label
-        self._once = once
+        self._options = options
+        self._file: Path | None = options.model_config_file
         self._configs: dict[str, ModelConfig] = {}
-        self._file = file
-        self._poll_seconds = poll_seconds
         self._looked = time.monotonic()
-        self._followed = _parse(file) if file else None
+        self._followed = read("model_config_file", self._file, ModelServerConfig) if self._file else None
         """What the file said."""
+        if self._file is None:
+            if options.model_base_path is None:
+                raise ConfigError("expected --model_base_path or --model_config_file, got neither")
+            name, path = options.model_name, options.model_base_path.absolute()
+            self._accept({name: ModelConfig(name, path, latest())})
+            return
         try:
-            self._accept(configs_of(self._followed) if file else {})
+            self._accept(configs_of(self._followed))
         except ServerError as error:
-            raise ConfigError(f"--model_config_file={file}: {error}") from error
-
-    @classmethod
-    def of_one(cls, name: str, base_path: Path, *, once: bool = False) -> ConfigSource:
-        """The latest version of one model."""
-        source = cls(once=once)
-        source._accept({name: ModelConfig(name, base_path.absolute(), latest())})
-        return source
+            raise ConfigError(f"--model_config_file={self._file}: {error}") from error
 
     def find(self) -> dict[str, ModelConfig]:
         """The models to serve; a file that cannot be followed changes nothing."""
-        wait = self._poll_seconds
+        wait = self._options.model_config_file_poll_wait_seconds
         if self._file is not None and 0 < wait <= time.monotonic() - self._looked:
             self._looked = time.monotonic()
             try:
-                self._follow(_parse(self._file))
+                self._follow(read("model_config_file", self._file, ModelServerConfig))
             except (ConfigError, ServerError) as error:
                 log.error("%s; the models stay as they are", error)
         return self._configs
@@ -102,13 +90,16 @@ class ConfigSource:
                         f"expected label {quote(label)} to name a version that is available, "
                         f"got version {version} of model {model.name}"
                     )
-        if self._once:
-            configs = {n: replace(model, policy=first_of(model.policy)) for n, model in configs.items()}
+        if not self._options.file_system_poll_wait_seconds:
+            configs = {n: replace(model, policy=cache(model.policy)) for n, model in configs.items()}
         self._configs = configs
 
     def _may_name(self, model: str, old: Mapping[str, int], label: str, version: int) -> bool:
-        allowed = self._any_label or (self._unused_labels and old.get(label, version) == version)
-        return allowed or self.available(model, version)
+        any_version = self._options.force_allow_any_version_labels_for_unavailable_models
+        unused = self._options.allow_version_labels_for_unavailable_models
+        return (
+            any_version or (unused and old.get(label, version) == version) or self.available(model, version)
+        )
 
 
 def configs_of(config: Any) -> dict[str, ModelConfig]:
@@ -146,9 +137,3 @@ def _policy(model: Any) -> Policy:
             return specific(*policy.specific.versions)
         case _:
             return latest(policy.latest.num_versions or 1)
-
-
-def _parse(file: Path) -> Any:
-    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
-
-    return read("model_config_file", file, ModelServerConfig)

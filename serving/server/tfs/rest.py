@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.json_format import MessageToDict
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, quote
 from serving.server.http import Request, Response, Route
-from serving.server.tensors.checks import signature_of
-from serving.server.tensors.signature import DEFAULT_SIGNATURE
-from serving.server.tfs.examples import input_of
-from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples
+from serving.server.tensors.signature import DEFAULT_SIGNATURE, signature_of
+from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples, input_of
 from serving.server.tfs.json import parse, read, signature_name, wrap, write
-from serving.server.tfs.model_access import ModelSpec, lease, signature_defs, statuses
+from serving.server.tfs.model_access import lease, signature_defs, statuses
 
 PROTOCOL = "tfs-rest"
 VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
@@ -63,22 +62,18 @@ class TfsRest:
             return Response(write(outputs, rows))
 
     async def classify(self, request: Request) -> Response:
-        """Classification of tf.Examples: for each, its classes with their scores."""
         result = await self._infer(request, CLASSIFY)
         rows = [[[c.label, _float32(c.score)] for c in row.classes] for row in result.classifications]
         return Response(wrap("results", rows))
 
     async def regress(self, request: Request) -> Response:
-        """Regression of tf.Examples: for each, a number."""
         result = await self._infer(request, REGRESS)
         return Response(wrap("results", [_float32(r.value) for r in result.regressions]))
 
     async def status(self, request: Request) -> Response:
-        """The state of every version, or of one."""
         return _indented(_document(statuses(self._plane, _asked(request))))
 
     async def metadata(self, request: Request) -> Response:
-        """The signatures of a version."""
         spec = _asked(request)
         with lease(self._plane, request.record, PROTOCOL, "metadata", spec) as version:
             asked = {"name": spec.name, "signature_name": "", "version": str(version.number)}
@@ -99,12 +94,18 @@ class TfsRest:
             return result
 
 
-def _asked(request: Request) -> ModelSpec:
+def _asked(request: Request) -> Any:
+    """The ModelSpec of a path."""
     given = request.variables
-    number = int(given["version"][:20]) if given["version"] else None
-    if number is not None and number > LARGEST:
-        raise InvalidRequestError(f"expected a version of at most {LARGEST}, got {quote(given['version'])}")
-    return ModelSpec(given["model"], number, given["label"] or "")
+    spec = ModelSpec(name=given["model"], version_label=given["label"] or None)
+    if given["version"]:
+        number = int(given["version"][:20])
+        if number > LARGEST:
+            raise InvalidRequestError(
+                f"expected a version of at most {LARGEST}, got {quote(given['version'])}"
+            )
+        spec.version.value = number
+    return spec
 
 
 def _document(message: Any) -> dict[str, Any]:

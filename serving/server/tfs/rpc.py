@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from grpc import StatusCode
 from tensorflow_serving.apis import (
@@ -23,7 +24,7 @@ from serving.server.records import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.rpc import Service
 from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples, by_tasks, predict_call, tasks_of
-from serving.server.tfs.model_access import lease, model_spec, signature_defs, statuses
+from serving.server.tfs.model_access import lease, signature_defs, statuses
 from serving.server.tfs.model_config import ConfigSource
 from serving.server.tfs.tensors import to_proto
 
@@ -35,21 +36,14 @@ PROTOCOL = "tfs-grpc"
 class LoadError(ServerError):
     """A model that a new configuration names did not load."""
 
-    code: ClassVar[StatusCode] = StatusCode.UNKNOWN
+    code = StatusCode.UNKNOWN
 
 
-def services(
-    plane: DataPlane, source: ConfigSource, *, max_tensor_bytes: int, check_methods: bool, as_content: bool
-) -> list[Service]:
-    """Both services, over one data plane.
-
-    `max_tensor_bytes`: of a tensor that a request describes; `check_methods`: classify and regress only by
-    signatures that were saved for it; `as_content`: answer Predict with tensor_content.
-    """
+def services(plane: DataPlane, source: ConfigSource, options: argparse.Namespace) -> list[Service]:
     prediction = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
     models = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
     return [
-        Service(prediction, PredictionService(plane, max_tensor_bytes, check_methods, as_content)),
+        Service(prediction, PredictionService(plane, options)),
         Service(models, ModelService(plane, source)),
     ]
 
@@ -57,17 +51,15 @@ def services(
 class PredictionService:
     """PredictionService."""
 
-    def __init__(
-        self, plane: DataPlane, max_tensor_bytes: int, check_methods: bool, as_content: bool
-    ) -> None:
+    def __init__(self, plane: DataPlane, options: argparse.Namespace) -> None:
         self._plane = plane
-        self._max_tensor_bytes = max_tensor_bytes
-        self._check_methods = check_methods
-        self._as_content = as_content
+        self._max_tensor_bytes = options.max_body_bytes
+        self._check_methods = options.enable_signature_method_name_check
+        self._as_content = options.enable_serialization_as_tensor_content
 
     async def Predict(self, request: Any, record: RequestRecord) -> Any:
         """Prediction by a signature (`serving_default` unless named); `output_filter` picks outputs."""
-        with lease(self._plane, record, PROTOCOL, "Predict", model_spec(request.model_spec)) as version:
+        with lease(self._plane, record, PROTOCOL, "Predict", request.model_spec) as version:
             call = predict_call(request, version.signatures, self._max_tensor_bytes)
             outputs = await self._plane.infer(version, call, record)
             response = predict_pb2.PredictResponse()
@@ -77,16 +69,13 @@ class PredictionService:
             return response
 
     async def Classify(self, request: Any, record: RequestRecord) -> Any:
-        """Classification of tf.Examples."""
         return await self._infer(request, record, CLASSIFY, classification_pb2.ClassificationResponse())
 
     async def Regress(self, request: Any, record: RequestRecord) -> Any:
-        """Regression of tf.Examples."""
         return await self._infer(request, record, REGRESS, regression_pb2.RegressionResponse())
 
     async def MultiInference(self, request: Any, record: RequestRecord) -> Any:
-        """Classifications and regressions of the same tf.Examples by signatures of one model."""
-        spec = model_spec(tasks_of(request)[0].model_spec)
+        spec = tasks_of(request)[0].model_spec
         with lease(self._plane, record, PROTOCOL, "MultiInference", spec) as version:
             infer = partial(self._plane.infer, version, record=record)
             response = await by_tasks(infer, version.signatures, request, self._check_methods)
@@ -99,7 +88,7 @@ class PredictionService:
         if set(request.metadata_field) != {"signature_def"}:
             got = quote(", ".join(request.metadata_field)) if request.metadata_field else "none"
             raise InvalidRequestError(f"expected the metadata_field signature_def, got {got}")
-        spec = model_spec(request.model_spec)
+        spec = request.model_spec
         with lease(self._plane, record, PROTOCOL, "GetModelMetadata", spec) as version:
             response = get_model_metadata_pb2.GetModelMetadataResponse()
             _fill(response.model_spec, version)
@@ -108,7 +97,7 @@ class PredictionService:
 
     async def _infer(self, request: Any, record: RequestRecord, method: str, response: Any) -> Any:
         operation = "Classify" if method == CLASSIFY else "Regress"
-        with lease(self._plane, record, PROTOCOL, operation, model_spec(request.model_spec)) as version:
+        with lease(self._plane, record, PROTOCOL, operation, request.model_spec) as version:
             infer = partial(self._plane.infer, version, record=record)
             key = request.model_spec.signature_name
             key, result = await by_examples(
@@ -127,10 +116,9 @@ class ModelService:
         self._source = source
 
     async def GetModelStatus(self, request: Any, _record: RequestRecord) -> Any:
-        """The state of every version, or of one."""
         if not request.HasField("model_spec"):
             raise InvalidRequestError("expected a ModelSpec, got none")
-        return statuses(self._plane, model_spec(request.model_spec))
+        return statuses(self._plane, request.model_spec)
 
     async def HandleReloadConfigRequest(self, request: Any, _record: RequestRecord) -> Any:
         """Serve what the given ModelServerConfig says; answered when its versions are loaded or refused."""

@@ -5,9 +5,9 @@ https://www.tensorflow.org/tfx/serving/saved_model_warmup
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from serving.server.backends.base import Servable
 from serving.server.dataplane import Call
 from serving.server.errors import InvalidRequestError, ServerError, UnimplementedError
-from serving.server.tensors.checks import check, complete, signature_of
-from serving.server.tensors.signature import Tensors
+from serving.server.tensors.signature import Tensors, signature_of
 from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples, by_tasks, predict_call
 
 log = logging.getLogger("tandem.server")
@@ -39,7 +38,7 @@ def replay(directory: Path, servable: Servable, times: int, max_tensor_bytes: in
             raise InvalidRequestError(f"{file}: expected at most {MAX_RECORDS} records, got more")
         try:
             for _ in range(times):
-                _finish(_run(record, servable, max_tensor_bytes))
+                asyncio.run(_run(record, servable, max_tensor_bytes))
         except ServerError as error:
             raise InvalidRequestError(f"record {count} of {file}: {error}") from error
     log.info("%s: warmed up by %d requests of its own", directory, count)
@@ -56,19 +55,13 @@ def _records(file: Path) -> Iterator[Any]:
         raise InvalidRequestError(f"{file}: expected a file of TFRecords: {error.message}") from error
 
 
-def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that waits for nothing: an event loop for each of 1,000 records would be made for nothing."""
-    with suppress(StopIteration):
-        coroutine.send(None)
-
-
 async def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:
     async def infer(call: Call) -> Tensors:
         signature = signature_of(signatures, call.signature)
-        inputs = complete(signature, call.inputs)
+        inputs = signature.complete(call.inputs)
         for spec in signature.inputs:
             if spec.name in inputs:
-                check(spec, inputs[spec.name])
+                spec.check(inputs[spec.name])
         return servable.run(call.signature, inputs, call.outputs or signature.output_names)
 
     signatures = servable.signatures

@@ -17,7 +17,7 @@ Script = Callable[[int], float]
 @contextmanager
 def serving(script: Script, port: int = 0) -> Iterator[str]:
     """The address of a model `m` with the input `x` float32 [-1, 2] and the output `y`, x's first value times the
-    script's answer; the connections are kept. `/predict` takes and gives plain JSON."""
+    script's answer; the connections are kept. It speaks TF Serving's REST, too, and at `/predict` JSON of its own."""
     lock = threading.Lock()
     count = 0
 
@@ -29,6 +29,17 @@ def serving(script: Script, port: int = 0) -> Iterator[str]:
 
         def do_GET(self) -> None:
             tensors = {"inputs": [("x", [-1, 2])], "outputs": [("y", [-1, 1])]}
+            if self.path.startswith("/v1"):
+                sizes = {name: [{"size": str(n)} for n in shape] for [(name, shape)] in tensors.values()}
+                signature = {
+                    kind: {
+                        name: {"dtype": "DT_FLOAT", "tensor_shape": {"dim": sizes[name]}} for name, _ in own
+                    }
+                    for kind, own in tensors.items()
+                }
+                definition = {"signature_def": {"serving_default": signature}}
+                self.answer(200, {"metadata": {"signature_def": definition}})
+                return
             described = {
                 kind: [{"name": name, "datatype": "FP32", "shape": shape} for name, shape in own]
                 for kind, own in tensors.items()
@@ -38,8 +49,8 @@ def serving(script: Script, port: int = 0) -> Iterator[str]:
         def do_POST(self) -> None:
             nonlocal count
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            own = self.path == "/predict"
-            data = [v for row in body["x"] for v in row] if own else body["inputs"][0]["data"]
+            rows = body.get("x", body.get("instances"))
+            data = body["inputs"][0]["data"] if rows is None else [value for row in rows for value in row]
             with lock:
                 number, count = count, count + 1
             try:
@@ -47,17 +58,13 @@ def serving(script: Script, port: int = 0) -> Iterator[str]:
             except Exception as error:  # noqa: BLE001 - a fault by script
                 self.answer(500, {"error": str(error)})
                 return
-            rows = [[factor * value] for value in data[::2]]
-            if own:
-                self.answer(200, {"y": rows})
-                return
-            output = {
-                "name": "y",
-                "datatype": "FP32",
-                "shape": [len(rows), 1],
-                "data": [value for row in rows for value in row],
+            found = [factor * value for value in data[::2]]
+            output = {"name": "y", "datatype": "FP32", "shape": [len(found), 1], "data": found}
+            answers = {
+                "/predict": {"y": [[value] for value in found]},
+                "/v1/models/m:predict": {"predictions": [[value] for value in found]},
             }
-            self.answer(200, {"model_name": "m", "outputs": [output]})
+            self.answer(200, answers.get(self.path, {"model_name": "m", "outputs": [output]}))
 
         def answer(self, status: int, document: dict[str, Any]) -> None:
             body = json.dumps(document).encode()

@@ -42,19 +42,30 @@ def test_rows_are_ranked_by_the_goal_among_those_that_keep_every_constraint(
     measured: Report, wish: Wish, ranked: list[str]
 ) -> None:
     decision = decide(measured, wish)
-    assert [choice.row.target for choice in decision.ranked] == ranked
+    assert [row.target for row, _ in decision.ranked] == ranked
     assert len(decision.ranked) + len(decision.ruled_out) == len(measured.rows)
 
 
 def test_the_figures_that_decided_and_the_constraint_that_ruled_out_are_named(measured: Report) -> None:
     said = lines(decide(measured, Wish(score=0.90, memory_mb=256)))
     assert said[0].startswith(
-        "1. onnxruntime grpc: p50 1.00 ms, score 0.9000, 90 MiB; project: active, last release"
+        "1. onnxruntime grpc: p50 1.00 ms, score 0.9000, memory 90 MiB; project: active, last release"
     )
     assert "-  litert rest: score 0.8900, at least 0.9 is wanted" in said
     assert "-  torchserve rest: memory 500 MiB, at most 256 MiB is wanted" in said
     assert "-  tf-serving rest: exported but failed: it is gone" in said
     assert lines(decide(measured, Wish(p99_ms=0.1)))[0].startswith("No row keeps every constraint")
+
+
+def test_a_row_that_cannot_be_told_from_the_one_above_says_so() -> None:
+    rows = [
+        row("onnxruntime", "grpc", 1.0, 9),
+        row("litert", "rest", 1.05, 9),
+        row("torchserve", "rest", 3.0, 9),
+    ]
+    first, second, third = lines(decide(reports.report(*rows), Wish()))
+    assert second.endswith("; its latency cannot be told from that of onnxruntime grpc")
+    assert "cannot be told" not in first + third
 
 
 def test_every_target_is_known_with_its_source() -> None:

@@ -43,33 +43,26 @@ def measuring(samples: Path, *urls: str, plan: Plan = PLAN) -> Iterator[tuple[Me
         yield measured, rows
 
 
-def test_a_slower_endpoint_is_read_as_slower_by_as_much(samples: Path) -> None:
-    with (
-        serving(sleeping(4)) as fast,
-        serving(sleeping(24)) as slow,
-        measuring(samples, fast, slow) as (measured, (quick, late)),
-    ):
-        measured.latencies()
-    assert quick.p50 is not None
-    assert late.p50 is not None
-    assert 4 <= quick.p50.value < 15
-    assert 15 < late.p50.value - quick.p50.value < 30
-    assert quick.quantiles[50] < late.quantiles[50]
-
-
-def test_percentiles_are_told_apart(samples: Path) -> None:
-    """Every tenth request takes ten times as long, so p50 and p99 cannot be one figure."""
+def test_a_slower_endpoint_is_read_as_slower_by_as_much_and_percentiles_are_told_apart(samples: Path) -> None:
+    """Every tenth request of the fast one takes ten times as long, so its p50 and p99 cannot be one figure."""
 
     def script(number: int) -> float:
         time.sleep(0.04 if number % 10 == 9 else 0.004)
         return 1.0
 
-    with serving(script) as url, measuring(samples, url) as (measured, (row,)):
+    with (
+        serving(script) as fast,
+        serving(sleeping(24)) as slow,
+        measuring(samples, fast, slow) as (measured, (quick, late)),
+    ):
         measured.latencies()
-    assert row.p50 is not None
-    assert row.p99 is not None
-    assert row.p50.value < 20
-    assert row.p99.value > 35
+    assert quick.p50 is not None
+    assert quick.p99 is not None
+    assert late.p50 is not None
+    assert 4 <= quick.p50.value < 15
+    assert quick.p99.value > 35
+    assert 15 < late.p50.value - quick.p50.value < 30
+    assert quick.quantiles[50] < late.quantiles[50]
 
 
 def test_each_row_has_its_own_answers(samples: Path) -> None:
@@ -153,17 +146,18 @@ class Burning:
 
 
 def test_a_model_in_process_is_charged_its_processor_s_time_only(samples: Path) -> None:
-    job = Job("litert", IN_PROCESS, str(samples), load.SINGLE, seconds=0.5)
-    result = work(job, Burning)
+    job = Job(Settings(), "litert", IN_PROCESS, samples, load.SINGLE, seconds=0.5)
+    result = work(job, [Burning()])
     assert result.reading is not None
     assert result.cpu_us is not None
     assert 5000 <= result.cpu_us < 7000
     assert np.median(result.reading.latencies) > 9.5
 
 
-def test_a_server_that_takes_json_of_its_own_is_asked_in_it(samples: Path) -> None:
+@pytest.mark.parametrize(("scheme", "path"), [("json", "/predict"), ("tfs", "/v1/models/m")])
+def test_a_server_is_asked_in_the_protocol_of_its_address(samples: Path, scheme: str, path: str) -> None:
     with serving(sleeping(0, 2.0)) as url:
-        address = url.replace("oip+", "json+").replace("/v2/models/m", "/predict")
+        address = url.replace("oip+", f"{scheme}+").replace("/v2/models/m", path)
         with measuring(samples, address) as (measured, (row,)):
             answers = measured.answers()
     np.testing.assert_allclose(answers[row.name]["y"][:, 0], 2 * np.arange(0, 36, 2))

@@ -14,7 +14,7 @@ import pytest
 
 from models.signature import Signature, Tensor
 from serving import repository
-from serving.compare import conditions, endpoints, peers, servers
+from serving.compare import conditions, endpoints, peers, resources, servers
 from serving.repository import MANIFEST, Manifest
 from serving.settings import Settings
 from serving.targets import load
@@ -44,23 +44,23 @@ def test_the_start_is_timed_and_everything_that_was_started_is_ended(
         pathlib.Path({str(ready)!r}).touch()
         time.sleep(60)
     """)
-    with servers.running(command, {"OMP_NUM_THREADS": "3"}, settings) as process:
-        seconds = process.wait(ready.exists, 10)
-        tree = servers.processes(process.pid)
+    with servers.running(command, {"OMP_NUM_THREADS": "3"}, settings, ready.exists, 10) as server:
+        tree = resources.processes(server.pid)
         manifest = Manifest("m", 1, "t", "pytorch", {}, "", {}, {}, "", 1, "", "", batched=True)
-        found = conditions.of("onnxruntime", manifest, process.pid)
-    assert 0.5 <= seconds < 3
+        found = conditions.of("onnxruntime", manifest, server.pid)
+    assert 0.5 <= server.start_seconds < 3
     assert len(tree) == 2
     assert found == {"threads": 3, "processes": 2, "batched": "yes", "instruction set": "chosen at run time"}
     assert not psutil.wait_procs(tree, timeout=3)[1]
 
 
 def test_a_server_that_does_not_start_says_why(settings: Settings) -> None:
+    command = script("import sys; sys.exit('no such model')")
     with (
         pytest.raises(TargetError, match=r"ended after .*: no such model"),
-        servers.running(script("import sys; sys.exit('no such model')"), {}, settings) as process,
+        servers.running(command, {}, settings, lambda: False, 10),
     ):
-        process.wait(lambda: False, 10)
+        pass
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_a_peer_is_an_entry_with_its_program_and_answers_where_it_says(
         assert 0.5 <= server.start_seconds <= time.monotonic() - begun
         (url,) = peer.urls(server.settings)
         assert endpoints.connect(url, SIGNATURE).predict(inputs)["y"].tolist() == [[3.0]]
-    assert not servers.processes(server.pid)
+    assert not resources.processes(server.pid)
 
 
 @pytest.mark.parametrize("text", ["[a]\nendpoint = []", "a = 1", "["])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.repository import MANIFEST, Manifest, Pointer, file_digests, write_atomically, write_pointer
+
+from .conformance.saved_models import save, spec, write_half_plus
 
 WEIGHTS: NDArray[np.float32] = (np.arange(7840, dtype=np.float32).reshape(784, 10) % 7 - 3) / np.float32(784)
 
@@ -36,54 +39,90 @@ def encode(image: NDArray[np.float32], form: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def write_onnx(folder: Path, version: int) -> Path:
-    """Write `folder/<version>/model.onnx`."""
+Specs = dict[str, tuple[str, Sequence[int | str] | None]]
+"""ONNX's datatype ("": none is declared) and the shape of tensors by name."""
+
+
+def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
+    """A node of an ONNX graph, of inputs with spaces between their names."""
     from onnx.helper import make_node
 
-    nodes = [
-        make_node("Flatten", ["image"], ["flat"], axis=1),
-        make_node("MatMul", ["flat", "weights"], ["logits"]),
-        make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    return make_node(operator, inputs.split(), [output], **attributes)
+
+
+def save_onnx(
+    directory: Path, nodes: list[Any], given: Specs, made: Specs, constants: dict[str, Any], **how: Any
+) -> Path:
+    """Write `directory/model.onnx`; returns the directory. Numbers of 64 bits with fractions become float32."""
+    import onnx
+    from onnx import helper
+
+    directory.mkdir(parents=True, exist_ok=True)
+    graph = helper.make_graph(nodes, "tiny", _infos(given), _infos(made), _tensors(constants))
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx.save(model, directory / "model.onnx", **how)
+    return directory
+
+
+def _infos(specs: Specs) -> list[Any]:
+    from onnx import TensorProto, ValueInfoProto
+    from onnx.helper import make_tensor_value_info
+
+    return [
+        make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape)
+        if kind
+        else ValueInfoProto(name=name)
+        for name, (kind, shape) in specs.items()
     ]
-    made = {"logits": ("FLOAT", ["N", 10]), "probabilities": ("FLOAT", ["N", 10])}
-    return _save(
-        folder / str(version), nodes, {"image": ("FLOAT", ["N", 28, 28, 1])}, made, weights=WEIGHTS * version
-    )
+
+
+def _tensors(constants: dict[str, Any]) -> list[Any]:
+    from onnx.numpy_helper import from_array
+
+    arrays = {name: np.asarray(value) for name, value in constants.items()}
+    return [
+        from_array(array.astype(np.float32) if array.dtype == np.float64 else array, name)
+        for name, array in arrays.items()
+    ]
+
+
+def write_onnx(folder: Path, version: int) -> Path:
+    """Write `folder/<version>/model.onnx`."""
+    nodes = [
+        node("Flatten", "image", "flat", axis=1),
+        node("MatMul", "flat weights", "logits"),
+        node("Softmax", "logits", "probabilities", axis=1),
+    ]
+    made: Specs = {"logits": ("FLOAT", ["N", 10]), "probabilities": ("FLOAT", ["N", 10])}
+    given: Specs = {"image": ("FLOAT", ["N", 28, 28, 1])}
+    return save_onnx(folder / str(version), nodes, given, made, {"weights": WEIGHTS * version})
 
 
 def write_slow_onnx(folder: Path) -> Path:
     """Write version 1 of a model y = f(x), x int64 [N], that runs 0.3 to 1 ms for each 1 in x[0]."""
-    from onnx import TensorProto
-    from onnx.helper import make_graph, make_node, make_tensor_value_info
+    from onnx.helper import make_graph, make_node
 
+    square = ("FLOAT", [256, 256])
     body = make_graph(
-        [make_node("MatMul", ["v", "weights"], ["w"]), make_node("Identity", ["going"], ["on"])],
+        [node("MatMul", "v weights", "w"), node("Identity", "going", "on")],
         "body",
-        [
-            make_tensor_value_info("turn", TensorProto.INT64, []),
-            make_tensor_value_info("going", TensorProto.BOOL, []),
-            make_tensor_value_info("v", TensorProto.FLOAT, [256, 256]),
-        ],
-        [
-            make_tensor_value_info("on", TensorProto.BOOL, []),
-            make_tensor_value_info("w", TensorProto.FLOAT, [256, 256]),
-        ],
+        _infos({"turn": ("INT64", []), "going": ("BOOL", []), "v": square}),
+        _infos({"on": ("BOOL", []), "w": square}),
     )
     nodes = [
-        make_node("Gather", ["x", "zero"], ["turns"]),
+        node("Gather", "x zero", "turns"),
         make_node("Loop", ["turns", "", "weights"], ["last"], body=body),
-        make_node("ReduceMean", ["last"], ["y"], keepdims=0),
+        node("ReduceMean", "last", "y", keepdims=0),
     ]
-    constants = {"weights": np.eye(256, dtype=np.float32), "zero": np.array(0)}
-    return _save(folder / "1", nodes, {"x": ("INT64", ["N"])}, {"y": ("FLOAT", [])}, **constants)
+    constants = {"weights": np.eye(256), "zero": 0}
+    return save_onnx(folder / "1", nodes, {"x": ("INT64", ["N"])}, {"y": ("FLOAT", [])}, constants)
 
 
 def write_identity(folder: Path, datatype: str) -> Path:
     """Write version 1 of y = x of [-1, 3] and a datatype of ONNX's (FLOAT, STRING, BFLOAT16)."""
-    from onnx.helper import make_node
-
     of = (datatype, ["N", 3])
-    return _save(folder / "1", [make_node("Identity", ["x"], ["y"])], {"x": of}, {"y": of})
+    return save_onnx(folder / "1", [node("Identity", "x", "y")], {"x": of}, {"y": of}, {})
 
 
 def write_company(folder: Path, kind: str) -> Path:
@@ -96,64 +135,29 @@ def write_company(folder: Path, kind: str) -> Path:
 
     nodes = {
         "nonzero": [
-            make_node("Greater", ["x", "zero"], ["found"]),
-            make_node("NonZero", ["found"], ["indices"]),
-            make_node("Transpose", ["indices"], ["y"]),
+            node("Greater", "x zero", "found"),
+            node("NonZero", "found", "indices"),
+            node("Transpose", "indices", "y"),
         ],
-        "softmax": [make_node("Softmax", ["x"], ["y"], axis=0)],
+        "softmax": [node("Softmax", "x", "y", axis=0)],
         "dynamic": [
             make_node("DynamicQuantizeLinear", ["x"], ["bytes", "scale", "point"]),
-            make_node("DequantizeLinear", ["bytes", "scale", "point"], ["y"]),
+            node("DequantizeLinear", "bytes scale point", "y"),
         ],
         "positive": [
-            make_node("Gather", ["x", "first"], ["column"], axis=1),
-            make_node("Greater", ["column", "zero"], ["wanted"]),
-            make_node("Compress", ["x", "wanted"], ["y"], axis=0),
+            node("Gather", "x first", "column", axis=1),
+            node("Greater", "column zero", "wanted"),
+            node("Compress", "x wanted", "y", axis=0),
         ],
     }[kind]
-    made = {"y": ("INT64" if kind == "nonzero" else "FLOAT", ["found", 2])}
-    constants = {"zero": np.float32(0), "first": np.array(0)}
-    return _save(folder / "1", nodes, {"x": ("FLOAT", ["batch", 2])}, made, **constants)
-
-
-def _save(
-    directory: Path,
-    nodes: list[Any],
-    given: dict[str, tuple[str, list[Any]]],
-    made: dict[str, tuple[str, list[Any]]],
-    **constants: Any,
-) -> Path:
-    """Write `directory/model.onnx`; returns the directory."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    inputs, outputs = (
-        [
-            helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape)
-            for name, (kind, shape) in tensors.items()
-        ]
-        for tensors in (given, made)
-    )
-    used = {name for node in nodes for name in node.input}
-    weights = [
-        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in used
-    ]
-    graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)
-    directory.mkdir(parents=True)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, directory / "model.onnx")
-    return directory
+    made: Specs = {"y": ("INT64" if kind == "nonzero" else "FLOAT", ["found", 2])}
+    constants = {"zero": 0.0, "first": 0}
+    return save_onnx(folder / "1", nodes, {"x": ("FLOAT", ["batch", 2])}, made, constants)
 
 
 IDENTITIES = {
-    **{
-        "BF16": "BFLOAT16",
-        "FP16": "FLOAT16",
-        "FP32": "FLOAT",
-        "FP64": "DOUBLE",
-        "BOOL": "BOOL",
-        "BYTES": "STRING",
-    },
+    **{"BF16": "BFLOAT16", "FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE"},
+    **{"BOOL": "BOOL", "BYTES": "STRING"},
     **{name: name for bits in (8, 16, 32, 64) for name in (f"INT{bits}", f"UINT{bits}")},
 }
 """ONNX's name for each datatype of the Open Inference Protocol."""
@@ -186,42 +190,34 @@ def point(folder: Path, version: int) -> None:
 
 
 def write_saved_models(root: Path) -> None:
-    """Write `fashion` in versions 1 and 2 (with the signature `encoded`) and `half_plus_two` in version 1."""
+    """Write `fashion` in versions 1 and 2 (with the signature `encoded`) and `half_plus_two` in version 2."""
+    for version in (1, 2):
+        _write_fashion(root / "fashion" / str(version), version)
+    write_half_plus(root / "half_plus_two", 2)
+
+
+def _write_fashion(directory: Path, version: int) -> None:
     import tensorflow as tf
 
-    class Tiny(tf.Module):  # type: ignore[misc]
-        def __init__(self, version: int) -> None:
-            super().__init__()
-            self.weights = tf.Variable(WEIGHTS * version)
+    weights = tf.Variable(WEIGHTS * version)
 
-        def answer(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-            values = tf.reshape(image, [-1, 784]) @ self.weights
-            return {"logits": values, "probabilities": tf.nn.softmax(values)}
+    def answer(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = tf.reshape(image, [-1, 784]) @ weights
+        return {"logits": values, "probabilities": tf.nn.softmax(values)}
 
-        @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.float32, name="image")])  # type: ignore[untyped-decorator]
-        def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.answer(image)
+    def encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        def decode(picture: tf.Tensor) -> tf.Tensor:
+            pixels = tf.io.decode_image(picture, channels=1, expand_animations=False)
+            return tf.ensure_shape(tf.cast(pixels, tf.float32) / 255.0, [28, 28, 1])
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])  # type: ignore[untyped-decorator]
-        def encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            def decode(picture: tf.Tensor) -> tf.Tensor:
-                pixels = tf.io.decode_image(picture, channels=1, expand_animations=False)
-                return tf.ensure_shape(tf.cast(pixels, tf.float32) / 255.0, [28, 28, 1])
+        decoded = tf.TensorSpec([28, 28, 1], tf.float32)
+        return answer(tf.map_fn(decode, image_bytes, fn_output_signature=decoded))
 
-            spec = tf.TensorSpec([28, 28, 1], tf.float32)
-            return self.answer(tf.map_fn(decode, image_bytes, fn_output_signature=spec))
-
-    class HalfPlusTwo(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])  # type: ignore[untyped-decorator]
-        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"y": x * 0.5 + 2.0}
-
-    for version in (1, 2):
-        tiny = Tiny(version)
-        signatures = {"serving_default": tiny.serve, "encoded": tiny.encoded}
-        tf.saved_model.save(tiny, str(root / "fashion" / str(version)), signatures)
-    half = HalfPlusTwo()
-    tf.saved_model.save(half, str(root / "half_plus_two" / "1"), {"serving_default": half.serve})
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "serving_default": (answer, [spec("image", None, 28, 28, 1)]),
+        "encoded": (encoded, [spec("image_bytes", None, dtype="string")]),
+    }
+    save(directory, signatures, weights)
 
 
 def write_tflite(folder: Path, saved_model: Path) -> None:

@@ -15,18 +15,8 @@ from .artifacts import (
     write_saved_models,
     write_tflite,
 )
-from .processes import ServerProcess, running, tandem_server, tandem_tf_serving
-
-CONFIG = """model_config_list {{
-  config {{
-    name: "fashion"
-    base_path: "{root}/fashion"
-    model_platform: "tensorflow"
-    model_version_policy {{ specific {{ versions: {version} }} }}
-  }}
-  config {{ name: "half_plus_two" base_path: "{root}/half_plus_two" model_platform: "tensorflow" }}
-}}
-"""
+from .conformance.saved_models import model_config
+from .processes import ServerProcess, running, running_tfs
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +32,7 @@ def oip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`fashion`, `finite` that its manifest calls so, and for each datatype a model that gives back what it gets."""
-    root = tmp_path_factory.mktemp("repository")
+    root = tmp_path_factory.mktemp("controlled") / "repository"
     write_onnx(root / "fashion", 1)
     write_manifest(write_onnx(root / "finite", 1), "model.onnx", finite=True)
     for datatype, name in IDENTITIES.items():
@@ -51,13 +41,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def controlled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def controlled(repository: Path) -> Iterator[ServerProcess]:
     """`tandem-server` with `repository`, batching and repository control; what a test changes it puts back."""
-    flags = ("--repository-control", "--batching")
-    server = tandem_server("onnxruntime", repository, tmp_path_factory.mktemp("log") / "log", *flags)
-    server.wait_for("/v2/health/ready")
-    yield server
-    assert server.stop() == 0
+    with running("onnxruntime", repository.parent, "--repository-control", "--batching") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -69,38 +56,20 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_config(saved_models: Path) -> Path:
-    """The model config file of `tfs`."""
-    file = saved_models / "models.config"
-    file.write_text(CONFIG.format(root=saved_models, version=1))
-    return file
-
-
-@pytest.fixture(scope="session")
-def tfs(saved_models: Path, model_config: Path) -> Iterator[ServerProcess]:
-    """`tandem-tf-serving` with version 1 of `fashion` by a polled config file, bodies of up to 1 MiB."""
-    monitoring = saved_models / "monitoring.config"
-    monitoring.write_text('prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }')
-    server = tandem_tf_serving(
-        saved_models / "log",
-        f"--model_config_file={model_config}",
-        "--model_config_file_poll_wait_seconds=0.2",
-        f"--monitoring_config_file={monitoring}",
-        "--max_body_bytes=1048576",
-        "--enable_batching",
-        "--flush_filesystem_caches=false",
-    )
-    server.wait_for("/v1/models/fashion", "AVAILABLE")
-    server.wait_for("/v1/models/half_plus_two", "AVAILABLE")
-    yield server
-    assert server.stop() == 0
+def tfs(saved_models: Path) -> Iterator[ServerProcess]:
+    """`tandem-tf-serving` with version 1 of `fashion` and `half_plus_two`, bodies of up to 1 MiB."""
+    config = saved_models / "models.config"
+    fashion = f"{saved_models}/fashion model_version_policy {{ specific {{ versions: 1 }} }}"
+    config.write_text(model_config(fashion=fashion, half_plus_two=f"{saved_models}/half_plus_two"))
+    flags = (f"--model_config_file={config}", "--max_body_bytes=1048576", "--enable_batching")
+    with running_tfs(saved_models, *flags, models=("fashion", "half_plus_two")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def litert(saved_models: Path) -> Iterator[ServerProcess]:
     """`tandem-server` with LiteRT and version 1 of `fashion`."""
-    write_tflite(saved_models / "litert" / "fashion", saved_models / "fashion" / "1")
-    server = tandem_server("litert", saved_models / "litert", saved_models / "litert.log")
-    server.wait_for("/v2/health/ready")
-    yield server
-    assert server.stop() == 0
+    root = saved_models / "litert"
+    write_tflite(root / "repository" / "fashion", saved_models / "fashion" / "1")
+    with running("litert", root) as server:
+        yield server

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,19 +147,6 @@ def tandem_server(
     )
 
 
-@contextmanager
-def running(backend: str, root: Path, *flags: str, ready: bool = True) -> Iterator[ServerProcess]:
-    """`tandem-server` over `root/repository`, once it is `ready`; it must end well unless it has been stopped."""
-    server = tandem_server(backend, root / "repository", root / "log", *flags)
-    try:
-        if ready:
-            server.wait_for("/v2/health/ready")
-        yield server
-    finally:
-        assert server.process.poll() is not None or server.stop() == 0, server.log
-    assert "Traceback" not in server.log, server.log
-
-
 def tandem_tf_serving(log: Path, *flags: str) -> ServerProcess:
     """Start `tandem-tf-serving`."""
     http, grpc = free_port(), free_port()
@@ -174,3 +161,33 @@ def tandem_tf_serving(log: Path, *flags: str) -> ServerProcess:
         http_port=http,
         grpc_port=grpc,
     )
+
+
+@contextmanager
+def _until_the_end(server: ServerProcess) -> Iterator[ServerProcess]:
+    """It must end well unless it has been stopped."""
+    try:
+        yield server
+    finally:
+        assert server.process.poll() is not None or server.stop() == 0, server.log
+    assert "Traceback" not in server.log, server.log
+
+
+@contextmanager
+def running(backend: str, root: Path, *flags: str, ready: bool = True) -> Iterator[ServerProcess]:
+    """`tandem-server` over `root/repository`, once it is `ready`."""
+    server = tandem_server(backend, root / "repository", root / "log", *flags)
+    with _until_the_end(server):
+        if ready:
+            server.wait_for("/v2/health/ready")
+        yield server
+
+
+@contextmanager
+def running_tfs(root: Path, *flags: str, models: Sequence[str] = ("default",)) -> Iterator[ServerProcess]:
+    """`tandem-tf-serving`, once `models` (or "model/versions/1") answer; its log is `root/log`."""
+    server = tandem_tf_serving(root / "log", *flags)
+    with _until_the_end(server):
+        for model in models:
+            server.wait_for(f"/v1/models/{model}", "AVAILABLE")
+        yield server

@@ -19,6 +19,7 @@ from serving.server.backends.litert import load
 from serving.server.errors import ArtifactError, BackendError
 
 from .artifacts import images, logits
+from .conformance.saved_models import save, spec
 from .processes import Answer, ServerProcess, assert_matches, infer_body, running
 
 
@@ -146,17 +147,13 @@ def test_batches_of_changing_size_are_answered_and_names_are_kept(litert: Server
 def test_every_signature_of_a_file_is_served(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    class Two(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])  # type: ignore[untyped-decorator]
-        def split(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"double": 2 * x, "next": x + 1}
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name=name) for name in ("a", "b")])  # type: ignore[untyped-decorator]
-        def add(self, a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"sum": a + b}
-
-    two = Two()
-    tf.saved_model.save(two, str(tmp_path / "saved"), {"split": two.split, "add": two.add})
+    save(
+        tmp_path / "saved",
+        {
+            "split": (lambda x: {"double": 2 * x, "next": x + 1}, [spec("x", None, 2)]),
+            "add": (lambda a, b: {"sum": a + b}, [spec("a", None), spec("b", None)]),
+        },
+    )
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(tmp_path / "saved"), signature_keys=["split", "add"]
     )
@@ -184,17 +181,9 @@ def test_every_signature_of_a_file_is_served(tmp_path: Path) -> None:
 def test_a_file_with_variables_is_refused(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    class Counter(tf.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.count = tf.Variable(0.0)
-
-        @tf.function(input_signature=[tf.TensorSpec([1], tf.float32, name="x")])  # type: ignore[untyped-decorator]
-        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"y": x + self.count.assign_add(1.0)}
-
-    counter = Counter()
-    tf.saved_model.save(counter, str(tmp_path / "saved"), {"serving_default": counter.serve})
+    count = tf.Variable(0.0)
+    counting = (lambda x: {"y": x + count.assign_add(1.0)}, [spec("x", 1)])
+    save(tmp_path / "saved", {"serving_default": counting}, count)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
     converter.experimental_enable_resource_variables = True
     (tmp_path / "model.tflite").write_bytes(converter.convert())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ import pytest
 from serving import golden
 from serving.golden import Golden
 from serving.repository import GOLDEN, MANIFEST
-from serving.server.backends.base import Servable, loader
+from serving.server.backends.base import BACKENDS, Servable, loader
 from serving.server.errors import ArtifactError
 from serving.server.repository.loading import load_version
 
-from .artifacts import images, logits, point, write_manifest, write_onnx, write_saved_models, write_tflite
+from .artifacts import images, logits, point, write_manifest, write_onnx, write_tflite
 from .processes import assert_matches, oip_body, running
 
 onnx = loader("onnxruntime")
@@ -23,7 +24,7 @@ def test_a_version_without_a_manifest_loads_by_the_backend_s_usual_name(tmp_path
     loaded = load_version(write_onnx(tmp_path, 1), onnx, 1)
     signature = loaded.servable.signatures["serving_default"]
     assert [spec.shape for spec in signature.inputs] == [(-1, 28, 28, 1)]
-    assert (loaded.batched, loaded.finite) == (None, False)
+    assert loaded.manifest is None
 
 
 def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"has no file model\.onnx; it holds other\.onnx"):
         load_version(directory, onnx, 1)
     write_manifest(directory, "other.onnx")
-    assert load_version(directory, onnx, 1).batched is False
+    assert load_version(directory, onnx, 1).manifest is not None
 
 
 @pytest.mark.parametrize(
@@ -89,16 +90,18 @@ def with_golden(directory: Path, serve: str, version: int, wrong: float = 0) -> 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "litert", "tensorflow"])
 def test_a_version_that_does_not_answer_its_golden_sample_is_refused_with_both_figures(
-    tmp_path: Path, backend: str
+    request: pytest.FixtureRequest, tmp_path: Path, backend: str
 ) -> None:
+    directory, serve = tmp_path / "1", BACKENDS[backend]
     if backend == "onnxruntime":
-        directory, serve = write_onnx(tmp_path, 1), "model.onnx"
+        write_onnx(tmp_path, 1)
     else:
-        write_saved_models(tmp_path / "saved")
-        directory, serve = tmp_path / "saved" / "fashion" / "1", ""
+        saved_model = request.getfixturevalue("saved_models") / "fashion" / "1"
         if backend == "litert":
-            write_tflite(tmp_path, directory)
-            directory, serve = tmp_path / "1", "model.tflite"
+            write_tflite(tmp_path, saved_model)
+        else:
+            shutil.copytree(saved_model, directory)
+            serve = ""
     load_version(with_golden(directory, serve, 1), loader(backend), 1).servable.close()
     figures = r"golden sample: logits differs by 0\.0[12]\d* from .* the limit is 1e-05"
     with pytest.raises(ArtifactError, match=figures):

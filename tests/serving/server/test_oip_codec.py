@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,11 +15,9 @@ from hypothesis.extra import numpy as npst
 
 from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.http import Request
-from serving.server.metrics import Statistics
-from serving.server.oip import codec, description
-from serving.server.oip.body import HEADER_LENGTH, InferenceRequest, parse, respond
+from serving.server.oip import codec
+from serving.server.oip.body import HEADER_LENGTH, parse
 from serving.server.records import RequestRecord
-from serving.server.repository.versions import Version
 from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of, strings
 
 from .test_json_numbers import KINDS, values
@@ -48,7 +45,11 @@ texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), 
 
 
 def described(array: Array) -> codec.Described:
-    return codec.Described("x", dtype_of(array), array.shape, pictures=False)
+    return sized(dtype_of(array), *array.shape)
+
+
+def sized(dtype: str, *shape: int) -> codec.Described:
+    return codec.Described(TensorSpec("x", dtype, shape), dtype, shape)
 
 
 @given(tensors | texts)
@@ -94,7 +95,7 @@ def test_an_input_that_does_not_fit_is_refused_before_its_data_are_read(
     name: object, datatype: object, shape: object, message: str
 ) -> None:
     with pytest.raises(REFUSED, match=message):
-        codec.describe(SIGNATURE, name, datatype, shape)
+        codec.describe(SIGNATURE, name, datatype, shape, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -107,13 +108,13 @@ def test_an_input_that_does_not_fit_is_refused_before_its_data_are_read(
 )
 def test_json_that_does_not_fit_is_refused(kind: str, data: object, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        codec.from_json(codec.Described("x", kind, (2,), pictures=False), data)
+        codec.from_json(sized(kind, 2), data)
 
 
 def test_bytes_that_are_no_booleans_are_refused() -> None:
     """Runtimes take a bool of 2 for what they like."""
     with pytest.raises(InvalidRequestError, match="expected bytes of 0 or 1 for BOOL"):
-        codec.from_raw(codec.Described("x", "bool", (3,), pictures=False), b"\0\1\2")
+        codec.from_raw(sized("bool", 3), b"\0\1\2")
 
 
 @pytest.mark.parametrize(
@@ -128,38 +129,6 @@ def test_bytes_that_are_no_booleans_are_refused() -> None:
 def test_what_json_cannot_carry_is_said_and_not_turned_into_null(array: Array, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"{message}.*ask for binary_data"):
         codec.to_json("y", array)
-
-
-names = st.sampled_from(["y", "logits", "100%", '"%b"', "\0", "é"])
-
-
-@few
-@given(
-    st.dictionaries(names, st.tuples(tensors | texts, st.booleans()), min_size=1),
-    st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
-)
-def test_a_response_holds_what_was_asked_for(
-    outputs: dict[str, tuple[Array, bool]], identity: str | None
-) -> None:
-    version = cast(Version, SimpleNamespace(model='fa"shion', number=3))
-    asked = InferenceRequest({}, {name: binary for name, (_, binary) in outputs.items()}, id=identity)
-    response = respond(version, asked, {name: array for name, (array, _) in outputs.items()})
-    sent = dict(response.headers)
-    assert (HEADER_LENGTH.encode() in sent) == any(binary for _, binary in outputs.values())
-    length = int(sent.get(HEADER_LENGTH.encode(), str(len(response.body))))
-    document, tail = json.loads(response.body[:length]), response.body[length:]
-    assert (document["model_name"], document["model_version"]) == ('fa"shion', "3")
-    assert document.get("id") == identity
-    for output, (name, (array, binary)) in zip(document["outputs"], outputs.items(), strict=True):
-        assert (output["name"], output["shape"]) == (name, list(array.shape))
-        assert output["datatype"] == codec.name_of(dtype_of(array))
-        if binary:
-            size = output["parameters"]["binary_data_size"]
-            assert tail[:size] == codec.to_raw(array)
-            tail = tail[size:]
-        else:
-            np.testing.assert_array_equal(codec.from_json(described(array), output["data"]), array)
-    assert tail == b""
 
 
 def some(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -210,26 +179,3 @@ def test_garbage_is_refused_in_few_words(given: tuple[bytes, dict[str, str]]) ->
     except REFUSED as error:
         told = str(error)
     assert len(told) < 400
-
-
-def test_statistics_are_counted_by_request_run_and_row() -> None:
-    sums = Statistics()
-    requests = (0.25, "OK", 0.0625, 0.125), (0.5, "OK", 0, 0), (0.125, "INTERNAL", 0, 0)
-    for seconds, code, queue, run in requests:
-        record = RequestRecord("POST", "/", "", code=code, seconds=seconds)
-        record.queue_seconds, record.run_seconds = queue, run
-        sums.request(record)
-    for rows, seconds in ((1, 0.5), (4, 0.25), (4, 0.25)):
-        sums.run(rows, seconds)
-    model = SimpleNamespace(name="fashion", loaded=[3])
-    metrics = SimpleNamespace(statistics=lambda *_: sums)
-    plane: Any = SimpleNamespace(
-        metrics=metrics, models=SimpleNamespace(names=["fashion"], model=lambda _: model)
-    )
-    (found,) = description.statistics(plane, "", None)["model_stats"]
-    assert (found["name"], found["version"]) == ("fashion", "3")
-    assert (found["inference_count"], found["execution_count"]) == (9, 3)
-    assert found["inference_stats"]["success"] == {"count": 2, "ns": 750_000_000}
-    assert found["inference_stats"]["fail"] == {"count": 1, "ns": 125_000_000}
-    assert found["inference_stats"]["queue"] == {"count": 1, "ns": 62_500_000}
-    assert [(b["batch_size"], b["compute_infer"]["count"]) for b in found["batch_stats"]] == [(1, 1), (4, 2)]

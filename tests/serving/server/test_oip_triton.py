@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,9 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-import tritonclient.grpc.aio as triton_grpc_aio
 import tritonclient.http as triton_http
-import tritonclient.http.aio as triton_http_aio
 from google.protobuf.json_format import MessageToDict
 from tritonclient.utils import InferenceServerException
 
@@ -75,13 +72,29 @@ def test_health_metadata_and_configuration(client: Any) -> None:
     assert (image["data_type"], [int(n) for n in image["dims"]]) == ("TYPE_FP32", [28, 28, 1])
 
 
-def test_statistics_name_each_version(client: Any, module: Any) -> None:
-    client.infer("fashion", [picture(module)])
-    for answer in (client.get_inference_statistics("fashion", "1"), client.get_inference_statistics()):
-        found = {each["name"]: each for each in plain(answer)["model_stats"]}
-        assert found["fashion"]["version"] == "1"
-        assert int(found["fashion"]["inference_stats"]["success"]["count"]) > 0
-    assert len(found) == len(DTYPES) + 2
+def test_statistics_are_counted_by_request_run_and_row(client: Any, module: Any) -> None:
+    def counted() -> tuple[int, ...]:
+        answers = (client.get_inference_statistics("fashion", "1"), client.get_inference_statistics())
+        one, every = ({each["name"]: each for each in plain(answer)["model_stats"]} for answer in answers)
+        assert len(every) == len(DTYPES) + 2
+        found = one["fashion"]
+        assert found["version"] == "1"
+        assert int(found["last_inference"]) > 0
+        ended, runs = found["inference_stats"], {int(run["batch_size"]): run for run in found["batch_stats"]}
+        durations = [*(ended[kind] for kind in ("success", "fail", "queue")), runs[3]["compute_infer"]]
+        assert all(int(duration["ns"]) > 0 for duration in durations)
+        rows, executions = int(found["inference_count"]), int(found["execution_count"])
+        return rows, executions, *(int(duration["count"]) for duration in durations)
+
+    def ask() -> None:
+        client.infer("fashion", [picture(module, 3)])
+        with pytest.raises(InferenceServerException):
+            client.infer("fashion", [picture(module)], outputs=[module.InferRequestedOutput("none")])
+
+    ask()
+    before = counted()
+    ask()
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [3, 1, 1, 1, 1, 1]
     with pytest.raises(InferenceServerException, match="'nope' is not served"):
         client.get_inference_statistics("nope")
 
@@ -194,16 +207,3 @@ def test_a_stream_goes_on_after_an_error(controlled: ServerProcess) -> None:
     assert [error is None for _, error in answers] == [True, False, True]
     assert_matches("'nope' is not served", str(answers[1][1]))
     np.testing.assert_allclose(answers[2][0].as_numpy("logits"), logits(images(2)), atol=1e-5)
-
-
-async def test_clients_of_asyncio_get_their_own_answers(controlled: ServerProcess) -> None:
-    batches = [images(count, seed=count) for count in range(1, 9)]
-    async with (
-        triton_http_aio.InferenceServerClient(controlled.http) as http,
-        triton_grpc_aio.InferenceServerClient(controlled.grpc) as over_grpc,
-    ):
-        for module, client in ((triton_http_aio, http), (triton_grpc_aio, over_grpc)):
-            assert await client.is_model_ready("fashion")
-            asked = [client.infer("fashion", [given(module, batch)]) for batch in batches]
-            for batch, answer in zip(batches, await asyncio.gather(*asked), strict=True):
-                np.testing.assert_allclose(answer.as_numpy("logits"), logits(batch), atol=1e-5)

@@ -4,79 +4,44 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import psutil
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
+from .artifacts import node, save_onnx
 from .processes import Answer, ServerProcess, assert_matches, infer_body, running
-
-Shape = Sequence[int | str] | None
-
-
-def tensor(name: str, shape: Shape, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def write(
-    folder: Path,
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-    *weights: onnx.TensorProto,
-    **external: Any,
-) -> None:
-    """Write `folder/1/model.onnx`."""
-    graph = helper.make_graph(nodes, "other", inputs, outputs, list(weights))
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
-    (folder / "1").mkdir(parents=True, exist_ok=True)
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    onnx.save(model, folder / "1" / "model.onnx", **external)
-
-
-def node(operator: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(operator, inputs.split(), [output], **attributes)
-
-
-def weight(name: str, value: Any, dtype: str = "float32") -> onnx.TensorProto:
-    return numpy_helper.from_array(np.array(value, dtype), name)
 
 
 def write_scale(folder: Path, by: float) -> None:
     """y = by * x, with `by` in the file `weights.bin`: enough of it to be read in the middle of a change."""
-    column = weight("by", np.full(1 << 20, by))
-    external = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
     (folder / "1" / "weights.bin").unlink(missing_ok=True)
-    write(
-        folder, [node("Mul", "x by", "y")], [tensor("x", [1])], [tensor("y", [1 << 20])], column, **external
-    )
+    external = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    given, made = ("FLOAT", [1]), ("FLOAT", [1 << 20])
+    column = {"by": np.full(1 << 20, by, np.float32)}
+    save_onnx(folder / "1", [node("Mul", "x by", "y")], {"x": given}, {"y": made}, column, **external)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     root = tmp_path_factory.mktemp("others")
-    models = root / "repository"
-    kernel = weight("w", np.ones((1, 1, 5, 5)))
-    picture, plane = tensor("x", ["N", 1, "H", "W"]), tensor("y", ["N", 1, "A", "B"])
-    write(models / "conv", [node("Conv", "x w", "y")], [picture], [plane], kernel)
-    two = [tensor("a", ["N"]), tensor("b", ["N"])]
-    write(models / "add", [node("Add", "a b", "y")], two, [tensor("y", ["N"])], weight("unused", [1]))
-    gathered = [tensor("a", ["N"]), tensor("b", ["M"], TensorProto.INT64)]
-    write(models / "gather", [node("Gather", "a b", "y")], gathered, [tensor("y", ["M"])])
-    write(models / "any", [node("Abs", "x", "y")], [tensor("x", None)], [tensor("y", None)])
-    scaled = [tensor("x", ["N"]), tensor("by", [1])]
-    write(models / "scale", [node("Mul", "x by", "y")], scaled, [tensor("y", ["N"])], weight("by", [10]))
-    classes = [
-        node("ZipMap", "x", "z", domain="ai.onnx.ml", classlabels_int64s=[0, 1]),
-        node("Abs", "x", "y"),
-    ]
-    untyped = onnx.ValueInfoProto(name="z")
-    write(models / "zipmap", classes, [tensor("x", ["N", 2])], [tensor("y", ["N", 2]), untyped])
+
+    def write(name: str, nodes: Any, given: Any, made: Any, **constants: Any) -> None:
+        save_onnx(root / "repository" / name / "1", nodes, given, made, constants)
+
+    n, m = ("FLOAT", ["N"]), ("FLOAT", ["M"])
+    picture, plane = ("FLOAT", ["N", 1, "H", "W"]), ("FLOAT", ["N", 1, "A", "B"])
+    write("conv", [node("Conv", "x w", "y")], {"x": picture}, {"y": plane}, w=np.ones((1, 1, 5, 5)))
+    write("add", [node("Add", "a b", "y")], {"a": n, "b": n}, {"y": n}, unused=[1.0])
+    write("gather", [node("Gather", "a b", "y")], {"a": n, "b": ("INT64", ["M"])}, {"y": m})
+    write("any", [node("Abs", "x", "y")], {"x": ("FLOAT", None)}, {"y": ("FLOAT", None)})
+    write("scale", [node("Mul", "x by", "y")], {"x": n, "by": ("FLOAT", [1])}, {"y": n}, by=[10.0])
+    classes = node("ZipMap", "x", "z", domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    rows = ("FLOAT", ["N", 2])
+    write("zipmap", [classes, node("Abs", "x", "y")], {"x": rows}, {"y": rows, "z": ("", None)})
     with running("onnxruntime", root, "--max-rows=64") as server:
         yield server
 
@@ -177,14 +142,15 @@ def test_weights_are_those_of_the_load_until_a_load_is_asked_for(tmp_path: Path)
 def test_memory_does_not_grow_with_the_shapes_that_came(tmp_path: Path) -> None:
     """500 pictures of ever other sizes, after one as large as they get."""
     rng = np.random.default_rng(0)
-    folder, nodes, weights, before = tmp_path / "repository" / "net", [], [], "x"
+    nodes, weights, before = [], {}, "x"
     for layer, (channels, kernels) in enumerate([(1, 16), (16, 32), (32, 64)]):
-        weights.append(weight(f"w{layer}", rng.random((kernels, channels, 3, 3))))
+        weights[f"w{layer}"] = rng.random((kernels, channels, 3, 3))
         nodes.append(node("Conv", f"{before} w{layer}", f"c{layer}", pads=[1] * 4))
         nodes.append(node("MaxPool", f"c{layer}", f"p{layer}", kernel_shape=[2, 2], strides=[2, 2]))
         before = f"p{layer}"
     nodes.append(node("GlobalAveragePool", before, "y"))
-    write(folder, nodes, [tensor("x", ["N", 1, "H", "W"])], [tensor("y", ["N", 64, 1, 1])], *weights)
+    given, made = ("FLOAT", ["N", 1, "H", "W"]), ("FLOAT", ["N", 64, 1, 1])
+    save_onnx(tmp_path / "repository" / "net" / "1", nodes, {"x": given}, {"y": made}, weights)
     with running("onnxruntime", tmp_path) as server:
         memory = psutil.Process(server.process.pid).memory_info
 

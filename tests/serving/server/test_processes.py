@@ -87,16 +87,6 @@ def test_a_busy_port_is_one_clear_line_and_a_failure(
     assert oip.call("GET", "/v2/health/ready").status == 200
 
 
-def test_tandem_server_imports_no_framework_and_no_tracing() -> None:
-    code = (
-        "import sys, serving.server.main, serving.server.oip.rpc;"
-        "from serving.server.backends.base import loader; loader('onnxruntime'); loader('litert');"
-        "print([name for name in ('tensorflow', 'torch', 'opentelemetry') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
-
-
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [

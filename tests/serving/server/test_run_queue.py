@@ -21,8 +21,7 @@ from serving.server.errors import (
     UnavailableError,
 )
 from serving.server.records import RequestRecord
-from serving.server.scheduling.batch import Run
-from serving.server.scheduling.run_queue import QueueLimits, RunQueue
+from serving.server.scheduling import QueueLimits, RunQueue
 from serving.server.tensors.signature import Signature, Tensors, TensorSpec
 
 ANY = TensorSpec("x", "float32", (-1, -1))
@@ -53,14 +52,15 @@ class Queue:
     """A queue and what it has counted."""
 
     def __init__(self, servable: Servable, batched: bool = True, **limits: int) -> None:
-        self.counted: list[Run] = []
+        self.counted: list[int] = []
+        """The rows of its runs."""
         self._queue = RunQueue(
             servable,
             "serving_default",
             "model m, version 1",
             batched=batched,
             limits=QueueLimits(**limits),
-            count=self.counted.append,
+            count=lambda rows, _seconds: self.counted.append(rows),
         )
         self.close = self._queue.close
 
@@ -99,7 +99,7 @@ async def test_what_queues_during_a_run_shares_the_next_one() -> None:
     answers = await behind(servable, queue, *(lambda n=n: queue.y(n, n + 1) for n in range(5)))
     assert answers == [[2.0 * n, 2.0 * n + 2] for n in range(5)]
     assert servable.runs == [1, 10]
-    assert [run.rows for run in queue.counted] == [1, 10]
+    assert queue.counted == [1, 10]
 
 
 async def test_requests_of_one_turn_of_the_loop_share_a_run() -> None:

@@ -93,7 +93,7 @@ async def test_clients_that_follow_readiness_lose_nothing_in_a_rolling_update(
     async with following(servers) as (balancer, clients):
         calls = [balancer.call("rest"), balancer.call("grpc")]
         async with steadily(*calls, interval=0.005) as outcomes:
-            for turn in range(4):
+            for turn in range(3):
                 index = turn % 2
                 await asyncio.sleep(0.5)
                 assert await asyncio.to_thread(servers[index].stop) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,12 @@ from serving.server.backends.base import loader
 from serving.server.errors import ArtifactError, InvalidRequestError
 from serving.server.repository.loading import load_version
 
-from .artifacts import write_saved_models
-
 pytestmark = pytest.mark.slow  # TensorFlow is imported.
 
 
-def test_a_version_keeps_the_variables_of_its_load(tmp_path: Path) -> None:
+def test_a_version_keeps_the_variables_of_its_load(saved_models: Path, tmp_path: Path) -> None:
     load = loader("tensorflow")
-    write_saved_models(tmp_path)
-    directory = tmp_path / "fashion" / "1"
+    directory = shutil.copytree(saved_models / "fashion" / "1", tmp_path / "fashion" / "1")
     image = np.ones((1, 28, 28, 1), np.float32)
     loaded = load_version(directory, load, 1)
 

@@ -15,7 +15,6 @@ from google.protobuf import text_format
 from serving.repository import RepositoryError
 from serving.server.errors import FailedPreconditionError, InvalidRequestError
 from serving.server.repository.policies import RetryPolicy
-from serving.server.scheduling.run_queue import QueueLimits
 from serving.server.tfs import command, flags
 from serving.server.tfs.model_config import ConfigSource
 
@@ -37,6 +36,10 @@ def labelled(version: int, name: str = "stable") -> str:
     return f'{MODEL} version_labels {{ key: "{name}" value: {version} }}'
 
 
+def parsed(*arguments: str) -> argparse.Namespace:
+    return flags.parse(arguments)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -50,14 +53,14 @@ def labelled(version: int, name: str = "stable") -> str:
     ],
 )
 def test_a_bad_configuration_is_refused_and_changes_nothing(text: str, reason: str) -> None:
-    source = ConfigSource.of_one("here", Path("/models/here"))
+    source = ConfigSource(parsed("--model_name=here", "--model_base_path=/models/here"))
     with pytest.raises(InvalidRequestError, match=reason):
         source.replace(message(text))
     assert list(source.find()) == ["here"]
 
 
 def test_a_new_configuration_tells_which_models_are_new() -> None:
-    source = ConfigSource.of_one("m", Path("/models/m"))
+    source = ConfigSource(parsed("--model_name=m", "--model_base_path=/models/m"))
     # The deprecated type of a model stands for its platform.
     deprecated = OTHER.replace('model_platform: "tensorflow"', "model_type: TENSORFLOW")
     assert source.replace(message(listed(MODEL, deprecated))) == {"other"}
@@ -66,7 +69,7 @@ def test_a_new_configuration_tells_which_models_are_new() -> None:
 
 
 def test_labels_name_versions_that_answer_or_may_not_by_flag(tmp_path: Path) -> None:
-    source = ConfigSource.of_one("m", Path("/models/m"))
+    source = ConfigSource(parsed("--model_name=m", "--model_base_path=/models/m"))
     source.available = lambda model, version: (model, version) in {("m", 1), ("m", 2)}
     source.replace(message(listed(labelled(1))))
     source.replace(message(listed(labelled(2))))
@@ -77,11 +80,12 @@ def test_labels_name_versions_that_answer_or_may_not_by_flag(tmp_path: Path) -> 
     assert source.find()["m"].labels == {}
     file = tmp_path / "labels"
     file.write_text(listed(labelled(1)))
-    unused = ConfigSource(file, unused_labels=True)
+    given = f"--model_config_file={file}"
+    unused = ConfigSource(parsed(given, "--allow_version_labels_for_unavailable_models"))
     unused.replace(message(listed(labelled(5, "canary"))))
     with pytest.raises(FailedPreconditionError, match="version 2"):
         unused.replace(message(listed(labelled(2, "canary"))))
-    every = ConfigSource(file, any_label=True)
+    every = ConfigSource(parsed(given, "--force_allow_any_version_labels_for_unavailable_models"))
     every.replace(message(listed(labelled(2))))
     assert every.find()["m"].labels == {"stable": 2}
 
@@ -92,10 +96,11 @@ def test_a_config_file_is_read_again_and_a_broken_one_is_not_followed(
     """server_core.cc, ReloadConfig: from a list to another only; whoever rewrites a file empties it at first."""
     file = tmp_path / "models.config"
     file.write_text("# none yet")
-    source = ConfigSource(file, 1e-9)
+    given, again = f"--model_config_file={file}", "--model_config_file_poll_wait_seconds"
+    source = ConfigSource(parsed(given, f"{again}=1e-9"))
     assert list(source.find()) == []
     file.write_text(listed(MODEL))
-    never = ConfigSource(file, -1)
+    never = ConfigSource(parsed(given, f"{again}=-1"))
     assert list(source.find()) == ["m"]
     for broken in ("garbage", "model_config_list { config { } }", ""):
         file.write_text(broken)
@@ -112,10 +117,6 @@ def test_a_config_file_is_read_again_and_a_broken_one_is_not_followed(
     assert list(never.find()) == ["m"]
 
 
-def parsed(*arguments: str) -> argparse.Namespace:
-    return flags.parser().parse_args(arguments)
-
-
 POLL = "--file_system_poll_wait_seconds"
 RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
 
@@ -125,22 +126,26 @@ RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
     [
         (lambda o: o.batching, "", False),
         (lambda o: o.batching, "--enable_batching=0", False),
-        (flags.batch_limits, "--max_batch_rows=7 --max_queue=9", QueueLimits(7, queue=9)),
-        (flags.retries, "", RetryPolicy(5, 60.0)),
-        (flags.retries, f"--max_num_load_retries=0 {RETRY_AT_ONCE}", RetryPolicy(0, 0.0)),
-        (flags.retries, "--max_num_load_retries=-1", RetryPolicy(sys.maxsize, 60.0)),
-        (flags.rest_seconds, "", 30.0),
+        (lambda o: (o.max_batch_rows, o.max_queue), "--max_batch_rows=7 --max_queue=9", (7, 9)),
+        (lambda o: o.retries, "", RetryPolicy(5, 60.0)),
+        (lambda o: o.retries, f"--max_num_load_retries=0 {RETRY_AT_ONCE}", RetryPolicy(0, 0.0)),
+        (lambda o: o.retries, "--max_num_load_retries=-1", RetryPolicy(sys.maxsize, 60.0)),
+        (lambda o: o.request_timeout_seconds, "", 30.0),
         # http_rest_api_handler.cc sets a timeout above 0 only.
-        (flags.rest_seconds, "--rest_api_timeout_in_ms=0", flags.DAY),
-        (flags.threads, "", (1, 1)),
-        (flags.threads, "--tensorflow_session_parallelism=4", (4, 4)),
-        (flags.threads, "--tensorflow_intra_op_parallelism=2", (2, 1)),
-        (flags.threads, "--tensorflow_inter_op_parallelism=3 --tensorflow_session_parallelism=2", (1, 3)),
-        (flags.poll_seconds, "", 1.0),
-        (flags.poll_seconds, f"{POLL}=5 --model_config_file_poll_wait_seconds=3", 3.0),
-        (flags.poll_seconds, f"{POLL}=5 --model_config_file_poll_wait_seconds=-1", 5.0),
-        (flags.poll_seconds, f"{POLL}=0", 60.0),
-        (flags.poll_seconds, f"{POLL}=0 {RETRY_AT_ONCE}", 1.0),
+        (lambda o: o.request_timeout_seconds, "--rest_api_timeout_in_ms=0", flags.DAY),
+        (lambda o: (o.intra_op, o.inter_op), "", (1, 1)),
+        (lambda o: (o.intra_op, o.inter_op), "--tensorflow_session_parallelism=4", (4, 4)),
+        (lambda o: (o.intra_op, o.inter_op), "--tensorflow_intra_op_parallelism=2", (2, 1)),
+        (
+            lambda o: (o.intra_op, o.inter_op),
+            "--tensorflow_inter_op_parallelism=3 --tensorflow_session_parallelism=2",
+            (1, 3),
+        ),
+        (lambda o: o.poll_seconds, "", 1.0),
+        (lambda o: o.poll_seconds, f"{POLL}=5 --model_config_file_poll_wait_seconds=3", 3.0),
+        (lambda o: o.poll_seconds, f"{POLL}=5 --model_config_file_poll_wait_seconds=-1", 5.0),
+        (lambda o: o.poll_seconds, f"{POLL}=0", 60.0),
+        (lambda o: o.poll_seconds, f"{POLL}=0 {RETRY_AT_ONCE}", 1.0),
         # main.cc and server.cc look at what is not empty only, and templates of commands leave flags empty.
         (lambda o: o.model_base_path or o.ssl_config_file, "--model_base_path= --ssl_config_file=", None),
     ],
@@ -155,8 +160,8 @@ def test_batching_parameters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         "max_batch_size { value: 16 } batch_timeout_micros { value: 0 } max_enqueued_batches { value: 3 }\n"
         "allowed_batch_sizes: 8 allowed_batch_sizes: 16 max_bach_size { value: 8 }"
     )
-    found = flags.batch_limits(parsed("--enable_batching", f"--batching_parameters_file={file}"))
-    assert found == QueueLimits(16, queue=48)
+    found = parsed("--enable_batching", f"--batching_parameters_file={file}")
+    assert (found.max_batch_rows, found.max_queue) == (16, 48)
     assert "only max_batch_size, max_enqueued_batches act here" in caplog.text
 
 
@@ -219,7 +224,7 @@ def test_flags_that_are_refused(
 
 def test_folders_that_are_looked_at_once_are_so_for_each_configuration(tmp_path: Path) -> None:
     """main.cc, --file_system_poll_wait_seconds: 0 is exactly once; a folder that is not there yet is none."""
-    source = ConfigSource.of_one("m", tmp_path / "m", once=True)
+    source = ConfigSource(parsed("--model_name=m", f"--model_base_path={tmp_path}/m", f"{POLL}=0"))
 
     def wanted() -> list[int]:
         model = source.find()["m"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -92,22 +91,6 @@ def test_the_last_value_stands_for_those_that_are_missing() -> None:
 def test_what_is_no_tensor_is_refused(dtype: str, dims: list[int], values: dict[str, Any]) -> None:
     with pytest.raises(ServerError, match="input 'x'"):
         read(proto(dtype, dims, **values))
-
-
-@pytest.mark.parametrize("rows", [True, False])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "bool", "int8", "uint64"])
-def test_numbers_of_every_dtype_are_written(dtype: str, rows: bool) -> None:
-    values = np.array([[1, 0], [0, 1]]).astype(dtype)
-    empty: Array = np.zeros((2, 0), dtype)
-    numbers = values.tolist() if dtype == "bool" else [[1, 0], [0, 1]]
-    written = json.loads(write({"y": values, "none": empty, "first": values[:, 0]}, rows))
-    if rows:
-        assert written["predictions"] == [
-            {"y": numbers[0], "none": [], "first": numbers[0][0]},
-            {"y": numbers[1], "none": [], "first": numbers[1][0]},
-        ]
-    else:
-        assert written["outputs"] == {"y": numbers, "none": [[], []], "first": [row[0] for row in numbers]}
 
 
 def test_what_is_not_finite_is_written_in_rows_of_several_outputs() -> None:

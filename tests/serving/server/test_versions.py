@@ -26,7 +26,7 @@ from serving.server.repository.policies import (
     specific,
 )
 from serving.server.repository.versions import Serving, State
-from serving.server.scheduling.run_queue import QueueLimits
+from serving.server.scheduling import QueueLimits
 from serving.server.tensors.signature import Signature, Tensors
 
 from .artifacts import point
@@ -77,7 +77,7 @@ class Shelf:
         if not directory.is_dir() or (directory / "bad").exists():
             raise ArtifactError("it is bad")
         servable = self.servables[int(directory.name)] = Note()
-        return Loaded(servable, batched=None, finite=False)
+        return Loaded(servable)
 
 
 @pytest.fixture

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..processes import ServerProcess, tandem_tf_serving
+from ..processes import ServerProcess, running_tfs
 from .clients import Grpc
 from .saved_models import model_config, write_half_plus, write_half_plus_two, write_shapes, write_types
-
-Start = Callable[..., ServerProcess]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,13 +41,9 @@ def server(models: Path) -> Iterator[ServerProcess]:
     monitoring = models / "monitoring.config"
     monitoring.write_text('prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }')
     flags = (f"--model_config_file={config}", f"--monitoring_config_file={monitoring}")
-    process = tandem_tf_serving(models / "server.log", *flags)
-    for name in names:
-        process.wait_for(f"/v1/models/{name}", "AVAILABLE")
-    for version in (1, 2, 3):
-        process.wait_for(f"/v1/models/half_plus/versions/{version}", "AVAILABLE")
-    yield process
-    process.stop()
+    versions = [f"half_plus/versions/{version}" for version in (1, 2, 3)]
+    with running_tfs(models, *flags, models=(*names, *versions)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -57,19 +51,3 @@ def grpc_client(server: ServerProcess) -> Iterator[Grpc]:
     """The stubs of `server`."""
     with Grpc(server.grpc) as client:
         yield client
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start servers with flags of a test's own; they end with it."""
-    processes: list[ServerProcess] = []
-
-    def start_one(*flags: str) -> ServerProcess:
-        processes.append(tandem_tf_serving(tmp_path / f"server{len(processes)}.log", *flags))
-        return processes[-1]
-
-    yield start_one
-    for process in processes:
-        if process.process.poll() is None:
-            process.process.kill()
-        process.process.wait(20)

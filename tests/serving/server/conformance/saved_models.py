@@ -70,50 +70,56 @@ def write_half_plus_two(folder: Path, version: int) -> Path:
     return export
 
 
-def write_half_plus(folder: Path, version: int) -> Path:
-    """y = x / 2 + version, so that an answer shows which version gave it; x float [None]."""
+def spec(name: str, *shape: int | None, dtype: Any = "float32") -> Any:
+    """The input of a signature."""
     import tensorflow as tf
 
-    class HalfPlus(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])  # type: ignore[untyped-decorator]
-        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"y": x * 0.5 + float(version)}
+    return tf.TensorSpec(shape, dtype, name=name)
 
-    export = folder / str(version)
-    module = HalfPlus()
-    tf.saved_model.save(module, str(export), {"serving_default": module.serve})
-    return export
+
+def save(directory: Path, signatures: dict[str, tuple[Any, list[Any]]], variable: Any = None) -> Path:
+    """Write a SavedModel whose signatures are functions with their inputs; returns the directory.
+
+    `variable` is what they may keep or change.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.variable = variable
+    functions = {name: tf.function(f, input_signature=specs) for name, (f, specs) in signatures.items()}
+    for name, function in functions.items():
+        setattr(module, name, function)
+    tf.saved_model.save(module, str(directory), functions)
+    return directory
+
+
+def write_half_plus(folder: Path, version: int) -> Path:
+    """y = x / 2 + version, so that an answer shows which version gave it; x float [None]."""
+    half_plus = (lambda x: {"y": x * 0.5 + float(version)}, [spec("x", None)])
+    return save(folder / str(version), {"serving_default": half_plus})
 
 
 def write_types(folder: Path) -> Path:
     """A signature for each name of DTYPES: x [None] -> y = x, and those of strings whose names end in _bytes."""
     import tensorflow as tf
 
-    def echo(dtype: str) -> Any:
-        spec = tf.TensorSpec([None], dtype, name="x")
-        return tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[spec])
+    def echo(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.identity(x)}
 
-    texts = tf.TensorSpec([None], tf.string, name="x")
-    raw = tf.TensorSpec([None], tf.string, name="x_bytes")
-    module = tf.Module()
-    signatures = {dtype: echo(dtype) for dtype in DTYPES}
-    signatures["bytes_out"] = tf.function(lambda x: {"y_bytes": tf.identity(x)}, input_signature=[texts])
-    signatures["bytes_in"] = tf.function(lambda x_bytes: {"y": tf.identity(x_bytes)}, input_signature=[raw])
-    signatures["bytes_and_text"] = tf.function(
-        lambda x: {"image_bytes": tf.identity(x), "text": tf.strings.upper(x)}, input_signature=[texts]
-    )
-    for name, function in signatures.items():
-        setattr(module, name, function)
-    tf.saved_model.save(module, str(folder / "1"), signatures)
-    return folder / "1"
+    texts = [spec("x", None, dtype="string")]
+    raw = [spec("x_bytes", None, dtype="string")]
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        **{dtype: (echo, [spec("x", None, dtype=dtype)]) for dtype in DTYPES},
+        "bytes_out": (lambda x: {"y_bytes": tf.identity(x)}, texts),
+        "bytes_in": (lambda x_bytes: {"y": tf.identity(x_bytes)}, raw),
+        "bytes_and_text": (lambda x: {"image_bytes": tf.identity(x), "text": tf.strings.upper(x)}, texts),
+    }
+    return save(folder / "1", signatures)
 
 
 def write_shapes(folder: Path) -> Path:
     """Signatures of many shapes and numbers of tensors; one fails, one is slow, one counts its runs."""
     import tensorflow as tf
-
-    def spec(name: str, *shape: int | None, dtype: Any = tf.float32) -> Any:
-        return tf.TensorSpec(shape, dtype, name=name)
 
     def fails(x: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([tf.debugging.assert_less(x, 10.0, message="too large")]):
@@ -132,7 +138,7 @@ def write_shapes(folder: Path) -> Path:
     ten = tf.constant(10.0)
     runs = tf.Variable(0, dtype=tf.int64)
     x = spec("x", None)
-    functions: dict[str, tuple[Any, list[Any]]] = {
+    signatures: dict[str, tuple[Any, list[Any]]] = {
         "serving_default": (
             lambda a, b: {"sum": a + b[:, tf.newaxis], "first": a[:, 0]},
             [spec("a", None, 2), spec("b", None)],
@@ -153,13 +159,7 @@ def write_shapes(folder: Path) -> Path:
             [spec("inputs", None, dtype=tf.string)],
         ),
     }
-    module = tf.Module()
-    module.runs_of_all = runs
-    signatures = {name: tf.function(f, input_signature=specs) for name, (f, specs) in functions.items()}
-    for name, function in signatures.items():
-        setattr(module, name, function)
-    tf.saved_model.save(module, str(folder / "1"), signatures)
-    return folder / "1"
+    return save(folder / "1", signatures, runs)
 
 
 def write_broken(folder: Path, version: int) -> Path:

@@ -10,9 +10,8 @@ import pytest
 
 from serving.server.tfs.flags import UNIMPLEMENTED
 
-from ..processes import ServerProcess, tandem_tf_serving
+from ..processes import ServerProcess, running_tfs
 from .clients import Grpc, code_and_details, eventually, floats, predict, predict_request, value
-from .conftest import Start
 from .saved_models import model_config
 
 BODY = {"instances": [2.0]}
@@ -25,8 +24,7 @@ def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("flags")
     (folder / "batching").write_text(BATCHING)
     (folder / "monitoring").write_text('prometheus_config { enable: true path: "/own/metrics(1)+" }')
-    server = tandem_tf_serving(
-        folder / "log",
+    flags = (
         f"--model_base_path={models}/shapes",
         f"--grpc_socket_path={folder}/grpc",
         "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.max_receive_message_length=100000",
@@ -41,9 +39,8 @@ def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "--saved_model_tags=serve",
         *(f"--{name}=1" for name in UNIMPLEMENTED),
     )
-    server.wait_for("/v1/models/default", "AVAILABLE")
-    yield server
-    assert server.stop() == 0
+    with running_tfs(folder, *flags) as server:
+        yield server
 
 
 def test_flags_that_do_nothing_are_named_in_the_log(flagged: ServerProcess) -> None:
@@ -99,9 +96,7 @@ def test_methods_of_signatures_are_checked(flagged: ServerProcess) -> None:
     assert "tensorflow/serving/classify" in answer.error
 
 
-def test_a_config_file_with_labels_and_tflite_is_read_again(
-    start: Start, models: Path, tmp_path: Path
-) -> None:
+def test_a_config_file_with_labels_and_tflite_is_read_again(models: Path, tmp_path: Path) -> None:
     """serving_config, --model_config_file_poll_wait_seconds: models come and go.
 
     main.cc, --allow_version_labels_for_unavailable_models; --prefer_tflite_model: model.tflite of the version's
@@ -117,21 +112,20 @@ def test_a_config_file_with_labels_and_tflite_is_read_again(
     one, both = f"{models}/half_plus {labels}", str(export.parent)
     config = tmp_path / "models.config"
     config.write_text(model_config(one=one, both=both))
-    server = start(
+    flags = (
         f"--model_config_file={config}",
         "--model_config_file_poll_wait_seconds=0.2",
         "--allow_version_labels_for_unavailable_models=true",
         "--prefer_tflite_model=true",
     )
-    server.wait_for("/v1/models/one", "AVAILABLE")
-    server.wait_for("/v1/models/both", "AVAILABLE")
-    assert value(server, "one", BODY, "/labels/stable") == [4.0]
-    assert value(server, "both", BODY) == [4.0]
-    metadata = server.call("GET", "/v1/models/both/metadata").json()["metadata"]["signature_def"]
-    assert metadata["signature_def"]["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT"
-    assert server.call("GET", "/monitoring/prometheus/metrics").status == 404
-    policy = "model_version_policy { specific { versions: 1 } }"
-    config.write_text(model_config(one=one, two=f"{models}/half_plus {policy}"))
-    server.wait_for("/v1/models/two", "AVAILABLE")
-    assert value(server, "two", BODY) == [2.0]
-    assert predict(server, "both", BODY).status == 404
+    with running_tfs(tmp_path, *flags, models=("one", "both")) as server:
+        assert value(server, "one", BODY, "/labels/stable") == [4.0]
+        assert value(server, "both", BODY) == [4.0]
+        metadata = server.call("GET", "/v1/models/both/metadata").json()["metadata"]["signature_def"]
+        assert metadata["signature_def"]["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT"
+        assert server.call("GET", "/monitoring/prometheus/metrics").status == 404
+        policy = "model_version_policy { specific { versions: 1 } }"
+        config.write_text(model_config(one=one, two=f"{models}/half_plus {policy}"))
+        server.wait_for("/v1/models/two", "AVAILABLE")
+        assert value(server, "two", BODY) == [2.0]
+        assert predict(server, "both", BODY).status == 404

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..processes import ServerProcess, tandem_tf_serving
+from ..processes import ServerProcess, running_tfs
 from .clients import Grpc, eventually, predict, predict_request, value, write_warm_up
-from .conftest import Start
 from .saved_models import model_config, write_broken
 
 BODY = {"instances": [2.0]}
@@ -34,10 +33,9 @@ def alive(root: Path) -> Iterator[ServerProcess]:
     config = root / "models.config"
     config.write_text(model_config(**{path.name: str(path) for path in root.iterdir()}))
     flags = ("--file_system_poll_wait_seconds=0.2", "--max_num_load_retries=0")
-    server = tandem_tf_serving(root / "log", f"--model_config_file={config}", *flags)
-    server.wait_for_log("HTTP on", 60)
-    yield server
-    assert server.stop() == 0
+    with running_tfs(root, f"--model_config_file={config}", *flags, models=()) as server:
+        server.wait_for_log("HTTP on", 60)
+        yield server
 
 
 def states(server: ServerProcess, model: str) -> dict[str, str]:
@@ -119,9 +117,9 @@ def test_loading_and_unloading_are_states(alive: ServerProcess, models: Path, ro
         eventually(lambda: states(alive, "slow").get("2") == "END")
 
 
-def test_sigterm_while_tensorflow_is_imported(models: Path, start: Start) -> None:
+def test_sigterm_while_tensorflow_is_imported(models: Path, tmp_path: Path) -> None:
     """The process ends soon and with exit code 0: no request has begun yet."""
-    importing = start(f"--model_base_path={models}/shapes")
-    importing.wait_for_log("it is not tensorflow_model_server", 60)  # What comes next is the import.
-    assert importing.stop() == 0
-    assert "stopping" not in importing.log
+    with running_tfs(tmp_path, f"--model_base_path={models}/shapes", models=()) as importing:
+        importing.wait_for_log("it is not tensorflow_model_server", 60)  # What comes next is the import.
+        assert importing.stop() == 0
+        assert "stopping" not in importing.log

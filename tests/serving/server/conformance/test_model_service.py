@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..processes import ServerProcess, tandem_tf_serving
-from .clients import Grpc, code_and_details, eventually, floats, predict, predict_request, value
+from ..processes import ServerProcess, running_tfs
+from .clients import (
+    Grpc,
+    code_and_details,
+    eventually,
+    floats,
+    predict,
+    predict_request,
+    value,
+    write_warm_up,
+)
 from .saved_models import model_config
 
 ONE_AND_TWO = "model_version_policy { specific { versions: 1 versions: 2 } }"
@@ -24,10 +34,9 @@ def reloaded(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("model_service")
     config = folder / "models.config"
     config.write_text(model_config(half_plus=f"{models}/half_plus {ONE_AND_TWO}"))
-    process = tandem_tf_serving(folder / "log", f"--model_config_file={config}", "--max_num_load_retries=0")
-    process.wait_for("/v1/models/half_plus/versions/2", "AVAILABLE", 30)
-    yield process
-    process.stop()
+    flags = (f"--model_config_file={config}", "--max_num_load_retries=0", "--enable_model_warmup=false")
+    with running_tfs(folder, *flags, models=("half_plus/versions/2",)) as server:
+        yield server
 
 
 @pytest.fixture
@@ -120,6 +129,13 @@ def test_another_base_path(reloaded: ServerProcess, client: Grpc, models: Path) 
     )
     eventually(lambda: client.status("half_plus")[2][0] == "END")
     assert client.status("half_plus")[123][0] == "AVAILABLE"
+
+
+def test_warm_up_can_be_off(reloaded: ServerProcess, client: Grpc, models: Path, tmp_path: Path) -> None:
+    """main.cc, --enable_model_warmup: a version loads though the requests that it brings along cannot be read."""
+    write_warm_up(shutil.copytree(models / "half_plus" / "1", tmp_path / "cold" / "1"), b"garbage")
+    client.reload(model_config(cold=str(tmp_path / "cold")))
+    assert value(reloaded, "cold", {"instances": [2.0]}) == [2.0]
 
 
 def test_an_empty_list_unloads_everything(reloaded: ServerProcess, client: Grpc) -> None:

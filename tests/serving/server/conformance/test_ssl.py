@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from ..processes import running_tfs
 from .clients import Grpc, code_and_details, eventually, floats, predict_request
-from .conftest import Start
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificates with openssl")
 
@@ -37,7 +37,7 @@ def predict(address: str, *credentials: bytes) -> Any:
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_tls(start: Start, models: Path, tmp_path: Path, verify: bool) -> None:
+def test_tls(models: Path, tmp_path: Path, verify: bool) -> None:
     """server.cc: key and certificate; client_verify asks for the client's certificate, signed by custom_ca."""
     key, cert = certificate(tmp_path, "server")
     client_key, client_cert = certificate(tmp_path, "client")
@@ -45,12 +45,12 @@ def test_tls(start: Start, models: Path, tmp_path: Path, verify: bool) -> None:
     fields = {"server_key": key, "server_cert": cert, "custom_ca": client_cert}
     text = "".join(f"{name}: {json.dumps(pem)}\n" for name, pem in fields.items())
     config.write_text(f"{text}client_verify: {json.dumps(verify)}\n")
-    server = start(f"--model_base_path={models}/half_plus", f"--ssl_config_file={config}")
-    server.wait_for("/v1/models/default", "AVAILABLE")
+    flags = (f"--model_base_path={models}/half_plus", f"--ssl_config_file={config}")
     own = (client_key.encode(), client_cert.encode()) if verify else ()
-    answer = eventually(lambda: predict(server.grpc, cert.encode(), *own))
-    assert list(answer.outputs["y"].float_val) == [4.0]
-    if verify:
-        assert code_and_details(predict, server.grpc, cert.encode())[0] == "UNAVAILABLE"
-    with Grpc(server.grpc) as without:
-        assert code_and_details(without.status, "default")[0] == "UNAVAILABLE"
+    with running_tfs(tmp_path, *flags) as server:
+        answer = eventually(lambda: predict(server.grpc, cert.encode(), *own))
+        assert list(answer.outputs["y"].float_val) == [4.0]
+        if verify:
+            assert code_and_details(predict, server.grpc, cert.encode())[0] == "UNAVAILABLE"
+        with Grpc(server.grpc) as without:
+            assert code_and_details(without.status, "default")[0] == "UNAVAILABLE"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from ..processes import running_tfs
 from .clients import (
     Grpc,
     code_and_details,
@@ -21,7 +19,6 @@ from .clients import (
     value,
     write_warm_up,
 )
-from .conftest import Start
 from .saved_models import model_config
 
 
@@ -35,11 +32,10 @@ def log(kind: str, request: Any) -> bytes:
     return data
 
 
-@pytest.fixture
-def warm(models: Path, tmp_path: Path) -> Callable[..., str]:
-    """Copy a model with records as its warm-up file; its base path."""
+def test_warm_up(models: Path, tmp_path: Path) -> None:
+    """saved_model_warmup_util.cc: what fails keeps the version from loading; the model's name does not matter."""
 
-    def copy(name: str, model: str, version: int, *records: bytes, raw: bytes = b"") -> str:
+    def warm(name: str, model: str, version: int, *records: bytes, raw: bytes = b"") -> str:
         export = tmp_path / name / str(version)
         shutil.copytree(models / model / str(version), export)
         file = write_warm_up(export, *records)
@@ -47,11 +43,6 @@ def warm(models: Path, tmp_path: Path) -> Callable[..., str]:
             file.write_bytes(raw)
         return str(tmp_path / name)
 
-    return copy
-
-
-def test_warm_up(start: Start, tmp_path: Path, warm: Callable[..., str]) -> None:
-    """saved_model_warmup_util.cc: what fails keeps the version from loading; the model's name does not matter."""
     good = log("predict_log", predict_request("any_name", x=floats([1.0])))
     runs = log("predict_log", predict_request("any_name", "runs", x=floats([1.0])))
     regress = log("regress_log", request_for("Regress", "regress_x_to_y", example(x=2.0)))
@@ -76,32 +67,21 @@ def test_warm_up(start: Start, tmp_path: Path, warm: Callable[..., str]) -> None
     config = tmp_path / "models.config"
     config.write_text(model_config(**sound))
     flags = ("--max_num_load_retries=0", "--num_request_iterations_for_warmup=2")
-    server = start(f"--model_config_file={config}", *flags)
-    for name in sound:
-        server.wait_for(f"/v1/models/{name}", "AVAILABLE")
-    # Nothing but its own records has run, twice each.
-    assert value(server, "runs", {"signature_name": "runs", "instances": [1.0]}) == [5]
-    with Grpc(server.grpc) as client:
-        paths = {path.rpartition("/")[2]: path for path in broken.values()}
-        reload = concurrent.futures.ThreadPoolExecutor(1).submit(
-            client.reload, model_config(**sound, **paths)
-        )
-        for reason, path in broken.items():
-            answer = server.wait_for(f"/v1/models/{path.rpartition('/')[2]}", '"END"')
-            status = answer.json()["model_version_status"][0]["status"]
-            assert status["error_code"] != "OK"
-            assert reason in status["error_message"]
-        # server_core.cc, WaitUntilModelsAvailable.
-        assert code_and_details(reload.result)[0] == "UNKNOWN"
-        request = predict_request("fails", "scalar", x=floats(1))
-        assert code_and_details(client.predict, request)[0] == "NOT_FOUND"
-    assert value(server, "thousand", {"instances": [2.0]}) == [2.0]
-
-
-def test_warm_up_can_be_off(start: Start, warm: Callable[..., str]) -> None:
-    """main.cc, --enable_model_warmup."""
-    failing = log("predict_log", predict_request("fails", "fails", x=floats([11.0])))
-    base = warm("fails", "shapes", 1, failing)
-    server = start(f"--model_base_path={base}", "--enable_model_warmup=false")
-    server.wait_for("/v1/models/default", "AVAILABLE")
-    assert value(server, "default", {"signature_name": "scalar", "inputs": 1.0}) == 2.0
+    with running_tfs(tmp_path, f"--model_config_file={config}", *flags, models=list(sound)) as server:
+        # Nothing but its own records has run, twice each.
+        assert value(server, "runs", {"signature_name": "runs", "instances": [1.0]}) == [5]
+        with Grpc(server.grpc) as client:
+            paths = {path.rpartition("/")[2]: path for path in broken.values()}
+            reload = concurrent.futures.ThreadPoolExecutor(1).submit(
+                client.reload, model_config(**sound, **paths)
+            )
+            for reason, path in broken.items():
+                answer = server.wait_for(f"/v1/models/{path.rpartition('/')[2]}", '"END"')
+                status = answer.json()["model_version_status"][0]["status"]
+                assert status["error_code"] != "OK"
+                assert reason in status["error_message"]
+            # server_core.cc, WaitUntilModelsAvailable.
+            assert code_and_details(reload.result)[0] == "UNKNOWN"
+            request = predict_request("fails", "scalar", x=floats(1))
+            assert code_and_details(client.predict, request)[0] == "NOT_FOUND"
+        assert value(server, "thousand", {"instances": [2.0]}) == [2.0]

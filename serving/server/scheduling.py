@@ -1,0 +1,230 @@
+"""The queue of one signature of one version, and the thread in which it runs.
+
+A request joins the queue. When the thread is free, it takes what has queued up to then, as far as requests can share
+a run and the limits allow, and runs it once. Nothing waits to be joined by others. The event loop never runs a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serving.server.backends.base import Servable
+from serving.server.errors import BackendError, ServerError, TooLargeError, UnavailableError
+from serving.server.records import RequestRecord
+from serving.server.tensors.signature import Tensors, shapes
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """What a run and a queue may hold."""
+
+    batch_rows: int = 64
+    batch_bytes: int = 64 << 20
+    queue: int = 512
+    """Requests that wait."""
+    queue_bytes: int = 512 << 20
+    """Bytes of their inputs."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request that waits for its run."""
+
+    inputs: Tensors
+    outputs: tuple[str, ...]
+    rows: int
+    shares: bool
+    """True if it may run with others: the version is batched, and every input has these rows."""
+    answer: asyncio.Future[Tensors]
+    size: int
+    """Bytes of its inputs."""
+    queued: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    ended: float = 0.0
+    result: Tensors | Exception | None = None
+
+    def fits(self, other: Job) -> bool:
+        """Return True if one run can answer both."""
+        return (
+            self.shares
+            and other.shares
+            and (self.outputs, self.inputs.keys()) == (other.outputs, other.inputs.keys())
+            and all(array.shape[1:] == other.inputs[name].shape[1:] for name, array in self.inputs.items())
+        )
+
+
+Run = tuple[int, float]
+"""The rows and the seconds of a run that succeeded."""
+
+
+class RunQueue:
+    """All but the runs themselves happens in the event loop."""
+
+    def __init__(
+        self,
+        servable: Servable,
+        signature: str,
+        name: str,
+        *,
+        batched: bool,
+        limits: QueueLimits,
+        count: Callable[[int, float], None],
+    ) -> None:
+        """`name`: what messages call the servable, as in "model fashion, version 3".
+
+        `batched`: whether requests may share runs; `count` hears the rows and seconds of runs that succeeded.
+        """
+        self._servable = servable
+        self._signature = signature
+        self._name = name
+        self._batched = batched
+        self._limits = limits
+        self._count = count
+        self._waiting: deque[Job] = deque()
+        self._bytes = 0
+        self._running = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-run")
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue whose clients still want an answer."""
+        return sum(not job.answer.done() for job in self._waiting)
+
+    async def run(self, inputs: Tensors, outputs: tuple[str, ...], record: RequestRecord) -> Tensors:
+        """Compute `outputs`. Raises `UnavailableError` where the queue is full, and what the run raises."""
+        size = sum(array.nbytes for array in inputs.values())
+        if size > self._limits.queue_bytes:
+            raise TooLargeError(f"expected inputs of at most {self._limits.queue_bytes} bytes, got {size}")
+        if self._is_full(size):
+            self._forget_cancelled()
+        if self._is_full(size):
+            full = f"{len(self._waiting)} requests with {self._bytes} bytes"
+            raise UnavailableError(f"{full} already wait for this model; try again")
+        lengths = {array.shape[0] if array.ndim else None for array in inputs.values()}
+        rows = lengths.pop() if len(lengths) == 1 else None
+        shares = self._batched and rows is not None
+        loop = asyncio.get_running_loop()
+        job = Job(inputs, outputs, 1 if rows is None else rows, shares, loop.create_future(), size)
+        self._waiting.append(job)
+        self._bytes += size
+        if not self._running:
+            self._running = True
+            # One turn of the loop later, so that requests that were read in the same turn share a run.
+            loop.call_soon(self._next)
+        try:
+            return await job.answer
+        finally:
+            if job.started:
+                record.rows += job.rows
+                record.queue_seconds += job.started - job.queued
+                record.run_seconds += job.ended - job.started
+            # Else an error would hold, through its traceback and this frame, the job that holds the error.
+            del job
+
+    async def close(self) -> None:
+        """Wait for the run that goes on, even where nobody wants its answer any more, and end the thread."""
+        await asyncio.wrap_future(self._thread.submit(lambda: None))
+        self._thread.shutdown(wait=False)
+
+    def _is_full(self, size: int) -> bool:
+        return len(self._waiting) >= self._limits.queue or self._bytes + size > self._limits.queue_bytes
+
+    def _forget_cancelled(self) -> None:
+        """Drop those whose client has gone or whose deadline has passed."""
+        if any(job.answer.done() for job in self._waiting):
+            self._waiting = deque(job for job in self._waiting if not job.answer.done())
+            self._bytes = sum(job.size for job in self._waiting)
+
+    def _next(self) -> None:
+        """Hand the thread its next batch."""
+        batch = self._take()
+        self._running = bool(batch)
+        if batch:
+            self._thread.submit(self._work, asyncio.get_running_loop(), batch)
+
+    def _take(self) -> list[Job]:
+        """The first request that still waits, and those right behind it that can share its run."""
+        self._forget_cancelled()
+        batch: list[Job] = []
+        rows = size = 0
+        while self._waiting:
+            job = self._waiting[0]
+            too_much = rows + job.rows > self._limits.batch_rows or size + job.size > self._limits.batch_bytes
+            if batch and (too_much or not job.fits(batch[0])):
+                break
+            batch.append(self._waiting.popleft())
+            rows += job.rows
+            size += job.size
+        self._bytes -= size
+        return batch
+
+    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[Job]) -> None:
+        runs = self._execute(batch)
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            loop.call_soon_threadsafe(self._finish, batch, runs)
+
+    def _execute(self, jobs: list[Job]) -> list[Run]:
+        """Set every job's result, in the thread; return the runs that succeeded.
+
+        Where a shared run fails, each job runs alone: one bad request never fails its neighbours.
+        """
+        answer = self._attempt(jobs)
+        if len(jobs) == 1:
+            jobs[0].result = answer
+        elif isinstance(answer, Exception):
+            return [run for job in jobs for run in self._execute([job])]
+        else:
+            start = 0
+            for job in jobs:
+                job.result = {name: array[start : start + job.rows] for name, array in answer.items()}
+                start += job.rows
+        if isinstance(answer, Exception):
+            return []
+        return [(sum(job.rows for job in jobs), jobs[0].ended - jobs[0].started)]
+
+    def _attempt(self, jobs: list[Job]) -> Tensors | Exception:
+        """One run for all of `jobs`. Where they may share it, every output must have their rows."""
+        rows = sum(job.rows for job in jobs)
+        started = time.perf_counter()
+        answer: Tensors | Exception
+        try:
+            answer = self._servable.run(self._signature, _joined(jobs), jobs[0].outputs)
+            wrong = {n: a for n, a in answer.items() if jobs[0].shares and a.shape[:1] != (rows,)}
+            if wrong:
+                expected = f"expected {rows} rows in each output for {rows} rows of input"
+                answer = BackendError(f"{self._name}: {expected}, got {shapes(wrong)}")
+        except ServerError as error:
+            # Its traceback would hold this frame, and so the jobs, which hold the error.
+            answer = error.with_traceback(None)
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises reaches the caller, not the thread
+            answer = BackendError(f"{self._name}: the runtime failed: {type(error).__name__}: {error}")
+        ended = time.perf_counter()
+        for job in jobs:
+            job.started, job.ended = started, ended
+        return answer
+
+    def _finish(self, batch: list[Job], runs: list[Run]) -> None:
+        for run in runs:
+            self._count(*run)
+        for job in batch:
+            if job.answer.done():
+                continue
+            if isinstance(job.result, Exception):
+                job.answer.set_exception(job.result)
+            elif job.result is not None:
+                job.answer.set_result(job.result)
+        self._next()
+
+
+def _joined(jobs: list[Job]) -> Tensors:
+    if len(jobs) == 1:
+        return jobs[0].inputs
+    return {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
