@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
+
+from tensorboard.summary import Writer
 
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import PARITY_STEPS, Epoch, History, TrainingError
 from serving import progress
-
-# TensorBoard takes its own functions for files then, instead of all of TensorFlow (8 s, 470 MiB).
-sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
-from tensorboard.summary import Writer  # noqa: E402
 
 
 class Journal:
