@@ -16,7 +16,7 @@ export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
 .PHONY: help setup deploy status logs down rollback train tensorboard export publish pipeline pipeline-compile compare images \
   doctor base-images sbom test test-all test-e2e test-k8s k8s-local k8s-rollout \
-  k8s-rollback k8s-status generated unit lint format types protos lock clean clean-env
+  k8s-rollback k8s-status profile generated unit lint format types protos lock clean clean-env
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ images: $(VENV)/.main ## build the container images that are missing or older th
 
 compare: $(VENV)/.dev ## measure every endpoint side by side: artifacts/reports/<time>/index.html [VARIANTS=1] [PEERS=1]
 	@requirements/browser && $(TANDEM) compare $(if $(VARIANTS),--variants) $(if $(PEERS),--peers tests/benchmarks/peers)
+
+profile: $(VENV)/.main ## trace training steps and runs of artifacts: artifacts/profiles/<time>/index.html
+	@$(TANDEM) $@
 
 pipeline: $(VENV)/.main ## publish, orchestrated by the default runner or TFX: ORCHESTRATOR=tfx [BEAM="--runner=..."]
 	@$(TANDEM) pipeline --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"
@@ -110,8 +113,8 @@ format: $(VENV)/.dev ## let ruff mend what it can
 types: $(VENV)/.dev ## mypy, strict
 	@$(VENV)/bin/mypy && $(VENV)/bin/mypy -p requirements && $(VENV)/bin/mypy -m k8s.generate
 
-protos: $(VENV)/.dev ## make the server's protobuf modules again from their .proto files
-	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/server/*/*.proto
+protos: $(VENV)/.dev ## make the protobuf modules again from their .proto files
+	@$(VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/*/*.proto serving/*/*/*.proto
 
 lock: $(VENV)/.dev ## refresh the pins in requirements/
 	@requirements/lock $(VENV)/bin/uv

@@ -7,7 +7,6 @@ it. A publication that was cut off anywhere is put right by the next one, or by 
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,11 +49,9 @@ def published(root: Path, model: str) -> Pointer:
 
 def require(root: Path, model: str, version: int) -> None:
     """Raises `PublishError` where a version is not there for every target."""
-    if version not in versions(root, model):
-        raise PublishError(
-            f"version {version} of {model} is not in the repository; "
-            f"there are: {', '.join(map(str, versions(root, model))) or 'none'}"
-        )
+    if version not in (known := versions(root, model)):
+        there = ", ".join(map(str, known)) or "none"
+        raise PublishError(f"version {version} of {model} is not in the repository; there are: {there}")
 
 
 def versions(root: Path, model: str) -> list[int]:
@@ -100,11 +97,12 @@ def publish(
                 raise PublishError(f"{candidate / target} was changed after it passed its gates")
             manifest = dataclasses.replace(manifests[target], version=version, files=files)
             repository.write_manifest(beside, manifest)
-            _sync_tree(beside)
+            for path in [*beside.rglob("*"), beside]:
+                repository.sync(path)
         repository.write_atomically(repository.statistics_path(root, model, version), statistics)
         for target, beside in incoming.items():
             beside.replace(repository.version_dir(root, target, model, version))
-            repository.sync_directory(beside.parent)
+            repository.sync(beside.parent)
     except (OSError, PublishError) as error:
         for beside in incoming.values():
             shutil.rmtree(beside, ignore_errors=True)
@@ -125,21 +123,19 @@ def point(root: Path, model: str, version: int, held: bool = False) -> None:
     require(root, model, version)
     if found := damage(root, model, version):
         raise PublishError(f"version {version} of {model} was tampered with, what is served stays: {found}")
-    before = pointer(root, model)
-    previous = None
-    if before is not None:
-        previous = before.previous if before.version == version else before.version
+    before = pointer(root, model) or Pointer(version)
+    previous = before.previous if before.version == version else before.version
     repository.write_pointer(pointer_path(root, model), Pointer(version, previous, held))
     settle(root, model)
 
 
 def damage(root: Path, model: str, version: int) -> str:
     """What of a version's files is not as it was published; "" where all is."""
-    for target in targets.NAMES:
-        try:
+    try:
+        for target in targets.NAMES:
             repository.verify(repository.version_dir(root, target, model, version))
-        except ManifestError as error:
-            return str(error)
+    except ManifestError as error:
+        return str(error)
     return ""
 
 
@@ -170,12 +166,3 @@ def settle(root: Path, model: str) -> None:
                 shutil.rmtree(folder / str(version))
         if committed and repository.read_pointer(folder / POINTER) != committed:
             repository.write_pointer(folder / POINTER, committed)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -85,9 +85,15 @@ class Recipe:
     def roads(self) -> Roads:
         """How each target is reached, or why it is not."""
         own = self.settings
-        return roads.find(
-            self.model, own.source, own.torchserve_form, tuple(filter(None, own.targets.split(",")))
-        )
+        wanted = tuple(filter(None, own.targets.split(",")))
+        return roads.find(self.model, own.source, own.torchserve_form, wanted)
+
+    @property
+    def code(self) -> dict[str, Any]:
+        """What a version is made by."""
+        libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
+        commit = fingerprint.git_commit()
+        return {"git_commit": commit, "fingerprint": self.version_fingerprint, "libraries": libraries}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -112,8 +118,8 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
         report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
-    own = model, settings.profile, settings.seed, dataset.digest
-    trained = fingerprint.training(*own, settings.precision, settings.devices, settings.device)
+    own = settings.profile, settings.seed, dataset.digest
+    trained = fingerprint.training(model, *own, settings.precision, settings.devices, settings.device)
     asked = settings.source, settings.torchserve_form, settings.targets
     recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, *asked))
     for target, why in recipe.roads.closed.items():
@@ -128,13 +134,13 @@ def _profile(model: Model, own: Settings) -> Profile:
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
     """Train in every framework that the model has a network in, on data that passed its checks."""
-    with recorded(recipe, report) as run:
+    with recording.recorded(recipe, report) as run:
         return _trained(recipe, run, report, None)
 
 
 def export(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> Path:
     """Train, and write the artifact of every target; returns their folder."""
-    with recorded(recipe, report) as run:
+    with recording.recorded(recipe, report) as run:
         return _exported(recipe, run, _trained(recipe, run, report, orchestrate), report).folder
 
 
@@ -151,13 +157,15 @@ def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | 
         report(f"version {existing} was changed since it was published and is made again: {damage}")
         existing = None
     if existing is None:
-        with recorded(recipe, report) as run:
+        with recording.recorded(recipe, report) as run:
             return _publish(recipe, run, report, orchestrate).number
     if now is None or (now.version != existing and not now.held):
         publish.point(root, name, existing)
         report(f"version {existing} was made from these sources already; it is published again")
         return existing
-    if now.version != existing:
+    if now.version == existing:
+        report(f"version {existing} is up to date: nothing to train, export or publish")
+    else:
         if damage := publish.damage(root, name, now.version):
             raise PublishError(
                 f"version {now.version}, which a rollback holds, was changed since it was published: {damage}; "
@@ -167,84 +175,60 @@ def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | 
             f"version {now.version} is held by a rollback, though these sources are version {existing}; "
             f"`tandem publish --version {existing}` goes on with that"
         )
-    else:
-        report(f"version {existing} is up to date: nothing to train, export or publish")
     return now.version
 
 
 def _trained(
     recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None
 ) -> dict[str, Trained]:
-    spec, dataset, frameworks = recipe.model.spec, recipe.dataset, recipe.model.frameworks
-    if not frameworks:
+    model, dataset, settings, folder = recipe.model, recipe.dataset, recipe.settings, recipe.folder
+    if not model.frameworks:
         return {}
-    published = published_statistics(recipe.settings.repository, spec.name)
-    rules = schema.load(recipe.model)
+    published = published_statistics(settings.repository, model.spec.name)
+    rules = schema.load(model)
     report(f"validate: {sum(map(len, dataset.splits.values()))} rows")
-    run.step("ExampleValidator", validation.validate, dataset, spec, rules, published)
-    if any(not (recipe.folder / framework / "weights.npz").exists() for framework in frameworks):
-        report(
-            "validate: the two networks, with equal weights"
-            if len(frameworks) > 1
-            else "validate: the network"
-        )
-        run.step("TwinValidator", twins.check, recipe.model, dataset.validation)
+    run.step("ExampleValidator", validation.validate, dataset, model.spec, rules, published)
+    if any(not (folder / framework / "weights.npz").exists() for framework in model.frameworks):
+        checked = "the two networks, with equal weights" if len(model.frameworks) > 1 else "the network"
+        report(f"validate: {checked}")
+        run.step("TwinValidator", twins.check, model, dataset.validation)
     if orchestrate is not None:
         orchestrate(recipe, run, published)
     trained = {}
-    for framework in frameworks:
-        report(f"train {framework}: profile {recipe.settings.profile}, {recipe.profile.epochs} epochs")
-        trained[framework] = run.step(
-            "Trainer",
-            training.train,
-            framework,
-            recipe.model,
-            recipe.profile,
-            recipe.settings.seed,
-            dataset,
-            recipe.folder,
-        )
-        if trained[framework].cached:
-            report(f"train {framework}: done already, in {recipe.folder.name}")
+    for name in model.frameworks:
+        report(f"train {name}: profile {settings.profile}, {recipe.profile.epochs} epochs")
+        inputs = name, model, recipe.profile, settings.seed, dataset, folder
+        trained[name] = run.step("Trainer", training.train, *inputs)
+        if trained[name].cached:
+            report(f"train {name}: done already, in {folder.name}")
     return trained
 
 
 def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], report: Report) -> Candidate:
-    return run.step(
-        "Exporter",
-        exporting.export_all,
-        recipe.model,
-        trained,
-        recipe.roads,
-        recipe.candidate,
-        recipe.dataset,
-        recipe.roads.form,
-        lambda target: report(f"export {target}"),
-    )
+    reached = recipe.roads
+    inputs = recipe.model, trained, reached, recipe.candidate, recipe.dataset, reached.form
+    return run.step("Exporter", exporting.export_all, *inputs, lambda target: report(f"export {target}"))
 
 
 def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchestrate | None) -> Version:
-    model = recipe.model
+    model, root = recipe.model, recipe.settings.repository
     trained = _trained(recipe, run, report, orchestrate)
-    evaluated, validated = Evaluated({}, ()), Validated({}, ())
     if trained:
         report("gates: quality, training parity")
-        before = published_metrics(recipe.settings.repository, model.spec.name)
-        plain = _in_float32(recipe, report)
-        evaluated = run.step(
-            "Evaluator", networks.evaluate, model, recipe.profile, recipe.dataset, trained, before, plain
-        )
-        validated = run.value(Validated)
+        before, plain = published_metrics(root, model.spec.name), _in_float32(recipe, report)
+        inputs = model, recipe.profile, recipe.dataset, trained, before, plain
+        run.step("Evaluator", networks.evaluate, *inputs)
     candidate = _exported(recipe, run, trained, report)
     rows = artifacts.parity_rows(recipe.dataset.test, recipe.settings.seed)
     report(f"gates: parity, size and batching on {len(rows)} rows")
     gated = run.step("InfraValidator", artifacts.gate, model, trained, candidate, rows)
-    for check in (*evaluated.checks, *gated.checks):
+    for check in run.checks:
         if not check.passed:
             report(str(check))
     candidate = candidate.without(gated.closed)
-    described = manifests(recipe, trained, evaluated, candidate, gated)
-    version = run.step("Pusher", push, recipe.settings.repository, candidate, described, validated)
+    described = manifests(recipe, trained, run.last(Evaluated), candidate, gated)
+    validated = run.last(Validated) or Validated({}, ())
+    version = run.step("Pusher", push, root, candidate, described, validated)
     shutil.rmtree(candidate.folder)
     report(f"published version {version.number}")
     return version
@@ -275,47 +259,46 @@ def push(
 def manifests(
     recipe: Recipe,
     trained: Mapping[str, Trained],
-    evaluated: Evaluated,
+    evaluated: Evaluated | None,
     candidate: Candidate,
     gated: Gated,
 ) -> dict[str, Manifest]:
     """What each artifact is and where it came from, but for its version."""
-    spec = recipe.model.spec
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
-    commit, files = fingerprint.git_commit(), candidate.files
+    spec, code, files = recipe.model.spec, recipe.code, candidate.files
+    metrics = evaluated.metrics.items() if evaluated else ()
     converters = {target: road.converter for target, road in recipe.roads.open.items()}
+    exporters = {target: candidate.exporter(target) for target in targets.NAMES}
+    common: dict[str, Any] = {
+        "model": spec.name,
+        "version": 0,
+        "signature": spec.signature.to_json(),
+        "task": spec.task.to_json(),
+        "metrics": {
+            f"{framework}/{name}": value for framework, own in metrics for name, value in own.items()
+        },
+        "data_digest": recipe.dataset.digest,
+        "seed": recipe.settings.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": recipe.parameters,
+        "weights": {framework: result.digest for framework, result in trained.items()},
+        # Data that passed its checks has no NaN; of another's model nobody knows.
+        "finite": bool(trained),
+    }
     return {
         target: Manifest(
-            model=spec.name,
-            version=0,
             target=target,
             source=candidate.sources.get(target, ""),
             files=files[target],
-            serve=candidate.exporter(target).serve,
-            runtime=candidate.exporter(target).runtime,
+            serve=exporter.serve,
+            runtime=exporter.runtime,
             converter=converters.get(target, ""),
             unreachable=candidate.closed.get(target, ""),
-            instruction_set=dict(candidate.exporter(target).instruction_set),
+            instruction_set=dict(exporter.instruction_set),
             export_seconds=candidate.seconds(target),
-            signature=spec.signature.to_json(),
-            task=spec.task.to_json(),
-            metrics={
-                f"{f}/{name}": value for f, own in evaluated.metrics.items() for name, value in own.items()
-            },
-            data_digest=recipe.dataset.digest,
-            seed=recipe.settings.seed,
-            fingerprint=recipe.version_fingerprint,
-            created=created,
-            git_commit=commit,
-            libraries=libraries,
-            parameters=recipe.parameters,
-            weights={framework: result.digest for framework, result in trained.items()},
             batched=gated.batched.get(target, False),
-            # Data that passed its checks has no NaN; of another's model nobody knows.
-            finite=bool(trained),
+            **common | code,
         )
-        for target in targets.NAMES
+        for target, exporter in exporters.items()
     }
 
 
@@ -347,19 +330,6 @@ def published_metrics(root: Path, model: str) -> dict[str, dict[str, float]]:
         framework, _, metric = key.partition("/")
         found[framework][metric] = value
     return found
-
-
-@contextmanager
-def recorded(recipe: Recipe, report: Report) -> Iterator[Recorder]:
-    """A run of this recipe: what it does until the block ends, well or not, is on its page and in the lineage."""
-    code = {
-        "git_commit": fingerprint.git_commit(),
-        "fingerprint": recipe.version_fingerprint,
-        "libraries": fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES),
-    }
-    run = Recorder(recipe.settings.artifacts, recipe.folder, recipe.model.spec)
-    with recording.recorded(run, recipe.orchestrator, recipe.parameters, code, report):
-        yield run
 
 
 def configure_containers(settings: Settings) -> None:

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from models.base import FRAMEWORKS
+from models.base import FRAMEWORKS, load
 from pipelines.cli import verbs
+from serving import targets
+from serving.compare.decision import GOALS, PLACES
 from serving.server import VERSION
 from serving.settings import Settings
 
@@ -26,66 +28,44 @@ def parser() -> argparse.ArgumentParser:
     def add(verb: Callable[..., int | None], help: str, *groups: str) -> argparse.ArgumentParser:
         own = subparsers.add_parser(verb.__name__.rstrip("_"), help=help, description=help)
         own.set_defaults(verb=verb)
+        option = own.add_argument
         if "version" in groups:
-            completed(
-                own.add_argument("model", nargs="?", help="folder in models/ (default: fashion)"), _models
-            )
-            own.add_argument("version", nargs="?", type=int, help="default: the published one")
+            completed(option("model", nargs="?", help="folder in models/ (default: fashion)"), _models)
+            option("version", nargs="?", type=int, help="default: the published one")
         elif "imported" not in groups:
-            completed(own.add_argument("--model", help="folder in models/ (default: fashion)"), _models)
+            completed(option("--model", help="folder in models/ (default: fashion)"), _models)
         if "making" in groups:
-            completed(
-                own.add_argument("--profile", help="how long to train: one of the model's (default: quick)"),
-                _profiles,
+            profile = option("--profile", help="how long to train: one of the model's (default: quick)")
+            completed(profile, _profiles)
+            option("--seed", type=int, help="seed of split, weights and batches (default: 1)")
+            option("--targets", help="the only ones to ship to, by commas (default: all that are reached)")
+            option(
+                "--precision", help="of the training's arithmetic: float32, bf16 or fp16 (default: float32)"
             )
-            own.add_argument("--seed", type=int, help="seed of split, weights and batches (default: 1)")
-            own.add_argument(
-                "--targets", help="the only ones to ship to, by commas (default: all that are reached)"
-            )
-            own.add_argument(
-                "--precision", help="of the training's arithmetic: float32, bf16, fp16 (default: float32)"
-            )
-            own.add_argument("--devices", type=int, help="how many share each batch (default: 1)")
-            own.add_argument("--device", choices=("auto", "cpu", "gpu"), help="to train on (default: auto)")
-            own.add_argument(
-                "--source", choices=("tensorflow", "pytorch"), help="export every target from this framework"
-            )
+            option("--devices", type=int, help="how many share each batch (default: 1)")
+            option("--device", choices=("auto", "cpu", "gpu"), help="to train on (default: auto)")
+            option("--source", choices=FRAMEWORKS, help="export every target from this framework")
         if "orchestrated" in groups:
-            own.add_argument(
-                "--orchestrator", choices=("default", "tfx"), default="default", help="(default: default)"
-            )
-            own.add_argument(
-                "--beam", default="", help="options of TFX's Beam pipelines, such as '--runner=FlinkRunner'"
-            )
+            option("--orchestrator", choices=("default", "tfx"), default="default", help="(default: default)")
+            option("--beam", default="", help="options of TFX's Beam pipelines: '--runner=FlinkRunner'")
         if "target" in groups:
-            completed(
-                own.add_argument("target", nargs="?", help="one target; all where it is left out"), _targets
-            )
+            completed(option("target", nargs="?", help="one target; all where it is left out"), _targets)
         return own
 
-    add(
-        verbs.deploy,
-        "train, export, gate, publish, start the five targets, and wait until they answer",
-        "making",
-        "orchestrated",
-    )
+    both = ("making", "orchestrated")
+    add(verbs.deploy, "train, export, gate, publish, start the five targets, wait until they answer", *both)
     add(verbs.train, "train in both frameworks", "making")
-    add(verbs.export, "train and write every artifact", "making", "orchestrated")
+    add(verbs.export, "train and write every artifact", *both)
     own = add(verbs.publish, "train, export, gate, and publish the next version; starts no server", "making")
     own.add_argument("--version", type=int, help="publish this version again, which is in the repository")
     own.add_argument("--containers", action="store_true", help="write what compose's servers read, too")
-    own = add(
-        verbs.pipeline,
-        "publish as `publish` does, orchestrated by TFX or by the default runner",
-        "making",
-        "orchestrated",
-    )
+    own = add(verbs.pipeline, "publish as `publish` does, by TFX or by the default runner", *both)
     own.add_argument("--compile", metavar="FILE", help="only write TFX's DAG for Kubeflow Pipelines v2")
     own = add(verbs.rollback, "serve the version that was published before")
     own.add_argument("--version", type=int, help="serve this one instead")
     own = add(verbs.import_, "take in a file that another has made, as a model's folder", "imported")
     own.add_argument(
-        "path", type=Path, help="an .onnx, .keras, .tflite or .pt2 file, or the folder of a SavedModel"
+        "path", type=Path, help="an .onnx, .keras, .tflite or .pt2 file, or a SavedModel's folder"
     )
     own.add_argument("--name", required=True, help="of the folder in models/")
     own.add_argument("--samples", type=Path, metavar="NPZ", help="rows by input (default: drawn ones)")
@@ -96,17 +76,23 @@ def parser() -> argparse.ArgumentParser:
     add(verbs.status, "show target, state, version, memory and address")
     own = add(verbs.logs, "print the end of the targets' logs", "target")
     own.add_argument("-n", "--lines", type=int, default=40, help="how many lines of each (default: 40)")
-    own.add_argument(
-        "-f", "--follow", action="store_true", help="go on with the lines that come (one target)"
-    )
+    own.add_argument("-f", "--follow", action="store_true", help="go on with what comes (one target)")
     add(verbs.down, "stop what `deploy` started")
     own = add(verbs.predict, "ask every endpoint about one input", "target")
     own.add_argument(
-        "--input",
-        help="a PNG or JPEG, a text, or JSON, by what the model takes (default: the version's sample)",
+        "--input", help="a PNG or JPEG, a text, or JSON, as the model takes (default: its sample)"
     )
     _compare(add(verbs.compare, "measure every endpoint, side by side, and write a report", "target"))
     _decide(add(verbs.decide, "rank the ways to production by constraints, from the last report"))
+    own = add(verbs.profile, "trace training steps and runs of artifacts, and say where their time goes")
+    own.add_argument(
+        "framework",
+        nargs="?",
+        choices=(*FRAMEWORKS, "onnxruntime", "litert"),
+        help="(default: all that there is)",
+    )
+    own.add_argument("--steps", type=int, default=20, help="to time, and then to trace (default: 20)")
+    own.add_argument("--profile", help="whose batches: one of the model's (default: quick)")
     own = add(verbs.images, "build the container images that are missing or older than their sources")
     own.add_argument("image", nargs="*", help="which (default: all)")
     add(verbs.doctor, "look for what this machine lacks, and say what mends it")
@@ -118,12 +104,7 @@ def _compare(own: argparse.ArgumentParser) -> None:
     add = own.add_argument
     add("-n", "--rows", type=int, help="test rows (default: the whole test split)")
     add("--variants", action="store_true", help="other precisions, forms and batching as rows, too")
-    add(
-        "--peers",
-        type=Path,
-        metavar="DIR",
-        help="other projects' servers as rows, too, as DIR/peers.toml says",
-    )
+    add("--peers", type=Path, metavar="DIR", help="other projects' servers as rows, too, by DIR/peers.toml")
     add("--source", choices=FRAMEWORKS, help="put this framework's weights behind all rows")
     add("--seconds", type=float, default=0.8, help="of each reading (default: 0.8)")
     add("--rounds", type=int, default=3, help="in which the rows take turns (default: 3)")
@@ -133,20 +114,13 @@ def _compare(own: argparse.ArgumentParser) -> None:
     add("--against", type=Path, metavar="REPORT", help="name differences from this report.json")
     add("--fail-on", choices=("regression",), help="exit with 1 where a figure is worse than in --against")
     add("--markdown", action="store_true", help="also print the summary for a pull request")
-    add(
-        "--endpoint",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="a server that Tandem did not start, "
-        "such as oip+http://localhost:8000/v2/models/m or tfs+grpc://localhost:8500/m; may be repeated",
-    )
+    foreign = "a server that Tandem did not start, such as oip+http://localhost:8000/v2/models/m or "
+    foreign += "tfs+grpc://localhost:8500/m; may be repeated"
+    add("--endpoint", action="append", default=[], metavar="URL", help=foreign)
     add("--samples", type=Path, metavar="NPZ", help="with --endpoint: inputs by name")
 
 
 def _decide(own: argparse.ArgumentParser) -> None:
-    from serving.compare.decision import GOALS, PLACES
-
     add = own.add_argument
     add("--report", type=Path, help="report.json to decide from (default: the last one)")
     add("--score", "--accuracy", type=float, help="at least")
@@ -166,12 +140,8 @@ def _models(**_: object) -> list[str]:
 
 
 def _profiles(**_: object) -> list[str]:
-    from models import base
-
-    return list(base.load(Settings.from_environment().model).spec.profiles)
+    return list(load(Settings.from_environment().model).spec.profiles)
 
 
 def _targets(**_: object) -> list[str]:
-    from serving import targets
-
     return list(targets.NAMES)

@@ -23,7 +23,7 @@ from pipelines.cli.variants import Variant
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
 from serving import golden, platforms, repository, targets
-from serving.compare import conditions, endpoints, environments, local, peers, report, servers
+from serving.compare import conditions, endpoints, environments, local, peers, servers
 from serving.compare.measure import Subject
 from serving.compare.report import FAILED, IN_PROCESS, NULL, PEER, UNREACHABLE, VARIANT, Row
 from serving.compare.servers import Server
@@ -76,13 +76,7 @@ class Rows:
     def converted(self) -> None:
         """A row for each protocol of a target whose version has the other framework's weights, from `source`'s."""
         for name in (name for name in self.names if name not in self._with_source()):
-            variant = Variant(name, f"from {self.source}", source=self.source)
-            row = Row(name, "-", self.source, "-", kind=VARIANT, variant=variant.name)
-            self.say(f"{name}: export with {self.source}'s weights, and gate")
-            make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
-            settings = self._started(row, name, make)
-            if settings is not None and name in LOCAL:
-                self._in_process(name, variant.name, settings)
+            self._variant(Variant(name, f"from {self.source}", source=self.source), self.source)
 
     def _with_source(self) -> list[str]:
         return [name for name in self.names if self.source in ("", self._manifest(name).source)]
@@ -104,15 +98,17 @@ class Rows:
             published = self._manifest(chosen.target).source
             source = self.source or published
             variant = replace(chosen, source="" if source == published else source)
-            row = Row(variant.target, "-", source, "-", kind=VARIANT, variant=variant.name)
-            row.precision = variant.precision
-            self.say(f"{variant.target} {variant.name}: export and gate")
-            make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
-            settings = self._started(
-                row, variant.target, make, variant.batched if variant.configuration else None
-            )
-            if settings is not None:
-                self._in_process(variant.target, variant.name, settings, variant.precision)
+            self._variant(variant, source, variant.batched if variant.configuration else None)
+
+    def _variant(self, variant: Variant, source: str, batched: bool | None = None) -> None:
+        """What was made for the comparison, with weights of `source`, and its runtime in process."""
+        target, name, precision = variant.target, variant.name, variant.precision
+        row = Row(target, "-", source, "-", kind=VARIANT, variant=name, precision=precision)
+        self.say(f"{target} {name}: export and gate")
+        make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
+        settings = self._started(row, target, make, batched)
+        if settings is not None and target in LOCAL:
+            self._in_process(target, name, settings, precision)
 
     def peers(self, folder: Path) -> None:
         """Other projects' servers on the file of ONNX Runtime."""
@@ -129,9 +125,8 @@ class Rows:
                 place = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-")))
                 inputs = sample.inputs if sample else {}
                 file = published / manifest.serve
-                server = self.stack.enter_context(
-                    peers.started(peer, self.settings, file, signature, inputs, python, place)
-                )
+                arguments = self.settings, file, signature, inputs, python, place
+                server = self.stack.enter_context(peers.started(peer, *arguments))
             except (TandemError, OSError) as error:
                 self._refused(row, error)
                 continue
@@ -166,8 +161,7 @@ class Rows:
         own.protocol, own.start_seconds = protocol, server.start_seconds
         # What runs in a browser is not in the process that serves its files.
         pid = 0 if row.target == "tfjs" else server.pid
-        subject = Subject(own, pid, lambda: _memory(pid) if pid else None, server.settings, **how)
-        self.subjects.append(subject)
+        self.subjects.append(Subject(own, pid, partial(_memory, pid), server.settings, **how))
 
     def _refused(self, row: Row, error: Exception) -> None:
         row.state = FAILED if isinstance(error, GateError | ExportError) else UNREACHABLE
@@ -178,10 +172,8 @@ class Rows:
     def _in_process(self, target: str, variant: str, settings: Settings, precision: str = "float32") -> None:
         folder = repository.version_dir(settings.repository, target, settings.model, self.version)
         manifest = repository.read_manifest(folder)
-        row = Row(
-            target, local.IN_PROCESS, manifest.source, manifest.runtime, kind=IN_PROCESS, variant=variant
-        )
-        row.precision, row.artifact_bytes = precision, _size(folder)
+        row = Row(target, local.IN_PROCESS, manifest.source, manifest.runtime, kind=IN_PROCESS)
+        row.variant, row.precision, row.artifact_bytes = variant, precision, _size(folder)
         self.subjects.append(Subject(row, settings=settings))
 
     def _folder(self, target: str) -> Path:
@@ -193,32 +185,34 @@ class Rows:
     def _deployed(self, name: str, state: TargetState | None) -> list[Subject]:
         target, manifest = targets.load(name), self._manifest(name)
         image = state.image if state else ""
-
-        def row(protocol: str, condition: str, reason: str = "") -> Row:
-            made = Row(name, protocol, manifest.source, runs(self.settings, name, self.version, image))
-            made.state, made.reason, made.server = condition, reason, target.server
-            made.artifact_bytes, made.image_bytes = _size(self._folder(name)), _image_bytes(image)
-            made.conditions = conditions.of(name, manifest, pid)
-            return made
-
+        row = Row(name, "-", manifest.source, runs(self.settings, name, self.version, image))
+        row.server, row.image_bytes = target.server, _image_bytes(image)
+        row.artifact_bytes = _size(self._folder(name))
         # What runs in a browser is not in the process that serves its files.
         pid = state.pid or 0 if state and name != "tfjs" else 0
+        row.conditions = conditions.of(name, manifest, pid)
         # Whoever has started it: on a cluster it answers through a port that is forwarded.
         if target.served_version(self.settings) != self.version:
-            reason = f"does not answer with version {self.version}; `make deploy` starts it"
-            return [Subject(row("-", UNREACHABLE, reason))]
+            row.state = UNREACHABLE
+            row.reason = f"does not answer with version {self.version}; `make deploy` starts it"
+            return [Subject(row)]
         try:
             clients = target.clients(self.settings)
         except TargetError as error:
-            return [Subject(row("-", FAILED, str(error)))]
-        for client in clients.values():
-            client.close()
+            row.state, row.reason = FAILED, str(error)
+            return [Subject(row)]
 
         def memory() -> int | None:
             now = platforms.choose(self.settings)[0].states(self.settings).get(name)
             return now.memory if now and pid else None
 
-        return [Subject(row(protocol, report.WORKS), pid, memory) for protocol in clients]
+        subjects = []
+        for protocol, client in clients.items():
+            client.close()
+            endpoint = copy.deepcopy(row)
+            endpoint.protocol = protocol
+            subjects.append(Subject(endpoint, pid, memory))
+        return subjects
 
 
 def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
@@ -238,7 +232,7 @@ def _size(folder: Path) -> int:
 
 def _memory(pid: int) -> int | None:
     try:
-        return memory_of(pid)
+        return memory_of(pid) if pid else None
     except psutil.Error:
         return None
 

@@ -8,30 +8,30 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from pipelines import publish as publishing
+from pipelines.records import tables
+from serving import platforms, repository, targets
+from serving.platforms import rollout
+from serving.platforms.base import PlatformError
 from serving.progress import say, showing
 from serving.settings import PREFIX, Settings
+from serving.targets.base import unreachable
+from serving.targets.runtime import runs
 
 if TYPE_CHECKING:
     from pipelines.stages import Orchestrate, Recipe
     from serving.targets.base import Endpoint
 
-USUALLY = {
-    "data": 5,
-    "gates: quality": 30,
-    "export litert": 10,
-    "export": 5,
-    "gates: parity": 15,
-}
+USUALLY = {"data": 5, "gates: quality": 30, "export litert": 10, "export": 5, "gates: parity": 15}
 """Seconds that the steps take on two cores, by how their lines begin."""
 
 
 def deploy(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
-    from serving.platforms import doctor as doctor_checks
-    from serving.platforms import rollout
+    from serving.platforms import doctor
 
     started = time.monotonic()
-    checks = [check for check in doctor_checks.quick(settings) if check.mend]
+    checks = [check for check in doctor.quick(settings) if check.mend]
     for check in checks:
         (complain if check.needed else say)(f"{check.name}: {check.found}. {check.mend}")
     if any(check.failed for check in checks):
@@ -41,13 +41,14 @@ def deploy(settings: Settings, options: argparse.Namespace) -> int:
         with rollout.prepared(settings, say) as told:
             version = stages.ensure_published(recipe, told, orchestrate)
         done = rollout.serve(settings, version, say)
-    count = f"{5 - len(done.unreachable)} of 5" if done.unreachable else "five"
-    say(f"{count} targets answer with version {done.version} ({time.monotonic() - started:.0f} s)")
+    count, took = len(targets.NAMES), time.monotonic() - started
+    answering = count - len(done.unreachable)
+    say(f"{answering} of {count} targets answer with version {done.version} ({took:.0f} s)")
     show_endpoints(done.endpoints, done.unreachable)
     return 0
 
 
-def train(settings: Settings, _options: argparse.Namespace) -> int:
+def train(settings: Settings, _options: argparse.Namespace) -> None:
     from pipelines import stages
     from pipelines.training.record import loss_difference
 
@@ -68,35 +69,32 @@ def train(settings: Settings, _options: argparse.Namespace) -> int:
     else:
         say(f"{settings.model} is an imported artifact: there is nothing to train")
     say(f"logs: tensorboard --logdir {recipe.folder}")
-    return 0
 
 
-def export(settings: Settings, options: argparse.Namespace) -> int:
+def export(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
         recipe, orchestrate = _orchestrated(_recipe(settings), options)
         folder = stages.export(recipe, say, orchestrate)
     say(f"artifacts are in {folder}; publishing holds them against the gates")
-    return 0
 
 
-def publish(settings: Settings, options: argparse.Namespace) -> int:
-    from pipelines import publish as publishing
+def publish(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
         if options.version is not None:
             publishing.point(settings.repository, settings.model, options.version)
-            return _swap(settings, options.version)
+            _swap(settings, options.version)
+            return
         version = stages.ensure_published(_recipe(settings), say)
         if options.containers:
             stages.configure_containers(settings)
     say(f"version {version} is published; `tandem deploy` serves it")
-    return 0
 
 
-def pipeline(settings: Settings, options: argparse.Namespace) -> int:
+def pipeline(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
@@ -104,22 +102,21 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> int:
         if options.compile:
             from pipelines.tfx import run
 
-            return run.compile(recipe, options.compile, options.beam, say)
+            run.compile(recipe, options.compile, options.beam, say)
+            return
         recipe, orchestrate = _orchestrated(recipe, options)
         version = stages.ensure_published(recipe, say, orchestrate)
     own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
     say(f"version {version} is published; `tandem deploy{own}` serves it")
-    return 0
 
 
-def import_(_settings: Settings, options: argparse.Namespace) -> int:
+def import_(_settings: Settings, options: argparse.Namespace) -> None:
     from pipelines.cli import importing
 
     folder = importing.take(
         options.path, options.name, options.samples, options.signature, options.trust, say
     )
     say(f"written: models/{folder.name}; `make deploy MODEL={folder.name}` ships it")
-    return 0
 
 
 def _recipe(settings: Settings) -> Recipe:
@@ -140,20 +137,19 @@ def _orchestrated(recipe: Recipe, options: argparse.Namespace) -> tuple[Recipe, 
     return run.orchestrated(recipe, options.beam, say)
 
 
-def rollback(settings: Settings, options: argparse.Namespace) -> int:
-    from pipelines import publish as publishing
+def rollback(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
     with stages.exclusive(settings), showing(USUALLY):
         version = publishing.rollback(settings.repository, settings.model, options.version)
         say(f"version {version} is published")
-        return _swap(settings, version)
+        _swap(settings, version)
 
 
-def lineage(settings: Settings, options: argparse.Namespace) -> int:
+def lineage(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines.records import provenance
 
-    return provenance.show(settings, options.version, write)
+    provenance.show(settings, options.version, write)
 
 
 def reproduce(settings: Settings, options: argparse.Namespace) -> int:
@@ -164,24 +160,15 @@ def reproduce(settings: Settings, options: argparse.Namespace) -> int:
         return reproduction.reproduce(settings, options.version, say, write)
 
 
-def _swap(settings: Settings, version: int) -> int:
-    from serving import platforms
-    from serving.platforms import rollout
-
+def _swap(settings: Settings, version: int) -> None:
     platform, _ = platforms.choose(settings)
-    if not platform.states(settings):
+    if platform.states(settings):
+        rollout.serve(settings, version, say)
+    else:
         say("no target runs; `tandem deploy` starts them")
-        return 0
-    rollout.serve(settings, version, say)
-    return 0
 
 
 def status(settings: Settings, _options: argparse.Namespace) -> int:
-    from pipelines.records import tables
-    from serving import platforms, repository, targets
-    from serving.targets.base import unreachable
-    from serving.targets.runtime import runs
-
     platform, why = platforms.choose(settings)
     states = platform.states(settings)
     current = repository.served_version(repository.model_dir(settings.repository, "tfjs", settings.model))
@@ -189,28 +176,20 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
     rows, running = [], []
     for name in targets.NAMES:
         target, state = targets.load(name), states.get(name)
-        if name in closed and not state:
-            rows.append([name, "-", "not reached", "-", "-", "-", "-"])
-            continue
         version = target.served_version(settings) if state else None
+        address = target.endpoints(settings, version or 0, settings.artifacts)[0].address
+        # Without its path: a row of the table fits into 80 columns.
+        host = "/".join(address.split("/")[:3])
         if state:
-            own = (
-                "the page, without the model"
-                if name in closed
-                else runs(settings, name, version, state.image)
-            )
-            running.append([name, own])
-        rows.append(
-            [
-                name,
-                str(state.pid or "-") if state else "-",
-                state.state if state else "stopped",
-                str(version or "-"),
-                tables.duration(state.uptime_seconds) if state else "-",
-                tables.size(state.memory) if state else "-",
-                _host(target.endpoints(settings, version or 0, settings.artifacts)[0].address),
-            ]
-        )
+            pid, memory = str(state.pid or "-"), tables.size(state.memory)
+            uptime = tables.duration(state.uptime_seconds)
+            rows.append([name, pid, state.state, str(version or "-"), uptime, memory, host])
+            served = runs(settings, name, version, state.image)
+            running.append([name, "the page, without the model" if name in closed else served])
+        elif name in closed:
+            rows.append([name, "-", "not reached", "-", "-", "-", "-"])
+        else:
+            rows.append([name, "-", "stopped", "-", "-", "-", host])
     write(f"platform {platform.name} ({why})")
     write(tables.render(["target", "pid", "state", "version", "uptime", "memory", "address"], rows))
     if running:
@@ -226,15 +205,7 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def _host(address: str) -> str:
-    """An address without its path: a row of the table fits into 80 columns."""
-    return "/".join(address.split("/")[:3])
-
-
-def logs(settings: Settings, options: argparse.Namespace) -> int:
-    from serving import platforms, targets
-    from serving.platforms.base import PlatformError
-
+def logs(settings: Settings, options: argparse.Namespace) -> None:
     if options.target is not None and options.target not in targets.NAMES:
         raise PlatformError(f"there is no target {options.target!r}; there are: {', '.join(targets.NAMES)}")
     if options.follow and options.target is None:
@@ -243,16 +214,11 @@ def logs(settings: Settings, options: argparse.Namespace) -> int:
     for name in [options.target] if options.target else targets.NAMES:
         for line in platform.log(settings, name, options.lines, options.follow):
             write(line.rstrip("\n") if options.target else f"{name}: {line.rstrip()}")
-            sys.stdout.flush()
-    return 0
 
 
-def down(settings: Settings, _options: argparse.Namespace) -> int:
-    from serving import platforms
-
+def down(settings: Settings, _options: argparse.Namespace) -> None:
     platform, _ = platforms.choose(settings)
     say("stopped" if platform.down(settings) else "nothing ran")
-    return 0
 
 
 def predict(settings: Settings, options: argparse.Namespace) -> int:
@@ -276,6 +242,15 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
     return int(any(not row.works for row in made.rows) or (worse and options.fail_on == "regression"))
 
 
+def profile(settings: Settings, options: argparse.Namespace) -> None:
+    from pipelines import profiling
+
+    with showing(USUALLY):
+        made, folder = profiling.profile(settings, options.framework, options.steps, say)
+    for line in profiling.page.lines(made, folder):
+        write(line)
+
+
 def decide(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines.cli import comparison
     from serving.compare import decision
@@ -287,16 +262,14 @@ def decide(settings: Settings, options: argparse.Namespace) -> int:
     return int(not found.ranked)
 
 
-def images(settings: Settings, options: argparse.Namespace) -> int:
+def images(settings: Settings, options: argparse.Namespace) -> None:
     from serving.platforms import provision
 
     provision.build(settings, options.image, lambda name, line: say(f"{name}: {line}"))
     say(f"up to date: {', '.join(options.image) or 'every image'}")
-    return 0
 
 
 def doctor(settings: Settings, _options: argparse.Namespace) -> int:
-    from pipelines.records import tables
     from serving.platforms import doctor
 
     checks = list(doctor.everything(settings))
@@ -309,18 +282,15 @@ def doctor(settings: Settings, _options: argparse.Namespace) -> int:
     return int(any(check.failed for check in checks))
 
 
-def settings(settings: Settings, _options: argparse.Namespace) -> int:
+def settings(settings: Settings, _options: argparse.Namespace) -> None:
     for field in dataclasses.fields(Settings):
         value = getattr(settings, field.name)
         # A path may be longer than its column.
         write(f"{PREFIX + field.name.upper():38}  {value!s:22}  {field.metadata['help']}")
-    return 0
 
 
 def show_endpoints(endpoints: dict[str, list[Endpoint]], unreachable: dict[str, str]) -> None:
     """The table of where everything answers, why some targets do not, then the lines to paste."""
-    from pipelines.records import tables
-
     rows = [[name, one.protocol, one.address] for name, own in endpoints.items() for one in own]
     rows += [[name, "-", "not reached"] for name in unreachable]
     write("\n" + tables.render(["target", "protocol", "address"], rows))

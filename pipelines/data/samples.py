@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from models.base import Model
 from models.data import Rows
 from models.signature import STRING, Signature, Tensor
+from pipelines.data import npz
 from pipelines.data.source import DataError
 
 FILE = "samples.npz"
@@ -38,13 +38,7 @@ def load(model: Model) -> Rows:
 
 def read(path: Path, signature: Signature) -> dict[str, NDArray[Any]]:
     """An array of rows for each input. Raises `DataError` with what was expected and what came."""
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: expected an .npz with an array of rows for each input") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}") from error
+    arrays = npz.read(path, "an array of rows for each input")
     names = [tensor.name for tensor in signature.inputs]
     if sorted(arrays) != sorted(names):
         raise DataError(

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from serving.errors import TandemError
 from serving.repository import write_atomically
-
-STATES = ("published", "complete", "refused", "failed", "interrupted")
-"""How a run ends: with a version; well, but without one; by a gate; by an error; by Ctrl-C."""
 
 
 class LineageError(TandemError):
@@ -62,6 +60,7 @@ class Run:
     orchestrator: str
     model: str
     state: str
+    """`published`, `complete` (well, but without a version), `refused` by a gate, `failed` or `interrupted`."""
     started: str
     seconds: float
     parameters: dict[str, Any]
@@ -76,28 +75,25 @@ class Run:
 
 def record(store: Path, run: Run) -> Path:
     """Write a run into the store (`settings.lineage`), replacing what it held of the same run; returns the file."""
-    if run.state not in STATES:
-        raise LineageError(f"a run's state is one of {', '.join(STATES)}, not {run.state!r}")
-    ids: dict[tuple[str, str, str, str], int] = {}
-    artifacts: list[dict[str, Any]] = []
+    artifacts: list[Artifact] = []
     events = []
-
-    def number(artifact: Artifact) -> int:
-        key = (artifact.type, artifact.name, artifact.uri, artifact.digest)
-        if key not in ids:
-            ids[key] = len(ids) + 1
-            artifacts.append({"id": ids[key]} | asdict(artifact))
-        return ids[key]
-
-    executions = []
     for position, execution in enumerate(run.executions, 1):
-        fields = asdict(execution)
+        for kind, used in (("INPUT", execution.inputs), ("OUTPUT", execution.outputs)):
+            for artifact in used:
+                if artifact not in artifacts:
+                    artifacts.append(artifact)
+                number = artifacts.index(artifact) + 1
+                events.append({"execution": position, "artifact": number, "type": kind})
+    context = asdict(run)
+    executions = context.pop("executions")
+    for fields in executions:
         del fields["inputs"], fields["outputs"]
-        executions.append({"id": position} | fields)
-        for kind, own in (("INPUT", execution.inputs), ("OUTPUT", execution.outputs)):
-            events += [{"execution": position, "artifact": number(one), "type": kind} for one in own]
-    context = {key: value for key, value in asdict(run).items() if key != "executions"}
-    graph = {"context": context, "artifacts": artifacts, "executions": executions, "events": events}
+    graph = {
+        "context": context,
+        "artifacts": [{"id": number} | asdict(artifact) for number, artifact in enumerate(artifacts, 1)],
+        "executions": [{"id": number} | fields for number, fields in enumerate(executions, 1)],
+        "events": events,
+    }
     path = store / run.model / f"{run.id}.json"
     write_atomically(path, json.dumps(graph, indent=1) + "\n")
     return path
@@ -112,19 +108,15 @@ def read(path: Path) -> Run:
     """One run. Raises `LineageError`."""
     try:
         graph = json.loads(path.read_text())
-        artifacts = {one.pop("id"): Artifact(**one) for one in graph["artifacts"]}
+        artifacts = {fields.pop("id"): Artifact(**fields) for fields in graph["artifacts"]}
+        used: dict[tuple[int, str], list[Artifact]] = defaultdict(list)
+        for event in graph["events"]:
+            used[event["execution"], event["type"]].append(artifacts[event["artifact"]])
         executions = []
         for fields in graph["executions"]:
-            own = fields.pop("id")
-
-            def of(kind: str, own: int = own) -> tuple[Artifact, ...]:
-                return tuple(
-                    artifacts[event["artifact"]]
-                    for event in graph["events"]
-                    if (event["execution"], event["type"]) == (own, kind)
-                )
-
-            executions.append(Execution(**fields, inputs=of("INPUT"), outputs=of("OUTPUT")))
+            number = fields.pop("id")
+            inputs, outputs = (tuple(used[number, kind]) for kind in ("INPUT", "OUTPUT"))
+            executions.append(Execution(**fields, inputs=inputs, outputs=outputs))
         return Run(**graph["context"], executions=tuple(executions))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LineageError(f"{path} cannot be read as a run: {type(error).__name__} {error}") from error
@@ -135,24 +127,19 @@ def digest(files: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
 
 
-def outputs(run: Run, type: str) -> list[Artifact]:
-    """What a run wrote of one type."""
-    return [one for execution in run.executions for one in execution.outputs if one.type == type]
-
-
-def of_version(known: Iterable[Run], version: int) -> Run | None:
+def of_version(known: Sequence[Run], version: int) -> Run | None:
     """The run that published a version."""
     return next((run for run in known if run.version == version and run.state == "published"), None)
 
 
-def refused_before(known: Iterable[Run], version: int) -> list[Run]:
-    """What did not become a version on the way from the version before to this one."""
+def refused_before(known: Sequence[Run], version: int) -> list[Run]:
+    """What did not become a version on the way from the version before to this one. `known` are by time."""
     found: list[Run] = []
-    for run in sorted(known, key=lambda one: one.id):
+    for run in known:
         if run.state == "published":
             if run.version == version:
                 return found
             found = []
-        elif run.state in ("refused", "failed", "interrupted"):
+        elif run.state != "complete":
             found.append(run)
     return []

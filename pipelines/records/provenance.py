@@ -29,43 +29,41 @@ def manifests(settings: Settings, version: int | None) -> dict[str, Manifest]:
     }
 
 
-def show(settings: Settings, version: int | None, write: Callable[[str], None]) -> int:
+def show(settings: Settings, version: int | None, write: Callable[[str], None]) -> None:
     """Print from which data, code, parameters and run a version came, and what was refused on the way to it."""
-    own = manifests(settings, version)
-    manifest = next(iter(own.values()))
+    by_target = manifests(settings, version)
+    manifest = next(iter(by_target.values()))
     known = lineage.runs(settings.lineage, settings.model)
     run = lineage.of_version(known, manifest.version)
     for line in _origin(settings, manifest, run):
         write(line)
-    write("")
-    rows = [
-        [
-            name,
-            one.source,
-            "yes" if one.batched else "no",
-            f"{len(one.files)}",
-            lineage.digest(one.files)[:16],
-        ]
-        for name, one in own.items()
-    ]
-    write(tables.render(["target", "weights of", "batched", "files", "sha256"], rows))
+    rows = []
+    for target, artifact in by_target.items():
+        batched, digest = "yes" if artifact.batched else "no", lineage.digest(artifact.files)[:16]
+        rows.append([target, artifact.source, batched, str(len(artifact.files)), digest])
+    write("\n" + tables.render(["target", "weights of", "batched", "files", "sha256"], rows))
     if run is not None:
-        write("\n" + _steps(run))
-    _refused(settings, lineage.refused_before(known, manifest.version), write)
-    return 0
+        steps = [_step(step) for step in run.executions]
+        write("\n" + tables.render(["step", "state", "time", "from", "to"], steps))
+    refused = lineage.refused_before(known, manifest.version)
+    write(f"\non the way, not published: {len(refused)}" if refused else "\nnothing was refused on the way")
+    for attempt in refused:
+        lines = attempt.reason.splitlines()
+        page = settings.artifacts / attempt.page
+        write(f"  {attempt.started} {attempt.state}, run {attempt.id} ({page})")
+        for line in lines[1:] if attempt.state == "refused" else lines[:1]:
+            write(f"    {line.strip()}")
 
 
 def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str]:
     now = publish.pointer(settings.repository, manifest.model)
-    served = (
-        "published now" if now is not None and now.version == manifest.version else "not the published one"
-    )
+    served = "published now" if now and now.version == manifest.version else "not the published one"
     rows = [
         ["data", f"sha256 {manifest.data_digest}"],
         ["code", f"{manifest.git_commit or 'no commit'}, fingerprint {manifest.fingerprint[:16]}"],
         ["parameters", _listed({"seed": manifest.seed} | manifest.parameters)],
         ["libraries", _listed(manifest.libraries)],
-        *([f"{framework}", f"weights sha256 {digest}"] for framework, digest in manifest.weights.items()),
+        *([framework, f"weights sha256 {digest}"] for framework, digest in manifest.weights.items()),
         ["metrics", _listed({k: f"{v:.4f}" for k, v in manifest.metrics.items() if k.count("/") == 1})],
     ]
     if run is None:
@@ -79,29 +77,10 @@ def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str
     return [head, *(f"  {name:12}{text}" for name, text in rows)]
 
 
-def _steps(run: Run) -> str:
-    def said(step: Execution) -> list[str]:
-        names = [one.name for one in step.inputs], [one.name for one in step.outputs]
-        return [
-            step.type,
-            step.state,
-            f"{step.seconds:.1f} s",
-            *(", ".join(dict.fromkeys(own)) for own in names),
-        ]
-
-    return tables.render(["step", "state", "time", "from", "to"], [said(step) for step in run.executions])
-
-
-def _refused(settings: Settings, found: list[Run], write: Callable[[str], None]) -> None:
-    if not found:
-        write("\nnothing was refused on the way")
-        return
-    write(f"\non the way, not published: {len(found)}")
-    for run in found:
-        lines = run.reason.splitlines()
-        write(f"  {run.started} {run.state}, run {run.id} ({settings.artifacts / run.page})")
-        for line in lines[1:] if run.state == "refused" else lines[:1]:
-            write(f"    {line.strip()}")
+def _step(step: Execution) -> list[str]:
+    used = step.inputs, step.outputs
+    read, written = (", ".join(dict.fromkeys(one.name for one in artifacts)) for artifacts in used)
+    return [step.type, step.state, f"{step.seconds:.1f} s", read, written]
 
 
 def _listed(values: dict[str, object] | dict[str, str]) -> str:

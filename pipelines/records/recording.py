@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from models.base import FRAMEWORKS, ModelSpec
 from models.data import Dataset
@@ -28,6 +28,9 @@ from pipelines.training.record import Trained
 from pipelines.validation import Published, Validated, statistics
 from pipelines.validation.schema import Schema
 from serving import repository
+
+if TYPE_CHECKING:
+    from pipelines.stages import Recipe
 
 GATES = "gates.json"
 
@@ -60,12 +63,9 @@ class Recorder:
             result = function(*values, **options)
             state = "cached" if getattr(result, "cached", False) else "complete"
             self.require(getattr(result, "checks", ()))
-        except GateError as error:
-            if result is None:
-                self.checks += error.checks
-            state = _state(error)
-            raise
         except BaseException as error:
+            if isinstance(error, GateError) and result is None:
+                self.checks += error.checks
             state = _state(error)
             raise
         else:
@@ -82,137 +82,115 @@ class Recorder:
         self.checks += checks
         require(checks)
 
-    def value(self, kind: type[V]) -> V:
-        """The last value of a kind. Raises `LookupError` where there is none."""
-        return self.every(kind)[-1]
-
     def every(self, kind: type[V]) -> list[V]:
         """The values of a kind."""
         return [value for value in self.values if isinstance(value, kind)]
+
+    def last(self, kind: type[V]) -> V | None:
+        """The last value of a kind; None where there is none."""
+        return next(reversed(self.every(kind)), None)
 
     def described(self, value: object) -> list[Artifact]:
         """A value as the lineage names it."""
         match value:
             case Dataset():
-                return [
-                    Artifact("Examples", self.spec.data.name, f"data/{self.spec.data.name}", value.digest)
-                ]
-            case Schema():
-                return [
-                    Artifact("Schema", value.path.name, str(value.path), repository.file_digest(value.path))
-                ]
+                name = self.spec.data.name
+                return [Artifact("Examples", name, f"data/{name}", value.digest)]
+            case Schema(path=path):
+                return [Artifact("Schema", path.name, str(path), repository.file_digest(path))]
             case Published():
                 root = self.artifacts / "repository"
                 path = repository.statistics_path(root, self.spec.name, value.version)
-                return [self._file("ExampleStatistics", f"version {value.version}", path)]
+                return [self._statistics(f"version {value.version}", path)]
             case Validated():
                 path = self.folder / "statistics.json"
                 repository.write_atomically(path, statistics.to_json(value.statistics))
-                return [self._file("ExampleStatistics", path.name, path)]
-            case Trained():
-                return [
-                    Artifact("Model", value.framework, self._uri(self.folder / value.framework), value.digest)
-                ]
+                return [self._statistics(path.name, path)]
+            case Trained(framework=name):
+                return [Artifact("Model", name, self._uri(self.folder / name), value.digest)]
             case Evaluated():
-                return [
-                    Artifact("ModelEvaluation", name, properties=dict(own))
-                    for name, own in value.metrics.items()
-                ]
+                metrics = value.metrics.items()
+                return [Artifact("ModelEvaluation", name, properties=dict(own)) for name, own in metrics]
             case Candidate():
-                return [
-                    Artifact("ExportedModel", target, self._uri(value.folder / target), lineage.digest(files))
-                    for target, files in value.files.items()
-                ]
+                files = value.files.items()
+                return [self._folder("ExportedModel", name, value.folder / name, own) for name, own in files]
             case Version():
-                return [
-                    Artifact(
-                        "PushedModel",
-                        target,
-                        self._uri(folder),
-                        lineage.digest(repository.read_manifest(folder).files),
-                    )
-                    for target, folder in value.folders.items()
-                ]
+                folders = value.folders.items()
+                files_of = {name: repository.read_manifest(folder).files for name, folder in folders}
+                return [self._folder("PushedModel", name, folder, files_of[name]) for name, folder in folders]
             case Mapping():
                 return [artifact for own in value.values() for artifact in self.described(own)]
         return []
 
-    def _file(self, type: str, name: str, path: Path) -> Artifact:
-        return Artifact(type, name, self._uri(path), repository.file_digest(path))
+    def _statistics(self, name: str, path: Path) -> Artifact:
+        return Artifact("ExampleStatistics", name, self._uri(path), repository.file_digest(path))
+
+    def _folder(self, type: str, name: str, folder: Path, files: Mapping[str, str]) -> Artifact:
+        return Artifact(type, name, self._uri(folder), lineage.digest(files))
 
     def _uri(self, path: Path) -> str:
         return path.relative_to(self.artifacts).as_posix()
 
 
 @contextmanager
-def recorded(
-    run: Recorder,
-    orchestrator: str,
-    parameters: dict[str, Any],
-    code: dict[str, Any],
-    report: Callable[[str], None],
-) -> Iterator[None]:
-    """Write the record of a run at its end, however it ends."""
+def recorded(recipe: Recipe, report: Callable[[str], None]) -> Iterator[Recorder]:
+    """A run of this recipe: what it does until the block ends, well or not, is on its page and in the lineage."""
+    artifacts, code = recipe.settings.artifacts, recipe.code
+    run = Recorder(artifacts, recipe.folder, recipe.model.spec)
     now, started = datetime.now(UTC), time.monotonic()
     state, reason = "complete", ""
     try:
-        yield
-        state = "published" if run.every(Version) else "complete"
+        yield run
+        state = "published" if run.last(Version) else "complete"
     except BaseException as error:
         state, reason = _state(error), str(error) or type(error).__name__
         raise
     finally:
-        name = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}-{code['fingerprint'][:6]}"
-        own = run.folder / name
-        versions, evaluated = run.every(Version), run.every(Evaluated)
+        name = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}-{recipe.version_fingerprint[:6]}"
+        folder, version = run.folder / name, run.last(Version)
         record = Run(
             id=name,
-            orchestrator=orchestrator,
+            orchestrator=recipe.orchestrator,
             model=run.spec.name,
             state=state,
             started=now.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started, 1),
-            parameters=parameters,
+            parameters=recipe.parameters,
             code=code,
             executions=tuple(run.executions),
-            version=versions[-1].number if versions else None,
+            version=version.number if version else None,
             reason=reason,
-            page=(own / page.FILE).relative_to(run.artifacts).as_posix(),
+            page=(folder / page.FILE).relative_to(artifacts).as_posix(),
         )
-        lineage.record(run.artifacts / "lineage", record)
-        write_gates(own, run.checks, evaluated[-1].metrics if evaluated else {})
-        path = page.write(own, record, figures(run))
-        for file in (GATES, page.FILE):
-            _link(run.folder / file, Path(name) / file)
-        report(f"page: {path}")
+        lineage.record(recipe.settings.lineage, record)
+        report(f"page: {_write(folder, record, run)}")
 
 
-def figures(run: Recorder) -> page.Figures:
-    """What the page shows of a run."""
-    validated, evaluated, published = run.every(Validated), run.every(Evaluated), run.every(Published)
-    return page.Figures(
+def _write(folder: Path, record: Run, run: Recorder) -> Path:
+    """Write `gates.json` (every check with its figure, limit and verdict) and the page; returns the page."""
+    validated, evaluated = run.last(Validated), run.last(Evaluated)
+    figures = page.Figures(
         spec=run.spec,
         checks=run.checks,
-        statistics=validated[-1].statistics if validated else {},
-        published=published[-1] if published else None,
+        statistics=validated.statistics if validated else {},
+        published=run.last(Published),
         histories={trained.framework: trained.history for trained in run.every(Trained)},
-        metrics=evaluated[-1].metrics if evaluated else {},
+        metrics=evaluated.metrics if evaluated else {},
     )
-
-
-def write_gates(folder: Path, checks: Sequence[Check], metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """Every check with its figure, limit and verdict, and each framework's test metrics, as `gates.json`."""
-    own = [dataclasses.asdict(check) | {"passed": check.passed} for check in checks]
-    record = {"passed": not any(check.refuses for check in checks), "metrics": metrics, "checks": own}
-    repository.write_atomically(folder / GATES, json.dumps(record, indent=1) + "\n")
-
-
-def _link(path: Path, to: Path) -> None:
-    """Have a path show another file, from one moment to the next."""
-    beside = path.with_name(f".incoming-{path.name}")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(to)
-    beside.replace(path)
+    gates = {
+        "passed": not any(check.refuses for check in run.checks),
+        "metrics": figures.metrics,
+        "checks": [dataclasses.asdict(check) | {"passed": check.passed} for check in run.checks],
+    }
+    repository.write_atomically(folder / GATES, json.dumps(gates, indent=1) + "\n")
+    path = page.write(folder, record, figures)
+    for file in (GATES, page.FILE):
+        # From one moment to the next.
+        beside = run.folder / f".incoming-{file}"
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(Path(folder.name) / file)
+        beside.replace(run.folder / file)
+    return path
 
 
 def _state(error: BaseException) -> str:

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +30,6 @@ ROWS = 200
 
 class ReproductionError(TandemError):
     """The version cannot be made again here."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A target's artifact and what was made in its place; `difference` is of the outputs, where `files` differ."""
-
-    target: str
-    files: list[str]
-    """Those that are not equal byte for byte."""
-    difference: float = 0.0
 
 
 def reproduce(
@@ -68,8 +57,9 @@ def reproduce(
             f"({manifest.fingerprint[:10]}): libraries differ that neither names"
         )
     report(f"compare: {folder} with version {manifest.version}")
-    limit = models.base.load(manifest.model).spec.tolerances.outputs
-    return _tell(_weights(manifest, folder), _artifacts(settings, manifests, candidate), limit, write)
+    same = _same_weights(manifest, folder, write) & _same_answers(settings, manifests, candidate, write)
+    write("reproduced" if same else "NOT reproduced")
+    return 0 if same else 1
 
 
 def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[str], None]) -> Path:
@@ -87,15 +77,9 @@ def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[s
                 "install what its commit pins in requirements/main.txt and run this again"
             )
     model = models.base.load(manifest.model)
-    trained = fingerprint.training(
-        model,
-        own["profile"],
-        own["seed"],
-        data.load(model, artifacts, own["seed"]).digest,
-        own.get("precision", "float32"),
-        own.get("devices", 1),
-        own.get("device", "auto"),
-    )
+    digest = data.load(model, artifacts, own["seed"]).digest
+    arithmetic = own.get("precision", "float32"), own.get("devices", 1), own.get("device", "auto")
+    trained = fingerprint.training(model, own["profile"], own["seed"], digest, *arithmetic)
     if _orchestrator(manifest) == "tfx":
         from pipelines.tfx import run
 
@@ -138,12 +122,7 @@ def _make(settings: Settings, manifest: Manifest, code: Path, folder: Path) -> N
     command = [sys.executable, "-m", "pipelines.cli", "export"]
     if (orchestrator := _orchestrator(manifest)) != "default":
         command.append(f"--orchestrator={orchestrator}")
-    done = subprocess.run(
-        command,
-        cwd=code,
-        env=own | {"PYTHONPATH": str(code)},
-        check=False,
-    )
+    done = subprocess.run(command, cwd=code, env=own | {"PYTHONPATH": str(code)}, check=False)
     if done.returncode != 0:
         raise ReproductionError(
             f"`tandem export` in {code} ended with status {done.returncode}; its lines are above"
@@ -155,53 +134,41 @@ def _orchestrator(manifest: Manifest) -> str:
     return str(manifest.parameters.get("orchestrator", "default"))
 
 
-def _weights(manifest: Manifest, folder: Path) -> dict[str, bool]:
+def _same_weights(manifest: Manifest, folder: Path, write: Callable[[str], None]) -> bool:
     """Whether each framework's weights are the same, to the last bit."""
-    if not manifest.weights:
-        return {}
-    (run,) = (folder / "runs").iterdir()
-    found = {}
-    for framework in manifest.weights:
+    result = True
+    for framework, digest in manifest.weights.items():
+        (run,) = (folder / "runs").iterdir()
         trained = Trained.read(framework, run / framework)
-        found[framework] = trained is not None and trained.digest == manifest.weights.get(framework)
-    return found
+        same = trained is not None and trained.digest == digest
+        write(f"{framework}: {'the same weights, to the last bit' if same else 'OTHER WEIGHTS'}")
+        result &= same
+    return result
 
 
-def _artifacts(settings: Settings, manifests: dict[str, Manifest], candidate: Path) -> list[Compared]:
+def _same_answers(
+    settings: Settings, manifests: dict[str, Manifest], candidate: Path, write: Callable[[str], None]
+) -> bool:
+    """Whether every artifact has the same bytes as that of the version, or answers the same."""
     model = models.base.load(settings.model)
     dataset = data.load(model, settings.artifacts, settings.seed)
     inputs = dataset.test.take(slice(ROWS)).served(model.spec.signature)
-    result = []
+    rows, result = [], True
     for target, manifest in manifests.items():
         served = repository.version_dir(settings.repository, target, manifest.model, manifest.version)
         rebuilt = repository.file_digests(candidate / target)
         names = rebuilt.keys() | manifest.files.keys()
         differing = sorted(name for name in names if rebuilt.get(name) != manifest.files.get(name))
-        difference = 0.0
-        if differing:
-            exporter = exporting.load(target)
-            before, now = (
-                exporter.run(folder / exporter.serve, model, inputs)
-                for folder in (served, candidate / target)
-            )
-            difference = max(float(np.max(np.abs(before[name] - now[name]))) for name in before)
-        result.append(Compared(target, differing, difference))
-    return result
-
-
-def _tell(
-    weights: dict[str, bool], artifacts: list[Compared], limit: float, write: Callable[[str], None]
-) -> int:
-    for framework, same in weights.items():
-        write(f"{framework}: {'the same weights, to the last bit' if same else 'OTHER WEIGHTS'}")
-    rows = []
-    for one in artifacts:
-        why = exporting.load(one.target).unequal_bytes
-        files = ", ".join(one.files) or "every file"
-        verdict = "differ" if one.files else "the same bytes"
-        apart = f"{one.difference:.1e}" if one.files else "-"
-        rows.append([one.target, verdict, apart, f"{files}: {why}" if one.files and why else files])
+        if not differing:
+            rows.append([target, "the same bytes", "-", "every file"])
+            continue
+        exporter = exporting.load(target)
+        before, now = (
+            exporter.run(folder / exporter.serve, model, inputs) for folder in (served, candidate / target)
+        )
+        difference = max(float(np.max(np.abs(before[name] - now[name]))) for name in before)
+        result &= difference <= model.spec.tolerances.outputs
+        files, why = ", ".join(differing), exporter.unequal_bytes
+        rows.append([target, "differ", f"{difference:.1e}", f"{files}: {why}" if why else files])
     write(tables.render(["target", "bytes", "difference", "files"], rows))
-    good = all(weights.values()) and all(one.difference <= limit for one in artifacts)
-    write("reproduced" if good else "NOT reproduced")
-    return 0 if good else 1
+    return result

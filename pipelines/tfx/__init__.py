@@ -15,12 +15,11 @@ On TFX's side:
 
     __main__.py     `run` and `compile`
     dag.py          the components and what connects them
-    inputs.py       what the first components read: examples.py, schema.py, baseline.py
+    inputs.py       what the first components read; the records are examples.py's
     components.py   components that TFX has no equal of
     trainer.py      what Trainer runs
     evaluation.py   what Evaluator measures and requires
-    answers.py      how a run ended: lineage.py, anomalies.py
-    kubeflow.py     the DAG for a cluster
+    answers.py      how a run ended
 """
 
 EXTRA = "assets.extra"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -24,9 +25,7 @@ def main() -> int:
     options = parser.parse_args()
     request = Request.read(options.request)
     if options.verb == "compile":
-        from pipelines.tfx import kubeflow
-
-        kubeflow.compile(request, options.output, options.image)
+        compile(request, options.output, options.image)
         return 0
     return run(request, options.output)
 
@@ -50,6 +49,28 @@ def run(request: Request, output: Path) -> int:
     answer = answers.read(request, error)
     answer.write(output)
     return 0 if answer.pushed else REFUSED
+
+
+def compile(request: Request, file: Path, image: str) -> None:
+    """Write the DAG for Kubeflow Pipelines v2, as YAML that `kfp` has loaded.
+
+    On the cluster its components run in `image`, and the request's folder is the same place for all of them: a
+    volume that every pod mounts.
+    """
+    import yaml
+    from kfp import components
+    from tfx import v1 as tfx
+
+    from pipelines.tfx import dag, inputs
+
+    kubeflow = tfx.orchestration.experimental
+    config = kubeflow.KubeflowV2DagRunnerConfig(default_image=image, use_pipeline_spec_2_1=True)
+    runner = kubeflow.KubeflowV2DagRunner(config=config)
+    job = runner.run(dag.pipeline(request, inputs.prepare(request)), write_out=False)
+    fields = json.loads(job) if isinstance(job, str) else job
+    text = yaml.safe_dump(fields["pipelineSpec"])
+    components.load_component_from_text(text)
+    file.write_text(text)
 
 
 def quieten() -> None:

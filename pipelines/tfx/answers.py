@@ -1,20 +1,26 @@
-"""How a run ended, read from what its components left."""
+"""How a run ended, read from ML Metadata and from what its components left."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+from ml_metadata import errors
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 import models.base
 from pipelines.gates import Check
-from pipelines.tfx import anomalies, baseline, components, evaluation, lineage
-from pipelines.tfx.request import Answer, Request
+from pipelines.tfx import components, evaluation
+from pipelines.tfx.request import Answer, Request, Step
 
 COMPARING = ("SkewValidator", "DriftValidator")
+CONTEXT = "pipeline_run"
 
 
 def read(request: Request, error: str) -> Answer:
     """The answer to a request, after its run. `error` is what ended the run early, where that was no gate."""
-    run = lineage.last_run(request.metadata)
+    run = last_run(request.metadata)
     if run is None:
         return Answer("", {}, error=error)
     spec = models.base.load(request.model).spec
@@ -23,8 +29,8 @@ def read(request: Request, error: str) -> Answer:
     metrics: dict[str, float] = {}
     for node in ("ExampleValidator", *COMPARING):
         if folder := run.folder(node, "ExampleAnomalies"):
-            sentences += anomalies.sentences(folder)
-            checks += anomalies.distances(folder) if node in COMPARING else []
+            sentences += components.sentences(folder)
+            checks += components.distances(folder) if node in COMPARING else []
     if folder := run.folder("RowValidator", "ExampleAnomalies"):
         checks += components.read_checks(folder)
     if folder := run.folder("Evaluator", "ModelEvaluation"):
@@ -36,14 +42,75 @@ def read(request: Request, error: str) -> Answer:
     if folder := run.folder("InfraValidator", "InfraBlessing"):
         blessed = (folder / "INFRA_BLESSED").exists()
         checks.append(Check("infra", f"loads and answers in {request.server_image}", blessed, ">=", 1))
-    folder = run.folder("StatisticsGen", "ExampleStatistics")
-    found = {} if folder is None else baseline.read(folder)
-    return Answer(run.name, run.steps(), checks, sentences, metrics, found, _pushed(run), error)
+    return Answer(run.name, run.steps(), checks, sentences, metrics, _pushed(run), error)
 
 
-def _pushed(run: lineage.Run) -> str:
+def _pushed(run: Run) -> str:
     for artifact in run.outputs("Pusher"):
         properties = artifact.custom_properties
         if properties["pushed"].int_value:
             return str(Path(properties["pushed_destination"].string_value))
     return ""
+
+
+class Run:
+    """The last run in a SQLite store."""
+
+    def __init__(self, database: Path) -> None:
+        config = mlmd.ConnectionConfig()
+        config.sqlite.filename_uri = str(database)
+        config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READONLY
+        self.store = MetadataStore(config)
+        contexts = self.store.get_contexts_by_type(CONTEXT)
+        self.context = max(contexts, key=lambda context: context.id)
+        self.executions = sorted(
+            self.store.get_executions_by_context(self.context.id), key=lambda execution: execution.id
+        )
+        self.nodes = {execution.id: self._node(execution) for execution in self.executions}
+
+    @property
+    def name(self) -> str:
+        """The run's id: when it started, as TFX writes it."""
+        return str(self.context.name)
+
+    def steps(self) -> dict[str, Step]:
+        """How each component ended, in the order in which they ran."""
+        return {
+            self.nodes[execution.id]: Step(
+                mlmd.Execution.State.Name(execution.last_known_state),
+                (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000,
+            )
+            for execution in self.executions
+        }
+
+    def outputs(self, node: str) -> Iterator[mlmd.Artifact]:
+        """What a component of this run wrote, or had from the cache."""
+        own = [execution.id for execution in self.executions if self.nodes[execution.id] == node]
+        events = self.store.get_events_by_execution_ids(own) if own else []
+        written = [event.artifact_id for event in events if event.type == mlmd.Event.OUTPUT]
+        yield from self.store.get_artifacts_by_id(written)
+
+    def folder(self, node: str, kind: str) -> Path | None:
+        """The folder of a component's output of one type; None where it did not write one."""
+        types = {one.id: one.name for one in self.store.get_artifact_types()}
+        for artifact in self.outputs(node):
+            if types[artifact.type_id] == kind and Path(artifact.uri).is_dir():
+                return Path(artifact.uri)
+        return None
+
+    def _node(self, execution: mlmd.Execution) -> str:
+        for context in self.store.get_contexts_by_execution(execution.id):
+            if context.type == "node":
+                # Named <pipeline>.<node>.
+                return str(context.name).rpartition(".")[2]
+        return str(execution.type)
+
+
+def last_run(database: Path) -> Run | None:
+    """The last run; None where there was none."""
+    if not database.exists():
+        return None
+    try:
+        return Run(database)
+    except (errors.NotFoundError, ValueError):
+        return None

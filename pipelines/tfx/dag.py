@@ -13,8 +13,8 @@ import models.base
 from models.base import Model
 from pipelines.exporting.keras_graph import EXAMPLES_SIGNATURE
 from pipelines.records import fingerprint
-from pipelines.tfx import components, evaluation, schema, sources
-from pipelines.tfx.inputs import Inputs
+from pipelines.tfx import components, evaluation, sources
+from pipelines.tfx.inputs import Inputs, schema
 from pipelines.tfx.request import Request
 from pipelines.tfx.splits import SAMPLE, SPLITS
 
@@ -129,7 +129,7 @@ def _data_components(
 def _distances(model: Model, comparator: str) -> distribution_validator_pb2.DistributionValidatorConfig:
     """The schema's limits of one kind, in DistributionValidator's words."""
     config = distribution_validator_pb2.DistributionValidatorConfig()
-    for feature in schema.schema(model).feature:
+    for feature in schema(model).feature:
         if feature.HasField(comparator):
             config.default_slice_config.feature.add(
                 path={"step": [feature.name]}, distribution_comparator=getattr(feature, comparator)

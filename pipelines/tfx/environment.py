@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import TYPE_CHECKING
 
 from pipelines.stages import Report
@@ -37,11 +38,9 @@ def choose(settings: Settings) -> Container | Native:
     missing = []
     if settings.platform in ("auto", "docker"):
         try:
-            engine.find()
+            return Container.find()
         except PlatformError as error:
             missing.append(f"in a container: {error}")
-        else:
-            return Container.find()
     if settings.platform in ("auto", "process"):
         lacking = Native.lacking()
         if not lacking:
@@ -60,13 +59,8 @@ def run(
     """Run TFX's side; its output goes to `tfx.log`, its components and epochs to the user. Returns its status."""
     settings.logs.mkdir(parents=True, exist_ok=True)
     with (settings.logs / "tfx.log").open("w") as log, where.command(settings, request) as command:
-        with subprocess.Popen(
-            [*command, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process:
+        whole = [*command, *arguments]
+        with subprocess.Popen(whole, stdout=PIPE, stderr=STDOUT, text=True, errors="replace") as process:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
@@ -104,22 +98,19 @@ class Container:
         """As the engine is now: who a container's user has to be, and which server image is there."""
         from docker.errors import ImageNotFound
 
-        client = engine.client()
-        try:
+        with engine.opened() as client:
             run_as = _user(client)
             for image in (images.TF_SERVING, images.reference("tf-serving")):
                 with contextlib.suppress(ImageNotFound):
                     client.images.get(image)
                     return cls(image, run_as)
-        finally:
-            client.close()
         return cls("", run_as)
 
     def prepare(self, settings: Settings, report: Report) -> None:
         provision.build(settings, ["tfx"], lambda name, line: report(f"{name}: {line}"))
         if not self.server_image:
             report(
-                "InfraValidator is left out: no image of TensorFlow Serving is here (`make images` makes one)"
+                "InfraValidator is left out: there is no image of TensorFlow Serving (`make images` makes one)"
             )
 
     @contextlib.contextmanager
@@ -142,9 +133,8 @@ class Container:
             yield [*command, images.reference("tfx")]
         finally:
             # Gone already where it ended by itself.
-            subprocess.run(
-                ["docker", "rm", "--force", name], capture_output=True, env=environment, check=False
-            )
+            remove = ["docker", "rm", "--force", name]
+            subprocess.run(remove, capture_output=True, env=environment, check=False)
 
 
 @dataclass(frozen=True)
@@ -161,10 +151,8 @@ class Native:
             return f"ml-metadata has no wheel for {sys.platform} on {platform.machine()}"
         library, version = platform.libc_ver()
         if library == "glibc" and tuple(map(int, version.split("."))) < GLIBC:
-            needed = ".".join(map(str, GLIBC))
-            return (
-                f"this machine has glibc {version}, and ml-metadata wants {needed} (Debian 13, Ubuntu 24.04)"
-            )
+            wants = f"ml-metadata wants {'.'.join(map(str, GLIBC))} (Debian 13, Ubuntu 24.04)"
+            return f"this machine has glibc {version}, and {wants}"
         if shutil.which(PYTHON) is None:
             return f"no {PYTHON} is on the PATH (Debian 13: apt-get install python3-venv python3-dev g++)"
         return ""
@@ -175,9 +163,8 @@ class Native:
             return
         report(f"installing TFX into {venv}")
         command = [ROOT / "requirements" / "install", venv, PINS]
-        made = subprocess.run(
-            command, env=os.environ | {"PYTHON": PYTHON}, capture_output=True, text=True, check=False
-        )
+        variables = os.environ | {"PYTHON": PYTHON}
+        made = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if made.returncode:
             raise PlatformError(f"TFX could not be installed: {(made.stderr or made.stdout).strip()[-2000:]}")
         done.write_text(PINS.read_text())

@@ -86,15 +86,9 @@ def failures(evaluation: str, spec: ModelSpec) -> Iterator[Check]:
         classes = spec.task.classes if isinstance(spec.task, Classification) else ()
         name = f"accuracy/{classes[labels[0]]}" if labels else "accuracy" if classes else "mse"
         for failure in failed.failures:
-            figure = failure.metric_value.double_value.value
-            threshold = failure.metric_threshold
+            figure, limits = failure.metric_value.double_value.value, failure.metric_threshold
+            told, bounds = name, limits.value_threshold
+            limit = (bounds.lower_bound if classes else bounds.upper_bound).value
             if failure.metric_key.is_diff:
-                limit = threshold.change_threshold.absolute.value
-                told = f"{name}, less the blessed model's"
-                yield Check("evaluator", told, figure, ">=" if classes else "<=", limit)
-            elif classes:
-                limit = threshold.value_threshold.lower_bound.value
-                yield Check("evaluator", name, figure, ">=", limit)
-            else:
-                limit = threshold.value_threshold.upper_bound.value
-                yield Check("evaluator", name, figure, "<=", limit)
+                told, limit = f"{name}, less the blessed model's", limits.change_threshold.absolute.value
+            yield Check("evaluator", told, figure, ">=" if classes else "<=", limit)

@@ -53,26 +53,23 @@ def example(inputs: Mapping[str, NDArray[Any]], target: Any, number: int) -> byt
 
 def read(files: Sequence[str], spec: ModelSpec) -> Rows:
     """Read a split's rows in their own order, as the endpoints take them; pictures are uint8, as they are kept."""
-    kinds = {tensor.name: _feature_type(tensor.dtype) for tensor in spec.inputs}
     features = {
-        **{tensor.name: tf.io.FixedLenFeature(tensor.row, kinds[tensor.name]) for tensor in spec.inputs},
+        **{t.name: tf.io.FixedLenFeature(t.row, _feature_type(t.dtype)) for t in spec.inputs},
         LABEL: tf.io.FixedLenFeature(spec.task.target_row, tf.float32 if spec.task.target_row else tf.int64),
         NUMBER: tf.io.FixedLenFeature((), tf.int64),
     }
     records = tf.data.TFRecordDataset(files, compression_type="GZIP", num_parallel_reads=len(files))
     batches = records.batch(BATCH).map(lambda batch: tf.io.parse_example(batch, features))
-    inputs: dict[str, list[NDArray[Any]]] = {tensor.name: [] for tensor in spec.inputs}
-    targets, numbers = [], []
-    for part in batches.as_numpy_iterator():
-        for tensor in spec.inputs:
-            array = part[tensor.name]
-            kept = np.rint(array * 255).astype(np.uint8) if tensor.content == "picture" else array
-            inputs[tensor.name].append(kept if tensor.content == "picture" else kept.astype(tensor.dtype))
-        targets.append(part[LABEL])
-        numbers.append(part[NUMBER])
-    order = np.argsort(np.concatenate(numbers))
-    arrays = {name: np.concatenate(parts) for name, parts in inputs.items()}
-    return Rows(arrays, np.concatenate(targets)).take(order)
+    parts = list(batches.as_numpy_iterator())
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in features}
+    inputs = {}
+    for tensor in spec.inputs:
+        array = whole[tensor.name]
+        if tensor.content == "picture":
+            inputs[tensor.name] = np.rint(array * 255).astype(np.uint8)
+        else:
+            inputs[tensor.name] = array.astype(tensor.dtype)
+    return Rows(inputs, whole[LABEL]).take(np.argsort(whole[NUMBER]))
 
 
 def read_folder(folder: Path, spec: ModelSpec) -> Rows:

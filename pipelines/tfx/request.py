@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from models.base import Profile
 from pipelines.gates import Check
@@ -87,8 +86,6 @@ class Answer:
     """TFDV's words for what is wrong with the data."""
     metrics: dict[str, float] = field(default_factory=dict)
     """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`, or `mse` and `r2`."""
-    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of each split, as TFDV has them, under the names of `pipelines/validation/statistics.py`."""
     pushed: str = ""
     error: str = ""
     """What ended the run before its last component, where that was no refusal."""

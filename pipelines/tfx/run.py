@@ -44,24 +44,22 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
     `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `PlatformError`
     where TFX cannot run, and `PipelineError` where the model is not trained from drawn weights, as a whole.
     """
-    if recipe.model.spec.checkpoint or recipe.profile.frozen:
-        raise PipelineError(
-            f"TFX trains whole networks from drawn weights, and {recipe.model.spec.name} starts from a checkpoint: "
-            "take the default runner"
-        )
-    trained, own = training(recipe.training_fingerprint), recipe.settings
-    if "tensorflow" not in recipe.model.frameworks or not recipe.model.spec.batched:
-        raise PipelineError(
-            f"TFX trains a network of batches in Keras, which {recipe.model.spec.name} has not: "
-            "take the default orchestrator"
-        )
-    if own.precision != "float32" or own.devices != 1 or own.device == "gpu":
-        raise PipelineError(
-            f"TFX's Trainer trains in float32 on one CPU; {own.precision} on {own.devices} ({own.device}) needs the "
-            "default orchestrator"
-        )
-    version = fingerprint.version_of(recipe.model, trained, own.source, own.torchserve_form, own.targets)
-    where = environment.choose(own)
+    model, settings, trained = recipe.model, recipe.settings, training(recipe.training_fingerprint)
+    lacking = ""
+    if model.spec.checkpoint or recipe.profile.frozen:
+        lacking = f"whole networks from drawn weights, and {model.spec.name} starts from a checkpoint"
+    elif "tensorflow" not in model.frameworks or not model.spec.batched:
+        lacking = f"a network of batches in Keras, which {model.spec.name} has not"
+    elif settings.precision != "float32":
+        lacking = f"in float32, not in {settings.precision}"
+    elif settings.devices != 1 or settings.device == "gpu":
+        lacking = f"on one CPU, not on {settings.devices} (device {settings.device})"
+    if lacking:
+        raise PipelineError(f"TFX trains {lacking}: take the default orchestrator")
+    version = fingerprint.version_of(
+        model, trained, settings.source, settings.torchserve_form, settings.targets
+    )
+    where = environment.choose(settings)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
     recipe = dataclasses.replace(
         recipe, training_fingerprint=trained, version_fingerprint=version, orchestrator="tfx"
@@ -131,7 +129,7 @@ def ask(where: Container | Native, settings: Settings, request: Request, report:
     return Answer.read(answered)
 
 
-def compile(recipe: Recipe, file: str, beam: str, report: Report) -> int:
+def compile(recipe: Recipe, file: str, beam: str, report: Report) -> None:
     """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `orchestrate` does."""
     settings = recipe.settings
     where = environment.choose(settings)
@@ -145,7 +143,6 @@ def compile(recipe: Recipe, file: str, beam: str, report: Report) -> int:
         raise PipelineError(f"the DAG could not be compiled; why: {settings.logs / 'tfx.log'}")
     repository.write_atomically(Path(file), written.read_text())
     report(f"Kubeflow: {file}")
-    return 0
 
 
 def record(answer: Answer, recipe: Recipe, run: Recorder) -> None:
@@ -170,4 +167,4 @@ def take(answer: Answer, folder: Path, run: Recorder) -> None:
     for name in ("history.json", "weights.npz"):
         shutil.copyfile(Path(answer.pushed) / EXTRA / name, folder / name)
         (folder / name).chmod(0o644)
-    repository.sync_directory(folder)
+    repository.sync(folder)

@@ -14,9 +14,8 @@ from models.base import ModelSpec
 from models.data import Dataset
 from pipelines.gates import Check
 from pipelines.validation import anomalies, statistics
-from pipelines.validation.labels import agreement
 from pipelines.validation.schema import Schema
-from pipelines.validation.statistics import Statistics
+from pipelines.validation.statistics import Statistics, agreement
 
 
 @dataclass(frozen=True)
@@ -39,31 +38,25 @@ def validate(dataset: Dataset, spec: ModelSpec, schema: Schema, published: Publi
     """Hold the data against the schema, its splits against each other, and all against the published version."""
     found = statistics.of_dataset(dataset, spec, schema)
     checks = [check for name, split in found.items() for check in anomalies.split(name, split, spec, schema)]
-    sound = all(anomalies.fits(split.inputs[t.name], t) for split in found.values() for t in spec.inputs)
-    if sound:
-        checks += anomalies.leakage(dataset)
-        checks += anomalies.skew(found, spec, schema)
-        if published is not None and _comparable(found, published.statistics):
-            seen = _seen(found, dataset, spec, published.statistics["train"])
-            checks += anomalies.drift(seen, published.statistics, published.version, spec, schema)
+    if not all(anomalies.fits(split.inputs[t.name], t) for split in found.values() for t in spec.inputs):
+        return Validated(found, tuple(checks))
+    checks += anomalies.leakage(dataset)
+    for name in ("validation", "test"):
+        train, now = found["train"], found[name]
+        checks += anomalies.distances(f"{name}: skew from train", train, now, schema, "skew")
+        checks += anomalies.labels(f"{name}: labels unlike train's", train, now, spec)
+    # A model whose inputs or classes are others now has nothing to be compared with.
+    before = published.statistics if published else {}
+    if published and "train" in before and _form(found["train"]) == _form(before["train"]):
+        means = np.array(before["train"].class_means, np.float32)
+        for name, part in dataset.splits.items():
+            now, images = found[name], statistics.pictures(part, spec)
+            if images is not None and len(means):
+                now = replace(now, agreement=agreement(images, part.targets, means))
+            version = f"version {published.version}"
+            checks += anomalies.distances(f"{name}: drift from {version}", before[name], now, schema, "drift")
+            checks += anomalies.labels(f"{name}: labels unlike {version}'s", before[name], now, spec)
     return Validated(found, tuple(checks))
-
-
-def _seen(
-    found: Mapping[str, Statistics], dataset: Dataset, spec: ModelSpec, train: Statistics
-) -> dict[str, Statistics]:
-    """The statistics with their agreement with the published version's mean pictures, where there are pictures."""
-    means, result = np.array(train.class_means, np.float32), dict(found)
-    for name, part in dataset.splits.items():
-        images = statistics.pictures(part, spec)
-        if images is not None and len(means):
-            result[name] = replace(found[name], agreement=agreement(images, part.targets, means))
-    return result
-
-
-def _comparable(found: Mapping[str, Statistics], published: Mapping[str, Statistics]) -> bool:
-    """A model whose inputs or classes are others now has nothing to be compared with."""
-    return all(_form(split) == _form(published[name]) for name, split in found.items())
 
 
 def _form(split: Statistics) -> object:

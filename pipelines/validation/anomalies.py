@@ -1,11 +1,14 @@
-"""Each split against the schema, and the splits against each other: figures with limits."""
+"""Each split against the schema, and splits against each other: figures with limits.
+
+Distances are measured as TensorFlow Data Validation does (anomalies/metrics.cc).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.base import ModelSpec
 from models.classification import Classification
@@ -13,11 +16,11 @@ from models.data import Dataset
 from models.signature import Tensor
 from pipelines.gates import Check
 from pipelines.validation import statistics
-from pipelines.validation.distances import infinity_norm, jensen_shannon_divergence
-from pipelines.validation.schema import Schema
+from pipelines.validation.schema import Feature, Schema
 from pipelines.validation.statistics import Statistics, Values
 
 GATE = "data"
+Distance = Callable[[Sequence[int], Sequence[int]], float]
 BALANCE = 0.5
 """How far a class's share of the pictures may be from an equal share, relative to it."""
 LABEL_MARGIN = 0.05
@@ -30,37 +33,30 @@ STANDARD_ERRORS = 3
 
 def split(name: str, found: Statistics, spec: ModelSpec, schema: Schema) -> list[Check]:
     """One split on its own: size, shapes, types, ranges, labels, classes, corrupt pictures."""
+    checks = []
 
-    def limit(what: str, figure: float, limit: float, relation: str = "<=") -> Check:
-        return Check(GATE, f"{name}: {what}", figure, relation, limit)
+    def hold(what: str, figure: float, limit: float, relation: str = "<=") -> None:
+        checks.append(Check(GATE, f"{name}: {what}", figure, relation, limit))
 
-    checks = [limit("rows", found.rows, schema.least_rows, ">=")]
+    hold("rows", found.rows, schema.least_rows, ">=")
     for tensor in spec.inputs:
-        values, feature = found.inputs[tensor.name], schema.inputs[tensor.name]
-        right = fits(values, tensor)
+        values, limits = found.inputs[tensor.name], schema.inputs[tensor.name].range
         kept = f"uint8 or {tensor.dtype}" if tensor.content == "picture" else tensor.dtype
-        checks += [
-            limit(
-                f"{tensor.name}: rows that are not {kept} {list(tensor.row)}", 0 if right else found.rows, 0
-            ),
-            limit(f"{tensor.name}: values that are not finite", values.non_finite, 0),
-        ]
-        if feature.range is not None:
-            checks += [
-                limit(f"{tensor.name}: smallest value", values.minimum, feature.range[0], ">="),
-                limit(f"{tensor.name}: largest value", values.maximum, feature.range[1]),
-            ]
+        unfit = 0 if fits(values, tensor) else found.rows
+        hold(f"{tensor.name}: rows that are not {kept} {list(tensor.row)}", unfit, 0)
+        hold(f"{tensor.name}: values that are not finite", values.non_finite, 0)
+        if limits is not None:
+            hold(f"{tensor.name}: smallest value", values.minimum, limits[0], ">=")
+            hold(f"{tensor.name}: largest value", values.maximum, limits[1])
     if spec.signature.picture is not None:
-        checks.append(limit("pictures of one colour", found.constant, 0))
+        hold("pictures of one colour", found.constant, 0)
     if found.classes:
         shares = np.array(found.classes) / max(1, sum(found.classes)) * len(found.classes)
-        checks += [
-            limit("labels outside the schema", found.unknown_labels, 0),
-            limit("classes without a row", found.classes.count(0), 0),
-            limit("class imbalance", float(np.max(np.abs(shares - 1))), BALANCE),
-        ]
+        hold("labels outside the schema", found.unknown_labels, 0)
+        hold("classes without a row", found.classes.count(0), 0)
+        hold("class imbalance", float(np.max(np.abs(shares - 1))), BALANCE)
     elif found.targets is not None:
-        checks.append(limit("targets that are not finite", found.targets.non_finite, 0))
+        hold("targets that are not finite", found.targets.non_finite, 0)
     return checks
 
 
@@ -73,34 +69,30 @@ def fits(values: Values, tensor: Tensor) -> bool:
 def leakage(dataset: Dataset) -> list[Check]:
     """No row is in two splits, by the content of its inputs."""
     contents = {name: statistics.distinct(part) for name, part in dataset.splits.items()}
-    seen = contents["train"] | contents["validation"]
-    names = ("validation rows that are training rows too", "test rows that are training rows too")
-    both = (contents["train"] & contents["validation"], seen & contents["test"])
-    return [Check(GATE, name, len(same), "<=", 0) for name, same in zip(names, both, strict=True)]
+    train, validation, test = contents["train"], contents["validation"], contents["test"]
+    both = {"validation": train & validation, "test": (train | validation) & test}
+    return [
+        Check(GATE, f"{name} rows that are training rows too", len(same), "<=", 0)
+        for name, same in both.items()
+    ]
 
 
-def skew(found: Mapping[str, Statistics], spec: ModelSpec, schema: Schema) -> list[Check]:
-    """Validation and test split are like the training split they are to judge."""
+def distances(name: str, reference: Statistics, now: Statistics, schema: Schema, kind: str) -> list[Check]:
+    """How far inputs and targets are from the reference's; `kind` is `skew` or `drift`, whose limit the schema has."""
     checks = []
-    for name in ("validation", "test"):
-        checks += _distances(f"{name}: skew from train", found["train"], found[name], schema, "skew")
-        checks += labels(f"{name}: labels unlike train's", found["train"], found[name], spec)
-    return checks
 
+    def hold(what: str, feature: Feature, distance: Distance, before: list[int], after: list[int]) -> None:
+        threshold = getattr(feature, kind)
+        if threshold is not None and after:
+            checks.append(Check(GATE, f"{name}: {what}", distance(before, after), "<=", threshold))
 
-def drift(
-    found: Mapping[str, Statistics],
-    published: Mapping[str, Statistics],
-    version: int,
-    spec: ModelSpec,
-    schema: Schema,
-) -> list[Check]:
-    """Each split is like that of the published version. `found` has its agreement with the published mean pictures."""
-    checks = []
-    for name, now in found.items():
-        label = f"{name}: drift from version {version}"
-        checks += _distances(label, published[name], now, schema, "drift")
-        checks += labels(f"{name}: labels unlike version {version}'s", published[name], now, spec)
+    for feature, values in now.inputs.items():
+        what, before = f"{feature}, Jensen-Shannon", reference.inputs[feature].histogram
+        hold(what, schema.inputs[feature], jensen_shannon_divergence, before, values.histogram)
+    hold("classes, L-infinity", schema.label, infinity_norm, reference.classes, now.classes)
+    if now.targets and reference.targets:
+        before, after = reference.targets.histogram, now.targets.histogram
+        hold("targets, Jensen-Shannon", schema.label, jensen_shannon_divergence, before, after)
     return checks
 
 
@@ -108,33 +100,36 @@ def labels(name: str, reference: Statistics, now: Statistics, spec: ModelSpec) -
     """The class whose pictures agree least with its mean picture, against how the reference's do."""
     if not reference.agreement or not isinstance(spec.task, Classification):
         return []
-    apart, margins = [], []
-    for label in range(len(reference.agreement)):
-        before, share = reference.agreement[label], now.agreement[label]
-        spread = max(before * (1 - before), 0.01)
-        counts = (max(1, reference.classes[label]), max(1, now.classes[label]))
-        error = math.sqrt(spread * sum(1 / count for count in counts))
-        apart.append(abs(before - share))
-        margins.append(LABEL_MARGIN + STANDARD_ERRORS * error)
-    worst = int(np.argmax(np.array(apart) - margins))
+    before, share = np.array(reference.agreement), np.array(now.agreement)
+    counts = np.maximum(1, [reference.classes, now.classes])
+    errors = np.sqrt(np.maximum(before * (1 - before), 0.01) * np.sum(1 / counts, axis=0))
+    apart, margins = np.abs(before - share), LABEL_MARGIN + STANDARD_ERRORS * errors
+    worst = int(np.argmax(apart - margins))
     told = f"{name}, worst class {spec.task.classes[worst]}"
-    return [Check(GATE, told, apart[worst], "<=", margins[worst])]
+    return [Check(GATE, told, float(apart[worst]), "<=", float(margins[worst]))]
 
 
-def _distances(
-    name: str, reference: Statistics, now: Statistics, schema: Schema, comparator: str
-) -> list[Check]:
-    checks = []
-    for feature_name, values in now.inputs.items():
-        threshold = getattr(schema.inputs[feature_name], comparator)
-        if threshold is not None and values.histogram:
-            distance = jensen_shannon_divergence(reference.inputs[feature_name].histogram, values.histogram)
-            checks.append(Check(GATE, f"{name}: {feature_name}, Jensen-Shannon", distance, "<=", threshold))
-    threshold = getattr(schema.label, comparator)
-    if threshold is not None and now.classes:
-        distance = infinity_norm(reference.classes, now.classes)
-        checks.append(Check(GATE, f"{name}: classes, L-infinity", distance, "<=", threshold))
-    elif threshold is not None and now.targets and reference.targets and now.targets.histogram:
-        distance = jensen_shannon_divergence(reference.targets.histogram, now.targets.histogram)
-        checks.append(Check(GATE, f"{name}: targets, Jensen-Shannon", distance, "<=", threshold))
-    return checks
+def infinity_norm(left: Sequence[int], right: Sequence[int]) -> float:
+    """The largest difference of a category's share, as TFDV measures it; 1 where one of them is empty."""
+    if not sum(left) or not sum(right):
+        return 1.0
+    return float(np.max(np.abs(_shares(left) - _shares(right))))
+
+
+def jensen_shannon_divergence(left: Sequence[int], right: Sequence[int]) -> float:
+    """Of two histograms over the same buckets, base 2: 0 where they are alike, 1 where they share no bucket."""
+    if not sum(left) or not sum(right):
+        return 1.0
+    p, q = _shares(left), _shares(right)
+    middle = (p + q) / 2
+    return min(1.0, (_divergence(p, middle) + _divergence(q, middle)) / 2)
+
+
+def _shares(counts: Sequence[int]) -> NDArray[np.float64]:
+    return np.asarray(counts, np.float64) / sum(counts)
+
+
+def _divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    """Kullback and Leibler's, in bits."""
+    some = p > 0
+    return float(np.sum(p[some] * np.log2(p[some] / q[some])))

@@ -15,6 +15,7 @@ from models.base import Model, ModelError
 from models.classification import Classification
 
 FILE = "schema.json"
+SHANNON = "jensen_shannon_divergence"
 LABEL = "label"
 
 
@@ -66,11 +67,8 @@ def load(model: Model) -> Schema:
         }
         schema = Schema(
             path=file,
-            inputs={
-                tensor.name: _feature(features[tensor.name], "jensen_shannon_divergence")
-                for tensor in spec.inputs
-            },
-            label=_feature(features[LABEL], "infinity_norm" if classes else "jensen_shannon_divergence"),
+            inputs={tensor.name: _feature(features[tensor.name], SHANNON) for tensor in spec.inputs},
+            label=_feature(features[LABEL], "infinity_norm" if classes else SHANNON),
             least_rows=int(fields.get("dataset_constraints", {}).get("min_examples_count", 1)),
         )
     except FileNotFoundError:
@@ -95,12 +93,7 @@ def load(model: Model) -> Schema:
 
 def _feature(fields: dict[str, Any], distance: str) -> Feature:
     domain = fields.get("float_domain") or fields.get("int_domain") or {}
-    return Feature(
-        *(None if key not in domain else float(domain[key]) for key in ("min", "max")),
-        *(_threshold(fields, comparator, distance) for comparator in ("skew_comparator", "drift_comparator")),
-    )
-
-
-def _threshold(feature: dict[str, Any], comparator: str, distance: str) -> float | None:
-    threshold = feature.get(comparator, {}).get(distance, {}).get("threshold")
-    return None if threshold is None else float(threshold)
+    comparators = [fields.get(f"{kind}_comparator", {}) for kind in ("skew", "drift")]
+    thresholds = [own.get(distance, {}).get("threshold") for own in comparators]
+    found = [domain.get("min"), domain.get("max"), *thresholds]
+    return Feature(*(None if value is None else float(value) for value in found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from models.base import ModelSpec
 from models.classification import Classification
 from models.data import Dataset, Rows
-from pipelines.validation.labels import CHUNK, agreement, class_means, scale
 from pipelines.validation.schema import Feature, Schema
 
+CHUNK = 1_000
+"""Pictures worked on at once: what is made of them stays in the processor's cache."""
 BUCKETS = 10
 """Buckets of equal width over a feature's range: as many as TFDV's standard histogram has."""
 
@@ -63,8 +63,6 @@ class Statistics:
     """Of pictures: the mean one of each class, flat; zeros where a class is missing."""
     agreement: list[float]
     """Of pictures: share of each class that is nearest to its mean picture in the training split."""
-    digest: str
-    """sha256 of inputs and targets."""
 
 
 def of_dataset(dataset: Dataset, spec: ModelSpec, schema: Schema) -> dict[str, Statistics]:
@@ -98,21 +96,23 @@ def of(rows: Rows, spec: ModelSpec, schema: Schema, means: NDArray[np.float32] |
         unknown = int(np.sum(~known))
     else:
         targets = values_of(rows.targets, schema.label)
-    flat = None if images is None else images.reshape(len(images), -1)
-    own_means: Any = (
-        [] if means is None or images is None else class_means(images, rows.targets, len(means)).astype(float)
-    )
+    constant, own_means, agreeing = 0, np.array([]), list[float]()
+    if images is not None and images.size:
+        flat = images.reshape(len(images), -1)
+        constant = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
+    if images is not None and means is not None:
+        own_means = class_means(images, rows.targets, len(means)).astype(float)
+        agreeing = agreement(images, rows.targets, means)
     return Statistics(
         rows=len(rows),
         inputs={name: values_of(array, schema.inputs[name]) for name, array in rows.inputs.items()},
         targets=targets,
         classes=classes,
         unknown_labels=unknown,
-        constant=int(np.sum(flat.min(axis=1) == flat.max(axis=1))) if flat is not None and flat.size else 0,
+        constant=constant,
         duplicates=len(rows) - len(distinct(rows)),
         class_means=np.round(own_means, 4).tolist(),
-        agreement=[] if means is None or images is None else agreement(images, rows.targets, means),
-        digest=_digest(rows),
+        agreement=agreeing,
     )
 
 
@@ -120,7 +120,6 @@ def values_of(array: NDArray[Any], feature: Feature) -> Values:
     """The statistics of an array [N, ...]."""
     values, counts = _value_counts(array)
     finite = np.isfinite(values)
-    non_finite = int(counts[~finite].sum())
     values, counts = values[finite], counts[finite]
     total = max(1, int(counts.sum()))
     mean = float(values @ counts) / total
@@ -137,7 +136,7 @@ def values_of(array: NDArray[Any], feature: Feature) -> Values:
         mean=mean,
         std=float(np.sqrt((values - mean) ** 2 @ counts / total)),
         zeros=int(counts[values == 0].sum()),
-        non_finite=non_finite,
+        non_finite=array.size - int(counts.sum()),
         histogram=histogram,
     )
 
@@ -146,6 +145,47 @@ def distinct(rows: Rows) -> set[bytes]:
     """The rows' inputs by their contents."""
     arrays = [np.ascontiguousarray(array) for _, array in sorted(rows.inputs.items())]
     return {b"".join(array[row].tobytes() for array in arrays) for row in range(len(rows))}
+
+
+def class_means(images: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
+    """The mean picture of each class, float32 [classes, H * W * C], values 0..1; zeros where a class is missing."""
+    flat = _flat(images)
+    means = np.zeros((classes, flat.shape[1]), np.float32)
+    for label in range(classes):
+        own = flat[labels == label]
+        if len(own):
+            means[label] = own.mean(axis=0) / scale(images)
+    return means
+
+
+def agreement(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.float32]) -> list[float]:
+    """Share of each class's pictures [N, H, W, C] whose nearest mean picture is that of their class; 0 where none is.
+
+    Labels that are swapped or drawn at random lower it long before they lower a trained network's accuracy.
+    """
+    flat = _flat(images)
+    nearest = np.full(len(flat), -1)
+    if flat.shape[1] == means.shape[1]:
+        half_norms = np.sum(means**2, axis=1) / 2
+        for start in range(0, len(flat), CHUNK):
+            part = flat[start : start + CHUNK].astype(np.float32) / scale(images)
+            nearest[start : start + CHUNK] = np.argmax(part @ means.T - half_norms, axis=1)
+    right = nearest == labels
+    return [
+        float(right[labels == label].mean()) if (labels == label).any() else 0.0
+        for label in range(len(means))
+    ]
+
+
+def _flat(images: NDArray[Any]) -> NDArray[Any]:
+    """[N, H * W * C], with 0 for what is no number."""
+    flat = images.reshape(len(images), -1)
+    return flat if flat.dtype == np.uint8 else np.nan_to_num(flat, nan=0, posinf=0, neginf=0)
+
+
+def scale(images: NDArray[Any]) -> np.float32:
+    """What divides pictures of this dtype into 0..1."""
+    return np.float32(255 if images.dtype == np.uint8 else 1)
 
 
 def to_json(statistics: Mapping[str, Statistics]) -> str:
@@ -161,13 +201,6 @@ def from_json(text: str) -> dict[str, Statistics]:
         targets = None if fields["targets"] is None else Values(**fields["targets"])
         found[name] = Statistics(**fields | {"inputs": inputs, "targets": targets})
     return found
-
-
-def _digest(rows: Rows) -> str:
-    digest = hashlib.sha256()
-    for array in (*(array for _, array in sorted(rows.inputs.items())), rows.targets):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _value_counts(images: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from serving.platforms import dockerfiles
 from serving.platforms.contexts import ImageError
+from serving.platforms.engine import explained, has_buildkit
 from serving.platforms.engine import find as find_engine
-from serving.platforms.engine import has_buildkit
 
 Report = Callable[[str], object]
 
 BUILD_LABEL = "tandem.build"
 """Of a builder stage: which build it belongs to."""
 LINES = 15
+"""Of a build's output, in an error."""
 STEP = re.compile(r"^(?:Step \d+/\d+ : |#\d+ \[(?:\S+ +)?\d+/\d+\] )((?:FROM|RUN|COPY) .*)")
 """A step in the words of the legacy builder and of BuildKit."""
 
@@ -34,18 +35,12 @@ def for_builder(text: str, build_id: str) -> str:
 
 
 def docker_build(
-    context: Path,
-    log: Path,
-    tag: str,
-    arguments: dict[str, str],
-    labels: dict[str, str],
-    report: Report,
-    *more: str,
+    context: Path, log: Path, tag: str, arguments: dict[str, str], report: Report, *options: str
 ) -> None:
-    what, told = "dependencies" if more else "image", set[str]()
-    command = ["docker", "build", f"--tag={tag}", *more]
+    """Run `docker build`, and report each step. Raises `ImageError` where it fails."""
+    what = "dependencies" if "--target=dependencies" in options else "image"
+    command = ["docker", "build", f"--tag={tag}", *options]
     command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    command += [f"--label={name}={value}" for name, value in labels.items()]
     report(f"building its {what}")
     try:
         process = subprocess.Popen(
@@ -59,25 +54,24 @@ def docker_build(
         )
     except FileNotFoundError:
         raise ImageError("no `docker` command is on the PATH, and it builds the images") from None
+    reported = set[str]()
     try:
         with log.open("a") as output:
             for line in process.stdout or ():
                 output.write(line)
-                if (step := STEP.match(line)) and step[0] not in told:
-                    told.add(step[0])
+                if (step := STEP.match(line)) and step[0] not in reported:
+                    reported.add(step[0])
                     shown = " ".join(dockerfiles.MOUNT.sub("", step[1]).split())
                     report(f"building its {what}: {shown[:60]}")
-        code = process.wait()
-    except BaseException:
+        if process.wait():
+            raise ImageError(f"`docker build` of {tag} failed")
+    finally:
         process.terminate()
         process.wait()
-        raise
-    if code != 0:
-        raise ImageError(f"`docker build` of {tag} failed")
 
 
 @contextlib.contextmanager
-def explained(log: Path) -> Iterator[None]:
+def told(log: Path) -> Iterator[None]:
     """Adds to an error what the log says about it."""
     try:
         yield
@@ -89,14 +83,7 @@ def explained(log: Path) -> Iterator[None]:
         said = log.read_text(errors="replace")
         if not said:
             raise
-        full = "\nThe disk is full; `docker system prune` frees what no container uses."
-        hint = full if "no space left on device" in said.lower() else ""
-        raise ImageError(f"{error}; the end of {log}:\n{end(said)}{hint}") from None
-
-
-def end(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(f"  {line}" for line in lines[-LINES:])
+        raise ImageError(f"{error}; the end of {log}:\n  {explained(said, LINES)}") from None
 
 
 def environment() -> dict[str, str]:

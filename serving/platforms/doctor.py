@@ -26,7 +26,6 @@ DISK = 2 << 30
 """Bytes that data, trainings and some versions take, beside the environment."""
 MEMORY = 4_000_000_000
 """Bytes of memory with which trainings, exports and five servers were run."""
-PYTHONS = ((3, 11), (3, 12), (3, 13))
 
 
 @dataclass(frozen=True)
@@ -96,22 +95,20 @@ def _ports(settings: Settings) -> Iterator[Check]:
     except PlatformError:
         # The line of the engine tells why.
         return
-    if platform.name == "process" and process.orphans(settings):
+    if platform.name == "process" and not running and process.orphans(settings):
         # They are ours, and `deploy` ends them.
         return
+    wanted = [(name, *port) for name in targets.NAMES for port in targets.load(name).ports(settings).items()]
     taken = False
-    for name in targets.NAMES:
-        if name in running:
-            continue
-        for purpose, port in targets.load(name).ports(settings).items():
-            try:
+    for name, purpose, port in wanted:
+        try:
+            if name not in running:
                 require_ports(settings, name, {purpose: port})
-            except PlatformError as error:
-                taken = True
-                found, _, mend = str(error).partition(". ")
-                yield Check(
-                    f"port {port}", found.removeprefix(f"port {port} is "), mend or "see `tandem settings`"
-                )
+        except PlatformError as error:
+            taken = True
+            found, _, mend = str(error).partition(". ")
+            found = found.removeprefix(f"port {port} is ")
+            yield Check(f"port {port}", found, mend or "see `tandem settings`")
     if not taken:
         yield Check("ports", "free, or our own targets listen on them")
 
@@ -141,13 +138,18 @@ def _packages() -> Check:
 def _java() -> Check:
     from serving.torchserve.launch import find_java
 
-    return _found("java", lambda: str(find_java()), "make clean-env setup")
+    return _found("java", lambda: _version(find_java()), "make clean-env setup")
 
 
 def _node() -> Check:
     from serving.web.install import node
 
-    return _found("node", lambda: _version([str(node()), "--version"]), "make clean-env setup")
+    return _found("node", lambda: _version(node()), "make clean-env setup")
+
+
+def _version(program: Path) -> str:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout.splitlines()[0]
 
 
 def _engine(settings: Settings) -> Check:
@@ -175,8 +177,3 @@ def _found(name: str, find: Callable[[], str], mend: str, needed: bool = True) -
         return Check(name, find(), needed=needed)
     except (PlatformError, TargetError, OSError, ImportError, subprocess.SubprocessError) as error:
         return Check(name, str(error), mend, needed)
-
-
-def _version(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    return done.stdout.strip()

@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.platforms.base import PlatformError
+from serving.targets.http import UnixConnection
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 DEFAULT = "unix:///var/run/docker.sock"
 PATIENCE = 3
 """Seconds that an engine may take to say that it is there."""
-FULL = "no space left on device"
 BUSY = 600
 """Seconds that it may take to answer: while it removes gigabytes, which takes minutes on a slow disk, others wait."""
 
@@ -37,7 +36,7 @@ def find() -> tuple[str, str]:
             f"the engine at {address} is not reached by a local socket, and the containers read the model "
             "repository from this machine's disk"
         )
-    connection = _UnixConnection(address.removeprefix("unix://"))
+    connection = UnixConnection(address.removeprefix("unix://"), PATIENCE)
     try:
         connection.request("GET", "/version")
         version: str = json.loads(connection.getresponse().read())["Version"]
@@ -102,11 +101,12 @@ def opened() -> Iterator[DockerClient]:
         own.close()
 
 
-def explained(text: str) -> str:
-    """The end of what was said, with what to do about a full disk."""
+def explained(text: str, count: int = 8) -> str:
+    """The last lines of what was said, with what to do about a full disk."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
-    said = "\n  ".join(lines[-8:])
-    return f"{said}\nThe engine's disk is full: `docker system prune` frees some." if FULL in text else said
+    if "no space left on device" in text.lower():
+        lines.append("The disk is full; `docker system prune` frees what no container uses.")
+    return "\n  ".join(lines[-count:])
 
 
 def _of_context() -> str:
@@ -118,17 +118,6 @@ def _of_context() -> str:
     command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or DEFAULT
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(self._path)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import contextlib
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,16 +19,9 @@ from typing import TYPE_CHECKING
 from serving import targets
 from serving.platforms import dockerfiles, wheels
 from serving.platforms.base import PlatformError
-from serving.platforms.builder import (
-    BUILD_LABEL,
-    Report,
-    docker_build,
-    end,
-    environment,
-    explained,
-    for_builder,
-)
+from serving.platforms.builder import BUILD_LABEL, LINES, Report, docker_build, environment, for_builder, told
 from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill, published
+from serving.platforms.engine import explained
 from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
 from serving.settings import Settings
 from serving.targets.base import TargetError
@@ -38,8 +30,6 @@ from serving.web.install import install
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.images import Image
-
-__all__ = ["IMAGES", "TF_SERVING", "ImageError", "build", "find_base", "is_current", "reference", "version"]
 
 IMAGES = (
     *dict.fromkeys(targets.load(name).container.image for name in targets.NAMES),
@@ -74,14 +64,23 @@ def base_of(name: str) -> Base:
     return TRIXIE if name == "tfx" else BOOKWORM
 
 
+def find(engine: DockerClient, name: str) -> Image | None:
+    """The image of that name that the engine has."""
+    from docker.errors import ImageNotFound
+
+    try:
+        return engine.images.get(name)
+    except ImageNotFound:
+        return None
+
+
 def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> str:
     """What images are built on: Debian's image if it is here or can be pulled, else one made of Debian's
     packages. Raises `ImageError` where none can be had."""
     from docker.errors import APIError
 
-    pinned = f"{base.image}@{base.digest}"
-    for name in (base.image, pinned):
-        if _image(engine, name) is not None:
+    for name in (base.image, base.pinned):
+        if find(engine, name) is not None:
             return name
     report(f"pulling {base.image}")
     try:
@@ -91,23 +90,13 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
         report("making it from Debian's packages (usually 60 s)")
     else:
         report("ready")
-        return pinned
-    done = subprocess.run(
-        [ROOT / "docker" / "base-image", base.image],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        return base.pinned
+    command = [str(ROOT / "docker" / "base-image"), base.image]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ImageError(f"docker/base-image failed:\n{end(done.stdout + done.stderr)}")
+        raise ImageError(f"docker/base-image failed:\n  {explained(done.stdout + done.stderr, LINES)}")
     report("built from Debian's packages")
     return base.image
-
-
-def is_here(engine: DockerClient, name: str) -> bool:
-    """Whether the engine has an image of that name."""
-    return _image(engine, name) is not None
 
 
 def require_startable(engine: DockerClient, image: str) -> None:
@@ -115,7 +104,7 @@ def require_startable(engine: DockerClient, image: str) -> None:
     nothing."""
     from docker.errors import APIError
 
-    if not is_here(engine, image):
+    if find(engine, image) is None:
         return
     container = engine.containers.create(image, ["/bin/true"], entrypoint="", network_disabled=True)
     try:
@@ -134,7 +123,7 @@ def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
 
     One that was built by hand has no digest of them: it is current while it is younger than they are.
     """
-    image = _image(engine, reference(name, settings))
+    image = find(engine, reference(name, settings))
     if image is None:
         return False
     text = dockerfile(name)
@@ -143,127 +132,109 @@ def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
         created: str = image.attrs["Created"]
         changed = max(path.stat().st_mtime for path in files.values())
         return datetime.fromtimestamp(changed, UTC) < datetime.fromisoformat(created[:19] + "+00:00")
-    wanted = base_of(name)
-    base = _image(engine, wanted.image) or _image(engine, f"{wanted.image}@{wanted.digest}")
+    base = find(engine, base_of(name).image) or find(engine, base_of(name).pinned)
     # A base that was removed since is no reason to build.
     base_id = str(base.id) if base else image.labels.get(BASE_LABEL, "")
     return str(image.labels[LABEL]) == digest(text, files, base_id, _machine(engine))
 
 
-def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> bool:
-    """Build an image; False where it is current. `base` is what `find_base` gave for it. The output goes to
-    `settings.logs / build-<name>.log`. Raises `ImageError`."""
-    if is_current(engine, settings, name):
-        return False
+def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> None:
+    """Build an image on `base`, which `find_base` gave for it. The output goes to `settings.logs / build-<name>.log`.
+    Raises `ImageError`."""
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"build-{name}.log"
     log.write_text("")
-    tag = reference(name, settings)
-    old = _image(engine, tag)
-    base_id, machine, text = str(engine.images.get(base).id), _machine(engine), dockerfile(name)
-    build_id = uuid.uuid4().hex
-    arguments = {"BASE": base}
-    with explained(log), _context(settings, name) as context, _builders_removed(engine, build_id):
-        files = context_files(settings, text)
-        labels = {LABEL: digest(text, files, base_id, machine), BASE_LABEL: base_id}
+    build = Build(engine, settings, name, base, report, log)
+    try:
+        with told(log):
+            build.run()
+    finally:
+        shutil.rmtree(build.context, ignore_errors=True)
+        build.remove_builders()
+
+
+class Build:
+    """An image that is being built."""
+
+    def __init__(
+        self, engine: DockerClient, settings: Settings, name: str, base: str, report: Report, log: Path
+    ) -> None:
+        self.engine, self.settings, self.name, self.base, self.report = engine, settings, name, base, report
+        self.base_id, self.machine = str(engine.images.get(base).id), _machine(engine)
+        self.context, self.log, self.id = settings.artifacts / "docker" / name, log, uuid.uuid4().hex
+
+    def run(self) -> None:
+        """Build it, and remove the one that it replaces."""
+        tag, text = reference(self.name, self.settings), dockerfile(self.name)
+        old = find(self.engine, tag)
+        labels = {LABEL: self.digest(text), BASE_LABEL: self.base_id}
         head, tail = dockerfiles.stages(text)
         if tail:
-            dependencies = _dependencies(
-                engine, settings, name, head, arguments, context, log, report, build_id
-            )
-            text = f"FROM {dependencies}\n{tail}"
-            files = context_files(settings, text)
-        if name == "models":
-            arguments |= {"MODEL": settings.model, "MODEL_VERSION": str(published(settings))}
-        fill(context, name, for_builder(text, build_id), files)
-        arguments |= {"VERSION": version(), "REVISION": _revision()}
-        docker_build(context, log, tag, arguments, labels, report)
-    if old is not None and old != _image(engine, tag):
-        _remove(engine, str(old.id))
-    return True
+            text = f"FROM {self.dependencies(head)}\n{tail}"
+        self.fill(text)
+        arguments = {"BASE": self.base, "VERSION": version(), "REVISION": _revision()}
+        if self.name == "models":
+            arguments |= {"MODEL": self.settings.model, "MODEL_VERSION": str(published(self.settings))}
+        options = [f"--label={name}={value}" for name, value in labels.items()]
+        docker_build(self.context, self.log, tag, arguments, self.report, *options)
+        if old is not None and old != find(self.engine, tag):
+            self.remove(str(old.id))
 
-
-def _dependencies(
-    engine: DockerClient,
-    settings: Settings,
-    name: str,
-    text: str,
-    arguments: dict[str, str],
-    context: Path,
-    log: Path,
-    report: Report,
-    build_id: str,
-) -> str:
-    """The image of what comes before our own code; built where it is missing."""
-    files = context_files(settings, text)
-    machine = _machine(engine)
-    base_id = str(engine.images.get(arguments["BASE"]).id)
-    tag = f"{REGISTRY}/{name}-dependencies:{digest(text, files, base_id, machine)}"
-    if _image(engine, tag) is not None:
+    def dependencies(self, text: str) -> str:
+        """The image of what comes before our own code; built where it is missing."""
+        repository = f"{REGISTRY}/{self.name}-dependencies"
+        tag = f"{repository}:{self.digest(text)}"
+        if find(self.engine, tag) is not None:
+            return tag
+        files = self.fill(text)
+        self.report("fetching wheels")
+        pins = [
+            line for file in files.values() if file.suffix == ".txt" for line in file.read_text().splitlines()
+        ]
+        sdists = files.get(f"docker/{self.name}/sdists")
+        unwheeled = sdists.read_text().split() if sdists else []
+        arguments = {"BASE": self.base}
+        fetched = self.context / FETCHED
+        try:
+            if wheels.fetch(pins, self.machine, fetched, self.log, base_of(self.name), unwheeled):
+                arguments |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+            if "serving/web/package-lock.json" in files:
+                scripts = install(self.settings.artifacts / "web")
+                shutil.copytree(scripts, fetched / scripts.name)
+        except (wheels.WheelError, TargetError) as error:
+            raise ImageError(str(error)) from error
+        older = self.engine.images.list(name=repository)
+        docker_build(self.context, self.log, tag, arguments, self.report, "--target=dependencies")
+        for image in older:
+            for other in image.tags:
+                self.remove(other)
         return tag
-    fill(context, name, for_builder(text, build_id), files)
-    report("fetching wheels")
-    pins = [
-        line for file in files.values() if file.suffix == ".txt" for line in file.read_text().splitlines()
-    ]
-    sdists = files.get(f"docker/{name}/sdists")
-    unwheeled = sdists.read_text().split() if sdists else []
-    try:
-        if wheels.fetch(pins, machine, context / FETCHED, log, base_of(name), unwheeled):
-            arguments = arguments | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
-        if "serving/web/package-lock.json" in files:
-            scripts = install(settings.artifacts / "web")
-            shutil.copytree(scripts, context / FETCHED / scripts.name)
-    except (wheels.WheelError, TargetError) as error:
-        raise ImageError(str(error)) from error
-    older = engine.images.list(name=tag.split(":", maxsplit=1)[0])
-    docker_build(context, log, tag, arguments, {}, report, "--target=dependencies")
-    for image in older:
-        for other in image.tags:
-            _remove(engine, other)
-    return tag
 
+    def digest(self, text: str) -> str:
+        """Of what an image of this Dockerfile is made of."""
+        return digest(text, context_files(self.settings, text), self.base_id, self.machine)
 
-@contextlib.contextmanager
-def _context(settings: Settings, name: str) -> Iterator[Path]:
-    """A folder for the build context, which is gone afterwards."""
-    folder = settings.artifacts / "docker" / name
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    def fill(self, text: str) -> dict[str, Path]:
+        """Write the build context of a Dockerfile; returns the files that it copies."""
+        files = context_files(self.settings, text)
+        fill(self.context, self.name, for_builder(text, self.id), files)
+        return files
 
+    def remove(self, name: str) -> None:
+        """Remove what a newer image replaced, unless something still uses it."""
+        from docker.errors import APIError
 
-def _image(engine: DockerClient, name: str) -> Image | None:
-    from docker.errors import ImageNotFound
+        with contextlib.suppress(APIError):
+            self.engine.images.remove(name)
 
-    try:
-        return engine.images.get(name)
-    except ImageNotFound:
-        return None
+    def remove_builders(self) -> None:
+        """Remove the stages that others have copied from: the legacy builder leaves them, gigabytes without a name.
+        Those of a build that goes on elsewhere stay."""
+        from docker.errors import APIError
+        from requests import RequestException
 
-
-def _remove(engine: DockerClient, name: str) -> None:
-    """Remove what a newer image replaced, unless something still uses it."""
-    from docker.errors import APIError
-
-    with contextlib.suppress(APIError):
-        engine.images.remove(name)
-
-
-@contextlib.contextmanager
-def _builders_removed(engine: DockerClient, build_id: str) -> Iterator[None]:
-    """Removes, afterwards, the stages that a build's others have copied from: the legacy builder leaves them, gigabytes
-    without a name. Those of a build that goes on elsewhere stay.
-    """
-    from docker.errors import APIError
-    from requests import RequestException
-
-    try:
-        yield
-    finally:
         with contextlib.suppress(APIError, RequestException):
-            engine.images.prune({"dangling": True, "label": f"{BUILD_LABEL}={build_id}"})
+            self.engine.images.prune({"dangling": True, "label": f"{BUILD_LABEL}={self.id}"})
 
 
 def _machine(engine: DockerClient) -> str:

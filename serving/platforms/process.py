@@ -46,7 +46,6 @@ command={command}
 environment={environment}
 autostart=false
 autorestart=true
-startsecs=1
 startretries=5
 stopwaitsecs={stop_seconds}
 stopasgroup=true
@@ -56,16 +55,8 @@ stdout_logfile={logs}/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """
-STATES = {
-    "RUNNING": "running",
-    "STARTING": "starting",
-    "BACKOFF": "restarting",
-    "STOPPING": "stopping",
-    "STOPPED": "stopped",
-    "EXITED": "stopped",
-    "FATAL": "failed",
-    "UNKNOWN": "failed",
-}
+STATES = {"BACKOFF": "restarting", "EXITED": "stopped", "FATAL": "failed", "UNKNOWN": "failed"}
+"""Those of supervisord that we call otherwise."""
 LONGEST_SOCKET_PATH = 90
 """Unix sockets' paths end at 104 (macOS) or 108 bytes, and supervisord appends its pid while it binds."""
 
@@ -95,13 +86,9 @@ class ProcessPlatform:
         for target in targets:
             target.configure(settings)
         launches = {target.name: target.launch(settings) for target in targets}
-        running = {
-            name
-            for name, state in self.states(settings).items()
-            if state.state in ("running", "starting", "restarting")
-        }
+        states = self.states(settings)
         for target in targets:
-            if target.name not in running:
+            if target.name not in states or states[target.name].state in ("stopped", "failed", "stopping"):
                 require_ports(settings, target.name, target.ports(settings))
         settings.logs.mkdir(parents=True, exist_ok=True)
         write_atomically(_configuration(settings), _configure(settings, launches))
@@ -110,7 +97,7 @@ class ProcessPlatform:
                 _start_supervisor(settings)
         with _supervisor(settings) as supervisor:
             if supervisor is None:
-                raise PlatformError(f"supervisord did not start; see {settings.logs}/supervisor.log")
+                raise PlatformError(f"supervisord does not answer; see {settings.logs}/supervisor.log")
             started = _reconcile(supervisor, list(launches))
         for name in started:
             watch(name, "starting")
@@ -120,15 +107,13 @@ class ProcessPlatform:
         with _supervisor(settings) as supervisor:
             if supervisor is None:
                 return _end_orphans(settings) > 0
-            pid = int(supervisor.getPID())
+            process = psutil.Process(supervisor.getPID())
             supervisor.shutdown()
-        deadline = time.monotonic() + settings.stop_seconds + 10
-        while psutil.pid_exists(pid):
-            if time.monotonic() > deadline:
-                raise PlatformError(
-                    f"supervisord (process {pid}) did not stop; see {settings.logs}/supervisor.log"
-                )
-            time.sleep(0.1)
+        _, alive = psutil.wait_procs([process], timeout=settings.stop_seconds + 10)
+        if alive:
+            raise PlatformError(
+                f"supervisord (process {process.pid}) did not stop; see {settings.logs}/supervisor.log"
+            )
         return True
 
     def states(self, settings: Settings) -> dict[str, TargetState]:
@@ -193,6 +178,7 @@ def _quote(word: str) -> str:
 
 
 def _start_supervisor(settings: Settings) -> None:
+    """Returns when it listens: only then it leaves its terminal."""
     settings.run.chmod(0o700)
     command = [str(Path(sys.executable).with_name("supervisord")), "-c", str(_configuration(settings))]
     # A session of its own: Ctrl-C in the terminal that ran `make deploy` must not reach the servers.
@@ -201,12 +187,6 @@ def _start_supervisor(settings: Settings) -> None:
     )
     if done.returncode != 0:
         raise PlatformError(f"supervisord did not start: {(done.stderr or done.stdout).strip()}")
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with _supervisor(settings) as supervisor:
-            if supervisor is not None:
-                return
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -214,20 +194,17 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
     """The running supervisord's own interface; None where none runs."""
     from supervisor.xmlrpc import SupervisorTransport
 
-    transport = SupervisorTransport(None, None, f"unix://{_socket(settings)}")
-    proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport)
-    try:
+    with contextlib.closing(SupervisorTransport(None, None, f"unix://{_socket(settings)}")) as transport:
+        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport)
         try:
             proxy.supervisor.getState()
-        except (OSError, xmlrpc.client.Error, ConnectionError):
+        except (OSError, xmlrpc.client.Error):
             yield None
             return
         try:
             yield proxy.supervisor
         except xmlrpc.client.Fault as fault:
             raise PlatformError(f"supervisord refused: {fault.faultString}") from fault
-    finally:
-        transport.close()
 
 
 def orphans(settings: Settings) -> list[psutil.Process]:
@@ -262,14 +239,14 @@ def _reconcile(supervisor: Any, names: list[str]) -> list[str]:  # noqa: ANN401
         supervisor.addProcessGroup(name)
     started = []
     for name in names:
-        if STATES[supervisor.getProcessInfo(name)["statename"]] in ("stopped", "failed"):
+        if _state(supervisor.getProcessInfo(name)).state in ("stopped", "failed"):
             supervisor.startProcess(name, False)
             started.append(name)
     return started
 
 
 def _state(info: dict[str, Any]) -> TargetState:
-    state = STATES.get(info["statename"], "failed")
+    state = STATES.get(info["statename"], info["statename"].lower())
     if not info["pid"]:
         return TargetState(state)
     try:

@@ -33,14 +33,9 @@ def make_images(settings: Settings, wanted: Sequence[str], watch: Watch) -> None
 
 
 def built_here(names: Sequence[str], tf_serving: str) -> list[str]:
-    original = tf_serving == images.TF_SERVING
-    needed = [image_of(name) for name in names if not (name == "tf-serving" and original)]
-    return list(dict.fromkeys(needed))
-
-
-def image_of(name: str) -> str:
-    """The image that a service of compose.yaml runs, one of `images.IMAGES`."""
-    return targets.load(name).container.image if name in targets.NAMES else name
+    """The images of services of compose.yaml, without TensorFlow's own."""
+    ours = [name for name in names if not (name == "tf-serving" and tf_serving == images.TF_SERVING)]
+    return list(dict.fromkeys(targets.load(n).container.image if n in targets.NAMES else n for n in ours))
 
 
 def tf_serving_image(docker: DockerClient, settings: Settings) -> str:
@@ -51,7 +46,7 @@ def tf_serving_image(docker: DockerClient, settings: Settings) -> str:
     running = containers.find(docker, settings).get("tf-serving")
     if settings.tf_serving == "auto" and running and running.attrs["Config"]["Image"] == ours:
         return ours
-    return original if settings.tf_serving == "original" or images.is_here(docker, original) else ours
+    return original if settings.tf_serving == "original" or images.find(docker, original) else ours
 
 
 def _pull_tf_serving(docker: DockerClient, settings: Settings, watch: Watch) -> None:
@@ -59,7 +54,7 @@ def _pull_tf_serving(docker: DockerClient, settings: Settings, watch: Watch) -> 
     from docker.errors import APIError
 
     original = images.TF_SERVING
-    if settings.tf_serving == "embedded" or images.is_here(docker, original):
+    if settings.tf_serving == "embedded" or images.find(docker, original):
         return
     watch("tf-serving", f"pulling {original}")
     try:

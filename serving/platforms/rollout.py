@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -136,9 +135,6 @@ def _refusal(settings: Settings, platform: Platform, target: Target, version: in
 def link_samples(settings: Settings, version: int) -> Path:
     """Have `samples` among the artifacts show those of a version; as short as it can be said from here."""
     folder = settings.artifacts / "samples"
-    if folder.is_dir() and not folder.is_symlink():
-        # As they lay before they travelled with a version.
-        shutil.rmtree(folder)
     beside = settings.artifacts / ".samples"
     beside.unlink(missing_ok=True)
     beside.symlink_to(sample_folder(settings, version).relative_to(settings.artifacts))

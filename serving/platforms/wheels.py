@@ -20,6 +20,10 @@ class Base:
     python: str
     glibc: int
 
+    @property
+    def pinned(self) -> str:
+        return f"{self.image}@{self.digest}"
+
 
 BOOKWORM = Base(
     "debian:bookworm-slim",
@@ -81,21 +85,12 @@ def platforms(machine: str, base: Base = BOOKWORM) -> list[str]:
 
 
 def _download(arguments: list[str], machine: str, folder: Path, log: Path, base: Base) -> bool:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--progress-bar=off",
-    ]
+    command = [sys.executable, "-m", "pip", "download", f"--dest={folder}", "--no-deps", "--progress-bar=off"]
     # uv, which chose the pins, knows no upper bounds of Python's version.
-    command += ["--implementation=cp", f"--python-version={base.python}", "--ignore-requires-python"]
+    command += ["--only-binary=:all:", "--implementation=cp", "--ignore-requires-python"]
+    command += [f"--python-version={base.python}"]
     command += [f"--abi={abi}" for abi in (f"cp{base.python.replace('.', '')}", "abi3", "none")]
     command += [f"--platform={tag}" for tag in platforms(machine, base)]
     with log.open("a") as output:
-        done = subprocess.run(
-            [*command, f"--dest={folder}", *arguments], stdout=output, stderr=subprocess.STDOUT, check=False
-        )
+        done = subprocess.run([*command, *arguments], stdout=output, stderr=subprocess.STDOUT, check=False)
     return done.returncode == 0

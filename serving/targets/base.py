@@ -16,6 +16,8 @@ from serving.settings import Settings
 
 SAMPLES = "samples"
 """Where a version's sample requests lie, beside the browser's artifact."""
+PURPOSES = {"http": "REST", "grpc": "gRPC", "metrics": "metrics"}
+"""What a user reads for one of `Container.ports`."""
 
 
 class TargetError(TandemError):
@@ -78,12 +80,6 @@ class Target(Protocol):
     """How the page calls it through the gateway, one of `endpoints.js`; "" where the page runs the model itself."""
     container: Container
 
-    def ports(self, settings: Settings) -> dict[str, int]:
-        """What the server will listen on, by purpose, so that a busy port is seen before the start."""
-
-    def configure(self, settings: Settings) -> None:
-        """Write the configuration that the server needs, on any platform, under `settings.run / self.name`."""
-
     def launch(self, settings: Settings) -> Launch:
         """How the server is started as a local process, once it is configured."""
 
@@ -95,17 +91,32 @@ class Target(Protocol):
     def served_version(self, settings: Settings) -> int | None:
         """The version of `settings.model` that the running server answers with; None while it is not ready."""
 
+    def clients(self, settings: Settings) -> dict[str, Client]:
+        """A client for each protocol that predicts, by the protocol's name (`rest`, `grpc`, ...)."""
+
+    def configure(self, settings: Settings) -> None:
+        """Write the configuration that the server needs, on any platform, under `settings.run / self.name`."""
+        return
+
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
         """Why the running server will not serve `version`, in its own words; "" where it has not refused it.
 
         `log` are the last lines of what it said."""
+        return ""
 
     def activate(self, settings: Settings, version: int) -> None:
-        """Tell the running server to serve `version`, which is published. Does nothing where it polls the
-        repository by itself. Raises `TargetError` where the server refuses; it serves on what it did."""
+        """Tell the running server to serve `version`, which is published; one that follows the pointer in the
+        repository by itself is told nothing."""
+        return
 
-    def clients(self, settings: Settings) -> dict[str, Client]:
-        """A client for each protocol that predicts, by the protocol's name (`rest`, `grpc`, ...)."""
+    def port(self, settings: Settings, purpose: str) -> int:
+        """This machine's port for one of `container.ports`."""
+        port: int = getattr(settings, port_setting(self.name, purpose))
+        return port
+
+    def ports(self, settings: Settings) -> dict[str, int]:
+        """What the server will listen on, by purpose, so that a busy port is seen before the start."""
+        return {PURPOSES[purpose]: self.port(settings, purpose) for purpose in self.container.ports}
 
 
 def port_setting(name: str, purpose: str) -> str:

@@ -1,4 +1,4 @@
-"""One kept-alive HTTP connection to an endpoint, with errors that say what the endpoint answered.
+"""HTTP to an endpoint over one kept-alive connection, with errors that say what the endpoint answered.
 
 The standard library's client: `tandem status` has no time to import a larger one.
 """
@@ -7,46 +7,63 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from serving.targets.base import TargetError
+from models.signature import Signature
+from serving.settings import Settings
+from serving.targets.base import Endpoint, Target, TargetError
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response, read to its end; header names are in lower case."""
+    """A response, read to its end; header names are taken in any case."""
 
     status: int
-    headers: dict[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
 
-class HttpConnection:
-    """Requests to one host and port over one connection that is kept alive."""
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the Unix socket at a path."""
 
-    def __init__(self, host: str, port: int, timeout: float = 30.0) -> None:
-        self.base = f"http://{host}:{port}"
-        self._connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class HttpConnection:
+    """Requests to one server; its host is `unix:<path>` for a Unix socket, or may hold the port."""
+
+    def __init__(self, host: str, port: int | None = None, timeout: float = 30.0) -> None:
+        self._connection: http.client.HTTPConnection
+        if host.startswith("unix:"):
+            self.base, self._connection = host, UnixConnection(host.removeprefix("unix:"), timeout)
+        else:
+            self._connection = http.client.HTTPConnection(host, port, timeout=timeout)
+            self.base = f"http://{self._connection.host}:{self._connection.port}"
 
     def exchange(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
         """The answer, whatever its status. Raises `TargetError` where there is none."""
-        fresh = self._connection.sock is None
+        kept = self._connection.sock is not None
         try:
-            return self._exchange(method, path, body, headers or {})
+            self._connection.request(method, path, body, headers or {})
+            response = self._connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             # A server may close an idle connection just as we send: that says nothing about the request.
-            if fresh or not isinstance(error, http.client.RemoteDisconnected | ConnectionError):
-                raise TargetError(
-                    f"{self.base}{path} does not answer: {error or type(error).__name__}"
-                ) from error
-        try:
-            return self._exchange(method, path, body, headers or {})
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
+            if kept and isinstance(error, ConnectionError):
+                return self.exchange(method, path, body, headers)
             raise TargetError(
                 f"{self.base}{path} does not answer: {error or type(error).__name__}"
             ) from error
@@ -75,10 +92,37 @@ class HttpConnection:
         """Close the connection."""
         self._connection.close()
 
-    def _exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        self._connection.request(method, path, body, headers)
-        response = self._connection.getresponse()
-        content = response.read()
-        return Answer(
-            response.status, {name.lower(): value for name, value in response.getheaders()}, content
-        )
+
+class HttpClient:
+    """A client of a model's predictions at `PATH`."""
+
+    PATH: ClassVar[str]
+
+    def __init__(self, host: str, port: int, model: str, signature: Signature) -> None:
+        self._http = HttpConnection(host, port)
+        self._path, self._signature = self.PATH.format(model=model), signature
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+
+def ask(target: Target, settings: Settings, path: str, headers: dict[str, str] | None = None) -> Any:  # noqa: ANN401
+    """The JSON that a running target answers to a GET; None where it answers with an error, or not at all."""
+    with closing(HttpConnection(settings.host, target.port(settings, "http"), timeout=5)) as connection:
+        try:
+            return connection.json("GET", path, headers=headers)
+        except TargetError:
+            return None
+
+
+def endpoints(target: Target, settings: Settings, predict: str, body: str) -> list[Endpoint]:
+    """The endpoints of a target with REST, gRPC and metrics; `body` is what curl sends to the path `predict`."""
+    purpose = "metrics" if "metrics" in target.container.ports else "http"
+    rest = f"http://{settings.host}:{target.port(settings, 'http')}{predict}"
+    metrics = f"http://{settings.host}:{target.port(settings, purpose)}{target.container.metrics}"
+    return [
+        Endpoint("REST", rest, f"curl -s {rest} {body}"),
+        Endpoint("gRPC", f"{settings.host}:{target.port(settings, 'grpc')}"),
+        Endpoint("metrics", metrics, f"curl -s {metrics}"),
+    ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.signature import STRING, Arrays, Signature
 from serving.targets.base import TargetError
-from serving.targets.http import Answer, HttpConnection
+from serving.targets.http import HttpClient
 from serving.targets.tf_serving_client import array_of, plain
 
 DATATYPES = {"bool": "BOOL", STRING: "BYTES", "object": "BYTES"} | {
@@ -25,14 +25,14 @@ DATATYPES = {"bool": "BOOL", STRING: "BYTES", "object": "BYTES"} | {
     for bits in widths
 }
 """numpy's names -> the protocol's."""
+LENGTH = "Inference-Header-Content-Length"
+"""The header with the size of the JSON before binary tensors."""
 
 
-class RestClient:
+class RestClient(HttpClient):
     """The protocol's plain JSON form."""
 
-    def __init__(self, host: str, port: int, model: str, signature: Signature) -> None:
-        self._http = HttpConnection(host, port)
-        self._path, self._signature = f"/v2/models/{model}/infer", signature
+    PATH = "/v2/models/{model}/infer"
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         answer = self._http.json("POST", self._path, inference_request(inputs, self._signature))
@@ -41,9 +41,6 @@ class RestClient:
             output["name"]: array_of(output["data"], tensors[output["name"]]).reshape(output["shape"])
             for output in answer["outputs"]
         }
-
-    def close(self) -> None:
-        self._http.close()
 
 
 def inference_request(inputs: Arrays, signature: Signature) -> dict[str, object]:
@@ -56,12 +53,8 @@ def _described(name: str, array: NDArray[Any]) -> dict[str, Any]:
     return {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape)}
 
 
-class BinaryRestClient:
+class BinaryRestClient(RestClient):
     """The binary tensor extension: a JSON header, then the tensors' raw little-endian bytes."""
-
-    def __init__(self, host: str, port: int, model: str, signature: Signature) -> None:
-        self._http = HttpConnection(host, port)
-        self._path, self._signature = f"/v2/models/{model}/infer", signature
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         tensors, raw = [], b""
@@ -71,26 +64,18 @@ class BinaryRestClient:
             raw += content
         outputs = [{"name": t.name, "parameters": {"binary_data": True}} for t in self._signature.outputs]
         header = json.dumps({"inputs": tensors, "outputs": outputs}).encode()
-        answer = self._http.request(
-            "POST", self._path, header + raw, {"Inference-Header-Content-Length": str(len(header))}
-        )
-        return self._parse(answer)
-
-    def _parse(self, answer: Answer) -> dict[str, NDArray[Any]]:
-        if (length := answer.headers.get("inference-header-content-length")) is None:
+        answer = self._http.request("POST", self._path, header + raw, {LENGTH: str(len(header))})
+        if (length := answer.headers.get(LENGTH)) is None:
             raise TargetError(f"{self._path}: binary tensors were asked for, and JSON came")
         end = int(length)
-        header, arrays = json.loads(answer.body[:end]), {}
+        document, arrays = json.loads(answer.body[:end]), {}
         dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in self._signature.outputs}
-        for output in header["outputs"]:
+        for output in document["outputs"]:
             size = output["parameters"]["binary_data_size"]
             dtype = dtypes[output["name"]].newbyteorder("<")
             array = np.frombuffer(answer.body[end : end + size], dtype).reshape(output["shape"])
             arrays[output["name"]], end = array, end + size
         return arrays
-
-    def close(self) -> None:
-        self._http.close()
 
 
 class GrpcClient:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from serving.repository import model_dir, served_version, write_atomically
 from serving.settings import Settings
-from serving.targets.base import Client, Container, Endpoint, Launch, TargetError, served_signature
-from serving.targets.http import HttpConnection
+from serving.targets.base import Client, Container, Endpoint, Launch, Target, TargetError, served_signature
+from serving.targets.http import ask, endpoints
 
 CONFIG = """model_config_list {{
   config {{
@@ -29,7 +30,7 @@ CONTAINER_MODELS = Path("/models")
 MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
 
 
-class TensorFlowServing:
+class TensorFlowServing(Target):
     name = "tf-serving"
     source = "tensorflow"
     server = "our stand-in for TensorFlow Serving"
@@ -37,9 +38,6 @@ class TensorFlowServing:
     label = "TensorFlow Serving"
     page_protocol = "rows"
     container = Container("tf-serving", {"http": 8501, "grpc": 8500}, "/monitoring/prometheus/metrics")
-
-    def ports(self, settings: Settings) -> dict[str, int]:
-        return {"REST": settings.tf_serving_rest_port, "gRPC": settings.tf_serving_grpc_port}
 
     def configure(self, settings: Settings) -> None:
         """Raises `TargetError` where no version is published."""
@@ -63,38 +61,23 @@ class TensorFlowServing:
         return Launch(command)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
-        rest = f"http://{settings.host}:{settings.tf_serving_rest_port}"
-        predict = f"{rest}/v1/models/{settings.model}:predict"
-        metrics = f"{rest}/monitoring/prometheus/metrics"
-        return [
-            Endpoint("REST", predict, f"curl -s {predict} -d @{samples}/instances.json"),
-            Endpoint("gRPC", f"{settings.host}:{settings.tf_serving_grpc_port}"),
-            Endpoint("metrics", metrics, f"curl -s {metrics}"),
-        ]
+        predict = f"/v1/models/{settings.model}:predict"
+        return endpoints(self, settings, predict, f"-d @{samples}/instances.json")
 
     def served_version(self, settings: Settings) -> int | None:
-        connection = HttpConnection(settings.host, settings.tf_serving_rest_port, timeout=5)
-        try:
-            status = connection.json("GET", f"/v1/models/{settings.model}")
-        except TargetError:
-            return None
-        finally:
-            connection.close()
-        available = [int(s["version"]) for s in status["model_version_status"] if s["state"] == "AVAILABLE"]
-        return max(available, default=None)
+        available = [own for own in self._versions(settings) if own["state"] == "AVAILABLE"]
+        return max((int(own["version"]) for own in available), default=None)
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
-        connection = HttpConnection(settings.host, settings.tf_serving_rest_port, timeout=5)
-        try:
-            answer = connection.json("GET", f"/v1/models/{settings.model}")
-        except TargetError:
-            return ""
-        finally:
-            connection.close()
-        for one in answer.get("model_version_status", []):
-            if int(one["version"]) == version and one["state"] == "END":
-                return str(one.get("status", {}).get("error_message", ""))
-        return ""
+        ended = [own for own in self._versions(settings) if own["state"] == "END"]
+        errors = {int(own["version"]): own.get("status", {}).get("error_message", "") for own in ended}
+        return str(errors.get(version, ""))
+
+    def _versions(self, settings: Settings) -> list[dict[str, Any]]:
+        """The state of each version that the server knows."""
+        status = ask(self, settings, f"/v1/models/{settings.model}") or {}
+        versions: list[dict[str, Any]] = status.get("model_version_status", [])
+        return versions
 
     def activate(self, settings: Settings, version: int) -> None:
         root = CONTAINER_MODELS if settings.platform == "docker" else settings.repository / self.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,19 +11,7 @@ from numpy.typing import NDArray
 
 from models.signature import STRING, Arrays, Signature, Tensor, batch_size
 from serving.targets.base import TargetError
-from serving.targets.http import HttpConnection
-
-
-def row_request(inputs: Arrays, batched: bool = True) -> dict[str, object]:
-    """TF Serving's row form: the values alone where there is one input; its columns where a model is not batched."""
-    values = {name: plain(array) for name, array in inputs.items()}
-    if not batched:
-        return {"inputs": values}
-    (first, *others) = values
-    if not others:
-        return {"instances": values[first]}
-    rows = range(batch_size(inputs))
-    return {"instances": [{name: value[row] for name, value in values.items()} for row in rows]}
+from serving.targets.http import HttpClient
 
 
 def plain(array: NDArray[Any]) -> Any:  # noqa: ANN401
@@ -31,6 +20,20 @@ def plain(array: NDArray[Any]) -> Any:  # noqa: ANN401
         return array.tolist()
     texts = [value.decode() if isinstance(value, bytes) else value for value in array.ravel().tolist()]
     return np.array(texts, object).reshape(array.shape).tolist()
+
+
+def row_request(
+    inputs: Arrays, batched: bool = True, encode: Callable[[NDArray[Any]], Any] = plain
+) -> dict[str, object]:
+    """TF Serving's row form: the values alone where there is one input; its columns where a model is not batched."""
+    values = {name: encode(array) for name, array in inputs.items()}
+    if not batched:
+        return {"inputs": values}
+    (first, *others) = values
+    if not others:
+        return {"instances": values[first]}
+    rows = range(batch_size(inputs))
+    return {"instances": [{name: value[row] for name, value in values.items()} for row in rows]}
 
 
 def array_of(values: Any, tensor: Tensor) -> NDArray[Any]:  # noqa: ANN401
@@ -44,28 +47,27 @@ def array_of(values: Any, tensor: Tensor) -> NDArray[Any]:  # noqa: ANN401
     return flat.reshape(texts.shape)
 
 
-class RestClient:
+def row_answer(answer: Mapping[str, Any], signature: Signature) -> dict[str, NDArray[Any]]:
+    """The outputs by name of an answer in row form; an only output may come without its name."""
+    (first, *others) = signature.outputs
+    rows = answer["predictions" if signature.batched else "outputs"]
+    sample = next(iter(rows), None) if signature.batched else rows
+    if not others and not (isinstance(sample, dict) and first.name in sample):
+        return {first.name: array_of(rows, first)}
+    return {
+        t.name: array_of([row[t.name] for row in rows] if signature.batched else rows[t.name], t)
+        for t in signature.outputs
+    }
+
+
+class RestClient(HttpClient):
     """TF Serving's row form."""
 
-    def __init__(self, host: str, port: int, model: str, signature: Signature) -> None:
-        self._http = HttpConnection(host, port)
-        self._path, self._signature = f"/v1/models/{model}:predict", signature
+    PATH = "/v1/models/{model}:predict"
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        batched = self._signature.batched
-        answer = self._http.json("POST", self._path, row_request(inputs, batched))
-        (first, *others) = self._signature.outputs
-        rows = answer["predictions" if batched else "outputs"]
-        if not others:
-            # Both forms leave out the name of an only output.
-            return {first.name: array_of(rows, first)}
-        columns = {
-            t.name: [row[t.name] for row in rows] if batched else rows[t.name] for t in (first, *others)
-        }
-        return {t.name: array_of(columns[t.name], t) for t in (first, *others)}
-
-    def close(self) -> None:
-        self._http.close()
+        answer = self._http.json("POST", self._path, row_request(inputs, self._signature.batched))
+        return row_answer(answer, self._signature)
 
 
 class GrpcClient:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ SHUTDOWN_RESERVE = 3
 """Seconds between the end of the gateway's own patience with open requests and that of its supervisor."""
 
 
-class TensorFlowJs:
+class TensorFlowJs(Target):
     name = "tfjs"
     source = "tensorflow"
     server = "the browser"
@@ -86,25 +86,16 @@ class TensorFlowJs:
         ]
 
     def served_version(self, settings: Settings) -> int | None:
-        connection = HttpConnection(settings.host, settings.tfjs_port, timeout=5)
-        try:
-            version = int(connection.json("GET", f"/tfjs/{settings.model}/{POINTER}")["version"])
-            folder = f"/tfjs/{settings.model}/{version}"
-            # The page is there, too, for a model that no browser can run.
-            if not connection.json("GET", f"{folder}/{MANIFEST}").get("unreachable"):
-                connection.request("HEAD", f"{folder}/model.json")
-        except (TargetError, KeyError, TypeError, ValueError):
-            return None
-        finally:
-            connection.close()
+        with closing(HttpConnection(settings.host, settings.tfjs_port, timeout=5)) as connection:
+            try:
+                version = int(connection.json("GET", f"/tfjs/{settings.model}/{POINTER}")["version"])
+                folder = f"/tfjs/{settings.model}/{version}"
+                # The page is there, too, for a model that no browser can run.
+                if not connection.json("GET", f"{folder}/{MANIFEST}").get("unreachable"):
+                    connection.request("HEAD", f"{folder}/model.json")
+            except TargetError:
+                return None
         return version
-
-    def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
-        """The page of each browser decides for itself."""
-        return ""
-
-    def activate(self, settings: Settings, version: int) -> None:
-        """Nothing to tell: the pointer file is read by every page anew."""
 
     def clients(self, settings: Settings) -> dict[str, Client]:
         from serving.targets.browser import BrowserClient

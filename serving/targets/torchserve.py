@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.settings import PREFIX, Settings
-from serving.targets.base import Client, Container, Endpoint, Launch, TargetError
-from serving.targets.http import HttpConnection
+from serving.targets.base import Client, Container, Endpoint, Launch, Target, served_signature
+from serving.targets.http import ask, endpoints
 from serving.torchserve.config import state
 from serving.torchserve.launch import STARTING, find_java
 
 LAUNCH_SETTINGS = ("model", "artifacts", "host", "stop_seconds")
 
 
-class TorchServe:
+class TorchServe(Target):
     """PyTorch's own server: a Java frontend with one Python worker a version."""
 
     name = "torchserve"
@@ -36,19 +36,12 @@ class TorchServe:
         },
     )
 
-    def ports(self, settings: Settings) -> dict[str, int]:
-        return {
-            "REST": settings.torchserve_rest_port,
-            "metrics": settings.torchserve_metrics_port,
-            "gRPC": settings.torchserve_grpc_port,
-        }
-
     def configure(self, settings: Settings) -> None:
         """Its folder; what lies in it is written at the start, for the version that is published then."""
         state(settings).mkdir(parents=True, exist_ok=True)
 
     def launch(self, settings: Settings) -> Launch:
-        """Raises `TargetError` where there is no Java 17 or newer."""
+        """Raises `TargetError` where there is no Java."""
         find_java()
         environment = {
             PREFIX + field.name.upper(): str(getattr(settings, field.name))
@@ -60,30 +53,16 @@ class TorchServe:
         return Launch([sys.executable, "-m", "serving.torchserve.launch"], environment)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
-        base = f"http://{settings.host}"
-        inference = f"{base}:{settings.torchserve_rest_port}/predictions/{settings.model}"
-        metrics = f"{base}:{settings.torchserve_metrics_port}/metrics"
-        sample = next(
-            (samples / file for file in ("picture.png", "instances.json") if (samples / file).exists()),
-            samples / "instances.json",
-        )
-        form = "" if sample.suffix == ".png" else " -H 'Content-Type: application/json'"
-        return [
-            Endpoint("REST", inference, f"curl -s{form} -T {shlex.quote(str(sample))} {inference}"),
-            Endpoint("gRPC", f"{settings.host}:{settings.torchserve_grpc_port}"),
-            Endpoint("metrics", metrics, f"curl -s {metrics}"),
-        ]
+        picture = samples / "picture.png"
+        body = f"-T {shlex.quote(str(picture))}"
+        if not picture.exists():
+            body = f"-H 'Content-Type: application/json' -T {shlex.quote(str(samples / 'instances.json'))}"
+        return endpoints(self, settings, f"/predictions/{settings.model}", body)
 
     def served_version(self, settings: Settings) -> int | None:
         """The version that the worker says it answers with."""
-        connection = HttpConnection(settings.host, settings.torchserve_rest_port, timeout=5)
-        try:
-            described = connection.json("GET", f"/predictions/{settings.model}", headers={"describe": "True"})
-            return int(described["version"])
-        except TargetError:
-            return None
-        finally:
-            connection.close()
+        described = ask(self, settings, f"/predictions/{settings.model}", {"describe": "True"})
+        return int(described["version"]) if described else None
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
         """What it has said since its last start."""
@@ -93,17 +72,16 @@ class TorchServe:
         since = lines[starts[-1] if starts else 0 :]
         return next((line.strip() for line in since if any(words in line for words in told)), "")
 
-    def activate(self, settings: Settings, version: int) -> None:
-        """The server follows the pointer by itself."""
-
     def clients(self, settings: Settings) -> dict[str, Client]:
         """JSON and .npy over REST, .npy over gRPC."""
-        from serving.torchserve.clients import GrpcClient, RestClient
+        from serving.torchserve.clients import GrpcClient, NpyClient, RestClient
 
+        rest, grpc = self.port(settings, "http"), self.port(settings, "grpc")
+        signature = served_signature(settings, self.name)
         return {
-            "rest": RestClient(settings),
-            "rest-npy": RestClient(settings, npy=True),
-            "grpc": GrpcClient(settings),
+            "rest": RestClient(settings.host, rest, settings.model, signature),
+            "rest-npy": NpyClient(settings.host, rest, settings.model, signature),
+            "grpc": GrpcClient(settings.host, grpc, settings.model, signature),
         }
 
 

@@ -7,7 +7,6 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from serving.repository import GOLDEN
 
@@ -41,29 +40,12 @@ def read_archive(path: Path) -> dict[str, bytes]:
 
 def stage(source: Path, destination: Path, version: int, *, batched: bool) -> None:
     """Copy an archive with what is known only after its export: its version, its golden sample, and whether the
-    gate has shown that requests may share a run.
-
-    An archive whose handler cannot say which version answers, as the first ones could not, gets today's handler.
-    """
+    gate has shown that requests may share a run."""
     files = read_archive(source)
     manifest = json.loads(files[MANIFEST])
     manifest["model"]["modelVersion"] = str(version)
-    signature = json.loads(files[SIGNATURE]) | {"batched": batched}
-    changed = {MANIFEST: manifest, SIGNATURE: signature}
-    written = {name: json.dumps(document, indent=2).encode() for name, document in changed.items()}
+    changed = {MANIFEST: manifest, SIGNATURE: json.loads(files[SIGNATURE]) | {"batched": batched}}
+    files |= {name: json.dumps(document, indent=2).encode() for name, document in changed.items()}
     if (sample := source.with_name(GOLDEN)).exists():
-        written[GOLDEN] = sample.read_bytes()
-    if b'"describe"' not in files.get(HANDLER.name, b'"describe"'):
-        written[HANDLER.name] = HANDLER.read_bytes()
-        written[SIGNATURE] = json.dumps(_as_today(signature), indent=2).encode()
-    write_archive(destination, files | written)
-
-
-def _as_today(signature: dict[str, Any]) -> dict[str, Any]:
-    """The signature of the first archives, of one picture and its classes, as today's handler reads it."""
-    if "input" not in signature:
-        return signature
-    picture = {"dtype": "float32", "shape": ["batch", *signature["shape"]], "content": "picture"}
-    output = {"dtype": "float32", "shape": ["batch", len(signature["classes"])], "content": "numbers"}
-    inputs, outputs = {signature["input"]: picture}, dict.fromkeys(signature["outputs"], output)
-    return signature | {"inputs": inputs, "outputs": outputs}
+        files[GOLDEN] = sample.read_bytes()
+    write_archive(destination, files)

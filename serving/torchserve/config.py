@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import socket
 import sys
@@ -136,18 +137,7 @@ def write_config(settings: Settings, version: int) -> Path:
     (folder / "management").write_text(management)
     (folder / "log4j2.xml").write_text(LOGGING)
     path = folder / "config.properties"
-    path.write_text("".join(f"{key}={_escape(str(value))}\n" for key, value in properties.items()))
+    # As in JSON, a backslash is an escape, and what is beyond Latin-1 is one of its own.
+    escaped = {key: json.dumps(str(value))[1:-1] for key, value in properties.items()}
+    path.write_text("".join(f"{key}={value}\n" for key, value in escaped.items()))
     return path
-
-
-def _escape(value: str) -> str:
-    # java.util.Properties reads a backslash as an escape, and the file as Latin-1.
-    return "".join(
-        character if character.isascii() else "".join(f"\\u{unit:04x}" for unit in _utf16(character))
-        for character in value.replace("\\", "\\\\")
-    )
-
-
-def _utf16(character: str) -> list[int]:
-    encoded = character.encode("utf-16-be")
-    return [int.from_bytes(encoded[index : index + 2]) for index in range(0, len(encoded), 2)]

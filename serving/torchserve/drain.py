@@ -6,14 +6,16 @@ container; where that is killed, the engine ends the child with it.
 
 from __future__ import annotations
 
-import http.client
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing, suppress
 
 from serving.settings import Settings
+from serving.targets.base import TargetError
+from serving.targets.http import HttpConnection
 
 LINGER_SECONDS = 0.5
 """For requests that are on the way when the signal comes."""
@@ -27,15 +29,9 @@ def wait_for_queue(settings: Settings, version: int | None = None, seconds: floa
     path = f"/predictions/{settings.model}" + ("" if version is None else f"/{version}")
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
     timeout = settings.ready_seconds if seconds is None else seconds
-    connection = http.client.HTTPConnection(host, settings.torchserve_rest_port, timeout=timeout)
-    try:
-        connection.request("POST", path, b"")
-        connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        # A worker that does not answer has no calls left to lose.
-        return
-    finally:
-        connection.close()
+    # A worker that does not answer has no calls left to lose.
+    with closing(HttpConnection(host, settings.torchserve_rest_port, timeout)) as http, suppress(TargetError):
+        http.exchange("POST", path, b"")
 
 
 def main() -> None:

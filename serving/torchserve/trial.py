@@ -6,17 +6,18 @@ before the server is given it, in a process of its own: compiled code can end on
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,21 @@ class Trial:
         self._folder = folder
         name = json.loads((Path(folder) / MANIFEST).read_text())["model"]["handler"]
         self.handler = _handler(Path(folder) / name)()
-        self.handler.initialize(self._context(0, {}))
+        self.handler.initialize(self._context())
 
     def call(self, body: bytes, **headers: str) -> bytes:
         """The answer to one request. Raises `TargetError` with what the handler answered where it is an error."""
-        context = self._context(1, headers)
+        context = self._context({"host": "localhost"} | headers)
         answer: bytes = self.handler.handle([{"body": body}], context)[0]
         if context.get_response_status(0)[0] != 200:
             raise TargetError(f"its handler answered {answer.decode(errors='replace')[:300]}")
         return answer
 
-    def _context(self, requests: int, headers: dict[str, str]) -> Any:  # noqa: ANN401
+    def _context(self, *requests: dict[str, str]) -> Any:  # noqa: ANN401
         from ts.context import Context, RequestProcessor
 
-        context = Context("model", self._folder, None, requests, None, "")
-        context.request_processor = [
-            RequestProcessor({"host": "localhost"} | headers) for _ in range(requests)
-        ]
+        context = Context("model", self._folder, None, len(requests), None, "")
+        context.request_processor = [RequestProcessor(headers) for headers in requests]
         return context
 
 
@@ -75,22 +74,15 @@ def attempt(settings: Settings, path: Path, version: int) -> None:
     """Try an archive in a process of its own. Raises `TargetError` with the reason why it cannot be served."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(state(settings).resolve())}
     command = [sys.executable, "-m", "serving.torchserve.trial", str(path.resolve())]
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=settings.ready_seconds,
-            check=False,
-        )
-        reason = done.stderr.strip().splitlines()[-1:] or [_ended(done.returncode)]
-        failed = done.returncode != 0
-    except subprocess.TimeoutExpired:
-        failed, reason = True, [f"it did not load within {settings.ready_seconds} s"]
-    if failed:
-        raise TargetError(f"version {version} of {settings.model} is refused: {reason[0]}")
+    run = partial(subprocess.run, command, env=environment, capture_output=True, text=True, errors="replace")
+    reason = f"it did not load within {settings.ready_seconds} s"
+    with suppress(subprocess.TimeoutExpired):
+        done = run(timeout=settings.ready_seconds)
+        if done.returncode == 0:
+            return
+        ended = f"status {done.returncode}" if done.returncode > 0 else signal.Signals(-done.returncode).name
+        reason = [f"loading it ended with {ended}", *done.stderr.strip().splitlines()][-1]
+    raise TargetError(f"version {version} of {settings.model} is refused: {reason}")
 
 
 def main() -> None:
@@ -102,25 +94,18 @@ def main() -> None:
         sys.exit(" ".join(str(error).split())[:1000] or type(error).__name__)
 
 
-def _ended(code: int) -> str:
-    return f"loading it ended with {signal.Signals(-code).name if code < 0 else f'status {code}'}"
-
-
 def _handler(path: Path) -> Any:  # noqa: ANN401
     """The one class in a handler's file; it may import what lies beside it."""
-    spec = importlib.util.spec_from_file_location("packed_handler", path)
-    if spec is None or spec.loader is None or not path.exists():
+    if not path.exists():
         raise TargetError(f"the archive holds no {path.name}")
-    module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        found = runpy.run_path(str(path), run_name="packed_handler")
     finally:
         sys.path.remove(str(path.parent))
-    classes = [
-        found for found in vars(module).values() if getattr(found, "__module__", "") == module.__name__
-    ]
-    (handler,) = (found for found in classes if isinstance(found, type))
+    (handler,) = (
+        own for own in found.values() if isinstance(own, type) and own.__module__ == "packed_handler"
+    )
     return handler
 
 

@@ -37,11 +37,8 @@ def docker() -> Iterator[DockerClient]:
 @pytest.mark.parametrize("name", images.IMAGES)
 def test_hadolint_finds_nothing(name: str) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run(
-        [hadolint, "--config", ROOT / ".hadolint.yaml", ROOT / "docker" / name / "Dockerfile"],
-        capture_output=True,
-        text=True,
-    )
+    command = [hadolint, "--config", ROOT / ".hadolint.yaml", ROOT / "docker" / name / "Dockerfile"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -65,8 +62,7 @@ def test_a_final_stage_has_nothing_to_build_with_and_says_what_it_is(docker: Doc
     assert labels["licenses"] == "Apache-2.0"
     assert labels["version"] == images.version()
     assert {"description", "revision"} <= set(labels)
-    user = image.attrs["Config"]["User"]
-    assert user == "10001:10001"
+    assert image.attrs["Config"]["User"] == "10001:10001"
     left = (
         "find / -xdev \\( -path '*/apt/lists/*' -o -path '*/.cache/*' -o -name '*.deb' \\) -type f -size +0"
     )
@@ -85,12 +81,8 @@ for package in (pipelines.exporting, pipelines.training):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 """
-    as_its_pod: dict[str, Any] = {
-        "remove": True,
-        "network_disabled": True,
-        "read_only": True,
-        "tmpfs": {"/tmp": ""},
-    }
+    as_its_pod: dict[str, Any] = {"remove": True, "network_disabled": True, "read_only": True}
+    as_its_pod["tmpfs"] = {"/tmp": ""}
     image = images.reference("pipeline")
     assert docker.containers.run(image, ["-c", script], entrypoint=["python"], **as_its_pod) == b""
     assert docker.containers.run(image, ["settings"], **as_its_pod).count(b"TANDEM_") > 10
@@ -119,18 +111,26 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_plain_build_that_has_only_an_index_gives_the_same_files(docker: DockerClient, index: str) -> None:
     """As `docker build` on a machine with a network: nothing was fetched for it."""
     if not engine.has_buildkit():
-        pytest.skip("this `docker` has no BuildKit, which the Dockerfile as it stands needs: install docker-buildx")
+        pytest.skip(
+            "this `docker` has no BuildKit, which the Dockerfile as it stands needs: install docker-buildx"
+        )
     plain = "tandem.invalid/server:plain"
     arguments = ["--network=host", f"--build-arg=PIP_INDEX_URL={index}", f"--tag={plain}"]
     # The same base as the other's, which a machine without a registry has by its tag alone.
-    arguments += [f"--build-arg=BASE={wheels.BOOKWORM.image}"] if docker.images.list(wheels.BOOKWORM.image) else []
+    arguments += (
+        [f"--build-arg=BASE={wheels.BOOKWORM.image}"] if docker.images.list(wheels.BOOKWORM.image) else []
+    )
     command = ["docker", "build", *arguments, "--file=docker/server/Dockerfile", "."]
     done = subprocess.run(command, cwd=ROOT, env=builder.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     script = "cd / && find opt/tandem app usr/local/bin -type f | sort | xargs sha256sum"
     try:
         files = [
-            set(docker.containers.run(image, entrypoint=["sh", "-c"], command=[script], remove=True).splitlines())
+            set(
+                docker.containers.run(
+                    image, entrypoint=["sh", "-c"], command=[script], remove=True
+                ).splitlines()
+            )
             for image in (images.reference("server"), plain)
         ]
     finally:

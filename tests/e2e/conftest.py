@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -26,11 +24,13 @@ from serving.settings import PREFIX, Settings
 from serving.targets.base import TargetError
 from tests.e2e import parity
 from tests.pictures import Images
+from tests.serving.gateway import free_ports
 
 ROOT = Path(__file__).parents[2]
 TANDEM = Path(sys.executable).with_name("tandem")
 REUSE = "E2E_ARTIFACTS"
 """Names a folder to deploy in and to leave, so that a second run need not train again."""
+PORTS = [name for name in vars(Settings()) if name.endswith("_port")]
 KEPT = ("data", "runs", "web")
 """What a second platform's deployment takes over: it exports, gates and publishes anew, but trains no more."""
 PROFILE = "smoke"
@@ -52,33 +52,24 @@ class Stack:
     version: int = 0
 
     def tandem(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [str(TANDEM), *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=1500,
-        )
+        command, own = [str(TANDEM), *arguments], self.environment
+        done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=1500)
         if check:
-            assert done.returncode == 0, (
-                f"tandem {' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-            )
+            assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done
 
     def deploy(self, *arguments: str) -> str:
         started = time.monotonic()
         self.output = self.tandem("deploy", *arguments).stdout
         self.seconds = time.monotonic() - started
-        found = re.search(r"five targets answer with version (\d+)", self.output)
+        found = re.search(r"5 of 5 targets answer with version (\d+)", self.output)
         assert found, self.output
         self.version = int(found[1])
         return self.output
 
     def curl_lines(self) -> dict[str, str]:
         """The lines to paste, by target, as they were printed."""
-        pairs = re.findall(r"^# (\S+)\n(curl .+)$", self.output, re.MULTILINE)
-        return dict(pairs)
+        return dict(re.findall(r"^# (\S+)\n(curl .+)$", self.output, re.MULTILINE))
 
     def versions(self) -> dict[str, int | None]:
         return {name: targets.load(name).served_version(self.settings) for name in targets.NAMES}
@@ -86,9 +77,8 @@ class Stack:
 
 def take_over(artifacts: Path, profile: str) -> None:
     """Have the pictures, the page's scripts and the finished training that this checkout's own artifacts hold."""
-    own = Settings.from_environment(
-        {f"{PREFIX}PROFILE": profile, f"{PREFIX}ARTIFACTS": os.environ.get(f"{PREFIX}ARTIFACTS", "artifacts")}
-    )
+    folder = os.environ.get(f"{PREFIX}ARTIFACTS", "artifacts")
+    own = Settings.from_environment({f"{PREFIX}PROFILE": profile, f"{PREFIX}ARTIFACTS": folder})
     run = stages.load_recipe(own, print).folder
     for path in (own.artifacts / "data", own.artifacts / "web", run / "tensorflow", run / "pytorch"):
         copy = artifacts / path.relative_to(own.artifacts)
@@ -126,10 +116,7 @@ def stack(
         "project": f"tandem-test-{os.getpid()}",
         "monitoring": "1" if platform == "docker" else "0",
     }
-    with reserved_ports() as reserve:
-        for f in dataclasses.fields(Settings):
-            if f.name.endswith("_port"):
-                values[f.name] = str(reserve())
+    values |= dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
     environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
     environment |= {PREFIX + name.upper(): value for name, value in values.items()}
     settings = Settings.from_environment(environment)
@@ -141,21 +128,6 @@ def stack(
         stack.tandem("down", check=False)
         if artifacts != trained:
             shutil.rmtree(artifacts, ignore_errors=True)
-
-
-@contextmanager
-def reserved_ports() -> Iterator[Callable[[], int]]:
-    held: list[socket.socket] = []
-
-    def reserve() -> int:
-        probe = socket.socket()
-        probe.bind(("127.0.0.1", 0))
-        held.append(probe)
-        return int(probe.getsockname()[1])
-
-    yield reserve
-    for probe in held:
-        probe.close()
 
 
 @pytest.fixture(scope="session")

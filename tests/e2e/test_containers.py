@@ -26,7 +26,8 @@ from serving.platforms import engine, images
 from serving.platforms.docker import NOBODY
 from serving.platforms.provision import MONITORING
 from serving.settings import PREFIX
-from tests.e2e.conftest import Stack, until
+from tests.e2e.conftest import PORTS, Stack, until
+from tests.serving.gateway import free_ports
 
 pytestmark = [
     pytest.mark.e2e,
@@ -44,10 +45,8 @@ def docker() -> Iterator[DockerClient]:
 
 
 def container(docker: DockerClient, stack: Stack, service: str) -> Any:
-    labels = [
-        f"com.docker.compose.project={stack.settings.project}",
-        f"com.docker.compose.service={service}",
-    ]
+    own = {"project": stack.settings.project, "service": service}
+    labels = [f"com.docker.compose.{key}={value}" for key, value in own.items()]
     (found,) = docker.containers.list(all=True, filters={"label": labels})
     return found
 
@@ -58,14 +57,7 @@ def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
     artifacts = tmp_path / "artifacts"
     shutil.copytree(stack.settings.artifacts, artifacts, ignore=shutil.ignore_patterns("run", "docker"))
     values: dict[str, Any] = {"artifacts": artifacts, "project": stack.settings.project + "-other"}
-    probes = []
-    for field in dataclasses.fields(stack.settings):
-        if field.name.endswith("_port"):
-            probes.append(socket.socket())
-            probes[-1].bind(("127.0.0.1", 0))
-            values[field.name] = probes[-1].getsockname()[1]
-    for probe in probes:
-        probe.close()
+    values |= zip(PORTS, free_ports(len(PORTS)), strict=True)
     settings = dataclasses.replace(stack.settings, monitoring=False, **values)
     environment = stack.environment | {PREFIX + name.upper(): str(value) for name, value in values.items()}
     second = Stack(settings, environment | {PREFIX + "MONITORING": "0"}, stack.platform)
@@ -113,15 +105,9 @@ def test_the_image_of_the_models_holds_what_is_published(stack: Stack, docker: D
     stack.tandem("images", "models")
     script = "cp -r /models/litert /tmp/ && cd /tmp/litert/fashion && cat current.json && ls $0"
     image = images.reference("models", stack.settings)
-    said = docker.containers.run(
-        image,
-        entrypoint=["sh", "-c"],
-        command=[script, str(stack.version)],
-        user="12345",
-        read_only=True,
-        tmpfs={"/tmp": ""},
-        remove=True,
-    ).decode()
+    pod: dict[str, Any] = {"user": "12345", "read_only": True, "tmpfs": {"/tmp": ""}, "remove": True}
+    command = [script, str(stack.version)]
+    said = docker.containers.run(image, entrypoint=["sh", "-c"], command=command, **pod).decode()
     assert json.loads(said.splitlines()[0])["version"] == stack.version
     assert {"manifest.json", "model.tflite"} <= set(said.splitlines())
     assert image == f"{images.REGISTRY}/models:fashion-{stack.version}"
@@ -159,13 +145,7 @@ def test_prometheus_sees_every_target(stack: Stack) -> None:
 
 @pytest.mark.parametrize(
     ("service", "protocol"),
-    [
-        ("onnxruntime", "grpc"),
-        ("litert", "grpc"),
-        ("tf-serving", "grpc"),
-        ("torchserve", "grpc"),
-        ("torchserve", "rest-npy"),
-    ],
+    [*((name, "grpc") for name in targets.NAMES if name != "tfjs"), ("torchserve", "rest-npy")],
 )
 def test_docker_stop_lets_a_request_be_answered(
     stack: Stack, docker: DockerClient, service: str, protocol: str
@@ -273,11 +253,8 @@ def test_torchserve_is_healthy_only_while_its_worker_is(stack: Stack, docker: Do
     ready = ["torchserve-ready"]
     assert own.attrs["Config"]["Healthcheck"]["Test"] == ["CMD", *ready]
     server = psutil.Process(own.attrs["State"]["Pid"])
-    (worker,) = [
-        child
-        for child in server.children(recursive=True)
-        if "model_service_worker.py" in " ".join(child.cmdline())
-    ]
+    children = server.children(recursive=True)
+    (worker,) = [own for own in children if "model_service_worker.py" in " ".join(own.cmdline())]
     worker.send_signal(signal.SIGKILL)
     ping = f"http://127.0.0.1:{stack.settings.torchserve_rest_port}/ping"
     until(lambda: own.exec_run(ready).exit_code != 0, 10)

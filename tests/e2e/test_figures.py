@@ -18,13 +18,8 @@ pytestmark = [pytest.mark.thorough, pytest.mark.timeout(3600)]
 def test_the_trainings_of_the_default_profile_reach_their_figures(tmp_path: Path) -> None:
     take_over(tmp_path, "quick")
     own = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
-    done = subprocess.run(
-        [TANDEM, "publish"],
-        cwd=ROOT,
-        env=own | {f"{PREFIX}ARTIFACTS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    own[f"{PREFIX}ARTIFACTS"] = str(tmp_path)
+    done = subprocess.run([TANDEM, "publish"], cwd=ROOT, env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (record,) = (tmp_path / "runs").glob("fashion-quick-*/gates.json")
     gates = json.loads(record.read_text())

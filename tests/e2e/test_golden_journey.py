@@ -10,6 +10,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -105,11 +106,8 @@ def test_compare_measures_each_endpoint_and_decide_ranks_them(stack: Stack) -> N
         # On a busy machine there may be none.
         assert not row.parts or sum(row.parts.values()) == pytest.approx(row.p50.value)
     assert all(row.works for row in found.rows)
-    beside = [
-        "null no endpoint",
-        "onnxruntime in process",
-        *(f"null oip {row.protocol}" for row in found.ways),
-    ]
+    servers = [f"null oip {row.protocol}" for row in found.ways]
+    beside = ["null no endpoint", "onnxruntime in process", *servers]
     assert [row.name for row in found.rows if not row.is_way] == beside
     assert {own.name for own in found.frameworks} == {"tensorflow", "pytorch"}
     for own in found.frameworks:
@@ -138,9 +136,8 @@ def test_the_page_runs_the_artifacts_of_other_targets_too(stack: Stack) -> None:
         page.unroute("**/model.onnx*")
         for runtime in ("LiteRT.js", "ONNX Runtime Web"):
             load_runtime(page, runtime)
-        values = page.locator(
-            "#in-browser tr.agrees, #in-browser tr:has-text('same class')"
-        ).all_inner_texts()
+        agreeing = "#in-browser tr.agrees, #in-browser tr:has-text('same class')"
+        values = page.locator(agreeing).all_inner_texts()
         assert [text.split()[0] for text in values] == ["LiteRT.js", "ONNX"]
         assert len(page.locator("#values thead th").all()) == 7
         page.locator("#samples button").nth(2).click()
@@ -215,15 +212,10 @@ def test_a_killed_target_answers_again_within_its_start_time(stack: Stack, name:
 
 def test_killed_deploy_leaves_what_is_served_and_the_next_one_repairs(stack: Stack) -> None:
     served, root = stack.versions(), stack.settings.repository
-    pointers = sorted(root.rglob("*.json"))
-    before = {p: p.read_bytes() for p in pointers}
-    process = subprocess.Popen(
-        [str(TANDEM), "deploy", "--source", "tensorflow"],
-        cwd=ROOT,
-        env=stack.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    before = {p: p.read_bytes() for p in root.rglob("*.json")}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [str(TANDEM), "deploy", "--source", "tensorflow"]
+    process = subprocess.Popen(command, cwd=ROOT, env=stack.environment, **quiet)
     candidates = stack.settings.artifacts / "candidates"
     until(lambda: any(candidates.glob("*/*")), 120)
     process.kill()

@@ -13,8 +13,9 @@ from pipelines.publish import pointer
 from serving import targets
 from serving.settings import PREFIX, Settings
 from tests.e2e.browser import load_runtime, opened
-from tests.e2e.conftest import reserved_ports, until
+from tests.e2e.conftest import PORTS, until
 from tests.pipelines.project import Project
+from tests.serving.gateway import free_ports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -125,9 +126,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project,
     if web.exists():
         project.artifacts.mkdir()
         (project.artifacts / "web").symlink_to(web)
-    with reserved_ports() as reserve:
-        ports = {name: reserve() for name in vars(Settings()) if name.endswith("_port")}
-    values = {"model": NAME, "profile": "brief", "artifacts": project.artifacts} | ports
+    values = {"model": NAME, "profile": "brief", "artifacts": project.artifacts}
+    values |= zip(PORTS, free_ports(len(PORTS)), strict=True)
     project.environment.update({PREFIX + name.upper(): str(value) for name, value in values.items()})
     try:
         yield project, Settings.from_environment(project.environment)
@@ -167,12 +167,9 @@ def test_every_client_gives_the_price(project: tuple[Project, Settings]) -> None
     for (name, protocol), found in prices.items():
         assert found.shape == (2, 1)
         assert found[:, 0] == pytest.approx([3.5, 3.0], abs=0.6), (name, protocol)
-        source = next(
-            own
-            for (other, _), own in prices.items()
-            if targets.load(other).source == targets.load(name).source
-        )
-        np.testing.assert_allclose(found, source, rtol=0, atol=2e-5, err_msg=f"{name} {protocol}")
+        source, own = targets.load(name).source, list(prices.items())
+        like = next(found for (other, _), found in own if targets.load(other).source == source)
+        np.testing.assert_allclose(found, like, rtol=0, atol=2e-5, err_msg=f"{name} {protocol}")
 
 
 def test_predict_takes_json_by_the_inputs_names(project: tuple[Project, Settings]) -> None:

@@ -103,9 +103,8 @@ class Pods:
         played = translate(deployment, self.config_maps, self.names, self.host_ports[name])
         file = self.podman.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump_all([*self.config_maps.values(), played]))
-        self.podman(
-            "kube", "play", f"--network={self.podman.network}", f"--ip={self.addresses[name]}", str(file)
-        )
+        options = f"--network={self.podman.network}", f"--ip={self.addresses[name]}"
+        self.podman("kube", "play", *options, str(file))
         spec = _pod_spec(deployment)
         (server,) = spec["containers"]
         # Podman puts names of its own before the container's; which ones depends on its version.

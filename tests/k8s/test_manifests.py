@@ -48,11 +48,7 @@ def test_an_overlay_is_in_order(overlay: str) -> None:
     assert faults(render(K8S / overlay)) == []
 
 
-@pytest.mark.parametrize(
-    "order",
-    [pytest.param(COMPONENTS, marks=pytest.mark.thorough), COMPONENTS[::-1]],
-    ids=["forwards", "backwards"],
-)
+@pytest.mark.parametrize("order", [pytest.param(COMPONENTS, marks=pytest.mark.thorough), COMPONENTS[::-1]])
 def test_all_components_at_once_are_in_order(order: list[str], tmp_path: Path) -> None:
     assert faults(render_with("overlays/local", order, tmp_path)) == []
 
@@ -89,10 +85,13 @@ def test_a_component_says_which_line_turns_it_on(component: str) -> None:
 
 
 def server(documents: list[Document]) -> Document:
-    container: Document = of_kind(documents, "Deployment")["litert"]["spec"]["template"]["spec"][
-        "containers"
-    ][0]
+    (pod,) = (pod for pod in pods(documents) if pod.owner == "Deployment/litert")
+    container: Document = pod.spec["containers"][0]
     return container
+
+
+def service(documents: list[Document]) -> Document:
+    return of_kind(documents, "Service")["litert"]
 
 
 BREAKS: dict[str, Callable[[list[Document]], object]] = {
@@ -105,14 +104,10 @@ BREAKS: dict[str, Callable[[list[Document]], object]] = {
     "requests more cpu": lambda d: server(d)["resources"]["requests"].update(cpu="3"),
     "litert:latest is not pinned": lambda d: server(d).update(image="tandem.invalid/litert:latest"),
     "out of every list": lambda d: server(d).pop("lifecycle"),
-    "selects the pods of nobody": lambda d: of_kind(d, "Service")["litert"]["spec"].update(
-        selector={"a": "b"}
-    ),
+    "selects the pods of nobody": lambda d: service(d)["spec"].update(selector={"a": "b"}),
     "has no port http": lambda d: server(d)["ports"][0].update(name="web"),
     "which is not there": lambda d: d.remove(of_kind(d, "ServiceAccount")["litert"]),
-    "has no label app.kubernetes.io/part-of": lambda d: of_kind(d, "Service")["litert"]["metadata"].pop(
-        "labels"
-    ),
+    "has no label app.kubernetes.io/part-of": lambda d: service(d)["metadata"].pop("labels"),
 }
 
 

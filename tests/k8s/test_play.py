@@ -32,6 +32,7 @@ from tests.k8s import podman as podmans
 from tests.k8s.manifests import render_with
 from tests.k8s.play import Pods
 from tests.k8s.podman import Podman, PodmanError
+from tests.k8s.policy import quantity
 from tests.k8s.wiring import container_ports
 from tests.pictures import Images
 from tests.serving.gateway import free_ports
@@ -76,15 +77,11 @@ def pods(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pods:
     """The five Deployments as pods that were started, with the version that is published."""
-    version = {
-        "name": f"{images.REGISTRY}/models",
-        "newTag": images.reference("models", published).split(":")[1],
-    }
+    tag = images.reference("models", published).split(":")[1]
+    version = {"name": f"{images.REGISTRY}/models", "newTag": tag}
     documents = render_with("overlays/local", [], tmp_path_factory.mktemp("overlay"), images=[version])
-    numbers = {
-        pod.owner.removeprefix("Deployment/"): container_ports(pod).values()
-        for pod in manifests.pods(documents)
-    }
+    running = manifests.pods(documents)
+    numbers = {pod.owner.removeprefix("Deployment/"): container_ports(pod).values() for pod in running}
     free = iter(free_ports(sum(map(len, numbers.values()))))
     pods = Pods(podman, documents, {name: {n: next(free) for n in own} for name, own in numbers.items()})
     names = [image.removeprefix(f"{images.REGISTRY}/").split(":")[0] for image in sorted(pods.images())]
@@ -99,6 +96,7 @@ def pods(
             print(f"==> {line}", flush=True)
 
     pods.up(report)
+    assert set(pods.pods) == set(targets.NAMES)
     return pods
 
 
@@ -144,10 +142,6 @@ def reference(published: Settings, pictures: Images) -> dict[str, np.ndarray]:
         if metrics == {f"{f}/{name}": value for f, found in own.items() for name, value in found.items()}:
             return parity.logits(record.parent, pictures)
     raise AssertionError(f"no training in {published.artifacts}/runs has the published version's figures")
-
-
-def test_every_target_is_played(ready: Pods) -> None:
-    assert set(ready.pods) == set(targets.NAMES)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -196,7 +190,7 @@ def test_a_pod_has_the_rights_that_its_manifest_says_and_no_more(
     assert (fields["CapEff"], fields["CapBnd"]) == ("0" * 16, "0" * 16)
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
     assert own["HostConfig"]["ReadonlyRootfs"]
-    assert own["HostConfig"]["Memory"] == _bytes(pod.server["resources"]["limits"]["memory"])
+    assert own["HostConfig"]["Memory"] == quantity(pod.server["resources"]["limits"]["memory"])
     for folder in ("/", "/etc", "/models", "/tandem/repository/torchserve"):
         with pytest.raises(PodmanError):
             podman("exec", pod.container, "sh", "-c", f"test -d {folder} && echo x > {folder}/x")
@@ -232,17 +226,11 @@ def test_the_pods_leave_in_order_within_their_grace(ready: Pods, podman: Podman)
     def stop(name: str) -> tuple[int, float]:
         pod, started = ready.pods[name], time.monotonic()
         # Of the grace period, preStop takes its part first.
-        grace = (
-            pod.spec["terminationGracePeriodSeconds"] - pod.server["lifecycle"]["preStop"]["sleep"]["seconds"]
-        )
+        pause = pod.server["lifecycle"]["preStop"]["sleep"]["seconds"]
+        grace = pod.spec["terminationGracePeriodSeconds"] - pause
         podman("stop", f"--time={grace}", pod.container)
         return podman.inspect(pod.container)["State"]["ExitCode"], time.monotonic() - started
 
     with ThreadPoolExecutor(len(ready.pods)) as pool:
         left = dict(zip(ready.pods, pool.map(stop, ready.pods), strict=True))
     assert {name: code for name, (code, _) in left.items()} == dict.fromkeys(ready.pods, 0), left
-
-
-def _bytes(quantity: str) -> int:
-    """A quantity of memory as Kubernetes writes it."""
-    return int(quantity[:-2]) << {"Ki": 10, "Mi": 20, "Gi": 30}[quantity[-2:]]

@@ -24,7 +24,6 @@ from tests.k8s.manifests import K8S, ORDER, Document, of_kind, pods, render, ren
 from tests.k8s.policy import quantity
 from tests.k8s.wiring import container_ports
 
-SETTINGS = Settings()
 REGISTRY = "registry.example.com/tandem/"
 AMD64 = {"kubernetes.io/arch": "amd64"}
 CRANE = "gcr.io/go-containerregistry/crane:v0.20.6"
@@ -87,7 +86,7 @@ def test_tf_serving_is_told_its_ports_and_its_model(everything: list[Document]) 
 
 def test_every_setting_that_a_pod_gets_is_one(everything: list[Document]) -> None:
     configs = of_kind(everything, "ConfigMap")
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for pod in pods(everything):
         for container in pod.spec["containers"]:
             environment = {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
@@ -95,21 +94,23 @@ def test_every_setting_that_a_pod_gets_is_one(everything: list[Document]) -> Non
                 environment |= configs[source["configMapRef"]["name"]]["data"]
             ours = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
             Settings.from_environment(ours)
-            seen |= ours.keys()
-    assert {"TANDEM_MODEL", "TANDEM_PROFILE", "TANDEM_STOP_SECONDS"} <= seen
+            seen |= ours
+    assert {"TANDEM_PROFILE", "TANDEM_STOP_SECONDS"} <= seen.keys()
+    assert seen["TANDEM_MODEL"] == Settings().model
 
 
-def test_the_model_is_that_of_the_settings() -> None:
-    assert f"TANDEM_MODEL={SETTINGS.model}\n" in (K8S / "base" / "model.env").read_text()
+def render_changed(folder: Path, *changes: tuple[str, str, str]) -> list[Document]:
+    """The base, with words of its files replaced: file, before, after."""
+    shutil.copytree(K8S / "base", folder / "base")
+    for name, before, after in changes:
+        own = folder / "base" / name
+        own.write_text(own.read_text().replace(before, after))
+    return render(folder / "base")
 
 
 def test_another_model_is_two_lines(tmp_path: Path) -> None:
-    shutil.copytree(K8S / "base", tmp_path / "base")
-    own = tmp_path / "base" / "model.env"
-    own.write_text(own.read_text().replace("fashion\n", "mine\n"))
-    kustomization = tmp_path / "base" / "kustomization.yaml"
-    kustomization.write_text(kustomization.read_text().replace("newTag: fashion-1", "newTag: mine-1"))
-    documents = render(tmp_path / "base")
+    tag = ("kustomization.yaml", "newTag: fashion-1", "newTag: mine-1")
+    documents = render_changed(tmp_path, ("model.env", "fashion\n", "mine\n"), tag)
     page, model = (server(documents, name) for name in ("tfjs", "tf-serving"))
     assert page["startupProbe"]["httpGet"]["path"] == "/tfjs/mine/current.json"
     assert page["readinessProbe"]["httpGet"]["path"] == "/tfjs/mine/current.json"
@@ -174,10 +175,8 @@ def test_what_promote_packs_on_is_pinned_as_the_dockerfiles_are(everything: list
 
 
 def test_a_model_s_size_is_one_line(tmp_path: Path) -> None:
-    shutil.copytree(K8S / "base", tmp_path / "base")
-    own = tmp_path / "base" / "model.env"
-    own.write_text(own.read_text().replace("512Mi", "9Gi"))
-    for name, deployment in of_kind(render(tmp_path / "base"), "Deployment").items():
+    documents = render_changed(tmp_path, ("model.env", "512Mi", "9Gi"))
+    for name, deployment in of_kind(documents, "Deployment").items():
         spec = deployment["spec"]["template"]["spec"]
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         sized = ["models", "run"] if name == "torchserve" else ["models"]
@@ -199,10 +198,8 @@ def test_the_tls_secret_can_be_cert_manager_s(tmp_path: Path) -> None:
     (certificate,) = of_kind(documents, "Certificate").values()
     (ingress,) = of_kind(documents, "Ingress").values()
     (tls,) = ingress["spec"]["tls"]
-    assert (certificate["spec"]["secretName"], certificate["spec"]["dnsNames"]) == (
-        tls["secretName"],
-        tls["hosts"],
-    )
+    assert certificate["spec"]["secretName"] == tls["secretName"]
+    assert certificate["spec"]["dnsNames"] == tls["hosts"]
 
 
 def test_a_rollout_does_not_scale_out(production: list[Document]) -> None:

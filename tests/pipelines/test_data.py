@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,12 +18,9 @@ from pipelines import data
 from pipelines.data import DataError
 from pipelines.data import idx as idx_files
 from tests.pictures import labelled
+from tests.pipelines.project import idx
 
 TRAIN, TEST = 6_000, 100
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 @pytest.fixture

@@ -98,11 +98,6 @@ def test_unchanged_sources_are_made_once(deploy: Deploy, made: list[str], said: 
     assert "nothing to train" in said[-1]
 
 
-def test_changed_sources_are_the_next_version(deploy: Deploy, made: list[str]) -> None:
-    assert [deploy("a"), deploy("b")] == [1, 2]
-    assert made == ["a", "b"]
-
-
 def test_sources_changed_back_are_published_again_without_making_them(
     deploy: Deploy, made: list[str], settings: Settings
 ) -> None:
@@ -123,20 +118,20 @@ def test_a_rollback_holds_until_the_sources_change(
     assert published(settings) == 3
 
 
-def test_a_refused_version_leaves_what_is_served(deploy: Deploy, settings: Settings) -> None:
-    deploy("a")
-    with pytest.raises(GateError):
-        deploy("bad")
-    assert published(settings) == 1
-    assert publish.versions(settings.repository, "fashion") == [1]
+def change(settings: Settings, target: str) -> None:
+    """Change a file of version 1."""
+    folder = repository.version_dir(settings.repository, target, "fashion", 1)
+    (folder / "model.bin").write_text("other")
 
 
-def test_every_run_is_recorded_however_it_ends(
+def test_a_refused_version_leaves_what_is_served_and_every_run_is_recorded_however_it_ends(
     deploy: Deploy, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deploy("a")
     with pytest.raises(GateError):
         deploy("bad")
+    assert published(settings) == 1
+    assert publish.versions(settings.repository, "fashion") == [1]
 
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt
@@ -184,8 +179,7 @@ def test_a_published_file_that_was_changed_is_made_again(
     deploy: Deploy, made: list[str], said: list[str], settings: Settings
 ) -> None:
     deploy("a")
-    path = repository.version_dir(settings.repository, "litert", "fashion", 1) / "model.bin"
-    path.write_text("other")
+    change(settings, "litert")
     assert deploy("a") == 2
     assert made == ["a", "a"]
     assert any("version 1 was changed since it was published" in line for line in said)
@@ -197,7 +191,6 @@ def test_a_held_version_that_was_changed_is_not_served(deploy: Deploy, settings:
     deploy("a")
     deploy("b")
     publish.rollback(settings.repository, "fashion")
-    path = repository.version_dir(settings.repository, "tfjs", "fashion", 1) / "model.bin"
-    path.write_text("other")
+    change(settings, "tfjs")
     with pytest.raises(publish.PublishError, match=r"version 1, which a rollback holds, was changed"):
         deploy("b")

@@ -64,6 +64,10 @@ def render(run: Run, figures: Figures) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
+    published = figures.published
+    before = {}
+    if published and "train" in published.statistics:
+        before[f"version {published.version}, train"] = published.statistics["train"]
     own: dict[str, Any] = {
         "run": run,
         "figures": figures,
@@ -74,6 +78,7 @@ def render(run: Run, figures: Figures) -> str:
             for gate in dict.fromkeys(check.gate for check in figures.checks)
         },
         "plots": plots,
+        "splits": before | dict(figures.statistics),
     }
     return environment.get_template("page.html").render(own)
 

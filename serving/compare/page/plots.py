@@ -261,6 +261,12 @@ def _line(rows: Sequence[Row], row: Row) -> dict[str, Any]:
 
 
 def _drawn(plot: Plot) -> Markup:
+    height = 1.0 + plot.inches * len(plot.items) if plot.inches else HEIGHT
+    return svg(lambda axes: plot.draw(axes, plot.items), height)
+
+
+def svg(draw: Callable[[Axes], None], height: float) -> Markup:
+    """What `draw` draws, as high as so many inches and its legend."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -281,11 +287,10 @@ def _drawn(plot: Plot) -> Markup:
         figure.patch.set_alpha(0)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-        plot.draw(axes, plot.items)
+        draw(axes)
         _, labels = axes.get_legend_handles_labels()
         if labels:
             figure.legend(loc="outside right upper", frameon=False, fontsize=7)
-        height = 1.0 + plot.inches * len(plot.items) if plot.inches else HEIGHT
         figure.set_size_inches(WIDTH, max(height, LEGEND * len(labels)))
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})

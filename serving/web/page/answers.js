@@ -1,20 +1,12 @@
 // The answers of all endpoints side by side: their values, and a row for each.
 
+import { element, make } from "./dom.js";
 import { largestDifference } from "./tensors.js";
 import { inMilliseconds } from "./timing.js";
 
 const AGREEMENT = 1e-3;
 const SHOWN = 12;
-const element = (id) => document.getElementById(id);
 const percent = (share) => `${(share * 100).toFixed(1)} %`;
-
-/** An element with a text, a class and children. */
-function make(tag, { text = "", className = "", ...attributes } = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), attributes);
-  made.className = className;
-  made.append(...(text ? [text] : []), ...children);
-  return made;
-}
 
 /** What an answer is judged by: values by name, the answer in words, and how a value is written. */
 function read(task, outputs) {
@@ -96,8 +88,8 @@ export class Answers {
 
   /** Show a button that loads an endpoint, and why that failed before. */
   offer(endpoint, message = "") {
-    const button = make("button", { type: "button", text: message ? "Try again" : "Load" });
-    button.setAttribute("aria-label", `${button.textContent}: ${endpoint.label} ${endpoint.runs}`);
+    const text = message ? "Try again" : "Load";
+    const button = make("button", { type: "button", text, "aria-label": `${text}: ${endpoint.label} ${endpoint.runs}` });
     button.addEventListener("click", async () => {
       Object.assign(button, { disabled: true, textContent: "Loading…" });
       await this.#load(endpoint);

@@ -1,5 +1,7 @@
 // Inputs that are typed: a text, a few numbers, or JSON for whatever is larger.
 
+import { make } from "./dom.js";
+
 const FEW = 16;
 
 /** The field of an input that is no picture, added to `parent`. `changed` is called when it was typed in. */
@@ -12,11 +14,8 @@ export function typedInput(parent, name, tensor, changed) {
 class Field {
   constructor(parent, name, tensor, changed) {
     Object.assign(this, { name, tensor });
-    const group = document.createElement("fieldset");
-    const legend = document.createElement("legend");
-    legend.textContent = name;
     this.fields = this.create();
-    group.append(legend, ...this.fields);
+    const group = make("fieldset", {}, make("legend", { text: name }), ...this.fields);
     let waiting;
     group.addEventListener("input", () => {
       clearTimeout(waiting);
@@ -24,20 +23,12 @@ class Field {
     });
     parent.append(group);
   }
-
-  add(tag, attributes, label = this.name) {
-    const field = document.createElement(tag);
-    Object.assign(field, attributes);
-    field.setAttribute("aria-label", label);
-    return field;
-  }
 }
 
 class TextInput extends Field {
   create() {
-    this.note = document.createElement("p");
-    this.note.className = "note";
-    return [this.add("textarea", { rows: 3, placeholder: "Write a text" }), this.note];
+    this.note = make("p", { className: "note" });
+    return [make("textarea", { rows: 3, placeholder: "Write a text", "aria-label": this.name }), this.note];
   }
 
   async set(sample) {
@@ -58,7 +49,7 @@ class NumbersInput extends Field {
     const step = this.tensor.dtype === "int32" ? "1" : "any";
     const { size } = this.tensor;
     const label = (index) => (size > 1 ? `${this.name} ${index + 1} of ${size}` : this.name);
-    return Array.from({ length: size }, (_, i) => this.add("input", { type: "number", step, value: 0 }, label(i)));
+    return Array.from({ length: size }, (_, i) => make("input", { type: "number", step, value: 0, "aria-label": label(i) }));
   }
 
   async set(sample) {
@@ -74,7 +65,7 @@ class NumbersInput extends Field {
 
 class JsonInput extends Field {
   create() {
-    return [this.add("textarea", { rows: 6, spellcheck: false })];
+    return [make("textarea", { rows: 6, spellcheck: false, "aria-label": this.name })];
   }
 
   async set(sample) {

@@ -1,6 +1,7 @@
 // What the user sees; `window.tandem.predict` is the same model for tests and for the console.
 
 import { Answers } from "./answers.js";
+import { element, make } from "./dom.js";
 import { Server } from "./endpoints.js";
 import { typedInput } from "./fields.js";
 import { Model } from "./model.js";
@@ -9,8 +10,6 @@ import { Race } from "./race.js";
 import { runtimes } from "./runtimes.js";
 import { tensors } from "./tensors.js";
 import { meanTime } from "./timing.js";
-
-const element = (id) => document.getElementById(id);
 
 let config;
 let model;
@@ -71,10 +70,8 @@ async function showSamples({ address, manifest, version }) {
     return;
   }
   const buttons = samples.map((sample) => {
-    const button = document.createElement("button");
-    Object.assign(button, { type: "button", title: sample.answer });
-    button.setAttribute("aria-pressed", "false");
-    button.append(sample.file ? image(sample, address, manifest) : sample.answer);
+    const shown = sample.file ? image(sample, address, manifest) : sample.answer;
+    const button = make("button", { type: "button", title: sample.answer, "aria-pressed": "false" }, shown);
     button.addEventListener("click", () => chooseSample(sample, button, address));
     return button;
   });
@@ -83,9 +80,8 @@ async function showSamples({ address, manifest, version }) {
 }
 
 function image(sample, address, { signature }) {
-  const picture = document.createElement("img");
   const [, height, width] = Object.values(signature.inputs)[0].shape;
-  return Object.assign(picture, { src: address(`samples/${sample.file}`), alt: sample.answer, width, height });
+  return make("img", { src: address(`samples/${sample.file}`), alt: sample.answer, width, height });
 }
 
 async function chooseSample(sample, button, address) {

@@ -1,9 +1,9 @@
 // A picture as an input: chosen or dropped, shown as the model sees it, turned into values 0 to 1 in its size.
 
+import { element } from "./dom.js";
+
 // ITU-R BT.601 in 16 bit fixed point, as the servers do it.
 const LUMA = [19595, 38470, 7471];
-
-const element = (id) => document.getElementById(id);
 
 /** The picture's part of the page. `changed` is called when another picture is to be read. */
 export class PictureInput {

@@ -1,5 +1,6 @@
 // A race: every endpoint gets the same calls, in turns, one at a time; drawn while it runs.
 
+import { make } from "./dom.js";
 import { clockStep, inMilliseconds, meanTime, quantile } from "./timing.js";
 
 const LAPS = 100;
@@ -164,17 +165,11 @@ function draw(tag, attributes, text = "") {
 }
 
 function tableRow({ name, times, failures, out, calls }) {
-  const line = document.createElement("tr");
-  const head = Object.assign(document.createElement("th"), { scope: "row", role: "rowheader", textContent: name });
   const figures = times.length ? [0.5, 0.9, 0].map((share) => inMilliseconds(quantile(times, share))) : ["–", "–", "–"];
   const counted = `${times.length}${calls > 1 ? ` × ${calls}` : ""}`;
-  const cells = [...figures, counted, String(failures)].map((text) => {
-    return Object.assign(document.createElement("td"), { role: "cell", className: "figure", textContent: text });
-  });
-  line.append(head, ...cells);
-  line.role = "row";
-  line.className = out ? "down" : "";
-  return line;
+  const cells = [...figures, counted, String(failures)].map((text) => make("td", { role: "cell", className: "figure", text }));
+  const head = make("th", { scope: "row", role: "rowheader", text: name });
+  return make("tr", { role: "row", className: out ? "down" : "" }, head, ...cells);
 }
 
 /** The one with the lowest median; none before an answer. */

@@ -150,18 +150,3 @@ def test_code_that_was_compiled_for_another_cpu_is_refused_by_name(model: Model,
     path = staged(model, tmp_path, instruction_set=wanted)
     with pytest.raises(TargetError, match=r"compiled for x86-64-v9 .*AVX1024.* this CPU offers"):
         tried(path)
-
-
-def test_an_archive_from_before_handlers_could_say_their_version_gets_todays(
-    model: Model, tmp_path: Path
-) -> None:
-    pack(model, tmp_path / "old.mar", {"model.onnx": b"graph"}, "onnx")
-    names = ["logits", "probabilities"]
-    signature = {"input": "image", "shape": [28, 28, 1], "outputs": names, "classes": list("0123456789")}
-    written = {"handler.py": b"class Handler: ...", archive.SIGNATURE: json.dumps(signature).encode()}
-    archive.write_archive(tmp_path / "old.mar", archive.read_archive(tmp_path / "old.mar") | written)
-    archive.stage(tmp_path / "old.mar", tmp_path / "new.mar", 7, batched=False)
-    files = archive.read_archive(tmp_path / "new.mar")
-    assert files["handler.py"] == archive.HANDLER.read_bytes()
-    today, told = model.spec.signature.to_json(), json.loads(files[archive.SIGNATURE])
-    assert {kind: told[kind] for kind in today} == today

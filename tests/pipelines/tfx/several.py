@@ -1,13 +1,16 @@
 """Runs of the DAG one after the other in one process of TFX's environment: `python several.py FOLDER...`.
 
-Each folder has a `request.json` and gets an `answer.json`. Importing TFX takes longer than most of these runs.
+Each folder has a `request.json` and gets an `answer.json`, and a `statistics.json` from StatisticsGen. Importing TFX
+takes longer than most of these runs.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipelines.tfx import EXTRA
 
@@ -22,10 +25,42 @@ LOST = "lost"
 
 
 def main(folders: list[str]) -> None:
+    from pipelines.tfx.answers import last_run
+
     for folder in map(Path, folders):
         if (lost := folder / LOST).exists():
             keras_fit.fit = forgetting(*lost.read_text().split())
-        tfx.run(Request.read(folder / "request.json"), folder / "answer.json")
+        request = Request.read(folder / "request.json")
+        tfx.run(request, folder / "answer.json")
+        run = last_run(request.metadata)
+        if run and (found := run.folder("StatisticsGen", "ExampleStatistics")):
+            (folder / "statistics.json").write_text(json.dumps(statistics(found)))
+
+
+def statistics(folder: Path) -> dict[str, dict[str, Any]]:
+    """Of each split, the figures that our own `Statistics` have, by their names there."""
+    from tensorflow_metadata.proto.v0 import statistics_pb2
+
+    from pipelines.tfx.examples import LABEL
+    from pipelines.tfx.inputs import STATISTICS
+
+    found = {}
+    for path in sorted(folder.glob(f"Split-*/{STATISTICS}")):
+        (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
+        features = {feature.path.step[0]: feature for feature in dataset.features}
+        buckets = features[LABEL].string_stats.rank_histogram.buckets
+        image = features["image"].num_stats
+        found[path.parent.name.removeprefix("Split-")] = {
+            "rows": int(dataset.num_examples),
+            "classes": [int(one.sample_count) for one in sorted(buckets, key=lambda one: int(one.label))],
+            "values": int(image.common_stats.tot_num_values),
+            "zeros": int(image.num_zeros),
+            "minimum": image.min,
+            "maximum": image.max,
+            "mean": image.mean,
+            "std": image.std_dev,
+        }
+    return found
 
 
 def forgetting(label: str, model: str) -> Callable[..., Trained]:

@@ -17,7 +17,6 @@ import pytest
 from models.base import Model
 from models.data import Rows
 from pipelines import cli, data, stages, training
-from pipelines.exporting import Candidate
 from pipelines.gates import Check, artifacts
 from pipelines.records import fingerprint, lineage, reproduction
 from pipelines.stages import Recipe
@@ -25,10 +24,10 @@ from pipelines.tfx import environment
 from pipelines.tfx import run as running
 from pipelines.tfx.request import Answer, Step
 from pipelines.training.record import Trained
-from pipelines.validation.labels import class_means
+from pipelines.validation.statistics import class_means
 from serving import repository
 from serving.settings import Settings
-from tests.pipelines.test_steps import HISTORY, served
+from tests.pipelines.test_steps import HISTORY, after_tampering, served
 from tests.pipelines.tfx import samples
 from tests.pipelines.tfx.samples import Script
 
@@ -156,9 +155,8 @@ def test_a_blessed_model_that_was_changed_is_refused(
     Trained("tensorflow", weights, HISTORY).write(folder)
     (folder / "history.json").write_text(history)
     said = refused(machine, settings, capsys, machine.blessed)
-    assert (
-        f"FAIL integrity: models changed since they were trained, in {folder.parent} 1 (limit <= 0)" in said
-    )
+    name = f"models changed since they were trained, in {folder.parent}"
+    assert f"FAIL integrity: {name} 1 (limit <= 0)" in said
 
 
 @pytest.mark.thorough
@@ -168,19 +166,10 @@ def test_an_artifact_that_was_changed_after_its_export_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = artifacts.gate
-
-    def tamper(model: Model, trained: Any, candidate: Candidate, test: Rows) -> artifacts.Gated:
-        with (candidate.folder / "litert" / "model.npz").open("ab") as file:
-            file.write(b"!")
-        return gate(model, trained, candidate, test)
-
-    monkeypatch.setattr(artifacts, "gate", tamper)
+    monkeypatch.setattr(artifacts, "gate", after_tampering("litert"))
     said = refused(machine, settings, capsys, machine.blessed)
-    assert (
-        "FAIL integrity: litert: files of the artifact that were changed since its export 1 (limit <= 0)"
-        in said
-    )
+    what = "litert: files of the artifact that were changed since its export"
+    assert f"FAIL integrity: {what} 1 (limit <= 0)" in said
 
 
 def test_a_version_of_tfx_is_made_again_by_tfx(

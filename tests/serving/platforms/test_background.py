@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
 from serving.platforms import background
-from serving.platforms.base import PlatformError
+from serving.platforms.base import PlatformError, Watch
 from serving.settings import Settings
 
 
-@pytest.fixture
-def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The script that stands in for the making of images; it notes its pid."""
-    script = tmp_path / "making.py"
-    interpreter = tmp_path / "python"
-    interpreter.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec {sys.executable} {script}\n")
-    interpreter.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(interpreter))
-    return script
+def make(settings: Settings, targets: Sequence[str], watch: Watch) -> None:
+    time.sleep(0.3)
+    watch(targets[0], f"built for {settings.project}")
 
 
-def test_what_goes_on_is_told_and_awaited(child: Path) -> None:
-    child.write_text(
-        "import os, time; time.sleep(0.3); assert os.environ['TANDEM_MONITORING'] == '0'\n"
-        """print('{"name": "litert", "text": "built in 1 s"}')"""
-    )
+def fail(settings: Settings, targets: Sequence[str], watch: Watch) -> None:
+    raise PlatformError("no disk")
+
+
+def crash(settings: Settings, targets: Sequence[str], watch: Watch) -> None:
+    os._exit(7)
+
+
+def wait(settings: Settings, targets: Sequence[str], watch: Watch) -> None:
+    watch("pid", str(os.getpid()))
+    time.sleep(60)
+
+
+def test_what_goes_on_is_told_and_awaited() -> None:
     told: list[str] = []
+    settings = Settings(project="other")
     with background.making(
-        Settings(), ["litert"], lambda name, text: told.append(f"{name}: {text}")
+        settings, ["litert"], lambda name, text: told.append(f"{name}: {text}"), make
     ) as check:
         check()
-    assert told == ["litert: built in 1 s"]
+    assert told == ["litert: built for other"]
 
 
-def test_a_failure_is_known_during_the_block_and_raised_at_its_end(child: Path) -> None:
-    child.write_text("""print('{"error": "no disk"}', flush=True); raise SystemExit(1)""")
+def test_a_failure_is_known_during_the_block_and_raised_at_its_end() -> None:
     told: list[str] = []
     known = []
 
-    def make() -> None:
-        with background.making(Settings(), [], lambda _name, text: told.append(text)) as check:
+    def block() -> None:
+        with background.making(Settings(), [], lambda _name, text: told.append(text), fail) as check:
             while not told:
                 time.sleep(0.01)
             try:
@@ -53,20 +55,28 @@ def test_a_failure_is_known_during_the_block_and_raised_at_its_end(child: Path) 
                 known.append(str(error))
 
     with pytest.raises(PlatformError, match="no disk"):
-        make()
+        block()
     assert known == ["no disk"]
 
 
-def test_a_block_that_fails_ends_it(child: Path, tmp_path: Path) -> None:
-    child.write_text("import time; time.sleep(60)")
+def test_a_process_that_ends_by_itself_is_an_error() -> None:
+    with (
+        pytest.raises(PlatformError, match="their process ended with 7"),
+        background.making(Settings(), [], lambda *_: None, crash),
+    ):
+        pass
 
-    def make() -> None:
-        with background.making(Settings(), [], lambda *_: None):
-            while not (tmp_path / "pid").exists():
+
+def test_a_block_that_fails_ends_it() -> None:
+    told: list[str] = []
+
+    def block() -> None:
+        with background.making(Settings(), [], lambda _name, text: told.append(text), wait):
+            while not told:
                 time.sleep(0.01)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make()
+        block()
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        os.kill(int(told[0]), 0)

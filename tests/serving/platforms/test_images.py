@@ -233,7 +233,8 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
 
     def build() -> list[str]:
         calls.write_text("")
-        assert images.build(engine, settings, "tool", BOOKWORM.image, quiet)
+        assert not images.is_current(engine, settings, "tool")
+        images.build(engine, settings, "tool", BOOKWORM.image, quiet)
         for call in re.findall("^build .*$", calls.read_text(), re.MULTILINE):
             tag = re.search("--tag=([^ ]+)", call)
             assert tag
@@ -248,7 +249,7 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     assert first[:4] == [*sent, "./docker/tool/requirements.txt"]
     assert first[5:] == ["./Dockerfile", "./code/main.py"]
     assert engine.pruned["dangling"]
-    assert not images.build(engine, settings, "tool", BOOKWORM.image, quiet)
+    assert images.is_current(engine, settings, "tool")
 
     (root / "code/main.py").write_text("changed")
     dockerfile = root / "docker/tool/Dockerfile"

@@ -16,22 +16,18 @@ from typing import Any
 import psutil
 import pytest
 
+from serving.platforms import doctor
 from serving.platforms.base import PlatformError
 from serving.platforms.process import ProcessPlatform
 from serving.settings import Settings
 from serving.targets.base import Launch
+from tests.serving.gateway import free_ports
 
 PLATFORM = ProcessPlatform()
 
 
 def ignore(_name: str, _state: str) -> None:
     """Nobody watches."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -85,7 +81,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 def server(tmp_path: Path) -> WebServer:
     folder = tmp_path / "files"
     folder.mkdir()
-    return WebServer(folder, free_port())
+    return WebServer(folder, *free_ports(1))
 
 
 def test_up_states_log_and_down(settings: Settings, server: WebServer) -> None:
@@ -93,6 +89,7 @@ def test_up_states_log_and_down(settings: Settings, server: WebServer) -> None:
     assert PLATFORM.up(settings, [server], ignore) == ["web-server"]  # type: ignore[list-item]
     until(server.answers)
     until(lambda: PLATFORM.states(settings)["web-server"].state == "running")
+    assert list(doctor.quick(replace(settings, platform="process")))[3:], "the ports are told"
     state = PLATFORM.states(settings)["web-server"]
     assert state.memory is not None
     assert state.memory > 2**20
@@ -109,7 +106,7 @@ def test_up_again_restarts_only_what_is_to_run_differently(
     settings: Settings, server: WebServer, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
-    other = WebServer(tmp_path / "other", free_port(), name="other")
+    other = WebServer(tmp_path / "other", *free_ports(1), name="other")
     PLATFORM.up(settings, [server, other], ignore)  # type: ignore[list-item]
     until(lambda: server.answers() and other.answers())
     until(lambda: all(s.state == "running" for s in PLATFORM.states(settings).values()))

@@ -48,7 +48,7 @@ def test_messages_travel_as_tritonclient_has_them() -> None:
 
 def test_the_modules_are_those_that_their_files_make(tmp_path: Path) -> None:
     """`make protos` has been run since a .proto file changed."""
-    files = [str(file.relative_to(ROOT)) for file in (ROOT / "serving/server").glob("*/*.proto")]
+    files = [str(file.relative_to(ROOT)) for file in (ROOT / "serving").rglob("*.proto")]
     protoc = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", *files]
     subprocess.run(protoc, check=True, cwd=ROOT)
     made = list(tmp_path.rglob("*_pb2.py"))

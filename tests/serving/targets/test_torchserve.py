@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -36,11 +35,11 @@ from serving.repository import (
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from serving.targets.torchserve import TARGET
-from serving.torchserve.clients import GrpcClient
 from serving.torchserve.config import MAXIMUM_BODY, management_address, state
 from serving.torchserve.follow import swap
 from serving.torchserve.management import Management
 from tests.pictures import Images
+from tests.serving.gateway import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -89,16 +88,6 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def publish(settings: Settings, version: int, archive: Path, sample: bytes = b"") -> None:
@@ -409,7 +398,7 @@ def test_killed_it_comes_back_with_the_pointers_version(server: Server, referenc
         server.wait(version)
         _, alive = psutil.wait_procs(children, timeout=10)
         assert alive == []
-        client = GrpcClient(server.settings)
+        client = TARGET.clients(server.settings)["grpc"]
         np.testing.assert_allclose(
             client.predict({"image": IMAGES})["logits"], reference[version]["logits"], atol=1e-5, rtol=0
         )

@@ -1,0 +1,62 @@
+"""A profile as the terminal shows it, and as a page that needs nothing from anywhere."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.profiling.record import DEAREST, PARTS, Profiled
+from pipelines.records import page as records
+from pipelines.records import tables
+from serving.repository import write_atomically
+
+FILE = "index.html"
+COLUMNS = 80
+
+
+def lines(made: Sequence[Profiled], folder: Path) -> list[str]:
+    """A table of the parts, each one's dearest ops, what follows, and where the rest is."""
+    parts = [
+        [own.name, *(milliseconds(own.parts.get(part)) for part in PARTS), milliseconds(own.seconds)]
+        for own in made
+    ]
+    found = ["Milliseconds a step:", tables.render(["", *PARTS, "all"], parts)]
+    for own in made:
+        rows = [
+            [f"{100 * own.share(op):.1f} %", milliseconds(op.seconds), f"{op.calls:g}", op.name[:50]]
+            for op in own.ops[:DEAREST]
+        ]
+        found += ["", f"{own.name} ({own.runs_on}):", tables.render(["share", "ms", "calls", "op"], rows)]
+        found += textwrap.wrap(own.note, COLUMNS)
+    sentences = [textwrap.fill(own.sentence, COLUMNS) for own in made]
+    return [*found, "", *sentences, "", f"page: {folder / FILE}"]
+
+
+def milliseconds(seconds: float | None) -> str:
+    """`-` where there is no such part."""
+    if seconds is None:
+        return "-"
+    return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
+
+
+def write(made: Sequence[Profiled], heading: str, folder: Path) -> None:
+    """The frameworks side by side."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(records.__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["milliseconds"] = milliseconds
+    text = environment.get_template("page.html").render(
+        made=made,
+        title=heading,
+        parts=PARTS,
+        dearest=DEAREST,
+        longest=max(own.seconds for own in made),
+    )
+    write_atomically(folder / FILE, text)
