@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -180,44 +181,39 @@ class Model:
 
     def initial_weights(self, seed: int) -> Weights:
         """The weights that training starts from, the same in both networks: the checkpoint's, and drawn ones."""
-        from models import pretrained, single
+        from models import bridge, pretrained, single
 
-        if len(self.frameworks) == 1:
-            (framework,) = self.frameworks
-            build = self.build_keras if framework == "tensorflow" else self.build_torch
-            return single.initial(framework, build, seed) | pretrained.weights(self)
-        from models import bridge
-
-        weights = self.from_keras(self.build_keras())
-        drawn = bridge.initial({name: array.shape for name, array in weights.items()}, seed)
+        if self.frameworks == FRAMEWORKS:
+            weights = self.from_keras(self.build_keras())
+            drawn = bridge.initial({name: array.shape for name, array in weights.items()}, seed)
+        elif "tensorflow" in self.frameworks:
+            drawn = single.initial_keras(self.build_keras, seed)
+        else:
+            drawn = single.initial_torch(self.build_torch, seed)
         return drawn | pretrained.weights(self)
 
     def from_keras(self, network: keras.Model) -> Weights:
         """Read a Keras network's weights."""
-        weights: Weights = self._form.from_keras(network, *self._bridged)
+        weights: Weights = self._form.from_keras(network, self.rules)
         return weights
 
     def to_keras(self, weights: Weights, network: keras.Model) -> None:
         """Set a Keras network's weights. Raises `ModelError` where names or shapes do not fit."""
-        self._form.to_keras(weights, network, *self._bridged)
+        self._form.to_keras(weights, network, self.rules)
 
     def from_torch(self, network: nn.Module) -> Weights:
         """Read a PyTorch network's weights."""
-        weights: Weights = self._form.from_torch(network, *self._bridged)
+        weights: Weights = self._form.from_torch(network, self.rules)
         return weights
 
     def to_torch(self, weights: Weights, network: nn.Module) -> None:
         """Set a PyTorch network's weights. Raises `ModelError` where names or shapes do not fit."""
-        self._form.to_torch(weights, network, *self._bridged)
+        self._form.to_torch(weights, network, self.rules)
 
     @property
     def _form(self) -> Any:  # noqa: ANN401
         """The module that knows the weights' form: the bridge's, or the framework's own where there is no twin."""
         return importlib.import_module("models.single" if len(self.frameworks) == 1 else "models.bridge")
-
-    @property
-    def _bridged(self) -> tuple[Any, ...]:
-        return () if len(self.frameworks) == 1 else (self.rules,)
 
     @property
     def rules(self) -> tuple[Any, ...]:
@@ -270,6 +266,16 @@ def load(name: str) -> Model:
             "gives the network in one of them, or in both; an existing file comes in by `tandem import`"
         )
     return model
+
+
+def require_fit(weights: Weights, shapes: Mapping[str, tuple[int, ...]], network: str) -> None:
+    """Raise `ModelError` where names or shapes of weights are not those of a network."""
+    if wrong := sorted(shapes.keys() ^ weights.keys()):
+        word = "missing" if wrong[0] in shapes else "unknown"
+        raise ModelError(f"weights of {network}: {wrong[0]} is {word} ({len(wrong)} names differ)")
+    for name, shape in shapes.items():
+        if weights[name].shape != shape:
+            raise ModelError(f"weights of {network}: {name} is {weights[name].shape}, expected {shape}")
 
 
 def count_parameters(weights: Weights) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.base import ModelError, Weights
+from models.base import ModelError, Weights, require_fit
 from models.layers import RULES, Array, Arrays, Rule, Side
 
 if TYPE_CHECKING:
@@ -182,13 +182,7 @@ def _read(layers: list[Layer]) -> Weights:
 
 def _fitted(weights: Weights, layers: list[Layer], network: str) -> Iterator[tuple[Layer, Arrays]]:
     """Each layer with its own arrays, checked before the first one is set."""
-    expected = {name: array.shape for name, array in _read(layers).items()}
-    if wrong := sorted(expected.keys() ^ weights.keys()):
-        word = "missing" if wrong[0] in expected else "unknown"
-        raise ModelError(f"weights of {network}: {wrong[0]} is {word} ({len(wrong)} names differ)")
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise ModelError(f"weights of {network}: {name} is {weights[name].shape}, expected {shape}")
+    require_fit(weights, {name: array.shape for name, array in _read(layers).items()}, network)
     return ((layer, layer.own(weights)) for layer in layers)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from models.signature import BATCH, Arrays, Tensor
+from models.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """The network gives `logits` float32 [batch, classes]; targets are int64 [N]."""
 
     classes: tuple[str, ...]
@@ -32,12 +33,8 @@ class Classification:
         shape = (BATCH, len(self.classes))
         return Tensor("logits", "float32", shape), Tensor("probabilities", "float32", shape)
 
-    @property
-    def target_row(self) -> tuple[int, ...]:
-        return ()
-
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "classes": list(self.classes)}
+        return super().to_json() | {"classes": list(self.classes)}
 
     def keras_targets(self, targets: NDArray[Any]) -> NDArray[Any]:
         """One-hot, float32 [N, classes]: Keras smooths no others."""

@@ -12,7 +12,7 @@ The form of a layer's weights is neither framework's:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,20 +23,37 @@ Array: TypeAlias = NDArray[np.float32]
 Arrays: TypeAlias = dict[str, Array]
 Network: TypeAlias = Any
 """A layer of either framework."""
+Convert: TypeAlias = Callable[[Network, str, Array], Array]
+"""From a layer, a role and its array to the array in another form."""
+
+
+def kept(_layer: Network, _role: str, array: Array) -> Array:
+    """The array has the common form as it is."""
+    return array
 
 
 @dataclass(frozen=True)
 class Side:
     """How one framework keeps the weights of one kind of layer.
 
-    `common` turns the framework's arrays, by their names there, into the common form; `own` turns them back. `facts`
-    are settings that change the answer and must be the same in the twin.
+    `names` are the framework's by role. `to_common` turns one of its arrays into the common form, `to_own` back.
+    `facts` are settings that change the answer and must be the same in the twin.
     """
 
     types: tuple[str, ...]
-    common: Callable[[Network, Arrays], Arrays]
-    own: Callable[[Network, Arrays], Arrays]
+    names: Mapping[str, str]
+    to_common: Convert = kept
+    to_own: Convert = kept
     facts: Callable[[Network], dict[str, Any]] = lambda _layer: {}
+
+    def common(self, layer: Network, arrays: Arrays) -> Arrays:
+        """The common form of the framework's arrays, which are by their names there."""
+        roles = {role: arrays[name] for role, name in self.names.items() if name in arrays}
+        return {role: self.to_common(layer, role, array) for role, array in roles.items()}
+
+    def own(self, layer: Network, common: Arrays) -> Arrays:
+        """The framework's arrays."""
+        return {self.names[role]: self.to_own(layer, role, array) for role, array in common.items()}
 
 
 @dataclass(frozen=True)
@@ -48,29 +65,47 @@ class Rule:
     torch: Side
 
 
-def renamed(
-    types: tuple[str, ...], names: dict[str, str], facts: Callable[[Network], dict[str, Any]]
-) -> Side:
-    """A side whose arrays have the common form, under names of its own: role to name."""
-    roles = {name: role for role, name in names.items()}
-    return Side(
-        types,
-        lambda _layer, arrays: {roles[name]: array for name, array in arrays.items()},
-        lambda _layer, common: {names[role]: array for role, array in common.items()},
-        facts,
-    )
+MATRICES = ("kernel", "recurrent")
+"""How the roles end whose arrays have dimensions for what comes in and what goes out."""
+KERNEL = {"kernel": "kernel", "bias": "bias"}
+TORCH_KERNEL = {"kernel": "weight", "bias": "bias"}
+NORM = {"scale": "gamma", "offset": "beta", "mean": "moving_mean", "variance": "moving_variance"}
+TORCH_NORM = {"scale": "weight", "offset": "bias", "mean": "running_mean", "variance": "running_var"}
+PARTS = ("query", "key", "value")
+ATTENTION = {f"{part}_{role}": f"{part}/{role}" for part in PARTS for role in KERNEL} | {
+    f"output_{role}": f"attention_output/{role}" for role in KERNEL
+}
+TORCH_ATTENTION = {
+    f"{p}_{role}": f"{p[0]}_proj_{name}" for p in PARTS for role, name in TORCH_KERNEL.items()
+} | {f"output_{role}": f"out_proj.{name}" for role, name in TORCH_KERNEL.items()}
+RECURRENT = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
+TORCH_RECURRENT = {"kernel": "weight_ih_l0", "recurrent": "weight_hh_l0"}
 
 
-def _channels_first(layer: Network, arrays: Arrays) -> Arrays:
+def moved(source: tuple[int, int], destination: tuple[int, int]) -> tuple[Convert, Convert]:
+    """To and from the common form of a kernel, two of whose dimensions lie elsewhere."""
+
+    def move(source: tuple[int, int], destination: tuple[int, int]) -> Convert:
+        return lambda _layer, role, array: (
+            np.moveaxis(array, source, destination) if role.endswith(MATRICES) else array
+        )
+
+    return move(source, destination), move(destination, source)
+
+
+TORCH_ORDER = moved((0, 1), (-1, -2))
+"""[out, in, ...] in PyTorch."""
+
+
+def _channels_first(layer: Network, role: str, array: Array) -> Array:
     """What is kept for each place of a flattened picture, in PyTorch's order; biases are kept for none."""
-    order = _flattened(layer)
-    return {n: array if order is None or n == "bias" else array[order] for n, array in arrays.items()}
+    order = None if role == "bias" else _flattened(layer)
+    return array if order is None else array[order]
 
 
-def _channels_last(layer: Network, arrays: Arrays) -> Arrays:
-    order = _flattened(layer)
-    back = None if order is None else np.argsort(order)
-    return {n: array if back is None or n == "bias" else array[back] for n, array in arrays.items()}
+def _channels_last(layer: Network, role: str, array: Array) -> Array:
+    order = None if role == "bias" else _flattened(layer)
+    return array if order is None else array[np.argsort(order)]
 
 
 def _flattened(layer: Network) -> NDArray[np.intp] | None:
@@ -114,54 +149,15 @@ def _keeps_places(layer: Network) -> bool:
     return not mixes and getattr(layer.output, "shape", None) == getattr(layer.input, "shape", ())
 
 
-def _torch_matrix(_module: Network, arrays: Arrays) -> Arrays:
-    return {"kernel": arrays["weight"].T} | _bias(arrays)
+def _depthwise(_layer: Network, role: str, array: Array) -> Array:
+    return array.reshape(*array.shape[:-2], 1, -1) if role == "kernel" else array
 
 
-def _torch_matrix_own(_module: Network, common: Arrays) -> Arrays:
-    return {"weight": common["kernel"].T} | _bias(common)
+def _depthwise_own(layer: Network, role: str, array: Array) -> Array:
+    return array.reshape(*array.shape[:-2], -1, layer.depth_multiplier) if role == "kernel" else array
 
 
-def _bias(arrays: Arrays) -> Arrays:
-    return {"bias": arrays["bias"]} if "bias" in arrays else {}
-
-
-def _torch_kernel(_module: Network, arrays: Arrays) -> Arrays:
-    kernel = arrays["weight"]
-    return {"kernel": kernel.transpose(*range(2, kernel.ndim), 1, 0)} | _bias(arrays)
-
-
-def _torch_kernel_own(_module: Network, common: Arrays) -> Arrays:
-    kernel = common["kernel"]
-    return {"weight": kernel.transpose(kernel.ndim - 1, kernel.ndim - 2, *range(kernel.ndim - 2))} | _bias(
-        common
-    )
-
-
-def _depthwise(_layer: Network, arrays: Arrays) -> Arrays:
-    kernel = arrays["kernel"]
-    return arrays | {"kernel": kernel.reshape(*kernel.shape[:-2], 1, -1)}
-
-
-def _depthwise_own(layer: Network, common: Arrays) -> Arrays:
-    kernel = common["kernel"]
-    return common | {"kernel": kernel.reshape(*kernel.shape[:-2], -1, layer.depth_multiplier)}
-
-
-def _swapped(_layer: Network, arrays: Arrays) -> Arrays:
-    """Keras keeps the kernel of a transposed convolution as [..., out, in]."""
-    return arrays | {"kernel": np.swapaxes(arrays["kernel"], -1, -2)}
-
-
-def _torch_transposed(_module: Network, arrays: Arrays) -> Arrays:
-    return {"kernel": np.moveaxis(arrays["weight"], (0, 1), (-2, -1))} | _bias(arrays)
-
-
-def _torch_transposed_own(_module: Network, common: Arrays) -> Arrays:
-    return {"weight": np.moveaxis(common["kernel"], (-2, -1), (0, 1))} | _bias(common)
-
-
-def _keras_convolution_facts(layer: Network) -> dict[str, Any]:
+def _convolution_facts(layer: Network) -> dict[str, Any]:
     groups = layer.input.shape[-1] if hasattr(layer, "depth_multiplier") else getattr(layer, "groups", 1)
     return {"strides": tuple(layer.strides), "dilation": tuple(layer.dilation_rate), "groups": groups}
 
@@ -170,196 +166,152 @@ def _torch_convolution_facts(module: Network) -> dict[str, Any]:
     return {"strides": module.stride, "dilation": module.dilation, "groups": module.groups}
 
 
-def _keras_attention(_layer: Network, arrays: Arrays) -> Arrays:
-    common = {}
-    for name, array in arrays.items():
-        part, _, role = name.partition("/")
-        if part == "attention_output":
-            common[f"output_{role}"] = array.reshape(-1, array.shape[-1]) if role == "kernel" else array
-        else:
-            common[f"{part}_{role}"] = (
-                array.reshape(array.shape[0], -1) if role == "kernel" else array.ravel()
-            )
-    return common
+def _attention(_layer: Network, role: str, array: Array) -> Array:
+    """Without a dimension for the heads."""
+    if role == "output_kernel":
+        return array.reshape(-1, array.shape[-1])
+    return array.reshape(len(array), -1) if role.endswith("kernel") else array.ravel()
 
 
-def _keras_attention_own(layer: Network, common: Arrays) -> Arrays:
-    arrays = {}
-    for name, array in common.items():
-        part, _, role = name.partition("_")
-        heads = (layer.num_heads, layer.value_dim if part == "value" else layer.key_dim)
-        if part == "output":
-            heads = (layer.num_heads, layer.value_dim)
-            own = array.reshape(*heads, -1) if role == "kernel" else array
-            arrays[f"attention_output/{role}"] = own
-        else:
-            arrays[f"{part}/{role}"] = array.reshape(*((-1,) if role == "kernel" else ()), *heads)
-    return arrays
+def _attention_own(layer: Network, role: str, array: Array) -> Array:
+    part, _, kind = role.partition("_")
+    heads = (layer.num_heads, layer.key_dim if part in ("query", "key") else layer.value_dim)
+    if part == "output":
+        return array.reshape(*heads, -1) if kind == "kernel" else array
+    return array.reshape(-1, *heads) if kind == "kernel" else array.reshape(heads)
 
 
-PARTS = ("query", "key", "value")
+class TorchAttention(Side):
+    """Three projections may lie in one array."""
 
+    def common(self, layer: Network, arrays: Arrays) -> Arrays:
+        apart = dict(arrays)
+        for kind in ("weight", "bias"):
+            if (packed := apart.pop(f"in_proj_{kind}", None)) is not None:
+                apart |= zip((f"{part}_proj_{kind}" for part in "qkv"), np.split(packed, 3), strict=True)
+        return super().common(layer, apart)
 
-def _torch_attention(_module: Network, arrays: Arrays) -> Arrays:
-    common = {"output_kernel": arrays["out_proj.weight"].T}
-    kernels = (
-        np.split(arrays["in_proj_weight"], 3)
-        if "in_proj_weight" in arrays
-        else [arrays[f"{part[0]}_proj_weight"] for part in PARTS]
-    )
-    common |= {f"{part}_kernel": kernel.T for part, kernel in zip(PARTS, kernels, strict=True)}
-    if "in_proj_bias" in arrays:
-        biases = np.split(arrays["in_proj_bias"], 3)
-        common |= {f"{part}_bias": bias for part, bias in zip(PARTS, biases, strict=True)}
-        common["output_bias"] = arrays["out_proj.bias"]
-    return common
-
-
-def _torch_attention_own(module: Network, common: Arrays) -> Arrays:
-    arrays = {"out_proj.weight": common["output_kernel"].T}
-    kernels = [common[f"{part}_kernel"].T for part in PARTS]
-    if module._qkv_same_embed_dim:
-        arrays["in_proj_weight"] = np.concatenate(kernels)
-    else:
-        arrays |= {f"{part[0]}_proj_weight": kernel for part, kernel in zip(PARTS, kernels, strict=True)}
-    if "output_bias" in common:
-        arrays["in_proj_bias"] = np.concatenate([common[f"{part}_bias"] for part in PARTS])
-        arrays["out_proj.bias"] = common["output_bias"]
-    return arrays
-
-
-def _keras_recurrent(_layer: Network, arrays: Arrays) -> Arrays:
-    return {
-        role: arrays[name]
-        for role, name in (("kernel", "kernel"), ("recurrent", "recurrent_kernel"), ("bias", "bias"))
-        if name in arrays
-    }
-
-
-def _keras_recurrent_own(_layer: Network, common: Arrays) -> Arrays:
-    return {"recurrent_kernel" if role == "recurrent" else role: array for role, array in common.items()}
-
-
-def _gates(array: Array, gates: int) -> Array:
-    """PyTorch's gates (GRU: reset, update, new) in Keras's order (update, reset, new), and back; LSTM's are alike."""
-    parts = np.split(array, gates)
-    return np.concatenate([parts[1], parts[0], parts[2]] if gates == 3 else parts)
-
-
-def _torch_recurrent(gates: int) -> Side:
-    names = {"kernel": "weight_ih_l0", "recurrent": "weight_hh_l0"}
-
-    def common(_module: Network, arrays: Arrays) -> Arrays:
-        found = {role: _gates(arrays[name], gates).T for role, name in names.items()}
-        if "bias_ih_l0" in arrays:
-            biases = np.stack([_gates(arrays[name], gates) for name in ("bias_ih_l0", "bias_hh_l0")])
-            found["bias"] = biases if gates == 3 else biases.sum(axis=0)
-        return found
-
-    def own(_module: Network, common: Arrays) -> Arrays:
-        arrays = {name: _gates(common[role].T, gates) for role, name in names.items()}
-        if "bias" in common:
-            bias = common["bias"] if gates == 3 else np.stack([common["bias"], np.zeros_like(common["bias"])])
-            arrays |= {
-                name: _gates(own, gates) for name, own in zip(("bias_ih_l0", "bias_hh_l0"), bias, strict=True)
-            }
+    def own(self, layer: Network, common: Arrays) -> Arrays:
+        arrays = super().own(layer, common)
+        for kind in ("weight", "bias") if layer._qkv_same_embed_dim else ("bias",):
+            if parts := [arrays.pop(name) for part in "qkv" if (name := f"{part}_proj_{kind}") in arrays]:
+                arrays[f"in_proj_{kind}"] = np.concatenate(parts)
         return arrays
 
-    return Side(
-        ("GRU" if gates == 3 else "LSTM",), common, own, lambda _module: {"reset after the product": True}
-    )
+
+def _heads(layer: Network) -> dict[str, Any]:
+    return {"heads": layer.num_heads}
 
 
-def _keras_recurrent_facts(layer: Network) -> dict[str, Any]:
+class TorchRecurrent(Side):
+    """There are two biases: Keras's GRU has both, its LSTM the sum."""
+
+    def common(self, layer: Network, arrays: Arrays) -> Arrays:
+        ordered = {name: _gates(layer, array) for name, array in arrays.items()}
+        found = super().common(layer, ordered)
+        if "bias_ih_l0" in ordered:
+            biases = np.stack([ordered["bias_ih_l0"], ordered["bias_hh_l0"]])
+            found["bias"] = biases if _is_gru(layer) else biases.sum(axis=0)
+        return found
+
+    def own(self, layer: Network, common: Arrays) -> Arrays:
+        arrays = super().own(layer, {role: array for role, array in common.items() if role != "bias"})
+        if (bias := common.get("bias")) is not None:
+            first, second = bias if _is_gru(layer) else (bias, np.zeros_like(bias))
+            arrays |= {"bias_ih_l0": first, "bias_hh_l0": second}
+        return {name: _gates(layer, array) for name, array in arrays.items()}
+
+
+def _is_gru(module: Network) -> bool:
+    return type(module).__name__ == "GRU"
+
+
+def _gates(module: Network, array: Array) -> Array:
+    """A GRU's gates (reset, update, new) in Keras's order (update, reset, new), and back; an LSTM's are alike."""
+    if not _is_gru(module):
+        return array
+    reset, update, new = np.split(array, 3)
+    return np.concatenate([update, reset, new])
+
+
+def _recurrent_facts(layer: Network) -> dict[str, Any]:
+    """PyTorch knows no other way."""
     return {"reset after the product": getattr(layer, "reset_after", True)}
 
-
-def _keras_norm(kind: str, facts: Callable[[Network], dict[str, Any]]) -> Side:
-    own = renamed((kind,), NORM, facts)
-    return Side(
-        own.types,
-        lambda layer, arrays: own.common(layer, _channels_first(layer, arrays)),
-        lambda layer, common: _channels_last(layer, own.own(layer, common)),
-        facts,
-    )
-
-
-NORM = {"scale": "gamma", "offset": "beta", "mean": "moving_mean", "variance": "moving_variance"}
-TORCH_NORM = {"scale": "weight", "offset": "bias", "mean": "running_mean", "variance": "running_var"}
 
 RULES = (
     Rule(
         "dense",
-        Side(("Dense",), _channels_first, _channels_last),
-        Side(("Linear",), _torch_matrix, _torch_matrix_own),
+        Side(("Dense",), KERNEL, _channels_first, _channels_last),
+        Side(("Linear",), TORCH_KERNEL, *TORCH_ORDER),
     ),
     Rule(
         "convolution",
-        renamed(
-            ("Conv1D", "Conv2D", "Conv3D"), {"kernel": "kernel", "bias": "bias"}, _keras_convolution_facts
-        ),
-        Side(("Conv1d", "Conv2d", "Conv3d"), _torch_kernel, _torch_kernel_own, _torch_convolution_facts),
+        Side(("Conv1D", "Conv2D", "Conv3D"), KERNEL, facts=_convolution_facts),
+        Side(("Conv1d", "Conv2d", "Conv3d"), TORCH_KERNEL, *TORCH_ORDER, _torch_convolution_facts),
     ),
+    # In PyTorch a convolution with as many groups as channels.
     Rule(
         "convolution",
-        Side(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise, _depthwise_own, _keras_convolution_facts),
-        Side((), _torch_kernel, _torch_kernel_own),
+        Side(("DepthwiseConv1D", "DepthwiseConv2D"), KERNEL, _depthwise, _depthwise_own, _convolution_facts),
+        Side((), TORCH_KERNEL),
     ),
+    # Keras keeps its kernel as [..., out, in], PyTorch as [in, out, ...].
     Rule(
         "transposed convolution",
-        Side(("Conv1DTranspose", "Conv2DTranspose"), _swapped, _swapped, _keras_convolution_facts),
+        Side(("Conv1DTranspose", "Conv2DTranspose"), KERNEL, *moved((-1, -2), (-2, -1)), _convolution_facts),
         Side(
             ("ConvTranspose1d", "ConvTranspose2d"),
-            _torch_transposed,
-            _torch_transposed_own,
+            TORCH_KERNEL,
+            *moved((0, 1), (-2, -1)),
             _torch_convolution_facts,
         ),
     ),
     Rule(
         "batch normalization",
-        _keras_norm(
-            "BatchNormalization", lambda own: {"epsilon": own.epsilon, "momentum": float(own.momentum)}
+        Side(
+            ("BatchNormalization",),
+            NORM,
+            _channels_first,
+            _channels_last,
+            lambda layer: {"epsilon": layer.epsilon, "momentum": float(layer.momentum)},
         ),
-        renamed(
+        Side(
             ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
             TORCH_NORM,
             # PyTorch's momentum is the weight of the new batch, Keras's that of the old average.
-            lambda own: {"epsilon": own.eps, "momentum": 1 - (own.momentum or 0)},
+            facts=lambda module: {"epsilon": module.eps, "momentum": 1 - (module.momentum or 0)},
         ),
     ),
     Rule(
         "layer normalization",
-        _keras_norm("LayerNormalization", lambda own: {"epsilon": own.epsilon}),
-        renamed(("LayerNorm",), TORCH_NORM, lambda own: {"epsilon": own.eps}),
+        Side(
+            ("LayerNormalization",),
+            NORM,
+            _channels_first,
+            _channels_last,
+            lambda layer: {"epsilon": layer.epsilon},
+        ),
+        Side(("LayerNorm",), TORCH_NORM, facts=lambda module: {"epsilon": module.eps}),
     ),
     Rule(
         "embedding",
-        renamed(("Embedding",), {"table": "embeddings"}, lambda _own: {}),
-        renamed(("Embedding",), {"table": "weight"}, lambda _own: {}),
+        Side(("Embedding",), {"table": "embeddings"}),
+        Side(("Embedding",), {"table": "weight"}),
     ),
     Rule(
         "attention",
-        Side(
-            ("MultiHeadAttention",),
-            _keras_attention,
-            _keras_attention_own,
-            lambda own: {"heads": own.num_heads},
-        ),
-        Side(
-            ("MultiheadAttention",),
-            _torch_attention,
-            _torch_attention_own,
-            lambda own: {"heads": own.num_heads},
-        ),
+        Side(("MultiHeadAttention",), ATTENTION, _attention, _attention_own, _heads),
+        TorchAttention(("MultiheadAttention",), TORCH_ATTENTION, *TORCH_ORDER, _heads),
     ),
     Rule(
         "gru",
-        Side(("GRU",), _keras_recurrent, _keras_recurrent_own, _keras_recurrent_facts),
-        _torch_recurrent(3),
+        Side(("GRU",), RECURRENT, facts=_recurrent_facts),
+        TorchRecurrent(("GRU",), TORCH_RECURRENT, *TORCH_ORDER, _recurrent_facts),
     ),
     Rule(
         "lstm",
-        Side(("LSTM",), _keras_recurrent, _keras_recurrent_own, _keras_recurrent_facts),
-        _torch_recurrent(4),
+        Side(("LSTM",), RECURRENT, facts=_recurrent_facts),
+        TorchRecurrent(("LSTM",), TORCH_RECURRENT, *TORCH_ORDER, _recurrent_facts),
     ),
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from models.signature import BATCH, Arrays, Tensor
+from models.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Task):
     """The network gives `value` float32 [batch, quantities]; targets are float32 [N, quantities]."""
 
     quantities: tuple[str, ...]
@@ -34,10 +35,7 @@ class Regression:
         return (len(self.quantities),)
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "quantities": list(self.quantities)}
-
-    def keras_targets(self, targets: NDArray[Any]) -> NDArray[Any]:
-        return targets
+        return super().to_json() | {"quantities": list(self.quantities)}
 
     def keras_loss(self) -> keras.losses.Loss:
         import keras
@@ -75,12 +73,6 @@ class Regression:
         if metric.startswith("r2/"):
             return profile.class_regression
         return profile.score_regression if metric == "r2" else None
-
-    def agreement(self, output: NDArray[Any], reference: NDArray[Any]) -> float | None:
-        return None
-
-    def inconsistency(self, outputs: Arrays) -> tuple[str, float] | None:
-        return None
 
     def told(self, outputs: Arrays) -> str:
         """Each quantity with its value."""

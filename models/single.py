@@ -1,6 +1,7 @@
 """Weights of a network that has no twin, in its framework's own form: nothing has to be bridged, so any layer will do.
 
-A weight's name is its place and its name in the network; arrays keep their dtypes.
+A weight's name is its place and its name in the network; arrays keep their dtypes. The functions are those of
+models/bridge.py, whose rules do not matter here.
 """
 
 from __future__ import annotations
@@ -10,46 +11,50 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.base import ModelError, Weights
+from models.base import Weights, require_fit
 
 if TYPE_CHECKING:
     import keras
     from torch import nn
 
 
-def from_keras(network: keras.Model) -> Weights:
+def from_keras(network: keras.Model, _rules: object = ()) -> Weights:
     """Read the weights."""
     return {name: np.array(variable.numpy()) for name, variable in _keras(network).items()}
 
 
-def to_keras(weights: Weights, network: keras.Model) -> None:
+def to_keras(weights: Weights, network: keras.Model, _rules: object = ()) -> None:
     """Set the weights. Raises `ModelError` where names or shapes do not fit."""
     variables = _keras(network)
-    _check(weights, variables, network.name)
+    require_fit(weights, {name: tuple(variable.shape) for name, variable in variables.items()}, network.name)
     for name, variable in variables.items():
         variable.assign(weights[name])
 
 
-def from_torch(network: nn.Module) -> Weights:
+def from_torch(network: nn.Module, _rules: object = ()) -> Weights:
     """Read the weights and buffers."""
     return {name: np.array(tensor.detach().cpu().numpy()) for name, tensor in network.state_dict().items()}
 
 
-def to_torch(weights: Weights, network: nn.Module) -> None:
+def to_torch(weights: Weights, network: nn.Module, _rules: object = ()) -> None:
     """Set the weights. Raises `ModelError` where names or shapes do not fit."""
     import torch
 
-    _check(weights, network.state_dict(), type(network).__name__)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    require_fit(weights, shapes, type(network).__name__)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
 
 
-def initial(framework: str, build: Callable[[], Any], seed: int) -> Weights:
-    """The framework's own initial weights, drawn by seed."""
-    if framework == "tensorflow":
-        import keras
+def initial_keras(build: Callable[[], keras.Model], seed: int) -> Weights:
+    """Keras's own initial weights, drawn by seed."""
+    import keras
 
-        keras.utils.set_random_seed(seed)
-        return from_keras(build())
+    keras.utils.set_random_seed(seed)
+    return from_keras(build())
+
+
+def initial_torch(build: Callable[[], nn.Module], seed: int) -> Weights:
+    """PyTorch's own initial weights, drawn by seed."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -60,14 +65,3 @@ def initial(framework: str, build: Callable[[], Any], seed: int) -> Weights:
 def _keras(network: keras.Model) -> dict[str, Any]:
     # Keras numbers the layers of a process, so their paths change from one network to the next.
     return {f"{place}/{variable.name}": variable for place, variable in enumerate(network.weights)}
-
-
-def _check(weights: Weights, expected: dict[str, Any], network: str) -> None:
-    if wrong := sorted(expected.keys() ^ weights.keys()):
-        word = "missing" if wrong[0] in expected else "unknown"
-        raise ModelError(f"weights of {network}: {wrong[0]} is {word} ({len(wrong)} names differ)")
-    for name, own in expected.items():
-        if tuple(own.shape) != weights[name].shape:
-            raise ModelError(
-                f"weights of {network}: {name} is {weights[name].shape}, expected {tuple(own.shape)}"
-            )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models import bridge
-from models.base import NETWORKS, Model, ModelError, Weights
+from models.base import FRAMEWORKS, NETWORKS, Model, ModelError, Weights
 from models.data import Rows
-from models.signature import Arrays, Signature
+from models.signature import Arrays
 
 if TYPE_CHECKING:
     import keras
@@ -28,50 +28,50 @@ def check(model: Model, sample: Rows) -> None:
 
     `sample` are some rows of the data. Raises `ModelError` with what was expected and what came.
     """
-    spec = model.spec
+    spec, first = model.spec, model.spec.task.outputs[0]
     inputs = _inputs(model, sample)
-    keras_network = model.build_keras() if "tensorflow" in model.frameworks else None
-    torch_network = model.build_torch() if "pytorch" in model.frameworks else None
-    if keras_network is not None:
-        _check_keras_inputs(model, keras_network)
-    if keras_network is not None and torch_network is not None:
-        bridge.pair(keras_network, torch_network, model.rules)
-        weights = drawn(model.from_keras(keras_network))
-        model.to_keras(weights, keras_network)
-        model.to_torch(weights, torch_network)
-        _check_kept(model, weights, torch_network)
-    answers = {}
-    runs: dict[str, Callable[[], NDArray[Any]]] = {
-        "tensorflow": lambda: run_keras(keras_network, inputs),
-        "pytorch": lambda: run_torch(torch_network, inputs),
-    }
-    for framework in model.frameworks:
-        where, run = f"models/{spec.name}/{NETWORKS[framework]}.py", runs[framework]
+    networks: dict[str, Any] = {}
+    if "tensorflow" in model.frameworks:
+        networks["tensorflow"] = model.build_keras()
+        _check_keras_inputs(model, networks["tensorflow"])
+    if "pytorch" in model.frameworks:
+        networks["pytorch"] = model.build_torch()
+    if len(networks) > 1:
+        _equalize(model, *networks.values())
+    answers = []
+    for framework, network in networks.items():
+        where = f"models/{spec.name}/{NETWORKS[framework]}.py"
         try:
-            answers[framework] = run()
+            answer = (run_keras if framework == "tensorflow" else run_torch)(network, inputs)
         except Exception as error:
             raise ModelError(
                 f"{where} fails on the inputs of spec.py: {type(error).__name__}: {error}"
             ) from error
-        first = spec.task.outputs[0]
-        shape, dtype = tuple(answers[framework].shape), str(answers[framework].dtype)
-        if shape[:1] != (ROWS,) or not first.admits(shape[1:]) or dtype != first.dtype:
+        if answer.shape[:1] != (ROWS,) or not first.admits(answer.shape[1:]) or answer.dtype != first.dtype:
             raise ModelError(
                 f"{where}: expected {first.name} {first.dtype} {[ROWS, *first.row]} for {ROWS} rows, as the "
-                f"{spec.task.kind} of spec.py has it; it gives {dtype} {list(shape)}"
+                f"{spec.task.kind} of spec.py has it; it gives {answer.dtype} {list(answer.shape)}"
             )
-    left, *others = answers.values()
-    apart = max((float(np.max(np.abs(left - right))) for right in others), default=0.0)
-    if not apart <= DIFFERENCE * max(1.0, float(np.max(np.abs(left)))):
+        answers.append(answer)
+    if len(answers) == 1:
+        return
+    left, right = answers
+    apart = float(np.abs(left - right).max())
+    if not apart <= DIFFERENCE * max(1.0, float(np.abs(left).max())):
         raise ModelError(
             f"the networks of {spec.name} have the same weights and answer differently, by up to {apart:.2g}"
-            f"{_first_apart(model, keras_network, torch_network, inputs)}: compare keras_model.py and torch_model.py "
+            f"{_first_apart(model, networks, inputs)}: compare keras_model.py and torch_model.py "
             "for padding, activations (is GELU exact or approximate?), masks, the order of axes"
         )
 
 
-def _check_kept(model: Model, weights: Weights, network: nn.Module) -> None:
-    for name, array in model.from_torch(network).items():
+def _equalize(model: Model, network: keras.Model, twin: nn.Module) -> None:
+    """Pair the layers of the two networks, and give them the same weights."""
+    bridge.pair(network, twin, model.rules)
+    weights = drawn(model.from_keras(network))
+    model.to_keras(weights, network)
+    model.to_torch(weights, twin)
+    for name, array in model.from_torch(twin).items():
         if not np.allclose(array, weights[name]):
             raise ModelError(
                 f"models/{model.spec.name}/torch_model.py: {name} does not keep what it is set to: another layer "
@@ -79,12 +79,11 @@ def _check_kept(model: Model, weights: Weights, network: nn.Module) -> None:
             )
 
 
-def _first_apart(model: Model, network: keras.Model | None, twin: nn.Module | None, inputs: Arrays) -> str:
+def _first_apart(model: Model, networks: Mapping[str, Any], inputs: Arrays) -> str:
     """The first layer, in Keras's order, after which the networks differ; "" where that cannot be told."""
     import keras
 
-    assert network is not None
-    assert twin is not None
+    network, twin = (networks[framework] for framework in FRAMEWORKS)
     seen: dict[str, NDArray[Any]] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -123,20 +122,18 @@ def drawn(weights: Weights) -> Weights:
     return result
 
 
-def run_keras(network: keras.Model | None, inputs: Arrays) -> NDArray[Any]:
+def run_keras(network: keras.Model, inputs: Arrays) -> NDArray[Any]:
     """The network's own output in inference mode."""
-    assert network is not None
     values = [inputs[tensor.name] for tensor in network.inputs]
     answer = network(values if len(values) > 1 else values[0], training=False)
     result: NDArray[Any] = answer.numpy()
     return result
 
 
-def run_torch(network: nn.Module | None, inputs: Arrays) -> NDArray[Any]:
+def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
     """The network's own output; its `forward` takes the inputs by their names."""
     import torch
 
-    assert network is not None
     with torch.inference_mode():
         answer = network.eval()(
             **{name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()}
@@ -146,31 +143,26 @@ def run_torch(network: nn.Module | None, inputs: Arrays) -> NDArray[Any]:
 
 
 def _inputs(model: Model, sample: Rows) -> dict[str, NDArray[Any]]:
-    """Some rows as the endpoints take them, which must be as the signature says."""
-    spec = model.spec
-    wrong = data_faults(spec.signature, spec.task.target_row, sample)
-    if wrong:
-        raise ModelError(f"the data of {spec.name} is not what spec.py says\n  " + "\n  ".join(wrong))
-    return sample.take(slice(ROWS)).served(spec.signature)
-
-
-def data_faults(signature: Signature, target_row: tuple[int, ...], sample: Rows) -> list[str]:
-    """What of the data does not fit the signature and the task's targets."""
-    names = [tensor.name for tensor in signature.inputs]
+    """Some rows as the endpoints take them; data and targets must be as the spec says."""
+    spec, wrong = model.spec, []
+    names = [tensor.name for tensor in spec.inputs]
+    inputs: dict[str, NDArray[Any]] = {}
     if sorted(sample.inputs) != sorted(names):
-        return [f"expected the inputs {', '.join(names)}, it has {', '.join(sorted(sample.inputs))}"]
-    found = []
-    for tensor, array in zip(signature.inputs, sample.served(signature).values(), strict=True):
+        wrong.append(f"expected the inputs {', '.join(names)}, it has {', '.join(sorted(sample.inputs))}")
+    else:
+        inputs = sample.take(slice(ROWS)).served(spec.signature)
+    for tensor, array in zip(spec.inputs, inputs.values(), strict=False):
         if not tensor.admits(array.shape[1:]) or str(array.dtype) != tensor.dtype:
-            found.append(
+            wrong.append(
                 f"{tensor.name}: expected {tensor.dtype} rows of {list(tensor.row)}, "
                 f"they are {array.dtype} of {list(array.shape[1:])}"
             )
-    if sample.targets.shape[1:] != target_row:
-        found.append(
-            f"targets: expected rows of {list(target_row)}, they are {list(sample.targets.shape[1:])}"
-        )
-    return found
+    row, found = spec.task.target_row, sample.targets.shape[1:]
+    if found != row:
+        wrong.append(f"targets: expected rows of {list(row)}, they are {list(found)}")
+    if wrong:
+        raise ModelError(f"the data of {spec.name} is not what spec.py says\n  " + "\n  ".join(wrong))
+    return inputs
 
 
 def _check_keras_inputs(model: Model, network: keras.Model) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from models.base import Model
 from models.data import Dataset
 from pipelines.exporting import reference, roads, samples
-from pipelines.exporting.base import Exporter, ExportError
+from pipelines.exporting.base import Exporter, ExportError, one_line
 from pipelines.exporting.onnx2tf import ConverterMissingError
 from pipelines.exporting.roads import Roads
 from pipelines.training.record import Trained
@@ -23,7 +23,6 @@ from serving.targets.base import SAMPLES
 
 CALIBRATION_ROWS = 500
 """How many validation rows int8 quantization is calibrated on."""
-LONGEST_REASON = 500
 GOLDEN_ROWS = 2
 """How many validation rows travel with each artifact, to be asked where it is served."""
 
@@ -96,35 +95,31 @@ def export_all(
         for name, own in weights.items()
     }
     closed = dict(found.closed)
-    for target, road in found.open.items():
+    for target in targets.NAMES:
         if (folder / target / repository.GOLDEN).exists():
             continue
-        report(f"{target} by {road.converter}" if road.converter else target)
-        started = time.monotonic()
         with _sealed(folder / target) as beside:
-            try:
-                load(target, torchserve_form).write(model, weights[road.origin], beside, calibration)
-            except ConverterMissingError:
-                raise
-            except Exception as error:
-                if not roads.optional(model, target):
-                    raise
-                closed[target] = " ".join(str(error).split())[:LONGEST_REASON]
-                report(f"{target} is not reached: {closed[target]}")
-            repository.write_atomically(_seconds(folder, target), f"{time.monotonic() - started:.2f}")
-            golden.write(beside, goldens[road.origin])
+            if road := found.open.get(target):
+                report(f"{target} by {road.converter}" if road.converter else target)
+                started = time.monotonic()
+                try:
+                    load(target, torchserve_form).write(model, weights[road.origin], beside, calibration)
+                    golden.write(beside, goldens[road.origin])
+                except Exception as error:
+                    if isinstance(error, ConverterMissingError) or not roads.optional(model, target):
+                        raise
+                    closed[target] = one_line(error)
+                    report(f"{target} is not reached: {closed[target]}")
+                    shutil.rmtree(beside)
+                    beside.mkdir()
+                repository.write_atomically(_seconds(folder, target), f"{time.monotonic() - started:.2f}")
             if target == "tfjs":
                 samples.write(model.spec, dataset.test, beside / SAMPLES)
     if len(closed) == len(targets.NAMES):
-        raise ExportError(
-            "no target is reached:\n  " + "\n  ".join(f"{t}: {why}" for t, why in closed.items())
-        )
-    for target in found.closed:
-        with _sealed(folder / target) as beside:
-            if target == "tfjs":
-                samples.write(model.spec, dataset.test, beside / SAMPLES)
-    candidate = Candidate(folder, found.sources, torchserve_form, found.closed)
-    return candidate.without({target: why for target, why in closed.items() if target not in found.closed})
+        reasons = "\n  ".join(f"{target}: {why}" for target, why in closed.items())
+        raise ExportError(f"no target is reached:\n  {reasons}")
+    sources = {target: origin for target, origin in found.sources.items() if target not in closed}
+    return Candidate(folder, sources, torchserve_form, closed)
 
 
 @contextmanager

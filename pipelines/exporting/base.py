@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import os
+import re
+import subprocess
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +22,30 @@ SLICE = 100
 """Rows a run: a batch of thousands would cost gigabytes in the first layers of a picture's network."""
 
 
+TELLING = r"error|not (yet )?(supported|implemented)"
+"""What a program's lines have in them that say why it failed."""
+
+
 class ExportError(TandemError):
     """A converter failed, or wrote something that is not what was asked for."""
+
+
+def one_line(error: Exception, longest: int = 500) -> str:
+    """What an error says, cut where it is too long to read."""
+    return " ".join(str(error).split())[:longest]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings, logs and prints of libraries off a terminal that shows progress."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 @contextmanager
@@ -29,10 +57,32 @@ def traced(model: Model) -> Iterator[None]:
         raise
     except Exception as error:
         raise ExportError(
-            f"models/{model.spec.name}/torch_model.py has no graph for any number of rows: "
-            f"{' '.join(str(error).split())[:400]}; write what loops over rows or branches by values as operations "
-            "on whole tensors"
+            f"models/{model.spec.name}/torch_model.py has no graph for any number of rows: {one_line(error)}; "
+            "write what loops over rows or branches by values as operations on whole tensors"
         ) from error
+
+
+def process(what: str, command: Sequence[str | Path], seconds: int, folder: Path | None = None) -> None:
+    """Run a program in `folder`. Raises `ExportError` with the end of what it said where it fails or does not end."""
+    try:
+        done = subprocess.run(
+            command,
+            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"{what} did not end within {seconds} s") from None
+    if done.returncode:
+        # Without colours.
+        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        telling = [line for line in lines if re.search(TELLING, line, re.IGNORECASE)]
+        raise ExportError(f"{what} failed: {' '.join((telling or lines)[-3:])[:600] or 'it says nothing'}")
 
 
 @dataclass(frozen=True)

@@ -28,34 +28,36 @@ Answer = Callable[[Sequence[Arrays]], Sequence[Arrays]]
 
 def batches(inputs: Arrays, batched: bool = True) -> list[Arrays]:
     """Runs of 1, 3 and 64 of the rows, and then of zeros, ones and large noise, three rows each; one row each where the
-    model is not batched.
-
-    Integers, which may be indices, stay among those that the rows have.
-    """
-    ends = np.cumsum(SIZES)
-    own: list[Arrays] = [
-        {name: np.resize(array, (int(end), *array.shape[1:]))[-size:] for name, array in inputs.items()}
-        for end, size in zip(ends, SIZES, strict=True)
+    model is not batched."""
+    runs: list[Arrays] = [
+        {name: np.resize(array, (end, *array.shape[1:]))[-size:] for name, array in inputs.items()}
+        for end, size in zip(np.cumsum(SIZES), SIZES, strict=True)
     ]
+    runs += [{name: constant(array, value, 3) for name, array in inputs.items()} for value in (0, 1)]
     generator = np.random.default_rng(3)
+    runs.append({name: noise(array, generator, NOISE, 3) for name, array in inputs.items()})
+    return runs if batched else [{n: np.asarray(a[0], a.dtype) for n, a in run.items()} for run in runs[1:]]
 
-    def noise(array: NDArray[Any]) -> NDArray[Any]:
-        shape = (3, *array.shape[1:])
-        if array.dtype.kind == "f":
-            return generator.normal(scale=NOISE, size=shape).astype(array.dtype)
-        if array.dtype.kind not in "iu":
-            return np.resize(array[::-1], shape)
-        return generator.integers(array.min(), array.max(), shape, array.dtype, endpoint=True)
 
-    def constant(array: NDArray[Any], value: int) -> NDArray[Any]:
-        if array.dtype.kind not in "fiu":
-            return np.resize(array[value:], (3, *array.shape[1:]))
-        held = value if array.dtype.kind == "f" else np.clip(value, array.min(), array.max())
-        return np.full((3, *array.shape[1:]), held, array.dtype)
+def constant(like: NDArray[Any], value: float, count: int) -> NDArray[Any]:
+    """Rows of one value, or of the nearest that there may be: integers may be indices, and stay among those that the
+    rows `like` have. Texts are theirs."""
+    shape = (count, *like.shape[1:])
+    if like.dtype.kind not in "fiu":
+        return np.resize(like[int(value != 0) :], shape)
+    most = float(np.finfo(like.dtype).max) if like.dtype.kind == "f" else int(like.max())
+    least = -most if like.dtype.kind == "f" else int(like.min())
+    return np.full(shape, max(least, min(value, most)), like.dtype)
 
-    constants: list[Arrays] = [{n: constant(a, value) for n, a in inputs.items()} for value in (0, 1)]
-    made = [*own, *constants, {name: noise(array) for name, array in inputs.items()}]
-    return made if batched else [{n: np.asarray(a[0], a.dtype) for n, a in run.items()} for run in made[1:]]
+
+def noise(like: NDArray[Any], generator: np.random.Generator, scale: float, count: int) -> NDArray[Any]:
+    """Rows of normal numbers, and of integers and texts that the rows `like` have."""
+    shape = (count, *like.shape[1:])
+    if like.dtype.kind == "f":
+        return generator.normal(scale=scale, size=shape).astype(like.dtype)
+    if like.dtype.kind not in "iu":
+        return np.resize(like[::-1], shape)
+    return generator.integers(like.min(), like.max(), shape, like.dtype, endpoint=True)
 
 
 def difference(
@@ -101,16 +103,15 @@ def untruths(backend: str, folder: Path, file: str, signature: Signature) -> lis
         declared = servable.signatures[DEFAULT_SIGNATURE]
     finally:
         servable.close()
-    pairs = {
-        "inputs": (declared.inputs, signature.inputs),
-        "outputs": (declared.outputs, signature.outputs),
-    }
     found = []
-    for kind, (specs, tensors) in pairs.items():
+    for kind, specs, tensors in (
+        ("inputs", declared.inputs, signature.inputs),
+        ("outputs", declared.outputs, signature.outputs),
+    ):
         told = {spec.name: (spec.dtype, spec.shape) for spec in specs}
-        shapes = {t.name: tuple(-1 if isinstance(size, str) else size for size in t.shape) for t in tensors}
         # Of a scalar a file may say nothing.
         unknown = {spec.name for spec in specs if spec.shape is None}
+        shapes = {t.name: tuple(-1 if isinstance(size, str) else size for size in t.shape) for t in tensors}
         expected = {t.name: (t.dtype, None if t.name in unknown else shapes[t.name]) for t in tensors}
         if told != expected:
             found.append(f"{kind} {told}, expected {expected}")

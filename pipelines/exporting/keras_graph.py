@@ -52,17 +52,19 @@ def network(model: Model, weights: Weights) -> keras.Model:
 
 def answering(model: Model, network: keras.Model) -> Answer:
     """A Keras network as a function from the inputs, in the signature's order, to the outputs by name."""
-    inputs, task = model.spec.inputs, model.spec.task
+    spec = model.spec
     # A model that is not batched is a network of batches all the same, unless it came as a file.
-    alone = not model.spec.batched and model.spec.artifact is None
+    alone = not spec.batched and spec.artifact is None
+    own = spec.artifact.own if spec.artifact else str
+    places = {own(tensor.name): place for place, tensor in enumerate(spec.inputs)}
 
     def answer(*values: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        by_name = dict(zip((tensor.name for tensor in inputs), values, strict=True))
-        ordered = [
-            by_name[tensor.name][None] if alone else by_name[tensor.name]
-            for tensor in _inputs(model, network)
-        ]
-        outputs = task.keras_outputs(network(ordered if len(ordered) > 1 else ordered[0], training=False))
+        ordered = [values[places[tensor.name]] for tensor in network.inputs]
+        if alone:
+            ordered = [value[None] for value in ordered]
+        outputs = spec.task.keras_outputs(
+            network(ordered if len(ordered) > 1 else ordered[0], training=False)
+        )
         return {name: output[0] if alone else output for name, output in outputs.items()}
 
     return answer
@@ -144,18 +146,8 @@ def tensor_specs(signature: Signature) -> list[tf.TensorSpec]:
     """The inputs, in order, with any batch."""
     import tensorflow as tf
 
-    return [tf.TensorSpec(sizes(t), _dtype(t), name=t.name) for t in signature.inputs]
-
-
-def _dtype(tensor: Tensor) -> str:
-    return "string" if tensor.dtype == STRING else tensor.dtype
-
-
-def _inputs(model: Model, network: keras.Model) -> list[Tensor]:
-    """The signature's inputs in the order of the network's."""
-    own = model.spec.artifact.own if model.spec.artifact else str
-    names = {own(tensor.name): tensor for tensor in model.spec.inputs}
-    return [names[tensor.name] for tensor in network.inputs]
+    dtypes = [tf.string if tensor.dtype == STRING else tensor.dtype for tensor in signature.inputs]
+    return [tf.TensorSpec(sizes(t), dtype, t.name) for t, dtype in zip(signature.inputs, dtypes, strict=True)]
 
 
 def write_saved_model(

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from models.base import Model, Weights
 from models.signature import Arrays, batch_size, rows
 from pipelines.exporting import imported, keras_graph
-from pipelines.exporting.base import Exporter, ExportError
+from pipelines.exporting.base import Exporter, ExportError, quiet
 
 FILES = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
 CALIBRATION_ROWS = 256
@@ -40,25 +39,13 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> 
 
 
 def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
-    """Run a .tflite file in LiteRT's interpreter. Raises `ExportError` where it lacks our signature."""
+    """Run a .tflite file in LiteRT as our server opens it."""
+    from serving.server.backends.base import loader
+    from serving.server.tensors.signature import DEFAULT_SIGNATURE
+
+    servable = loader("litert")(path.parent, path.name, 2)
     names = [tensor.name for tensor in model.spec.task.outputs]
-    if model.spec.artifact is not None:
-        # Another's file need not have a signature.
-        from serving.server.backends.base import loader
-
-        servable = loader("litert")(path.parent, path.name, 2)
-        (key,) = servable.signatures
-        return [servable.run(key, dict(inputs), names) for inputs in batches]
-
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path), num_threads=2)
-    if keras_graph.FLOAT_SIGNATURE not in interpreter.get_signature_list():
-        raise ExportError(f"{path}: expected the signature {keras_graph.FLOAT_SIGNATURE}")
-    # The runner resizes the inputs to the batch.
-    runner = interpreter.get_signature_runner(keras_graph.FLOAT_SIGNATURE)
-    results = (runner(**inputs) for inputs in batches)
-    return [{name: result[name] for name in names} for result in results]
+    return [servable.run(DEFAULT_SIGNATURE, dict(inputs), names) for inputs in batches]
 
 
 def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
@@ -83,16 +70,16 @@ def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
     try:
-        with _quiet():
+        with _silent():
             contents: bytes = converter.convert()
     except Exception as error:
-        raise ExportError(f"litert: the converter failed for {precision}: {_reason(str(error))}") from error
+        raise ExportError(f"litert: the converter failed for {precision}: {_reason(error)}") from error
     return contents
 
 
-def _reason(said: str) -> str:
+def _reason(error: Exception) -> str:
     """The operation that failed, and the layer that it is of; the converter goes on with the whole graph."""
-    text = " ".join(said.split())
+    text = " ".join(str(error).split())
     operation, place = re.search(r"'tf\.(\w+)' op", text), re.search(r'\["\w+:", "([^"@]+)@', text)
     if operation is None or place is None:
         return text[:500]
@@ -103,13 +90,12 @@ def _reason(said: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the converter's remarks, which its C++ half writes past Python, off a terminal that shows progress."""
+def _silent() -> Iterator[None]:
+    """Keep the converter's remarks, which its C++ half writes past Python, off the terminal."""
     sys.stderr.flush()
     terminal = os.dup(2)
     try:
-        with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with Path(os.devnull).open("w") as nowhere, quiet():
             os.dup2(nowhere.fileno(), 2)
             yield
     finally:
@@ -118,5 +104,10 @@ def _quiet() -> Iterator[None]:
 
 
 EXPORTER = Exporter(
-    target="litert", files=FILES, write=write, answer=answer, runtime="LiteRT", backend="litert"
+    target="litert",
+    files=FILES,
+    write=write,
+    answer=answer,
+    runtime="LiteRT",
+    backend="litert",
 )

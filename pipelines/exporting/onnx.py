@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.base import Model, Weights
 from models.signature import Arrays, batch_size, rows
-from pipelines.exporting.base import Exporter, ExportError, traced
+from pipelines.exporting.base import Exporter, ExportError, one_line, quiet, traced
 from serving import golden
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
 
 OPSET = 20
 CALIBRATION_ROWS = 256
@@ -63,7 +64,7 @@ def _export_torch(model: Model, weights: Weights, path: Path) -> None:
     from pipelines.exporting.torch_graph import dynamic_shapes, example, servable
 
     spec, inputs = model.spec, example(model)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             servable(model, weights),
             inputs,
@@ -79,7 +80,7 @@ def _export_torch(model: Model, weights: Weights, path: Path) -> None:
     program.save(path, external_data=False)
 
 
-def _name(graph: onnx.ModelProto, model: Model) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _name(graph: onnx.ModelProto, model: Model) -> None:
     """Put the spec's names on inputs, outputs and free dimensions of what tf2onnx wrote."""
     import onnx_ir
 
@@ -118,45 +119,46 @@ def write_int8(model: Model, weights: Weights, directory: Path, calibration: Arr
         plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
         export(model, weights, plain)
         try:
-            with _quiet():
+            with quiet():
                 quant_pre_process(plain, prepared)
                 # Sums of 8 bit products overflow on a CPU without VNNI: 7 bits do not.
                 quantization.quantize_static(
                     prepared, directory / INT8.serve, Rows(), per_channel=True, reduce_range=True
                 )  # fmt: skip
         except Exception as error:
-            raise ExportError(
-                f"ONNX Runtime cannot quantize {model.spec.name}: {str(error)[:500]}"
-            ) from error
+            raise ExportError(f"ONNX Runtime cannot quantize {model.spec.name}: {one_line(error)}") from error
 
 
 def answer(path: Path, model: Model, batches: Sequence[Arrays], optimized: bool = True) -> list[Arrays]:
     """Run the file with ONNX Runtime on one thread, with its graph optimizations or without any."""
+    opened, names = session(path, optimized), [tensor.name for tensor in model.spec.task.outputs]
+    return [run(opened, names, inputs) for inputs in batches]
+
+
+def session(path: Path, optimized: bool = True) -> onnxruntime.InferenceSession:
+    """Open a file in ONNX Runtime, which keeps its remarks to itself."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in model.spec.task.outputs]
-    return [dict(zip(names, session.run(names, fed(inputs)), strict=True)) for inputs in batches]
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def fed(inputs: Arrays) -> Arrays:
-    """Inputs as ONNX Runtime takes them: text as str."""
-    result = {}
-    for name, array in inputs.items():
-        result[name] = array
-        if array.dtype.kind == "O":
-            result[name] = np.array([text.decode() for text in golden.texts(array)], object).reshape(
-                array.shape
-            )
-    return result
+def run(session: onnxruntime.InferenceSession, names: Sequence[str], inputs: Arrays) -> Arrays:
+    """One call. ONNX Runtime takes text as str."""
+    given = {
+        name: np.array([text.decode() for text in golden.texts(array)], object).reshape(array.shape)
+        if array.dtype.kind == "O"
+        else array
+        for name, array in inputs.items()
+    }
+    return dict(zip(names, session.run(names, given), strict=True))
 
 
-def _check_signature(graph: onnx.ModelProto, model: Model) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _check_signature(graph: onnx.ModelProto, model: Model) -> None:
     spec = model.spec
     signature = spec.signature
     expected = {tensor.name: list(tensor.shape) for tensor in (*signature.inputs, *signature.outputs)}
@@ -166,19 +168,6 @@ def _check_signature(graph: onnx.ModelProto, model: Model) -> None:  # type: ign
     }
     if found != expected:
         raise ExportError(f"ONNX of {spec.name}: expected inputs and outputs {expected}, it has {found}")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # The exporter prints its progress, and its libraries warn about each other.
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 EXPORTER = Exporter(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from models.base import Model, Weights
 from pipelines.exporting import keras_graph
-from pipelines.exporting.base import ExportError
+from pipelines.exporting.base import ExportError, one_line
 from serving.errors import TandemError
 
 OPSET = 18
@@ -38,7 +38,7 @@ def write(model: Model, weights: Weights, path: Path) -> None:
     except TandemError:
         raise
     except Exception as error:
-        raise ExportError(f"tf2onnx failed: {' '.join(str(error).split())[:500]}") from error
+        raise ExportError(f"tf2onnx failed: {one_line(error)}") from error
 
 
 def _quiet() -> None:

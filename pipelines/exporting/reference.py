@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from models.base import FRAMEWORKS, Model, Weights
 from models.signature import Arrays
-from pipelines.exporting import imported
+from pipelines.exporting import formats
 
 BATCH = 500
 
@@ -20,7 +20,8 @@ def outputs(model: Model, origin: str, weights: Weights, inputs: Arrays) -> Arra
 def answers(model: Model, origin: str, weights: Weights, calls: Sequence[Arrays]) -> list[Arrays]:
     """The source's answer to each call."""
     if origin not in FRAMEWORKS:
-        return list(imported.answer(model, calls))
+        assert model.spec.artifact is not None
+        return formats.answers(model.spec.artifact, [t.name for t in model.spec.task.outputs], calls)
     if origin == "tensorflow":
         from pipelines.exporting import keras_graph
 

@@ -11,19 +11,8 @@ from models.signature import DTYPES, STRING, Signature
 from pipelines.exporting.base import ExportError
 from serving import targets
 
-TF2ONNX, ONNX2TF = "tf2onnx", "onnx2tf"
-TENSORFLOW = {"onnxruntime": TF2ONNX, "torchserve": TF2ONNX}
-PYTORCH = {"tf-serving": ONNX2TF, "litert": ONNX2TF, "tfjs": ONNX2TF}
-CONVERTERS: dict[str, dict[str, str]] = {
-    "tensorflow": TENSORFLOW,
-    "saved_model": TENSORFLOW,
-    "keras": TENSORFLOW,
-    "tflite": TENSORFLOW,
-    "pytorch": PYTORCH,
-    "pt2": PYTORCH,
-    "onnx": PYTORCH,
-}
-"""By what a model comes as: the targets that a converter reaches, and which; the others are reached at once."""
+CONVERTERS = {"tensorflow": "onnx2tf", "pytorch": "tf2onnx"}
+"""What makes one framework's targets of what is the other's."""
 NATIVE = {
     "tensorflow": "tf-serving",
     "saved_model": "tf-serving",
@@ -54,7 +43,7 @@ class Roads:
     open: Mapping[str, Road]
     closed: Mapping[str, str]
     form: str
-    """What TorchServe runs: one of `torch_forms.FORMS`."""
+    """What TorchServe runs: one of `torchserve.FORMS`."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -77,13 +66,16 @@ def find(model: Model, source: str = "", form: str = "exported", wanted: Collect
     for target in targets.NAMES:
         if wanted and target not in wanted:
             closed[target] = "left out, as TANDEM_TARGETS names others only"
-        elif reason := unable(target, model.spec.signature) or _no_road(target, model.origins):
+        elif reason := unable(target, model.spec.signature):
             closed[target] = reason
+        elif model.origins == ("tflite",) and target in ("tf-serving", "tfjs"):
+            closed[target] = NO_SAVED_MODEL
         elif model.frameworks == FRAMEWORKS:
             reached[target] = Road(source or targets.load(target).source)
         else:
             (origin,) = model.origins
-            reached[target] = Road(origin, CONVERTERS[origin].get(target, ""))
+            here, there = (targets.load(name).source for name in (NATIVE[origin], target))
+            reached[target] = Road(origin, "" if here == there else CONVERTERS[there])
     return Roads(reached, closed, form if set(PROGRAMS) & set(model.origins) else "onnx")
 
 
@@ -112,7 +104,3 @@ def unable(target: str, signature: Signature) -> str:
 def told(origin: str) -> str:
     """What an artifact is made from, in words."""
     return FORMATS.get(origin, origin)
-
-
-def _no_road(target: str, origins: tuple[str, ...]) -> str:
-    return NO_SAVED_MODEL if origins == ("tflite",) and target in ("tf-serving", "tfjs") else ""

@@ -11,13 +11,13 @@ from pipelines.exporting import keras_graph
 from pipelines.exporting.base import Exporter
 
 
-def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> None:  # noqa: ARG001
+def write(model: Model, weights: Weights, folder: Path, _calibration: Arrays) -> None:
     """Write the SavedModel into `folder`, with the signature `serving_default`, and `encoded` for pictures."""
     keras_graph.write_saved_model(model, weights, folder)
 
 
 def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
-    """Run `serving_default` in TensorFlow."""
+    """Run `serving_default` in TensorFlow with its graph optimizations, as TensorFlow Serving does."""
     import tensorflow as tf
 
     # Kept: a signature holds what it calls only weakly.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ import numpy as np
 from models.base import Model, Weights
 from models.signature import Arrays, Signature, batch_size, joined, rows
 from pipelines.exporting import keras_graph
-from pipelines.exporting.base import Exporter, ExportError
+from pipelines.exporting.base import Exporter, ExportError, process
 from serving.settings import Settings
 from serving.web.install import install, node
 
@@ -27,17 +25,25 @@ RUN_SECONDS = 120
 RUN_SCRIPT = Path(__file__).parents[2] / "serving" / "web" / "run.mjs"
 
 
-def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> None:  # noqa: ARG001
+def write(model: Model, weights: Weights, folder: Path, _calibration: Arrays) -> None:
     """Write model.json and its weight files. Raises `ExportError` with the end of what the converter said."""
     with tempfile.TemporaryDirectory() as saved_model:
         keras_graph.write_saved_model(model, weights, Path(saved_model), served=False)
-        _process(
-            "the converter",
-            [sys.executable, "-m", "pipelines.exporting.tfjs_converter", saved_model, str(folder)],
-            CONVERT_SECONDS,
-        )
+        convert(saved_model, folder)
     path = folder / MODEL_FILE
     path.write_text(json.dumps(name_outputs(model.spec.signature, json.loads(path.read_text()))) + "\n")
+
+
+def convert(saved_model: str, folder: Path) -> None:
+    """Write the graph model of a SavedModel. Raises `ExportError`."""
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pipelines.exporting.tfjs_converter",
+        saved_model,
+        folder,
+    ]
+    process("TensorFlow.js's converter", command, CONVERT_SECONDS)
 
 
 def name_outputs(signature: Signature, graph_model: dict[str, Any]) -> dict[str, Any]:
@@ -83,8 +89,7 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
         values.write_bytes(
             b"".join(inputs[t.name].astype(f"<{t.dtype[0]}4").tobytes() for t in signature.inputs)
         )
-        files = (scripts, path, request, values, answers)
-        _process("TensorFlow.js", [str(node()), str(RUN_SCRIPT), *map(str, files)], RUN_SECONDS)
+        process("TensorFlow.js", [node(), RUN_SCRIPT, scripts, path, request, values, answers], RUN_SECONDS)
         content, total = answers.read_bytes(), sum(counts)
     outputs, start = {}, 0
     for tensor in signature.outputs:
@@ -93,24 +98,6 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
         outputs[tensor.name], start = array.reshape(total, *tensor.row), start + array.nbytes
     ends = np.cumsum(counts)
     return [rows(outputs, slice(end - count, end)) for count, end in zip(counts, ends, strict=True)]
-
-
-def _process(what: str, command: list[str], seconds: int) -> None:
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
-    try:
-        subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=True,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(f"tfjs: {what} did not end within {seconds} s") from None
-    except subprocess.CalledProcessError as error:
-        raise ExportError(f"tfjs: {what} failed: …{error.stderr[-1000:].strip()}") from None
 
 
 EXPORTER = Exporter(

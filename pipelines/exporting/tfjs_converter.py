@@ -1,13 +1,12 @@
 """TensorFlow.js's converter, in a process of its own: `python -m pipelines.exporting.tfjs_converter FROM TO`.
 
 The package imports libraries that a SavedModel's way to a graph model never calls, and that do not fit beside
-ours; empty modules stand in for them, which is nothing to do to a process that has other work.
+ours; mocks stand in for them, which is nothing to do to a process that has other work.
 """
 
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 from unittest.mock import MagicMock
 
 UNUSED = (
@@ -18,22 +17,11 @@ UNUSED = (
 )
 
 
-class StandIn(ModuleType):
-    """A module that has every attribute, so that `from it import anything` succeeds."""
-
-    def __getattr__(self, name: str) -> MagicMock:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return MagicMock(name=name)
-
-
 def convert(saved_model: str, folder: str) -> None:
     """Convert the signature `serving_default` to a graph model with float32 weights."""
     for name in UNUSED:
-        sys.modules[name] = StandIn(name)
-    from tensorflowjs.converters.tf_saved_model_conversion_v2 import (
-        convert_tf_saved_model,
-    )
+        sys.modules[name] = MagicMock()
+    from tensorflowjs.converters.tf_saved_model_conversion_v2 import convert_tf_saved_model
 
     convert_tf_saved_model(saved_model, folder, signature_def="serving_default")
 

@@ -41,7 +41,8 @@ def servable(model: Model, weights: Weights) -> Servable:
     """Build the network, set its weights, and put it into inference mode."""
     if model.spec.artifact is not None:
         # An exported program is in the mode that it was exported in.
-        return Servable(model, imported.torch_program(model.spec.artifact)).requires_grad_(False)
+        program = imported.exported_program(model.spec.artifact).module()
+        return Servable(model, program).requires_grad_(False)
     network = model.build_torch()
     model.to_torch(weights, network)
     return Servable(model, network).eval().requires_grad_(False)

@@ -1,17 +1,26 @@
-"""PyTorch to TorchServe: a .mar that holds the network in one of three forms, the handler, and its signature."""
+"""PyTorch to TorchServe: a .mar that holds the network in one of three forms, the handler, and its signature.
+
+The forms are the exported program, compiled code, and the ONNX graph.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from models.base import Model, Weights
 from models.signature import Arrays
-from pipelines.exporting import torch_forms
-from pipelines.exporting.base import Exporter, traced
+from pipelines.exporting import onnx
+from pipelines.exporting.base import Exporter, ExportError, quiet, traced
 from serving.torchserve import archive
 from serving.torchserve.archive import HANDLER
 from serving.torchserve.clients import npy_body, outputs
@@ -20,16 +29,70 @@ from serving.torchserve.trial import trial
 CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 1, "responseTimeout": 30}
 """No batching: it waits for company even when there is none, which costs a lone caller two thirds more latency
 and gains a quarter at eight callers; `tandem compare --variants` has it as a row."""
+X86_64_V3: dict[str, Any] = {
+    "machine": "x86_64",
+    "march": "x86-64-v3",
+    "simdlen": 256,
+    "capabilities": ["AVX2", "AVX512"],
+}
+"""What the CPU must offer: `march` and `simdlen` as the compiler is given them, `machine` as Python names it, and which
+of `torch.backends.cpu.get_cpu_capability()`'s answers will do."""
 
 
-def write(form: str, model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
-    """Write `model.mar` with one of `torch_forms.FORMS` in it. Raises `ExportError`."""
-    own = torch_forms.FORMS[form]
+def write(
+    form: str,
+    file: str,
+    fill: Callable[[Model, Weights, Path], None],
+    model: Model,
+    weights: Weights,
+    directory: Path,
+    _calibration: Arrays,
+) -> None:
+    """Write `model.mar` with the file of a form in it, which `fill` writes. Raises `ExportError`."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / own.file
+        path = Path(folder) / file
         with traced(model):
-            own.write(model, weights, file)
-        pack(model, directory / EXPORTER.serve, {own.file: file.read_bytes()}, form)
+            fill(model, weights, path)
+        pack(model, directory / EXPORTER.serve, {file: path.read_bytes()}, form)
+
+
+def write_exported(model: Model, weights: Weights, path: Path) -> None:
+    """`torch.export`'s program: it runs operator by operator, wherever this PyTorch runs."""
+    import torch
+
+    from pipelines.exporting.torch_graph import folded, program
+
+    file = io.BytesIO()
+    with quiet():
+        # Into memory: the name of a file would be the name of the archive's folder.
+        torch.export.save(program(folded(model, weights), model), file)
+    path.write_bytes(file.getvalue())
+
+
+def write_compiled(model: Model, weights: Weights, path: Path) -> None:
+    """AOTInductor's library for `X86_64_V3`. Needs g++, half a minute, and such a CPU; raises `ExportError`."""
+    import torch
+
+    from pipelines.exporting.torch_graph import folded, program
+
+    march, machine = X86_64_V3["march"], platform.machine()
+    if machine != X86_64_V3["machine"]:
+        raise ExportError(
+            f"the form aot is compiled for {march}, this machine is {machine}: take the form exported"
+        )
+    options = {"cpp.march": march, "cpp.simdlen": X86_64_V3["simdlen"]}
+    # Its cache and its code generator would leave files in /tmp for good.
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=cache),
+        quiet(),
+    ):
+        try:
+            torch._inductor.aoti_compile_and_package(
+                program(folded(model, weights), model), package_path=str(path), inductor_configs=options
+            )
+        except Exception as error:
+            raise ExportError(f"AOTInductor failed: {str(error)[-1000:]}") from error
 
 
 def pack(
@@ -50,8 +113,8 @@ def pack(
     manifest = json.loads(ModelExportUtils.generate_manifest_json(config)) | {"createdOn": ""}
     signature = model.spec.signature.to_json() | {
         "form": form,
-        "runtime": torch_forms.FORMS[form].runtime,
-        "instruction_set": torch_forms.FORMS[form].instruction_set,
+        "runtime": FORMS[form].runtime,
+        "instruction_set": FORMS[form].instruction_set,
     }
     written = {
         archive.MANIFEST: json.dumps(manifest, indent=2).encode(),
@@ -72,16 +135,23 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
         return [outputs(archive.call(npy_body(inputs, signature.batched)), signature) for inputs in batches]
 
 
+EXPORTER = Exporter(
+    target="torchserve",
+    files={"float32": "model.mar"},
+    write=partial(write, "exported", "model.pt2", write_exported),
+    answer=answer,
+    runtime="PyTorch (torch.export)",
+)
 FORMS = {
-    form: Exporter(
-        target="torchserve",
-        files={"float32": "model.mar"},
-        write=partial(write, form),
-        answer=answer,
-        runtime=own.runtime,
-        instruction_set=own.instruction_set,
-        unequal_bytes="the C++ compiler's library is not the same each time" if form == "aot" else "",
-    )
-    for form, own in torch_forms.FORMS.items()
+    "exported": EXPORTER,
+    "aot": replace(
+        EXPORTER,
+        write=partial(write, "aot", "model.pt2", write_compiled),
+        runtime="PyTorch (AOTInductor)",
+        instruction_set=X86_64_V3,
+        unequal_bytes="the C++ compiler's library is not the same each time",
+    ),
+    "onnx": replace(
+        EXPORTER, write=partial(write, "onnx", "model.onnx", onnx.export), runtime="ONNX Runtime"
+    ),
 }
-EXPORTER = FORMS["exported"]

@@ -16,7 +16,7 @@ from models.data import Rows, Samples
 from models.signature import Arrays
 from pipelines.data import samples
 from pipelines.exporting import Candidate, conformance, onnx, onnx_from_tensorflow, reference, roads
-from pipelines.exporting.base import Exporter
+from pipelines.exporting.base import Exporter, one_line
 from pipelines.exporting.batching import difference
 from pipelines.gates import Check, require
 from pipelines.training.record import Trained
@@ -31,6 +31,7 @@ SMALLEST_SHARE, LARGEST_FACTOR, LARGEST_EXTRA = 0.8, 2.0, 1_000_000
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 DRAWN = "every artifact is held against the imported one on inputs drawn from the signature"
+FURTHEST = "furthest from its source on runs of 1, 3 and 64, zeros, ones and large noise"
 NOT_BATCHED = "published with `batched: false`, so no requests share a run"
 
 
@@ -110,8 +111,8 @@ def artifact_checks(
         except Exception as error:
             if not roads.optional(model, target):
                 raise
-            told = " ".join(str(error).split())[:300]
-            result[target] = [Check("parity", f"{target}: artifacts that do not run ({told})", 1, "<=", 0)]
+            label = f"{target}: artifacts that do not run ({one_line(error)})"
+            result[target] = [Check("parity", label, 1, "<=", 0)]
     if model.frameworks == FRAMEWORKS:
         cross = candidate.folder / ".cross-check.onnx"
         onnx_from_tensorflow.write(model, weights["tensorflow"], cross)
@@ -130,34 +131,52 @@ def _target_checks(
     said: tuple[Arrays, Sequence[Arrays]],
 ) -> list[Check]:
     """`said` are the source's answers to the rows, and to the runs of `conformance.batches`."""
-    signature, source = model.spec.signature, candidate.sources[target]
-    inputs, (expected, extreme) = test.served(signature), said
-    runs = conformance.batches(inputs, signature.batched)
+    signature, (expected, extreme) = model.spec.signature, said
+    runs = conformance.batches(test.served(signature), signature.batched)
     exporter = candidate.exporter(target)
     variants = exporter.variants(model)
     checks: list[Check] = []
     for precision, file in variants.items():
-        # An artifact of one variant may have its weights in files of their own.
-        whole = len(variants) == 1
-        name = f"{target} ({exporter.runtime}) {precision} from {roads.told(source)}"
-        with conformance.alone(candidate.folder / target, file, whole) as path:
-            outputs = exporter.run(path, model, inputs)
-            checks += parity(model.spec, name, precision, outputs, expected, test.targets)
-            everything = path.parent if whole and file else path
-            if weights:
-                checks += size(name, precision, everything, count_parameters(weights))
+        name = f"{target} ({exporter.runtime}) {precision} from {roads.told(candidate.sources[target])}"
+        with conformance.alone(candidate.folder / target, file, whole=len(variants) == 1) as path:
+            checks += _file_checks(model, exporter, path, precision, expected, weights, test, name)
             if exporter.backend:
-                own = path.parent if file else path
-                checks.append(truth(name, conformance.untruths(exporter.backend, own, file, signature)))
-            if precision == "float32":
-                answers: dict[str, Any] = {name: exporter.answer}
-                if exporter.backend == "onnxruntime":
-                    answers[f"{name}, unoptimized"] = partial(onnx.answer, optimized=False)
-                for label, answer in answers.items():
-                    apart = conformance.difference(
-                        partial(answer, path, model), extreme, runs, signature.batched
-                    )
-                    checks.append(extremes(model.spec, label, apart))
+                faults = conformance.untruths(
+                    exporter.backend, path.parent if file else path, file, signature
+                )
+                told = f": {'; '.join(faults)}" if faults else ""
+                label = f"{name}: inputs and outputs declared otherwise{told}"
+                checks.append(Check("parity", label, len(faults), "<=", 0))
+            if precision != "float32":
+                continue
+            answers: dict[str, Any] = {name: exporter.answer}
+            if exporter.backend == "onnxruntime":
+                answers[f"{name}, unoptimized"] = partial(onnx.answer, optimized=False)
+            for label, answer in answers.items():
+                apart = conformance.difference(partial(answer, path, model), extreme, runs, signature.batched)
+                checks.append(
+                    Check("parity", f"{label}: {FURTHEST}", apart, "<=", model.spec.tolerances.outputs)
+                )
+    return checks
+
+
+def _file_checks(
+    model: Model,
+    exporter: Exporter,
+    path: Path,
+    precision: str,
+    expected: Arrays,
+    weights: Weights,
+    test: Rows,
+    label: str,
+) -> list[Check]:
+    """Parity with what its source answers to the rows, and size, of one file of an artifact."""
+    outputs = exporter.run(path, model, test.served(model.spec.signature))
+    checks = parity(model.spec, label, precision, outputs, expected, test.targets)
+    if weights:
+        # An artifact of one variant may have its weights in files of their own.
+        whole = len(exporter.variants(model)) == 1 and path.is_file()
+        checks += size(label, precision, path.parent if whole else path, count_parameters(weights))
     return checks
 
 
@@ -174,26 +193,22 @@ def variant_checks(
     """Parity and size of an artifact that is published nowhere, and whether it may be batched."""
     inputs = test.served(model.spec.signature)
     expected = reference.outputs(model, source, weights, inputs)
-    found = exporter.run(path, model, inputs)
-    checks = parity(model.spec, label, precision, found, expected, test.targets)
-    # An artifact of one variant may have its weights in files of their own.
-    whole = len(exporter.variants(model)) == 1 and path.is_file()
-    checks += size(label, precision, path.parent if whole else path, count_parameters(weights))
     apart = difference(partial(exporter.answer, path, model), inputs)
-    return checks, batching(model.spec, label, apart, exporter.always_batched)
+    return (
+        _file_checks(model, exporter, path, precision, expected, weights, test, label),
+        batching(model.spec, label, apart, exporter.always_batched),
+    )
 
 
 def batching_checks(model: Model, candidate: Candidate, inputs: Arrays) -> dict[str, list[Check]]:
     """By target: whether each variant of its artifact answers a row alike, alone and in company."""
-    checks: dict[str, list[Check]] = {}
-    if not model.spec.signature.batched:
-        return {target: [] for target in candidate.sources}
-    for target in candidate.sources:
-        exporter = candidate.exporter(target)
-        for precision, file in exporter.variants(model).items():
-            apart = difference(partial(exporter.answer, candidate.folder / target / file, model), inputs)
-            check = batching(model.spec, f"{target} {precision}", apart, exporter.always_batched)
-            checks.setdefault(target, []).append(check)
+    checks: dict[str, list[Check]] = {target: [] for target in candidate.sources}
+    if model.spec.signature.batched:
+        for target, own in checks.items():
+            exporter = candidate.exporter(target)
+            for precision, file in exporter.variants(model).items():
+                apart = difference(partial(exporter.answer, candidate.folder / target / file, model), inputs)
+                own.append(batching(model.spec, f"{target} {precision}", apart, exporter.always_batched))
     return checks
 
 
@@ -241,18 +256,6 @@ def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: 
         spec.tolerances.outputs,
         "" if always_batched else NOT_BATCHED,
     )
-
-
-def extremes(spec: ModelSpec, artifact: str, difference: float) -> Check:
-    """An artifact answers runs of other sizes, zeros, ones and large noise as its source framework does."""
-    label = f"{artifact}: furthest from its source on runs of 1, 3 and 64, zeros, ones and large noise"
-    return Check("parity", label, difference, "<=", spec.tolerances.outputs)
-
-
-def truth(artifact: str, faults: Sequence[str]) -> Check:
-    """An artifact says of its inputs and outputs what its manifest says."""
-    told = f": {'; '.join(faults)}" if faults else ""
-    return Check("parity", f"{artifact}: inputs and outputs declared otherwise{told}", len(faults), "<=", 0)
 
 
 def size(artifact: str, precision: str, path: Path, parameters: int) -> list[Check]:

@@ -91,15 +91,9 @@ def quality(
 
 def training(profile: Profile, left: History, right: History) -> list[Check]:
     """The two frameworks went the same way: losses of the first steps."""
-    return [
-        Check(
-            "training parity",
-            f"largest relative difference of the losses of {PARITY_STEPS} steps",
-            loss_difference(left, right),
-            "<=",
-            profile.training_loss if profile.precision == "float32" else REDUCED_LOSS,
-        )
-    ]
+    limit = profile.training_loss if profile.precision == "float32" else REDUCED_LOSS
+    label = f"largest relative difference of the losses of {PARITY_STEPS} steps"
+    return [Check("training parity", label, loss_difference(left, right), "<=", limit)]
 
 
 def precision(framework: str, name: str, found: History, plain: History) -> list[Check]:

@@ -12,95 +12,61 @@ from models import bridge
 from models.base import ModelError
 from models.twins import drawn, run_keras, run_torch
 
-KINDS: dict[str, tuple[tuple[int, ...], Callable[[Any, Any], Any], Callable[[Any], Any]]] = {}
-
-
-def case(name: str, row: tuple[int, ...]) -> Callable[[Any], Any]:
-    """A case is a pair of functions: (layers, input) -> output in Keras, (nn) -> module in PyTorch."""
-
-    def add(pair: Callable[[], tuple[Any, Any]]) -> None:
-        KINDS[name] = (row, *pair())
-
-    return add
-
-
-@case("dense", (5,))
-def _() -> Any:
-    return lambda k, x: k.Dense(3, name="body")(x), lambda nn: nn.Linear(5, 3)
-
-
-@case("convolution", (6, 7, 4))
-def _() -> Any:
-    return (
+Case = tuple[tuple[int, ...], Callable[[Any, Any], Any], Callable[[Any], Any]]
+KINDS: dict[str, Case] = {
+    "dense": ((5,), lambda k, x: k.Dense(3, name="body")(x), lambda nn: nn.Linear(5, 3)),
+    "convolution": (
+        (6, 7, 4),
         lambda k, x: k.Permute((3, 1, 2))(k.Conv2D(8, (3, 2), 2, name="body")(x)),
         lambda nn: nn.Conv2d(4, 8, (3, 2), 2),
-    )
-
-
-@case("grouped", (6, 6, 4))
-def _() -> Any:
-    return (
+    ),
+    "grouped": (
+        (6, 6, 4),
         lambda k, x: k.Permute((3, 1, 2))(k.Conv2D(8, 3, groups=2, name="body")(x)),
         lambda nn: nn.Conv2d(4, 8, 3, groups=2),
-    )
-
-
-@case("depthwise", (6, 6, 4))
-def _() -> Any:
-    return (
+    ),
+    "depthwise": (
+        (6, 6, 4),
         lambda k, x: k.Permute((3, 1, 2))(k.DepthwiseConv2D(3, depth_multiplier=2, name="body")(x)),
         lambda nn: nn.Conv2d(4, 8, 3, groups=4),
-    )
-
-
-@case("convolution in one dimension", (9, 4))
-def _() -> Any:
-    return lambda k, x: k.Permute((2, 1))(k.Conv1D(6, 3, name="body")(x)), lambda nn: nn.Conv1d(4, 6, 3)
-
-
-@case("batch normalization", (5,))
-def _() -> Any:
-    return (
+    ),
+    "convolution in one dimension": (
+        (9, 4),
+        lambda k, x: k.Permute((2, 1))(k.Conv1D(6, 3, name="body")(x)),
+        lambda nn: nn.Conv1d(4, 6, 3),
+    ),
+    "batch normalization": (
+        (5,),
         lambda k, x: k.BatchNormalization(momentum=0.9, epsilon=1e-3, name="body")(x),
         lambda nn: nn.BatchNorm1d(5, eps=1e-3, momentum=0.1),
-    )
-
-
-@case("layer normalization", (3, 5))
-def _() -> Any:
-    return lambda k, x: k.LayerNormalization(epsilon=1e-5, name="body")(x), lambda nn: nn.LayerNorm(5)
-
-
-@case("gru", (6, 5))
-def _() -> Any:
-    return (
+    ),
+    "layer normalization": (
+        (3, 5),
+        lambda k, x: k.LayerNormalization(epsilon=1e-5, name="body")(x),
+        lambda nn: nn.LayerNorm(5),
+    ),
+    "gru": (
+        (6, 5),
         lambda k, x: k.GRU(4, return_sequences=True, name="body")(x),
         lambda nn: nn.GRU(5, 4, batch_first=True),
-    )
-
-
-@case("lstm", (6, 5))
-def _() -> Any:
-    return (
+    ),
+    "lstm": (
+        (6, 5),
         lambda k, x: k.LSTM(4, return_sequences=True, name="body")(x),
         lambda nn: nn.LSTM(5, 4, batch_first=True),
-    )
-
-
-@case("attention", (6, 8))
-def _() -> Any:
-    return (
+    ),
+    "attention": (
+        (6, 8),
         lambda k, x: k.MultiHeadAttention(2, 4, name="body")(x, x),
         lambda nn: nn.MultiheadAttention(8, 2, batch_first=True),
-    )
-
-
-@case("dense after flatten", (3, 4, 2))
-def _() -> Any:
-    return (
+    ),
+    "dense after flatten": (
+        (3, 4, 2),
         lambda k, x: k.Dense(3, name="body")(k.Flatten()(x)),
         lambda nn: nn.Linear(24, 3),
-    )
+    ),
+}
+"""The row of the input, (layers, input) -> output in Keras, and (nn) -> module in PyTorch."""
 
 
 def networks(name: str) -> tuple[Any, Any, dict[str, Any]]:

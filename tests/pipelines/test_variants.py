@@ -11,6 +11,7 @@ import pytest
 from models.base import Model
 from models.data import Dataset, Rows
 from models.signature import Arrays
+from models.twins import drawn
 from pipelines import exporting
 from pipelines.cli import variants
 from pipelines.cli.variants import Variant, make
@@ -22,7 +23,6 @@ from serving import repository
 from serving.repository import Manifest
 from serving.settings import Settings
 from serving.targets.base import TargetError
-from tests.weights import unsettled
 
 TARGET, VERSION = "onnxruntime", 3
 
@@ -31,7 +31,7 @@ TARGET, VERSION = "onnxruntime", 3
 def settings(tmp_path: Path, model: Model) -> Settings:
     """Those of artifacts with a published version, and the run that it has its weights from."""
     settings = replace(Settings(), artifacts=tmp_path, model=model.spec.name)
-    trained = Trained("pytorch", unsettled(model), History.empty())
+    trained = Trained("pytorch", drawn(model.initial_weights(1)), History.empty())
     trained.write(tmp_path / "runs" / f"{model.spec.name}-smoke" / "pytorch")
     folder = repository.version_dir(settings.repository, TARGET, settings.model, VERSION)
     folder.mkdir(parents=True)
@@ -83,7 +83,7 @@ def test_a_form_is_held_against_the_framework_s_answers_with_its_version_s_weigh
         (folder / "odd.onnx").write_bytes(b"\0" * sum(array.nbytes for array in weights.values()))
 
     def answer(_path: Path, model: Model, batches: list[Arrays]) -> list[Arrays]:
-        weights = unsettled(model)
+        weights = drawn(model.initial_weights(1))
         found = [reference.outputs(model, "pytorch", weights, batch) for batch in batches]
         return [{name: array + shift for name, array in own.items()} for own in found]
 

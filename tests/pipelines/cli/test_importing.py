@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,10 @@ import models
 from models.artifact import ArtifactError
 from models.base import Model, load
 from models.data import Dataset, Rows
-from pipelines import data, exporting
+from pipelines import cli, data, exporting
 from pipelines.cli import importing
 from pipelines.data.source import DataError
-from pipelines.exporting import roads
+from pipelines.exporting import reference, roads
 from pipelines.gates import GateError, artifacts
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -153,6 +155,31 @@ def test_a_conversion_that_answers_otherwise_is_refused_or_left_out(
             assert "its artifact is refused" in artifacts.gate(model, {}, made, rows).closed["torchserve"]
 
 
+def test_a_converter_that_fails_half_way_takes_its_target_out_and_leaves_nothing(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(dense)
+    model = load("mine")
+    dataset, found = data.load(model, tmp_path, 1), roads.find(model, wanted=("onnxruntime", "torchserve"))
+    load_exporter, broken = exporting.load, ["torchserve"]
+
+    def write(_model: Model, _weights: object, folder: Path, _calibration: object) -> None:
+        (folder / "half").touch()
+        raise ValueError("no such\noperation")
+
+    def replaced(target: str, form: str = "") -> exporting.Exporter:
+        own = load_exporter(target, form)
+        return exporting.replace(own, write=write) if target in broken else own
+
+    monkeypatch.setattr(exporting, "load", replaced)
+    made = exporting.export_all(model, {}, found, tmp_path / "made", dataset, found.form, print)
+    assert (set(made.sources), made.closed["torchserve"]) == ({"onnxruntime"}, "no such operation")
+    assert list((made.folder / "torchserve").iterdir()) == []
+    broken[0] = "onnxruntime"
+    with pytest.raises(ValueError, match="no such"):
+        exporting.export_all(model, {}, found, tmp_path / "again", dataset, found.form, print)
+
+
 def future(path: Path) -> None:
     model = onnx.load(path)
     model.ir_version = 99
@@ -209,6 +236,62 @@ def test_samples_of_another_model_are_refused(
     assert list(folder.iterdir()) == []
 
 
+def write_tensorflow(folder: Path, kind: str) -> Path:
+    import keras
+    import tensorflow as tf
+
+    x = keras.Input((4,), name="x")
+    network = keras.Model(x, keras.layers.Dense(3, use_bias=False, name="y")(x))
+    network.set_weights([WEIGHTS])
+    path = folder / f"model.{kind}"
+    if kind == "keras":
+        network.save(path)
+        return path
+    network.export(folder / "saved", verbose=False)
+    if kind == "saved_model":
+        return folder / "saved"
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved")).convert())
+    return path
+
+
+def write_pt2(folder: Path, _kind: str) -> Path:
+    torch = pytest.importorskip("torch")
+    network = torch.nn.Linear(4, 3, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.from_numpy(WEIGHTS.T.copy()))
+    shapes = {"input": {0: torch.export.Dim("rows")}}
+    program = torch.export.export(network, (torch.ones(2, 4),), dynamic_shapes=shapes)
+    torch.export.save(program, folder / "model.pt2")
+    return folder / "model.pt2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "writer"),
+    [
+        ("keras", write_tensorflow),
+        ("saved_model", write_tensorflow),
+        ("tflite", write_tensorflow),
+        ("pt2", write_pt2),
+    ],
+)
+def test_each_format_is_opened_by_what_runs_it(
+    tmp_path: Path, kind: str, writer: Callable[[Path, str], Path]
+) -> None:
+    take(writer(tmp_path, kind), trusted=True)
+    model = load("mine")
+    ((taken,), (given,)) = model.spec.inputs, model.spec.signature.outputs
+    assert (taken.dtype, taken.shape, given.dtype, given.shape) == (
+        "float32",
+        ("batch", 4),
+        "float32",
+        ("batch", 3),
+    )
+    rows = np.random.default_rng(1).random((5, 4), np.float32)
+    found = reference.outputs(model, kind, {}, {taken.name: rows})
+    np.testing.assert_allclose(found[given.name], rows @ WEIGHTS, rtol=0, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_saved_model_needs_a_signature_and_no_state(folder: Path, tmp_path: Path) -> None:
     import tensorflow as tf
@@ -245,3 +328,25 @@ def test_code_in_a_keras_file_does_not_run_unasked(folder: Path, tmp_path: Path)
     assert list(folder.iterdir()) == []
     take(tmp_path / "lambda.keras", trusted=True)
     assert load("mine").spec.signature.outputs[0].name == "twice"
+
+
+@pytest.mark.slow
+def test_a_converter_that_cannot_be_installed_ends_the_run_and_leaves_nothing(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(dense)
+    monkeypatch.setenv("PYTHON", str(tmp_path / "no-python"))
+    monkeypatch.setenv("TANDEM_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    assert cli.main(["publish", "--model", "mine"]) == 1
+    said = capsys.readouterr().err
+    assert "the environment of onnx2tf could not be made: " in said
+    assert "no Python that runs; expected 3.11" in said
+    assert (
+        "Mend that and run this again, or TANDEM_TARGETS=onnxruntime,torchserve leaves the targets out"
+        in said
+    )
+    assert not list((tmp_path / "artifacts" / "repository").rglob("manifest.json"))
+    assert not (tmp_path / "venv-onnx2tf").exists()
+    assert cli.main(["publish", "--model", "mine", "--targets", "onnxruntime"]) == 0
+    assert "published version 1" in capsys.readouterr().out

@@ -1,17 +1,28 @@
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from models.base import Model, Weights
 from models.data import Rows
-from pipelines.exporting import keras_graph
+from models.twins import drawn
+from pipelines import exporting
+from pipelines.exporting import batching, keras_graph
+from pipelines.exporting.base import Exporter
 from tests.pictures import Images, as_floats
-from tests.weights import unsettled
+
+Made = Callable[..., Path]
+Answers = Callable[[Exporter, Path, float], None]
 
 
 @pytest.fixture(scope="session")
 def weights(model: Model) -> Weights:
-    return unsettled(model)
+    return drawn(model.initial_weights(1))
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +31,34 @@ def pictures(sample: Rows) -> Images:
 
 
 @pytest.fixture(scope="session")
-def keras_logits(model: Model, weights: Weights, pictures: Images) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = keras_graph.network(model, weights)(pictures).numpy()
-    return logits
+def made(model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The folder with the artifact of a target, and of a form of it, which is exported once."""
+
+    @functools.cache
+    def make(target: str, form: str = "") -> Path:
+        folder = tmp_path_factory.mktemp(target)
+        exporting.load(target, form).write(model, weights, folder, {"image": pictures})
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def answers_as_keras(model: Model, weights: Weights, pictures: Images) -> Answers:
+    """What every artifact of these weights must do: any number of rows, within a tolerance of Keras's logits, and each
+    row in company as alone."""
+    expected = keras_graph.network(model, weights)(pictures).numpy()
+
+    def check(exporter: Exporter, path: Path, tolerance: float) -> None:
+        counts = (1, 3, len(pictures))
+        answers = exporter.answer(path, model, [{"image": pictures[:count]} for count in counts])
+        for count, outputs in zip(counts, answers, strict=True):
+            np.testing.assert_allclose(outputs["logits"], expected[:count], atol=tolerance, rtol=0)
+            odds = np.exp(outputs["logits"])
+            probabilities = odds / odds.sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=tolerance, rtol=0)
+            assert outputs["logits"].dtype == outputs["probabilities"].dtype == np.float32
+        answer = partial(exporter.answer, path, model)
+        assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
+
+    return check

@@ -89,19 +89,19 @@ seeds = st.integers(0, 2**32 - 1)
 numbers = st.integers(1, 20)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=seeds, number=numbers, mixing=st.sampled_from(sorted(ROW_BY_ROW)))
 def test_a_model_that_answers_each_row_for_itself_passes(seed: int, number: int, mixing: str) -> None:
     assert batching.difference(network(seed, ROW_BY_ROW[mixing]), pictures(seed, number)) <= LIMIT
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=seeds, number=numbers, mixing=st.sampled_from(sorted(MIXED)))
 def test_a_model_that_mixes_rows_is_found_out(seed: int, number: int, mixing: str) -> None:
     assert batching.difference(network(seed, MIXED[mixing]), pictures(seed, number)) > LIMIT
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=seeds, number=numbers, mixing=st.sampled_from(sorted(OTHER_COUNTS)))
 def test_a_model_that_answers_with_another_number_of_rows_is_found_out(
     seed: int, number: int, mixing: str

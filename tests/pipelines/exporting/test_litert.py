@@ -3,57 +3,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from models.base import Model, Weights
 from pipelines.exporting import batching, keras_graph
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.litert import EXPORTER
 from tests.pictures import Images
+from tests.pipelines.exporting.conftest import Answers, Made
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def folder(
-    model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("litert")
-    EXPORTER.write(model, weights, folder, {"image": pictures})
-    return folder
+@pytest.fixture
+def folder(made: Made) -> Path:
+    return made("litert")
 
 
-@pytest.mark.parametrize(("precision", "logits"), [("float32", 1e-5), ("float16", 5e-3), ("int8", 0.3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float16", 5e-3), ("int8", 0.3)])
 def test_it_answers_as_keras_does(
-    model: Model,
-    folder: Path,
-    pictures: Images,
-    keras_logits: NDArray[np.float32],
-    precision: str,
-    logits: float,
+    answers_as_keras: Answers, folder: Path, precision: str, tolerance: float
 ) -> None:
-    outputs = EXPORTER.run(folder / EXPORTER.files[precision], model, {"image": pictures})
-    np.testing.assert_allclose(outputs["logits"], keras_logits, atol=logits, rtol=0)
-    assert outputs["logits"].dtype == outputs["probabilities"].dtype == np.float32
-    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, atol=0.02)
+    answers_as_keras(EXPORTER, folder / EXPORTER.files[precision], tolerance)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-@pytest.mark.parametrize("count", [1, 3])
-def test_any_batch_size(model: Model, folder: Path, pictures: Images, precision: str, count: int) -> None:
-    outputs = EXPORTER.run(folder / EXPORTER.files[precision], model, {"image": pictures[:count]})
-    assert outputs["logits"].shape == outputs["probabilities"].shape == (count, 10)
-
-
-@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-def test_rows_of_several_requests_may_share_a_run(
-    model: Model, folder: Path, pictures: Images, precision: str
-) -> None:
-    answer = partial(EXPORTER.answer, folder / EXPORTER.files[precision], model)
-    assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
-
-
-def test_so_they_may_with_dynamic_range_quantization(
+def test_rows_may_share_a_run_with_dynamic_range_quantization(
     model: Model, weights: Weights, pictures: Images, tmp_path: Path
 ) -> None:
     """LiteRT reads the scale of its activations off each row, where ONNX Runtime reads it off the whole batch."""

@@ -4,65 +4,52 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 
-from models.base import Model, load
-from pipelines.exporting import batching
+from models.base import Model, Weights
+from pipelines.exporting import batching, onnx_from_tensorflow
 from pipelines.exporting.onnx import EXPORTER, INT8, OPSET
-from pipelines.exporting.torch_graph import servable
 from tests.pictures import Images
+from tests.pipelines.exporting.conftest import Answers, Made
 
 pytestmark = pytest.mark.slow
 
-IMAGES: Images = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
+
+@pytest.fixture
+def artifact(made: Made) -> Path:
+    return made("onnxruntime") / EXPORTER.serve
 
 
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return load("fashion")
+def test_it_answers_as_keras_does(answers_as_keras: Answers, artifact: Path) -> None:
+    answers_as_keras(EXPORTER, artifact, 1e-5)
 
 
-@pytest.fixture(scope="module")
-def artifact(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("onnx")
-    EXPORTER.write(model, model.initial_weights(1), folder, {"image": IMAGES[:1]})
-    return folder / EXPORTER.serve
-
-
-def test_it_answers_as_torch_does(model: Model, artifact: Path) -> None:
-    outputs = EXPORTER.run(artifact, model, {"image": IMAGES})
-    with torch.inference_mode():
-        logits, probabilities = servable(model, model.initial_weights(1))(torch.from_numpy(IMAGES))
-    np.testing.assert_allclose(outputs["logits"], logits.numpy(), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(outputs["probabilities"], probabilities.numpy(), atol=1e-5, rtol=0)
-    assert outputs["logits"].dtype == outputs["probabilities"].dtype == np.float32
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 257])
-def test_any_batch_size(model: Model, artifact: Path, count: int) -> None:
-    outputs = EXPORTER.run(artifact, model, {"image": IMAGES[:count]})
-    assert outputs["logits"].shape == outputs["probabilities"].shape == (count, 10)
-
-
-def test_rows_of_several_requests_may_share_a_run(model: Model, artifact: Path) -> None:
-    assert (
-        batching.difference(partial(EXPORTER.answer, artifact, model), {"image": IMAGES})
-        <= model.spec.tolerances.outputs
-    )
+@pytest.mark.thorough
+@pytest.mark.timeout(300)
+def test_the_second_road_by_tensorflow_answers_alike(
+    answers_as_keras: Answers, model: Model, weights: Weights, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    onnx_from_tensorflow.write(model, weights, path)
+    answers_as_keras(EXPORTER, path, 1e-5)
+    written = onnx.load(path)
+    assert [value.name for value in written.graph.input] == ["image"]
+    assert [value.name for value in written.graph.output] == ["logits", "probabilities"]
+    dimensions = written.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value for d in dimensions] == [0, 28, 28, 1], "the batch must be free"
+    assert {o.domain: o.version for o in written.opset_import}[""] == onnx_from_tensorflow.OPSET
 
 
 def test_dynamic_quantization_is_found_to_depend_on_the_batch(
-    model: Model, artifact: Path, tmp_path: Path
+    model: Model, artifact: Path, pictures: Images, tmp_path: Path
 ) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
     quantize_dynamic(artifact, tmp_path / "int8.onnx")
-    assert (
-        batching.difference(partial(EXPORTER.answer, tmp_path / "int8.onnx", model), {"image": IMAGES}) > 0.01
-    )
+    answer = partial(EXPORTER.answer, tmp_path / "int8.onnx", model)
+    assert batching.difference(answer, {"image": pictures}) > 0.01
 
 
-def test_it_is_one_file_of_the_promised_opset(model: Model, artifact: Path) -> None:
+def test_it_is_one_file_of_the_promised_opset(artifact: Path) -> None:
     assert [path.name for path in artifact.parent.iterdir()] == ["model.onnx"]
     graph = onnx.load(artifact, load_external_data=False)
     assert {imported.domain: imported.version for imported in graph.opset_import} == {"": OPSET}
@@ -73,21 +60,21 @@ def test_it_is_one_file_of_the_promised_opset(model: Model, artifact: Path) -> N
 
 @pytest.mark.thorough
 def test_it_writes_nothing_to_the_terminal(
-    model: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    model: Model, weights: Weights, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    EXPORTER.write(model, model.initial_weights(2), tmp_path, {"image": IMAGES[:1]})
+    EXPORTER.write(model, weights, tmp_path, {})
     assert capfd.readouterr() == ("", "")
 
 
 def test_int8_keeps_the_signature_and_answers_as_float32_does_nearly(
-    model: Model, artifact: Path, tmp_path: Path
+    model: Model, weights: Weights, artifact: Path, pictures: Images, tmp_path: Path
 ) -> None:
-    INT8.write(model, model.initial_weights(1), tmp_path, {"image": IMAGES[:64]})
+    INT8.write(model, weights, tmp_path, {"image": pictures[:64]})
     quantized = tmp_path / INT8.serve
     kinds = {node.op_type for node in onnx.load(quantized).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
     assert quantized.stat().st_size < 0.45 * artifact.stat().st_size
-    before, after = (EXPORTER.run(path, model, {"image": IMAGES}) for path in (artifact, quantized))
+    before, after = (EXPORTER.run(path, model, {"image": pictures}) for path in (artifact, quantized))
     scale = np.abs(before["logits"]).max()
     assert 0 < np.abs(after["logits"] - before["logits"]).max() < 0.1 * scale
-    assert batching.difference(partial(INT8.answer, quantized, model), {"image": IMAGES}) < 1e-4
+    assert batching.difference(partial(INT8.answer, quantized, model), {"image": pictures}) < 1e-4

@@ -1,4 +1,3 @@
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,27 +8,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.base import Model, Weights
-from pipelines.exporting import batching, keras_graph
+from pipelines.exporting import keras_graph
 from pipelines.exporting.savedmodel import EXPORTER
 from tests.pictures import Images
+from tests.pipelines.exporting.conftest import Answers, Made
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def artifact(
-    model: Model, weights: Weights, pictures: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("savedmodel")
-    EXPORTER.write(model, weights, folder, {"image": pictures})
-    return folder
+@pytest.fixture
+def artifact(made: Made) -> Path:
+    return made("tf-serving")
 
 
 @pytest.fixture(scope="module")
-def signatures(artifact: Path) -> Any:
+def signatures(made: Made) -> Any:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(artifact))
+    loaded = tf.saved_model.load(str(made("tf-serving")))
     # The signatures hold what they call only weakly.
     return {name: (loaded, function) for name, function in loaded.signatures.items()}
 
@@ -51,31 +47,18 @@ def test_it_holds_each_weight_once(artifact: Path, weights: Weights) -> None:
     assert written < 1.1 * sum(array.nbytes for array in weights.values())
 
 
-def test_rows_of_several_requests_may_share_a_run(model: Model, artifact: Path, pictures: Images) -> None:
-    assert (
-        batching.difference(partial(EXPORTER.answer, artifact, model), {"image": pictures})
-        <= model.spec.tolerances.outputs
-    )
-
-
-def test_it_answers_as_keras_does(
-    model: Model, artifact: Path, pictures: Images, keras_logits: NDArray[np.float32]
-) -> None:
-    outputs = EXPORTER.run(artifact, model, {"image": pictures})
-    np.testing.assert_allclose(outputs["logits"], keras_logits, atol=1e-5, rtol=0)
-    exponentials = np.exp(outputs["logits"])
-    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-6, rtol=0)
+def test_it_answers_as_keras_does(answers_as_keras: Answers, artifact: Path) -> None:
+    answers_as_keras(EXPORTER, artifact, 1e-5)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_it_refuses_what_is_not_finite(model: Model, artifact: Path, pictures: Images, value: float) -> None:
+def test_it_refuses_what_is_not_finite(signatures: Any, pictures: Images, value: float) -> None:
     import tensorflow as tf
 
     bad = pictures[:2].copy()
     bad[1, 3, 4, 0] = value
     with pytest.raises(tf.errors.InvalidArgumentError, match="image: expected finite numbers"):
-        EXPORTER.run(artifact, model, {"image": bad})
+        signatures["serving_default"][1](image=tf.constant(bad))
 
 
 def test_its_signatures_are_the_contract(signatures: Any) -> None:
@@ -93,27 +76,23 @@ def test_its_signatures_are_the_contract(signatures: Any) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
 def test_encoded_pictures_are_read_as_pillow_reads_them(
-    model: Model,
-    artifact: Path,
-    signatures: Any,
-    kind: str,
-    shape: tuple[int, ...],
+    signatures: Any, kind: str, shape: tuple[int, ...]
 ) -> None:
     import tensorflow as tf
 
     contents = encoded(np.random.default_rng(3).integers(0, 256, shape, np.uint8), kind)
     outputs = signatures["encoded"][1](image_bytes=tf.constant([contents]))
-    expected = EXPORTER.run(artifact, model, {"image": as_pillow(contents)})
+    expected = signatures["serving_default"][1](image=tf.constant(as_pillow(contents)))
     np.testing.assert_allclose(outputs["logits"], expected["logits"], atol=1e-5, rtol=0)
 
 
-def test_a_picture_of_another_size_is_resized(model: Model, artifact: Path, signatures: Any) -> None:
+def test_a_picture_of_another_size_is_resized(signatures: Any) -> None:
     import tensorflow as tf
 
     ramp = np.add.outer(np.arange(120), np.arange(90)).astype(np.uint8)
     contents = encoded(ramp, "PNG")
     outputs = signatures["encoded"][1](image_bytes=tf.constant([contents, encoded(ramp[:28, :28], "PNG")]))
-    expected = EXPORTER.run(artifact, model, {"image": as_pillow(contents)})
+    expected = signatures["serving_default"][1](image=tf.constant(as_pillow(contents)))
     np.testing.assert_allclose(outputs["probabilities"][:1], expected["probabilities"], atol=5e-3, rtol=0)
 
 

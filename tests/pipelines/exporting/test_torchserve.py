@@ -3,16 +3,14 @@ import json
 import platform
 import shutil
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from models.base import Model, load
-from pipelines.exporting import batching, reference
-from pipelines.exporting.torch_graph import folded, program, servable
+from models.base import Model, Weights
+from pipelines.exporting import reference
+from pipelines.exporting.torch_graph import folded, program
 from pipelines.exporting.torchserve import EXPORTER, FORMS, pack
 from serving import golden
 from serving.golden import Golden
@@ -22,30 +20,19 @@ from serving.torchserve import archive
 from serving.torchserve.config import state
 from serving.torchserve.trial import attempt
 from tests.pictures import Images
+from tests.pipelines.exporting.conftest import Answers, Made
 
-IMAGES: Images = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return load("fashion")
+IMAGES: Images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("form", FORMS)
-def test_its_handler_answers_as_torch_does(model: Model, tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("form", ["exported", pytest.param("aot", marks=pytest.mark.thorough), "onnx"])
+def test_its_handler_answers_as_keras_does(answers_as_keras: Answers, made: Made, form: str) -> None:
     if form == "aot" and (not shutil.which("g++") or platform.machine() != "x86_64"):
         pytest.skip("AOTInductor needs g++, and we have it compile for x86-64")
-    FORMS[form].write(model, model.initial_weights(1), tmp_path, {"image": IMAGES[:1]})
-    assert [path.name for path in tmp_path.iterdir()] == ["model.mar"]
-    outputs = FORMS[form].run(tmp_path / EXPORTER.serve, model, {"image": IMAGES})
-    with torch.inference_mode():
-        logits, probabilities = servable(model, model.initial_weights(1))(torch.from_numpy(IMAGES))
-    np.testing.assert_allclose(outputs["logits"], logits.numpy(), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(outputs["probabilities"], probabilities.numpy(), atol=1e-5, rtol=0)
-    answer = partial(EXPORTER.answer, tmp_path / EXPORTER.serve, model)
-    assert batching.difference(answer, {"image": IMAGES}) <= model.spec.tolerances.outputs
+    assert [path.name for path in made("torchserve", form).iterdir()] == ["model.mar"]
+    answers_as_keras(FORMS[form], made("torchserve", form) / EXPORTER.serve, 1e-5)
 
 
 def test_batch_norms_are_folded_into_their_convolutions(model: Model) -> None:
@@ -56,13 +43,11 @@ def test_batch_norms_are_folded_into_their_convolutions(model: Model) -> None:
 
 
 @pytest.mark.slow
-def test_equal_weights_give_equal_bytes(model: Model, tmp_path: Path) -> None:
-    digests = set()
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        EXPORTER.write(model, model.initial_weights(1), tmp_path / name, {"image": IMAGES[:1]})
-        digests.add((tmp_path / name / "model.mar").read_bytes())
-    assert len(digests) == 1
+def test_equal_weights_give_equal_bytes(model: Model, weights: Weights, made: Made, tmp_path: Path) -> None:
+    EXPORTER.write(model, weights, tmp_path, {})
+    assert (tmp_path / EXPORTER.serve).read_bytes() == (
+        made("torchserve", "exported") / EXPORTER.serve
+    ).read_bytes()
 
 
 def test_an_archive_holds_what_the_handler_needs(model: Model, tmp_path: Path) -> None:
@@ -104,49 +89,40 @@ def test_staging_adds_the_version_and_whether_it_is_batched_and_nothing_else(
 def test_a_broken_archive_is_an_error(model: Model, tmp_path: Path) -> None:
     (tmp_path / "model.mar").write_bytes(b"no zip")
     with pytest.raises(TargetError, match="is no archive"):
-        EXPORTER.run(tmp_path / "model.mar", model, {"image": IMAGES[:1]})
+        EXPORTER.run(tmp_path / "model.mar", model, {"image": IMAGES})
 
 
-def staged(model: Model, folder: Path, sample: Golden | None = None, **signature: object) -> Path:
-    """An archive of the ONNX graph, cheap to load, as the model store gets it."""
-    FORMS["onnx"].write(model, model.initial_weights(1), folder, {"image": IMAGES[:1]})
-    files = archive.read_archive(folder / "model.mar")
+def tried(archived: Path, folder: Path, sample: Golden | None = None, **signature: object) -> None:
+    """Stage an archive of the ONNX graph, cheap to load, as the model store gets it, and try it."""
+    files = archive.read_archive(archived / EXPORTER.serve)
     files[archive.SIGNATURE] = json.dumps(json.loads(files[archive.SIGNATURE]) | signature).encode()
     archive.write_archive(folder / "model.mar", files)
     if sample is not None:
         golden.write(folder, sample)
     archive.stage(folder / "model.mar", folder / "staged.mar", 3, batched=True)
-    return folder / "staged.mar"
-
-
-def tried(path: Path) -> None:
-    settings = Settings(artifacts=path.parent)
-    state(settings).mkdir(parents=True)
-    attempt(settings, path, 3)
+    settings = Settings(artifacts=folder)
+    state(settings).mkdir(parents=True, exist_ok=True)
+    attempt(settings, folder / "staged.mar", 3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", [0.0, 0.25])
 def test_a_golden_sample_is_checked_where_the_archive_is_tried(
-    model: Model, tmp_path: Path, wrong: float
+    model: Model, weights: Weights, made: Made, tmp_path: Path
 ) -> None:
-    inputs = {"image": IMAGES[:2]}
-    sample = Golden(inputs, reference.outputs(model, "pytorch", model.initial_weights(1), inputs), 1e-5)
+    inputs = {"image": IMAGES}
+    sample = Golden(inputs, reference.outputs(model, "pytorch", weights, inputs), 1e-5)
+    tried(made("torchserve", "onnx"), tmp_path, sample)
     logits = sample.outputs["logits"].copy()
-    logits[1, 4] += wrong
-    path = staged(model, tmp_path, dataclasses.replace(sample, outputs={**sample.outputs, "logits": logits}))
-    if not wrong:
-        tried(path)
-        return
+    logits[1, 4] += 0.25
+    wrong = dataclasses.replace(sample, outputs={**sample.outputs, "logits": logits})
     with pytest.raises(
         TargetError, match=r"version 3 of fashion is refused: .*logits differs by 0.25 .* limit is \d"
     ):
-        tried(path)
+        tried(made("torchserve", "onnx"), tmp_path, wrong)
 
 
 @pytest.mark.slow
-def test_code_that_was_compiled_for_another_cpu_is_refused_by_name(model: Model, tmp_path: Path) -> None:
+def test_code_that_was_compiled_for_another_cpu_is_refused_by_name(made: Made, tmp_path: Path) -> None:
     wanted = {"march": "x86-64-v9", "machine": "x86_64", "capabilities": ["AVX1024"]}
-    path = staged(model, tmp_path, instruction_set=wanted)
     with pytest.raises(TargetError, match=r"compiled for x86-64-v9 .*AVX1024.* this CPU offers"):
-        tried(path)
+        tried(made("torchserve", "onnx"), tmp_path, instruction_set=wanted)

@@ -22,6 +22,7 @@ import models.base
 from models.base import Model, Weights
 from models.data import Rows
 from models.signature import Signature, encode_text
+from models.twins import drawn
 from pipelines.exporting import keras_graph, samples
 from pipelines.exporting import tfjs as exporter
 from serving import golden
@@ -34,7 +35,6 @@ from serving.targets.tfjs import TARGET
 from tests.pictures import Images, as_floats
 from tests.pipelines.test_publish import manifests
 from tests.serving.gateway import running, serve_version, settings_in
-from tests.weights import unsettled
 
 SCREENSHOTS = Path(__file__).parents[3] / "build" / "screenshots"
 """Where they are left, to be looked at."""
@@ -66,7 +66,7 @@ def signature() -> Signature:
 
 @pytest.fixture(scope="module")
 def weights(model: Model) -> Weights:
-    return unsettled(model)
+    return drawn(model.initial_weights(1))
 
 
 @pytest.fixture(scope="module")

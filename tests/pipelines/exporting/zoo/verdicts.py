@@ -136,17 +136,15 @@ def converter() -> concurrent.futures.Executor:
     return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
-def process(what: str, command: list[str], seconds: int, own: Any = tfjs._process) -> Any:
-    """As the exporter starts its processes, but for the converter."""
-    if what != "the converter":
-        return own(what, command, seconds)
+def convert(saved_model: str, folder: Path) -> None:
+    """As the exporter does in a process of its own."""
     try:
-        converter().submit(tfjs_converter.convert, *command[-2:]).result(seconds)
+        converter().submit(tfjs_converter.convert, saved_model, str(folder)).result(tfjs.CONVERT_SECONDS)
     except Exception as error:
         raise ExportError(str(error)) from None
 
 
-tfjs._process = process
+tfjs.convert = convert
 
 
 def row(network: Network, columns: tuple[str, ...] = COLUMNS) -> dict[str, str]:
