@@ -9,10 +9,12 @@ export TANDEM_SEED := $(or $(SEED),$(TANDEM_SEED),1)
 export TANDEM_TARGETS := $(or $(TARGETS),$(TANDEM_TARGETS))
 export TANDEM_SOURCE := $(or $(SOURCE),$(TANDEM_SOURCE))
 export TANDEM_PRECISION := $(or $(PRECISION),$(TANDEM_PRECISION),float32)
+export TANDEM_DEVICES := $(or $(DEVICES),$(TANDEM_DEVICES),1)
+export TANDEM_DEVICE := $(or $(DEVICE),$(TANDEM_DEVICE),auto)
 export TANDEM_TORCHSERVE_FORM := $(or $(TORCHSERVE_FORM),$(TANDEM_TORCHSERVE_FORM),exported)
 export TANDEM_MONITORING := $(or $(MONITORING),$(TANDEM_MONITORING),0)
 export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
-.PHONY: help setup deploy status logs down rollback train export publish pipeline pipeline-compile compare images \
+.PHONY: help setup deploy status logs down rollback train tensorboard export publish pipeline pipeline-compile compare images \
   doctor base-images sbom test test-all test-e2e test-k8s k8s-local k8s-rollout \
   k8s-rollback k8s-status profile generated unit lint format types protos lock clean clean-env
 
@@ -41,6 +43,9 @@ rollback: $(VENV)/.main ## serve the version that was published before
 
 train: $(VENV)/.main ## train in both frameworks
 	@$(TANDEM) $@
+
+tensorboard: $(VENV)/.main ## the curves of both frameworks, one over the other, on http://127.0.0.1:6006
+	@$(VENV)/bin/tensorboard --bind_all=false --host 127.0.0.1 --logdir artifacts/runs
 
 export: $(VENV)/.main ## train and write every artifact
 	@$(TANDEM) $@

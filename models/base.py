@@ -78,7 +78,15 @@ class Profile:
     class_regression: float = 0.05
     """The same for a single class or quantity."""
     precision: str = "float32"
-    """Of the arithmetic in training: `float32` or `bf16`; weights are float32 either way."""
+    """Of the arithmetic in training: `float32`, `bf16` or `fp16`; weights are float32 in all of them."""
+    devices: int = 1
+    """How many share each batch, in equal parts."""
+    device: str = "auto"
+    """`cpu`, `gpu`, or `auto`: GPUs where there are as many."""
+
+    def placed(self, gpus: int) -> str:
+        """`cpu` or `gpu`, for a framework that sees so many GPUs."""
+        return "gpu" if self.device != "cpu" and gpus >= self.devices else "cpu"
 
 
 @dataclass(frozen=True)

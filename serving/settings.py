@@ -40,6 +40,10 @@ class Settings:
         "of a training's arithmetic; weights and artifacts stay float32",
         ("float32", "bf16", "fp16"),
     )
+    devices: int = setting(1, "how many share each batch of a training: CPU processes or GPUs")
+    device: str = setting(
+        "auto", "what trainings run on; auto: GPUs where there are enough", ("auto", "cpu", "gpu")
+    )
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
 
     targets: str = setting("", "the only targets to ship to, by commas; empty is all that can be reached")

@@ -39,7 +39,11 @@ def parser() -> argparse.ArgumentParser:
             completed(profile, _profiles)
             option("--seed", type=int, help="seed of split, weights and batches (default: 1)")
             option("--targets", help="the only ones to ship to, by commas (default: all that are reached)")
-            option("--precision", help="of the training's arithmetic: float32 or bf16 (default: float32)")
+            option(
+                "--precision", help="of the training's arithmetic: float32, bf16 or fp16 (default: float32)"
+            )
+            option("--devices", type=int, help="how many share each batch (default: 1)")
+            option("--device", choices=("auto", "cpu", "gpu"), help="to train on (default: auto)")
             option("--source", choices=FRAMEWORKS, help="export every target from this framework")
         if "orchestrated" in groups:
             option("--orchestrator", choices=("default", "tfx"), default="default", help="(default: default)")

@@ -18,11 +18,20 @@ EXPORTING_LIBRARIES = ("tensorflowjs", "tf2onnx", "onnx", "onnxscript", "onnxrun
 MODELS, PIPELINES = (Path(str(package.__file__)).parent for package in (models, pipelines))
 
 
-def training(model: Model, profile: str, seed: int, data_digest: str, precision: str = "float32") -> str:
+def training(
+    model: Model,
+    profile: str,
+    seed: int,
+    data_digest: str,
+    precision: str = "float32",
+    devices: int = 1,
+    device: str = "auto",
+) -> str:
     """Sources of the model and of the training, parameters, data, and the libraries' versions."""
     sources = [*MODELS.glob("*.py"), *model.folder.glob("*.py")]
     sources += [*(PIPELINES / "data").glob("*.py"), *(PIPELINES / "training").glob("*.py")]
-    return _digest(sources, [profile, seed, data_digest, precision, libraries(TRAINING_LIBRARIES)])
+    parameters = [profile, seed, data_digest, precision, devices, device, libraries(TRAINING_LIBRARIES)]
+    return _digest(sources, parameters)
 
 
 def version_of(model: Model, training_fingerprint: str, source: str, form: str, wanted: str = "") -> str:

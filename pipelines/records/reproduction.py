@@ -78,8 +78,8 @@ def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[s
             )
     model = models.base.load(manifest.model)
     digest = data.load(model, artifacts, own["seed"]).digest
-    precision = own.get("precision", "float32")
-    trained = fingerprint.training(model, own["profile"], own["seed"], digest, precision)
+    arithmetic = own.get("precision", "float32"), own.get("devices", 1), own.get("device", "auto")
+    trained = fingerprint.training(model, own["profile"], own["seed"], digest, *arithmetic)
     if _orchestrator(manifest) == "tfx":
         from pipelines.tfx import run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,21 +14,32 @@ import psutil
 
 from models.base import Model, Profile
 from models.data import Dataset, Rows
-from pipelines.gates import Check, require
-from pipelines.training import frozen
+from pipelines import gates
+from pipelines.gates import Check
+from pipelines.training import frozen, workers
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained, TrainingError, intact
 
-PRECISIONS = ("float32", "bf16")
-"""Of a training's arithmetic, on a CPU. Weights, and what is exported, are float32."""
 FITS = {"tensorflow": "pipelines.training.keras_fit", "pytorch": "pipelines.training.lightning_fit"}
 
 
-def require_precision(precision: str) -> None:
-    """Raise `TrainingError` where the device of the trainings has no such arithmetic."""
-    if precision not in PRECISIONS:
-        has = " and ".join(PRECISIONS)
-        raise TrainingError(f"precision {precision} needs a GPU; trainings run on the CPU, which has {has}")
+def require(profile: Profile, frameworks: Iterable[str]) -> None:
+    """Raise `TrainingError` where this machine cannot train as the profile says."""
+    if profile.devices < 1 or profile.batch_size % profile.devices:
+        raise TrainingError(
+            f"devices {profile.devices}: expected a number that a batch of {profile.batch_size} rows can be divided by"
+        )
+    if profile.device != "gpu" and profile.precision != "fp16":
+        return
+    for framework in frameworks:
+        gpus = importlib.import_module(FITS[framework]).gpus()
+        if profile.placed(gpus) == "cpu":
+            driver = "an" if Path("/proc/driver/nvidia/version").exists() else "no"
+            raise TrainingError(
+                f"{profile.precision} on device {profile.device} needs {profile.devices} GPU: {framework} sees {gpus}. "
+                f"This machine has {psutil.cpu_count()} CPUs, which train in float32 and bf16, and {driver} NVIDIA "
+                "driver; `make setup TORCH=cuda` installs PyTorch's CUDA build"
+            )
 
 
 def train(
@@ -43,26 +54,35 @@ def train(
     own = folder / framework
     name = f"{framework}: trainings in {own} that were changed since they ended"
     unchanged = Check("integrity", name, int(not intact(own)), "<=", 0)
-    require([unchanged])
+    gates.require([unchanged])
     done = Trained.read(framework, own)
     if done is not None:
         return replace(done, cached=True, checks=(unchanged,))
     rows = _labelled(dataset, profile.training_rows)
     logs = folder / "tensorboard" / framework
     try:
-        with growth() as grown:
-            if profile.frozen:
-                model, rows = frozen.prepare(model, profile, seed, rows, folder / "features.npz")
-            fit = importlib.import_module(FITS[framework]).fit
-            plan = BatchPlan(model, rows[0], profile, seed)
-            trained = fit(model, plan, rows[1], own / "checkpoints", logs)
+        if profile.frozen:
+            model, rows = frozen.prepare(model, profile, seed, rows, folder / "features.npz")
+        task = framework, model, BatchPlan(model, rows[0], profile, seed), rows[1], own / "checkpoints", logs
+        if profile.devices == 1:
+            trained = _fit(*task)
+        else:
+            own.mkdir(parents=True, exist_ok=True)
+            (own / "rendezvous").unlink(missing_ok=True)
+            parts = workers.run(profile.devices if framework == "pytorch" else 1, _fit, *task)
+            peak = sum(part.history.peak_bytes for part in parts)
+            trained = replace(parts[0], history=replace(parts[0].history, peak_bytes=peak))
     except TrainingError as error:
         raise TrainingError(f"{framework}: {error}") from None
-    assert isinstance(trained, Trained)
-    trained = replace(trained, history=replace(trained.history, peak_bytes=max(grown)))
     trained.write(own)
     shutil.rmtree(own / "checkpoints")
     return replace(trained, checks=(unchanged,))
+
+
+def _fit(framework: str, *arguments: object) -> Trained:
+    with growth() as grown:
+        trained: Trained = importlib.import_module(FITS[framework]).fit(*arguments)
+    return replace(trained, history=replace(trained.history, peak_bytes=max(grown)))
 
 
 @contextmanager

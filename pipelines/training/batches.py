@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Model, Profile
-from models.data import Rows, served
+from models.data import Rows
 from pipelines import data
 
 WARMUP_SHARE = 0.2
@@ -42,15 +42,17 @@ class BatchPlan:
     def steps(self) -> int:
         return self.steps_per_epoch * self.profile.epochs
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0."""
+    def epoch(self, number: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0; of each the part of one of several `ranks`."""
         order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
         size = self.profile.batch_size
+        own = slice(rank * size // ranks, (rank + 1) * size // ranks)
         for step in range(self.steps_per_epoch):
             chosen = self.rows.take(order[step * size : (step + 1) * size])
             generator = np.random.default_rng([self.seed, number, step])
             inputs = data.augment(self.model, chosen.inputs, generator, self.profile.augmentation)
-            yield served(inputs, self.model.spec.signature), chosen.targets
+            part = Rows(inputs, chosen.targets).take(own)
+            yield part.served(self.model.spec.signature), part.targets
 
     def learning_rates(self) -> NDArray[np.float32]:
         """The learning rate of every step: a linear rise, then half a cosine (one cycle, Smith 2018)."""

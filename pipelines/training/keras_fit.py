@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,10 @@ from numpy.typing import NDArray
 from models.base import Model
 from models.data import Rows
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import PARITY_STEPS, Epoch, History, Progress, Trained
+from pipelines.training.journal import Journal
+from pipelines.training.record import Epoch, Trained
 
-POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16"}
+POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 
 
 @keras.saving.register_keras_serializable("tandem")
@@ -52,29 +51,47 @@ class WholeGradients(keras.optimizers.AdamW):
         super().apply([tf.convert_to_tensor(gradient) for gradient in grads], trainable_variables)
 
 
+def gpus() -> int:
+    """How many TensorFlow sees."""
+    return len(tf.config.list_physical_devices("GPU"))
+
+
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
-    """Train, or go on from the last checkpoint; ends with the same weights either way."""
+    """Train, or go on from the last checkpoint; ends with the same weights either way.
+
+    With several devices this is a process's first use of TensorFlow.
+    """
     keras.utils.set_random_seed(plan.seed)
+    device = plan.profile.placed(gpus())
+    journal = Journal(plan, checkpoints, logs, ".keras", device)
     # Of the process: the networks that are exported are built later, in float32.
     keras.config.set_dtype_policy(POLICIES[plan.profile.precision])
     try:
-        return _fit(model, plan, validation, checkpoints, logs)
+        with _strategy(device, plan.profile.devices).scope():
+            return _fit(model, plan, validation, journal)
     finally:
         keras.config.set_dtype_policy("float32")
 
 
-def _fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
-    done = sorted(checkpoints.glob("epoch-*.keras"))
-    if done:
-        network = keras.saving.load_model(done[-1])
-        history = History.read(done[-1].with_suffix(".json"))
+def _strategy(device: str, count: int) -> tf.distribute.Strategy:
+    if device == "gpu":
+        tf.config.experimental.enable_op_determinism()
+    elif count > 1:
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    if count == 1:
+        return tf.distribute.OneDeviceStrategy(device) if gpus() else tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([f"{device}:{number}" for number in range(count)])
+
+
+def _fit(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> Trained:
+    if journal.checkpoint is not None:
+        network = keras.saving.load_model(journal.checkpoint)
     else:
         network = compile_network(model, plan)
-        history = History.empty()
-    record = Record(checkpoints, history, plan, model.spec.task.watched)
     network.fit(
-        batches(plan, first_epoch=len(history.epochs)),
-        initial_epoch=len(history.epochs),
+        batches(plan, first_epoch=journal.first),
+        initial_epoch=journal.first,
         epochs=plan.profile.epochs,
         steps_per_epoch=plan.steps_per_epoch,
         shuffle=False,
@@ -84,9 +101,9 @@ def _fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, log
             model.spec.task.keras_targets(validation.targets),
         ),
         validation_batch_size=500,
-        callbacks=[record, keras.callbacks.TensorBoard(str(logs), write_graph=False)],
+        callbacks=[Record(journal)],
     )
-    return Trained("tensorflow", model.from_keras(network), record.history)
+    return Trained("tensorflow", model.from_keras(network), journal.history)
 
 
 def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
@@ -101,8 +118,8 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
         ),
         loss=model.spec.task.keras_loss(),
         metrics=[model.spec.task.keras_metric()],
-        # XLA halves the time of a step on CPUs.
-        jit_compile=True,
+        # XLA halves the time of a step on CPUs, and compiles for one device.
+        jit_compile=plan.profile.devices == 1,
     )
     return network
 
@@ -132,38 +149,29 @@ def _arranged(inputs: tuple[Any, ...]) -> Any:  # noqa: ANN401
 
 
 class Record(keras.callbacks.Callback):
-    """Keeps the history, and a checkpoint of every epoch beside the history up to it."""
+    """Tells the journal."""
 
-    def __init__(self, checkpoints: Path, history: History, plan: BatchPlan, watched: str) -> None:
+    def __init__(self, journal: Journal) -> None:
         super().__init__()
-        self.checkpoints, self.history, self.watched = checkpoints, history, watched
-        self.progress = Progress(plan, len(history.epochs), watched)
+        self.journal = journal
         self.total = 0.0
-        self.started = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if not self.history.epochs and batch < PARITY_STEPS and logs:
-            # Keras reports the mean since the epoch's start.
-            total = float(logs["loss"]) * (batch + 1)
-            self.history.step_losses.append(total - self.total)
-            self.total = total
-        if logs and self.progress.is_due(batch):
-            self.progress.tell(len(self.history.epochs), batch, float(logs["loss"]))
+        assert logs is not None
+        # Keras reports the mean since the epoch's start.
+        before, self.total = self.total if batch else 0.0, float(logs["loss"]) * (batch + 1)
+        if self.journal.wants(batch):
+            self.journal.step(batch, self.total - before)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Batch normalization's running statistics are those of each device's rows until here."""
+        for variable in self.model.non_trainable_variables:
+            parts = self.model.distribute_strategy.experimental_local_results(variable.value)
+            if len(parts) > 1 and variable.value.dtype.is_floating:
+                variable.assign(tf.reduce_mean(tf.stack(parts), axis=0))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
-        now = time.monotonic()
-        figures = Epoch(*(logs[name] for name in ("loss", self.watched, "val_loss", f"val_{self.watched}")))
-        self.history = replace(
-            self.history,
-            epochs=[*self.history.epochs, figures],
-            seconds=self.history.seconds + now - self.started,
-        )
-        self.started = now
-        self.progress.note(epoch, figures)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        path = self.checkpoints / f"epoch-{epoch:03d}.keras"
-        self.history.write(path.with_suffix(".json"))
-        beside = self.checkpoints / "incoming.keras"
-        self.model.save(beside)
-        beside.replace(path)
+        watched = self.journal.watched
+        figures = Epoch(*(logs[name] for name in ("loss", watched, "val_loss", f"val_{watched}")))
+        self.journal.epoch(figures, self.model.save)

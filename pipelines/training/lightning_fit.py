@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import time
+import os
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -22,29 +22,46 @@ from torch.utils.data import DataLoader, IterableDataset
 from models.base import Model
 from models.data import Rows
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import PARITY_STEPS, Epoch, History, Progress, Trained
+from pipelines.training.journal import Journal
+from pipelines.training.record import Epoch, Trained
 
 VALIDATION_BATCH = 500
-PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed"}
+PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def gpus() -> int:
+    """How many PyTorch sees."""
+    return torch.cuda.device_count()
 
 
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
-    """Train, or go on from the last checkpoint; ends with the same weights either way."""
+    """Train, or go on from the last checkpoint; ends with the same weights either way.
+
+    With several devices this is one of as many processes, and `LOCAL_RANK` in the environment says which.
+    """
     quieten()
     lightning.seed_everything(plan.seed, verbose=False)
     torch.use_deterministic_algorithms(True)
+    # The default of convolutions, whose products have 10 bits instead of 23 then.
+    torch.backends.cudnn.allow_tf32 = False
+    profile, rank = plan.profile, int(os.environ.get("LOCAL_RANK", "0"))
+    device = profile.placed(gpus())
+    journal = Journal(plan, checkpoints, logs, ".ckpt", device, writes=rank == 0)
+    if profile.devices > 1:
+        _meet(checkpoints.parent / "rendezvous", rank, profile.devices, "nccl" if device == "gpu" else "gloo")
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
-    done = sorted(checkpoints.glob("epoch-*.ckpt"))
-    history = History.read(done[-1].with_suffix(".json")) if done else History.empty()
-    record = Record(checkpoints, history, plan, model.spec.task.watched)
     trainer = lightning.Trainer(
-        max_epochs=plan.profile.epochs,
-        accelerator="cpu",
-        precision=PRECISIONS[plan.profile.precision],
+        max_epochs=profile.epochs,
+        accelerator=device,
+        devices=profile.devices,
+        # Buffers are those of batch normalization: `Trainee` makes them equal.
+        strategy=DDPStrategy(forward_sync_buffers=False) if profile.devices > 1 else "auto",
+        sync_batchnorm=device == "gpu",
+        precision=PRECISIONS[profile.precision],
         deterministic=True,
-        logger=TensorBoardLogger(logs.parent, name="", version=logs.name),
-        callbacks=[record],
+        logger=False,
+        callbacks=[Record(journal)],
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -54,12 +71,20 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     trainer.fit(
         Trainee(network, plan),
         datamodule=PlannedBatches(plan, validation),
-        ckpt_path=done[-1] if done else None,
+        ckpt_path=journal.checkpoint,
         weights_only=True,
     )
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return Trained("pytorch", model.from_torch(network), record.history)
+    return Trained("pytorch", model.from_torch(network), journal.history)
+
+
+def _meet(file: Path, rank: int, ranks: int, backend: str) -> None:
+    """Let the processes of this machine find each other: by a file, and not by a port that others could reach."""
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
+    os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+    torch.distributed.init_process_group(backend, init_method=f"file://{file}", rank=rank, world_size=ranks)
 
 
 class Trainee(lightning.LightningModule):
@@ -77,11 +102,17 @@ class Trainee(lightning.LightningModule):
         output = self.network(**inputs)
         loss = task.torch_loss(output, targets)
         figures = {f"{prefix}loss": loss, f"{prefix}{task.watched}": task.torch_metric(output, targets)}
-        self.log_dict(figures, prog_bar=True, batch_size=len(targets), **options)
+        self.log_dict(figures, prog_bar=True, batch_size=len(targets), sync_dist=True, **options)
         return loss
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         return self.step(batch, "", on_step=False, on_epoch=True)
+
+    def on_validation_start(self) -> None:
+        """Batch normalization's running statistics are those of each process's rows until here."""
+        for buffer in self.network.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self.step(batch, "val_")
@@ -101,13 +132,13 @@ Batch = tuple[dict[str, Tensor], Tensor]
 
 
 class EpochBatches(IterableDataset[Batch]):
-    """The batches of one epoch of the plan."""
+    """The batches of one epoch of the plan; of each the part of one of several `ranks`."""
 
-    def __init__(self, plan: BatchPlan, epoch: int) -> None:
-        self.plan, self.epoch = plan, epoch
+    def __init__(self, plan: BatchPlan, epoch: int, rank: int, ranks: int) -> None:
+        self.plan, self.epoch, self.rank, self.ranks = plan, epoch, rank, ranks
 
     def __iter__(self) -> Iterator[Batch]:
-        for inputs, targets in self.plan.epoch(self.epoch):
+        for inputs, targets in self.plan.epoch(self.epoch, self.rank, self.ranks):
             yield _tensors(inputs), torch.from_numpy(targets)
 
     def __len__(self) -> int:
@@ -115,10 +146,10 @@ class EpochBatches(IterableDataset[Batch]):
 
 
 class ValidationBatches(IterableDataset[Batch]):
-    """The validation rows in their order."""
+    """The validation rows in their order, or every so manieth of them."""
 
-    def __init__(self, model: Model, rows: Rows) -> None:
-        self.model, self.rows = model, rows
+    def __init__(self, model: Model, rows: Rows, rank: int, ranks: int) -> None:
+        self.model, self.rows = model, rows.take(slice(rank, None, ranks))
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.rows), VALIDATION_BATCH):
@@ -142,19 +173,20 @@ class PlannedBatches(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
-        return DataLoader(EpochBatches(self.plan, self.trainer.current_epoch), batch_size=None)
+        own = self.trainer.current_epoch, self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(EpochBatches(self.plan, *own), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(ValidationBatches(self.plan.model, self.validation), batch_size=None)
+        assert self.trainer is not None
+        own = self.validation, self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(ValidationBatches(self.plan.model, *own), batch_size=None)
 
 
 class Record(lightning.Callback):
-    """Keeps the history, and a checkpoint of every epoch beside the history up to it."""
+    """Tells the journal."""
 
-    def __init__(self, checkpoints: Path, history: History, plan: BatchPlan, watched: str) -> None:
-        self.checkpoints, self.history, self.watched = checkpoints, history, watched
-        self.progress = Progress(plan, len(history.epochs), watched)
-        self.started = time.monotonic()
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
 
     def on_train_batch_end(
         self,
@@ -164,28 +196,16 @@ class Record(lightning.Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        if trainer.current_epoch == 0 and batch_idx < PARITY_STEPS:
-            self.history.step_losses.append(float(outputs["loss"]))
-        if self.progress.is_due(batch_idx):
-            self.progress.tell(trainer.current_epoch, batch_idx, float(outputs["loss"]))
+        if self.journal.wants(batch_idx):
+            loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
+            self.journal.step(batch_idx, float(loss))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        now, figures = time.monotonic(), trainer.callback_metrics
-        names = ("loss", self.watched, "val_loss", f"val_{self.watched}")
-        epoch = Epoch(*(float(figures[name]) for name in names))
-        self.history = replace(
-            self.history,
-            epochs=[*self.history.epochs, epoch],
-            seconds=self.history.seconds + now - self.started,
+        watched = self.journal.watched
+        names = ("loss", watched, "val_loss", f"val_{watched}")
+        self.journal.epoch(
+            Epoch(*(float(trainer.callback_metrics[name]) for name in names)), trainer.save_checkpoint
         )
-        self.started = now
-        self.progress.note(trainer.current_epoch, epoch)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        path = self.checkpoints / f"epoch-{trainer.current_epoch:03d}.ckpt"
-        self.history.write(path.with_suffix(".json"))
-        beside = self.checkpoints / "incoming.ckpt"
-        trainer.save_checkpoint(beside)
-        beside.replace(path)
 
 
 def quieten() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,8 +12,6 @@ import numpy as np
 
 from models.base import Weights
 from pipelines.gates import Check
-from pipelines.training.batches import BatchPlan
-from serving import progress
 from serving.errors import TandemError
 from serving.repository import write_atomically
 
@@ -38,51 +35,6 @@ class TrainingError(TandemError):
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Tells the user how far a training is that began, or went on, with epoch `first`, counted from 0.
-
-    `tell` and `note` raise `TrainingError` once a loss is not finite: its checkpoints stay, up to the epoch before.
-    """
-
-    plan: BatchPlan
-    first: int
-    watched: str
-    """What the task calls the metric of an epoch."""
-
-    def is_due(self, step: int) -> bool:
-        """Whether this step of an epoch is worth telling: its loss costs a little to read."""
-        return step % 10 == 0 or step + 1 == self.plan.steps_per_epoch
-
-    def tell(self, epoch: int, step: int, loss: float) -> None:
-        epochs, steps = self.plan.profile.epochs, self.plan.steps_per_epoch
-        self._require_finite("loss", loss, epoch, step)
-        text = f"epoch {epoch + 1} of {epochs}, step {step + 1} of {steps}, loss {loss:.3f}"
-        if step + 1 == steps:
-            text = f"validation after epoch {epoch + 1} of {epochs}"
-        progress.advance(text, (epoch - self.first) * steps + step + 1, (epochs - self.first) * steps)
-
-    def note(self, epoch: int, figures: Epoch) -> None:
-        """An epoch has ended with these figures."""
-        for name in ("loss", "validation_loss"):
-            self._require_finite(name, getattr(figures, name), epoch, self.plan.steps_per_epoch - 1)
-        told = ", ".join(
-            f"{name.replace('metric', self.watched).replace('_', ' ')} {value:.4f}"
-            for name, value in asdict(figures).items()
-        )
-        progress.note(f"Epoch {epoch + 1}/{self.plan.profile.epochs}: {told}")
-
-    def _require_finite(self, name: str, loss: float, epoch: int, step: int) -> None:
-        if math.isfinite(loss):
-            return
-        rate = self.plan.learning_rates()[epoch * self.plan.steps_per_epoch + step]
-        kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "there is no checkpoint before it"
-        raise TrainingError(
-            f"the {name.replace('_', ' ')} is {loss} in epoch {epoch + 1}, step {step + 1}, at a learning rate of "
-            f"{rate:.2g}; {kept}, and nothing is exported. A lower peak_learning_rate in the profile may help"
-        )
-
-
-@dataclass(frozen=True)
 class History:
     """`step_losses` are the losses of the first `PARITY_STEPS` batches; `seconds` is the time spent training."""
 
@@ -92,11 +44,21 @@ class History:
     weights_digest: str = ""
     """Of the weights that the training ended with."""
     peak_bytes: int = 0
-    """What the process grew by at most while it trained; 0: not recorded."""
+    """What the process grew by at most while it trained, or all processes; 0: not recorded."""
+    step_seconds: float = 0.0
+    """The median, with its input, without validation and checkpoints; 0: not recorded."""
+    precision: str = "float32"
+    devices: int = 1
+    device: str = "cpu"
 
     @classmethod
     def empty(cls) -> History:
         return cls([], [], 0.0)
+
+    @property
+    def arithmetic(self) -> str:
+        """What decides how sums are rounded: a training goes on with what it began with."""
+        return f"{self.precision} on {self.devices} {self.device}{'s' if self.devices > 1 else ''}"
 
     @classmethod
     def read(cls, path: Path) -> History:

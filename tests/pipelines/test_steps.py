@@ -150,6 +150,8 @@ def test_a_version_has_its_origin_in_manifest_repository_and_store(
         "profile": "quick",
         "seed": 1,
         "precision": "float32",
+        "devices": 1,
+        "device": "auto",
         "source": "",
         "torchserve_form": "exported",
         "targets": "",

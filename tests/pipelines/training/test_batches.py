@@ -7,9 +7,7 @@ import pytest
 
 from models.base import Model
 from models.data import Rows
-from pipelines import training
 from pipelines.training.batches import BatchPlan
-from pipelines.training.record import TrainingError
 from tests.pictures import as_floats, labelled
 
 
@@ -90,7 +88,9 @@ def test_shifted_pictures_move_by_whole_pixels_and_not_too_far(plan: BatchPlan) 
     assert set(columns) == set(range(11, 17)), "column 14 is column 13 in a mirrored picture"
 
 
-def test_a_precision_that_the_device_lacks_is_refused_with_those_that_it_has() -> None:
-    training.require_precision("bf16")
-    with pytest.raises(TrainingError, match=r"fp16 needs a GPU.* float32 and bf16"):
-        training.require_precision("fp16")
+def test_devices_share_each_batch_in_equal_parts(plan: BatchPlan) -> None:
+    plan = replace(plan, profile=replace(plan.profile, augmentation={"flip": True}))
+    for whole, *parts in zip(plan.epoch(0), *(plan.epoch(0, rank, 4) for rank in range(4)), strict=True):
+        assert len({len(targets) for _, targets in parts}) == 1
+        assert np.array_equal(whole[1], np.concatenate([targets for _, targets in parts]))
+        assert np.array_equal(whole[0]["image"], np.concatenate([inputs["image"] for inputs, _ in parts]))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models.base import FRAMEWORKS, Model
 from models.data import Dataset, Rows
@@ -32,7 +33,9 @@ t.train_sample(sys.argv[1], Path(sys.argv[2]))
 """
 
 
-def train_sample(framework: str, folder: Path, epochs: int = 4, precision: str = "float32") -> Trained:
+def train_sample(
+    framework: str, folder: Path, epochs: int = 4, precision: str = "float32", devices: int = 1
+) -> Trained:
     import models.base
 
     # Equal to the last bit only with as many threads, which a test before may have set in this process.
@@ -41,6 +44,7 @@ def train_sample(framework: str, folder: Path, epochs: int = 4, precision: str =
     with np.load(Path(__file__).parents[2] / "data" / "fashion-sample.npz") as file:
         sample = labelled(file["images"], file["labels"])
     profile = replace(model.spec.profile("quick"), batch_size=32, epochs=epochs, precision=precision)
+    profile = replace(profile, devices=devices)
     return training.train(framework, model, profile, 1, Dataset(sample, sample, sample, ""), folder)
 
 
@@ -60,8 +64,8 @@ def test_both_learn_and_leave_tensorboard_logs_in_one_folder(
         assert epochs[-1].metric > 0.6
         assert trained.history.seconds > 0
     logs = next(tmp_path_factory.getbasetemp().glob("uninterrupted*")) / "tensorboard"
-    for framework in FRAMEWORKS:
-        assert list((logs / framework).rglob("events.out.tfevents.*"))
+    curves = [EventAccumulator(str(logs / framework)).Reload().Tags()["tensors"] for framework in FRAMEWORKS]
+    assert {"loss", "accuracy", "learning_rate", "step_time"} < set(curves[0]) == set(curves[1])
 
 
 def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Rows, tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""What a training runs on: it is there, several devices end as one does, and the loss of one ends it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models.base
+from models.base import FRAMEWORKS, Model
+from models.data import Dataset, Rows
+from pipelines import training
+from pipelines.training import workers
+from pipelines.training.batches import BatchPlan
+from pipelines.training.journal import Journal
+from pipelines.training.record import History, TrainingError
+from serving import progress
+from tests.pipelines.training.test_training import assert_same_weights, train_sample
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"devices": 0}, "devices 0: expected a number that a batch of 128 rows"),
+        ({"devices": 3}, "devices 3: expected a number that a batch of 128 rows"),
+        ({"device": "gpu"}, r"gpu needs 1 GPU: pytorch sees 0. This machine has \d+ CPUs"),
+        (
+            {"precision": "fp16"},
+            "fp16 .*needs 1 GPU.* CPUs, which train in float32 and bf16, and no NVIDIA driver",
+        ),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused_with_what_it_has(
+    model: Model, changes: dict[str, object], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    profile = model.spec.profile("quick")
+    training.require(replace(profile, precision="bf16", devices=2), FRAMEWORKS)
+    with pytest.raises(TrainingError, match=told):
+        training.require(replace(profile, **changes), ["pytorch"])  # type: ignore[arg-type]
+
+
+def test_a_training_goes_on_with_the_precision_and_the_devices_that_it_began_with(
+    model: Model, sample: Rows, tmp_path: Path
+) -> None:
+    replace(History.empty(), devices=2).write(tmp_path / "epoch-000.json")
+    (tmp_path / "epoch-000.ckpt").touch()
+    profile = model.spec.profile("quick")
+    same, *others = (
+        BatchPlan(model, sample, replace(profile, devices=devices, precision=precision), 1)
+        for devices, precision in ((2, "float32"), (1, "float32"), (2, "bf16"))
+    )
+    assert Journal(same, tmp_path, tmp_path / "logs", ".ckpt", "cpu").checkpoint is not None
+    told = "began with float32 on 2 cpus and would go on with (float32 on 1 cpu|bf16 on 2 cpus): "
+    for plan in others:
+        with pytest.raises(TrainingError, match=told):
+            Journal(plan, tmp_path, tmp_path / "logs", ".ckpt", "cpu")
+
+
+def ranked(failing: int) -> int:
+    rank = int(os.environ["LOCAL_RANK"])
+    progress.note(f"this is {rank}")
+    if rank == failing:
+        raise TrainingError("the loss is nan")
+    return rank * 10
+
+
+def test_processes_tell_and_return_here_and_their_errors_are_raised_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert workers.run(2, ranked, -1) == [0, 10]
+    assert {"this is 0", "this is 1"} == {line.strip() for line in capsys.readouterr().out.splitlines()}
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        workers.run(2, ranked, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_two_devices_end_with_the_weights_of_one_after_fifty_steps(framework: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    model = models.base.load("language")
+    generator = np.random.default_rng(1)
+    targets = generator.integers(0, 10, 1_664)
+    text = (generator.integers(97, 117, (len(targets), 48)) + targets[:, np.newaxis]).astype(np.int32)
+    rows = Rows({"text": text}, targets)
+    train, validation = rows.take(slice(1_600)), rows.take(slice(1_600, None))
+    profile = replace(model.spec.profile("quick"), batch_size=32, epochs=1, peak_learning_rate=1e-3)
+    one, two = (
+        training.train(
+            framework,
+            model,
+            replace(profile, devices=devices),
+            1,
+            Dataset(train, validation, validation, ""),
+            tmp_path / str(devices),
+        )
+        for devices in (1, 2)
+    )
+    assert len(two.history.step_losses) == 50
+    assert two.history.step_losses[-1] < two.history.step_losses[0] * 0.8
+    assert two.history.epochs[0].validation_loss == pytest.approx(
+        one.history.epochs[0].validation_loss, abs=1e-5
+    )
+    # Softmax takes no notice of a bias of the keys, so its gradient is rounding; AdamW makes whole steps of that, too.
+    apart = {
+        name: float(np.abs(array - two.weights[name]).max())
+        for name, array in one.weights.items()
+        if not name.endswith("attention_key/bias")
+    }
+    assert {name: found for name, found in apart.items() if found > 1e-5} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("framework", "rank", "told"), [("pytorch", 1, "1, of 2"), ("tensorflow", 0, "0, of 1")]
+)
+def test_a_lost_process_ends_the_training_which_goes_on_from_its_last_epoch(
+    framework: str, rank: int, told: str, tmp_path: Path
+) -> None:
+    errors: list[str] = []
+
+    def train() -> None:
+        with pytest.raises(TrainingError) as raised:
+            train_sample(framework, tmp_path / "killed", epochs=2, devices=2)
+        errors.append(str(raised.value))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    checkpoints = tmp_path / "killed" / framework / "checkpoints"
+    while not [*checkpoints.glob("epoch-000.ckpt"), *checkpoints.glob("epoch-000.keras")]:
+        assert thread.is_alive()
+        time.sleep(0.02)
+    processes = sorted(multiprocessing.active_children(), key=lambda process: process.pid or 0)
+    processes[rank].kill()
+    killed = time.monotonic()
+    thread.join(60)
+    assert time.monotonic() - killed < 10
+    (error,) = errors
+    assert f"{framework}: the process of rank {told}, ended by SIGKILL" in error
+    assert not (tmp_path / "killed" / framework / "weights.npz").exists()
+    assert multiprocessing.active_children() == []
+
+    resumed = train_sample(framework, tmp_path / "killed", epochs=2, devices=2)
+    whole = train_sample(framework, tmp_path / "whole", epochs=2, devices=2)
+    assert_same_weights(resumed, whole)
+    assert resumed.history.step_losses == whole.history.step_losses
