@@ -77,6 +77,21 @@ class Settings:
     ready_seconds: int = setting(180, "how long a target may take to answer with the published version")
     stop_seconds: int = setting(15, "how long a target may take to finish its requests before it is killed")
 
+    def __post_init__(self) -> None:
+        """Raises `SettingsError` naming the variable and what it may be."""
+        for f in dataclasses.fields(self):
+            value, given = getattr(self, f.name), f"{PREFIX}{f.name.upper()}={str(getattr(self, f.name))!r}"
+            if (choices := f.metadata["choices"]) and value not in choices:
+                raise SettingsError(f"{given}: expected one of {', '.join(map(repr, choices))}")
+            if f.name.endswith("_port") and not 1 <= value <= 65535:
+                raise SettingsError(f"{given}: a port is 1 to 65535")
+            if f.name.endswith("_seconds") and value < 1:
+                raise SettingsError(f"{given}: expected at least 1 second")
+            if f.name == "seed" and not 0 <= value < 1 << 32:
+                raise SettingsError(f"{given}: expected 0 to {(1 << 32) - 1}")
+            if f.name == "targets" and value and not value.strip(", "):
+                raise SettingsError(f"{given}: expected names of targets, by commas")
+
     @property
     def repository(self) -> Path:
         """The model repository that the servers read."""
@@ -107,7 +122,7 @@ class Settings:
         if unknown:
             raise SettingsError(f"unknown setting {unknown[0]}; `tandem settings` lists those that exist")
         values: dict[str, Any] = {
-            f.name: _parse(name, environment[name], hints[f.name], f.metadata["choices"])
+            f.name: _parse(name, environment[name], hints[f.name])
             for name, f in fields.items()
             if name in environment
         }
@@ -115,19 +130,12 @@ class Settings:
         return dataclasses.replace(settings, artifacts=settings.artifacts.resolve())
 
 
-def _parse(name: str, text: str, kind: type, choices: tuple[str, ...]) -> Any:  # noqa: ANN401
-    if choices and text not in choices:
-        raise SettingsError(f"{name}={text!r}: expected one of {', '.join(repr(c) for c in choices)}")
+def _parse(name: str, text: str, kind: type) -> Any:  # noqa: ANN401
     if kind is bool:
         if text not in ("0", "1"):
             raise SettingsError(f"{name}={text!r}: expected 0 or 1")
         return text == "1"
     try:
-        value = kind(text)
+        return kind(text)
     except ValueError:
         raise SettingsError(f"{name}={text!r}: expected {kind.__name__}") from None
-    if name.endswith("_PORT") and not 1 <= value <= 65535:
-        raise SettingsError(f"{name}={text!r}: a port is 1 to 65535")
-    if name.endswith("_SECONDS") and value < 1:
-        raise SettingsError(f"{name}={text!r}: expected at least 1 second")
-    return value

@@ -51,6 +51,10 @@ def plan_of(options: argparse.Namespace) -> Plan:
         raise TargetError(
             f"--rows {options.rows}: expected at least {max(Plan.batches)}, the largest request"
         )
+    for name in ("seconds", "rounds", "target_ms", "connections"):
+        if not getattr(options, name) > 0:
+            option = name.replace("_", "-")
+            raise TargetError(f"--{option} {getattr(options, name):g}: expected more than 0")
     if options.peers is not None:
         peers.read(options.peers)
     return Plan(options.seconds, options.rounds, options.target_ms, options.connections)

@@ -68,7 +68,7 @@ def train(settings: Settings, _options: argparse.Namespace) -> None:
         say("training parity is not claimed: there is one network")
     else:
         say(f"{settings.model} is an imported artifact: there is nothing to train")
-    say(f"logs: tensorboard --logdir {recipe.folder}")
+    say("`make tensorboard` shows the curves")
 
 
 def export(settings: Settings, options: argparse.Namespace) -> None:

@@ -70,6 +70,8 @@ def profile(
             if asked:
                 raise
             missing[name] = str(error)
+    if not made:
+        raise ProfilingError("; ".join(dict.fromkeys(missing.values())))
     for name, why in missing.items() if asked is None else ():
         say(f"{name} is not profiled: {why}")
     heading = f"{settings.model}, profile {settings.profile}: {steps} steps of {plan.profile.batch_size} rows"
@@ -121,7 +123,8 @@ def _plan(recipe: stages.Recipe) -> BatchPlan:
     if not recipe.model.frameworks:
         size = min(len(data.test), IMPORTED_ROWS)
         return BatchPlan(recipe.model, data.test, Profile(1, 0.0, 0.0, batch_size=size), seed)
-    profile = recipe.profile
+    # Several devices share a step in ways that these traces do not tell apart.
+    profile = replace(recipe.profile, devices=1, device="cpu")
     if profile.precision not in PRECISIONS:
         raise ProfilingError(f"profiles run on the CPU, which has no {profile.precision}")
     plan = BatchPlan(recipe.model, data.train.take(slice(profile.training_rows)), profile, seed)

@@ -61,13 +61,14 @@ class Profiled:
 
     def share(self, op: Op) -> float:
         """Of the time of all ops."""
-        return op.seconds / sum(own.seconds for own in self.ops)
+        return op.seconds / (sum(own.seconds for own in self.ops) or 1.0)
 
     @property
     def sentence(self) -> str:
         """What a person asks first."""
-        op, label = self.ops[0], LABELS[self.name]
-        dearest = f"the dearest op is {op.name}, {100 * self.share(op):.0f} % of all"
+        label, dearest = LABELS[self.name], "its profiler saw no op"
+        if self.ops:
+            dearest = f"the dearest op is {self.ops[0].name}, {100 * self.share(self.ops[0]):.0f} % of all"
         if "input" not in self.parts:
             return f"{label[0].upper()}{label[1:]} takes {1000 * self.seconds:.3g} ms; {dearest}."
         longest = max(PARTS[1:], key=self.parts.__getitem__)

@@ -29,10 +29,16 @@ def require(profile: Profile, frameworks: Iterable[str]) -> None:
         raise TrainingError(
             f"devices {profile.devices}: expected a number that a batch of {profile.batch_size} rows can be divided by"
         )
-    if profile.device != "gpu" and profile.precision != "fp16":
+    # Two are worth a try on one CPU, as they are on many.
+    fits = profile.devices <= max(2, psutil.cpu_count() or 1)
+    if fits and profile.device != "gpu" and profile.precision != "fp16":
         return
     for framework in frameworks:
         gpus = importlib.import_module(FITS[framework]).gpus()
+        if not fits and profile.placed(gpus) == "cpu":
+            raise TrainingError(
+                f"devices {profile.devices}: {framework} sees {psutil.cpu_count()} CPUs and {gpus} GPUs"
+            )
         if profile.placed(gpus) == "cpu":
             driver = "an" if Path("/proc/driver/nvidia/version").exists() else "no"
             raise TrainingError(

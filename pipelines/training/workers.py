@@ -29,7 +29,8 @@ def run(count: int, function: Callable[..., Result], *arguments: object) -> list
     try:
         for rank in range(count):
             receiver, sender = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(rank, sender, function, arguments), daemon=True)
+            told = (rank, sender, function, arguments)
+            worker = context.Process(target=_work, args=told, name=f"rank {rank}", daemon=True)
             worker.start()
             sender.close()
             workers.append(worker)

@@ -65,7 +65,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """The flags that both commands have; TensorFlow Serving's have underscores."""
 
     def add(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
-        names = (f"--{name}", f"--{name.replace('-', '_')}")
+        names = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
         parser.add_argument(*names, type=kind, default=default, help=text)
 
     add("host", str, "127.0.0.1", "address to listen on")

@@ -8,13 +8,18 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from models.signature import Signature
 from serving.settings import Settings
 from serving.targets.base import Endpoint, Target, TargetError
+
+Read = TypeVar("Read")
+UNREADABLE = (TargetError, LookupError, TypeError, ValueError, AttributeError)
+"""What reading an answer raises where it is another server's."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,21 @@ class HttpClient:
         self._http.close()
 
 
-def ask(target: Target, settings: Settings, path: str, headers: dict[str, str] | None = None) -> Any:  # noqa: ANN401
-    """The JSON that a running target answers to a GET; None where it answers with an error, or not at all."""
+def ask(
+    target: Target,
+    settings: Settings,
+    path: str,
+    read: Callable[[Any], Read],
+    headers: dict[str, str] | None = None,
+) -> Read | None:
+    """What `read` takes from the JSON that a running target answers to a GET.
+
+    None where it answers with an error, or not at all, or where something else listens there.
+    """
     with closing(HttpConnection(settings.host, target.port(settings, "http"), timeout=5)) as connection:
         try:
-            return connection.json("GET", path, headers=headers)
-        except TargetError:
+            return read(connection.json("GET", path, headers=headers))
+        except UNREADABLE:
             return None
 
 

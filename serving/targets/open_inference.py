@@ -14,8 +14,8 @@ from models.signature import STRING
 from serving.repository import model_dir
 from serving.server import GRPC_PORT, HTTP_PORT
 from serving.settings import Settings
-from serving.targets.base import Client, Container, Endpoint, Launch, Target, TargetError, served_signature
-from serving.targets.http import HttpConnection, ask, endpoints
+from serving.targets.base import Client, Container, Endpoint, Launch, Target, served_signature
+from serving.targets.http import UNREADABLE, HttpConnection, ask, endpoints
 
 CONTAINER = Container("server", {"http": HTTP_PORT, "grpc": GRPC_PORT})
 
@@ -49,15 +49,15 @@ class OpenInferenceTarget(Target):
         )
 
     def served_version(self, settings: Settings) -> int | None:
-        metadata = ask(self, settings, f"/v2/models/{settings.model}")
-        return max(map(int, metadata["versions"])) if metadata else None
+        path = f"/v2/models/{settings.model}"
+        return ask(self, settings, path, lambda metadata: max(map(int, metadata["versions"])))
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
         with closing(HttpConnection(settings.host, self.port(settings, "http"), timeout=5)) as connection:
             try:
                 answer = connection.exchange("GET", f"/v2/models/{settings.model}/versions/{version}")
                 error = str(json.loads(answer.body)["error"]) if answer.status >= 400 else ""
-            except (TargetError, ValueError, KeyError):
+            except UNREADABLE:
                 return ""
         found = re.search(r"is not served \((.+)\); served:", error, re.DOTALL)
         return found[1] if found else ""

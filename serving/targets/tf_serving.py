@@ -65,19 +65,23 @@ class TensorFlowServing(Target):
         return endpoints(self, settings, predict, f"-d @{samples}/instances.json")
 
     def served_version(self, settings: Settings) -> int | None:
-        available = [own for own in self._versions(settings) if own["state"] == "AVAILABLE"]
-        return max((int(own["version"]) for own in available), default=None)
+        states = self._versions(settings)
+        return max((version for version, (state, _) in states.items() if state == "AVAILABLE"), default=None)
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
-        ended = [own for own in self._versions(settings) if own["state"] == "END"]
-        errors = {int(own["version"]): own.get("status", {}).get("error_message", "") for own in ended}
-        return str(errors.get(version, ""))
+        state, error = self._versions(settings).get(version, ("", ""))
+        return error if state == "END" else ""
 
-    def _versions(self, settings: Settings) -> list[dict[str, Any]]:
-        """The state of each version that the server knows."""
-        status = ask(self, settings, f"/v1/models/{settings.model}") or {}
-        versions: list[dict[str, Any]] = status.get("model_version_status", [])
-        return versions
+    def _versions(self, settings: Settings) -> dict[int, tuple[str, str]]:
+        """The state, and the error, of each version that the server knows."""
+
+        def read(status: Any) -> dict[int, tuple[str, str]]:  # noqa: ANN401
+            return {
+                int(own["version"]): (own["state"], str(own.get("status", {}).get("error_message", "")))
+                for own in status["model_version_status"]
+            }
+
+        return ask(self, settings, f"/v1/models/{settings.model}", read) or {}
 
     def activate(self, settings: Settings, version: int) -> None:
         root = CONTAINER_MODELS if settings.platform == "docker" else settings.repository / self.name

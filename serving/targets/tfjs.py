@@ -17,11 +17,10 @@ from serving.targets.base import (
     Endpoint,
     Launch,
     Target,
-    TargetError,
     served_signature,
     unreachable,
 )
-from serving.targets.http import HttpConnection
+from serving.targets.http import UNREADABLE, HttpConnection
 from serving.web.install import HERE, assemble
 
 SHUTDOWN_RESERVE = 3
@@ -93,7 +92,7 @@ class TensorFlowJs(Target):
                 # The page is there, too, for a model that no browser can run.
                 if not connection.json("GET", f"{folder}/{MANIFEST}").get("unreachable"):
                     connection.request("HEAD", f"{folder}/model.json")
-            except TargetError:
+            except UNREADABLE:
                 return None
         return version
 

@@ -61,8 +61,8 @@ class TorchServe(Target):
 
     def served_version(self, settings: Settings) -> int | None:
         """The version that the worker says it answers with."""
-        described = ask(self, settings, f"/predictions/{settings.model}", {"describe": "True"})
-        return int(described["version"]) if described else None
+        path, describe = f"/predictions/{settings.model}", {"describe": "True"}
+        return ask(self, settings, path, lambda described: int(described["version"]), describe)
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
         """What it has said since its last start."""

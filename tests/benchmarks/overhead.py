@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipelines.records import tables
 from serving.compare import report
-from serving.compare.report import IN_PROCESS, PEER, VARIANT, Report
+from serving.compare.report import IN_PROCESS, PEER, VARIANT, Report, ReportError
 
 OURS = "onnxruntime"
 PROTOCOLS = {
@@ -64,7 +64,12 @@ def figures(found: Report) -> list[tuple[str, float, float | None]]:
 
 def main(arguments: list[str]) -> int:
     """Print the overheads, and each limit with its figure; returns the exit status."""
-    found = report.load(Path(arguments[0]))
+    if len(arguments) != 1:
+        sys.exit(__doc__)
+    try:
+        found = report.load(Path(arguments[0]))
+    except ReportError as error:
+        sys.exit(f"error: {error}")
     if not any(row.kind == PEER for row in found.rows):
         print("the report has no peers: `make compare PEERS=1` makes one that has")
         return 2

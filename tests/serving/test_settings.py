@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ def test_values_come_from_the_environment() -> None:
         ("TANDEM_TFJS_PORT", "70000", "a port is 1 to 65535"),
         ("TANDEM_SOURCE", "jax", "expected one of '', 'tensorflow', 'pytorch'"),
         ("TANDEM_READY_SECONDS", "0", "at least 1 second"),
+        ("TANDEM_SEED", "-1", "expected 0 to 4294967295"),
+        ("TANDEM_TARGETS", ",", "expected names of targets"),
         ("TANDEM_PROT", "1", "unknown setting TANDEM_PROT"),
     ],
 )
@@ -33,3 +36,10 @@ def test_a_wrong_value_is_named_with_what_it_may_be(name: str, value: str, messa
     with pytest.raises(SettingsError, match=message) as failure:
         Settings.from_environment({name: value})
     assert name in str(failure.value)
+
+
+def test_a_value_that_replaces_another_is_held_against_the_same_rules() -> None:
+    with pytest.raises(
+        SettingsError, match="TANDEM_PRECISION='fp8': expected one of 'float32', 'bf16', 'fp16'"
+    ):
+        dataclasses.replace(Settings(), precision="fp8")
