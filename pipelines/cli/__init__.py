@@ -46,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         complain(str(error))
         return 2
     except KeyboardInterrupt:
-        complain("interrupted; what is served stays as it is, and running this again goes on from here")
+        complain(
+            "interrupted; what is served stays as it is, and a training goes on from here when it is run again"
+        )
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

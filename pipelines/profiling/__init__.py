@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,25 +58,29 @@ def profile(
     plan = _plan(recipe)
     folder = settings.artifacts / "profiles" / datetime.now().strftime("%Y%m%d-%H%M%S")
     made: list[Profiled] = []
-    for name in names:
-        say(f"profile {name}: {steps} {LABELS[name].split()[-1]}s of {plan.profile.batch_size} rows")
-        own = folder / name
-        own.mkdir(parents=True)
-        try:
-            if name in FRAMEWORKS:
-                made.append(_module(name).profile(_trained(plan), steps, own))
-            else:
-                made.append(_run(settings, name, _batches(plan, steps), own))
-        except ProfilingError as error:
-            if asked:
-                raise
-            missing[name] = str(error)
-    if not made:
-        raise ProfilingError("; ".join(dict.fromkeys(missing.values())))
-    for name, why in missing.items() if asked is None else ():
-        say(f"{name} is not profiled: {why}")
-    heading = f"{settings.model}, profile {settings.profile}: {steps} steps of {plan.profile.batch_size} rows"
-    page.write(made, heading, folder)
+    try:
+        for name in names:
+            say(f"profile {name}: {steps} {LABELS[name].split()[-1]}s of {plan.profile.batch_size} rows")
+            own = folder / name
+            own.mkdir(parents=True)
+            try:
+                if name in FRAMEWORKS:
+                    made.append(_module(name).profile(_trained(plan), steps, own))
+                else:
+                    made.append(_run(settings, name, _batches(plan, steps), own))
+            except ProfilingError as error:
+                missing[name] = str(error)
+        if not made:
+            raise ProfilingError("; ".join(dict.fromkeys(missing[name] for name in names)))
+        for name, why in missing.items() if asked is None else ():
+            say(f"{name} is not profiled: {why}")
+        heading = (
+            f"{settings.model}, profile {settings.profile}: {steps} steps of {plan.profile.batch_size} rows"
+        )
+        page.write(made, heading, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return made, folder
 
 

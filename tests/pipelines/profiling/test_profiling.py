@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import models.base
+from models.base import Model
 from models.data import Rows
 from models.signature import encode_text
 from pipelines import profiling
@@ -44,9 +45,28 @@ def test_a_framework_that_the_model_has_no_network_in_is_named(project: Project)
     assert project.tandem("profile", "jax").returncode == 2
 
 
+def test_an_interrupted_profile_leaves_nothing(
+    model: Model, sample: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    plan = BatchPlan(model, sample, model.spec.profile("smoke"), seed=1)
+    monkeypatch.setattr("pipelines.stages.load_recipe", lambda *_: None)
+    monkeypatch.setattr(profiling, "_plan", lambda _: plan)
+    monkeypatch.setattr("pipelines.profiling.torch_steps.profile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        profiling.profile(Settings(artifacts=tmp_path), "pytorch", 1, say)
+    assert list((tmp_path / "profiles").iterdir()) == []
+
+
 @pytest.mark.slow
-def test_one_page_for_all_that_the_model_reaches(project: Project, pictures: tuple[Rows, Rows]) -> None:
+def test_one_page_for_all_that_the_model_reaches(
+    project: Project, pictures: tuple[Rows, Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
     project.put(*pictures)
+    # A profile is of one device.
+    monkeypatch.setenv("TANDEM_DEVICES", "2")
     done = project.tandem("profile", "--profile", "smoke", "--steps", "2", timeout=200)
     assert done.returncode == 0, done.stderr
     assert "onnxruntime is not profiled: no version of sample is published" in done.stdout
