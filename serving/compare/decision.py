@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.compare.report import PEER, Figure, Report, Row
-from serving.compare.words import are_equal
+from serving.compare.report import PEER, Figure, Report, Row, are_equal
 
 PROJECTS = Path(__file__).with_name("projects.toml")
 STATES = ("active", "upkeep", "archived")

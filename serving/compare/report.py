@@ -18,6 +18,8 @@ ENDPOINT, VARIANT, PEER, IN_PROCESS, NULL = "endpoint", "variant", "peer", "in p
 """What a row is: something deployed, another form of it, another project's server; and beside them the runtime without
 a server, and a server without a model."""
 FILE = "report.json"
+CLEAR = 0.1
+"""Figures that are closer than by this share are equal: two runs on a quiet machine differ by as much."""
 
 
 class ReportError(TandemError):
@@ -41,6 +43,11 @@ class Figure:
         """Return True where the two differ by more than both spreads, and by more than the share `least`."""
         distance = abs(self.value - other.value)
         return distance > self.spread + other.spread and distance > least * min(self.value, other.value)
+
+
+def are_equal(left: Figure, right: Figure) -> bool:
+    """Return True where nobody can tell which of the two is lower."""
+    return not left.is_apart(right, CLEAR)
 
 
 @dataclass

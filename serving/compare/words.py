@@ -10,10 +10,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 from serving.compare import conditions
-from serving.compare.report import ENDPOINT, NULL, Figure, Report, Row
+from serving.compare.report import CLEAR, ENDPOINT, NULL, Figure, Report, Row, are_equal
 
-CLEAR = 0.1
-"""Figures that are closer than by this share are equal: two runs on a quiet machine differ by as much."""
 QUIET = 0.1
 """The share of the processors' time that others may take before figures are doubtful."""
 NAMED = 6
@@ -83,11 +81,6 @@ def million(row: Row, price_per_core_hour: float) -> float | None:
     not measured."""
     kept = [(point.offered, point.cpu_us) for point in row.sweep if not point.reason and point.cpu_us]
     return max(kept)[1] / 3600 * price_per_core_hour if kept else None
-
-
-def are_equal(left: Figure, right: Figure) -> bool:
-    """Return True where nobody can tell which of the two is lower."""
-    return not left.is_apart(right, CLEAR)
 
 
 def _best(report: Report, name: str) -> str:
