@@ -75,12 +75,22 @@ def test_docker_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, f"error: no container engine answers at {nowhere}\n")
 
 
+def test_options_are_read_without_what_only_verbs_need() -> None:
+    """Where the servers alone are installed, `tandem` says what is missing."""
+    script = (
+        "import sys, pipelines.cli; pipelines.cli.parsing.parser()\n"
+        "sys.exit(', '.join({'numpy', 'psutil', 'rich', 'jinja2', 'docker'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_and_status_import_no_heavy_library(tmp_path: Path) -> None:
     script = (
         "import sys; from pipelines.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = {'tensorflow', 'torch', 'keras', 'numpy', 'onnxruntime', 'grpc', 'rich', 'psutil', 'docker', 'jinja2'} & set(sys.modules)\n"
+        "heavy = {'tensorflow', 'torch', 'keras', 'numpy', 'onnxruntime', 'grpc', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     for arguments in (["--help"], ["status"], ["settings"], ["down"]):
