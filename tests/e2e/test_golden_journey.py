@@ -103,6 +103,7 @@ def test_compare_measures_each_endpoint_and_decide_ranks_them(stack: Stack) -> N
         assert row.batches["64"] > row.batches["1"]
         assert row.conditions["threads"] == 1
         assert row.start_seconds > 0.1
+        assert (row.image_bytes is not None) == (stack.platform.name == "docker")
         # On a busy machine there may be none.
         assert not row.parts or sum(row.parts.values()) == pytest.approx(row.p50.value)
     assert all(row.works for row in found.rows)
