@@ -142,7 +142,7 @@ def _inbound(layer: Network) -> Any:  # noqa: ANN401
 
 
 def _keeps_places(layer: Network) -> bool:
-    """Whether each place of the output is made from the same place of the input."""
+    """Return True if each place of the output is made from the same place of the input."""
     if type(layer).__name__ == "InputLayer":
         return False
     mixes = getattr(layer, "weights", None) and not type(layer).__name__.endswith("Normalization")

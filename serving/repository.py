@@ -64,9 +64,9 @@ class Manifest:
     weights: dict[str, str] = field(default_factory=dict)
     """The digest of each framework's trained weights."""
     batched: bool = False
-    """Whether rows of several requests may share a run: proved by the gate; False where nothing says so."""
+    """True if rows of several requests may share a run: proved by the gate; False where nothing says so."""
     finite: bool = False
-    """Whether inputs must have rows and finite numbers: servers refuse others before the model sees them."""
+    """True if inputs must have rows and finite numbers: servers refuse others before the model sees them."""
     runtime: str = ""
     """What runs it in its target's server; "" in versions that do not say."""
     converter: str = ""

@@ -22,7 +22,7 @@ FREE = 4
 
 
 def given(model: Model) -> bool:
-    """Whether the user has given samples."""
+    """True if the user has given samples."""
     return (model.folder / FILE).exists()
 
 

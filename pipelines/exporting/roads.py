@@ -80,8 +80,8 @@ def find(model: Model, source: str = "", form: str = "exported", wanted: Collect
 
 
 def optional(model: Model, target: str) -> bool:
-    """Whether a version goes without a target whose artifact cannot be made, or is wrong: where the model is not in
-    both frameworks, and the target does not run what it comes as."""
+    """Return True if a version may lack this target, because its artifact cannot be made, or is wrong: the model is
+    not in both frameworks, and the target does not run what it comes as."""
     return model.frameworks != FRAMEWORKS and all(NATIVE[origin] != target for origin in model.origins)
 
 

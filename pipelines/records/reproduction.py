@@ -135,7 +135,7 @@ def _orchestrator(manifest: Manifest) -> str:
 
 
 def _same_weights(manifest: Manifest, folder: Path, write: Callable[[str], None]) -> bool:
-    """Whether each framework's weights are the same, to the last bit."""
+    """Return True if each framework's weights are the same, to the last bit."""
     result = True
     for framework, digest in manifest.weights.items():
         (run,) = (folder / "runs").iterdir()
@@ -149,7 +149,7 @@ def _same_weights(manifest: Manifest, folder: Path, write: Callable[[str], None]
 def _same_answers(
     settings: Settings, manifests: dict[str, Manifest], candidate: Path, write: Callable[[str], None]
 ) -> bool:
-    """Whether every artifact has the same bytes as that of the version, or answers the same."""
+    """Return True if every artifact has the same bytes as that of the version, or answers the same."""
     model = models.base.load(settings.model)
     dataset = data.load(model, settings.artifacts, settings.seed)
     inputs = dataset.test.take(slice(ROWS)).served(model.spec.signature)

@@ -50,7 +50,7 @@ class Journal:
         self.curves = Writer(str(logs)) if writes else None
 
     def wants(self, step: int) -> bool:
-        """Whether the loss of this step of an epoch, counted from 0, is to be told: reading it costs a little."""
+        """Return True if the loss of this step of an epoch, counted from 0, is needed: reading it costs a little."""
         return self._is_due(step) or (not self.history.epochs and step < PARITY_STEPS)
 
     def step(self, step: int, loss: float) -> None:

@@ -77,7 +77,7 @@ class Trained:
     weights: Weights
     history: History
     cached: bool = False
-    """Whether it was there already."""
+    """True if it was there already."""
     checks: tuple[Check, ...] = ()
 
     @property

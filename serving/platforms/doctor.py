@@ -1,4 +1,4 @@
-"""Whether this machine has what Tandem needs, and the command that mends what is missing."""
+"""Checks that this machine has what Tandem needs, with the command that mends what is missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Check:
     found: str
     mend: str = ""
     needed: bool = True
-    """Whether `tandem deploy` fails without it, on the platform that the settings choose."""
+    """True if `tandem deploy` fails without it, on the platform that the settings choose."""
 
     @property
     def failed(self) -> bool:

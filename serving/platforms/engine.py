@@ -68,7 +68,7 @@ def compose() -> tuple[str, ...]:
 
 @functools.cache
 def has_buildkit() -> bool:
-    """Whether `docker build` has BuildKit: as the plugin buildx, or, before Docker 23, in itself."""
+    """Return True if `docker build` has BuildKit: as the plugin buildx, or, before Docker 23, in itself."""
     if shutil.which("docker") is None:
         return False
     if subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0:

@@ -120,7 +120,7 @@ def require_startable(engine: DockerClient, image: str) -> None:
 
 
 def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
-    """Whether the image is there, with the content that its sources would give now.
+    """Return True if the image is there, with the content that its sources would give now.
 
     One that was built by hand has no digest of them: it is current while it is younger than they are.
     """
