@@ -22,7 +22,7 @@ FREE = 4
 
 
 def given(model: Model) -> bool:
-    """True if the user has given samples."""
+    """Return True if the user has given samples."""
     return (model.folder / FILE).exists()
 
 
