@@ -16,7 +16,10 @@ TORCH = r"(torch|lightning|lightning-utilities|pytorch-lightning|torchmetrics|to
 """torch, and what is of no use without it."""
 NEEDING_TORCH = (
     "tests/models",
+    "tests/pipelines/cli",
     "tests/pipelines/exporting",
+    "tests/pipelines/profiling",
+    "tests/pipelines/test_variants.py",
     "tests/pipelines/training",
     "tests/serving/targets/test_torchserve.py",
 )
