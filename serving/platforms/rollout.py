@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -138,5 +139,8 @@ def link_samples(settings: Settings, version: int) -> Path:
     beside = settings.artifacts / ".samples"
     beside.unlink(missing_ok=True)
     beside.symlink_to(sample_folder(settings, version).relative_to(settings.artifacts))
+    if folder.is_dir() and not folder.is_symlink():
+        # A copy of the artifacts may hold what the link led to.
+        shutil.rmtree(folder)
     beside.replace(folder)
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
