@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +110,11 @@ def test_a_version_that_a_server_refuses_is_not_waited_for(monkeypatch: pytest.M
         TargetError, match=r"^a refuses version 2, nothing is served: golden sample: y differs by 0\.5$"
     ):
         wait(platform, target)
+
+
+def test_samples_in_a_copy_of_the_artifacts_become_a_link_again(tmp_path: Path) -> None:
+    settings = Settings(artifacts=tmp_path)
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "instances.json").touch()
+    rollout.link_samples(settings, 3)
+    assert (tmp_path / "samples").is_symlink()
