@@ -7,15 +7,15 @@ from pathlib import Path
 
 from models.base import FRAMEWORKS, Model
 from pipelines import exporting
-from pipelines.cli.variants import training_folder
+from pipelines.cli.variants import KERAS, exported_by_keras, training_folder
 from pipelines.training import FITS
-from pipelines.training.record import History
+from pipelines.training.record import History, loss_difference
 from serving import repository, targets
 from serving.compare.report import Framework
 from serving.settings import Settings
 
-NETWORKS = {"tensorflow": "keras_model.py", "pytorch": "torch_model.py"}
-GRAPHS = {"tensorflow": "keras_graph", "pytorch": "torch_graph"}
+NETWORKS = {"tensorflow": "keras_model.py", "pytorch": "torch_model.py", KERAS: "keras_model.py"}
+GRAPHS = {"tensorflow": "keras_graph", "pytorch": "torch_graph", KERAS: "keras_on_torch"}
 CLIENTS = {
     "tf-serving": "targets.tf_serving_client",
     "litert": "targets.open_inference_client",
@@ -23,22 +23,26 @@ CLIENTS = {
     "torchserve": "torchserve.clients",
     "onnxruntime": "targets.open_inference_client",
 }
-LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch",)}
+LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch",), KERAS: ("keras",)}
 
 
 def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
-    """What the run of a published version has recorded; without a framework whose run is not among the artifacts."""
+    """What the run of a published version has recorded, and Keras on PyTorch where a comparison trained it beside that;
+    without a framework whose run is not among the artifacts."""
     folders = [
         repository.version_dir(settings.repository, name, model.spec.name, version) for name in targets.NAMES
     ]
     manifests = dict(zip(targets.NAMES, map(repository.read_manifest, folders), strict=True))
     first, found = manifests[targets.NAMES[0]], []
-    for framework in FRAMEWORKS:
-        folder = training_folder(settings, first, framework)
-        if folder is None:
-            continue
-        history = History.read(folder / "history.json")
+    by_keras = exported_by_keras(settings, first)
+    metrics = {name: figure for own in (first, *by_keras.values()) for name, figure in own.metrics.items()}
+    runs = {framework: training_folder(settings, first, framework) for framework in FRAMEWORKS}
+    if by_keras and (beside := runs["tensorflow"]):
+        runs[KERAS] = beside.with_name(KERAS)
+    histories = {framework: History.read(run / "history.json") for framework, run in runs.items() if run}
+    for framework, history in histories.items():
         own = {name: manifest for name, manifest in manifests.items() if manifest.source == framework}
+        own = by_keras if framework == KERAS else own
         library = next((name for name in LIBRARIES[framework] if name in first.libraries), "")
         found.append(
             Framework(
@@ -46,10 +50,12 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
                 f"{library} {first.libraries.get(library, '')}".strip(),
                 [dataclasses.asdict(epoch) for epoch in history.epochs],
                 history.seconds,
-                first.metrics.get(f"{framework}/{model.spec.task.score}"),
+                metrics.get(f"{framework}/{model.spec.task.score}"),
                 history.peak_bytes,
                 {name: manifest.export_seconds for name, manifest in own.items() if manifest.export_seconds},
                 lines(model, framework, list(own)),
+                history.step_seconds,
+                loss_difference(histories.get("tensorflow", history), history),
             )
         )
     return found
@@ -58,10 +64,12 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
 def lines(model: Model, framework: str, names: list[str]) -> dict[str, int]:
     """Lines of code of each part of a framework's way to these targets."""
     exports = [GRAPHS[framework], *(targets.load(name).exporter for name in names)]
+    # It runs TensorFlow's, too.
+    fits = [FITS[framework], *([FITS["tensorflow"]] if framework == KERAS else [])]
     clients = {f"serving.{CLIENTS[name]}" for name in names if name in CLIENTS}
     return {
         "network": _code(model.folder / NETWORKS[framework]),
-        "training": _code(_source(FITS[framework])),
+        "training": sum(_code(_source(module)) for module in fits),
         "export": sum(_code(_source(f"pipelines.exporting.{module}")) for module in exports),
         "clients": sum(_code(_source(module)) for module in clients),
     }

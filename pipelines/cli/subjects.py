@@ -14,12 +14,12 @@ from typing import Any
 
 import psutil
 
-from models.base import Model
+from models.base import Model, ModelError
 from models.data import Dataset
 from models.signature import Signature
 from pipelines import exporting
 from pipelines.cli import variants
-from pipelines.cli.variants import Variant
+from pipelines.cli.variants import KERAS, Variant
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
 from serving import golden, platforms, repository, targets
@@ -57,6 +57,8 @@ class Rows:
     source: str = ""
     """The framework whose weights every row must have; "" leaves those of the version."""
     subjects: list[Subject] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is left out, and why."""
 
     def deployed(self) -> None:
         """A row for each endpoint of what runs, or one that says why there is none."""
@@ -95,8 +97,10 @@ class Rows:
         """Other forms of what is published, each with the runtime in process."""
         form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
         for chosen in variants.chosen(self.model, self.names, form):
+            if chosen.source and self.source:
+                continue
             published = self._manifest(chosen.target).source
-            source = self.source or published
+            source = chosen.source or self.source or published
             variant = replace(chosen, source="" if source == published else source)
             self._variant(variant, source, variant.batched if variant.configuration else None)
 
@@ -164,6 +168,11 @@ class Rows:
         self.subjects.append(Subject(own, pid, partial(_memory, pid), server.settings, **how))
 
     def _refused(self, row: Row, error: Exception) -> None:
+        if row.framework == KERAS and isinstance(error, ModelError):
+            note = f"{row.name} is left out: {error}"
+            self.say(note)
+            self.notes.append(note)
+            return
         row.state = FAILED if isinstance(error, GateError | ExportError) else UNREACHABLE
         row.reason = " ".join(str(error).split())[:600]
         self.say(f"{row.name}: {row.reason}")

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from models.base import Model
+from models.base import Model, ModelError
 from models.data import Dataset
 from models.signature import rows
-from pipelines import exporting
+from pipelines import exporting, training
 from pipelines.gates import require
+from pipelines.training import keras_on_torch
 from pipelines.training.record import History, Trained
 from serving import golden, repository
 from serving.golden import Golden
+from serving.progress import say
 from serving.repository import GOLDEN, MANIFEST, POINTER, Manifest, ManifestError, Pointer
 from serving.settings import Settings
 from serving.targets.base import SAMPLES, TargetError
@@ -43,6 +46,7 @@ class Variant:
     """The framework whose weights it has; "" is the published one's."""
 
 
+KERAS = keras_on_torch.NAME
 VARIANTS = (
     Variant("litert", "float16", precision="float16"),
     Variant("litert", "int8", precision="int8"),
@@ -52,6 +56,8 @@ VARIANTS = (
     Variant("torchserve", "aot", form="aot"),
     Variant("torchserve", "onnx", form="onnx"),
     Variant("torchserve", "batched", batched=True, configuration={"batchSize": 8, "maxBatchDelay": 1}),
+    Variant("onnxruntime", KERAS, form=KERAS, source=KERAS),
+    Variant("torchserve", KERAS, form=KERAS, source=KERAS),
 )
 """A further row is an entry here."""
 
@@ -80,7 +86,7 @@ def chosen(model: Model, names: list[str], deployed_form: str) -> list[Variant]:
 def make(settings: Settings, variant: Variant, model: Model, dataset: Dataset, version: int) -> Settings:
     """Settings whose repository has the variant of a published version; made, and gated, where it is not there.
 
-    Raises `TargetError`, `ExportError` or `GateError` with the reason why there is none.
+    Raises `TargetError`, `ExportError`, `GateError` or `ModelError` with the reason why there is none.
     """
     published = repository.version_dir(settings.repository, variant.target, model.spec.name, version)
 
@@ -100,7 +106,7 @@ def make(settings: Settings, variant: Variant, model: Model, dataset: Dataset, v
             _configure(folder / made.serve, variant.configuration)
         return replace(made, batched=made.batched and variant.batched is not False)
 
-    name = f"{variant.name} {variant.source}".strip().replace(" ", "-")
+    name = " ".join(dict.fromkeys((variant.name, variant.source))).strip().replace(" ", "-")
     return _laid_out(settings, variant.target, name, published, write)
 
 
@@ -132,12 +138,22 @@ def training_folder(settings: Settings, manifest: Manifest, framework: str) -> P
     return None
 
 
+def exported_by_keras(settings: Settings, published: Manifest) -> dict[str, Manifest]:
+    """By target: what was made of a version's model with Keras on PyTorch, by earlier comparisons, too."""
+    place = f"*-{KERAS}/repository/*/{published.model}/{published.version}/{MANIFEST}"
+    found = [repository.read_manifest(path.parent) for path in _folder(settings, published).glob(place)]
+    return {manifest.target: manifest for manifest in found}
+
+
+def _folder(settings: Settings, published: Manifest) -> Path:
+    return settings.artifacts / "variants" / f"{published.model}-{published.fingerprint[:10]}"
+
+
 def _laid_out(
     settings: Settings, target: str, name: str, published: Path, write: Callable[[Path], Manifest]
 ) -> Settings:
     """The settings of a folder that `write` has filled; what is there, and unchanged, is left."""
-    fingerprint = repository.read_manifest(published).fingerprint[:10]
-    own = settings.artifacts / "variants" / f"{settings.model}-{fingerprint}" / f"{target}-{name}"
+    own = _folder(settings, repository.read_manifest(published)) / f"{target}-{name}"
     made = replace(settings, artifacts=own)
     own.mkdir(parents=True, exist_ok=True)
     if not (own / "web").is_symlink():
@@ -165,31 +181,64 @@ def _exported(
     from pipelines.gates import artifacts
 
     source, exporter = variant.source or published.source, exporting.load(variant.target, variant.form)
-    run = training_folder(settings, published, source)
-    trained = Trained.read(source, run) if run else None
-    if trained is None:
-        raise TargetError(f"the weights of its version are not in {settings.artifacts / 'runs'}")
+    if source == KERAS:
+        trained, judge = _trained_by_keras(settings, model, dataset, published), "tensorflow"
+    else:
+        trained, judge = _trained(settings, published, source)[0], source
     spec, file = model.spec, exporter.variants(model)[variant.precision]
     calibration = dataset.validation.take(slice(exporting.CALIBRATION_ROWS)).served(spec.signature)
+    started = time.monotonic()
     exporter.write(model, trained.weights, folder, calibration)
+    seconds = time.monotonic() - started
     test = artifacts.parity_rows(dataset.test, settings.seed)
     label = f"{variant.target} {variant.name}"
     checks, batching = artifacts.variant_checks(
-        model, exporter, folder / file, variant.precision, source, trained.weights, test, label
+        model, exporter, folder / file, variant.precision, judge, trained.weights, test, label
     )
     require(checks)
     if variant.precision == "float32":
         sample = rows(calibration, slice(exporting.GOLDEN_ROWS))
-        answers = exporting.reference.outputs(model, source, trained.weights, sample)
+        answers = exporting.reference.outputs(model, judge, trained.weights, sample)
         golden.write(folder, Golden(sample, answers, spec.tolerances.outputs))
+    metrics = dict(published.metrics)
+    if source == KERAS:
+        inputs, (first, *_) = dataset.test.served(spec.signature), spec.task.outputs
+        answered = exporting.reference.outputs(model, judge, trained.weights, inputs)[first.name]
+        metrics[f"{KERAS}/{spec.task.score}"] = spec.task.metrics(answered, dataset.test.targets)[
+            spec.task.score
+        ]
     return replace(
         published,
         source=source,
         serve=file,
+        metrics=metrics,
+        weights={**published.weights, source: trained.digest},
+        export_seconds=round(seconds, 2),
         runtime=exporter.runtime,
         instruction_set=dict(exporter.instruction_set),
         batched=batching.passed,
     )
+
+
+def _trained(settings: Settings, published: Manifest, framework: str) -> tuple[Trained, Path]:
+    """A framework's training that a version has its weights from, and its folder."""
+    run = training_folder(settings, published, framework)
+    trained = Trained.read(framework, run) if run else None
+    if run is None or trained is None:
+        raise TargetError(f"the weights of its version are not in {settings.artifacts / 'runs'}")
+    return trained, run
+
+
+def _trained_by_keras(settings: Settings, model: Model, dataset: Dataset, published: Manifest) -> Trained:
+    """Train with Keras on PyTorch as TensorFlow was, beside it and once. Raises `ModelError` where that cannot be."""
+    if "tensorflow" not in model.frameworks:
+        raise ModelError(f"{model.spec.name} has no keras_model.py")
+    done, run = _trained(settings, published, "tensorflow")
+    if done.history.arithmetic != History.empty().arithmetic or dataset.digest != published.data_digest:
+        raise ModelError("the version was trained on other data, or not in float32 on one CPU")
+    name = published.parameters["profile"]
+    say(f"train {KERAS}: profile {name}")
+    return training.train(KERAS, model, model.spec.profile(name), published.seed, dataset, run.parent)
 
 
 def _configure(path: Path, changes: Mapping[str, Any]) -> None:

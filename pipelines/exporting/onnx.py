@@ -13,6 +13,7 @@ import numpy as np
 from models.base import Model, Weights
 from models.signature import Arrays, batch_size, rows
 from pipelines.exporting.base import Exporter, ExportError, one_line, quiet, traced
+from pipelines.training.keras_on_torch import NAME as KERAS_ON_TORCH
 from serving import golden
 
 if TYPE_CHECKING:
@@ -129,6 +130,22 @@ def write_int8(model: Model, weights: Weights, directory: Path, calibration: Arr
             raise ExportError(f"ONNX Runtime cannot quantize {model.spec.name}: {one_line(error)}") from error
 
 
+def write_keras(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
+    """Write `model.onnx` as Keras does on PyTorch. Raises `ModelError` or `ExportError`."""
+    import onnx_ir
+
+    from pipelines.exporting.keras_on_torch import write
+
+    path, signature = directory / EXPORTER.serve, model.spec.signature
+    write(model, weights, path)
+    graph = onnx_ir.load(path)
+    # Keras names the inputs only.
+    tensors = (*signature.inputs, *signature.outputs)
+    for value, tensor in zip((*graph.graph.inputs, *graph.graph.outputs), tensors, strict=True):
+        value.name, value.shape = tensor.name, onnx_ir.Shape(list(tensor.shape))
+    onnx_ir.save(graph, path)
+
+
 def answer(path: Path, model: Model, batches: Sequence[Arrays], optimized: bool = True) -> list[Arrays]:
     """Run the file with ONNX Runtime on one thread, with its graph optimizations or without any."""
     opened, names = session(path, optimized), [tensor.name for tensor in model.spec.task.outputs]
@@ -179,4 +196,4 @@ EXPORTER = Exporter(
     backend="onnxruntime",
 )
 INT8 = replace(EXPORTER, files={"int8": EXPORTER.serve}, write=write_int8)
-FORMS = {"float32": EXPORTER, "int8": INT8}
+FORMS = {"float32": EXPORTER, "int8": INT8, KERAS_ON_TORCH: replace(EXPORTER, write=write_keras)}

@@ -19,8 +19,9 @@ from unittest.mock import patch
 
 from models.base import Model, Weights
 from models.signature import Arrays
-from pipelines.exporting import onnx
+from pipelines.exporting import keras_on_torch, onnx
 from pipelines.exporting.base import Exporter, ExportError, quiet, traced
+from pipelines.training.keras_on_torch import NAME as KERAS_ON_TORCH
 from serving.torchserve import archive
 from serving.torchserve.archive import HANDLER
 from serving.torchserve.clients import npy_body, outputs
@@ -154,4 +155,5 @@ FORMS = {
     "onnx": replace(
         EXPORTER, write=partial(write, "onnx", "model.onnx", onnx.export), runtime="ONNX Runtime"
     ),
+    KERAS_ON_TORCH: replace(EXPORTER, write=partial(write, "exported", "model.pt2", keras_on_torch.write)),
 }

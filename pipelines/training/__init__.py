@@ -1,4 +1,4 @@
-"""Training the same model in both frameworks."""
+"""Training the same model in both frameworks, and in Keras on PyTorch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from pathlib import Path
 
 import psutil
 
-from models.base import Model, Profile
+from models.base import FRAMEWORKS, Model, Profile
 from models.data import Dataset, Rows
 from pipelines import gates
 from pipelines.gates import Check
-from pipelines.training import frozen, workers
+from pipelines.training import frozen, keras_on_torch, workers
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained, TrainingError, intact
 
-FITS = {"tensorflow": "pipelines.training.keras_fit", "pytorch": "pipelines.training.lightning_fit"}
+FITS = {
+    "tensorflow": "pipelines.training.keras_fit",
+    "pytorch": "pipelines.training.lightning_fit",
+    keras_on_torch.NAME: "pipelines.training.keras_on_torch",
+}
 
 
 def require(profile: Profile, frameworks: Iterable[str]) -> None:
@@ -67,10 +71,13 @@ def train(
     rows = _labelled(dataset, profile.training_rows)
     logs = folder / "tensorboard" / framework
     try:
+        if framework == keras_on_torch.NAME:
+            start = model.initial_weights(seed)
+            model = keras_on_torch.Started(model.spec, model.package, model.checkpoint, start)
         if profile.frozen:
             model, rows = frozen.prepare(model, profile, seed, rows, folder / "features.npz")
         task = framework, model, BatchPlan(model, rows[0], profile, seed), rows[1], own / "checkpoints", logs
-        if profile.devices == 1:
+        if profile.devices == 1 and framework in FRAMEWORKS:
             trained = _fit(*task)
         else:
             own.mkdir(parents=True, exist_ok=True)

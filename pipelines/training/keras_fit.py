@@ -20,6 +20,8 @@ from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
 from pipelines.training.record import Epoch, Trained
 
+ON_TORCH = keras.config.backend() == "torch"
+"""True in the process of keras_on_torch.py."""
 POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 
 
@@ -30,7 +32,9 @@ class PlannedRate(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, rates: list[float]) -> None:
         self.rates = rates
 
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    def __call__(self, step: tf.Tensor) -> tf.Tensor | float:
+        if ON_TORCH:
+            return self.rates[min(int(step), len(self.rates) - 1)]
         rates = tf.constant(self.rates, tf.float32)
         return tf.gather(rates, tf.minimum(tf.cast(step, tf.int32), len(self.rates) - 1))
 
@@ -68,7 +72,7 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     keras.config.set_dtype_policy(POLICIES[plan.profile.precision])
     try:
         with _strategy(device, plan.profile.devices).scope():
-            return _fit(model, plan, validation, journal)
+            return run(model, plan, validation, journal)
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -84,7 +88,8 @@ def _strategy(device: str, count: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([f"{device}:{number}" for number in range(count)])
 
 
-def _fit(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> Trained:
+def run(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> Trained:
+    """Train on the devices, in the precision and on the backend that are set."""
     if journal.checkpoint is not None:
         network = keras.saving.load_model(journal.checkpoint)
     else:
@@ -110,8 +115,10 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
     """The network with the initial weights, ready for `fit`."""
     network = model.build_keras()
     model.to_keras(model.initial_weights(plan.seed), network)
+    # Keras knows its own class, and has a faster one on PyTorch, where gradients are whole.
+    optimizer = keras.optimizers.AdamW if ON_TORCH else WholeGradients
     network.compile(
-        optimizer=WholeGradients(
+        optimizer=optimizer(
             PlannedRate(plan.learning_rates().tolist()),
             weight_decay=plan.profile.weight_decay,
             epsilon=1e-8,
@@ -119,7 +126,7 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
         loss=model.spec.task.keras_loss(),
         metrics=[model.spec.task.keras_metric()],
         # XLA halves the time of a step on CPUs, and compiles for one device.
-        jit_compile=plan.profile.devices == 1,
+        jit_compile=plan.profile.devices == 1 and not ON_TORCH,
     )
     return network
 
@@ -165,6 +172,8 @@ class Record(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Batch normalization's running statistics are those of each device's rows until here."""
+        if self.journal.plan.profile.devices == 1:
+            return
         for variable in self.model.non_trainable_variables:
             parts = self.model.distribute_strategy.experimental_local_results(variable.value)
             if len(parts) > 1 and variable.value.dtype.is_floating:

@@ -155,6 +155,10 @@ class Framework:
     """By target that has this framework's weights."""
     lines: dict[str, int]
     """Of code: the network, its training, its export, the clients of its targets."""
+    step_seconds: float = 0.0
+    """Median; 0 where no record says."""
+    loss_difference: float = 0.0
+    """Largest relative difference of the losses of the first steps from TensorFlow's."""
 
 
 @dataclass

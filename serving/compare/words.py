@@ -70,6 +70,7 @@ def conclusions(report: Report) -> list[str]:
         _parity(report),
         _frameworks(report),
         _training(report),
+        _one_source(report),
         *(f"{row.name} {row.state}: {row.reason}" for row in report.rows if not row.works),
         *_doubts(report),
     ]
@@ -180,13 +181,26 @@ def _frameworks(report: Report) -> str:
 
 def _training(report: Report) -> str:
     """Both frameworks side by side, where both have a record."""
-    own = [one for one in report.frameworks if one.epochs]
+    own = [one for one in report.frameworks if one.epochs and one.name in FRAMEWORKS]
     if len(own) < 2:
         return ""
     seconds = " and ".join(f"{one.seconds / len(one.epochs):.1f} s with {one.name}" for one in own)
     scores = " and ".join("unknown" if one.score is None else f"{one.score:.4f}" for one in own)
     lines = " and ".join(str(sum(one.lines.values())) for one in own)
     return f"An epoch took {seconds}; {report.score} is {scores}; their ways are {lines} lines of code."
+
+
+def _one_source(report: Report) -> str:
+    """Keras's network on PyTorch, beside the one that is written for it."""
+    found = {one.name: one for one in report.frameworks if one.step_seconds}
+    own, native = found.get("keras-on-pytorch"), found.get("pytorch")
+    if own is None or native is None:
+        return ""
+    return (
+        f"keras_model.py trains on PyTorch, too: {own.step_seconds / native.step_seconds:.1f} times as long a step as "
+        f"torch_model.py ({1000 * own.step_seconds:.0f} ms), first losses within {own.loss_difference:.1g} of "
+        f"TensorFlow's, {report.score} {own.score or 0:.4f}, exported to {_listed(list(own.export_seconds))}."
+    )
 
 
 def _doubts(report: Report) -> list[str]:

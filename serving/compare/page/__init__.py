@@ -51,6 +51,8 @@ FRAMEWORKS: dict[str, Callable[[Framework], str]] = {
     "framework": lambda own: f"{own.name} ({own.library})",
     "epochs": lambda own: str(len(own.epochs)),
     "seconds an epoch": lambda own: _number(own.seconds / len(own.epochs) if own.epochs else None, ".1f"),
+    "ms a step": lambda own: _number(1000 * own.step_seconds or None, ",.0f"),
+    "losses apart": lambda own: _number(own.loss_difference, ".1e"),
     "peak MiB": lambda own: _mebibytes(own.peak_bytes or None, ",.0f"),
     "score": lambda own: _number(own.score, ".4f"),
     "export seconds": lambda own: _listed(own.export_seconds, ".1f"),

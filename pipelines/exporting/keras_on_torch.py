@@ -1,0 +1,49 @@
+"""What Keras itself exports on PyTorch's backend, ONNX and .pt2, in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.base import Model, Weights
+from pipelines.exporting.base import ExportError, one_line, quiet
+from pipelines.training import workers
+from pipelines.training.keras_on_torch import backend
+
+OPSET = 18
+"""Of TorchScript's exporter, which Keras takes for free sizes."""
+
+
+def write(model: Model, weights: Weights, path: Path) -> None:
+    """Write the network with its task's outputs to an .onnx or a .pt2 file.
+
+    Raises `ModelError` where the network does not run on PyTorch, `ExportError` where Keras cannot export it.
+    """
+    workers.run(1, _write, model, weights, path)
+
+
+def _write(model: Model, weights: Weights, path: Path) -> None:
+    with backend(model):
+        import keras
+
+        from pipelines.exporting.torch_graph import dynamic_shapes
+
+        network = model.build_keras()
+        model.to_keras(weights, network)
+        outputs = keras.layers.Lambda(model.spec.task.torch_outputs)(network.output)
+        network = keras.Model(network.input, outputs)
+        network.trainable = False
+    # Keras takes 1 for a size that it is not told (keras#22076).
+    inputs = [
+        keras.InputSpec(t.dtype, [n if isinstance(n, int) else None for n in t.shape], name=t.name)
+        for t in model.spec.inputs
+    ]
+    form: dict[str, object] = {"format": "onnx", "opset_version": OPSET}
+    if path.suffix == ".pt2":
+        form = {"format": "torch", "dynamic_shapes": dynamic_shapes(model)}
+    try:
+        with quiet():
+            network.export(
+                path, input_signature=inputs if len(inputs) == 1 else [inputs], verbose=False, **form
+            )
+    except Exception as error:
+        raise ExportError(f"Keras on PyTorch cannot export {path.name}: {one_line(error)}") from error
