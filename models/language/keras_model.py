@@ -18,7 +18,7 @@ def build(spec: ModelSpec) -> keras.Model:
     index = ops.ones_like(byte) * np.arange(LENGTH, dtype=np.int32)
     x = layers.Embedding(BYTES, WIDTH, name="bytes")(byte)
     x = x + layers.Embedding(LENGTH, WIDTH, name="positions")(index)
-    ignored = ops.reshape((1 - mask) * MASKED, (-1, 1, 1, LENGTH))
+    ignored = ops.reshape((1.0 - mask) * MASKED, (-1, 1, 1, LENGTH))
     for number in range(BLOCKS):
         x = block(f"blocks_{number}", x, ignored)
     x = norm("norm", x)

@@ -31,7 +31,7 @@ class Network(nn.Module):
         mask = byte.clamp(max=1).to(torch.float32).unsqueeze(-1)
         x = self.bytes(byte)
         x = x + self.positions(self.index)
-        ignored = ((1 - mask) * MASKED).reshape(-1, 1, 1, LENGTH)
+        ignored = ((1.0 - mask) * MASKED).reshape(-1, 1, 1, LENGTH)
         for block in self.blocks:
             x = block(x, ignored)
         x = self.norm(x)

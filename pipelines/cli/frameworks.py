@@ -35,7 +35,6 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
     manifests = dict(zip(targets.NAMES, map(repository.read_manifest, folders), strict=True))
     first, found = manifests[targets.NAMES[0]], []
     by_keras = exported_by_keras(settings, first)
-    metrics = {name: figure for own in (first, *by_keras.values()) for name, figure in own.metrics.items()}
     runs = {framework: training_folder(settings, first, framework) for framework in FRAMEWORKS}
     if by_keras and (beside := runs["tensorflow"]):
         runs[KERAS] = beside.with_name(KERAS)
@@ -50,7 +49,7 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
                 f"{library} {first.libraries.get(library, '')}".strip(),
                 [dataclasses.asdict(epoch) for epoch in history.epochs],
                 history.seconds,
-                metrics.get(f"{framework}/{model.spec.task.score}"),
+                first.metrics.get(f"{framework}/{model.spec.task.score}"),
                 history.peak_bytes,
                 {name: manifest.export_seconds for name, manifest in own.items() if manifest.export_seconds},
                 lines(model, framework, list(own)),

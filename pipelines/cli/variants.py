@@ -200,18 +200,10 @@ def _exported(
         sample = rows(calibration, slice(exporting.GOLDEN_ROWS))
         answers = exporting.reference.outputs(model, judge, trained.weights, sample)
         golden.write(folder, Golden(sample, answers, spec.tolerances.outputs))
-    metrics = dict(published.metrics)
-    if source == KERAS:
-        inputs, (first, *_) = dataset.test.served(spec.signature), spec.task.outputs
-        answered = exporting.reference.outputs(model, judge, trained.weights, inputs)[first.name]
-        metrics[f"{KERAS}/{spec.task.score}"] = spec.task.metrics(answered, dataset.test.targets)[
-            spec.task.score
-        ]
     return replace(
         published,
         source=source,
         serve=file,
-        metrics=metrics,
         weights={**published.weights, source: trained.digest},
         export_seconds=round(seconds, 2),
         runtime=exporter.runtime,

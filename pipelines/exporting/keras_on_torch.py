@@ -1,4 +1,4 @@
-"""What Keras itself exports on PyTorch's backend, ONNX and .pt2, in a process of its own."""
+"""What Keras itself exports on PyTorch's backend, a .pt2 program, in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from pipelines.exporting.base import ExportError, one_line, quiet
 from pipelines.training import workers
 from pipelines.training.keras_on_torch import backend
 
-OPSET = 18
-"""Of TorchScript's exporter, which Keras takes for free sizes."""
-
 
 def write(model: Model, weights: Weights, path: Path) -> None:
-    """Write the network with its task's outputs to an .onnx or a .pt2 file.
+    """Write the network with its task's outputs.
 
     Raises `ModelError` where the network does not run on PyTorch, `ExportError` where Keras cannot export it.
     """
@@ -37,13 +34,9 @@ def _write(model: Model, weights: Weights, path: Path) -> None:
         keras.InputSpec(t.dtype, [n if isinstance(n, int) else None for n in t.shape], name=t.name)
         for t in model.spec.inputs
     ]
-    form: dict[str, object] = {"format": "onnx", "opset_version": OPSET}
-    if path.suffix == ".pt2":
-        form = {"format": "torch", "dynamic_shapes": dynamic_shapes(model)}
+    given = inputs if len(inputs) == 1 else [inputs]
     try:
         with quiet():
-            network.export(
-                path, input_signature=inputs if len(inputs) == 1 else [inputs], verbose=False, **form
-            )
+            network.export(path, "torch", False, given, dynamic_shapes=dynamic_shapes(model))
     except Exception as error:
-        raise ExportError(f"Keras on PyTorch cannot export {path.name}: {one_line(error)}") from error
+        raise ExportError(f"Keras on PyTorch cannot export {model.spec.name}: {one_line(error)}") from error

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,7 +42,9 @@ def export(model: Model, weights: Weights, path: Path) -> None:
         return
     by_torch = bool({"pytorch", "pt2"} & set(model.origins))
     if by_torch:
-        _export_torch(model, weights, path)
+        from pipelines.exporting.torch_graph import servable
+
+        _export_torch(servable(model, weights), model, path)
     else:
         onnx_from_tensorflow.write(model, weights, path)
     graph = onnx.load(path)
@@ -59,16 +61,17 @@ def export(model: Model, weights: Weights, path: Path) -> None:
         raise ExportError(f"ONNX of {model.spec.name}: expected opset {OPSET}, it has {opset}")
 
 
-def _export_torch(model: Model, weights: Weights, path: Path) -> None:
+def _export_torch(network: Any, model: Model, path: Path) -> None:  # noqa: ANN401
+    """Write a module, or a program that was traced already."""
     import torch
 
-    from pipelines.exporting.torch_graph import dynamic_shapes, example, servable
+    from pipelines.exporting.torch_graph import dynamic_shapes, example
 
-    spec, inputs = model.spec, example(model)
+    spec = model.spec
     with quiet():
         program = torch.onnx.export(
-            servable(model, weights),
-            inputs,
+            network,
+            example(model),
             dynamo=True,
             opset_version=OPSET,
             input_names=[tensor.name for tensor in spec.inputs],
@@ -82,7 +85,7 @@ def _export_torch(model: Model, weights: Weights, path: Path) -> None:
 
 
 def _name(graph: onnx.ModelProto, model: Model) -> None:
-    """Put the spec's names on inputs, outputs and free dimensions of what tf2onnx wrote."""
+    """Put the spec's names on inputs, outputs and free dimensions of what tf2onnx wrote, or PyTorch from a program."""
     import onnx_ir
 
     from pipelines.exporting import imported
@@ -131,19 +134,21 @@ def write_int8(model: Model, weights: Weights, directory: Path, calibration: Arr
 
 
 def write_keras(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
-    """Write `model.onnx` as Keras does on PyTorch. Raises `ModelError` or `ExportError`."""
-    import onnx_ir
+    """Write `model.onnx` from the program that Keras exports on PyTorch: its own ONNX takes TorchScript for free sizes,
+    and fails at layer normalization. Raises `ModelError` or `ExportError`."""
+    import onnx
+    import torch
 
-    from pipelines.exporting.keras_on_torch import write
+    from pipelines.exporting import keras_on_torch
 
-    path, signature = directory / EXPORTER.serve, model.spec.signature
-    write(model, weights, path)
-    graph = onnx_ir.load(path)
-    # Keras names the inputs only.
-    tensors = (*signature.inputs, *signature.outputs)
-    for value, tensor in zip((*graph.graph.inputs, *graph.graph.outputs), tensors, strict=True):
-        value.name, value.shape = tensor.name, onnx_ir.Shape(list(tensor.shape))
-    onnx_ir.save(graph, path)
+    path = directory / EXPORTER.serve
+    with tempfile.TemporaryDirectory() as folder, traced(model):
+        exported = Path(folder) / "model.pt2"
+        keras_on_torch.write(model, weights, exported)
+        _export_torch(torch.export.load(exported), model, path)
+    graph = onnx.load(path)
+    _name(graph, model)
+    onnx.save(graph, path)
 
 
 def answer(path: Path, model: Model, batches: Sequence[Arrays], optimized: bool = True) -> list[Arrays]:
