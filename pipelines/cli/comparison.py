@@ -166,7 +166,7 @@ def _own(settings: Settings, options: argparse.Namespace, stack: ExitStack, say:
     task = model.spec.task
     platform, _ = platforms.choose(settings)
     made = _report(settings.model, version, task.score, platform.name, rows.subjects, options)
-    made.frameworks = frameworks.measured(settings, model, version)
+    made.frameworks = frameworks.measured(settings, model, version, rows.subjects)
     made.notes += [*(f"{name} is not reached: {why}" for name, why in closed.items()), *rows.notes]
     test = dataset.test.take(slice(options.rows))
 

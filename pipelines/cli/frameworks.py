@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 from models.base import FRAMEWORKS, Model
 from pipelines import exporting
-from pipelines.cli.variants import KERAS, exported_by_keras, training_folder
+from pipelines.cli.variants import KERAS, training_folder
 from pipelines.training import FITS
 from pipelines.training.record import History, loss_difference
 from serving import repository, targets
+from serving.compare.measure import Subject
 from serving.compare.report import Framework
 from serving.settings import Settings
+from serving.targets.base import served_manifest
 
 NETWORKS = {"tensorflow": "keras_model.py", "pytorch": "torch_model.py", KERAS: "keras_model.py"}
 GRAPHS = {"tensorflow": "keras_graph", "pytorch": "torch_graph", KERAS: "keras_on_torch"}
@@ -26,15 +29,19 @@ CLIENTS = {
 LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch",), KERAS: ("keras",)}
 
 
-def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
-    """What the run of a published version has recorded, and Keras on PyTorch where a comparison trained it beside that;
-    without a framework whose run is not among the artifacts."""
+def measured(settings: Settings, model: Model, version: int, rows: Iterable[Subject] = ()) -> list[Framework]:
+    """What the run of a published version has recorded, and Keras on PyTorch where it has rows; without a framework
+    whose run is not among the artifacts."""
     folders = [
         repository.version_dir(settings.repository, name, model.spec.name, version) for name in targets.NAMES
     ]
     manifests = dict(zip(targets.NAMES, map(repository.read_manifest, folders), strict=True))
     first, found = manifests[targets.NAMES[0]], []
-    by_keras = exported_by_keras(settings, first)
+    by_keras = {
+        own.row.target: served_manifest(own.settings, own.row.target)
+        for own in rows
+        if own.row.framework == KERAS and own.settings
+    }
     runs = {framework: training_folder(settings, first, framework) for framework in FRAMEWORKS}
     if by_keras and (beside := runs["tensorflow"]):
         runs[KERAS] = beside.with_name(KERAS)

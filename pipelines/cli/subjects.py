@@ -169,7 +169,7 @@ class Rows:
 
     def _refused(self, row: Row, error: Exception) -> None:
         if row.framework == KERAS and isinstance(error, ModelError):
-            note = f"{row.name} is left out: {error}"
+            note = f"{row.way} is left out: {error}"
             self.say(note)
             self.notes.append(note)
             return

@@ -138,22 +138,12 @@ def training_folder(settings: Settings, manifest: Manifest, framework: str) -> P
     return None
 
 
-def exported_by_keras(settings: Settings, published: Manifest) -> dict[str, Manifest]:
-    """By target: what was made of a version's model with Keras on PyTorch, by earlier comparisons, too."""
-    place = f"*-{KERAS}/repository/*/{published.model}/{published.version}/{MANIFEST}"
-    found = [repository.read_manifest(path.parent) for path in _folder(settings, published).glob(place)]
-    return {manifest.target: manifest for manifest in found}
-
-
-def _folder(settings: Settings, published: Manifest) -> Path:
-    return settings.artifacts / "variants" / f"{published.model}-{published.fingerprint[:10]}"
-
-
 def _laid_out(
     settings: Settings, target: str, name: str, published: Path, write: Callable[[Path], Manifest]
 ) -> Settings:
     """The settings of a folder that `write` has filled; what is there, and unchanged, is left."""
-    own = _folder(settings, repository.read_manifest(published)) / f"{target}-{name}"
+    fingerprint = repository.read_manifest(published).fingerprint[:10]
+    own = settings.artifacts / "variants" / f"{settings.model}-{fingerprint}" / f"{target}-{name}"
     made = replace(settings, artifacts=own)
     own.mkdir(parents=True, exist_ok=True)
     if not (own / "web").is_symlink():

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.base import Model
+from models.base import FRAMEWORKS, Model
 from models.data import Dataset, Rows
 from models.signature import Arrays
 from models.twins import drawn
 from pipelines import exporting
-from pipelines.cli import variants
-from pipelines.cli.variants import Variant, make
+from pipelines.cli import subjects, variants
+from pipelines.cli.variants import KERAS, Variant, make
 from pipelines.exporting import reference
 from pipelines.exporting.base import Exporter
 from pipelines.gates import GateError
@@ -107,6 +108,36 @@ def test_a_version_whose_weights_are_gone_says_so(settings: Settings, model: Mod
         make(settings, Variant(TARGET, "float32", form="float32"), model, dataset, VERSION)
 
 
+@pytest.mark.parametrize(
+    ("frameworks", "told"),
+    [(("pytorch",), "has no keras_model.py"), (FRAMEWORKS, "not in float32 on one CPU")],
+)
+def test_keras_on_pytorch_is_left_out_with_the_reason(
+    settings: Settings,
+    model: Model,
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    frameworks: tuple[str, ...],
+    told: str,
+) -> None:
+    (run,) = settings.artifacts.glob("runs/*")
+    trained = Trained("tensorflow", drawn(model.initial_weights(2)), replace(History.empty(), devices=2))
+    trained.write(run / "tensorflow")
+    folder = repository.version_dir(settings.repository, TARGET, settings.model, VERSION)
+    manifest = repository.read_manifest(folder)
+    weights = {**manifest.weights, "tensorflow": trained.digest}
+    repository.write_manifest(folder, replace(manifest, weights=weights))
+    monkeypatch.setattr(Model, "frameworks", frameworks)
+    repository.write_pointer(folder.parent / repository.POINTER, repository.Pointer(VERSION))
+    with ExitStack() as stack:
+        made = subjects.Rows(settings, model, dataset, VERSION, [TARGET], stack, lambda _: None)
+        made._variant(Variant(TARGET, KERAS, form=KERAS, source=KERAS), KERAS)
+    assert made.subjects == []
+    assert made.notes[0].startswith(f"{TARGET} {KERAS} is left out: ")
+    assert told in made.notes[0]
+    assert not (run / KERAS).exists()
+
+
 def test_every_variant_is_of_a_form_and_a_precision_that_its_exporter_has(model: Model) -> None:
     assert len({(v.target, v.name) for v in variants.VARIANTS}) == len(variants.VARIANTS)
     for variant in variants.VARIANTS:
@@ -115,4 +146,4 @@ def test_every_variant_is_of_a_form_and_a_precision_that_its_exporter_has(model:
         assert variant.precision in exporter.variants(model)
     assert "exported" not in [v.name for v in variants.chosen(model, ["torchserve"], "exported")]
     plain = replace(model, spec=replace(model.spec, precisions=("float32",)))
-    assert [v.name for v in variants.chosen(plain, ["litert", TARGET], "")] == ["unbatched"]
+    assert [v.name for v in variants.chosen(plain, ["litert", TARGET], "")] == ["unbatched", KERAS]

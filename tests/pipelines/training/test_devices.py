@@ -21,6 +21,7 @@ from pipelines import training
 from pipelines.training import workers
 from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
+from pipelines.training.keras_on_torch import NAME
 from pipelines.training.record import History, TrainingError
 from serving import progress
 from tests.pipelines.training.test_training import assert_same_weights, train_sample
@@ -134,16 +135,18 @@ def ranks() -> dict[int, multiprocessing.process.BaseProcess]:
     [
         ("pytorch", 1, "1, of 2"),
         pytest.param("tensorflow", 0, "0, of 1", marks=pytest.mark.thorough),
+        pytest.param(NAME, 0, "0, of 1", marks=pytest.mark.thorough),
     ],
 )
 def test_a_lost_process_ends_the_training_which_goes_on_from_its_last_epoch(
     framework: str, rank: int, told: str, tmp_path: Path
 ) -> None:
     errors: list[str] = []
+    devices = 1 if framework == NAME else 2
 
     def train() -> None:
         with pytest.raises(TrainingError) as raised:
-            train_sample(framework, tmp_path / "killed", epochs=2, devices=2)
+            train_sample(framework, tmp_path / "killed", epochs=2, devices=devices)
         errors.append(str(raised.value))
 
     thread = threading.Thread(target=train)
@@ -161,7 +164,7 @@ def test_a_lost_process_ends_the_training_which_goes_on_from_its_last_epoch(
     assert not (tmp_path / "killed" / framework / "weights.npz").exists()
     assert ranks() == {}
 
-    resumed = train_sample(framework, tmp_path / "killed", epochs=2, devices=2)
-    whole = train_sample(framework, tmp_path / "whole", epochs=2, devices=2)
+    resumed = train_sample(framework, tmp_path / "killed", epochs=2, devices=devices)
+    whole = train_sample(framework, tmp_path / "whole", epochs=2, devices=devices)
     assert_same_weights(resumed, whole)
     assert resumed.history.step_losses == whole.history.step_losses

@@ -20,6 +20,7 @@ from models.data import Dataset, Rows
 from pipelines import training
 from pipelines.exporting import reference
 from pipelines.gates import networks
+from pipelines.training.keras_on_torch import NAME
 from pipelines.training.record import Trained, TrainingError, loss_difference
 from tests.pictures import labelled
 
@@ -79,6 +80,18 @@ def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Rows, tmp_pa
     assert len(one.step_losses) == len(other.step_losses) == 50
     assert one.step_losses[-1] < one.step_losses[0] * 0.7, "standing still would be no parity"
     assert loss_difference(one, other) <= profile.training_loss
+
+
+def test_keras_on_pytorch_goes_the_way_of_tensorflow(
+    uninterrupted: dict[str, Trained], tmp_path: Path
+) -> None:
+    found, own = train_sample(NAME, tmp_path), uninterrupted["tensorflow"]
+    assert found.weights.keys() == own.weights.keys()
+    assert 0 < loss_difference(found.history, own.history) <= 1e-3
+    assert found.history.epochs[-1].validation_metric == pytest.approx(
+        own.history.epochs[-1].validation_metric, abs=0.03
+    )
+    assert found.history.step_seconds > 0
 
 
 def test_bf16_goes_the_way_of_float32_and_leaves_weights_of_float32(

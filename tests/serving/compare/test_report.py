@@ -114,6 +114,16 @@ def test_both_trainings_are_told_side_by_side() -> None:
         "An epoch took 30.5 s with tensorflow and 10.0 s with pytorch; accuracy is 0.9100 and 0.9000; "
         "their ways are 40 and 7 lines of code."
     ) in words.conclusions(reports.report(frameworks=both))
+    ours = {"tensorflow": 0.2, "pytorch": 0.1, "keras-on-pytorch": 0.35}
+    three = [
+        reports.framework(name, step_seconds=own, loss_difference=own / 500) for name, own in ours.items()
+    ]
+    made = reports.report(frameworks=three)
+    assert (
+        "keras_model.py trains on PyTorch, too: 3.5 times as long a step as torch_model.py (350 ms), first losses "
+        "within 0.0007 of TensorFlow's, accuracy 0.9100, exported to litert."
+    ) in words.conclusions(made)
+    assert "<td>350</td><td>7.0e-04</td>" in page.html(made)
     assert "An epoch" not in " ".join(words.conclusions(reports.report(frameworks=both[:1])))
 
 
