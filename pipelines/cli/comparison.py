@@ -94,7 +94,7 @@ def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[
                     if outputs := answers.get(subject.row.name):
                         subject.row.score = prepared.score(outputs)
                     _hold_against_golden(settings, subject, made.version, measuring)
-                for own in (own for own in made.frameworks if own.score is None):
+                for own in (own for own in made.frameworks if own.score is None and not options.rows):
                     own.score = next((row.score for row in made.rows if row.framework == own.name), None)
                 measuring.latencies()
                 measuring.rates()

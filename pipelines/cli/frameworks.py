@@ -37,11 +37,8 @@ def measured(settings: Settings, model: Model, version: int, rows: Iterable[Subj
     ]
     manifests = dict(zip(targets.NAMES, map(repository.read_manifest, folders), strict=True))
     first, found = manifests[targets.NAMES[0]], []
-    by_keras = {
-        own.row.target: served_manifest(own.settings, own.row.target)
-        for own in rows
-        if own.row.framework == KERAS and own.settings
-    }
+    made = [(own.settings, own.row.target) for own in rows if own.row.framework == KERAS]
+    by_keras = {target: served_manifest(own, target) for own, target in made if own}
     runs = {framework: training_folder(settings, first, framework) for framework in FRAMEWORKS}
     if by_keras and (beside := runs["tensorflow"]):
         runs[KERAS] = beside.with_name(KERAS)

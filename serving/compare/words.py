@@ -194,12 +194,13 @@ def _one_source(report: Report) -> str:
     """Keras's network on PyTorch, beside the one that is written for it."""
     found = {one.name: one for one in report.frameworks if one.step_seconds}
     own, native = found.get("keras-on-pytorch"), found.get("pytorch")
-    if own is None or native is None or own.score is None:
+    if own is None or native is None:
         return ""
+    score = "" if own.score is None else f", {report.score} {own.score:.4f}"
     return (
         f"keras_model.py trains on PyTorch, too: {own.step_seconds / native.step_seconds:.1f} times as long a step as "
         f"torch_model.py ({1000 * own.step_seconds:.0f} ms), first losses within {own.loss_difference:.1g} of "
-        f"TensorFlow's, {report.score} {own.score:.4f}, exported to {_listed(list(own.export_seconds))}."
+        f"TensorFlow's{score}, exported to {_listed(list(own.export_seconds))}."
     )
 
 

@@ -87,10 +87,12 @@ def test_keras_on_pytorch_goes_the_way_of_tensorflow(
 ) -> None:
     found, own = train_sample(NAME, tmp_path), uninterrupted["tensorflow"]
     assert found.weights.keys() == own.weights.keys()
-    assert 0 < loss_difference(found.history, own.history) <= 1e-3
-    assert found.history.epochs[-1].validation_metric == pytest.approx(
-        own.history.epochs[-1].validation_metric, abs=0.03
+    first, last = (
+        [one.history.step_losses[place] for one in (found, own)] for place in (slice(5), slice(5, 16))
     )
+    np.testing.assert_allclose(*first, rtol=1e-4)
+    # The rate is at its peak then, and chance is as large between the two frameworks.
+    np.testing.assert_allclose(*last, rtol=2e-2)
     assert found.history.step_seconds > 0
 
 
