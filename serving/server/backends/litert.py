@@ -16,7 +16,7 @@ from serving.server.errors import ArtifactError, BackendError
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
 
 UNRESOLVED = "unresolved custom op"
-"""What LiteRT says where a file needs an operator that is not in this build."""
+"""In LiteRT's error for an operator that this build lacks."""
 
 
 def load(directory: Path, file: str, threads: int) -> LitertServable | SignaturesServable:
@@ -43,13 +43,13 @@ def load(directory: Path, file: str, threads: int) -> LitertServable | Signature
 
 
 class LitertServable:
-    """One interpreter of a file with at most one signature, which is `serving_default` here."""
+    """An interpreter of a file with at most one signature, named `serving_default`."""
 
     def __init__(self, interpreter: Interpreter, variables: bool) -> None:
-        """`variables`: whether there are variable tensors, which every run then finds as the first one did."""
+        """`variables`: True if there are variable tensors, to be reset before each run."""
         self._interpreter: Interpreter | None = interpreter
         self._variables = variables
-        if interpreter.get_signature_list():  # It has the names that the exporter gave the tensors.
+        if interpreter.get_signature_list():  # With the names that the exporter gave to tensors.
             runner = interpreter.get_signature_runner()
             self._inputs, self._outputs = runner.get_input_details(), runner.get_output_details()
         else:
@@ -84,13 +84,13 @@ class LitertServable:
 
 
 class SignaturesServable:
-    """One interpreter of a file with several signatures, by their own names; each is a graph of its own."""
+    """An interpreter of a file with several signatures, each a graph of its own."""
 
     def __init__(self, interpreter: Interpreter) -> None:
-        # `invoke` must not be called beside runners, which cost 10 us more a call.
+        # `invoke` must not be mixed with runners, which cost 10 us more for each call.
         self._runners = {k: interpreter.get_signature_runner(k) for k in interpreter.get_signature_list()}
         self._lock = Lock()
-        """LiteRT allows no call of the interpreter, and so of another runner, while a runner is called."""
+        """LiteRT allows one call of an interpreter, and so of all its runners, at a time."""
         self.signatures = {
             key: Signature(_specs(runner.get_input_details()), _specs(runner.get_output_details()))
             for key, runner in self._runners.items()
@@ -112,9 +112,9 @@ class SignaturesServable:
 
 
 def _has_variables(content: bytes) -> bool:
-    """Return True if operators keep tensors for the next run, as recurrent ones do.
+    """Return True if the file has variable tensors, as recurrent operators do.
 
-    Raises `ArtifactError` for variables that a graph of their own sets: nothing restores their first values.
+    Raises `ArtifactError` for resource variables, which cannot be reset.
     """
     model = schema.Model.GetRootAs(content, 0)
     codes = (model.OperatorCodes(index).BuiltinCode() for index in range(model.OperatorCodesLength()))
@@ -130,7 +130,7 @@ def _has_variables(content: bytes) -> bool:
 
 
 def _allocate(interpreter: Interpreter, signatures: Mapping[str, Signature]) -> None:
-    """Raise `RuntimeError` where the file can never run. A free size, here 1, may be what it does not take."""
+    """Raise `RuntimeError` if the file can never run. With free sizes, 1 here, the failure may be due to the size."""
     try:
         interpreter.allocate_tensors()
     except RuntimeError as error:

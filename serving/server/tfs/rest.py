@@ -116,10 +116,10 @@ def _document(message: Any) -> dict[str, Any]:
 
 
 def _indented(document: object) -> Response:
-    """JSON in lines, as protobuf prints messages: scripts look for '"state": "AVAILABLE"'."""
+    """Return JSON with protobuf's line breaks: scripts search for '"state": "AVAILABLE"'."""
     return Response(json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _float32(value: float) -> np.float32:
-    # JSON of a double shows digits that a float has not.
+    # As a double it would be written with more digits than a float has.
     return np.float32(value)
