@@ -23,7 +23,7 @@ from pipelines.exporting import onnx
 from pipelines.exporting.base import Exporter, ExportError, quiet, traced
 from serving.torchserve import archive
 from serving.torchserve.archive import HANDLER
-from serving.torchserve.clients import npy_body, outputs
+from serving.targets.torchserve_client import npy_body, outputs
 from serving.torchserve.trial import trial
 
 CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 1, "responseTimeout": 30}

@@ -14,7 +14,7 @@ from serving.settings import Settings
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "artifacts/repository"
 NOT_COPIED = {"Dockerfile", "requirements.in", "excludes.txt"}
-"""Files of an image's folder that say how it is built."""
+"""Files in an image's folder that are not part of the image."""
 
 
 class ImageError(PlatformError):
@@ -22,7 +22,7 @@ class ImageError(PlatformError):
 
 
 def dockerfile(name: str) -> str:
-    """The text of an image's Dockerfile. Raises `ImageError` where there is none."""
+    """Return the text of an image's Dockerfile. Raises `ImageError` if there is none."""
     path = ROOT / "docker" / name / "Dockerfile"
     try:
         return path.read_text()
@@ -31,7 +31,7 @@ def dockerfile(name: str) -> str:
 
 
 def context_files(settings: Settings, text: str) -> dict[str, Path]:
-    """The files that a Dockerfile copies, by their path in the build context. Raises `ImageError`."""
+    """Return the files that a Dockerfile copies, by their path in the build context. Raises `ImageError`."""
     found: dict[str, Path] = {}
     for source in dockerfiles.copied(text):
         path = ROOT / source
@@ -48,7 +48,7 @@ def context_files(settings: Settings, text: str) -> dict[str, Path]:
 
 
 def digest(text: str, files: dict[str, Path], base_id: str, machine: str) -> str:
-    """What an image is made of. Of a published version the manifest is read, which holds its files' digests."""
+    """Return the digest of an image's sources. For a published version, its manifest stands for its files."""
     whole = hashlib.sha256()
     for part in (dockerfiles.plain(text), base_id, machine):
         whole.update(hashlib.sha256(part.encode()).digest())
@@ -60,7 +60,7 @@ def digest(text: str, files: dict[str, Path], base_id: str, machine: str) -> str
 
 
 def fill(context: Path, name: str, text: str, files: dict[str, Path]) -> None:
-    """Write a build context: the Dockerfile, and the files that it copies, readable by all."""
+    """Write a build context: the Dockerfile and the files that it copies, readable by all."""
     shutil.rmtree(context, ignore_errors=True)
     (context / "docker" / name).mkdir(parents=True)
     (context / "Dockerfile").write_text(text)
@@ -72,7 +72,7 @@ def fill(context: Path, name: str, text: str, files: dict[str, Path]) -> None:
 
 
 def published(settings: Settings) -> int:
-    """The version of `settings.model` that is published. Raises `ImageError` where there is none."""
+    """Return the published version of `settings.model`. Raises `ImageError` if there is none."""
     pointer = read_pointer(settings.repository / f"{settings.model}.json")
     if pointer is None:
         raise ImageError(
@@ -82,7 +82,7 @@ def published(settings: Settings) -> int:
 
 
 def _published(settings: Settings) -> dict[str, Path]:
-    """The files of the published version, of every target."""
+    """Return the files of the published version, of all targets."""
     root, version = settings.repository, published(settings)
     folders = root.glob(f"*/{settings.model}/{version}")
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]

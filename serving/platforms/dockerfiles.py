@@ -1,4 +1,4 @@
-"""Dockerfiles: what they copy, and a form of them that the legacy builder takes too."""
+"""Dockerfiles: the files that they copy, and a form for the legacy builder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ MOUNT = re.compile(r"--mount=(\S+) ")
 
 
 def plain(text: str) -> str:
-    """A Dockerfile without mounts, comments and broken lines, which gives the same image.
+    """Return a Dockerfile for the same image without mounts, comments and continued lines.
 
-    What it binds is copied and what it caches is removed, so a bind belongs into a stage that others copy from.
+    Bound files are copied, and caches removed, so binds belong into stages that others copy from.
     """
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     instructions = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
@@ -26,13 +26,12 @@ def _without_mounts(instruction: str) -> list[str]:
 
 
 def copied(text: str) -> list[str]:
-    """What a Dockerfile takes out of the build context, relative to the repository's root."""
+    """Return the paths that a Dockerfile copies, relative to the repository's root."""
     words = [line.split() for line in plain(text).splitlines() if line.startswith("COPY ")]
     return [source for line in words if "--from=" not in line[1] for source in line[1:-1]]
 
 
 def stages(text: str) -> tuple[str, str]:
-    """A Dockerfile up to its stage `dependencies`, and the final stage without its first line ("" where all is
-    one)."""
+    """Return a Dockerfile up to its stage `dependencies`, and the final stage without its first line, if any."""
     head, _, tail = text.partition("\nFROM dependencies\n")
     return head + "\n", tail

@@ -1,4 +1,4 @@
-"""The targets as local processes, kept alive by supervisord (http://supervisord.org)."""
+"""The targets as local processes of supervisord (http://supervisord.org)."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """
 STATES = {"BACKOFF": "restarting", "EXITED": "stopped", "FATAL": "failed", "UNKNOWN": "failed"}
-"""Those of supervisord that we call otherwise."""
+"""Our names of supervisord's states, if they differ."""
 LONGEST_SOCKET_PATH = 90
-"""Unix sockets' paths end at 104 (macOS) or 108 bytes, and supervisord appends its pid while it binds."""
+"""Paths of Unix sockets have at most 104 (macOS) or 108 bytes; supervisord appends its pid."""
 
 
 class ProcessPlatform:
-    """Local processes; nothing but this Python environment is needed."""
+    """Local processes of this Python environment."""
 
     name = "process"
 
@@ -178,10 +178,10 @@ def _quote(word: str) -> str:
 
 
 def _start_supervisor(settings: Settings) -> None:
-    """Returns when it listens: only then it leaves its terminal."""
+    """Start supervisord; returns when it listens."""
     settings.run.chmod(0o700)
     command = [str(Path(sys.executable).with_name("supervisord")), "-c", str(_configuration(settings))]
-    # A session of its own: Ctrl-C in the terminal that ran `make deploy` must not reach the servers.
+    # In its own session: Ctrl-C in the terminal of `make deploy` must not reach the servers.
     done = subprocess.run(
         command, start_new_session=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -191,7 +191,7 @@ def _start_supervisor(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def _supervisor(settings: Settings) -> Iterator[Any]:
-    """The running supervisord's own interface; None where none runs."""
+    """Yield the interface of the running supervisord; None if none runs."""
     from supervisor.xmlrpc import SupervisorTransport
 
     with contextlib.closing(SupervisorTransport(None, None, f"unix://{_socket(settings)}")) as transport:
@@ -208,7 +208,7 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
 
 
 def orphans(settings: Settings) -> list[psutil.Process]:
-    """The servers of a supervisord that was killed: each was given its address when it was started."""
+    """Return the servers of a killed supervisord, found by its address in their environment."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -218,7 +218,7 @@ def orphans(settings: Settings) -> list[psutil.Process]:
 
 
 def _end_orphans(settings: Settings) -> int:
-    """End what a supervisord that was killed has left; returns how many servers there were."""
+    """End the servers of a killed supervisord; returns their number."""
     found = orphans(settings)
     for process in found:
         with contextlib.suppress(psutil.Error):
@@ -257,7 +257,7 @@ def _state(info: dict[str, Any]) -> TargetState:
 
 
 def memory_of(pid: int) -> int:
-    """Resident bytes of a process and all that it started. Raises `psutil.Error`."""
+    """Return the resident bytes of a process tree. Raises `psutil.Error`."""
     process = psutil.Process(pid)
     tree = [process, *process.children(recursive=True)]
     return sum(p.memory_info().rss for p in tree)

@@ -7,11 +7,11 @@ from serving.repository import ManifestError, read_manifest, version_dir
 from serving.settings import Settings
 
 ORIGINAL = "tensorflow/"
-"""How the name of TensorFlow Serving's own image begins."""
+"""The prefix of TensorFlow Serving's own image."""
 
 
 def runs(settings: Settings, target: str, version: int | None, image: str = "") -> str:
-    """Such as "PyTorch (torch.export) in TorchServe"; `image` is what the target's container was made from."""
+    """Return, for example, "PyTorch (torch.export) in TorchServe"; `image` is the image of the target's container."""
     server = "TensorFlow Serving" if image.startswith(ORIGINAL) else targets.load(target).server
     if version is None:
         return f"nothing yet, in {server}"
