@@ -1,4 +1,4 @@
-"""The cost of a request without an endpoint: the runtime in the generator's process, and no runtime."""
+"""Clients without an endpoint: the runtime in the generator's process, and no runtime."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ BACKENDS = {"tf-serving": "tensorflow", "litert": "litert", "onnxruntime": "onnx
 
 
 class Local:
-    """A client whose answers are made in this process."""
+    """A client that runs in this process."""
 
     def __init__(self, answer: Callable[[Arrays], Arrays], close: Callable[[], None]) -> None:
         self._answer, self.close = answer, close
 
     def predict(self, inputs: Arrays) -> Arrays:
-        """Every output of the signature."""
         return self._answer(inputs)
 
 
 def connect(settings: Settings, target: str, protocol: str) -> Client:
-    """What answers in this process: one of `BACKENDS` as our server calls it, on one thread, the handler of
-    TorchServe's archive as its worker calls it, or nothing, so that what is left is what the generator costs."""
+    """Return a client without a server: one of `BACKENDS` on one thread, as in our server, the handler of TorchServe's
+    archive, or nothing, to measure the cost of the generator."""
     if protocol == NOTHING:
         return Local(lambda _: {}, lambda: None)
     manifest = served_manifest(settings, target)

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,11 +118,3 @@ def _of_context() -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or DEFAULT
 
-
-if __name__ == "__main__":
-    # For scripts: is there one, and if not, why not.
-    try:
-        find()
-        compose()
-    except PlatformError as missing:
-        sys.exit(str(missing))

@@ -32,7 +32,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 """One table of all rows: each column's text."""
 FIRST = ("target", "protocol", "runs", "artifact MiB", "score", "largest difference")
 SHORT = (*FIRST, "p50 ms", "p99 ms", "req/s", "start s", "MiB")
-"""What the table with one row a target tells of it."""
+"""The columns of the table with one row for each target."""
 CONDITIONS: dict[str, Callable[[Row], str]] = {
     "row": lambda row: row.name,
     "state": lambda row: f"{row.state}: {row.reason}" if row.reason else row.state,
@@ -46,7 +46,7 @@ CONDITIONS: dict[str, Callable[[Row], str]] = {
     "image MiB": lambda row: _mebibytes(row.image_bytes, ",.0f"),
     "a million costs": lambda row: _number(row.million_cost, ".2g"),
 }
-"""How each row runs."""
+"""The columns of the table of conditions."""
 FRAMEWORKS: dict[str, Callable[[Framework], str]] = {
     "framework": lambda own: f"{own.name} ({own.library})",
     "epochs": lambda own: str(len(own.epochs)),

@@ -45,7 +45,7 @@ class Plot(NamedTuple):
 
     title: str
     text: str
-    """What it shows."""
+    """Its description."""
     items: Sequence[Any]
     draw: Callable[[Axes, Any], None]
     inches: float = 0.0
@@ -266,7 +266,7 @@ def _drawn(plot: Plot) -> Markup:
 
 
 def svg(draw: Callable[[Axes], None], height: float) -> Markup:
-    """What `draw` draws, as high as so many inches and its legend."""
+    """Return a drawing of `draw` as SVG, `height` inches or the legend high."""
     import matplotlib
 
     matplotlib.use("svg")
