@@ -72,7 +72,7 @@ def waiting(name: str, text: str, usually: float = 0.0) -> Iterator[Wait]:
 
 @contextmanager
 def watching() -> Iterator[Callable[[str, str], None]]:
-    """Return a function that shows a text for a name; a text that begins with ready, built or embedded ends its wait."""
+    """Yield a function that shows a text for a name; a text that begins with ready, built or embedded ends its wait."""
     with ExitStack() as stack:
         waits: dict[str, tuple[Wait, ExitStack]] = {}
 

@@ -109,7 +109,7 @@ def explained(text: str, count: int = 8) -> str:
 
 
 def _of_context() -> str:
-    """Return the engine of the command line's context: Docker Desktop, Colima and rootless engines have their sockets."""
+    """Return the engine of the command line's context, for Docker Desktop, Colima and rootless engines."""
     if Path(DEFAULT.removeprefix("unix://")).exists():
         return DEFAULT
     if shutil.which("docker") is None:
@@ -117,4 +117,3 @@ def _of_context() -> str:
     command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or DEFAULT
-

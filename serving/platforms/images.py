@@ -1,7 +1,7 @@
 """The images of docker/, built if they are missing or older than their sources.
 
-The stages before a Dockerfile's `FROM dependencies` are an image named by the digest of its sources. Only that one needs
-wheels, fetched here with pip's settings and certificates; after a change of our code a build takes seconds.
+The stages before a Dockerfile's `FROM dependencies` are an image named by the digest of its sources. Only that one
+needs wheels, fetched here with pip's settings and certificates; after a change of our code a build takes seconds.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
 
 
 def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> None:
-    """Build an image on a base of `find_base`, with a log in `settings.logs / build-<name>.log`. Raises `ImageError`."""
+    """Build an image on a base of `find_base`; logs to `settings.logs / build-<name>.log`. Raises `ImageError`."""
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"build-{name}.log"
     log.write_text("")

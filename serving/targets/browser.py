@@ -125,7 +125,7 @@ def installed_chromium() -> str:
 
 
 def find_chromium(playwright: Playwright) -> str:
-    """Return the path of an installed Chromium or Playwright's. Raises `TargetError` with the command to install one."""
+    """Return the path of Chromium, installed or Playwright's. Raises `TargetError` with the command to install one."""
     own = playwright.chromium.executable_path
     if found := installed_chromium() or (own if Path(own).is_file() else ""):
         return found

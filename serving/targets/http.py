@@ -126,7 +126,7 @@ def ask(
 
 
 def endpoints(target: Target, settings: Settings, predict: str, body: str) -> list[Endpoint]:
-    """Return the endpoints of a target with REST, gRPC and metrics; `body` are curl's options for the path `predict`."""
+    """Return the endpoints of a target with REST, gRPC and metrics; `body` is curl's body for the path `predict`."""
     purpose = "metrics" if "metrics" in target.container.ports else "http"
     rest = f"http://{settings.host}:{target.port(settings, 'http')}{predict}"
     metrics = f"http://{settings.host}:{target.port(settings, purpose)}{target.container.metrics}"

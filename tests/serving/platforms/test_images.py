@@ -60,9 +60,6 @@ class Engine:
     def remove(self, name: str) -> None:
         self.present.pop(name, None)
 
-    def prune(self, filters: dict[str, Any]) -> None:
-        self.pruned = filters
-
     def version(self) -> dict[str, str]:
         return {"Arch": "amd64"}
 
@@ -248,7 +245,6 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     sent = ["./Dockerfile", "./docker/builder/fetched/numpy.whl", "./docker/builder/install"]
     assert first[:4] == [*sent, "./docker/tool/requirements.txt"]
     assert first[5:] == ["./Dockerfile", "./code/main.py"]
-    assert engine.pruned["dangling"]
     assert images.is_current(engine, settings, "tool")
 
     (root / "code/main.py").write_text("changed")
@@ -447,9 +443,8 @@ def test_the_legacy_builder_gets_a_dockerfile_without_mounts(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builder, "has_buildkit", lambda: False)
-    text = builder.for_builder(contexts.dockerfile(name), "42")
+    text = builder.for_builder(contexts.dockerfile(name))
     assert "--mount" not in text
-    assert text.count('LABEL tandem.build="42"\n') == text.count(" AS builder\n")
     for line in text.splitlines():
         if "apt-get" in line:
             assert line.endswith("&& rm -rf /var/cache/apt/* /var/lib/apt/lists/*")
