@@ -10,8 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from serving.platforms import dockerfiles
-from serving.platforms.contexts import ImageError
+from serving.platforms.contexts import MOUNT, ImageError, plain
 from serving.platforms.engine import explained, has_buildkit
 from serving.platforms.engine import find as find_engine
 
@@ -25,7 +24,7 @@ STEP = re.compile(r"^(?:Step \d+/\d+ : |#\d+ \[(?:\S+ +)?\d+/\d+\] )((?:FROM|RUN
 
 def for_builder(text: str) -> str:
     """Return a Dockerfile for the installed builder."""
-    return text if has_buildkit() else dockerfiles.plain(text)
+    return text if has_buildkit() else plain(text)
 
 
 def docker_build(
@@ -55,7 +54,7 @@ def docker_build(
                 output.write(line)
                 if (step := STEP.match(line)) and step[0] not in reported:
                     reported.add(step[0])
-                    shown = " ".join(dockerfiles.MOUNT.sub("", step[1]).split())
+                    shown = " ".join(MOUNT.sub("", step[1]).split())
                     report(f"building its {what}: {shown[:60]}")
         if process.wait():
             raise ImageError(f"`docker build` of {tag} failed")

@@ -15,10 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving import targets
-from serving.platforms import dockerfiles, wheels
+from serving.platforms import wheels
 from serving.platforms.base import PlatformError
 from serving.platforms.builder import LINES, Report, docker_build, environment, for_builder, told
-from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill, published
+from serving.platforms.contexts import (
+    ROOT,
+    ImageError,
+    context_files,
+    digest,
+    dockerfile,
+    fill,
+    published,
+    stages,
+)
 from serving.platforms.engine import explained
 from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
 from serving.server import VERSION
@@ -166,7 +175,7 @@ class Build:
         tag, text = reference(self.name, self.settings), dockerfile(self.name)
         old = find(self.engine, tag)
         labels = {LABEL: self.digest(text), BASE_LABEL: self.base_id}
-        head, tail = dockerfiles.stages(text)
+        head, tail = stages(text)
         if tail:
             text = f"FROM {self.dependencies(head)}\n{tail}"
         self.fill(text)

@@ -19,7 +19,7 @@ import urllib3
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.platforms.dockerfiles import copied, plain
+from serving.platforms.contexts import copied, plain
 from serving.server.metrics import Metrics
 from serving.server.records import RequestRecord
 from serving.targets import NAMES

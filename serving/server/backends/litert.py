@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,19 @@ UNRESOLVED = "unresolved custom op"
 """In LiteRT's error for an operator that this build lacks."""
 
 
-def load(directory: Path, file: str, threads: int) -> LitertServable | SignaturesServable:
+def load(directory: Path, file: str, threads: int) -> LitertServable:
     """Open `directory/file` (model.tflite by default)."""
     path = directory / (file or BACKENDS["litert"])
     check_exists(path)
     try:
         content = path.read_bytes()
         interpreter = Interpreter(model_content=content, num_threads=threads)
-        variables = _has_variables(content)
-        servable: LitertServable | SignaturesServable
-        if len(interpreter.get_signature_list()) <= 1:
-            servable = LitertServable(interpreter, variables)
-        elif not variables:
-            servable = SignaturesServable(interpreter)
-        else:
-            raise ArtifactError("expected variable tensors in files with one signature only")
-        _allocate(interpreter, servable.signatures)
+        if len(signatures := interpreter.get_signature_list()) > 1:
+            raise ArtifactError(
+                f"expected one signature, got {', '.join(signatures)}: convert each to its own file"
+            )
+        servable = LitertServable(interpreter, _has_variables(content))
+        _allocate(interpreter, servable.signatures[DEFAULT_SIGNATURE])
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from None
     except (ValueError, RuntimeError) as error:
@@ -43,7 +39,7 @@ def load(directory: Path, file: str, threads: int) -> LitertServable | Signature
 
 
 class LitertServable:
-    """An interpreter of a file with at most one signature, named `serving_default`."""
+    """An interpreter of a file, whose only signature is named `serving_default`."""
 
     def __init__(self, interpreter: Interpreter, variables: bool) -> None:
         """`variables`: True if there are variable tensors, to be reset before each run."""
@@ -83,34 +79,6 @@ class LitertServable:
         self._interpreter = None
 
 
-class SignaturesServable:
-    """An interpreter of a file with several signatures, each a graph of its own."""
-
-    def __init__(self, interpreter: Interpreter) -> None:
-        # `invoke` must not be mixed with runners, which cost 10 us more for each call.
-        self._runners = {k: interpreter.get_signature_runner(k) for k in interpreter.get_signature_list()}
-        self._lock = Lock()
-        """LiteRT allows one call of an interpreter, and so of all its runners, at a time."""
-        self.signatures = {
-            key: Signature(_specs(runner.get_input_details()), _specs(runner.get_output_details()))
-            for key, runner in self._runners.items()
-        }
-
-    def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        runner = self._runners.get(signature)
-        if runner is None:
-            raise BackendError(f"{signature} was called after its version was unloaded")
-        try:
-            with self._lock:
-                answer = runner(**inputs)
-        except (ValueError, RuntimeError) as error:
-            raise refusal("LiteRT", self.signatures[signature], inputs, str(error)) from error
-        return {name: answer[name] for name in outputs}
-
-    def close(self) -> None:
-        self._runners.clear()
-
-
 def _has_variables(content: bytes) -> bool:
     """Return True if the file has variable tensors, as recurrent operators do.
 
@@ -129,13 +97,12 @@ def _has_variables(content: bytes) -> bool:
     )
 
 
-def _allocate(interpreter: Interpreter, signatures: Mapping[str, Signature]) -> None:
+def _allocate(interpreter: Interpreter, signature: Signature) -> None:
     """Raise `RuntimeError` if the file can never run. With free sizes, 1 here, the failure may be due to the size."""
     try:
         interpreter.allocate_tensors()
     except RuntimeError as error:
-        inputs = [spec for signature in signatures.values() for spec in signature.inputs]
-        if UNRESOLVED in str(error) or all(-1 not in (spec.shape or ()) for spec in inputs):
+        if UNRESOLVED in str(error) or all(-1 not in (spec.shape or ()) for spec in signature.inputs):
             raise
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from docker.errors import APIError, ImageNotFound
 
-from serving.platforms import builder, contexts, dockerfiles, images, wheels
+from serving.platforms import builder, contexts, images, wheels
 from serving.platforms.base import PlatformError
 from serving.platforms.wheels import BOOKWORM, TRIXIE
 from serving.settings import Settings
@@ -435,7 +435,7 @@ def test_dockerfiles_are_alike(name: str) -> None:
         stage = contexts.dockerfile("server").split("FROM python AS builder")[0]
         assert text.startswith(stage)
     if name in (*PYTHON_IMAGES, "tfx"):
-        assert dockerfiles.stages(text)[1]
+        assert contexts.stages(text)[1]
 
 
 @pytest.mark.parametrize("name", images.IMAGES)
