@@ -91,6 +91,7 @@ def unreachable_address() -> str:
     with socket.socket() as probe:
         try:
             probe.bind((BROADCAST, 0))
+            probe.listen()
         except OSError:
             return LOOPBACK
     return BROADCAST
