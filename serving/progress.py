@@ -223,7 +223,7 @@ class _Terminal(_Log):
             yield
 
     def stepped(self, wait: Wait) -> None:
-        """The table shows it."""
+        """Do nothing: the table shows the step."""
 
     def closed(self, wait: Wait) -> None:
         super().closed(wait)

@@ -31,10 +31,10 @@ class Wish:
     """Constraints (None: no constraint), and the goal among the rows that meet them."""
 
     score: float | None = None
-    """At least."""
+    """The minimum of the score."""
     p99_ms: float | None = None
     memory_mb: float | None = None
-    """Of the server, in MiB, after the load."""
+    """The maximum of the server's memory after the load, in MiB."""
     runs_on: str | None = None
     prefer: str = "latency"
     """One of `GOALS`, or `maintenance`: by the state of the project, then by latency."""

@@ -1,4 +1,4 @@
-"""Measures every row in turns, by generators in processes of their own: answers, latency, rates, batches."""
+"""Measures all rows in turns, by generators in other processes: answers, latency, rates, batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Plan:
     """The length and the goals of a measurement."""
 
     seconds: float = 0.8
-    """Of one reading."""
+    """The length of one reading."""
     rounds: int = 3
     target_ms: float = 20.0
     """Time limit for 99 % of the responses."""

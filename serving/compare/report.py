@@ -88,7 +88,7 @@ class Row:
     """From the start of the process to ready."""
     artifact_bytes: int = 0
     image_bytes: int | None = None
-    """Of the container's image."""
+    """The size of the container's image."""
     score: float | None = None
     """The task's score on the samples, through the endpoint."""
     difference: float | None = None
@@ -107,10 +107,10 @@ class Row:
     cpu_us: Figure | None = None
     """CPU time of the server for one request, in microseconds."""
     generator_us: float | None = None
-    """The same of the generator."""
+    """CPU time of the generator for one request, in microseconds."""
     memory_idle: int | None = None
     memory_loaded: int | None = None
-    """Bytes that the server's processes hold."""
+    """Resident bytes of the server's processes."""
     million_cost: float | None = None
     """The cost of a million requests at the highest sustained rate, by the price of a core's hour."""
     failures: dict[str, int] = field(default_factory=dict)
@@ -144,7 +144,7 @@ class Framework:
     library: str
     epochs: list[dict[str, float]]
     seconds: float
-    """Of the training."""
+    """Duration of the training."""
     score: float | None
     peak_bytes: int
     """Growth of the process during training; 0 if unknown."""

@@ -20,7 +20,7 @@ CORS = (
     (b"access-control-allow-headers", b"*"),
 )
 LONGEST_PATH = 4096
-"""Bytes."""
+"""The maximum bytes of a path."""
 PATIENCE_SECONDS = 0.05
 """Time after which a task waits for the client to leave."""
 LINGER_SECONDS = 2.0

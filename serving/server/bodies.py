@@ -11,7 +11,7 @@ from typing import Any
 from serving.server.errors import InvalidRequestError, TooLargeError, UnsupportedEncodingError, quote
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-"""ASGI's."""
+"""ASGI's receive."""
 
 WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib's name for each content encoding."""

@@ -26,12 +26,12 @@ class Request:
     path: str
     variables: Mapping[str, str]
     headers: Mapping[bytes, bytes]
-    """By their lower-case names."""
+    """Headers by lower-case name."""
     body: bytes
     record: RequestRecord
 
     def header(self, name: str) -> str | None:
-        """A header's value by its lower-case name."""
+        """Return a header's value by its lower-case name."""
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
@@ -47,7 +47,7 @@ class Response:
 
     @classmethod
     def json(cls, value: object, status: int = 200) -> Response:
-        """A response of JSON; numpy arrays become lists."""
+        """Return a response of JSON; numpy arrays become lists."""
         return cls(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status=status)
 
 

@@ -47,14 +47,14 @@ class Statistics:
     """Sums since a version was loaded, for the statistics extension of the Open Inference Protocol."""
 
     success: Duration = field(default_factory=Duration)
-    """Requests answered, from their first byte to the response."""
+    """Answered requests, from the first byte to the response."""
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
     """Waits of requests for their run."""
     compute: Duration = field(default_factory=Duration)
     """Runs of requests; a shared run counts in full for each of them."""
     rows: int = 0
-    """Rows answered."""
+    """The number of answered rows."""
     runs: dict[int, Duration] = field(default_factory=dict)
     """Runs by their number of rows."""
     last: float = 0.0
@@ -129,7 +129,7 @@ class Metrics:
         self.statistics(model, version).run(rows, seconds)
 
     def statistics(self, model: str, version: str) -> Statistics:
-        """The sums of a version since it was loaded."""
+        """Return the sums of a version since it was loaded."""
         return self._statistics.get((model, version)) or Statistics()
 
     def loaded(self, model: str, version: str, waiting: Waiting) -> None:

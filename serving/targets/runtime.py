@@ -1,4 +1,4 @@
-"""The runtime and the server at a target's endpoints, in words."""
+"""The description of a target's runtime and server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The target `torchserve`: a .mar in TorchServe, which follows the pointer by itself."""
+"""The target `torchserve`: a .mar in TorchServe, which follows the pointer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Install the runtimes of the browser from npm, for the page and the parity gate, and the gateway's site."""
+"""Install the browser's runtimes from npm, for the page and the parity gate, and assemble the gateway's site."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def assemble(destination: Path) -> Path:
     with _beside(folder) as site:
         for file in page:
             shutil.copyfile(file, site / file.name)
-        # Links, because the wasm files have 70 MB.
+        # As links: the wasm files have 70 MB.
         shutil.copytree(scripts, site, copy_function=os.link, dirs_exist_ok=True)
     return folder
 

@@ -32,7 +32,7 @@ class InferenceRequest:
     """True if all outputs are binary, for requests that name none."""
     id: str | None = None
     timeout: float | None = None
-    """Seconds."""
+    """The client's time limit in seconds."""
 
 
 def parse(request: Request, signature: Signature) -> InferenceRequest:

@@ -68,7 +68,7 @@ class RetryPolicy:
 
     retries: int = 0
     seconds: float = 60.0
-    """Between attempts."""
+    """Time between attempts."""
 
 
 def stamp_of(directory: Path) -> object:

@@ -126,7 +126,7 @@ class Model:
     def __init__(self, config: ModelConfig, serving: Serving) -> None:
         self.config = config
         self.name = config.name
-        """As in URLs."""
+        """The name in URLs."""
         self.statuses: dict[int, Status] = {}
         self._serving = serving
         self._loaded: dict[int, Version] = {}
@@ -137,7 +137,7 @@ class Model:
 
     @property
     def ready(self) -> bool:
-        """Return True if requests that name no version are answered."""
+        """Return True if there is a current version."""
         return self._current is not None
 
     @property
@@ -173,7 +173,7 @@ class Model:
         return self.config.labels[label]
 
     def account(self) -> str:
-        """Return why the model is not ready."""
+        """Return the reason why the model is not ready."""
         reasons = [
             f"version {number} is {status.state}" + (f": {status.fault}" if status.fault else "")
             for number, status in sorted(self.statuses.items())

@@ -112,7 +112,7 @@ class Signature:
 
     @cached_property
     def required(self) -> frozenset[str]:
-        """The inputs that a run needs."""
+        """The names of required inputs."""
         return self.names - self.optional
 
     @cached_property

@@ -99,7 +99,7 @@ async def by_examples(
 
 
 def tasks_of(request: Any) -> Any:
-    """The tasks of a MultiInferenceRequest: at least one, all of one model. Raises `InvalidRequestError`."""
+    """Return the tasks of a MultiInferenceRequest: at least one, all of one model. Raises `InvalidRequestError`."""
     names = sorted({task.model_spec.name for task in request.tasks})
     if len(names) != 1 or names == [""]:
         got = quote(", ".join(names)) if names else "none"
@@ -108,7 +108,7 @@ def tasks_of(request: Any) -> Any:
 
 
 async def by_tasks(infer: Infer, signatures: Signatures, request: Any, checked: bool) -> Any:
-    """A MultiInferenceResponse whose ModelSpecs have no version yet. Raises `ServerError`."""
+    """Return a MultiInferenceResponse whose ModelSpecs have no version yet. Raises `ServerError`."""
     response = MultiInferenceResponse()
     keys: set[str] = set()
     for task in tasks_of(request):
@@ -170,7 +170,7 @@ def _example(value: object) -> Any:
 
 
 def _item(name: str, value: object) -> tuple[str, bytes | int | float]:
-    """The field of a Feature that takes a value, and the value as that."""
+    """Return the field of a Feature for a value, and the value to store."""
     decoded = string_of(value)
     if decoded is not None:
         return "bytes_list", decoded

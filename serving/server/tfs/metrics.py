@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from serving.server.records import RequestRecord
 
 BUCKETS = [10 * 1.8**power for power in range(33)]
-"""Microseconds: the original's."""
+"""The original's buckets, in microseconds."""
 
 
 class TfsMetrics:

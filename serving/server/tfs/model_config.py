@@ -103,7 +103,7 @@ class ConfigSource:
 
 
 def configs_of(config: Any) -> dict[str, ModelConfig]:
-    """The models of a ModelServerConfig. Raises `InvalidRequestError`."""
+    """Return the models of a ModelServerConfig. Raises `InvalidRequestError`."""
     if config.WhichOneof("config") == "custom_model_config":
         raise InvalidRequestError("expected a model_config_list, got a custom_model_config")
     configs: dict[str, ModelConfig] = {}
