@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from models.signature import Arrays
 from serving.repository import version_dir
@@ -17,14 +18,11 @@ IN_PROCESS, NOTHING = "in process", "no endpoint"
 BACKENDS = {"tf-serving": "tensorflow", "litert": "litert", "onnxruntime": "onnxruntime"}
 
 
-class Local:
+class Local(NamedTuple):
     """A client that runs in this process."""
 
-    def __init__(self, answer: Callable[[Arrays], Arrays], close: Callable[[], None]) -> None:
-        self._answer, self.close = answer, close
-
-    def predict(self, inputs: Arrays) -> Arrays:
-        return self._answer(inputs)
+    predict: Callable[[Arrays], Arrays]
+    close: Callable[[], None]
 
 
 def connect(settings: Settings, target: str, protocol: str) -> Client:

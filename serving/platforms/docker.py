@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.platforms import background, containers, engine, images
+from serving.platforms import background, containers, engine
 from serving.platforms.base import PlatformError, TargetState, Watch
 from serving.platforms.ports import require_ports
 from serving.platforms.provision import MONITORING, build, built_here, tf_serving_image
+from serving.server import VERSION
 from serving.settings import PREFIX, Settings
 from serving.targets import NAMES
 from serving.targets.base import Target
@@ -145,7 +146,7 @@ def _compose(docker: DockerClient, settings: Settings, environment: dict[str, st
     if settings.artifacts == COMPOSE_FILE.parent / "artifacts":
         # Compose's default: else it would restart containers that were started by hand.
         del variables[PREFIX + "ARTIFACTS"]
-    variables |= environment | {"IMAGE_VERSION": images.version(), "DOCKER_HOST": engine.find()[0]}
+    variables |= environment | {"IMAGE_VERSION": VERSION, "DOCKER_HOST": engine.find()[0]}
     done = subprocess.run(
         command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

@@ -55,16 +55,11 @@ FETCHED = "docker/builder/fetched"
 LABEL, BASE_LABEL = "tandem.context", "tandem.base"
 
 
-def version() -> str:
-    """Return the project's version, the tag of images."""
-    return VERSION
-
-
 def reference(name: str, settings: Settings | None = None) -> str:
     """Return the name and tag of one of `IMAGES`; `models` is tagged by the published version of `settings`."""
     if name == "models" and settings is not None:
         return f"{REGISTRY}/models:{settings.model}-{published(settings)}"
-    return f"{REGISTRY}/{name}:{version()}"
+    return f"{REGISTRY}/{name}:{VERSION}"
 
 
 def base_of(name: str) -> Base:
@@ -179,7 +174,7 @@ class Build:
         if tail:
             text = f"FROM {self.dependencies(head)}\n{tail}"
         self.fill(text)
-        arguments = {"BASE": self.base, "VERSION": version(), "REVISION": _revision()}
+        arguments = {"BASE": self.base, "VERSION": VERSION, "REVISION": _revision()}
         if self.name == "models":
             arguments |= {"MODEL": self.settings.model, "MODEL_VERSION": str(published(self.settings))}
         options = [f"--label={name}={value}" for name, value in labels.items()]
