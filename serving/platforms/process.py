@@ -23,38 +23,7 @@ from serving.repository import write_atomically
 from serving.settings import Settings
 from serving.targets.base import Launch, Target
 
-SUPERVISOR = """\
-[unix_http_server]
-file={socket}
-chmod=0600
-
-[supervisord]
-identifier=tandem
-directory={directory}
-logfile={logs}/supervisor.log
-logfile_maxbytes=1MB
-logfile_backups=1
-pidfile={pidfile}
-umask=077
-{user}
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-"""
-PROGRAM = """
-[program:{name}]
-command={command}
-environment={environment}
-autostart=false
-autorestart=true
-startretries=5
-stopwaitsecs={stop_seconds}
-stopasgroup=true
-killasgroup=true
-redirect_stderr=true
-stdout_logfile={logs}/{name}.log
-stdout_logfile_maxbytes=10MB
-stdout_logfile_backups=2
-"""
+TEMPLATE = Path(__file__).with_name("supervisord.conf")
 STATES = {"BACKOFF": "restarting", "EXITED": "stopped", "FATAL": "failed", "UNKNOWN": "failed"}
 """Our names of supervisord's states, if they differ."""
 LONGEST_SOCKET_PATH = 90
@@ -149,28 +118,25 @@ def _socket(settings: Settings) -> Path:
 
 
 def _configure(settings: Settings, launches: dict[str, Launch]) -> str:
-    text = SUPERVISOR.format(
-        socket=_escape(_socket(settings)),
-        directory=_escape(Path.cwd()),
-        logs=_escape(settings.logs),
-        pidfile=_escape(settings.run / "supervisord.pid"),
-        user="user=root\n" if os.geteuid() == 0 else "",
-    )
-    for name, launch in launches.items():
-        text += PROGRAM.format(
-            name=name,
-            command=_escape(" ".join(_quote(word) for word in launch.command)),
-            environment=_escape(
-                ",".join(f"{key}={_quote(value)}" for key, value in launch.environment.items())
-            ),
-            stop_seconds=settings.stop_seconds,
-            logs=_escape(settings.logs),
+    import jinja2
+
+    programs = {
+        name: (
+            " ".join(map(_quote, launch.command)),
+            ",".join(f"{key}={_quote(value)}" for key, value in launch.environment.items()),
         )
-    return text
-
-
-def _escape(text: object) -> str:
-    return str(text).replace("%", "%%")
+        for name, launch in launches.items()
+    }
+    template = jinja2.Template(TEMPLATE.read_text(), trim_blocks=True, undefined=jinja2.StrictUndefined)
+    text = template.render(
+        settings=settings,
+        socket=_socket(settings),
+        directory=Path.cwd(),
+        is_root=os.geteuid() == 0,
+        programs=programs,
+    )
+    # supervisord expands %(name)s.
+    return text.replace("%", "%%") + "\n"
 
 
 def _quote(word: str) -> str:

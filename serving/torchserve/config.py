@@ -1,4 +1,4 @@
-"""TorchServe's configuration: properties, logging, folders, addresses of management."""
+"""TorchServe's configuration: properties, folders, addresses of management."""
 
 from __future__ import annotations
 
@@ -7,38 +7,17 @@ import platform
 import socket
 import sys
 from pathlib import Path
+from string import Template
 
 from serving.settings import Settings
 
+TEMPLATE = Path(__file__).with_name("config.properties")
 LOOPBACK = "127.0.0.1"
 BROADCAST = "127.255.255.255"
 """Loopback's broadcast address: Linux lets a server listen on it, and refuses all connections to it."""
 MAXIMUM_BODY = 8 * 1024 * 1024
 """Bytes: 2,600 pictures as .npy. A larger request is answered 413, and too many large ones at once 507. With 16 MiB
 in a heap of 256, two dozen at once left a server that answered 507 for ever."""
-
-LOGGING = """\
-<?xml version="1.0" encoding="UTF-8"?>
-<Configuration status="error">
-  <Appenders>
-    <Console name="stderr" target="SYSTEM_ERR">
-      <PatternLayout pattern="%d{ISO8601} %-5p %c{1} - %m%n"/>
-    </Console>
-  </Appenders>
-  <Loggers>
-    <!-- The access log costs a line a request. -->
-    <Logger name="ACCESS_LOG" level="off"/>
-    <Logger name="MODEL_METRICS" level="off"/>
-    <Logger name="TS_METRICS" level="off"/>
-    <Logger name="io.netty" level="error"/>
-    <Logger name="org.apache" level="off"/>
-    <Logger name="org.pytorch.serve.wlm" level="warn"/>
-    <Root level="info">
-      <AppenderRef ref="stderr"/>
-    </Root>
-  </Loggers>
-</Configuration>
-"""
 
 
 def state(settings: Settings) -> Path:
@@ -98,40 +77,19 @@ def unreachable_address() -> str:
 
 
 def write_config(settings: Settings, version: int) -> Path:
-    """Write `config.properties` and `log4j2.xml` for a start with `version`; returns the former."""
-    host, management = settings.host, choose_management_address(settings)
-    properties = {
-        "inference_address": f"http://{host}:{settings.torchserve_rest_port}",
+    """Write and return `config.properties`, for a start with `version`."""
+    management = choose_management_address(settings)
+    values = {
+        **vars(settings),
         "management_address": management,
-        "metrics_address": f"http://{host}:{settings.torchserve_metrics_port}",
-        "grpc_inference_address": host,
-        "grpc_inference_port": settings.torchserve_grpc_port,
         "grpc_management_address": unreachable_address(),
-        "grpc_management_port": 0,
         "model_store": model_store(settings),
-        "load_models": f"{settings.model}={staged(settings, version).name}",
-        "default_workers_per_model": 1,
-        # No address is allowed: models are registered by the name of a file in the model store.
-        "allowed_urls": "(?!)",
-        # Inference would need tokens, too. The documented name, `disable_token_auth`, is ignored.
-        "disable_token_authorization": "true",
-        "enable_model_api": "true",
-        "install_py_dep_per_model": "false",
-        "enable_envvars_config": "false",
-        "max_request_size": MAXIMUM_BODY,
-        "max_response_size": MAXIMUM_BODY,
-        # The handler parses JSON: faster, and with clear errors.
-        "decode_input_request": "false",
-        "metrics_mode": "prometheus",
-        "disable_system_metrics": "true",
-        "unregister_model_timeout": settings.stop_seconds,
-        "number_of_gpu": 0,
+        "archive": staged(settings, version).name,
+        "maximum_body": MAXIMUM_BODY,
     }
-    folder = state(settings)
-    (folder / "management").write_text(management)
-    (folder / "log4j2.xml").write_text(LOGGING)
-    path = folder / "config.properties"
     # Properties have the escapes of JSON.
-    escaped = {key: json.dumps(str(value))[1:-1] for key, value in properties.items()}
-    path.write_text("".join(f"{key}={value}\n" for key, value in escaped.items()))
+    escaped = {key: json.dumps(str(value))[1:-1] for key, value in values.items()}
+    (state(settings) / "management").write_text(management)
+    path = state(settings) / "config.properties"
+    path.write_text(Template(TEMPLATE.read_text()).substitute(escaped))
     return path

@@ -33,6 +33,7 @@ JAVA_OPTIONS = (
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
+LOGGING = Path(__file__).with_name("log4j2.xml").resolve()
 STARTING = "torchserve: starting with the version that is published"
 """The first line of a start in the log: earlier refusals are outdated."""
 LONGEST_FOLDER = 80
@@ -75,7 +76,7 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
         str(find_java()),
         *JAVA_OPTIONS,
         f"-Dmodel_server_home={package.parent}",
-        f"-Dlog4j.configurationFile={(folder / 'log4j2.xml').as_uri()}",
+        f"-Dlog4j.configurationFile={LOGGING.as_uri()}",
         f"-Djava.io.tmpdir={work}",
         "-cp",
         str(package / "frontend" / "model-server.jar"),
