@@ -128,7 +128,7 @@ def _configure(settings: Settings, launches: dict[str, Launch]) -> str:
         for name, launch in launches.items()
     }
     template = jinja2.Template(TEMPLATE.read_text(), trim_blocks=True, undefined=jinja2.StrictUndefined)
-    text = template.render(
+    text: str = template.render(
         settings=settings,
         socket=_socket(settings),
         directory=Path.cwd(),
