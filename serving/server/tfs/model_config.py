@@ -20,8 +20,6 @@ from serving.server.tfs.flags import ConfigError, read
 log = logging.getLogger("tandem.server")
 
 PLATFORM = "tensorflow"
-TENSORFLOW_TYPE = 1
-"""The value of the deprecated field model_type for it."""
 
 Available = Callable[[str, int], bool]
 """Return True if a version of a model is available."""
@@ -117,10 +115,10 @@ def configs_of(config: Any) -> dict[str, ModelConfig]:
             raise InvalidRequestError(
                 f"model {quote(model.name)}: expected an absolute base_path, got {quote(model.base_path)}"
             )
-        platform = model.model_platform or (PLATFORM if model.model_type == TENSORFLOW_TYPE else "")
-        if platform != PLATFORM:
+        if model.model_platform != PLATFORM:
             raise InvalidRequestError(
-                f'model {quote(model.name)}: expected model_platform: "{PLATFORM}", got {quote(platform)}'
+                f'model {quote(model.name)}: expected model_platform: "{PLATFORM}", '
+                f"got {quote(model.model_platform)}"
             )
         configs[model.name] = ModelConfig(model.name, path, _policy(model), dict(model.version_labels))
     return configs
