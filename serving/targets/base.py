@@ -16,6 +16,8 @@ from serving.settings import Settings
 
 SAMPLES = "samples"
 """The folder of a version's sample requests, beside the artifact of tfjs."""
+ORIGINAL = "tensorflow/"
+"""The prefix of TensorFlow Serving's own image."""
 PURPOSES = {"http": "REST", "grpc": "gRPC", "metrics": "metrics"}
 """The names of `Container.ports` for users."""
 
@@ -149,3 +151,17 @@ def unreachable(settings: Settings, version: int) -> dict[str, str]:
 def sample_folder(settings: Settings, version: int) -> Path:
     """Return the folder of a version's sample requests."""
     return repository.version_dir(settings.repository, "tfjs", settings.model, version) / SAMPLES
+
+
+def runs(settings: Settings, target: str, version: int | None, image: str = "") -> str:
+    """Return, for example, "PyTorch (torch.export) in TorchServe"; `image` is that of the target's container."""
+    server = "TensorFlow Serving" if image.startswith(ORIGINAL) else targets.load(target).server
+    if version is None:
+        return f"nothing yet, in {server}"
+    try:
+        folder = repository.version_dir(settings.repository, target, settings.model, version)
+        manifest = repository.read_manifest(folder)
+        runtime = manifest.runtime + (f", converted by {manifest.converter}," if manifest.converter else "")
+    except ManifestError:
+        runtime = ""
+    return f"{runtime or 'unknown runtime'} in {server}"
