@@ -203,7 +203,7 @@ class Build:
             if "serving/web/package-lock.json" in files:
                 scripts = install(self.settings.artifacts / "web")
                 shutil.copytree(scripts, fetched / scripts.name)
-        except (wheels.WheelError, TargetError) as error:
+        except TargetError as error:
             raise ImageError(str(error)) from error
         older = self.engine.images.list(name=repository)
         docker_build(self.context, self.log, tag, arguments, self.report, "--target=dependencies")

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.platforms.contexts import ImageError
+
 LEGACY = {"x86_64": ("manylinux2014", "manylinux2010", "manylinux1"), "aarch64": ("manylinux2014",)}
 
 
@@ -39,10 +41,6 @@ TRIXIE = Base(
 )
 
 
-class WheelError(Exception):
-    """pip could not fetch a wheel; its output is in the log."""
-
-
 def fetch(
     pins: Iterable[str],
     machine: str,
@@ -54,13 +52,13 @@ def fetch(
     """Download the wheel of each pin for `base` on `machine` into `folder`, with pip's output added to `log`.
 
     Distributions in `sdists` have no wheels: their sources are fetched. Returns False without torch, which is taken
-    from a folder of pip's settings (`find-links`) only, as the general index has its CUDA build. Raises `WheelError`.
+    from a folder of pip's settings (`find-links`) only, as the general index has its CUDA build. Raises `ImageError`.
     """
     wanted = for_machine(pins, machine)
     torch = [pin for pin in wanted if pin.startswith("torch==")]
     general = [f"--no-binary={name}" for name in sdists] + [pin for pin in wanted if pin not in torch]
     if not _download(general, machine, folder, log, base):
-        raise WheelError(f"pip could not fetch the wheels for {machine}")
+        raise ImageError(f"pip could not fetch the wheels for {machine}")
     return not torch or _download(["--no-index", *torch], machine, folder, log, base)
 
 

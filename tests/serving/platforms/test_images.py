@@ -400,7 +400,7 @@ def test_torch_never_comes_from_the_general_index(tmp_path: Path, monkeypatch: p
 
 def test_what_pip_cannot_fetch_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(wheels.WheelError, match="aarch64"):
+    with pytest.raises(images.ImageError, match="aarch64"):
         wheels.fetch(["no-such-distribution==1"], "aarch64", tmp_path, tmp_path / "log")
     assert "no-such-distribution" in (tmp_path / "log").read_text()
 
