@@ -22,7 +22,7 @@ PROJECT, SERVICE, FOLDER = (
 )
 """Labels of containers: ours, in compose.yaml, and those of compose."""
 GIVEN_UP = 4
-"""So many starts that ended within `SHORT_LIFE` seconds are a failure, although the engine goes on."""
+"""The number of starts, each ended within `SHORT_LIFE` seconds, that is a failure; the engine would go on."""
 SHORT_LIFE = 20
 
 

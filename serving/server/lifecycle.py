@@ -146,7 +146,7 @@ async def _poll(plane: DataPlane, rpc: RpcServer, seconds: float) -> None:
         try:
             await plane.models.refresh()
         except (OSError, ServerError):
-            log.exception("the models could not be refreshed; what serves goes on")
+            log.exception("the models could not be refreshed; loaded versions stay")
         if plane.ready != was_ready:
             was_ready = plane.ready
             log.info("ready" if was_ready else "not ready: %s", *([] if was_ready else [plane.account()]))

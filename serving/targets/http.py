@@ -91,7 +91,7 @@ class HttpConnection:
         try:
             return json.loads(answer.body)
         except ValueError as error:
-            raise TargetError(f"{self.base}{path} answered what is not JSON: {error}") from error
+            raise TargetError(f"{self.base}{path} answered with invalid JSON: {error}") from error
 
     def close(self) -> None:
         self._connection.close()

@@ -237,7 +237,7 @@ class Handler:
                     if output.shape[:1] != (_rows(part),):
                         raise ValueError(f"{_rows(part)} rows gave {name} of shape {list(output.shape)}")
                 found += [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
-        except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
+        except Exception as error:  # noqa: BLE001 - runtimes raise any exception
             raise PredictionException(f"model {self.model} failed: {_short(error)}", 500) from None
         return found
 
@@ -366,7 +366,7 @@ class Handler:
                 pixels = np.asarray(resized, np.float32)
         except PredictionException:
             raise
-        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what they like on damaged files
+        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise any exception
             message = f"{where}expected a PNG or JPEG picture, it cannot be decoded: {_short(error)}"
             raise _bad(message) from None
         return (pixels / np.float32(255)).reshape(height, width, channels)

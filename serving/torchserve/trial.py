@@ -90,7 +90,7 @@ def main() -> None:
     try:
         with trial(Path(sys.argv[1])) as archive:
             archive.call(b"", describe="True")
-    except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
+    except Exception as error:  # noqa: BLE001 - runtimes raise any exception
         sys.exit(" ".join(str(error).split())[:1000] or type(error).__name__)
 
 
