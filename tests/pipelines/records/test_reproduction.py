@@ -86,7 +86,7 @@ def test_lineage_tells_where_a_version_came_from(published: Project) -> None:
     assert "Published as version 1" in (published.artifacts / run.page).read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(SECONDS)
 def test_a_version_is_made_again_from_its_commit(published: Project) -> None:
     before = published.served()
