@@ -22,6 +22,7 @@ NEEDING_TORCH = (
     "tests/pipelines/test_variants.py",
     "tests/pipelines/training",
     "tests/serving/targets/test_torchserve.py",
+    "tests/serving/torchserve/test_handler.py",
 )
 
 

@@ -98,8 +98,7 @@ def chosen(what: str, settings: Settings) -> tuple[list[Part], dict[Part, str]]:
         others = [IMAGES, TFX, PODS, PINS, NEWEST, THOROUGH, *({PROCESSES, CONTAINERS} - {here})]
         left_out |= {part: "make test-all" for part in others if part not in left_out}
     elif what == "ci":
-        # The same tests once more: ten minutes.
-        left_out |= {part: "make test-all" for part in (THOROUGH, NEWEST) if part not in left_out}
+        left_out[THOROUGH] = "make test-all"
         if date := passed.unchanged_since():
             left_out.setdefault(TFX, f"what it is made from is what passed on {date} ({passed.FILE.name})")
     return [part for part in parts if part not in left_out], left_out

@@ -14,7 +14,8 @@ OTHERS = (
     "docker/builder/install",
     "docker/builder/uv.txt",
     "requirements/tfx.txt",
-    "tests/pipelines",
+    "tests/pipelines/tfx",
+    "tests/pictures.py",
     "tests/data",
 )
 
@@ -28,6 +29,8 @@ def digest() -> str:
     files = closure(path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in modules)
     for name in (*PACKAGES[:2], *OTHERS):
         files |= {path for path in (ROOT / name).rglob("*") if path.is_file()} or {ROOT / name}
+    # What they share with the tests beside them.
+    files |= set((ROOT / "tests" / "pipelines").glob("*.py"))
     whole = hashlib.sha256()
     for path in sorted(path for path in files - {FILE} if "__pycache__" not in path.parts):
         whole.update(f"{path.relative_to(ROOT)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
