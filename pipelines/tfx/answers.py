@@ -14,7 +14,6 @@ from pipelines.gates import Check
 from pipelines.tfx import components, evaluation
 from pipelines.tfx.request import Answer, Request, Step
 
-COMPARING = ("SkewValidator", "DriftValidator")
 CONTEXT = "pipeline_run"
 
 
@@ -27,10 +26,8 @@ def read(request: Request, error: str) -> Answer:
     sentences: list[str] = []
     checks: list[Check] = []
     metrics: dict[str, float] = {}
-    for node in ("ExampleValidator", *COMPARING):
-        if folder := run.folder(node, "ExampleAnomalies"):
-            sentences += components.sentences(folder)
-            checks += components.distances(folder) if node in COMPARING else []
+    if folder := run.folder("ExampleValidator", "ExampleAnomalies"):
+        sentences += components.sentences(folder)
     if folder := run.folder("RowValidator", "ExampleAnomalies"):
         checks += components.read_checks(folder)
     if folder := run.folder("Evaluator", "ModelEvaluation"):

@@ -5,7 +5,6 @@ digest of the code that a component runs: TFX's cache knows the parameters, and 
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,12 +22,6 @@ from pipelines.tfx.splits import SPLITS
 from pipelines.validation import Published, schema, statistics
 
 CHECKS, ANOMALIES = "checks.json", "SchemaDiff.pb"
-_Kind = anomalies_pb2.DriftSkewInfo.Measurement
-KINDS = {
-    _Kind.L_INFTY: "L-infinity",
-    _Kind.JENSEN_SHANNON_DIVERGENCE: "Jensen-Shannon",
-    _Kind.NORMALIZED_ABSOLUTE_DIFFERENCE: "normalized absolute difference",
-}
 
 
 @component
@@ -57,14 +50,11 @@ def RowValidator(  # noqa: N802
 @component
 def DataGate(  # noqa: N802
     anomalies: InputArtifact[ExampleAnomalies],
-    skew: InputArtifact[ExampleAnomalies],
     checks: InputArtifact[ExampleAnomalies],
     sources: Parameter[str],  # noqa: ARG001
-    drift: InputArtifact[ExampleAnomalies] = None,
 ) -> None:
     """Stop the run where the data is not what it must be. Raises `GateError` with all that is wrong."""
-    folders = [Path(one.uri) for one in (anomalies, skew, drift) if one is not None]
-    wrong = [sentence for folder in folders for sentence in sentences(folder)]
+    wrong = sentences(Path(anomalies.uri))
     wrong += [str(check) for check in read_checks(Path(checks.uri)) if not check.passed]
     if wrong:
         raise GateError("the data gate refused this run\n  " + "\n  ".join(wrong))
@@ -82,29 +72,13 @@ def read_checks(folder: Path) -> list[Check]:
     return [Check(**fields) for fields in json.loads(file.read_text())] if file.exists() else []
 
 
-def _anomalies(folder: Path) -> Iterator[tuple[str, anomalies_pb2.Anomalies]]:
-    """The anomalies of each split, or pair of splits, below the folder of an ExampleAnomalies artifact."""
-    for path in sorted(folder.rglob(ANOMALIES)):
-        name = path.parent.name.removeprefix("Split-").removeprefix("SplitPair-")
-        yield name, anomalies_pb2.Anomalies.FromString(path.read_bytes())
-
-
 def sentences(folder: Path) -> list[str]:
     """Every anomaly in TFDV's words, after its split and feature."""
     found = []
-    for split, anomalies in _anomalies(folder):
+    for path in sorted(folder.rglob(ANOMALIES)):
+        split = path.parent.name.removeprefix("Split-")
+        anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
         for feature, info in anomalies.anomaly_info.items():
             found += [f"{split}: {feature}: {reason.description}" for reason in info.reason]
         found += [f"{split}: {reason.description}" for reason in anomalies.dataset_anomaly_info.reason]
     return found
-
-
-def distances(folder: Path) -> list[Check]:
-    """Every distance that TFDV measured between two splits, with its limit, whether it was kept or not."""
-    checks = []
-    for pair, anomalies in _anomalies(folder):
-        for info in anomalies.drift_skew_info:
-            for measured in [*info.drift_measurements, *info.skew_measurements]:
-                name = f"{pair}: {'.'.join(info.path.step)}, {KINDS[measured.type]}"
-                checks.append(Check("data", name, measured.value, "<=", measured.threshold))
-    return checks

@@ -10,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from pipelines import data
 from pipelines.gates import Check, GateError
 from pipelines.records import fingerprint
 from pipelines.records.lineage import Artifact, Execution
@@ -99,13 +100,13 @@ def orchestrate(
 def new_request(recipe: Recipe, published: Published | None, beam: str) -> Request:
     """A request for these sources, with the files that it names."""
     settings, spec = recipe.settings, recipe.model.spec
-    parts = splits.of_dataset(recipe.dataset)
+    parts = recipe.dataset.splits
     request = Request(
         model=spec.name,
         profile=spec.profile(settings.profile),
         seed=settings.seed,
         folder=settings.artifacts / "tfx" / spec.name,
-        data=splits.digest(parts),
+        data=data.digest(*parts.values()),
         published="" if published is None else statistics.to_json(published.statistics),
         version=0 if published is None else published.version,
         beam=tuple(shlex.split(beam)) or (IN_MEMORY,),

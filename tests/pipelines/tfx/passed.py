@@ -6,7 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.tfx.sources import PACKAGES, ROOT, closure
+from pipelines.tfx.sources import ROOT, closure
 
 FILE = Path(__file__).with_name("passed.txt")
 OTHERS = (
@@ -26,7 +26,7 @@ def digest() -> str:
     """
     modules = [path for name in ("models", "pipelines") for path in (ROOT / name).rglob("*.py")]
     files = closure(path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in modules)
-    for name in (*PACKAGES[:2], *OTHERS):
+    for name in ("models", "pipelines", *OTHERS):
         files |= {path for path in (ROOT / name).rglob("*") if path.is_file()} or {ROOT / name}
     whole = hashlib.sha256()
     for path in sorted(path for path in files - {FILE} if "__pycache__" not in path.parts):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -104,16 +103,7 @@ def test_a_request_comes_over_as_it_was(recipe: Recipe, tmp_path: Path) -> None:
     assert Request.read(tmp_path / "request.json") == request
     parts = splits.read(request.rows)
     assert np.array_equal(parts["test"].inputs["image"], recipe.dataset.test.inputs["image"])
-    assert len(parts[splits.SAMPLE]) == splits.SAMPLE_ROWS
-
-
-def test_other_pictures_have_another_digest(recipe: Recipe) -> None:
-    parts = splits.of_dataset(recipe.dataset)
-    test = parts["test"]
-    one_label = test.targets.copy()
-    one_label[0] = (one_label[0] + 1) % 10
-    other = dict(parts, test=dataclasses.replace(test, targets=one_label))
-    assert splits.digest(other) != splits.digest(parts) == splits.digest(splits.of_dataset(recipe.dataset))
+    assert set(parts) == set(splits.SPLITS)
 
 
 def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(recipe: Recipe, tmp_path: Path) -> None:
