@@ -66,9 +66,8 @@ class Recipe:
     @property
     def float32_folder(self) -> Path:
         """Where the same training in float32 lies, if it was done."""
-        own = self.settings
-        trained = self.model, own.profile, own.seed, self.dataset.digest, "float32", own.devices, own.device
-        return self._folder(fingerprint.training(*trained))
+        plain = dataclasses.replace(self.settings, precision="float32")
+        return self._folder(fingerprint.training(self.model, plain, self.dataset.digest))
 
     def _folder(self, training_fingerprint: str) -> Path:
         own = self.settings
@@ -98,8 +97,8 @@ class Recipe:
     @property
     def parameters(self) -> dict[str, Any]:
         """What a version is trained and exported with, for its manifest."""
-        names = ("profile", "seed", "precision", "devices", "device", "source", "torchserve_form", "targets")
-        return {name: getattr(self.settings, name) for name in names} | {"orchestrator": self.orchestrator}
+        own = {name: getattr(self.settings, name) for name in (*fingerprint.TRAINED, *fingerprint.EXPORTED)}
+        return own | {"orchestrator": self.orchestrator}
 
 
 Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
@@ -118,10 +117,8 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
         report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
-    own = settings.profile, settings.seed, dataset.digest
-    trained = fingerprint.training(model, *own, settings.precision, settings.devices, settings.device)
-    asked = settings.source, settings.torchserve_form, settings.targets
-    recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, *asked))
+    trained = fingerprint.training(model, settings, dataset.digest)
+    recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, settings, trained))
     for target, why in recipe.roads.closed.items():
         report(f"{target} is not reached: {why}")
     return recipe

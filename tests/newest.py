@@ -18,7 +18,7 @@ NEEDING_TORCH = (
     "tests/models",
     "tests/pipelines/cli",
     "tests/pipelines/exporting",
-    "tests/pipelines/profiling",
+    "tests/pipelines/cli/profiling",
     "tests/pipelines/test_variants.py",
     "tests/pipelines/training",
     "tests/serving/targets/test_torchserve.py",

@@ -243,7 +243,7 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def profile(settings: Settings, options: argparse.Namespace) -> None:
-    from pipelines import profiling
+    from pipelines.cli import profiling
 
     with showing(USUALLY):
         made, folder = profiling.profile(settings, options.framework, options.steps, say)

@@ -57,9 +57,7 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
         lacking = f"on one CPU, not on {settings.devices} (device {settings.device})"
     if lacking:
         raise PipelineError(f"TFX trains {lacking}: take the default orchestrator")
-    version = fingerprint.version_of(
-        model, trained, settings.source, settings.torchserve_form, settings.targets
-    )
+    version = fingerprint.version_of(model, settings, trained)
     where = environment.choose(settings)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
     recipe = dataclasses.replace(

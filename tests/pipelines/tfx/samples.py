@@ -78,5 +78,5 @@ def sources(artifacts: Path, model: Model, dataset: Dataset) -> Recipe:
     """What a run is made from, with a profile that takes seconds."""
     settings = dataclasses.replace(Settings(), artifacts=artifacts)
     spec = dataclasses.replace(model.spec, profiles={"quick": PROFILE})
-    training = fingerprint.training(model, "quick", settings.seed, dataset.digest)
+    training = fingerprint.training(model, settings, dataset.digest)
     return Recipe(settings, dataclasses.replace(model, spec=spec), dataset, training, training)

@@ -204,18 +204,13 @@ def test_todays_sources_are_known_as_those_of_a_version_of_tfx(
     machine: Machine, model: Model, settings: Settings, tmp_path: Path
 ) -> None:
     manifest = repository.read_manifest(repository.version_dir(settings.repository, "litert", "fashion", 1))
-    own = running.training(
-        fingerprint.training(model, "quick", 1, data.load(model, settings.artifacts, 1).digest)
-    )
-    manifest = dataclasses.replace(manifest, fingerprint=fingerprint.version_of(model, own, "", "exported"))
+    digest = data.load(model, settings.artifacts, settings.seed).digest
+    own = running.training(fingerprint.training(model, settings, digest))
+    manifest = dataclasses.replace(manifest, fingerprint=fingerprint.version_of(model, settings, own))
     said: list[str] = []
-    assert (
-        reproduction._code(manifest, settings.artifacts, tmp_path, said.append)
-        == fingerprint.PIPELINES.parent
-    )
+    assert reproduction._code(settings, manifest, tmp_path, said.append) == fingerprint.PIPELINES.parent
     assert said[0].endswith("which are those of version 1")
     by_default = dataclasses.replace(manifest, parameters=manifest.parameters | {"orchestrator": "default"})
     with pytest.raises(reproduction.ReproductionError, match=r"have changed since|cannot be had"):
-        reproduction._code(
-            dataclasses.replace(by_default, git_commit="-dirty"), settings.artifacts, tmp_path, said.append
-        )
+        dirty = dataclasses.replace(by_default, git_commit="-dirty")
+        reproduction._code(settings, dirty, tmp_path, said.append)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.profiling.record import DEAREST, PARTS, Profiled
+from pipelines.cli.profiling.record import DEAREST, PARTS, Profiled
 from pipelines.records import page as records
 from pipelines.records import tables
 from serving.repository import write_atomically

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from models.signature import Arrays
-from pipelines.profiling.record import Op, dearest
+from pipelines.cli.profiling.record import Op, dearest
 
 NOTE = ""
 NODE = "_kernel_time"

@@ -17,8 +17,8 @@ import models.base
 from models.base import FRAMEWORKS, Model, Profile
 from models.signature import Arrays
 from pipelines import stages
-from pipelines.profiling import page
-from pipelines.profiling.record import LABELS, WARM, Clock, Profiled, ProfilingError
+from pipelines.cli.profiling import page
+from pipelines.cli.profiling.record import LABELS, WARM, Clock, Profiled, ProfilingError
 from pipelines.training import frozen
 from pipelines.training.batches import BatchPlan
 from serving.compare import local

@@ -13,7 +13,7 @@ import psutil
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from pipelines.profiling.record import WARM, Clock, Profiled, dearest, write_trace
+from pipelines.cli.profiling.record import WARM, Clock, Profiled, dearest, write_trace
 from pipelines.training import keras_fit
 from pipelines.training.batches import BatchPlan
 

@@ -18,7 +18,7 @@ import ai_edge_litert
 import numpy as np
 
 from models.signature import Arrays
-from pipelines.profiling.record import Op, ProfilingError, dearest, write_trace
+from pipelines.cli.profiling.record import Op, ProfilingError, dearest, write_trace
 
 TRIED = "2.3."
 """The C API changes with LiteRT: these are the versions that have it as it stands here."""
