@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli.profiling.record import DEAREST, PARTS, Profiled
-from pipelines.records import page as records
 from pipelines.records import tables
+from pipelines.records.page import template
 from serving.repository import write_atomically
 
 FILE = "index.html"
@@ -42,17 +42,7 @@ def milliseconds(seconds: float | None) -> str:
 
 def write(made: Sequence[Profiled], heading: str, folder: Path) -> None:
     """The frameworks side by side."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(records.__file__).parent]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["milliseconds"] = milliseconds
-    text = environment.get_template("page.html").render(
+    text = template(Path(__file__).parent, milliseconds).render(
         made=made,
         title=heading,
         parts=PARTS,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.base import ModelSpec
 from models.classification import Classification
@@ -16,7 +16,11 @@ from pipelines.validation import Published
 from pipelines.validation.statistics import Statistics
 from serving import repository
 
+if TYPE_CHECKING:
+    import jinja2
+
 FILE = "index.html"
+FOLDER = Path(__file__).parent
 
 
 @dataclass
@@ -52,18 +56,8 @@ def write(folder: Path, run: Run, figures: Figures) -> Path:
 
 def render(run: Run, figures: Figures) -> str:
     """The page's HTML."""
-    import jinja2
-
     from pipelines.records.page import plots
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = figure
     published = figures.published
     before = {}
     if published and "train" in published.statistics:
@@ -80,7 +74,22 @@ def render(run: Run, figures: Figures) -> str:
         "plots": plots,
         "splits": before | dict(figures.statistics),
     }
-    return environment.get_template("page.html").render(own)
+    return template(FOLDER, figure).render(own)
+
+
+def template(folder: Path, filter: Callable[..., str]) -> jinja2.Template:
+    """Return `page.html` of a folder, which may include `page.css`; the function `filter` is a filter in it."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, FOLDER]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters[filter.__name__] = filter
+    return environment.get_template("page.html")
 
 
 def figure(value: float) -> str:

@@ -210,7 +210,7 @@ def test_todays_sources_are_known_as_those_of_a_version_of_tfx(
     said: list[str] = []
     assert reproduction._code(settings, manifest, tmp_path, said.append) == fingerprint.PIPELINES.parent
     assert said[0].endswith("which are those of version 1")
-    by_default = dataclasses.replace(manifest, parameters=manifest.parameters | {"orchestrator": "default"})
+    by_default = manifest.parameters | {"orchestrator": "default"}
+    dirty = dataclasses.replace(manifest, parameters=by_default, git_commit="-dirty")
     with pytest.raises(reproduction.ReproductionError, match=r"have changed since|cannot be had"):
-        dirty = dataclasses.replace(by_default, git_commit="-dirty")
         reproduction._code(settings, dirty, tmp_path, said.append)
