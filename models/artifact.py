@@ -32,7 +32,7 @@ class Artifact:
     sha256: str
     """Of the file, or of a folder's files."""
     signature_key: str = "serving_default"
-    """Which of a SavedModel's signatures."""
+    """The name of a SavedModel's signature."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Names of inputs and outputs that are no identifiers in the file -> those of the spec."""
     trusted: bool = False

@@ -1,4 +1,4 @@
-"""What a model is to the rest of Tandem: a spec, and its network in two frameworks, in one, or in a file."""
+"""A model: a spec, and its network in two frameworks, in one, or in a file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ModelError(TandemError):
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far an artifact may be from its source framework."""
+    """Limits of the difference between an artifact and its source framework."""
 
     outputs: float = 1e-5
     """Largest absolute difference of a float32 output."""
@@ -51,7 +51,7 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class Profile:
-    """How long to train, and what the result must reach on the test rows."""
+    """The length of a training, and the figures that it must reach on the test rows."""
 
     epochs: int
     peak_learning_rate: float
@@ -59,15 +59,15 @@ class Profile:
     """Of the task's score: accuracy, or R2."""
     batch_size: int = 128
     training_rows: int | None = None
-    """How many of the training rows there are at all, as where few are labelled; None takes all."""
+    """Training rows in use, for a model with few labelled ones; None takes all."""
     epoch_rows: int | None = None
-    """How many of the training rows an epoch takes, drawn by seed; None takes all."""
+    """Training rows of an epoch, drawn by seed; None takes all."""
     frozen: str = ""
     """The part up to which the network keeps the weights that it starts from; "" trains all of it. A part is a child
     of the PyTorch network, an `nn.Sequential`, and the Keras layer of that name."""
     weight_decay: float = 1e-2
     augmentation: dict[str, Any] = field(default_factory=dict)
-    """What the data source does to a training batch; {} leaves it as it is."""
+    """Options of the data source's `augment`, which changes a training batch; {} leaves it as it is."""
     training_loss: float = 1e-3
     """Largest relative difference of the two frameworks' losses in the first 50 steps: rounding grows with the rate."""
     score_difference: float = 0.01
@@ -80,7 +80,7 @@ class Profile:
     precision: str = "float32"
     """Of the arithmetic in training: `float32`, `bf16` or `fp16`; weights are float32 in all of them."""
     devices: int = 1
-    """How many share each batch, in equal parts."""
+    """Devices that share each batch, in equal parts."""
     device: str = "auto"
     """`cpu`, `gpu`, or `auto`: GPUs where there are as many."""
 
@@ -148,11 +148,11 @@ class Model:
     spec: ModelSpec
     package: str
     checkpoint: Path | None = None
-    """Where the spec's checkpoint lies, once it is fetched."""
+    """The file of the spec's checkpoint, once it is fetched."""
 
     @property
     def folder(self) -> Path:
-        """Where its sources lie."""
+        """The folder of its sources."""
         source = importlib.import_module(self.package).__file__
         assert source is not None
         return Path(source).parent
@@ -166,7 +166,7 @@ class Model:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """What its artifacts are made from: frameworks, or the format of the file that was imported."""
+        """The sources of its artifacts: frameworks, or the format of the file that was imported."""
         return self.frameworks if self.spec.artifact is None else (self.spec.artifact.format,)
 
     def build_keras(self) -> keras.Model:

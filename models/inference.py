@@ -1,4 +1,4 @@
-"""What an imported artifact is for: it answers, and nothing is known of what is right."""
+"""The task of an imported artifact: it answers, and nothing says which answer is right."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def kept(_layer: Network, _role: str, array: Array) -> Array:
 
 @dataclass(frozen=True)
 class Side:
-    """How one framework keeps the weights of one kind of layer.
+    """One framework's form of the weights of one kind of layer.
 
     `names` are the framework's by role. `to_common` turns one of its arrays into the common form, `to_own` back.
     `facts` are settings that change the answer and must be the same in the twin.
@@ -66,7 +66,7 @@ class Rule:
 
 
 MATRICES = ("kernel", "recurrent")
-"""How the roles end whose arrays have dimensions for what comes in and what goes out."""
+"""Endings of the roles whose arrays have an input and an output dimension."""
 KERNEL = {"kernel": "kernel", "bias": "bias"}
 TORCH_KERNEL = {"kernel": "weight", "bias": "bias"}
 NORM = {"scale": "gamma", "offset": "beta", "mean": "moving_mean", "variance": "moving_variance"}
@@ -98,7 +98,7 @@ TORCH_ORDER = moved((0, 1), (-1, -2))
 
 
 def _channels_first(layer: Network, role: str, array: Array) -> Array:
-    """What is kept for each place of a flattened picture, in PyTorch's order; biases are kept for none."""
+    """Return an array that has an entry for each place of a flattened picture in PyTorch's order; not of a bias."""
     order = None if role == "bias" else _flattened(layer)
     return array if order is None else array[order]
 
@@ -109,7 +109,7 @@ def _channels_last(layer: Network, role: str, array: Array) -> Array:
 
 
 def _flattened(layer: Network) -> NDArray[np.intp] | None:
-    """Where PyTorch's places of a row lie in Keras's, if a Flatten of channels has made it; None where none has."""
+    """Return the places of PyTorch's row in Keras's, where a Flatten of channels made it; otherwise None."""
     node = _inbound(layer)
     while node is not None:
         before = node.operation

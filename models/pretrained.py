@@ -13,7 +13,7 @@ from models.base import Model, ModelError, Weights
 
 
 def weights(model: Model) -> Weights:
-    """What the model's checkpoint has weights for; none where the spec names no checkpoint. Raises `ModelError`."""
+    """Return the weights of the model's checkpoint; none if the spec names no checkpoint. Raises `ModelError`."""
     if model.spec.checkpoint is None:
         return {}
     if model.checkpoint is None:

@@ -108,7 +108,7 @@ class Signature:
         return all(tensor.batched for tensor in (*self.inputs, *self.outputs))
 
     def faults(self, batched: bool = True, dtypes: tuple[str, ...] = DTYPES) -> list[str]:
-        """What is wrong with it, for the one who wrote it: `batched` is what else was said of it."""
+        """Return the faults of the signature, as messages for the author of the spec, which says `batched`."""
         tensors = (*self.inputs, *self.outputs)
         found = [fault for tensor in tensors for fault in tensor.faults(dtypes)]
         if len({tensor.name for tensor in tensors}) < len(tensors) or not self.inputs:
@@ -179,7 +179,7 @@ def decode_text(values: NDArray[Any]) -> str:
 
 
 def batch_size(arrays: Arrays) -> int:
-    """How many rows there are."""
+    """Return the number of rows."""
     return len(next(iter(arrays.values())))
 
 

@@ -1,4 +1,4 @@
-"""What a network is trained for: its outputs, its loss in both frameworks, and the figures that it is judged by."""
+"""A task: the outputs of a network, its loss in both frameworks, and the metrics that judge it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Task:
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """What every endpoint answers; the first is what the network gives."""
+        """The outputs of every endpoint; the network itself gives the first."""
         raise NotImplementedError
 
     @property
@@ -70,7 +70,7 @@ class Task:
         return {}
 
     def margin(self, metric: str, profile: Profile) -> float | None:
-        """How much less than the published version's a metric may be; None where it does not count."""
+        """Return the amount by which a metric may be below the published version's; None if it does not count."""
         return None
 
     def agreement(self, output: NDArray[Any], reference: NDArray[Any]) -> float | None:
@@ -78,7 +78,7 @@ class Task:
         return None
 
     def inconsistency(self, outputs: Arrays) -> tuple[str, float] | None:
-        """How far outputs contradict each other, and in what; None where they cannot."""
+        """Return the largest contradiction between outputs and its name; None if the task has none."""
         return None
 
     def told(self, outputs: Arrays) -> str:

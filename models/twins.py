@@ -1,4 +1,4 @@
-"""Are the networks of a model what its spec says, and where there are two, one? Seen before minutes of training."""
+"""The check, before training, that a model's networks fit its spec and, where there are two, each other."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 ROWS = 4
 DIFFERENCE = 1e-3
-"""How far the answers of equal weights may be from each other, relative to the largest: rounding, but no other
-padding, epsilon or activation."""
+"""Largest difference of the answers of equal weights, relative to the largest answer: rounding is smaller,
+another padding, epsilon or activation is not."""
 
 
 def check(model: Model, sample: Rows) -> None:

@@ -35,12 +35,12 @@ def pointer_path(root: Path, model: str) -> Path:
 
 
 def pointer(root: Path, model: str) -> Pointer | None:
-    """Which version is published; None before the first."""
+    """Return the pointer to the published version; None before the first."""
     return repository.read_pointer(pointer_path(root, model))
 
 
 def published(root: Path, model: str) -> Pointer:
-    """Which version is published. Raises `PublishError` before the first."""
+    """Return the pointer to the published version. Raises `PublishError` before the first."""
     now = pointer(root, model)
     if now is None:
         raise PublishError(f"no version of {model} is published; `make deploy` publishes the first")
@@ -130,7 +130,7 @@ def point(root: Path, model: str, version: int, held: bool = False) -> None:
 
 
 def damage(root: Path, model: str, version: int) -> str:
-    """What of a version's files is not as it was published; "" where all is."""
+    """Return the first change to a version's files since it was published; "" if there is none."""
     try:
         for target in targets.NAMES:
             repository.verify(repository.version_dir(root, target, model, version))

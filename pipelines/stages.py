@@ -44,7 +44,7 @@ class BusyError(TandemError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a version is made from, and where what is made of it lies."""
+    """The sources of a version, and the folders of its training and candidate."""
 
     settings: Settings
     model: Model
@@ -52,7 +52,7 @@ class Recipe:
     training_fingerprint: str
     version_fingerprint: str
     orchestrator: str = "default"
-    """Who trains the TensorFlow side: the default runner or `tfx`."""
+    """The runner that trains the TensorFlow side: `default` or `tfx`."""
 
     @property
     def profile(self) -> Profile:
@@ -60,12 +60,12 @@ class Recipe:
 
     @property
     def folder(self) -> Path:
-        """Where this training lies; trainings of other recipes lie beside it."""
+        """The folder of this training; trainings of other recipes lie beside it."""
         return self._folder(self.training_fingerprint)
 
     @property
     def float32_folder(self) -> Path:
-        """Where the same training in float32 lies, if it was done."""
+        """The folder of the same training in float32; it may not exist."""
         plain = dataclasses.replace(self.settings, precision="float32")
         return self._folder(fingerprint.training(self.model, plain, self.dataset.digest))
 
@@ -76,33 +76,33 @@ class Recipe:
 
     @property
     def candidate(self) -> Path:
-        """Where the artifacts wait for their gates."""
+        """The folder of the artifacts before they pass the gates."""
         name = f"{self.model.spec.name}-{self.version_fingerprint[:10]}"
         return self.settings.artifacts / "candidates" / name
 
     @property
     def roads(self) -> Roads:
-        """How each target is reached, or why it is not."""
+        """The way to each target, or the reason why there is none."""
         own = self.settings
         wanted = tuple(filter(None, own.targets.split(",")))
         return roads.find(self.model, own.source, own.torchserve_form, wanted)
 
     @property
     def code(self) -> dict[str, Any]:
-        """What a version is made by."""
+        """The code of a version: commit, fingerprint, libraries."""
         libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
         commit = fingerprint.git_commit()
         return {"git_commit": commit, "fingerprint": self.version_fingerprint, "libraries": libraries}
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What a version is trained and exported with, for its manifest."""
+        """The settings of training and export, for the manifest."""
         own = {name: getattr(self.settings, name) for name in (*fingerprint.TRAINED, *fingerprint.EXPORTED)}
         return own | {"orchestrator": self.orchestrator}
 
 
 Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
-"""What an orchestrator of its own does before the steps go on with what it trained."""
+"""The work of another orchestrator; the steps then go on with its training."""
 
 
 def load_recipe(settings: Settings, report: Report) -> Recipe:
@@ -232,7 +232,7 @@ def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchest
 
 
 def _in_float32(recipe: Recipe, report: Report) -> dict[str, History]:
-    """How the same trainings went in float32; empty where this is float32, or they were not done."""
+    """Return the histories of the same trainings in float32; none if this is float32, or they do not exist."""
     if recipe.profile.precision == "float32":
         return {}
     found = {
@@ -260,7 +260,7 @@ def manifests(
     candidate: Candidate,
     gated: Gated,
 ) -> dict[str, Manifest]:
-    """What each artifact is and where it came from, but for its version."""
+    """Return the manifest of each artifact, without its version."""
     spec, code, files = recipe.model.spec, recipe.code, candidate.files
     metrics = evaluated.metrics.items() if evaluated else ()
     converters = {target: road.converter for target, road in recipe.roads.open.items()}

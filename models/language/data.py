@@ -16,7 +16,7 @@ from .spec import LANGUAGES, LENGTH
 TRAIN, TEST = 6_000, 800
 """Phrases of each language."""
 WORDS = 30_000
-"""How many of a language's words are drawn from, the most frequent ones."""
+"""The most frequent words of a language, from which phrases are drawn."""
 TEST_SHARE = 5
 """One of so many words is kept for the test phrases."""
 FLATTENING = 0.5

@@ -34,17 +34,17 @@ SUMMARY = "summary.md"
 
 @dataclass
 class Prepared:
-    """What is measured: the report without figures, how its rows are reached, and the samples that they are sent."""
+    """A comparison before it is measured: the report without figures, the ways to its rows, and their samples."""
 
     report: Report
     subjects: list[Subject]
     inputs: Arrays
     score: Callable[[Arrays], float | None] = lambda _: None
-    """How right a row's answers are."""
+    """Return the task's score of a row's answers."""
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
-    """What the command line asks for. Raises `TargetError` where its options do not fit each other."""
+    """Return the plan of these options. Raises `TargetError` if they contradict each other."""
     if bool(options.endpoint) != (options.samples is not None):
         raise TargetError("--endpoint and --samples need each other: the inputs to send, and where")
     if options.rows is not None and options.rows < max(Plan.batches):
@@ -200,7 +200,7 @@ def _report(
 
 
 def _parity(made: Report, answers: Mapping[str, Arrays]) -> list[list[float | None]]:
-    """How far the answers of each two rows are from each other."""
+    """Return the largest difference between the answers of each two rows; None where one has no answer."""
 
     def apart(left: Arrays | None, right: Arrays | None) -> float | None:
         if left is None or right is None:
@@ -212,7 +212,7 @@ def _parity(made: Report, answers: Mapping[str, Arrays]) -> list[list[float | No
 
 
 def _hold_against_golden(settings: Settings, subject: Subject, version: int, measuring: Measuring) -> None:
-    """How far a row is from the framework's own answers, which travel with its artifact."""
+    """Set a row's difference from the golden sample, the framework's own answers, which is part of its artifact."""
     # What another project serves is ONNX Runtime's file.
     target = "onnxruntime" if subject.row.kind == PEER else subject.row.target
     for root in ((subject.settings or settings).repository, settings.repository):

@@ -27,7 +27,7 @@ LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch"
 
 
 def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
-    """What the run of a published version has recorded; without a framework whose run is not among the artifacts."""
+    """Return the records of a published version's run, without a framework whose run is not among the artifacts."""
     folders = [
         repository.version_dir(settings.repository, name, model.spec.name, version) for name in targets.NAMES
     ]

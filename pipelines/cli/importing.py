@@ -24,7 +24,7 @@ from pipelines.exporting.formats import Opened
 from serving import golden
 
 TOLERANCE = 1e-4
-"""How far a conversion's answers may be from the file's, relative to the largest: nobody knows what its values are."""
+"""Largest difference of a conversion's answers from the file's, relative to the largest: their scale is unknown."""
 SUFFIXES = (".onnx", ".keras", ".tflite", ".pt2")
 ELSE = {
     ".pt": "is a pickle: load it where its classes are and save the network by torch.export.save(..., 'model.pt2')",
@@ -46,7 +46,7 @@ from models.inference import Inference
 from models.signature import Tensor
 
 '''
-"""How spec.py begins."""
+"""The first lines of spec.py."""
 
 
 def take(
@@ -169,7 +169,7 @@ def _try(model: Model, inputs: Any, given: Path | None) -> None:  # noqa: ANN401
 
 
 def _lines(model: Model, given: Path | None) -> list[str]:
-    """What was found, and how far it gets."""
+    """Return lines that tell the signature, and the targets that are reached."""
     spec = model.spec
     lines = [
         f"{word}: {tensor.name} {tensor.dtype} {list(tensor.shape)}"

@@ -37,9 +37,9 @@ from serving.targets.runtime import runs
 
 Say = Callable[[str], None]
 PROTOCOLS = {"onnxruntime": "oip", "litert": "oip", "tf-serving": "tfs", "torchserve": "torchserve"}
-"""What the servers without a model are called by."""
+"""The protocols that name the servers without a model."""
 LOCAL = (*local.BACKENDS, "torchserve")
-"""Whose runtimes run in a process of ours."""
+"""Targets whose runtimes run in this process."""
 EXTERNAL = "a server that Tandem did not start"
 
 
@@ -101,7 +101,7 @@ class Rows:
             self._variant(variant, source, variant.batched if variant.configuration else None)
 
     def _variant(self, variant: Variant, source: str, batched: bool | None = None) -> None:
-        """What was made for the comparison, with weights of `source`, and its runtime in process."""
+        """Add the rows of a variant with weights of `source`, and of its runtime in process."""
         target, name, precision = variant.target, variant.name, variant.precision
         row = Row(target, "-", source, "-", kind=VARIANT, variant=name, precision=precision)
         self.say(f"{target} {name}: export and gate")

@@ -1,4 +1,4 @@
-"""What each verb does."""
+"""The verbs of the command line."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def import_(_settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _recipe(settings: Settings) -> Recipe:
-    """What a version is made from; what may fail to be fetched is fetched before anything is trained."""
+    """Load the recipe of a version, and fetch everything that may fail to be fetched before the training."""
     from pipelines import stages
     from serving.web.install import install
 

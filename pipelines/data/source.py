@@ -1,4 +1,4 @@
-"""What every data source has."""
+"""Parts that all data sources share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from serving.errors import TandemError
 
 SECONDS = 600
-"""How long a command that fetches may take."""
+"""Limit, in seconds, of a command that fetches."""
 Progress = Callable[[str, int, int], None]
 """Called with a file's name, the bytes that have come, and the bytes that will come (0: unknown)."""
 

@@ -22,9 +22,9 @@ from serving.golden import Golden
 from serving.targets.base import SAMPLES
 
 CALIBRATION_ROWS = 500
-"""How many validation rows int8 quantization is calibrated on."""
+"""Validation rows that calibrate int8 quantization."""
 GOLDEN_ROWS = 2
-"""How many validation rows travel with each artifact, to be asked where it is served."""
+"""Validation rows in the golden sample of each artifact, which its server checks."""
 
 
 def load(target: str, form: str = "") -> Exporter:
@@ -46,11 +46,11 @@ class Candidate:
     """The targets that have no artifact, and why; the browser's folder has the samples all the same."""
 
     def exporter(self, target: str) -> Exporter:
-        """What wrote the artifact of a target."""
+        """Return the exporter of a target's artifact."""
         return load(target, self.torchserve_form)
 
     def seconds(self, target: str) -> float:
-        """What its export took."""
+        """Return the seconds of its export."""
         path = _seconds(self.folder, target)
         return float(path.read_text()) if path.exists() else 0.0
 

@@ -1,4 +1,4 @@
-"""What every exporter has: the files that it writes, and a way to run them outside any server."""
+"""The interface of an exporter: the files that it writes, and their run outside any server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLICE = 100
 
 
 TELLING = r"error|not (yet )?(supported|implemented)"
-"""What a program's lines have in them that say why it failed."""
+"""Words in the output of a program that failed which mark the lines with the reason."""
 
 
 class ExportError(TandemError):
@@ -31,7 +31,7 @@ class ExportError(TandemError):
 
 
 def one_line(error: Exception, longest: int = 500) -> str:
-    """What an error says, cut where it is too long to read."""
+    """Return an error's message on one line, cut to `longest` characters."""
     return " ".join(str(error).split())[:longest]
 
 
@@ -104,15 +104,15 @@ class Exporter:
     inputs in a run of its own; the outputs are those of the model's signature."""
 
     runtime: str = ""
-    """What runs the artifact in the target's server, for whoever reads a row of figures."""
+    """The runtime of the artifact in the target's server, as the report names it."""
     backend: str = ""
-    """Which of our server's backends opens the artifact; "" where none does."""
+    """The backend of our server that opens the artifact; "" if none does."""
     instruction_set: Mapping[str, Any] = field(default_factory=dict)
-    """What the CPU must offer; empty where any will do."""
+    """The instructions that the CPU must have; empty if any CPU will do."""
     unequal_bytes: str = ""
-    """Why two exports of the same weights are not equal byte for byte, where that is known."""
+    """The reason why two exports of the same weights differ byte for byte, where it is known."""
     always_batched: str = ""
-    """Why its servers may let requests share a run whatever the manifest says, where that is so."""
+    """The reason why its servers batch requests whatever the manifest says; "" if they do not."""
 
     @property
     def serve(self) -> str:

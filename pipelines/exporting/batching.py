@@ -1,4 +1,4 @@
-"""Does a row's answer depend on the rows that share its run? Only where it does not may requests share runs."""
+"""The check that a row's answer is independent of the rows in its run; only then may requests share runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def guests(inputs: Arrays) -> dict[str, NDArray[Any]]:
 
 
 def orders(rows: int, samples: int) -> list[NDArray[np.intp]]:
-    """Which rows each run has: first every one alone, then sizes 2, 7 and 64 in drawn orders, and reversed."""
+    """Return the rows of each run: first every one alone, then sizes 2, 7 and 64 in drawn orders, and reversed."""
     generator = np.random.default_rng(2)
     runs = [np.array([row]) for row in range(rows)]
     pairs = [np.array([row % samples, row]) for row in range(samples, rows)]

@@ -1,5 +1,4 @@
-"""What an artifact must be beyond its answers to test rows: right for any number of rows, for inputs that no test
-picture is like, and for what it says of itself."""
+"""Checks of an artifact beyond the test rows: any number of rows, extreme inputs, and the declared signature."""
 
 from __future__ import annotations
 
@@ -94,7 +93,7 @@ def alone(folder: Path, file: str, whole: bool) -> Iterator[Path]:
 
 
 def untruths(backend: str, folder: Path, file: str, signature: Signature) -> list[str]:
-    """What an artifact says of its inputs and outputs that the model's signature does not: names, dtypes, free sizes.
+    """Return the names, dtypes and free sizes that an artifact declares differently from the model's signature.
 
     `folder` holds the artifact and nothing else; `backend` is the one of our server that opens it.
     """

@@ -24,7 +24,7 @@ ADVICE = {
     r"not a registered function|Fatal error.*is not": "It has operators that ONNX Runtime does not come with",
     "": "Expected an .onnx file",
 }
-"""What to do about what ONNX Runtime says."""
+"""The remedy by ONNX Runtime's message."""
 UNSAFE = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles"})
 """TensorFlow's operations that run Python or touch files."""
 
@@ -37,7 +37,7 @@ class Opened:
     outputs: Sequence[Found]
     run: Callable[[Arrays], Arrays]
     key: str = "serving_default"
-    """Which of a SavedModel's signatures."""
+    """The name of a SavedModel's signature."""
     note: str = ""
 
 

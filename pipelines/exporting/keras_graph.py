@@ -23,7 +23,7 @@ Answer: TypeAlias = "Callable[..., Mapping[str, tf.Tensor]]"
 
 FLOAT_SIGNATURE = "serving_default"
 _converted: dict[str, tempfile.TemporaryDirectory[str]] = {}
-"""What onnx2tf has written, by the digest of the ONNX file; empty where it failed."""
+"""The output folders of onnx2tf, by the digest of the ONNX file; empty if the conversion failed."""
 ENCODED_SIGNATURE = "encoded"
 ENCODED_INPUT = "image_bytes"
 EXAMPLES_SIGNATURE = "serving_examples"

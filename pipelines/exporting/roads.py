@@ -12,7 +12,7 @@ from pipelines.exporting.base import ExportError
 from serving import targets
 
 CONVERTERS = {"tensorflow": "onnx2tf", "pytorch": "tf2onnx"}
-"""What makes one framework's targets of what is the other's."""
+"""The converter that makes a framework's targets from a model of the other."""
 NATIVE = {
     "tensorflow": "tf-serving",
     "saved_model": "tf-serving",
@@ -24,13 +24,13 @@ NATIVE = {
 }
 """By what a model comes as: the target that runs just that. All others need some conversion, which may fail."""
 PROGRAMS = ("pytorch", "pt2")
-"""What PyTorch can run in TorchServe; of the rest, ONNX Runtime runs the graph there."""
+"""Origins that PyTorch runs in TorchServe; of the others, ONNX Runtime runs the graph there."""
 NO_SAVED_MODEL = "no converter makes a SavedModel of a .tflite file; import what it was made from"
 
 
 @dataclass(frozen=True)
 class Road:
-    """How a target's artifact is made: from whose weights, and by which converter ("" where none is needed)."""
+    """The origin of a target's weights, and the converter that makes its artifact ("" if none is needed)."""
 
     origin: str
     converter: str = ""
@@ -43,7 +43,7 @@ class Roads:
     open: Mapping[str, Road]
     closed: Mapping[str, str]
     form: str
-    """What TorchServe runs: one of `torchserve.FORMS`."""
+    """The form that TorchServe runs: one of `torchserve.FORMS`."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -86,7 +86,7 @@ def optional(model: Model, target: str) -> bool:
 
 
 def unable(target: str, signature: Signature) -> str:
-    """Why a target cannot serve a signature, whatever it is made from; "" where it can."""
+    """Return the reason why a target cannot serve a signature; "" if it can."""
     tensors = (*signature.inputs, *signature.outputs)
     if target == "tfjs":
         if wrong := [f"{t.name} is {t.dtype}" for t in tensors if t.dtype not in DTYPES]:
@@ -102,5 +102,5 @@ def unable(target: str, signature: Signature) -> str:
 
 
 def told(origin: str) -> str:
-    """What an artifact is made from, in words."""
+    """Return the words for the origin of an artifact."""
     return FORMATS.get(origin, origin)

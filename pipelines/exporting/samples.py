@@ -18,7 +18,7 @@ from serving.targets.open_inference_client import inference_request
 from serving.targets.tf_serving_client import plain, row_request
 
 SAMPLES = 10
-"""How many rows the page offers, where there are no classes to have one of each."""
+"""Rows that the page offers of a model without classes; of others it has one of each class."""
 
 
 def write(spec: ModelSpec, test: Rows, folder: Path) -> None:

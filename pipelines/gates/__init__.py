@@ -29,7 +29,7 @@ class Check:
     relation: str
     limit: float
     otherwise: str = ""
-    """What follows where it fails; "" refuses the version."""
+    """The consequence of a failure; "" refuses the version."""
 
     @property
     def passed(self) -> bool:

@@ -23,9 +23,9 @@ from pipelines.training.record import Trained
 from serving import golden, repository
 
 PARITY_ROWS = 1_000
-"""How many test rows each artifact is compared with its source framework on."""
+"""Test rows on which each artifact is compared with its source framework."""
 INCONSISTENCY = {"float32": 1e-4, "float16": 1e-3, "int8": 0.05}
-"""How far probabilities may be from a sum of 1; an int8 softmax answers in steps of 1/256."""
+"""Largest difference between a sum of probabilities and 1; an int8 softmax answers in steps of 1/256."""
 SMALLEST_SHARE, LARGEST_FACTOR, LARGEST_EXTRA = 0.8, 2.0, 1_000_000
 """An artifact's bytes, against its weights': a converter that lost the weights writes too little."""
 BYTES = {"float32": 4, "float16": 2, "int8": 1}

@@ -23,7 +23,7 @@ REDUCED_SCORE = 0.005
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the trained networks are worth."""
+    """The metrics and checks of the trained networks."""
 
     metrics: Metrics
     checks: tuple[Check, ...]

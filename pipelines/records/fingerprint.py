@@ -1,4 +1,4 @@
-"""What a result was made from, as a digest: equal digests mean that nothing needs to be made again."""
+"""The digest of a result's sources: equal digests mean that nothing needs to be made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was made from what: a store with the concepts of ML Metadata (artifacts, executions, events, contexts).
+"""The lineage store, with the concepts of ML Metadata (artifacts, executions, events, contexts).
 
 One JSON file a run, `artifacts/lineage/<model>/<run>.json`, whichever orchestrator ran it:
 
@@ -70,7 +70,7 @@ class Run:
     version: int | None = None
     reason: str = ""
     page: str = ""
-    """Where the run's page lies, relative to the artifacts' folder."""
+    """The path of the run's page, relative to the artifacts' folder."""
 
 
 def record(store: Path, run: Run) -> Path:
@@ -133,7 +133,7 @@ def of_version(known: Sequence[Run], version: int) -> Run | None:
 
 
 def refused_before(known: Sequence[Run], version: int) -> list[Run]:
-    """What did not become a version on the way from the version before to this one. `known` are by time."""
+    """Return the runs between the version before and this one that published nothing. `known` are sorted by time."""
     found: list[Run] = []
     for run in known:
         if run.state == "published":

@@ -1,4 +1,4 @@
-"""Where a version came from, as `tandem lineage` tells it."""
+"""The origin of a version, as `tandem lineage` prints it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ V = TypeVar("V")
 
 @dataclass
 class Recorder:
-    """What is known of a run so far. `folder` is its training's, below `artifacts`."""
+    """The record of a run so far. `folder` is its training's, below `artifacts`."""
 
     artifacts: Path
     folder: Path
@@ -49,7 +49,7 @@ class Recorder:
     executions: list[Execution] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
-    """What the steps took and gave, in their order."""
+    """The arguments and results of the steps, in order."""
 
     def step(self, type: str, function: Callable[P, R], *values: P.args, **options: P.kwargs) -> R:
         """Call a step, and record its time, its values, its checks and how it ended.

@@ -25,7 +25,7 @@ from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
 
 ROWS = 200
-"""How many test rows two artifacts are compared on that are not equal byte for byte."""
+"""Test rows on which two artifacts with different bytes are compared."""
 
 
 class ReproductionError(TandemError):

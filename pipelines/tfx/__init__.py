@@ -5,4 +5,4 @@
 """
 
 EXTRA = "assets.extra"
-"""Where a SavedModel keeps what its writer wants to go with it: the weights and the history, as `Trained` has them."""
+"""The folder, in a pushed SavedModel, of the weights and the history, as `Trained` writes them."""

@@ -1,4 +1,4 @@
-"""How a run ended, read from ML Metadata and from what its components left."""
+"""The result of a run, read from ML Metadata and from the outputs of its components."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Run:
         return str(self.context.name)
 
     def steps(self) -> dict[str, Step]:
-        """How each component ended, in the order in which they ran."""
+        """Return the state and seconds of each component, in the order in which they ran."""
         return {
             self.nodes[execution.id]: Step(
                 mlmd.Execution.State.Name(execution.last_known_state),
@@ -81,7 +81,7 @@ class Run:
         }
 
     def outputs(self, node: str) -> Iterator[mlmd.Artifact]:
-        """What a component of this run wrote, or had from the cache."""
+        """Yield the outputs of a component in this run, from the cache or not."""
         own = [execution.id for execution in self.executions if self.nodes[execution.id] == node]
         events = self.store.get_events_by_execution_ids(own) if own else []
         written = [event.artifact_id for event in events if event.type == mlmd.Event.OUTPUT]

@@ -125,7 +125,7 @@ def _sources(model: Model, module: str) -> str:
 def _infra_validator(
     request: Request, examples: tfx.dsl.Channel, model: tfx.dsl.Channel
 ) -> tfx.components.InfraValidator:
-    """Does the server that serves this model load it and answer?"""
+    """Load the model in the server that serves it, and send it three examples."""
     image, _, tag = request.server_image.rpartition(":")
     return tfx.components.InfraValidator(
         model=model,

@@ -1,4 +1,4 @@
-"""Where TFX runs on this machine: in its image where an engine answers, else natively where its wheels can be used."""
+"""TFX's environment on this machine: its image if an engine answers, else a native one if its wheels fit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "requirements" / "tfx.txt"
 GLIBC = (2, 39)
-"""What the wheels of ml-metadata and TensorFlow Data Validation are built for: Debian 13, Ubuntu 24.04."""
+"""The least glibc of the wheels of ml-metadata and TensorFlow Data Validation: Debian 13, Ubuntu 24.04."""
 PYTHON = "python3.13"
 PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|\s*(Epoch \d+/\d+)")
 
@@ -76,7 +76,7 @@ def run(
 
 
 def _user(client: DockerClient) -> str:
-    """Who has to be the user in a container, so that what it writes is this one's: `<uid>:<gid>`."""
+    """Return the user of the container, `<uid>:<gid>`, whose files belong to this process's user."""
     if any("name=rootless" in option for option in client.info().get("SecurityOptions") or []):
         # Root in there is the user out here.
         return "0:0"
@@ -88,7 +88,7 @@ class Container:
     """The image `tandem.invalid/tfx`."""
 
     server_image: str
-    """What InfraValidator runs a model in; "" where it cannot."""
+    """The server image of InfraValidator; "" if there is none."""
     run_as: str
     """`<uid>:<gid>`"""
     name: str = "docker"
@@ -146,7 +146,7 @@ class Native:
 
     @staticmethod
     def lacking() -> str:
-        """What this machine lacks; "" where TFX can run."""
+        """Return the reason why TFX cannot run here; "" if it can."""
         if (sys.platform, platform.machine()) != ("linux", "x86_64"):
             return f"ml-metadata has no wheel for {sys.platform} on {platform.machine()}"
         library, version = platform.libc_ver()

@@ -1,4 +1,4 @@
-"""What Evaluator measures and requires: the limits of the quality gate, in TensorFlow Model Analysis's words."""
+"""Evaluator's metrics and thresholds: the limits of the quality gate, in TensorFlow Model Analysis's terms."""
 
 from __future__ import annotations
 
@@ -62,8 +62,7 @@ def _threshold(slices: tfma.SlicingSpec, margin: float, least: float = 0.0) -> P
 
 
 def metrics(evaluation: str, spec: ModelSpec, spread: float) -> dict[str, float]:
-    """What `Task.metrics` gives of these, as Evaluator measured them: `accuracy` and `accuracy/<class>`, or `mse` and
-    `r2`."""
+    """Return Evaluator's figures by the names of `Task.metrics`: `accuracy`, `accuracy/<class>`, or `mse`, `r2`."""
     found = {}
     ending = "accuracy" if isinstance(spec.task, Classification) else "error"
     for slice_key, values in tfma.load_eval_result(evaluation).slicing_metrics:

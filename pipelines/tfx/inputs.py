@@ -1,4 +1,4 @@
-"""What the first components read, in folders named by what is in them: TFX's cache knows such things by their paths."""
+"""The files of the first components, in folders named by their contents: TFX's cache knows files by their paths."""
 
 from __future__ import annotations
 

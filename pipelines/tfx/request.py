@@ -1,4 +1,4 @@
-"""What the DAG is asked for and what it answers: JSON files between two processes of different environments."""
+"""The request to the DAG and its answer: JSON files between two processes of different environments."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Request:
     version: int = 0
     """The published version."""
     server_image: str = ""
-    """What InfraValidator runs the model in; it is left out where this is empty."""
+    """The image in which InfraValidator runs the model; "" leaves InfraValidator out."""
     beam: tuple[str, ...] = (IN_MEMORY,)
     spread: float = 1.0
     """The variance of a regression's test targets."""
 
     @property
     def rows(self) -> Path:
-        """What the host has written of every split: `splits.py`."""
+        """The rows of every split, as `splits.write` wrote them."""
         return self.folder / "rows" / f"{self.data[:16]}.npz"
 
     @property
@@ -48,12 +48,12 @@ class Request:
 
     @property
     def pipeline_root(self) -> Path:
-        """Where the components write their artifacts."""
+        """The folder of the components' artifacts."""
         return self.folder / "artifacts"
 
     @property
     def pushed(self) -> Path:
-        """Where Pusher puts what was blessed."""
+        """The folder of Pusher."""
         return self.folder / "pushed"
 
     def write(self, path: Path) -> None:
@@ -77,7 +77,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a run ended. `pushed` is the SavedModel that was blessed and pushed, "" where none was."""
+    """The result of a run. `pushed` is the SavedModel that was blessed and pushed, "" if none was."""
 
     run: str
     steps: dict[str, Step]
@@ -88,7 +88,7 @@ class Answer:
     """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`, or `mse` and `r2`."""
     pushed: str = ""
     error: str = ""
-    """What ended the run before its last component, where that was no refusal."""
+    """The error that ended the run early; "" for a refusal."""
 
     def write(self, path: Path) -> None:
         write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")

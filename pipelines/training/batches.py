@@ -22,7 +22,7 @@ Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which rows, augmented or not, make up each batch of each epoch: a pure function of the seed.
+    """The rows of each batch of each epoch, augmented or not: a pure function of the seed.
 
     A batch is the inputs by name, as the endpoints take them, and the targets. The last rows of an epoch that fill
     no batch, or are more than the profile takes, are left out, as in the order of that epoch.

@@ -25,7 +25,7 @@ ROWS = 100
 
 @dataclass(frozen=True)
 class End(Model):
-    """What of a `whole` model lies behind its frozen part. Its weights are those of the whole network."""
+    """The part of a `whole` model behind its frozen part. Its weights are those of the whole network."""
 
     whole: Model | None = None
     frozen: str = ""

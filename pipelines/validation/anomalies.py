@@ -22,13 +22,13 @@ from pipelines.validation.statistics import Statistics, Values
 GATE = "data"
 Distance = Callable[[Sequence[int], Sequence[int]], float]
 BALANCE = 0.5
-"""How far a class's share of the pictures may be from an equal share, relative to it."""
+"""Largest difference of a class's share from an equal share, relative to the equal share."""
 LABEL_MARGIN = 0.05
-"""How much less (or more) often a class's pictures may be nearest to its mean picture than the reference's are.
+"""Largest difference, to the reference, of the share of a class's pictures that are nearest to its mean picture.
 Fashion-MNIST's own splits differ by up to 0.05 with 500 pictures a class, 0.03 with 1,000; labels of which 10 % were
 drawn at random, by 0.09; a swapped class by 0.6."""
 STANDARD_ERRORS = 3
-"""What chance alone may add to that margin: a class of few pictures is known less exactly."""
+"""Standard errors added to that margin: the share of a class with few pictures is less exact."""
 
 
 def split(name: str, found: Statistics, spec: ModelSpec, schema: Schema) -> list[Check]:
@@ -78,7 +78,7 @@ def leakage(dataset: Dataset) -> list[Check]:
 
 
 def distances(name: str, reference: Statistics, now: Statistics, schema: Schema, kind: str) -> list[Check]:
-    """How far inputs and targets are from the reference's; `kind` is `skew` or `drift`, whose limit the schema has."""
+    """Return the distances from the reference; `kind`, `skew` or `drift`, names their limit in the schema."""
     checks = []
 
     def hold(what: str, feature: Feature, distance: Distance, before: list[int], after: list[int]) -> None:

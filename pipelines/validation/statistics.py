@@ -1,4 +1,4 @@
-"""What a split of the data is like: the figures that TensorFlow Data Validation has, and those that pictures need."""
+"""The statistics of a split: those of TensorFlow Data Validation, and further ones for pictures."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _flat(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def scale(images: NDArray[Any]) -> np.float32:
-    """What divides pictures of this dtype into 0..1."""
+    """Return the divisor that brings pictures of this dtype into 0..1."""
     return np.float32(255 if images.dtype == np.uint8 else 1)
 
 
@@ -204,7 +204,7 @@ def from_json(text: str) -> dict[str, Statistics]:
 
 
 def _value_counts(images: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Which values there are, ascending, and how often: all the sums over millions of pixels come from these."""
+    """Return the distinct values, ascending, and their counts, from which all sums over millions of pixels are made."""
     if images.dtype == np.uint8:
         parts = (images[start : start + CHUNK].ravel() for start in range(0, len(images), CHUNK))
         counts = sum((np.bincount(part, minlength=256) for part in parts), np.zeros(256, np.int64))

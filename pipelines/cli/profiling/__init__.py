@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and that of a run of a published artifact."""
+"""Profiles of training steps and of runs of published artifacts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def profile(
 
 
 def _missing(settings: Settings, model: Model) -> dict[str, str]:
-    """What cannot be profiled, and why."""
+    """Return the reason, by name, why a framework or runtime cannot be profiled."""
     has = ", ".join(model.frameworks) or "none: it is an imported artifact"
     missing = {
         name: f"{model.spec.name} has no network in {name}; it has {has}"

@@ -92,7 +92,7 @@ def _seconds(programs: Mapping[str, Callable[..., object]], batch: tuple[Any, An
 
 
 def _events(folder: Path) -> Iterator[tuple[tuple[str, str, float, float], bool]]:
-    """What `write_trace` takes of all that the profiler saw, and whether it is an instruction of XLA's program."""
+    """Yield the arguments of `write_trace` for each event, and True if it is an instruction of XLA's program."""
     space = xplane_pb2.XSpace.FromString(next(folder.rglob("*.xplane.pb")).read_bytes())
     for plane in space.planes:
         for line in plane.lines:

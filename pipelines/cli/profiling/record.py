@@ -1,4 +1,4 @@
-"""What a profile is: the seconds of each part of a step, and its ops."""
+"""A profile: the seconds of each part of a step, and its operators."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Profiled:
 
     @property
     def sentence(self) -> str:
-        """What a person asks first."""
+        """The summary in one sentence."""
         label, dearest = LABELS[self.name], "its profiler saw no op"
         if self.ops:
             dearest = f"the dearest op is {self.ops[0].name}, {100 * self.share(self.ops[0]):.0f} % of all"

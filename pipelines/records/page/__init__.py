@@ -25,13 +25,13 @@ FOLDER = Path(__file__).parent
 
 @dataclass
 class Figures:
-    """What a run found out; what it did not come to is empty."""
+    """The results of a run; a run that ended early leaves the later ones empty."""
 
     spec: ModelSpec
     checks: list[Check] = field(default_factory=list)
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     published: Published | None = None
-    """What is served while the run goes on."""
+    """The version that is served during the run."""
     histories: Mapping[str, History] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """On the test rows, by framework: the task's."""
