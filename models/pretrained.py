@@ -1,4 +1,4 @@
-"""Weights that somebody else trained: from a PyTorch state dict to the form that the bridge has."""
+"""Pretrained weights: from a PyTorch state dict to the form of the bridge."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def weights(model: Model) -> Weights:
     if wrong or not state:
         told = "\n  ".join(sorted(wrong)[:10]) or "it has no weight of the network's"
         raise ModelError(f"{model.checkpoint} does not fit torch_model.py of {model.spec.name}:\n  {told}")
-    # What the checkpoint leaves as it is shows.
+    # Weights that the checkpoint lacks stay NaN.
     blank = {
         name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
         for name, tensor in expected.items()

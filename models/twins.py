@@ -26,7 +26,7 @@ another padding, epsilon or activation is not."""
 def check(model: Model, sample: Rows) -> None:
     """Prove that spec, networks and data fit each other, and that equal weights in two networks give equal answers.
 
-    `sample` are some rows of the data. Raises `ModelError` with what was expected and what came.
+    `sample` are rows of the data. Raises `ModelError` with what was expected and what came.
     """
     spec, first = model.spec, model.spec.task.outputs[0]
     inputs = _inputs(model, sample)
@@ -80,7 +80,7 @@ def _equalize(model: Model, network: keras.Model, twin: nn.Module) -> None:
 
 
 def _first_apart(model: Model, networks: Mapping[str, Any], inputs: Arrays) -> str:
-    """The first layer, in Keras's order, after which the networks differ; "" where that cannot be told."""
+    """Return the first layer, in Keras's order, whose answers differ; "" if that cannot be told."""
     import keras
 
     network, twin = (networks[framework] for framework in FRAMEWORKS)
@@ -111,7 +111,7 @@ def _first_apart(model: Model, networks: Mapping[str, Any], inputs: Arrays) -> s
 
 
 def drawn(weights: Weights) -> Weights:
-    """Weights of these shapes in which nothing is zero or one, so that a part that is left out shows."""
+    """Draw weights of these shapes without zeros and ones, so that a part that is left out changes the answers."""
     generator = np.random.default_rng(2)
     result = bridge.initial({name: array.shape for name, array in weights.items()}, seed=1)
     for name, array in result.items():
@@ -123,7 +123,7 @@ def drawn(weights: Weights) -> Weights:
 
 
 def run_keras(network: keras.Model, inputs: Arrays) -> NDArray[Any]:
-    """The network's own output in inference mode."""
+    """Return the network's own output in inference mode."""
     values = [inputs[tensor.name] for tensor in network.inputs]
     answer = network(values if len(values) > 1 else values[0], training=False)
     result: NDArray[Any] = answer.numpy()
@@ -131,7 +131,7 @@ def run_keras(network: keras.Model, inputs: Arrays) -> NDArray[Any]:
 
 
 def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
-    """The network's own output; its `forward` takes the inputs by their names."""
+    """Return the network's own output; its `forward` takes the inputs by name."""
     import torch
 
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
 
 
 def _inputs(model: Model, sample: Rows) -> dict[str, NDArray[Any]]:
-    """Some rows as the endpoints take them; data and targets must be as the spec says."""
+    """Return some rows as the endpoints take them. Raises `ModelError` if data or targets do not fit the spec."""
     spec, wrong = model.spec, []
     names = [tensor.name for tensor in spec.inputs]
     inputs: dict[str, NDArray[Any]] = {}

@@ -35,7 +35,7 @@ from serving.repository import Manifest, ManifestError
 from serving.settings import Settings
 
 Report = Callable[[str], None]
-"""Called with a line for the user."""
+"""A function that takes a line for the user."""
 
 
 class BusyError(TandemError):
@@ -106,7 +106,7 @@ Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
 
 
 def load_recipe(settings: Settings, report: Report) -> Recipe:
-    """Load the model and its data, and see that they fit each other. Raises `ModelError` or `DataError`."""
+    """Load the model, its checkpoint and its data. Raises `ModelError` or `DataError`."""
     model = models.base.load(settings.model)
     if model.frameworks:
         training.require(_profile(model, settings), model.frameworks)
@@ -130,21 +130,21 @@ def _profile(model: Model, own: Settings) -> Profile:
 
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
-    """Train in every framework that the model has a network in, on data that passed its checks."""
+    """Check the data, and train in every framework of the model."""
     with recording.recorded(recipe, report) as run:
         return _trained(recipe, run, report, None)
 
 
 def export(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> Path:
-    """Train, and write the artifact of every target; returns their folder."""
+    """Train, and write the artifact of every target. Returns their folder."""
     with recording.recorded(recipe, report) as run:
         return _exported(recipe, run, _trained(recipe, run, report, orchestrate), report).folder
 
 
 def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> int:
-    """Have a published version of this recipe; makes it where there is none, or where its files were changed.
+    """Return the published version of this recipe; make it if there is none, or if its files were changed.
 
-    A version that a rollback holds stays, until the recipe changes.
+    A version that a rollback holds stays until the recipe changes.
     """
     root, name = recipe.settings.repository, recipe.model.spec.name
     publish.settle(root, name)
@@ -278,7 +278,7 @@ def manifests(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": recipe.parameters,
         "weights": {framework: result.digest for framework, result in trained.items()},
-        # Data that passed its checks has no NaN; of another's model nobody knows.
+        # Data that passed its checks has no NaN; an imported model may take it.
         "finite": bool(trained),
     }
     return {
@@ -300,7 +300,7 @@ def manifests(
 
 
 def published_statistics(root: Path, model: str) -> Published | None:
-    """Those of the published version; None where nothing is, or where they have another form."""
+    """Return the published version's statistics; None if there are none, or if they have another form."""
     now = publish.pointer(root, model)
     text = None if now is None else publish.statistics(root, model, now.version)
     if now is None or text is None:
@@ -312,7 +312,7 @@ def published_statistics(root: Path, model: str) -> Published | None:
 
 
 def published_metrics(root: Path, model: str) -> dict[str, dict[str, float]]:
-    """Those of the published version by framework; empty where nothing is."""
+    """Return the published version's metrics by framework; empty if there is none."""
     now = publish.pointer(root, model)
     if now is None:
         return {}
@@ -330,7 +330,7 @@ def published_metrics(root: Path, model: str) -> dict[str, dict[str, float]]:
 
 
 def configure_containers(settings: Settings) -> None:
-    """Write the configuration that servers read which compose starts."""
+    """Write the configuration of the servers that compose starts."""
     settings = dataclasses.replace(settings, platform="docker")
     for name in targets.NAMES:
         targets.load(name).configure(settings)
@@ -338,7 +338,7 @@ def configure_containers(settings: Settings) -> None:
 
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
-    """Hold the artifacts for one command that changes them. Raises `BusyError` naming the holder."""
+    """Lock the artifacts for one command that changes them. Raises `BusyError` naming the holder."""
     settings.artifacts.mkdir(parents=True, exist_ok=True)
     with (settings.artifacts / ".lock").open("a+") as file:
         try:

@@ -1,4 +1,4 @@
-"""Each framework's way to the published version, from the records of its run and the sources of each step."""
+"""Each framework's part in the published version: records of its run, lines of code of each step."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
 
 
 def lines(model: Model, framework: str, names: list[str]) -> dict[str, int]:
-    """Lines of code of each part of a framework's way to these targets."""
+    """Return the lines of code of a framework's network, training, export and clients for these targets."""
     exports = [GRAPHS[framework], *(targets.load(name).exporter for name in names)]
     clients = {f"serving.{CLIENTS[name]}" for name in names if name in CLIENTS}
     return {
@@ -72,6 +72,6 @@ def _source(module: str) -> Path:
 
 
 def _code(path: Path) -> int:
-    """Lines that are neither empty nor a comment; 0 where a model has no such file."""
+    """Return the number of lines that are neither empty nor a comment; 0 if there is no such file."""
     kept = (line.strip() for line in path.read_text().splitlines()) if path.exists() else ()
     return sum(bool(line) and not line.startswith("#") for line in kept)

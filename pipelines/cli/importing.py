@@ -52,9 +52,9 @@ from models.signature import Tensor
 def take(
     path: Path, name: str, given: Path | None, key: str, trusted: bool, say: Callable[[str], None]
 ) -> Path:
-    """Write `models/<name>`, once the file has answered; returns the folder.
+    """Write `models/<name>`, once the file has answered. Returns the folder.
 
-    Raises `ArtifactError` or `DataError` with what was expected, what came, and what to do; then nothing is written.
+    Raises `ArtifactError` or `DataError` with what was expected, what came, and what to do, before anything is written.
     """
     path = path.absolute()
     kind = _kind(path)
@@ -108,11 +108,11 @@ def _kind(path: Path) -> str:
 
 
 def _signature(found: Opened) -> tuple[Signature, dict[str, str]]:
-    """The signature in our words, and the names that had to be changed for it."""
+    """Return the file's signature as ours, and the names that were changed for it."""
     everything = [*found.inputs, *found.outputs]
     firsts = [shape[0] if len(shape) else 1 for _name, _dtype, shape in everything]
     free = [not isinstance(size, int) or size < 1 for size in firsts]
-    # Rows are what comes first where it is free everywhere, and nothing says that it is two things.
+    # The first dimension is the batch if it is free in all tensors, by one name at most.
     batched = all(free) and len({size for size in firsts if isinstance(size, str)}) <= 1
     renamed: dict[str, str] = {}
     used: set[str] = set()
@@ -144,7 +144,7 @@ def _identifier(name: str) -> str:
 
 
 def _try(model: Model, inputs: Any, given: Path | None) -> None:  # noqa: ANN401
-    """The file answers, as its signature says."""
+    """Raise `ArtifactError` if the file does not answer twice alike, as its signature says."""
     signature = model.spec.signature
     call = signature.calls(inputs, 2)[0]
     artifact = model.spec.artifact

@@ -131,7 +131,7 @@ def _decide(own: argparse.ArgumentParser) -> None:
 
 
 def completed(action: argparse.Action, names: Callable[..., list[str]]) -> None:
-    """Let Tab offer these names where no list of choices is checked."""
+    """Offer these names for tab completion, without a check of choices."""
     action.completer = names  # type: ignore[attr-defined]
 
 

@@ -15,11 +15,11 @@ Progress = Callable[[str, int, int], None]
 
 
 class DataError(TandemError):
-    """The data could not be had, or is not what it must be."""
+    """The data could not be fetched, or is not valid."""
 
 
 def run(command: list[str], folder: Path) -> None:
-    """Run a command that fetches. Raises `DataError` with the last line that it has said."""
+    """Run a command that fetches. Raises `DataError` with the last line of its output."""
     told = f"`{' '.join(command)}`"
     try:
         done = subprocess.run(

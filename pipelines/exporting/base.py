@@ -19,7 +19,7 @@ from models.signature import Arrays
 from serving.errors import TandemError
 
 SLICE = 100
-"""Rows a run: a batch of thousands would cost gigabytes in the first layers of a picture's network."""
+"""Rows of a run: thousands would take gigabytes in the first layers of a network for pictures."""
 
 
 TELLING = r"error|not (yet )?(supported|implemented)"
@@ -27,7 +27,7 @@ TELLING = r"error|not (yet )?(supported|implemented)"
 
 
 class ExportError(TandemError):
-    """A converter failed, or wrote something that is not what was asked for."""
+    """A converter failed, or its output is wrong."""
 
 
 def one_line(error: Exception, longest: int = 500) -> str:
@@ -50,7 +50,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def traced(model: Model) -> Iterator[None]:
-    """Raises `ExportError` where PyTorch cannot take the graph of the model's network."""
+    """Raise `ExportError` if PyTorch cannot trace the graph of the model's network."""
     try:
         yield
     except TandemError:
@@ -63,7 +63,7 @@ def traced(model: Model) -> Iterator[None]:
 
 
 def process(what: str, command: Sequence[str | Path], seconds: int, folder: Path | None = None) -> None:
-    """Run a program in `folder`. Raises `ExportError` with the end of what it said where it fails or does not end."""
+    """Run a program in `folder`. Raises `ExportError` with the end of its output if it fails or takes too long."""
     try:
         done = subprocess.run(
             command,
@@ -87,7 +87,7 @@ def process(what: str, command: Sequence[str | Path], seconds: int, folder: Path
 
 @dataclass(frozen=True)
 class Exporter:
-    """One artifact: how it is written for a target from bridged weights, and how its own runtime runs it.
+    """One artifact: the functions that write it for a target from bridged weights and run it in its own runtime.
 
     Any framework's weights fit, because the bridge is exact: an exporter builds the network of the framework
     whose converter it uses, sets the weights, and converts.
@@ -116,15 +116,15 @@ class Exporter:
 
     @property
     def serve(self) -> str:
-        """The path of the variant that is served."""
+        """The path of the served variant."""
         return next(iter(self.files.values()))
 
     def variants(self, model: Model) -> dict[str, str]:
-        """The files that are written of a model, by precision; of an imported one, what it is itself."""
+        """Return the files of a model's artifact, by precision; an imported model has float32 only."""
         kept = model.spec.precisions if model.spec.artifact is None else ("float32",)
         return {precision: file for precision, file in self.files.items() if precision in kept}
 
     def run(self, path: Path, model: Model, inputs: Arrays) -> Arrays:
-        """Answer any number of rows but none."""
+        """Run one or more rows, in calls of `SLICE` rows."""
         signature = model.spec.signature
         return signature.gathered(self.answer(path, model, signature.calls(inputs, SLICE)))

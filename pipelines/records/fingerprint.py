@@ -42,7 +42,7 @@ def version_of(model: Model, settings: Settings, training_fingerprint: str) -> s
 
 
 def libraries(names: tuple[str, ...]) -> dict[str, str]:
-    """The installed ones among `names`, with their versions."""
+    """Return the versions of the installed libraries among `names`."""
     found = {}
     for name in names:
         with suppress(PackageNotFoundError):
@@ -51,7 +51,7 @@ def libraries(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the sources, with `-dirty` where they differ from it; "" outside a checkout."""
+    """Return the commit of the sources, with `-dirty` if they differ from it; "" outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=PIPELINES, capture_output=True, text=True, check=True)

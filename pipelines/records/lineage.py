@@ -26,12 +26,12 @@ from serving.repository import write_atomically
 
 
 class LineageError(TandemError):
-    """The store knows nothing of what was asked for, or cannot be read."""
+    """A record of the store cannot be read."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something that was read or written; the same type, uri and digest are the same artifact."""
+    """The input or output of a step; the same type, uri and digest are the same artifact."""
 
     type: str
     name: str
@@ -100,12 +100,12 @@ def record(store: Path, run: Run) -> Path:
 
 
 def runs(store: Path, model: str) -> list[Run]:
-    """Every run of a model, oldest first. Raises `LineageError` where a file cannot be read."""
+    """Read every run of a model, oldest first. Raises `LineageError` for a file that cannot be read."""
     return [read(path) for path in sorted((store / model).glob("*.json"))]
 
 
 def read(path: Path) -> Run:
-    """One run. Raises `LineageError`."""
+    """Read one run. Raises `LineageError`."""
     try:
         graph = json.loads(path.read_text())
         artifacts = {fields.pop("id"): Artifact(**fields) for fields in graph["artifacts"]}
@@ -123,12 +123,12 @@ def read(path: Path) -> Run:
 
 
 def digest(files: Mapping[str, str]) -> str:
-    """One digest for a folder, from those of its files by their names."""
+    """Return one digest of a folder, from those of its files by name."""
     return hashlib.sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
 
 
 def of_version(known: Sequence[Run], version: int) -> Run | None:
-    """The run that published a version."""
+    """Return the run that published a version; None if it is not known."""
     return next((run for run in known if run.version == version and run.state == "published"), None)
 
 

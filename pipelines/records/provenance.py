@@ -30,7 +30,7 @@ def manifests(settings: Settings, version: int | None) -> dict[str, Manifest]:
 
 
 def show(settings: Settings, version: int | None, write: Callable[[str], None]) -> None:
-    """Print from which data, code, parameters and run a version came, and what was refused on the way to it."""
+    """Print the data, code, parameters and run of a version, and the runs before it that published nothing."""
     by_target = manifests(settings, version)
     manifest = next(iter(by_target.values()))
     known = lineage.runs(settings.lineage, settings.model)

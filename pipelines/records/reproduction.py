@@ -1,7 +1,7 @@
-"""A published version, made again from what its manifest says, beside it and never in its place.
+"""Reproduction: a published version is made again from its manifest, in a folder of its own.
 
-The sources are those of today where they are the same, otherwise those of the manifest's commit. They run in a
-process of their own, in `artifacts/reproductions/<model>-<version>`.
+It takes today's sources if they are the version's, otherwise those of its commit, and runs them in a process of their
+own, in `artifacts/reproductions/<model>-<version>`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class ReproductionError(TandemError):
 def reproduce(
     settings: Settings, version: int | None, report: Callable[[str], None], write: Callable[[str], None]
 ) -> int:
-    """Make a version again, print how it compares, and return 0 where weights and answers are the same, else 1.
+    """Make a version again, and compare the two. Returns 0 if weights and answers are the same, otherwise 1.
 
-    Raises `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` where the version was changed.
+    Raises `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` if the version was changed.
     """
     manifests = provenance.manifests(settings, version)
     manifest = next(iter(manifests.values()))
@@ -132,7 +132,7 @@ def _make(own: Settings, manifest: Manifest, code: Path, folder: Path) -> None:
 
 
 def _orchestrator(manifest: Manifest) -> str:
-    """Manifests did not always name it."""
+    """Return the orchestrator of a version; old manifests do not name it."""
     return str(manifest.parameters.get("orchestrator", "default"))
 
 

@@ -18,7 +18,7 @@ CONTEXT = "pipeline_run"
 
 
 def read(request: Request, error: str) -> Answer:
-    """The answer to a request, after its run. `error` is what ended the run early, where that was no gate."""
+    """Return the answer to a request, after its run. `error` is that of a component, "" for a gate's."""
     run = last_run(request.metadata)
     if run is None:
         return Answer("", {}, error=error)
@@ -51,7 +51,7 @@ def _pushed(run: Run) -> str:
 
 
 class Run:
-    """The last run in a SQLite store."""
+    """The last run in ML Metadata's SQLite file."""
 
     def __init__(self, database: Path) -> None:
         config = mlmd.ConnectionConfig()
@@ -88,7 +88,7 @@ class Run:
         yield from self.store.get_artifacts_by_id(written)
 
     def folder(self, node: str, kind: str) -> Path | None:
-        """The folder of a component's output of one type; None where it did not write one."""
+        """Return the folder of a component's output of one type; None if it wrote none."""
         types = {one.id: one.name for one in self.store.get_artifact_types()}
         for artifact in self.outputs(node):
             if types[artifact.type_id] == kind and Path(artifact.uri).is_dir():
@@ -104,7 +104,7 @@ class Run:
 
 
 def last_run(database: Path) -> Run | None:
-    """The last run; None where there was none."""
+    """Return the last run; None if there was none."""
     if not database.exists():
         return None
     try:

@@ -1,7 +1,7 @@
-"""Components that TFX has no equal of: our own validation of the records, and the gate that stops a run.
+"""Our own components: the validation of the records, and the gate that stops a run.
 
 TFX reads the annotations of a component's function as objects, so they are not postponed here. `sources` is the
-digest of the code that a component runs: TFX's cache knows the parameters, and not the code.
+digest of the code that a component runs, as TFX keys its cache by parameters, not by code.
 """
 
 import json
@@ -33,7 +33,7 @@ def RowValidator(  # noqa: N802
     version: Parameter[int],
     sources: Parameter[str],  # noqa: ARG001
 ) -> None:
-    """Hold the rows against what statistics of single features cannot say: leakage, labels, classes.
+    """Check the rows as every run does, with leakage, skew, drift and labels, which TFDV's validator does not see.
 
     `published` is the file of the statistics that `version` was published with; "" where there is none.
     """
@@ -53,7 +53,7 @@ def DataGate(  # noqa: N802
     checks: InputArtifact[ExampleAnomalies],
     sources: Parameter[str],  # noqa: ARG001
 ) -> None:
-    """Stop the run where the data is not what it must be. Raises `GateError` with all that is wrong."""
+    """Stop the run if the data has faults. Raises `GateError` with all of them."""
     wrong = sentences(Path(anomalies.uri))
     wrong += [str(check) for check in read_checks(Path(checks.uri)) if not check.passed]
     if wrong:
@@ -61,19 +61,19 @@ def DataGate(  # noqa: N802
 
 
 def write_checks(folder: Path, checks: list[Check]) -> None:
-    """Keep checks as an artifact's payload."""
+    """Write checks as an artifact's payload."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CHECKS).write_text(json.dumps([asdict(check) for check in checks], indent=1) + "\n")
 
 
 def read_checks(folder: Path) -> list[Check]:
-    """The checks that `write_checks` kept; none where there are none."""
+    """Read the checks of `write_checks`; none if there is no file."""
     file = folder / CHECKS
     return [Check(**fields) for fields in json.loads(file.read_text())] if file.exists() else []
 
 
 def sentences(folder: Path) -> list[str]:
-    """Every anomaly in TFDV's words, after its split and feature."""
+    """Return every anomaly in TFDV's words, after its split and feature."""
     found = []
     for path in sorted(folder.rglob(ANOMALIES)):
         split = path.parent.name.removeprefix("Split-")

@@ -1,4 +1,4 @@
-"""The pipeline: TFX's components, ours between them, and what connects them."""
+"""The pipeline: TFX's components, ours between them, and their connections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARTIFACTS = tfx.types.standard_artifacts
 
 
 def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
-    """The DAG of a request."""
+    """Return the DAG of a request."""
     model = models.base.load(request.model)
     patterns = [tfx.proto.Input.Split(name=name, pattern=f"{name}.gz") for name in SPLITS]
     example_gen = tfx.components.ImportExampleGen(
@@ -68,7 +68,7 @@ def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
 def _data_components(
     model: Model, examples: tfx.dsl.Channel, inputs: Inputs
 ) -> tuple[tfx.dsl.components.base.BaseComponent, list[tfx.dsl.components.base.BaseNode]]:
-    """The gate before the training, and everything that it asks."""
+    """Return the gate before the training, and the components before it."""
     schema_gen = tfx.components.ImportSchemaGen(schema_file=inputs.schema).with_id("SchemaGen")
     statistics_gen = tfx.components.StatisticsGen(
         examples=examples,
@@ -96,14 +96,14 @@ def _data_components(
 def _trainer(request: Request, model: Model, examples: tfx.dsl.Channel) -> tfx.components.Trainer:
     config = {
         "model": request.model,
-        # What the result must reach is Evaluator's affair: another limit is no reason to train again.
+        # Evaluator holds this limit; a change of it needs no new training.
         "profile": asdict(request.profile) | {"minimum_score": 0.0},
         "seed": request.seed,
         "sources": _sources(model, "pipelines.tfx.trainer"),
         "libraries": fingerprint.libraries(fingerprint.TRAINING_LIBRARIES),
     }
     return tfx.components.Trainer(
-        # A module file would be packed with every other file beside it.
+        # TFX would pack a module file with all files beside it.
         run_fn="pipelines.tfx.trainer.run_fn",
         examples=examples,
         train_args=tfx.proto.TrainArgs(splits=["train"]),
@@ -113,7 +113,7 @@ def _trainer(request: Request, model: Model, examples: tfx.dsl.Channel) -> tfx.c
 
 
 def _sources(model: Model, module: str) -> str:
-    """The digest of a module's code and of the model's, which is imported by names made at run time."""
+    """Return the digest of a module's code and of the model's, which is imported by a computed name."""
     own = [
         f"{model.package}.{path.stem}"
         for path in sorted(model.folder.glob("*.py"))

@@ -34,7 +34,7 @@ PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|\s*(Epoch \d+/\d+)"
 
 
 def choose(settings: Settings) -> Container | Native:
-    """The environment for `settings.platform`. Raises `PlatformError` saying what is missing for each."""
+    """Return the environment for `settings.platform`. Raises `PlatformError` with what each lacks."""
     missing = []
     if settings.platform in ("auto", "docker"):
         try:
@@ -69,7 +69,7 @@ def run(
                     if found := PROGRESS.match(line):
                         report(f"tfx: {found[1] or found[2]}")
             except BaseException:
-                # Ctrl-C reaches it by the terminal, SIGTERM and a pipe that broke do not.
+                # The terminal sends it Ctrl-C, but neither SIGTERM nor a broken pipe reaches it.
                 process.terminate()
                 raise
         return process.wait()
@@ -95,7 +95,7 @@ class Container:
 
     @classmethod
     def find(cls) -> Container:
-        """As the engine is now: who a container's user has to be, and which server image is there."""
+        """Ask the engine for the container's user and the server image. Raises `PlatformError` if no engine answers."""
         from docker.errors import ImageNotFound
 
         with engine.opened() as client:
@@ -132,7 +132,7 @@ class Container:
         try:
             yield [*command, images.reference("tfx")]
         finally:
-            # Gone already where it ended by itself.
+            # It is gone if it ended by itself.
             remove = ["docker", "rm", "--force", name]
             subprocess.run(remove, capture_output=True, env=environment, check=False)
 
@@ -180,7 +180,7 @@ class Native:
 
 
 def _hand_over(folder: Path, run_as: str) -> None:
-    """Let the container's user write the runs' state."""
+    """Give the runs' state to the container's user."""
     user, _, group = run_as.partition(":")
     if os.geteuid() == 0 and run_as != "0:0":
         for path in [folder, *folder.rglob("*")]:

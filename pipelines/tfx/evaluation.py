@@ -78,7 +78,7 @@ def metrics(evaluation: str, spec: ModelSpec, spread: float) -> dict[str, float]
 
 
 def failures(evaluation: str, spec: ModelSpec) -> Iterator[Check]:
-    """The limits that the model did not keep, with what was measured."""
+    """Yield a check for each threshold that the model missed."""
     result = tfma.load_validation_result(evaluation)
     for failed in result.metric_validations_per_slice:
         labels = [single.int64_value for single in failed.slice_key.single_slice_keys]

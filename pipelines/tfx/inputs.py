@@ -27,7 +27,7 @@ class Inputs:
 
 
 def prepare(request: Request) -> Inputs:
-    """Write what is not there yet."""
+    """Write the files that do not exist yet."""
     records = request.folder / "records" / _name(request.data, sources.digest(["pipelines.tfx.examples"]))
     model = models.base.load(request.model)
     examples.write(model.spec, request.rows, records)
@@ -41,7 +41,7 @@ def prepare(request: Request) -> Inputs:
 
 
 def schema(model: Model) -> schema_pb2.Schema:
-    """The curated schema, which both orchestrators validate with, and the feature that only the records have."""
+    """Return the curated schema of both orchestrators, with the feature that only the records have."""
     curated = json_format.Parse((model.folder / "schema.json").read_text(), schema_pb2.Schema())
     curated.feature.add(
         name=examples.NUMBER,

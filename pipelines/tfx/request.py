@@ -12,7 +12,7 @@ from serving.repository import write_atomically
 
 IN_MEMORY = "--direct_running_mode=in_memory"
 REFUSED = 3
-"""The exit status of a run that a gate has stopped."""
+"""The exit status of a run that a gate stopped."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Answer:
     steps: dict[str, Step]
     checks: list[Check] = field(default_factory=list)
     anomalies: list[str] = field(default_factory=list)
-    """TFDV's words for what is wrong with the data."""
+    """The data's anomalies, in TFDV's words."""
     metrics: dict[str, float] = field(default_factory=dict)
     """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`, or `mse` and `r2`."""
     pushed: str = ""

@@ -30,20 +30,20 @@ STATES = {"COMPLETE": "complete", "CACHED": "cached"}
 
 
 class PipelineError(TandemError):
-    """A component failed; its words and the log's place are in the message."""
+    """A component failed; the message has its error and the path of the log."""
 
 
 def training(of_default_runner: str) -> str:
-    """The fingerprint of a training whose libraries, and the gates before it, are others than the default runner's."""
+    """Return the fingerprint of a training by TFX, which has libraries and gates of its own."""
     own = [of_default_runner, PINS.read_text(), sources.digest(["pipelines.tfx.dag"])]
     return hashlib.sha256("\0".join(own).encode()).hexdigest()
 
 
 def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orchestrate]:
-    """The recipe of a version whose TensorFlow side TFX trains, and what trains it.
+    """Return the recipe of a version whose TensorFlow side TFX trains, and the function that trains it.
 
-    `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `PlatformError`
-    where TFX cannot run, and `PipelineError` where the model is not trained from drawn weights, as a whole.
+    `beam` are options of Beam's pipelines as on a command line; "" runs them in one process. Raises `PlatformError` if
+    TFX cannot run here, and `PipelineError` if it cannot train this model.
     """
     model, settings, trained = recipe.model, recipe.settings, training(recipe.training_fingerprint)
     lacking = ""
@@ -74,9 +74,9 @@ def orchestrate(
     run: Recorder,
     published: Published | None,
 ) -> None:
-    """Run the DAG, record its components, and take in what it blessed.
+    """Run the DAG, record its components, and take over the blessed model.
 
-    Raises `GateError` where a gate refused it, `PlatformError` where TFX cannot run, `PipelineError` where it failed.
+    Raises `GateError` if a gate refused it, `PlatformError` if TFX cannot run, `PipelineError` if it failed.
     """
     settings = recipe.settings
     where.prepare(settings, report)
@@ -96,7 +96,7 @@ def orchestrate(
 
 
 def new_request(recipe: Recipe, published: Published | None, beam: str) -> Request:
-    """A request for these sources, with the files that it names."""
+    """Return a request for this recipe, and write the file of its rows."""
     settings, spec = recipe.settings, recipe.model.spec
     parts = recipe.dataset.splits
     request = Request(
@@ -116,7 +116,7 @@ def new_request(recipe: Recipe, published: Published | None, beam: str) -> Reque
 
 
 def ask(where: Container | Native, settings: Settings, request: Request, report: Report) -> Answer:
-    """Run the DAG of a request. Raises `PipelineError` where it ended without an answer."""
+    """Run the DAG of a request. Raises `PipelineError` if it ends without an answer."""
     asked, answered = request.folder / "request.json", request.folder / "answer.json"
     answered.unlink(missing_ok=True)
     request.write(asked)
@@ -145,7 +145,7 @@ def compile(recipe: Recipe, file: str, beam: str, report: Report) -> None:
 
 
 def record(answer: Answer, recipe: Recipe, run: Recorder) -> None:
-    """Put the DAG's components into the run's record."""
+    """Add the DAG's components to the run's record."""
     inputs = tuple(run.described(recipe.dataset))
     for name, step in answer.steps.items():
         state = STATES.get(step.state, "refused" if name == "DataGate" else "failed")

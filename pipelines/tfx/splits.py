@@ -1,4 +1,4 @@
-"""The rows on their way to TFX's side: one .npz file of all splits."""
+"""The rows for TFX's side: one .npz file of all splits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(splits: Mapping[str, Rows], path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Rows]:
-    """The splits that `write` wrote."""
+    """Read the splits of `write`."""
     result = {}
     with np.load(path) as file:
         for name in SPLITS:

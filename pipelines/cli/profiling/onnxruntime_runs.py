@@ -16,7 +16,7 @@ NODE = "_kernel_time"
 
 
 def trace(artifact: Path, batches: Sequence[Arrays], outputs: Arrays, folder: Path) -> list[Op]:
-    """The ops of a run of each batch, on one thread; `outputs` are those of one."""
+    """Trace a run of each batch on one thread; `outputs` are those of one batch. Returns the ops."""
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "runs")

@@ -1,4 +1,4 @@
-"""A profile as the terminal shows it, and as a page that needs nothing from anywhere."""
+"""A profile as lines for the terminal, and as a page without external files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = 80
 
 
 def lines(made: Sequence[Profiled], folder: Path) -> list[str]:
-    """A table of the parts, each one's dearest ops, what follows, and where the rest is."""
+    """Return the table of the parts, the dearest ops of each, a summary, and the path of the page."""
     parts = [
         [own.name, *(milliseconds(own.parts.get(part)) for part in PARTS), milliseconds(own.seconds)]
         for own in made
@@ -34,14 +34,14 @@ def lines(made: Sequence[Profiled], folder: Path) -> list[str]:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """`-` where there is no such part."""
+    """Return seconds as milliseconds; `-` for None."""
     if seconds is None:
         return "-"
     return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
 
 
 def write(made: Sequence[Profiled], heading: str, folder: Path) -> None:
-    """The frameworks side by side."""
+    """Write the page with the frameworks side by side."""
     text = template(Path(__file__).parent, milliseconds).render(
         made=made,
         title=heading,

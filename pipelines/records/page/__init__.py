@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file that needs nothing from anywhere, whether the run was published or refused."""
+"""The page of a run, published or refused: one HTML file without external files."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Figures:
     """The version that is served during the run."""
     histories: Mapping[str, History] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """On the test rows, by framework: the task's."""
+    """The task's metrics on the test rows, by framework."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Of a classification; empty otherwise."""
+        """The classes of a classification; empty otherwise."""
         return self.spec.task.classes if isinstance(self.spec.task, Classification) else ()
 
     @property
     def overall(self) -> list[str]:
-        """The metrics that are of no single class."""
+        """The metrics over all classes."""
         return [name for own in list(self.metrics.values())[:1] for name in own if "/" not in name]
 
 
@@ -55,7 +55,7 @@ def write(folder: Path, run: Run, figures: Figures) -> Path:
 
 
 def render(run: Run, figures: Figures) -> str:
-    """The page's HTML."""
+    """Return the page's HTML."""
     from pipelines.records.page import plots
 
     published = figures.published
@@ -93,7 +93,7 @@ def template(folder: Path, filter: Callable[..., str]) -> jinja2.Template:
 
 
 def figure(value: float) -> str:
-    """A number as short as it can be said: 55,000, 0.0107, 2.5e-05."""
+    """Return a number in four digits: 55,000, 0.0107, 2.5e-05."""
     if abs(value) < 1e15 and value == int(value):
         return f"{int(value):,}"
     return f"{value:.4g}"
