@@ -26,7 +26,7 @@ NEEDING_TORCH = (
 
 
 def missing() -> str:
-    """Why no test runs on it here; "" where they do."""
+    """Return the reason why no test runs on it here; "" if they do."""
     found = environment.find(VERSION)
     return "" if found and found.has_venv else f"no python{VERSION} with venv is installed"
 

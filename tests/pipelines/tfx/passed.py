@@ -1,4 +1,4 @@
-"""When the DAG's tests last passed in the image, and on which sources: CI need not run them again on the same."""
+"""The day and the sources on which the DAG's tests last passed: CI need not run them again on the same."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def refusing(where: Container, recipe: Recipe) -> Iterator[Future[Path]]:
 
 @pytest.fixture(scope="module")
 def said() -> list[str]:
-    """What the first run tells its user."""
+    """The lines that the first run reports."""
     return []
 
 
@@ -97,7 +97,7 @@ def first(refusing: Future[Path], where: Container, recipe: Recipe, said: list[s
 
 @pytest.fixture(scope="module")
 def blessed(first: Recorder, recipe: Recipe) -> Answer:
-    """What TFX answered to the first run."""
+    """TFX's answer to the first run."""
     return Answer.read(recipe.settings.artifacts / "tfx" / "fashion" / "answer.json")
 
 
@@ -121,7 +121,7 @@ def later(where: Container, recipe: Recipe, blessed: Answer, strongest: str) -> 
 
 
 def taken_in(recipe: Recipe, folder: Path) -> tuple[Recorder, str]:
-    """What a run's answer comes to on our side, and why it was refused."""
+    """Take over the answer of a run. Returns the record, and the reason of a refusal."""
     where: Any = Script(f"cp {folder}/answer.json $3")
     recorder, why = Recorder(recipe.settings.artifacts, recipe.folder, recipe.model.spec), ""
     try:

@@ -1,4 +1,4 @@
-"""What stops a version on TFX's path, by the command itself: its exit status, its words, and what stays served.
+"""Refusals on TFX's path, by the command itself: exit status, message, and the version that stays served.
 
 TFX's side is played from here; test_dag.py has the same harms in its components.
 """
@@ -88,7 +88,7 @@ def machine(
 def refused(
     machine: Machine, settings: Settings, capsys: pytest.CaptureFixture[str], answer: Answer | None = None
 ) -> str:
-    """What the command says of the next sources, which it has refused."""
+    """Return the message of the command, which has refused the next sources."""
     before = served(settings)
     assert before
     capsys.readouterr()

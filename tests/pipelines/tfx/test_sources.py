@@ -1,4 +1,4 @@
-"""What a component's cache key covers: the code that it runs, and no other."""
+"""The code in a component's cache key: that which it runs, and no other."""
 
 from __future__ import annotations
 
