@@ -1,21 +1,13 @@
-"""The lineage store, with the concepts of ML Metadata (artifacts, executions, events, contexts).
+"""The lineage store: which step of which run read and wrote which artifacts.
 
-One JSON file a run, `artifacts/lineage/<model>/<run>.json`, whichever orchestrator ran it:
-
-    context     the run: orchestrator, model, state, parameters, code
-    artifacts   id, type, name, uri, digest, properties: what was read or written
-    executions  id, type, state, seconds, properties: the steps
-    events      execution, artifact, INPUT or OUTPUT: which step read or wrote which artifact
-
-Types have TFX's names where TFX has them (Examples, Schema, ExampleStatistics, Model, PushedModel; StatisticsGen,
-Trainer, Evaluator, Pusher). ML Metadata itself needs a newer glibc than Debian 12's.
+One JSON file a run, `artifacts/lineage/<model>/<run>.json`, of either orchestrator. Types have TFX's names where it has
+them (Examples, Schema, ExampleStatistics, Model, PushedModel; StatisticsGen, Trainer, Evaluator, Pusher).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -75,27 +67,8 @@ class Run:
 
 def record(store: Path, run: Run) -> Path:
     """Write a run into the store (`settings.lineage`), replacing what it held of the same run; returns the file."""
-    artifacts: list[Artifact] = []
-    events = []
-    for position, execution in enumerate(run.executions, 1):
-        for kind, used in (("INPUT", execution.inputs), ("OUTPUT", execution.outputs)):
-            for artifact in used:
-                if artifact not in artifacts:
-                    artifacts.append(artifact)
-                number = artifacts.index(artifact) + 1
-                events.append({"execution": position, "artifact": number, "type": kind})
-    context = asdict(run)
-    executions = context.pop("executions")
-    for fields in executions:
-        del fields["inputs"], fields["outputs"]
-    graph = {
-        "context": context,
-        "artifacts": [{"id": number} | asdict(artifact) for number, artifact in enumerate(artifacts, 1)],
-        "executions": [{"id": number} | fields for number, fields in enumerate(executions, 1)],
-        "events": events,
-    }
     path = store / run.model / f"{run.id}.json"
-    write_atomically(path, json.dumps(graph, indent=1) + "\n")
+    write_atomically(path, json.dumps(asdict(run), indent=1) + "\n")
     return path
 
 
@@ -107,17 +80,11 @@ def runs(store: Path, model: str) -> list[Run]:
 def read(path: Path) -> Run:
     """Read one run. Raises `LineageError`."""
     try:
-        graph = json.loads(path.read_text())
-        artifacts = {fields.pop("id"): Artifact(**fields) for fields in graph["artifacts"]}
-        used: dict[tuple[int, str], list[Artifact]] = defaultdict(list)
-        for event in graph["events"]:
-            used[event["execution"], event["type"]].append(artifacts[event["artifact"]])
-        executions = []
-        for fields in graph["executions"]:
-            number = fields.pop("id")
-            inputs, outputs = (tuple(used[number, kind]) for kind in ("INPUT", "OUTPUT"))
-            executions.append(Execution(**fields, inputs=inputs, outputs=outputs))
-        return Run(**graph["context"], executions=tuple(executions))
+        fields = json.loads(path.read_text())
+        for step in fields["executions"]:
+            for kind in ("inputs", "outputs"):
+                step[kind] = tuple(Artifact(**artifact) for artifact in step[kind])
+        return Run(**fields | {"executions": tuple(Execution(**step) for step in fields["executions"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LineageError(f"{path} cannot be read as a run: {type(error).__name__} {error}") from error
 

@@ -65,10 +65,6 @@ def reproduce(
 
 def _settings(settings: Settings, manifest: Manifest) -> Settings:
     """Return the settings that a version was made with, for these artifacts and platform."""
-    if not manifest.parameters:
-        raise ReproductionError(
-            f"version {manifest.version} is too old: its manifest does not name its profile"
-        )
     own = {name: value for name, value in manifest.parameters.items() if name != "orchestrator"}
     return Settings(manifest.model, settings.artifacts, settings.platform, **own)
 
@@ -85,7 +81,7 @@ def _code(own: Settings, manifest: Manifest, folder: Path, report: Callable[[str
             )
     model = models.base.load(manifest.model)
     trained = fingerprint.training(model, own, data.load(model, own.artifacts, own.seed).digest)
-    if _orchestrator(manifest) == "tfx":
+    if manifest.parameters.get("orchestrator") == "tfx":
         from pipelines.tfx import run
 
         trained = run.training(trained)
@@ -122,18 +118,13 @@ def _make(own: Settings, manifest: Manifest, code: Path, folder: Path) -> None:
         PREFIX + key.upper(): str(value) for key, value in values.items() if key != "orchestrator"
     }
     command = [sys.executable, "-m", "pipelines.cli", "export"]
-    if (orchestrator := _orchestrator(manifest)) != "default":
-        command.append(f"--orchestrator={orchestrator}")
+    if "orchestrator" in manifest.parameters:
+        command.append(f"--orchestrator={manifest.parameters['orchestrator']}")
     done = subprocess.run(command, cwd=code, env=environment | {"PYTHONPATH": str(code)}, check=False)
     if done.returncode != 0:
         raise ReproductionError(
             f"`tandem export` in {code} ended with status {done.returncode}; its lines are above"
         )
-
-
-def _orchestrator(manifest: Manifest) -> str:
-    """Return the orchestrator of a version; old manifests do not name it."""
-    return str(manifest.parameters.get("orchestrator", "default"))
 
 
 def _same_weights(manifest: Manifest, folder: Path, write: Callable[[str], None]) -> bool:
