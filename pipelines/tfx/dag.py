@@ -50,12 +50,12 @@ def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
         model_blessing=blessing,
         infra_blessing=infra[0].outputs["blessing"] if infra else None,
         push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(request.pushed))
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(request.folder / "pushed"))
         ),
     )
     return tfx.dsl.Pipeline(
         pipeline_name=f"tandem-{request.model}",
-        pipeline_root=str(request.pipeline_root),
+        pipeline_root=str(request.folder / "artifacts"),
         components=[example_gen, *of_data, gate, trainer, blessed, evaluator, *infra, pusher],
         enable_cache=True,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(

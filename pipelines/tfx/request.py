@@ -46,16 +46,6 @@ class Request:
         """ML Metadata's SQLite file."""
         return self.folder / "metadata.sqlite"
 
-    @property
-    def pipeline_root(self) -> Path:
-        """The folder of the components' artifacts."""
-        return self.folder / "artifacts"
-
-    @property
-    def pushed(self) -> Path:
-        """The folder of Pusher."""
-        return self.folder / "pushed"
-
     def write(self, path: Path) -> None:
         write_atomically(path, json.dumps(asdict(self) | {"folder": str(self.folder)}, indent=1) + "\n")
 
