@@ -29,20 +29,15 @@ class Rows:
         return Rows({name: array[which] for name, array in self.inputs.items()}, self.targets[which])
 
     def served(self, signature: Signature) -> dict[str, NDArray[Any]]:
-        """Return the inputs as the endpoints take them."""
-        return served(self.inputs, signature)
+        """Return the inputs as the endpoints take them, in the signature's order."""
+        import numpy as np
 
-
-def served(inputs: Arrays, signature: Signature) -> dict[str, NDArray[Any]]:
-    """Return stored inputs as the endpoints take them, in the signature's order."""
-    import numpy as np
-
-    result = {}
-    for tensor in signature.inputs:
-        array = inputs[tensor.name]
-        scaled = array.dtype == np.uint8 and tensor.content == "picture"
-        result[tensor.name] = array.astype(tensor.dtype) / np.float32(255) if scaled else array
-    return result
+        result = {}
+        for tensor in signature.inputs:
+            array = self.inputs[tensor.name]
+            scaled = array.dtype == np.uint8 and tensor.content == "picture"
+            result[tensor.name] = array.astype(tensor.dtype) / np.float32(255) if scaled else array
+        return result
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from models.base import FRAMEWORKS, Model
+from models.base import FRAMEWORKS, NETWORKS, Model
 from pipelines import exporting
 from pipelines.cli.variants import training_folder
 from pipelines.training import FITS
@@ -14,7 +14,6 @@ from serving import repository, targets
 from serving.compare.report import Framework
 from serving.settings import Settings
 
-NETWORKS = {"tensorflow": "keras_model.py", "pytorch": "torch_model.py"}
 GRAPHS = {"tensorflow": "keras_graph", "pytorch": "torch_graph"}
 CLIENTS = {
     "tf-serving": "targets.tf_serving_client",
@@ -60,7 +59,7 @@ def lines(model: Model, framework: str, names: list[str]) -> dict[str, int]:
     exports = [GRAPHS[framework], *(targets.load(name).exporter for name in names)]
     clients = {f"serving.{CLIENTS[name]}" for name in names if name in CLIENTS}
     return {
-        "network": _code(model.folder / NETWORKS[framework]),
+        "network": _code(model.folder / f"{NETWORKS[framework]}.py"),
         "training": _code(_source(FITS[framework])),
         "export": sum(_code(_source(f"pipelines.exporting.{module}")) for module in exports),
         "clients": sum(_code(_source(module)) for module in clients),

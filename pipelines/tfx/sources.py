@@ -27,4 +27,5 @@ def closure(modules: Iterable[str]) -> set[Path]:
     finder = ModuleFinder([str(ROOT)], excludes=["docker"])
     for name in modules:
         finder.import_hook(name)
-    return {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    files = (getattr(module, "__file__", None) for module in finder.modules.values())
+    return {Path(file) for file in files if file}
