@@ -10,6 +10,7 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 import models.base
+from models.classification import Classification
 from pipelines.gates import Check
 from pipelines.tfx import components, evaluation
 from pipelines.tfx.request import Answer, Request, Step
@@ -22,7 +23,8 @@ def read(request: Request, error: str) -> Answer:
     run = last_run(request.metadata)
     if run is None:
         return Answer("", {}, error=error)
-    spec = models.base.load(request.model).spec
+    task = models.base.load(request.model).spec.task
+    assert isinstance(task, Classification)
     sentences: list[str] = []
     checks: list[Check] = []
     metrics: dict[str, float] = {}
@@ -31,10 +33,9 @@ def read(request: Request, error: str) -> Answer:
     if folder := run.folder("RowValidator", "ExampleAnomalies"):
         checks += components.read_checks(folder)
     if folder := run.folder("Evaluator", "ModelEvaluation"):
-        metrics = evaluation.metrics(str(folder), spec, request.spread)
-        failed = list(evaluation.failures(str(folder), spec))
-        score = spec.task.score
-        least = Check("evaluator", score, metrics[score], ">=", request.profile.minimum_score)
+        metrics = evaluation.metrics(str(folder), task)
+        failed = list(evaluation.failures(str(folder), task))
+        least = Check("evaluator", task.score, metrics[task.score], ">=", request.profile.minimum_score)
         checks += failed if least in failed else [least, *failed]
     if folder := run.folder("InfraValidator", "InfraBlessing"):
         blessed = (folder / "INFRA_BLESSED").exists()

@@ -9,6 +9,7 @@ from tfx import v1 as tfx
 
 import models.base
 from models.base import Model
+from models.classification import Classification
 from pipelines.exporting.keras_graph import EXAMPLES_SIGNATURE
 from pipelines.records import fingerprint
 from pipelines.tfx import components, evaluation, sources
@@ -22,6 +23,8 @@ ARTIFACTS = tfx.types.standard_artifacts
 def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
     """Return the DAG of a request."""
     model = models.base.load(request.model)
+    task = model.spec.task
+    assert isinstance(task, Classification)
     patterns = [tfx.proto.Input.Split(name=name, pattern=f"{name}.gz") for name in SPLITS]
     example_gen = tfx.components.ImportExampleGen(
         input_base=inputs.records, input_config=tfx.proto.Input(splits=patterns)
@@ -41,7 +44,7 @@ def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
         model=trained,
         baseline_model=blessed.outputs["model"],
         example_splits=["test"],
-        eval_config=evaluation.config(model.spec, request.profile, request.spread),
+        eval_config=evaluation.config(task, request.profile),
     )
     blessing = evaluator.outputs["blessing"]
     infra = [_infra_validator(request, examples, trained)] if request.server_image else []

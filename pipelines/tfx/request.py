@@ -33,8 +33,6 @@ class Request:
     server_image: str = ""
     """The image in which InfraValidator runs the model; "" leaves InfraValidator out."""
     beam: tuple[str, ...] = (IN_MEMORY,)
-    spread: float = 1.0
-    """The variance of a regression's test targets."""
 
     @property
     def rows(self) -> Path:
@@ -75,7 +73,7 @@ class Answer:
     anomalies: list[str] = field(default_factory=list)
     """The data's anomalies, in TFDV's words."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`, or `mse` and `r2`."""
+    """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`."""
     pushed: str = ""
     error: str = ""
     """The error that ended the run early; "" for a refusal."""

@@ -10,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from models.classification import Classification
 from pipelines import data
 from pipelines.gates import Check, GateError
 from pipelines.records import fingerprint
@@ -39,24 +40,32 @@ def training(of_default_runner: str) -> str:
     return hashlib.sha256("\0".join(own).encode()).hexdigest()
 
 
-def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orchestrate]:
-    """Return the recipe of a version whose TensorFlow side TFX trains, and the function that trains it.
-
-    `beam` are options of Beam's pipelines as on a command line; "" runs them in one process. Raises `PlatformError` if
-    TFX cannot run here, and `PipelineError` if it cannot train this model.
-    """
-    model, settings, trained = recipe.model, recipe.settings, training(recipe.training_fingerprint)
+def require(recipe: Recipe) -> None:
+    """Raise `PipelineError` if TFX cannot train this model."""
+    model, settings = recipe.model, recipe.settings
     lacking = ""
     if model.spec.checkpoint or recipe.profile.frozen:
         lacking = f"whole networks from drawn weights, and {model.spec.name} starts from a checkpoint"
     elif "tensorflow" not in model.frameworks or not model.spec.batched:
         lacking = f"a network of batches in Keras, which {model.spec.name} has not"
+    elif not isinstance(model.spec.task, Classification):
+        lacking = f"classifications, and {model.spec.name} is a {model.spec.task.kind}"
     elif settings.precision != "float32":
         lacking = f"in float32, not in {settings.precision}"
     elif settings.devices != 1 or settings.device == "gpu":
         lacking = f"on one CPU, not on {settings.devices} (device {settings.device})"
     if lacking:
         raise PipelineError(f"TFX trains {lacking}: take the default orchestrator")
+
+
+def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orchestrate]:
+    """Return the recipe of a version whose TensorFlow side TFX trains, and the function that trains it.
+
+    `beam` are options of Beam's pipelines as on a command line; "" runs them in one process. Raises `PlatformError` if
+    TFX cannot run here, and `PipelineError` if it cannot train this model.
+    """
+    require(recipe)
+    model, settings, trained = recipe.model, recipe.settings, training(recipe.training_fingerprint)
     version = fingerprint.version_of(model, settings, trained)
     where = environment.choose(settings)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
@@ -108,7 +117,6 @@ def new_request(recipe: Recipe, published: Published | None, beam: str) -> Reque
         published="" if published is None else statistics.to_json(published.statistics),
         version=0 if published is None else published.version,
         beam=tuple(shlex.split(beam)) or (IN_MEMORY,),
-        spread=float(recipe.dataset.test.targets.var(axis=0).mean()),
     )
     if not request.rows.exists():
         splits.write(parts, request.rows)
@@ -130,6 +138,7 @@ def ask(where: Container | Native, settings: Settings, request: Request, report:
 
 def compile(recipe: Recipe, file: str, beam: str, report: Report) -> None:
     """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `orchestrate` does."""
+    require(recipe)
     settings = recipe.settings
     where = environment.choose(settings)
     where.prepare(settings, report)

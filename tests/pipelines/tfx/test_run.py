@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from models.base import Model
 from models.data import Rows
+from models.regression import Regression
 from pipelines.gates import Check, GateError
 from pipelines.records.recording import Recorder
 from pipelines.stages import Recipe
@@ -69,6 +71,24 @@ def test_what_was_blessed_becomes_the_runs_training(recipe: Recipe, tmp_path: Pa
     assert said[0] == "tfx: Trainer"
     assert said[1].endswith("by ML Metadata its components took: StatisticsGen 0.1, Pusher 0.2")
     assert said[2] == "TFX blessed a model with accuracy 0.9000"
+
+
+@pytest.mark.parametrize(
+    ("settings", "spec", "message"),
+    [
+        ({"precision": "bf16"}, {}, "in float32, not in bf16"),
+        ({"devices": 2}, {}, "on one CPU, not on 2"),
+        ({}, {"task": Regression(("price",))}, "classifications, and fashion is a regression"),
+        ({}, {"batched": False}, "a network of batches in Keras"),
+    ],
+)
+def test_a_model_that_tfx_cannot_train_is_refused(
+    recipe: Recipe, settings: dict[str, Any], spec: dict[str, Any], message: str
+) -> None:
+    model = dataclasses.replace(recipe.model, spec=dataclasses.replace(recipe.model.spec, **spec))
+    own = dataclasses.replace(recipe.settings, **settings)
+    with pytest.raises(run.PipelineError, match=f"TFX trains {message}.*: take the default orchestrator"):
+        run.orchestrated(dataclasses.replace(recipe, model=model, settings=own), "", print)
 
 
 def test_what_was_refused_is_not_taken_and_says_why(recipe: Recipe, tmp_path: Path) -> None:
