@@ -41,6 +41,13 @@ def load(model: Model, artifacts: Path, seed: int, progress: Progress | None = N
         raise DataError(
             f"the data of {source.name}: expected rows to train and to test, got {len(train)} and {len(test)}"
         )
+    expected = sorted(tensor.name for tensor in model.spec.inputs), model.spec.task.target_row
+    for part in (train, test):
+        if (found := (sorted(part.inputs), part.targets.shape[1:])) != expected:
+            raise DataError(
+                f"the data of {source.name}: expected the inputs {', '.join(expected[0])} and targets {expected[1]}, "
+                f"as spec.py has them; it has {', '.join(found[0])} and targets {found[1]}"
+            )
     order = np.random.default_rng(seed).permutation(len(train))
     count = len(train) // VALIDATION_SHARE
     held_out, rest = np.sort(order[:count]), np.sort(order[count:])
