@@ -25,11 +25,10 @@ def read(request: Request, error: str) -> Answer:
         return Answer("", {}, error=error)
     task = models.base.load(request.model).spec.task
     assert isinstance(task, Classification)
-    sentences: list[str] = []
     checks: list[Check] = []
     metrics: dict[str, float] = {}
     if folder := run.folder("ExampleValidator", "ExampleAnomalies"):
-        sentences += components.sentences(folder)
+        checks += [Check("data", f"TFDV: {text}", 1, "<=", 0) for text in components.sentences(folder)]
     if folder := run.folder("RowValidator", "ExampleAnomalies"):
         checks += components.read_checks(folder)
     if folder := run.folder("Evaluator", "ModelEvaluation"):
@@ -40,7 +39,7 @@ def read(request: Request, error: str) -> Answer:
     if folder := run.folder("InfraValidator", "InfraBlessing"):
         blessed = (folder / "INFRA_BLESSED").exists()
         checks.append(Check("infra", f"loads and answers in {request.server_image}", blessed, ">=", 1))
-    return Answer(run.name, run.steps(), checks, sentences, metrics, _pushed(run), error)
+    return Answer(run.name, run.steps(), checks, metrics, _pushed(run), error)
 
 
 def _pushed(run: Run) -> str:

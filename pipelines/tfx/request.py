@@ -70,8 +70,6 @@ class Answer:
     run: str
     steps: dict[str, Step]
     checks: list[Check] = field(default_factory=list)
-    anomalies: list[str] = field(default_factory=list)
-    """The data's anomalies, in TFDV's words."""
     metrics: dict[str, float] = field(default_factory=dict)
     """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`."""
     pushed: str = ""

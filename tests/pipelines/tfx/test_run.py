@@ -93,7 +93,8 @@ def test_a_model_that_tfx_cannot_train_is_refused(
 
 def test_what_was_refused_is_not_taken_and_says_why(recipe: Recipe, tmp_path: Path) -> None:
     steps = {"DataGate": Step("FAILED", 0.1)}
-    answer = Answer("run 1", steps, anomalies=["test: image: Unexpectedly large value: 2."])
+    checks = [Check("data", "TFDV: test: image: Unexpectedly large value: 2.", 1, "<=", 0)]
+    answer = Answer("run 1", steps, checks)
     recorder, said = orchestrate(recipe, answer, tmp_path)
     assert [(one.type, one.state) for one in recorder.executions] == [("DataGate", "refused")]
     assert "TFDV: test: image: Unexpectedly large value: 2." in said[-1]
