@@ -40,7 +40,7 @@ class Part:
     markers: str
     two: bool = False
     newest: bool = False
-    """Whether they run on the newest Python, in an environment of its own without torch."""
+    """True if they run on the newest Python, in an environment of its own without torch."""
 
     def command(self, report: Path) -> list[str]:
         command = newest.command() if self.newest else [sys.executable, "-m", "pytest", "-q"]
@@ -68,7 +68,7 @@ BUILT = {frozenset({IMAGES, CONTAINERS, PODS}): [*SERVED, "pipeline"], frozenset
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of the parts: `seconds` of those that ran, `why` of those that did not."""
+    """The results of the parts: `seconds` of those that ran, `why` of those that did not."""
 
     seconds: dict[Part, float] = dataclasses.field(default_factory=dict)
     left_out: dict[Part, str] = dataclasses.field(default_factory=dict)

@@ -78,6 +78,14 @@ def test_no_import_runs_upward() -> None:
     assert wrong == []
 
 
+def test_pipelines_has_at_most_ten_parts() -> None:
+    parts = {path.name.removesuffix(".py") for path in (ROOT / "pipelines").iterdir()} - {
+        "__init__",
+        "__pycache__",
+    }
+    assert len(parts) <= 10, sorted(parts)
+
+
 def test_the_server_needs_no_framework_and_no_tracing() -> None:
     script = (
         "import sys, serving.server.main, serving.server.backends.onnxruntime, serving.server.backends.litert,"

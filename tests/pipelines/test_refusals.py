@@ -189,11 +189,11 @@ from serving.settings import Settings
 recipe = stages.load_recipe(Settings.from_environment(), lambda line: None)
 folder = recipe.folder / "pytorch"
 network = recipe.model.initial_weights(1)
-Trained("pytorch", network, History.empty()).write(recipe.folder / "tensorflow")
-Trained("pytorch", network, History.empty()).write(folder)
+Trained("pytorch", network, History([], [], 0.0)).write(recipe.folder / "tensorflow")
+Trained("pytorch", network, History([], [], 0.0)).write(folder)
 history = (folder / "history.json").read_text()
 network["classifier/bias"] = network["classifier/bias"] + 1
-Trained("pytorch", network, History.empty()).write(folder)
+Trained("pytorch", network, History([], [], 0.0)).write(folder)
 (folder / "history.json").write_text(history)
 """
     done = project.python("-c", script)

@@ -45,8 +45,7 @@ def made(model: Model, weights: Weights, pictures: Images, tmp_path_factory: pyt
 
 @pytest.fixture(scope="session")
 def answers_as_keras(model: Model, weights: Weights, pictures: Images) -> Answers:
-    """What every artifact of these weights must do: any number of rows, within a tolerance of Keras's logits, and each
-    row in company as alone."""
+    """Assert any number of rows within a tolerance of Keras's logits, and each row alike alone and in company."""
     expected = keras_graph.network(model, weights)(pictures).numpy()
 
     def check(exporter: Exporter, path: Path, tolerance: float) -> None:
