@@ -19,7 +19,7 @@ CLIENTS = {
     "tf-serving": "targets.tf_serving_client",
     "litert": "targets.open_inference_client",
     "tfjs": "targets.browser",
-    "torchserve": "torchserve.clients",
+    "torchserve": "targets.torchserve_client",
     "onnxruntime": "targets.open_inference_client",
 }
 LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch",)}

@@ -32,8 +32,7 @@ from serving.platforms.base import TargetState
 from serving.platforms.process import memory_of
 from serving.repository import Manifest
 from serving.settings import Settings
-from serving.targets.base import SAMPLES, TargetError
-from serving.targets.runtime import runs
+from serving.targets.base import SAMPLES, TargetError, runs
 
 Say = Callable[[str], None]
 PROTOCOLS = {"onnxruntime": "oip", "litert": "oip", "tf-serving": "tfs", "torchserve": "torchserve"}

@@ -15,8 +15,7 @@ from serving.platforms import rollout
 from serving.platforms.base import PlatformError
 from serving.progress import say, showing
 from serving.settings import PREFIX, Settings
-from serving.targets.base import unreachable
-from serving.targets.runtime import runs
+from serving.targets.base import runs, unreachable
 
 if TYPE_CHECKING:
     from pipelines.stages import Orchestrate, Recipe

@@ -59,13 +59,13 @@ def find(model: Model, source: str = "", form: str = "exported", wanted: Collect
     """
     if unknown := sorted(set(wanted) - set(targets.NAMES)):
         raise ExportError(
-            f"TANDEM_TARGETS: there is no target {unknown[0]!r}; there are: {', '.join(targets.NAMES)}"
+            f"--targets: there is no target {unknown[0]!r}; there are: {', '.join(targets.NAMES)}"
         )
     reached: dict[str, Road] = {}
     closed: dict[str, str] = {}
     for target in targets.NAMES:
         if wanted and target not in wanted:
-            closed[target] = "left out, as TANDEM_TARGETS names others only"
+            closed[target] = "left out by --targets (TANDEM_TARGETS)"
         elif reason := unable(target, model.spec.signature):
             closed[target] = reason
         elif model.origins == ("tflite",) and target in ("tf-serving", "tfjs"):

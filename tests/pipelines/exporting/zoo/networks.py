@@ -264,7 +264,7 @@ NETWORKS = (
     Network(
         "int32 in, two outputs",
         (4,),
-        "",
+        "nothing: each artifact is compared",
         lambda k, x: [x * 2, k.ops.cast(x, "float32") / 3],
         lambda t: module(lambda m, x: (x * 2, x / 3)),
         dtype="int32",
