@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from docker.errors import APIError, ImageNotFound
 
@@ -301,21 +304,21 @@ def test_an_interrupt_ends_the_build(
 ) -> None:
     monkeypatch.setattr(wheels, "fetch", all_wheels)
     docker_command(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; exec sleep 60")
-    wait = subprocess.Popen.wait
-    interrupted = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = tmp_path / "pid"
 
-    def interrupt(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
-        if not interrupted:
-            interrupted.append(self)
-            while not (tmp_path / "pid").exists():
-                time.sleep(0.01)
-            raise KeyboardInterrupt
-        return wait(self, timeout)
+    def interrupt() -> None:
+        while not (command.exists() and command.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        images.build(Engine(), settings, "tool", BOOKWORM.image, quiet)  # type: ignore[arg-type]
-    assert interrupted[0].returncode is not None
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            images.build(Engine(), settings, "tool", BOOKWORM.image, quiet)  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not psutil.pid_exists(int(command.read_text()))
 
 
 def test_an_image_without_its_base_is_still_current(root: Path, settings: Settings) -> None:
