@@ -1,4 +1,4 @@
-"""Each framework's way to the published version, from the records of its run and the sources of each step."""
+"""Each framework's part in the published version: records of its run, lines of code of each step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from models.base import FRAMEWORKS, Model
+from models.base import FRAMEWORKS, NETWORKS, Model
 from pipelines import exporting
 from pipelines.cli.variants import KERAS, training_folder
 from pipelines.training import FITS
@@ -17,21 +17,22 @@ from serving.compare.report import Framework
 from serving.settings import Settings
 from serving.targets.base import served_manifest
 
-NETWORKS = {"tensorflow": "keras_model.py", "pytorch": "torch_model.py", KERAS: "keras_model.py"}
 GRAPHS = {"tensorflow": "keras_graph", "pytorch": "torch_graph", KERAS: "keras_on_torch"}
 CLIENTS = {
     "tf-serving": "targets.tf_serving_client",
     "litert": "targets.open_inference_client",
     "tfjs": "targets.browser",
-    "torchserve": "torchserve.clients",
+    "torchserve": "targets.torchserve_client",
     "onnxruntime": "targets.open_inference_client",
 }
 LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch",), KERAS: ("keras",)}
 
 
 def measured(settings: Settings, model: Model, version: int, rows: Iterable[Subject] = ()) -> list[Framework]:
-    """What the run of a published version has recorded, and Keras on PyTorch where it has rows; without a framework
-    whose run is not among the artifacts."""
+    """Return the records of a published version's run, without a framework whose run is not among the artifacts.
+
+    Keras on PyTorch has one if it has rows.
+    """
     folders = [
         repository.version_dir(settings.repository, name, model.spec.name, version) for name in targets.NAMES
     ]
@@ -65,13 +66,13 @@ def measured(settings: Settings, model: Model, version: int, rows: Iterable[Subj
 
 
 def lines(model: Model, framework: str, names: list[str]) -> dict[str, int]:
-    """Lines of code of each part of a framework's way to these targets."""
+    """Return the lines of code of a framework's network, training, export and clients for these targets."""
     exports = [GRAPHS[framework], *(targets.load(name).exporter for name in names)]
     # It runs TensorFlow's, too.
     fits = [FITS[framework], *([FITS["tensorflow"]] if framework == KERAS else [])]
     clients = {f"serving.{CLIENTS[name]}" for name in names if name in CLIENTS}
     return {
-        "network": _code(model.folder / NETWORKS[framework]),
+        "network": _code(model.folder / f"{NETWORKS.get(framework, 'keras_model')}.py"),
         "training": sum(_code(_source(module)) for module in fits),
         "export": sum(_code(_source(f"pipelines.exporting.{module}")) for module in exports),
         "clients": sum(_code(_source(module)) for module in clients),
@@ -83,6 +84,6 @@ def _source(module: str) -> Path:
 
 
 def _code(path: Path) -> int:
-    """Lines that are neither empty nor a comment; 0 where a model has no such file."""
+    """Return the number of lines that are neither empty nor a comment; 0 if there is no such file."""
     kept = (line.strip() for line in path.read_text().splitlines()) if path.exists() else ()
     return sum(bool(line) and not line.startswith("#") for line in kept)
