@@ -171,10 +171,16 @@ def _exported(
     from pipelines.gates import artifacts
 
     source, exporter = variant.source or published.source, exporting.load(variant.target, variant.form)
+    # Keras on PyTorch answers as it does on TensorFlow.
+    judge = "tensorflow" if source == KERAS else source
+    if source == KERAS and judge not in model.frameworks:
+        raise ModelError(f"{model.spec.name} has no keras_model.py")
+    run = training_folder(settings, published, judge)
+    trained = Trained.read(judge, run) if run else None
+    if run is None or trained is None:
+        raise TargetError(f"the weights of its version are not in {settings.artifacts / 'runs'}")
     if source == KERAS:
-        trained, judge = _trained_by_keras(settings, model, dataset, published), "tensorflow"
-    else:
-        trained, judge = _trained(settings, published, source)[0], source
+        trained = _trained_by_keras(model, dataset, published, trained.history, run.parent)
     spec, file = model.spec, exporter.variants(model)[variant.precision]
     calibration = dataset.validation.take(slice(exporting.CALIBRATION_ROWS)).served(spec.signature)
     started = time.monotonic()
@@ -202,25 +208,15 @@ def _exported(
     )
 
 
-def _trained(settings: Settings, published: Manifest, framework: str) -> tuple[Trained, Path]:
-    """A framework's training that a version has its weights from, and its folder."""
-    run = training_folder(settings, published, framework)
-    trained = Trained.read(framework, run) if run else None
-    if run is None or trained is None:
-        raise TargetError(f"the weights of its version are not in {settings.artifacts / 'runs'}")
-    return trained, run
-
-
-def _trained_by_keras(settings: Settings, model: Model, dataset: Dataset, published: Manifest) -> Trained:
-    """Train with Keras on PyTorch as TensorFlow was, beside it and once. Raises `ModelError` where that cannot be."""
-    if "tensorflow" not in model.frameworks:
-        raise ModelError(f"{model.spec.name} has no keras_model.py")
-    done, run = _trained(settings, published, "tensorflow")
-    if done.history.arithmetic != History.empty().arithmetic or dataset.digest != published.data_digest:
+def _trained_by_keras(
+    model: Model, dataset: Dataset, published: Manifest, history: History, folder: Path
+) -> Trained:
+    """Train once what the version's TensorFlow training was. Raises `ModelError` if that was not on one CPU."""
+    if history.arithmetic != "float32 on 1 cpu" or dataset.digest != published.data_digest:
         raise ModelError("the version was trained on other data, or not in float32 on one CPU")
     name = published.parameters["profile"]
     say(f"train {KERAS}: profile {name}")
-    return training.train(KERAS, model, model.spec.profile(name), published.seed, dataset, run.parent)
+    return training.train(KERAS, model, model.spec.profile(name), published.seed, dataset, folder)
 
 
 def _configure(path: Path, changes: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What Keras itself exports on PyTorch's backend, a .pt2 program, in a process of its own."""
+"""Keras's own export on PyTorch's backend, a .pt2 program, in a process of its own."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_keras_on_pytorch_is_left_out_with_the_reason(
     told: str,
 ) -> None:
     (run,) = settings.artifacts.glob("runs/*")
-    trained = Trained("tensorflow", drawn(model.initial_weights(2)), replace(History.empty(), devices=2))
+    trained = Trained("tensorflow", drawn(model.initial_weights(2)), History([], [], 0.0, devices=2))
     trained.write(run / "tensorflow")
     folder = repository.version_dir(settings.repository, TARGET, settings.model, VERSION)
     manifest = repository.read_manifest(folder)
