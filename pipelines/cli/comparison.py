@@ -165,7 +165,7 @@ def _own(settings: Settings, options: argparse.Namespace, stack: ExitStack, say:
     platform, _ = platforms.choose(settings)
     made = _report(settings.model, version, task.score, platform.name, rows.subjects, options)
     made.frameworks = frameworks.measured(settings, model, version)
-    made.notes += [f"{name} is not reached: {why}" for name, why in closed.items()]
+    made.notes += [*(f"{name} is not reached: {why}" for name, why in closed.items()), *rows.notes]
     test = dataset.test.take(slice(options.rows))
 
     def score(outputs: Arrays) -> float | None:

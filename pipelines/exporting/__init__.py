@@ -28,8 +28,9 @@ GOLDEN_ROWS = 2
 
 
 def load(target: str, form: str = "") -> Exporter:
-    """The exporter of a target: that of a form where the target has it, else that of what is published."""
-    module = importlib.import_module(f"pipelines.exporting.{targets.load(target).exporter}")
+    """The exporter of a target, or of `executorch`: that of a form where it has it, else that of what is published."""
+    name = targets.load(target).exporter if target in targets.NAMES else target
+    module = importlib.import_module(f"pipelines.exporting.{name}")
     exporter: Exporter = getattr(module, "FORMS", {}).get(form, module.EXPORTER)
     return exporter
 

@@ -63,9 +63,10 @@ def folded(model: Model, weights: Weights) -> nn.Module:
     return served
 
 
-def program(network: nn.Module, model: Model) -> ExportedProgram:
-    """`torch.export` for all free sizes; without this machine's paths, so that equal weights give equal bytes."""
-    exported = torch.export.export(network, example(model), dynamic_shapes=dynamic_shapes(model))
+def program(network: nn.Module, model: Model, most: int | None = None) -> ExportedProgram:
+    """`torch.export` for all free sizes, up to `most` where that is given; without this machine's paths, so that equal
+    weights give equal bytes."""
+    exported = torch.export.export(network, example(model), dynamic_shapes=dynamic_shapes(model, most))
     for node in exported.graph.nodes:
         for key in ("stack_trace", "from_node", "nn_module_stack"):
             node.meta.pop(key, None)
@@ -81,9 +82,9 @@ def example(model: Model) -> tuple[Tensor, ...]:
     )
 
 
-def dynamic_shapes(model: Model) -> tuple[Any, ...]:
+def dynamic_shapes(model: Model, most: int | None = None) -> tuple[Any, ...]:
     """The free sizes by their names, for PyTorch's exporters: of a network's one argument `inputs`."""
-    free = {name: torch.export.Dim(name) for name in _free(model)}
+    free = {name: torch.export.Dim(name, max=most) for name in _free(model)}
     return (
         tuple(
             {place: free[size] for place, size in enumerate(t.shape) if isinstance(size, str)}

@@ -152,12 +152,18 @@ def _target_checks(
             answers: dict[str, Any] = {name: exporter.answer}
             if exporter.backend == "onnxruntime":
                 answers[f"{name}, unoptimized"] = partial(onnx.answer, optimized=False)
-            for label, answer in answers.items():
-                apart = conformance.difference(partial(answer, path, model), extreme, runs, signature.batched)
-                checks.append(
-                    Check("parity", f"{label}: {FURTHEST}", apart, "<=", model.spec.tolerances.outputs)
-                )
+            checks += [
+                _furthest(model.spec, label, partial(answer, path, model), extreme, runs)
+                for label, answer in answers.items()
+            ]
     return checks
+
+
+def _furthest(
+    spec: ModelSpec, label: str, answer: conformance.Answer, expected: Sequence[Arrays], runs: Sequence[Arrays]
+) -> Check:
+    apart = conformance.difference(answer, expected, runs, spec.signature.batched)
+    return Check("parity", f"{label}: {FURTHEST}", apart, "<=", spec.tolerances.outputs)
 
 
 def _file_checks(
@@ -191,13 +197,16 @@ def variant_checks(
     label: str,
 ) -> tuple[list[Check], Check]:
     """Parity and size of an artifact that is published nowhere, and whether it may be batched."""
-    inputs = test.served(model.spec.signature)
+    inputs, answer = test.served(model.spec.signature), partial(exporter.answer, path, model)
     expected = reference.outputs(model, source, weights, inputs)
-    apart = difference(partial(exporter.answer, path, model), inputs)
-    return (
-        _file_checks(model, exporter, path, precision, expected, weights, test, label),
-        batching(model.spec, label, apart, exporter.always_batched),
-    )
+    checks = _file_checks(model, exporter, path, precision, expected, weights, test, label)
+    if precision == "float32":
+        runs = conformance.batches(inputs, model.spec.signature.batched)
+        checks.append(
+            _furthest(model.spec, label, answer, reference.answers(model, source, weights, runs), runs)
+        )
+    apart = difference(answer, inputs)
+    return checks, batching(model.spec, label, apart, exporter.always_batched)
 
 
 def batching_checks(model: Model, candidate: Candidate, inputs: Arrays) -> dict[str, list[Check]]:

@@ -17,6 +17,8 @@ WORKS, FAILED, UNREACHABLE = "works", "exported but failed", "not reachable"
 ENDPOINT, VARIANT, PEER, IN_PROCESS, NULL = "endpoint", "variant", "peer", "in process", "null"
 """What a row is: something deployed, another form of it, another project's server; and beside them the runtime without
 a server, and a server without a model."""
+DEVICE = "device"
+"""A runtime that has no server, as it is for phones; in process, too."""
 FILE = "report.json"
 CLEAR = 0.1
 """Figures that are closer than by this share are equal: two runs on a quiet machine differ by as much."""
@@ -111,7 +113,7 @@ class Row:
     """The same of the generator."""
     memory_idle: int | None = None
     memory_loaded: int | None = None
-    """Bytes that the server's processes hold."""
+    """Bytes that the server's processes hold; in process, what the model added to them."""
     million_cost: float | None = None
     """Of a million requests at the highest rate that was kept up, by the price of a core's hour."""
     failures: dict[str, int] = field(default_factory=dict)
@@ -131,7 +133,7 @@ class Row:
     @property
     def is_way(self) -> bool:
         """Return True where it is a way to production, and not there to tell what one costs."""
-        return self.kind not in (IN_PROCESS, NULL)
+        return self.kind not in (IN_PROCESS, DEVICE, NULL)
 
     @property
     def works(self) -> bool:
