@@ -34,8 +34,9 @@ def write(precision: str, model: Model, weights: Weights, folder: Path, calibrat
     if free := [tensor.name for tensor in model.spec.inputs if tensor.free]:
         raise ExportError(f"ExecuTorch needs the largest size of each input; sizes of {', '.join(free)} are free")
     executorch.require()
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
 
     from pipelines.exporting import torch_graph
 
@@ -95,8 +96,10 @@ def _quantized(program: ExportedProgram, model: Model, calibration: Arrays) -> E
     observed = prepare_pt2e(program.module(), xnnpack_quantizer.XNNPACKQuantizer().set_global(config))
     for call in model.spec.signature.calls(rows(calibration, slice(CALIBRATION_ROWS)), MOST_ROWS):
         observed(*torch_graph.tensors(model, call))
-    shapes = torch_graph.dynamic_shapes(model, MOST_ROWS)
-    return torch.export.export(convert_pt2e(observed), torch_graph.example(model), dynamic_shapes=shapes)
+    # An exported program takes its inputs one by one.
+    (shapes,) = torch_graph.dynamic_shapes(model, MOST_ROWS)
+    example = torch_graph.example(model, MOST_ROWS)
+    return torch.export.export(convert_pt2e(observed), example, dynamic_shapes=shapes)
 
 
 EXPORTER = Exporter(
