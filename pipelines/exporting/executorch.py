@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.base import Model, Weights
-from models.signature import BATCH, Arrays, batch_size, rows
+from models.signature import Arrays, batch_size, rows
 from pipelines.exporting.base import Exporter, ExportError, one_line, quiet, traced
-from serving.compare import executorch
+from serving.compare.executorch import Program, require
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -32,8 +32,10 @@ def write(precision: str, model: Model, weights: Weights, folder: Path, calibrat
     Raises `ExportError`, and `InstallError` where the converter cannot be had.
     """
     if free := [tensor.name for tensor in model.spec.inputs if tensor.free]:
-        raise ExportError(f"ExecuTorch needs the largest size of each input; sizes of {', '.join(free)} are free")
-    executorch.require()
+        raise ExportError(
+            f"ExecuTorch needs the largest size of each input; sizes of {', '.join(free)} are free"
+        )
+    require()
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
@@ -74,7 +76,7 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
 
 
 def _run(path: Path, calls: Sequence[Any]) -> list[Any]:
-    program = executorch.Program(path)
+    program = Program(path)
     return [program(call) for call in calls]
 
 

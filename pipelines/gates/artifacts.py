@@ -160,7 +160,11 @@ def _target_checks(
 
 
 def _furthest(
-    spec: ModelSpec, label: str, answer: conformance.Answer, expected: Sequence[Arrays], runs: Sequence[Arrays]
+    spec: ModelSpec,
+    label: str,
+    answer: conformance.Answer,
+    expected: Sequence[Arrays],
+    runs: Sequence[Arrays],
 ) -> Check:
     apart = conformance.difference(answer, expected, runs, spec.signature.batched)
     return Check("parity", f"{label}: {FURTHEST}", apart, "<=", spec.tolerances.outputs)

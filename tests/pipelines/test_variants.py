@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +16,15 @@ from models.signature import Arrays
 from models.twins import drawn
 from pipelines import exporting
 from pipelines.cli import variants
+from pipelines.cli.subjects import Rows as ComparedRows
 from pipelines.cli.variants import Variant, make
 from pipelines.exporting import reference
 from pipelines.exporting.base import Exporter
 from pipelines.gates import GateError
 from pipelines.training.record import History, Trained
 from serving import repository
+from serving.compare import executorch
+from serving.compare.environments import InstallError
 from serving.repository import Manifest
 from serving.settings import Settings
 from serving.targets.base import TargetError
@@ -116,3 +121,52 @@ def test_every_variant_is_of_a_form_and_a_precision_that_its_exporter_has(model:
     assert "exported" not in [v.name for v in variants.chosen(model, ["torchserve"], "exported")]
     plain = replace(model, spec=replace(model.spec, precisions=("float32",)))
     assert [v.name for v in variants.chosen(plain, ["litert", TARGET], "")] == ["unbatched"]
+    targets = {v.target for v in variants.chosen(model, ["torchserve"], "")}
+    assert targets == {"torchserve", "executorch"}
+
+
+class OfKeras(Model):
+    """A model without a network in PyTorch."""
+
+    frameworks = ("tensorflow",)
+
+
+def test_executorch_is_left_out_with_its_reason_where_there_is_no_pytorch_network(
+    settings: Settings, model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = repository.version_dir(settings.repository, TARGET, settings.model, VERSION)
+    shutil.copytree(
+        published, repository.version_dir(settings.repository, "torchserve", settings.model, VERSION)
+    )
+    with ExitStack() as stack:
+        rows = ComparedRows(
+            settings,
+            OfKeras(model.spec, model.package),
+            dataset,
+            VERSION,
+            ["torchserve"],
+            stack,
+            lambda _: None,
+        )
+        monkeypatch.setattr(
+            ComparedRows, "_variant", lambda _self, variant, *_: made_of.append(variant.target)
+        )
+        made_of: list[str] = []
+        rows.variants()
+    assert set(made_of) == {"torchserve"}
+    assert rows.notes == ["executorch is left out: fashion has no network in PyTorch"]
+
+
+def test_a_converter_that_cannot_be_installed_leaves_its_row_out(
+    settings: Settings, model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise InstallError("no index within reach")
+
+    monkeypatch.setattr(executorch, "require", refuse)
+    with ExitStack() as stack:
+        rows = ComparedRows(settings, model, dataset, VERSION, ["torchserve"], stack, lambda _: None)
+        rows._variant(Variant("executorch", "float32", form="float32"), "pytorch")
+    (subject,) = rows.subjects
+    assert (subject.row.name, subject.row.works) == ("executorch float32 in process", False)
+    assert subject.row.reason == "no index within reach"

@@ -13,8 +13,8 @@ from models.signature import Tensor
 from pipelines.exporting import batching, executorch, reference
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.executorch import EXPORTER, FORMS, MOST_ROWS
-from serving.compare import executorch as runtime
 from serving.compare.environments import InstallError
+from serving.compare.executorch import require
 from tests.pictures import Images
 from tests.pipelines.exporting.conftest import Made
 
@@ -22,13 +22,13 @@ from tests.pipelines.exporting.conftest import Made
 @pytest.fixture
 def installed() -> None:
     try:
-        runtime.require()
+        require()
     except InstallError as error:
         pytest.skip(f"ExecuTorch cannot be installed: {error}")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("installed")
 def test_it_answers_as_pytorch_does_any_batch_up_to_its_bound(
     model: Model, weights: Weights, pictures: Images, made: Made
@@ -39,16 +39,13 @@ def test_it_answers_as_pytorch_does_any_batch_up_to_its_bound(
     for found, expected in zip(answers, reference.answers(model, "pytorch", weights, calls), strict=True):
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, atol=1e-5, rtol=0)
-    with pytest.raises(ExportError, match=r"at most \[128, 28, 28, 1\], got \[129, 28, 28, 1\]"):
-        EXPORTER.answer(path, model, [{"image": np.resize(pictures, (MOST_ROWS + 1, 28, 28, 1))}])
 
 
-@pytest.mark.slow
 @pytest.mark.thorough
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("installed")
 def test_int8_is_smaller_and_answers_as_float32_does_nearly(
-    model: Model, pictures: Images, made: Made
+    model: Model, pictures: Images, made: Made, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole, quantized = made("executorch") / EXPORTER.serve, made("executorch", "int8") / FORMS["int8"].serve
     assert quantized.stat().st_size < 0.45 * whole.stat().st_size
@@ -56,23 +53,23 @@ def test_int8_is_smaller_and_answers_as_float32_does_nearly(
     scale = np.abs(before["logits"]).max()
     assert 0 < np.abs(after["logits"] - before["logits"]).max() < 0.1 * scale
     assert batching.difference(partial(EXPORTER.answer, quantized, model), {"image": pictures}) < 1e-4
+    assert "executorch" not in "".join(capfd.readouterr())
 
 
-def test_other_free_sizes_than_the_batch_are_refused(
-    model: Model, weights: Weights, tmp_path: Path
-) -> None:
+def test_other_free_sizes_than_the_batch_are_refused(model: Model, weights: Weights, tmp_path: Path) -> None:
     free = (Tensor("image", "float32", ("batch", "height", 28, 1)),)
     with pytest.raises(ExportError, match="sizes of image are free"):
         EXPORTER.write(replace(model, spec=replace(model.spec, inputs=free)), weights, tmp_path, {})
 
 
-def _ends(_path: Path, _calls: object) -> None:
+def _end(_path: Path, _calls: object) -> None:
     os._exit(134)
 
 
-def test_a_check_of_executorch_s_that_ends_its_process_is_an_error(
+@pytest.mark.slow
+def test_a_check_that_ends_its_process_is_an_error(
     model: Model, pictures: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executorch, "_run", _ends)
+    monkeypatch.setattr(executorch, "_run", _end)
     with pytest.raises(ExportError, match=r"ended its process while it ran model\.pte"):
         EXPORTER.answer(Path("model.pte"), model, [{"image": pictures[:1]}])
