@@ -48,10 +48,10 @@ class Program:
     def __call__(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for these inputs, both in the network's order. Raises `TargetError` for more rows than there is
         memory for."""
-        import torch
-
         for array, most in zip(inputs, self.largest, strict=True):
             if len(array.shape) != len(most) or any(np.greater(array.shape, most)):
                 raise TargetError(f"expected inputs of at most {list(most)}, got {list(array.shape)}")
+        import torch
+
         outputs = self._forward.execute([torch.from_numpy(np.ascontiguousarray(array)) for array in inputs])
         return [output.numpy() for output in outputs]

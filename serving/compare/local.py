@@ -12,6 +12,7 @@ import psutil
 
 from models.signature import STRING, Arrays, Signature
 from serving.compare import executorch
+from serving.errors import TandemError
 from serving.repository import Manifest, version_dir
 from serving.server.backends.base import loader
 from serving.server.errors import ServerError
@@ -59,7 +60,7 @@ def connect(settings: Settings, target: str, protocol: str) -> Client:
     importlib.import_module(LIBRARIES[target])
     before = psutil.Process().memory_info().rss
     client = _opened(target, path, manifest)
-    with suppress(ServerError):
+    with suppress(ServerError, TandemError, RuntimeError):
         # A free size may not be 1: then nobody knows.
         client.predict(_row(Signature.from_json(manifest.signature)))
         client.memory = max(0, psutil.Process().memory_info().rss - before)

@@ -150,12 +150,12 @@ def _devices(report: Report) -> str:
     if all(row.kind != DEVICE for row in rows):
         return ""
     told = [
-        f"{row.way} {_ms(row.p50.value)}, {row.artifact_bytes / 2**20:.2f} MiB of file and "
-        f"{(row.memory_loaded or 0) / 2**20:.1f} of memory"
+        f"{row.way} {_ms(row.p50.value)} (file {row.artifact_bytes / 2**20:.2f} MiB, "
+        f"memory {(row.memory_loaded or 0) / 2**20:.1f} MiB)"
         for row in rows
         if row.p50
     ]
-    return f"What phones can run, on this processor's one thread: {'; '.join(told)}."
+    return f"On one thread here, the runtimes of phones answer a row in {', '.join(told)}."
 
 
 def _smallest(report: Report) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,48 +125,32 @@ def test_every_variant_is_of_a_form_and_a_precision_that_its_exporter_has(model:
     assert targets == {"torchserve", "executorch"}
 
 
-class OfKeras(Model):
-    """A model without a network in PyTorch."""
-
-    frameworks = ("tensorflow",)
+@pytest.fixture
+def compared(settings: Settings, model: Model, dataset: Dataset) -> ComparedRows:
+    return ComparedRows(settings, model, dataset, VERSION, ["torchserve"], ExitStack(), lambda _: None)
 
 
 def test_executorch_is_left_out_with_its_reason_where_there_is_no_pytorch_network(
-    settings: Settings, model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    compared: ComparedRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = repository.version_dir(settings.repository, TARGET, settings.model, VERSION)
-    shutil.copytree(
-        published, repository.version_dir(settings.repository, "torchserve", settings.model, VERSION)
-    )
-    with ExitStack() as stack:
-        rows = ComparedRows(
-            settings,
-            OfKeras(model.spec, model.package),
-            dataset,
-            VERSION,
-            ["torchserve"],
-            stack,
-            lambda _: None,
-        )
-        monkeypatch.setattr(
-            ComparedRows, "_variant", lambda _self, variant, *_: made_of.append(variant.target)
-        )
-        made_of: list[str] = []
-        rows.variants()
-    assert set(made_of) == {"torchserve"}
-    assert rows.notes == ["executorch is left out: fashion has no network in PyTorch"]
+    made: list[str] = []
+    monkeypatch.setattr(Model, "frameworks", ("tensorflow",))
+    published = SimpleNamespace(parameters={}, source="tensorflow")
+    monkeypatch.setattr(ComparedRows, "_manifest", lambda *_: published)
+    monkeypatch.setattr(ComparedRows, "_variant", lambda _self, variant, *_: made.append(variant.target))
+    compared.variants()
+    assert set(made) == {"torchserve"}
+    assert compared.notes == ["executorch is left out: fashion has no network in PyTorch"]
 
 
 def test_a_converter_that_cannot_be_installed_leaves_its_row_out(
-    settings: Settings, model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    compared: ComparedRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
         raise InstallError("no index within reach")
 
     monkeypatch.setattr(executorch, "require", refuse)
-    with ExitStack() as stack:
-        rows = ComparedRows(settings, model, dataset, VERSION, ["torchserve"], stack, lambda _: None)
-        rows._variant(Variant("executorch", "float32", form="float32"), "pytorch")
-    (subject,) = rows.subjects
+    compared._variant(Variant("executorch", "float32", form="float32"), "pytorch")
+    (subject,) = compared.subjects
     assert (subject.row.name, subject.row.works) == ("executorch float32 in process", False)
     assert subject.row.reason == "no index within reach"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,22 +21,22 @@ from tests.pipelines.exporting.conftest import Made
 
 
 @pytest.fixture
-def installed() -> None:
+def exported(made: Made) -> Callable[[str], Path]:
+    """The file of a precision."""
     try:
         require()
     except InstallError as error:
         pytest.skip(f"ExecuTorch cannot be installed: {error}")
+    return lambda precision: made("executorch", precision) / FORMS[precision].serve
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.usefixtures("installed")
 def test_it_answers_as_pytorch_does_any_batch_up_to_its_bound(
-    model: Model, weights: Weights, pictures: Images, made: Made
+    model: Model, weights: Weights, pictures: Images, exported: Callable[[str], Path]
 ) -> None:
-    path = made("executorch") / EXPORTER.serve
     calls = [{"image": np.resize(pictures, (count, 28, 28, 1))} for count in (1, 3, MOST_ROWS)]
-    answers = EXPORTER.answer(path, model, calls)
+    answers = EXPORTER.answer(exported("float32"), model, calls)
     for found, expected in zip(answers, reference.answers(model, "pytorch", weights, calls), strict=True):
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, atol=1e-5, rtol=0)
@@ -43,11 +44,10 @@ def test_it_answers_as_pytorch_does_any_batch_up_to_its_bound(
 
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("installed")
 def test_int8_is_smaller_and_answers_as_float32_does_nearly(
-    model: Model, pictures: Images, made: Made, capfd: pytest.CaptureFixture[str]
+    model: Model, pictures: Images, exported: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    whole, quantized = made("executorch") / EXPORTER.serve, made("executorch", "int8") / FORMS["int8"].serve
+    whole, quantized = exported("float32"), exported("int8")
     assert quantized.stat().st_size < 0.45 * whole.stat().st_size
     before, after = (EXPORTER.run(path, model, {"image": pictures}) for path in (whole, quantized))
     scale = np.abs(before["logits"]).max()

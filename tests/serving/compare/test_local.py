@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,7 +38,5 @@ def test_a_model_s_memory_is_what_it_adds_after_a_first_row(tmp_path: Path, mode
 def test_more_than_a_program_has_memory_for_is_refused(shape: tuple[int, ...]) -> None:
     program = object.__new__(Program)
     program.largest = [(128, 2)]
-    program._forward = SimpleNamespace(execute=lambda tensors: tensors)
-    np.testing.assert_array_equal(program([np.ones((128, 2), np.float32)])[0], np.ones((128, 2)))
     with pytest.raises(TargetError, match=r"at most \[128, 2\], got"):
         program([np.zeros(shape, np.float32)])

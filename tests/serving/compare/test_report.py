@@ -143,7 +143,7 @@ def test_what_phones_can_run_is_told_side_by_side_and_ranked_with_no_endpoint() 
     rows.append(row("executorch", "in process", 0.25, 1, variant="int8", kind=DEVICE, memory_loaded=memory))
     found = said(row("onnxruntime", "grpc", 1.0, 1000), row("torchserve", "rest", 6.1, 90), *rows)
     assert "onnxruntime grpc answers in 1.00 ms (median), 6.1 times sooner than torchserve rest" in found
-    told = "litert 0.50 ms, 0.50 MiB of file and 3.0 of memory; executorch int8 0.25 ms, 0.25 MiB of file and 3.0 of"
+    told = "litert 0.50 ms (file 0.50 MiB, memory 3.0 MiB), executorch int8 0.25 ms (file 0.25 MiB, memory 3.0 MiB)."
     assert told in found
 
 
