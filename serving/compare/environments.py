@@ -45,7 +45,10 @@ def extend(pins: Path, folder: Path) -> None:
         progress.note(f"installing {folder.name}, once")
         shutil.rmtree(folder, ignore_errors=True)
         options = ["--target", str(folder), "--python", sys.executable, "--no-deps", "--only-binary", ":all:"]
-        uv("pip", "install", *options, "--requirement", str(pins))
+        try:
+            uv("pip", "install", *options, "--requirement", str(pins))
+        except InstallError as error:
+            raise InstallError(f"{folder.name} cannot be installed: {error}") from None
         installed.write_text(wanted)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))

@@ -1,7 +1,5 @@
 """Packages beside this environment's own: installed once, and never half."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Runtimes in this process: what they refuse, and the memory of a model."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -137,14 +137,16 @@ def test_a_less_precise_form_is_held_against_what_is_deployed() -> None:
 
 
 def test_what_phones_can_run_is_told_side_by_side_and_ranked_with_no_endpoint() -> None:
-    memory = 3 * 2**20
-    rows = [row("litert", "in process", 0.5, 1, kind=IN_PROCESS, memory_loaded=memory)]
-    assert "phones" not in said(row("onnxruntime", "grpc", 1.0, 1000), *rows)
-    rows.append(row("executorch", "in process", 0.25, 1, variant="int8", kind=DEVICE, memory_loaded=memory))
-    found = said(row("onnxruntime", "grpc", 1.0, 1000), row("torchserve", "rest", 6.1, 90), *rows)
+    own, how = (
+        [row("onnxruntime", "grpc", 1.0, 1000), row("torchserve", "rest", 6.1, 90)],
+        {"memory_loaded": 3 << 20},
+    )
+    litert = row("litert", "in process", 0.5, 1, kind=IN_PROCESS, **how)
+    found = said(*own, litert, row("executorch", "in process", 0.25, 1, variant="int8", kind=DEVICE, **how))
     assert "onnxruntime grpc answers in 1.00 ms (median), 6.1 times sooner than torchserve rest" in found
     told = "litert 0.50 ms (file 0.50 MiB, memory 3.0 MiB), executorch int8 0.25 ms (file 0.25 MiB, memory 3.0 MiB)."
     assert told in found
+    assert "phones" not in said(*own, litert)
 
 
 def test_doubts_are_said() -> None:
