@@ -44,7 +44,7 @@ class Variant:
 
     @property
     def base(self) -> str:
-        """The target whose published version it has its weights and its signature from."""
+        """Return the target whose published version gives it weights and signature."""
         return "torchserve" if self.target == EXECUTORCH else self.target
 
 

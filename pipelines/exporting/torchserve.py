@@ -21,9 +21,9 @@ from models.base import Model, Weights
 from models.signature import Arrays
 from pipelines.exporting import onnx
 from pipelines.exporting.base import Exporter, ExportError, quiet, traced
+from serving.targets.torchserve_client import npy_body, outputs
 from serving.torchserve import archive
 from serving.torchserve.archive import HANDLER
-from serving.torchserve.clients import npy_body, outputs
 from serving.torchserve.trial import trial
 
 CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 1, "responseTimeout": 30}

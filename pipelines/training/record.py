@@ -51,10 +51,6 @@ class History:
     devices: int = 1
     device: str = "cpu"
 
-    @classmethod
-    def empty(cls) -> History:
-        return cls([], [], 0.0)
-
     @property
     def arithmetic(self) -> str:
         """What decides how sums are rounded: a training goes on with what it began with."""

@@ -21,7 +21,7 @@ PINS = Path(serving.__file__).parents[1] / "requirements" / "executorch.txt"
 
 
 def require() -> None:
-    """Make `import executorch` work. Raises `InstallError`."""
+    """Install ExecuTorch if it is missing, and make it importable. Raises `InstallError`."""
     environments.extend(PINS, Path(sys.prefix) / "executorch")
 
 
@@ -46,8 +46,8 @@ class Program:
         """Each input's shape, with the most rows that memory is planned for."""
 
     def __call__(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs for these inputs, both in the network's order. Raises `TargetError` for more rows than there is
-        memory for."""
+        """Return the outputs for these inputs, both in the network's order. Raises `TargetError` for more rows than
+        memory is planned for."""
         for array, most in zip(inputs, self.largest, strict=True):
             if len(array.shape) != len(most) or any(np.greater(array.shape, most)):
                 raise TargetError(f"expected inputs of at most {list(most)}, got {list(array.shape)}")

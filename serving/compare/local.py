@@ -1,4 +1,4 @@
-"""The cost of a request without an endpoint: the runtime in the generator's process, and no runtime."""
+"""Clients without an endpoint: the runtime in the generator's process, and no runtime."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -30,27 +31,21 @@ LIBRARIES = {
     "torchserve": "torch",
     "executorch": "executorch.runtime",
 }
-"""What is imported before the memory of a model is read: its runtime's library."""
+"""The libraries of the runtimes, which are imported before a model's memory is read."""
 
 
-class Local:
-    """A client whose answers are made in this process."""
+class Local(NamedTuple):
+    """A client that runs in this process."""
 
+    predict: Callable[[Arrays], Arrays]
+    close: Callable[[], None]
     memory: int | None = None
-    """Bytes that the model added to this process, after a first row."""
-
-    def __init__(self, answer: Callable[[Arrays], Arrays], close: Callable[[], None]) -> None:
-        self._answer, self.close = answer, close
-
-    def predict(self, inputs: Arrays) -> Arrays:
-        """Every output of the signature."""
-        return self._answer(inputs)
+    """Bytes that the model added to this process, read after a first row."""
 
 
 def connect(settings: Settings, target: str, protocol: str) -> Client:
-    """What answers in this process: one of `BACKENDS` as our server calls it, on one thread, the handler of
-    TorchServe's archive as its worker calls it, an ExecuTorch program, or nothing, so that what is left is what the
-    generator costs."""
+    """Return a client without a server: one of `BACKENDS` on one thread, as in our server, the handler of TorchServe's
+    archive, an ExecuTorch program, or nothing, to measure the cost of the generator."""
     if protocol == NOTHING:
         return Local(lambda _: {}, lambda: None)
     manifest = served_manifest(settings, target)
@@ -60,10 +55,10 @@ def connect(settings: Settings, target: str, protocol: str) -> Client:
     importlib.import_module(LIBRARIES[target])
     before = psutil.Process().memory_info().rss
     client = _opened(target, path, manifest)
+    # A model may not take a free size of 1.
     with suppress(ServerError, TandemError, RuntimeError):
-        # A free size may not be 1: then nobody knows.
         client.predict(_row(Signature.from_json(manifest.signature)))
-        client.memory = max(0, psutil.Process().memory_info().rss - before)
+        client = client._replace(memory=max(0, psutil.Process().memory_info().rss - before))
     return client
 
 
@@ -88,7 +83,7 @@ def _opened(target: str, path: Path, manifest: Manifest) -> Local:
 
 
 def _row(signature: Signature) -> Arrays:
-    """A row of zeros, or of empty texts."""
+    """Return one row of zeros or empty texts."""
     return {
         t.name: np.full(
             [size if isinstance(size, int) else 1 for size in t.shape],
