@@ -35,8 +35,8 @@ X86_64_V3: dict[str, Any] = {
     "simdlen": 256,
     "capabilities": ["AVX2", "AVX512"],
 }
-"""What the CPU must offer: `march` and `simdlen` as the compiler is given them, `machine` as Python names it, and which
-of `torch.backends.cpu.get_cpu_capability()`'s answers will do."""
+"""The instructions that the CPU must have: the compiler's `march` and `simdlen`, Python's `machine`, and the accepted
+answers of `torch.backends.cpu.get_cpu_capability()`."""
 
 
 def write(
