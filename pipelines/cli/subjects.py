@@ -57,7 +57,7 @@ class Rows:
     """The framework whose weights every row must have; "" leaves those of the version."""
     subjects: list[Subject] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is left out, and why."""
+    """Rows that are left out, each with its reason."""
 
     def deployed(self) -> None:
         """Add a row for each running endpoint, or one with the reason why there is none."""

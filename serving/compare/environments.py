@@ -13,7 +13,7 @@ from serving.errors import TandemError
 
 UV = Path(sys.executable).with_name("uv")
 INSTALLED = "installed.txt"
-"""What an environment was made from; written last."""
+"""The file with the pins of an environment; it is written last."""
 
 
 class InstallError(TandemError):
