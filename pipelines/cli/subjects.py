@@ -23,9 +23,9 @@ from pipelines.cli.variants import KERAS, Variant
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
 from serving import golden, platforms, repository, targets
-from serving.compare import conditions, endpoints, environments, local, peers, servers
+from serving.compare import conditions, endpoints, environments, executorch, local, peers, servers
 from serving.compare.measure import Subject
-from serving.compare.report import FAILED, IN_PROCESS, NULL, PEER, UNREACHABLE, VARIANT, Row
+from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, PEER, UNREACHABLE, VARIANT, Row
 from serving.compare.servers import Server
 from serving.errors import TandemError
 from serving.platforms.base import TargetState
@@ -57,7 +57,7 @@ class Rows:
     """The framework whose weights every row must have; "" leaves those of the version."""
     subjects: list[Subject] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Variants that are left out, and the reason."""
+    """Rows that are left out, each with its reason."""
 
     def deployed(self) -> None:
         """Add a row for each running endpoint, or one with the reason why there is none."""
@@ -95,10 +95,12 @@ class Rows:
     def variants(self) -> None:
         """Add rows of the variants of the published version, each with its runtime in process."""
         form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
+        if "pytorch" not in self.model.frameworks:
+            self.notes.append(f"executorch is left out: {self.model.spec.name} has no network in PyTorch")
         for chosen in variants.chosen(self.model, self.names, form):
             if chosen.source and self.source:
                 continue
-            published = self._manifest(chosen.target).source
+            published = self._manifest(chosen.base).source
             source = chosen.source or self.source or published
             variant = replace(chosen, source="" if source == published else source)
             self._variant(variant, source, variant.batched if variant.configuration else None)
@@ -109,6 +111,14 @@ class Rows:
         row = Row(target, "-", source, "-", kind=VARIANT, variant=name, precision=precision)
         self.say(f"{target} {name}: export and gate")
         make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
+        if target == variants.EXECUTORCH:
+            row.protocol = local.IN_PROCESS
+            try:
+                executorch.require()
+                self._in_process(target, name, make(), precision, DEVICE)
+            except (TandemError, OSError) as error:
+                self._refused(row, error)
+            return
         settings = self._started(row, target, make, batched)
         if settings is not None and target in LOCAL:
             self._in_process(target, name, settings, precision)
@@ -177,10 +187,17 @@ class Rows:
         self.say(f"{row.name}: {row.reason}")
         self.subjects.append(Subject(row))
 
-    def _in_process(self, target: str, variant: str, settings: Settings, precision: str = "float32") -> None:
+    def _in_process(
+        self,
+        target: str,
+        variant: str,
+        settings: Settings,
+        precision: str = "float32",
+        kind: str = IN_PROCESS,
+    ) -> None:
         folder = repository.version_dir(settings.repository, target, settings.model, self.version)
         manifest = repository.read_manifest(folder)
-        row = Row(target, local.IN_PROCESS, manifest.source, manifest.runtime, kind=IN_PROCESS)
+        row = Row(target, local.IN_PROCESS, manifest.source, manifest.runtime, kind=kind)
         row.variant, row.precision, row.artifact_bytes = variant, precision, _size(folder)
         self.subjects.append(Subject(row, settings=settings))
 

@@ -30,7 +30,7 @@ from serving.targets.base import SAMPLES, TargetError
 
 @dataclass(frozen=True)
 class Variant:
-    """One row more for each protocol of a target."""
+    """One row more for each protocol of a target, or for what runs in process only."""
 
     target: str
     name: str
@@ -45,8 +45,15 @@ class Variant:
     source: str = ""
     """The framework whose weights it has; "" is the published one's."""
 
+    @property
+    def base(self) -> str:
+        """Return the target whose published version gives it weights and signature."""
+        return "torchserve" if self.target == EXECUTORCH else self.target
+
 
 KERAS = keras_on_torch.NAME
+EXECUTORCH = "executorch"
+"""A runtime of phones, which has no server."""
 VARIANTS = (
     Variant("litert", "float16", precision="float16"),
     Variant("litert", "int8", precision="int8"),
@@ -58,6 +65,8 @@ VARIANTS = (
     Variant("torchserve", "batched", batched=True, configuration={"batchSize": 8, "maxBatchDelay": 1}),
     Variant("onnxruntime", KERAS, form=KERAS, source=KERAS),
     Variant("torchserve", KERAS, form=KERAS, source=KERAS),
+    Variant(EXECUTORCH, "float32", form="float32"),
+    Variant(EXECUTORCH, "int8", form="int8", precision="int8"),
 )
 """A further row is an entry here."""
 
@@ -79,7 +88,8 @@ class Null(Handler):
 
 def chosen(model: Model, names: list[str], deployed_form: str) -> list[Variant]:
     """Those of these targets that the model's spec has, but for the form of TorchServe that is deployed."""
-    own = [v for v in VARIANTS if v.target in names and v.precision in model.spec.precisions]
+    own = [v for v in VARIANTS if v.base in names and v.precision in model.spec.precisions]
+    own = [v for v in own if v.target != EXECUTORCH or "pytorch" in model.frameworks]
     return [variant for variant in own if not variant.form or variant.form != deployed_form]
 
 
@@ -88,7 +98,7 @@ def make(settings: Settings, variant: Variant, model: Model, dataset: Dataset, v
 
     Raises `TargetError`, `ExportError`, `GateError` or `ModelError` with the reason why there is none.
     """
-    published = repository.version_dir(settings.repository, variant.target, model.spec.name, version)
+    published = repository.version_dir(settings.repository, variant.base, model.spec.name, version)
 
     def write(folder: Path) -> Manifest:
         manifest = repository.read_manifest(published)
@@ -192,12 +202,14 @@ def _exported(
         model, exporter, folder / file, variant.precision, judge, trained.weights, test, label
     )
     require(checks)
-    if variant.precision == "float32":
+    # A server that reads a golden sample refuses less precise answers.
+    if variant.precision == "float32" or variant.target == EXECUTORCH:
         sample = rows(calibration, slice(exporting.GOLDEN_ROWS))
         answers = exporting.reference.outputs(model, judge, trained.weights, sample)
         golden.write(folder, Golden(sample, answers, spec.tolerances.outputs))
     return replace(
         published,
+        target=variant.target,
         source=source,
         serve=file,
         weights={**published.weights, source: trained.digest},

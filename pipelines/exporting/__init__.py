@@ -28,8 +28,9 @@ GOLDEN_ROWS = 2
 
 
 def load(target: str, form: str = "") -> Exporter:
-    """Return the exporter of a target: that of a form if the target has it, else the published one."""
-    module = importlib.import_module(f"pipelines.exporting.{targets.load(target).exporter}")
+    """Return the exporter of a target, or of `executorch`: that of a form if it has it, else the published one."""
+    name = targets.load(target).exporter if target in targets.NAMES else target
+    module = importlib.import_module(f"pipelines.exporting.{name}")
     exporter: Exporter = getattr(module, "FORMS", {}).get(form, module.EXPORTER)
     return exporter
 

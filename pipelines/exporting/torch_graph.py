@@ -63,27 +63,32 @@ def folded(model: Model, weights: Weights) -> nn.Module:
     return served
 
 
-def program(network: nn.Module, model: Model) -> ExportedProgram:
-    """`torch.export` for all free sizes; without this machine's paths, so that equal weights give equal bytes."""
-    exported = torch.export.export(network, example(model), dynamic_shapes=dynamic_shapes(model))
+def program(network: nn.Module, model: Model, most: int | None = None) -> ExportedProgram:
+    """`torch.export` for all free sizes, up to `most` where that is given; without this machine's paths, so that equal
+    weights give equal bytes."""
+    exported = torch.export.export(network, example(model, most), dynamic_shapes=dynamic_shapes(model, most))
     for node in exported.graph.nodes:
         for key in ("stack_trace", "from_node", "nn_module_stack"):
             node.meta.pop(key, None)
     return exported
 
 
-def example(model: Model) -> tuple[Tensor, ...]:
-    """Inputs to trace with; no free size is one, which PyTorch's exporter would take as a constant."""
-    sizes = {name: 2 + place for place, name in enumerate(_free(model))}
+def example(model: Model, most: int | None = None) -> tuple[Tensor, ...]:
+    """Inputs to trace with; no free size is one, which PyTorch's exporter would take as a constant.
+
+    Where there is a largest size it is taken: PyTorch chooses a convolution's backend by the size that it sees, and
+    narrows the range to those with the same one (2 to 15).
+    """
+    sizes = {name: most or 2 + place for place, name in enumerate(_free(model))}
     return tuple(
         torch.ones([sizes[n] if isinstance(n, str) else n for n in t.shape], dtype=getattr(torch, t.dtype))
         for t in model.spec.inputs
     )
 
 
-def dynamic_shapes(model: Model) -> tuple[Any, ...]:
+def dynamic_shapes(model: Model, most: int | None = None) -> tuple[Any, ...]:
     """The free sizes by their names, for PyTorch's exporters: of a network's one argument `inputs`."""
-    free = {name: torch.export.Dim(name) for name in _free(model)}
+    free = {name: torch.export.Dim(name, max=most) for name in _free(model)}
     return (
         tuple(
             {place: free[size] for place, size in enumerate(t.shape) if isinstance(size, str)}

@@ -151,12 +151,22 @@ def _target_checks(
             answers: dict[str, Any] = {name: exporter.answer}
             if exporter.backend == "onnxruntime":
                 answers[f"{name}, unoptimized"] = partial(onnx.answer, optimized=False)
-            for label, answer in answers.items():
-                apart = conformance.difference(partial(answer, path, model), extreme, runs, signature.batched)
-                checks.append(
-                    Check("parity", f"{label}: {FURTHEST}", apart, "<=", model.spec.tolerances.outputs)
-                )
+            checks += [
+                _furthest(model.spec, label, partial(answer, path, model), extreme, runs)
+                for label, answer in answers.items()
+            ]
     return checks
+
+
+def _furthest(
+    spec: ModelSpec,
+    label: str,
+    answer: conformance.Answer,
+    expected: Sequence[Arrays],
+    runs: Sequence[Arrays],
+) -> Check:
+    apart = conformance.difference(answer, expected, runs, spec.signature.batched)
+    return Check("parity", f"{label}: {FURTHEST}", apart, "<=", spec.tolerances.outputs)
 
 
 def _file_checks(
@@ -190,13 +200,14 @@ def variant_checks(
     label: str,
 ) -> tuple[list[Check], Check]:
     """Check parity and size of an artifact that is not published, and its batching."""
-    inputs = test.served(model.spec.signature)
+    inputs, answer = test.served(model.spec.signature), partial(exporter.answer, path, model)
     expected = reference.outputs(model, source, weights, inputs)
-    apart = difference(partial(exporter.answer, path, model), inputs)
-    return (
-        _file_checks(model, exporter, path, precision, expected, weights, test, label),
-        batching(model.spec, label, apart, exporter.always_batched),
-    )
+    checks = _file_checks(model, exporter, path, precision, expected, weights, test, label)
+    if precision == "float32":
+        runs = conformance.batches(inputs, model.spec.signature.batched)
+        extreme = reference.answers(model, source, weights, runs)
+        checks.append(_furthest(model.spec, label, answer, extreme, runs))
+    return checks, batching(model.spec, label, difference(answer, inputs), exporter.always_batched)
 
 
 def batching_checks(model: Model, candidate: Candidate, inputs: Arrays) -> dict[str, list[Check]]:

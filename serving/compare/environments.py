@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from serving import progress
 from serving.errors import TandemError
 
 UV = Path(sys.executable).with_name("uv")
+INSTALLED = "installed.txt"
+"""The file with the pins of an environment; it is written last."""
 
 
 class InstallError(TandemError):
@@ -23,13 +27,31 @@ def install(pins: Path, folder: Path, base: Path) -> Path:
     """
     python = folder / "bin" / "python"
     wanted = f"# {base}\n{pins.read_text()}"
-    installed = folder / "installed.txt"
+    installed = folder / INSTALLED
     if python.exists() and installed.exists() and installed.read_text() == wanted:
         return python
     uv("venv", "--clear", "--seed", "--python", str(base), str(folder))
     uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
     installed.write_text(wanted)
     return python
+
+
+def extend(pins: Path, folder: Path) -> None:
+    """Let this process import the packages of these pins from `folder`, where they are installed if they are missing or
+    others. What they need is this environment's. Raises `InstallError`."""
+    wanted = f"# {sys.version}\n{pins.read_text()}"
+    installed = folder / INSTALLED
+    if not installed.exists() or installed.read_text() != wanted:
+        progress.note(f"installing {folder.name}, once")
+        shutil.rmtree(folder, ignore_errors=True)
+        options = ["--target", str(folder), "--python", sys.executable, "--no-deps", "--only-binary", ":all:"]
+        try:
+            uv("pip", "install", *options, "--requirement", str(pins))
+        except InstallError as error:
+            raise InstallError(f"{folder.name} cannot be installed: {error}") from None
+        installed.write_text(wanted)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def uv(*arguments: str) -> str:

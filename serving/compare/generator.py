@@ -68,6 +68,8 @@ class Result:
     answers: Arrays = field(default_factory=dict)
     cpu_us: float | None = None
     generator_us: float | None = None
+    memory: int | None = None
+    """Bytes that a model in this process added to it."""
 
 
 class Generator:
@@ -164,7 +166,8 @@ def work(job: Job, clients: Sequence[Client]) -> Result:
     cpu = None if server is None or after is None else after - server
     if job.protocol == local.IN_PROCESS:
         cpu = spent[0]
-    return Result(reading, {}, None if cpu is None else cpu / sent * 1e6, own / sent * 1e6)
+    memory = clients[0].memory if isinstance(clients[0], local.Local) else None
+    return Result(reading, {}, None if cpu is None else cpu / sent * 1e6, own / sent * 1e6, memory)
 
 
 def _read(job: Job, calls: list[load.Call], count: int) -> load.Reading:

@@ -12,7 +12,7 @@ import numpy as np
 from models.signature import Arrays
 from serving.compare import load, local
 from serving.compare.generator import ANSWERS, KEPT, Generator, GeneratorError, Job, Result
-from serving.compare.report import FAILED, IN_PROCESS, NULL, Figure, Point, Row
+from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, Figure, Point, Row
 from serving.progress import Wait
 from serving.settings import Settings
 
@@ -55,7 +55,7 @@ class Subject:
     @property
     def takes_load(self) -> bool:
         """Return True if it accepts concurrent requests, unlike a browser or a runtime in process."""
-        return self.row.kind not in (NULL, IN_PROCESS) and self.row.target != "tfjs"
+        return self.row.kind not in (NULL, IN_PROCESS, DEVICE) and self.row.target != "tfjs"
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Measuring:
         found = {}
         for subject in self._working():
             subject.row.memory_idle = subject.memory()
-            if subject.row.is_way:
+            if subject.row.is_way or subject.row.kind == DEVICE:
                 self.say(f"{subject.row.name}: answers")
                 found[subject.row.name] = self.ask(subject, self.samples)
         return {name: outputs for name, outputs in found.items() if outputs}
@@ -220,6 +220,8 @@ class Measuring:
             row.state, row.reason = FAILED, str(error)
             self.say(f"{row.name}: {error}")
             return None
+        if result.memory is not None:
+            row.memory_loaded = result.memory
         if result.reading is not None:
             for words, count in result.reading.failures.items():
                 row.failures[words] = row.failures.get(words, 0) + count

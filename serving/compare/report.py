@@ -17,6 +17,8 @@ WORKS, FAILED, UNREACHABLE = "works", "exported but failed", "not reachable"
 ENDPOINT, VARIANT, PEER, IN_PROCESS, NULL = "endpoint", "variant", "peer", "in process", "null"
 """The kinds of rows: a deployed target, a variant of one, another project's server, the runtime without a server, a
 server without a model."""
+DEVICE = "device"
+"""The kind of a runtime for phones, which has no server."""
 FILE = "report.json"
 CLEAR = 0.1
 """Figures with a smaller relative difference are equal: two runs on a quiet machine differ by as much."""
@@ -110,7 +112,7 @@ class Row:
     """CPU time of the generator for one request, in microseconds."""
     memory_idle: int | None = None
     memory_loaded: int | None = None
-    """Resident bytes of the server's processes."""
+    """Resident bytes of the server's processes; in process, what the model added."""
     million_cost: float | None = None
     """The cost of a million requests at the highest sustained rate, by the price of a core's hour."""
     failures: dict[str, int] = field(default_factory=dict)
@@ -128,7 +130,7 @@ class Row:
     @property
     def is_way(self) -> bool:
         """Return True if it is a way to production, and not only a reference."""
-        return self.kind not in (IN_PROCESS, NULL)
+        return self.kind not in (IN_PROCESS, DEVICE, NULL)
 
     @property
     def works(self) -> bool:

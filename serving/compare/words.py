@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from serving.compare import conditions
-from serving.compare.report import CLEAR, ENDPOINT, NULL, Figure, Report, Row, are_equal
+from serving.compare.report import CLEAR, DEVICE, ENDPOINT, IN_PROCESS, NULL, Figure, Report, Row, are_equal
 
 QUIET = 0.1
 """The share of CPU time of other processes above which figures are doubtful."""
@@ -67,6 +67,7 @@ def conclusions(report: Report) -> list[str]:
         _parts(report),
         _smallest(report),
         *_precisions(report),
+        _devices(report),
         _parity(report),
         _frameworks(report),
         _training(report),
@@ -140,6 +141,21 @@ def _precisions(report: Report) -> list[str]:
                 f"{100 * (row.score - base.score):+.2f} points of {report.score}."
             )
     return list(found.values())
+
+
+def _devices(report: Report) -> str:
+    """The runtimes of phones side by side, where there is more than LiteRT."""
+    rows = [row for row in report.rows if row.works and row.p50 and row.protocol == IN_PROCESS]
+    rows = [row for row in rows if row.kind == DEVICE or row.target == "litert"]
+    if all(row.kind != DEVICE for row in rows):
+        return ""
+    told = [
+        f"{row.way} {_ms(row.p50.value)} (file {row.artifact_bytes / 2**20:.2f} MiB, "
+        f"memory {(row.memory_loaded or 0) / 2**20:.1f} MiB)"
+        for row in rows
+        if row.p50
+    ]
+    return f"On one thread here, the runtimes of phones answer a row in {', '.join(told)}."
 
 
 def _smallest(report: Report) -> str:

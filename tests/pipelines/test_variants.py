@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,16 @@ from models.data import Dataset, Rows
 from models.signature import Arrays
 from models.twins import drawn
 from pipelines import exporting
-from pipelines.cli import subjects, variants
+from pipelines.cli import variants
+from pipelines.cli.subjects import Rows as ComparedRows
 from pipelines.cli.variants import KERAS, Variant, make
 from pipelines.exporting import reference
 from pipelines.exporting.base import Exporter
 from pipelines.gates import GateError
 from pipelines.training.record import History, Trained
 from serving import repository
+from serving.compare import executorch
+from serving.compare.environments import InstallError
 from serving.repository import Manifest
 from serving.settings import Settings
 from serving.targets.base import TargetError
@@ -127,7 +131,7 @@ def test_keras_on_pytorch_is_left_out_with_the_reason(
     manifest = repository.read_manifest(folder)
     repository.write_manifest(folder, replace(manifest, weights={"tensorflow": trained.digest}))
     monkeypatch.setattr(Model, "frameworks", frameworks)
-    made = subjects.Rows(settings, model, dataset, VERSION, [TARGET], ExitStack(), lambda _: None)
+    made = ComparedRows(settings, model, dataset, VERSION, [TARGET], ExitStack(), lambda _: None)
     made._variant(Variant(TARGET, KERAS, form=KERAS, source=KERAS), KERAS)
     assert made.subjects == []
     assert made.notes[0].startswith(f"{TARGET} {KERAS} is left out: ")
@@ -144,3 +148,36 @@ def test_every_variant_is_of_a_form_and_a_precision_that_its_exporter_has(model:
     assert "exported" not in [v.name for v in variants.chosen(model, ["torchserve"], "exported")]
     plain = replace(model, spec=replace(model.spec, precisions=("float32",)))
     assert [v.name for v in variants.chosen(plain, ["litert", TARGET], "")] == ["unbatched", KERAS]
+    targets = {v.target for v in variants.chosen(model, ["torchserve"], "")}
+    assert targets == {"torchserve", "executorch"}
+
+
+@pytest.fixture
+def compared(settings: Settings, model: Model, dataset: Dataset) -> ComparedRows:
+    return ComparedRows(settings, model, dataset, VERSION, ["torchserve"], ExitStack(), lambda _: None)
+
+
+def test_executorch_is_left_out_with_its_reason_where_there_is_no_pytorch_network(
+    compared: ComparedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(Model, "frameworks", ("tensorflow",))
+    published = SimpleNamespace(parameters={}, source="tensorflow")
+    monkeypatch.setattr(ComparedRows, "_manifest", lambda *_: published)
+    monkeypatch.setattr(ComparedRows, "_variant", lambda _self, variant, *_: made.append(variant.target))
+    compared.variants()
+    assert set(made) == {"torchserve"}
+    assert compared.notes == ["executorch is left out: fashion has no network in PyTorch"]
+
+
+def test_a_converter_that_cannot_be_installed_leaves_its_row_out(
+    compared: ComparedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise InstallError("no index within reach")
+
+    monkeypatch.setattr(executorch, "require", refuse)
+    compared._variant(Variant("executorch", "float32", form="float32"), "pytorch")
+    (subject,) = compared.subjects
+    assert (subject.row.name, subject.row.works) == ("executorch float32 in process", False)
+    assert subject.row.reason == "no index within reach"

@@ -37,7 +37,8 @@ def lacking(version: str, machine: str) -> str:
         "--no-header",
     ]
     command += ["--python-version", version, "--python-platform", machine, "--output-file", os.devnull]
-    command += ["--constraint", str(uv.HERE / "hashes.txt"), str(uv.HERE / "dev.txt")]
+    command += ["--constraint", str(uv.HERE / "hashes.txt")]
+    command += [str(uv.HERE / name) for name in ("dev.txt", "executorch.txt")]
     # onnxruntime asks for macOS 14. torch of a wheel folder is of one Python alone.
     own = INDEX | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}
     own.pop("UV_FIND_LINKS", None)

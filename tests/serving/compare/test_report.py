@@ -12,7 +12,7 @@ import pytest
 
 from serving.compare import page, parts, report, words
 from serving.compare.changes import changes
-from serving.compare.report import FAILED, IN_PROCESS, NULL, VARIANT, Figure, ReportError, Row
+from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, VARIANT, Figure, ReportError, Row
 
 from . import reports
 from .reports import row
@@ -144,6 +144,19 @@ def test_a_less_precise_form_is_held_against_what_is_deployed() -> None:
         in said(base, row("litert", "grpc", 1.5, 9, **small))
     )
     assert "about the median by grpc" in said(base, row("litert", "grpc", 1.9, 9, **small))
+
+
+def test_what_phones_can_run_is_told_side_by_side_and_ranked_with_no_endpoint() -> None:
+    own, how = (
+        [row("onnxruntime", "grpc", 1.0, 1000), row("torchserve", "rest", 6.1, 90)],
+        {"memory_loaded": 3 << 20},
+    )
+    litert = row("litert", "in process", 0.5, 1, kind=IN_PROCESS, **how)
+    found = said(*own, litert, row("executorch", "in process", 0.25, 1, variant="int8", kind=DEVICE, **how))
+    assert "onnxruntime grpc answers in 1.00 ms (median), 6.1 times sooner than torchserve rest" in found
+    told = "litert 0.50 ms (file 0.50 MiB, memory 3.0 MiB), executorch int8 0.25 ms (file 0.25 MiB, memory 3.0 MiB)."
+    assert told in found
+    assert "phones" not in said(*own, litert)
 
 
 def test_doubts_are_said() -> None:
