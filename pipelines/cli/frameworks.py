@@ -48,6 +48,9 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
                 history.seconds,
                 first.metrics.get(f"{framework}/{model.spec.task.score}"),
                 history.peak_bytes,
+                history.arithmetic,
+                history.step_seconds,
+                history.waiting,
                 {name: manifest.export_seconds for name, manifest in own.items() if manifest.export_seconds},
                 lines(model, framework, list(own)),
             )

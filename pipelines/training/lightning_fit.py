@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.tensorboard._pytorch_graph import graph
 
 from models.base import Model
 from models.data import Rows
@@ -25,6 +27,7 @@ from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
 from pipelines.training.record import Epoch, Trained
 
+OUT_OF_MEMORY = torch.OutOfMemoryError
 VALIDATION_BATCH = 500
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -32,6 +35,11 @@ PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16"
 def gpus() -> int:
     """How many PyTorch sees."""
     return torch.cuda.device_count()
+
+
+def cuda() -> str | None:
+    """The version that PyTorch was built for."""
+    return torch.version.cuda
 
 
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
@@ -51,6 +59,7 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
         _meet(checkpoints.parent / "rendezvous", rank, profile.devices, "nccl" if device == "gpu" else "gloo")
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
+    journal.draw_graph(lambda: _graph(network, plan))
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,
         accelerator=device,
@@ -77,6 +86,13 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     if trainer.interrupted:
         raise KeyboardInterrupt
     return Trained("pytorch", model.from_torch(network), journal.history)
+
+
+def _graph(network: nn.Module, plan: BatchPlan) -> bytes:
+    inputs = plan.rows.take(slice(1)).served(plan.model.spec.signature)
+    definition, _ = graph(network, tuple(_tensors(inputs).values()))  # type: ignore[no-untyped-call]
+    serialized: bytes = definition.SerializeToString()
+    return serialized
 
 
 def _meet(file: Path, rank: int, ranks: int, backend: str) -> None:
@@ -188,6 +204,12 @@ class Record(lightning.Callback):
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
 
+    def on_train_epoch_start(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        self.journal.asks()
+
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        self.journal.gets(time.monotonic())
+
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -199,13 +221,15 @@ class Record(lightning.Callback):
         if self.journal.wants(batch_idx):
             loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
             self.journal.step(batch_idx, float(loss))
+        self.journal.asks()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         watched = self.journal.watched
         names = ("loss", watched, "val_loss", f"val_{watched}")
-        self.journal.epoch(
-            Epoch(*(float(trainer.callback_metrics[name]) for name in names)), trainer.save_checkpoint
-        )
+        figures = Epoch(*(float(trainer.callback_metrics[name]) for name in names))
+        model, network = self.journal.plan.model, pl_module.network
+        assert isinstance(network, nn.Module)
+        self.journal.epoch(figures, trainer.save_checkpoint, lambda: model.from_torch(network))
 
 
 def quieten() -> None:

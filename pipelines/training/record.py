@@ -28,6 +28,8 @@ class Epoch:
     metric: float
     validation_loss: float
     validation_metric: float
+    waiting: float | None = None
+    """The share of the steps' time in which they waited for their batches; None: not recorded."""
 
 
 class TrainingError(TandemError):
@@ -59,6 +61,11 @@ class History:
     def arithmetic(self) -> str:
         """What decides how sums are rounded: a training goes on with what it began with."""
         return f"{self.precision} on {self.devices} {self.device}{'s' if self.devices > 1 else ''}"
+
+    @property
+    def waiting(self) -> float | None:
+        """The largest share of an epoch, as some steps compile in the first one; None: not recorded."""
+        return max((epoch.waiting for epoch in self.epochs if epoch.waiting is not None), default=None)
 
     @classmethod
     def read(cls, path: Path) -> History:

@@ -12,7 +12,7 @@ from typing import Any
 from serving.errors import TandemError
 from serving.repository import write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
 WORKS, FAILED, UNREACHABLE = "works", "exported but failed", "not reachable"
 ENDPOINT, VARIANT, PEER, IN_PROCESS, NULL = "endpoint", "variant", "peer", "in process", "null"
 """What a row is: something deployed, another form of it, another project's server; and beside them the runtime without
@@ -151,6 +151,12 @@ class Framework:
     score: float | None
     peak_bytes: int
     """What the process grew by while it trained; 0 where no record says."""
+    arithmetic: str
+    """The precision, and the devices."""
+    step_seconds: float
+    """The median; 0 where no record says."""
+    waiting: float | None
+    """The share of the steps' time that waits for input."""
     export_seconds: dict[str, float]
     """By target that has this framework's weights."""
     lines: dict[str, int]

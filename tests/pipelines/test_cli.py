@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import cli
+from pipelines.cli import verbs
 from serving import targets
 
 TANDEM = Path(sys.executable).with_name("tandem")
@@ -41,6 +43,31 @@ def test_wrong_call_exits_with_2(tmp_path: Path) -> None:
     done = tandem("status", folder=tmp_path, TANDEM_TFJS_PORT="x")
     assert done.returncode == 2
     assert done.stderr == "error: TANDEM_TFJS_PORT='x': expected int\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [
+        (
+            "train",
+            "nothing half-made is served, and a training goes on from its last epoch when this is run again",
+        ),
+        ("rollback", "`tandem status` shows what is served"),
+    ],
+)
+def test_ctrl_c_says_what_it_leaves(
+    verb: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    interrupted.__name__ = verb
+    monkeypatch.setattr(verbs, verb, interrupted)
+    # They are the process's.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("os.umask", lambda _: None)
+    assert cli.main([verb]) == cli.INTERRUPTED
+    assert capsys.readouterr().err == f"error: interrupted; {told}\n"
 
 
 def test_tab_completes_verbs_choices_models_and_targets(tmp_path: Path) -> None:

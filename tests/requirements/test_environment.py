@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import http.server
+import re
 import ssl
 import subprocess
 import sys
@@ -185,3 +186,18 @@ def test_a_pin_that_vanished_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     command = [*INSTALL, "numpy==0.0.1"]
     with pytest.raises(SetupError, match=r"numpy==0\.0\.1(.|\n)*A pin cannot be had"):
         running.run([*command, "--no-index", "--find-links", str(tmp_path)], "uv")
+
+
+def test_a_gpu_s_environment_has_pins_of_its_own() -> None:
+    makefile = ["make", "-n", "VENV=/nonexistent/venv", "setup"]
+    plain, gpu = (
+        subprocess.run([*makefile, *own], cwd=environment.ROOT, capture_output=True, text=True).stdout
+        for own in ([], ["DEVICE=gpu"])
+    )
+    assert "TORCH=cuda" not in plain
+    assert "TORCH=cuda requirements/install" in gpu
+    pins = (environment.HERE / "cuda.txt").read_text()
+    (torch,) = re.findall(r"^torch==\S+", (environment.HERE / "main.txt").read_text(), re.MULTILINE)
+    assert f"\n{torch} \\\n    --hash=sha256:" in pins
+    assert re.search(r"^nvidia-cudnn-cu\d+==", pins, re.MULTILINE)
+    assert "://" not in pins

@@ -193,7 +193,7 @@ def test_a_report_survives_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 99}, "schema 99: expected 2"),
+        ({"schema": 99}, "schema 99: expected 3"),
         ({"rows": None}, "not a whole report"),
         ({"new": 1}, "not a whole report"),
     ],
@@ -250,7 +250,8 @@ def test_the_page_needs_nothing_from_anywhere_and_has_every_row_and_reason() -> 
         assert text in html
     assert html.count("<svg") >= 7
     cells = re.findall("<td>(.*?)</td>", html)
-    for text in ("3", "77", "30.5", "300", "litert 9.0", "network 40"):
+    trained = "float32 on 1 cpu", "27.1", "1.2%"
+    for text in ("3", "77", "30.5", "300", "litert 9.0", "network 40", *trained):
         assert text in cells
 
 
