@@ -44,7 +44,7 @@ def require(profile: Profile, frameworks: Iterable[str]) -> None:
             )
         raise TrainingError(
             f"{profile.precision} on device {profile.device} needs {profile.devices} GPU: {framework} sees {seen}: "
-            f"{gpus.why_none(module.cuda())}. This machine's {psutil.cpu_count()} CPUs train in float32 and bf16"
+            f"{gpus.why_none(module.CUDA)}. This machine's {psutil.cpu_count()} CPUs train in float32 and bf16"
         )
 
 

@@ -6,7 +6,6 @@ import io
 import shutil
 import time
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +31,14 @@ if TYPE_CHECKING:
 BUCKETS = 30
 ROWS = 2_000
 """Most validation rows that a confusion matrix counts."""
-PICTURES = 16
 NAMED = 30
-"""Most classes whose names and counts can be read in a confusion matrix."""
+"""Most classes whose names and counts can be read in it."""
 
 
 class Curves:
     """A file of events in `folder`, of a training that goes on at `first_step`; 0 begins anew.
 
-    TensorBoard forgets what an interrupted training drew from that step on.
+    TensorBoard forgets what was drawn from that step on before.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -48,89 +46,71 @@ class Curves:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"events.out.tfevents.{time.time_ns()}"
-        self._write(file_version="brain.Event:2")
-        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+        self.write(file_version="brain.Event:2")
+        self.write(step=first_step, session_log=SessionLog(status=SessionLog.START))
 
-    def scalars(self, step: int, figures: Mapping[str, float]) -> None:
-        """A point of each curve."""
-        self._summarize(step, [scalar_pb(tag, value).value[0] for tag, value in figures.items()])
-
-    def histograms(self, step: int, arrays: Arrays) -> None:
-        """How the finite values of each array are distributed."""
-        made = []
-        for tag, array in arrays.items():
-            counts, edges = np.histogram(array[np.isfinite(array)], BUCKETS)
-            buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
-            metadata = create_summary_metadata(display_name=None, description=None)
-            made.append(Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(buckets)))
-        self._summarize(step, made)
-
-    def graph(self, definition: bytes) -> None:
-        """A serialized TensorFlow GraphDef."""
-        self._write(graph_def=definition)
-
-    def figure(self, step: int, tag: str, figure: Figure) -> None:
-        """Matplotlib's figure, as a picture."""
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png")
-        width, height = figure.canvas.get_width_height()
-        drawn = Summary.Image(
-            width=width, height=height, colorspace=4, encoded_image_string=stream.getvalue()
-        )
-        self._summarize(step, [Summary.Value(tag=tag, image=drawn)])
-
-    def _summarize(self, step: int, values: list[Any]) -> None:
-        self._write(step=step, summary=Summary(value=values))
-
-    def _write(self, **fields: Any) -> None:  # noqa: ANN401
+    def write(self, **fields: Any) -> None:  # noqa: ANN401
+        """Append an event of these fields."""
         with self._path.open("ab") as file:
             RecordWriter(file).write(Event(wall_time=time.time(), **fields).SerializeToString())
 
+    def scalars(self, step: int, figures: Mapping[str, float]) -> None:
+        """A point of each curve."""
+        made = [scalar_pb(tag, value).value[0] for tag, value in figures.items()]
+        self.write(step=step, summary=Summary(value=made))
+
+    def histograms(self, step: int, arrays: Arrays) -> None:
+        """How the finite values of each array are distributed."""
+        made, metadata = [], create_summary_metadata(display_name=None, description=None)
+        for tag, array in arrays.items():
+            counts, edges = np.histogram(array[np.isfinite(array)], BUCKETS)
+            buckets = make_tensor_proto(np.stack([edges[:-1], edges[1:], counts], axis=1))
+            made.append(Summary.Value(tag=tag, metadata=metadata, tensor=buckets))
+        self.write(step=step, summary=Summary(value=made))
+
+    def figure(self, step: int, tag: str, figure: Figure) -> None:
+        """Matplotlib's figure, as a picture."""
+        stream, (width, height) = io.BytesIO(), figure.canvas.get_width_height()
+        figure.savefig(stream, format="png")
+        picture = Summary.Image(width=width, height=height, encoded_image_string=stream.getvalue())
+        self.write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
+
 
 def draw_answers(logs: Path, step: int, model: Model, trained: Trained, validation: Rows) -> None:
-    """Draw a classification's confusion matrix, and some pictures with what the trained network answers."""
-    spec, rows = model.spec, validation.take(slice(ROWS))
-    picture = spec.signature.picture
-    classes = spec.task.classes if isinstance(spec.task, Classification) else ()
-    if not picture and not classes:
-        return
-    inputs, curves = rows.served(spec.signature), Curves(logs, step)
-    outputs = reference.outputs(model, trained.framework, trained.weights, inputs)
-    if classes:
-        chosen = outputs[spec.task.outputs[0].name].argmax(axis=1)
-        curves.figure(step, "confusion_matrix", _matrix(classes, rows.targets, chosen))
-    if picture:
-        calls = ({name: array[row : row + 1] for name, array in outputs.items()} for row in range(len(rows)))
-        told = [" ".join(spec.task.told(own).split()) for own in islice(calls, PICTURES)]
-        if classes:
-            told = [f"{own}\nis {classes[right]}" for own, right in zip(told, rows.targets, strict=False)]
-        curves.figure(step, "samples", _pictures(inputs[picture.name], told))
-
-
-def _matrix(classes: tuple[str, ...], targets: NDArray[Any], chosen: NDArray[Any]) -> Figure:
+    """Draw a classification's confusion matrix, and some of the pictures that are its input."""
     from matplotlib.figure import Figure
 
-    counts = np.zeros((len(classes), len(classes)), int)
+    spec, rows, curves = model.spec, validation.take(slice(ROWS)), Curves(logs, step)
+    inputs, told = rows.served(spec.signature), [""] * len(rows)
+    if isinstance(spec.task, Classification):
+        names, outputs = (
+            spec.task.classes,
+            reference.outputs(model, trained.framework, trained.weights, inputs),
+        )
+        chosen = outputs[spec.task.outputs[0].name].argmax(axis=1)
+        curves.figure(step, "confusion_matrix", _matrix(names, rows.targets, chosen))
+        told = [f"{names[left]}, is {names[right]}" for left, right in zip(chosen, rows.targets, strict=True)]
+    if picture := spec.signature.picture:
+        figure = Figure(figsize=(10, 8), layout="constrained")
+        for axes, values, title in zip(figure.subplots(4, 4).flat, inputs[picture.name], told, strict=False):
+            axes.imshow(values, cmap="gray", vmin=0, vmax=1)
+            axes.set_title(title, fontsize=8)
+            axes.set_axis_off()
+        curves.figure(step, "samples", figure)
+
+
+def _matrix(names: tuple[str, ...], targets: NDArray[Any], chosen: NDArray[Any]) -> Figure:
+    from matplotlib.figure import Figure
+
+    counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (targets, chosen), 1)
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=2)
     axes.set(xlabel="answered", ylabel="right", title=f"{len(targets):,} validation rows")
-    if len(classes) <= NAMED:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
+    if len(names) <= NAMED:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
         for (row, column), count in np.ndenumerate(counts):
-            shade = "white" if count > counts[row].sum() / 2 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=shade)
-    return figure
-
-
-def _pictures(pictures: NDArray[Any], told: list[str]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    for axes, values, text in zip(figure.subplots(4, PICTURES // 4).flat, pictures, told, strict=False):
-        axes.imshow(values, cmap="gray", vmin=0, vmax=1)
-        axes.set_title(text, fontsize=8)
-        axes.set_axis_off()
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=7)
     return figure

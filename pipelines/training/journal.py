@@ -47,13 +47,13 @@ class Journal:
             self.history = begun
         self.first = len(self.history.epochs)
         self.started, self.last, self.paces = time.monotonic(), (0, 0.0), [0.0]
-        self.began, self.asked, self.waited = 0.0, 0.0, 0.0
+        self.began, self.asked, self.waited, self.warm = 0.0, 0.0, 0.0, False
         self.curves = Curves(logs, self.first * plan.steps_per_epoch) if writes else None
 
-    def draw_graph(self, definition: Callable[[], bytes]) -> None:
-        """`definition` gives the network's graph, serialized; a training that goes on has it."""
+    def draw_graph(self, definition: bytes) -> None:
+        """Draw the network's graph, a serialized GraphDef; a training that goes on has it."""
         if self.curves is not None and not self.first:
-            self.curves.graph(definition())
+            self.curves.write(graph_def=definition)
 
     def asks(self) -> None:
         """A step waits for its batch from now on."""
@@ -61,8 +61,14 @@ class Journal:
         self.began = self.began or self.asked
 
     def gets(self, when: float) -> None:
-        """Its batch was at hand by the monotonic clock then, maybe before it was asked for."""
-        self.waited += max(0.0, when - self.asked)
+        """Its batch was at hand by the monotonic clock then, maybe before it was asked for.
+
+        The first step is not counted: TensorFlow compiles before it takes its batch.
+        """
+        if self.warm:
+            self.waited += max(0.0, when - self.asked)
+        else:
+            self.warm, self.began = True, 0.0
 
     def wants(self, step: int) -> bool:
         """Return True if the loss of this step of an epoch, counted from 0, is needed: reading it costs a little."""
@@ -96,7 +102,7 @@ class Journal:
         epoch, now, steps = len(self.history.epochs), time.monotonic(), self.plan.steps_per_epoch
         for name in ("loss", "validation_loss"):
             self._require_finite(name, getattr(figures, name), steps - 1)
-        figures = replace(figures, waiting=self.waited / (self.last[1] - self.began))
+        figures = replace(figures, waiting=self.waited / max(1e-9, self.last[1] - self.began))
         self.began = self.waited = 0.0
         self.history = replace(
             self.history,

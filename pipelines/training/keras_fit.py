@@ -21,6 +21,7 @@ from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
 from pipelines.training.record import Epoch, Trained
 
+CUDA = tf.sysconfig.get_build_info().get("cuda_version")
 OUT_OF_MEMORY = tf.errors.ResourceExhaustedError
 POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 
@@ -58,12 +59,6 @@ def gpus() -> int:
     return len(tf.config.list_physical_devices("GPU"))
 
 
-def cuda() -> str | None:
-    """The version that TensorFlow was built for."""
-    version: str | None = tf.sysconfig.get_build_info().get("cuda_version")
-    return version
-
-
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
     """Train, or go on from the last checkpoint; ends with the same weights either way.
 
@@ -97,7 +92,7 @@ def _fit(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> T
         network = keras.saving.load_model(journal.checkpoint)
     else:
         network = compile_network(model, plan)
-    journal.draw_graph(lambda: _graph(network))
+    journal.draw_graph(_graph(network))
     record = Record(journal)
     network.fit(
         batches(plan, journal.first, record.arrivals),

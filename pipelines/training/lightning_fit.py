@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import time
@@ -27,6 +26,7 @@ from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
 from pipelines.training.record import Epoch, Trained
 
+CUDA = torch.version.cuda
 OUT_OF_MEMORY = torch.OutOfMemoryError
 VALIDATION_BATCH = 500
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -35,11 +35,6 @@ PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16"
 def gpus() -> int:
     """How many PyTorch sees."""
     return torch.cuda.device_count()
-
-
-def cuda() -> str | None:
-    """The version that PyTorch was built for."""
-    return torch.version.cuda
 
 
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
@@ -59,7 +54,8 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
         _meet(checkpoints.parent / "rendezvous", rank, profile.devices, "nccl" if device == "gpu" else "gloo")
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
-    journal.draw_graph(lambda: _graph(network, plan))
+    inputs = tuple(_tensors(plan.rows.take(slice(1)).served(model.spec.signature)).values())
+    journal.draw_graph(graph(network, inputs)[0].SerializeToString())  # type: ignore[no-untyped-call]
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,
         accelerator=device,
@@ -86,13 +82,6 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     if trainer.interrupted:
         raise KeyboardInterrupt
     return Trained("pytorch", model.from_torch(network), journal.history)
-
-
-def _graph(network: nn.Module, plan: BatchPlan) -> bytes:
-    inputs = plan.rows.take(slice(1)).served(plan.model.spec.signature)
-    definition, _ = graph(network, tuple(_tensors(inputs).values()))  # type: ignore[no-untyped-call]
-    serialized: bytes = definition.SerializeToString()
-    return serialized
 
 
 def _meet(file: Path, rank: int, ranks: int, backend: str) -> None:
@@ -161,21 +150,6 @@ class EpochBatches(IterableDataset[Batch]):
         return self.plan.steps_per_epoch
 
 
-class ValidationBatches(IterableDataset[Batch]):
-    """The validation rows in their order, or every so manieth of them."""
-
-    def __init__(self, model: Model, rows: Rows, rank: int, ranks: int) -> None:
-        self.model, self.rows = model, rows.take(slice(rank, None, ranks))
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.rows), VALIDATION_BATCH):
-            part = self.rows.take(slice(start, start + VALIDATION_BATCH))
-            yield _tensors(part.served(self.model.spec.signature)), torch.from_numpy(part.targets)
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / VALIDATION_BATCH)
-
-
 def _tensors(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
 
@@ -194,8 +168,14 @@ class PlannedBatches(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
-        own = self.validation, self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(ValidationBatches(self.plan.model, *own), batch_size=None)
+        rows = self.validation.take(slice(self.trainer.global_rank, None, self.trainer.world_size))
+        parts = [slice(start, start + VALIDATION_BATCH) for start in range(0, len(rows), VALIDATION_BATCH)]
+
+        def batch(part: slice) -> Batch:
+            own = rows.take(part)
+            return _tensors(own.served(self.plan.model.spec.signature)), torch.from_numpy(own.targets)
+
+        return DataLoader(parts, batch_size=None, collate_fn=batch)  # type: ignore[arg-type]
 
 
 class Record(lightning.Callback):

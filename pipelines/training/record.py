@@ -29,7 +29,7 @@ class Epoch:
     validation_loss: float
     validation_metric: float
     waiting: float | None = None
-    """The share of the steps' time in which they waited for their batches; None: not recorded."""
+    """The share of the steps' time until their batches were at hand; None: not recorded."""
 
 
 class TrainingError(TandemError):
@@ -64,7 +64,7 @@ class History:
 
     @property
     def waiting(self) -> float | None:
-        """The largest share of an epoch, as some steps compile in the first one; None: not recorded."""
+        """The largest of the epochs'; None: not recorded."""
         return max((epoch.waiting for epoch in self.epochs if epoch.waiting is not None), default=None)
 
     @classmethod

@@ -67,7 +67,6 @@ def test_both_learn_and_leave_tensorboard_logs_in_one_folder(
         assert epochs[-1].loss < epochs[0].loss * 0.7
         assert epochs[-1].metric > 0.6
         assert trained.history.seconds > 0
-        assert 0 <= trained.history.waiting < 0.3
     logs = next(tmp_path_factory.getbasetemp().glob("uninterrupted*")) / "tensorboard"
     boards = {framework: read(logs / framework) for framework in FRAMEWORKS}
     tensors, *others = (set(board.Tags()["tensors"]) for board in boards.values())
@@ -75,9 +74,8 @@ def test_both_learn_and_leave_tensorboard_logs_in_one_folder(
     assert others == [tensors]
     for framework, board in boards.items():
         assert board.PluginTagToContent("images").keys() == {"confusion_matrix", "samples"}
-        # In the graph's scopes are the names of the layers; Keras has underscores.
-        names = " ".join(node.name for node in board.Graph().node).replace("].", "_").replace("[", "_")
-        assert "stem_conv" in names or "Conv2d_conv" in names
+        names = " ".join(node.name for node in board.Graph().node)
+        assert {"tensorflow": "/stem_conv", "pytorch": "Convolution[stem]/Conv2d[conv]/"}[framework] in names
         for name, array in uninterrupted[framework].weights.items():
             events = board.Tensors(f"weights/{name}")
             assert [event.step for event in events] == [15, 31, 47, 63]
@@ -177,20 +175,19 @@ def test_killed_training_goes_on_and_ends_with_the_same_weights(
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_steps_that_wait_for_their_batches_are_told(
-    framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    framework: str, tmp_path: Path, uninterrupted: dict[str, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = BatchPlan.epoch
 
     def slowly(*arguments: Any) -> Iterator[Batch]:
         for batch in made(*arguments):
-            time.sleep(0.1)
+            time.sleep(0.2)
             yield batch
 
     monkeypatch.setattr(BatchPlan, "epoch", slowly)
-    history = train_sample(framework, tmp_path, epochs=2).history
-    # In the first one TensorFlow compiles, too.
-    assert history.waiting == history.epochs[1].waiting
-    assert 0.6 < history.epochs[1].waiting < 1
+    waiting = train_sample(framework, tmp_path, epochs=1).history.waiting
+    assert waiting is not None
+    assert max(0.2, 2 * (uninterrupted[framework].history.waiting or 0)) < waiting < 1
 
 
 def assert_same_weights(one: Trained, other: Trained) -> None:
