@@ -16,7 +16,8 @@ def why_none(cuda: str | None) -> str:
     if found is None:
         return "there is no NVIDIA driver"
     if not cuda:
-        return "it is a build for CPUs; `make setup DEVICE=gpu` installs PyTorch's for CUDA"
+        installs = "`make setup DEVICE=gpu` installs PyTorch's for CUDA"
+        return f"it is a build for CPUs; {installs}, and DEVICE=auto trains TensorFlow on CPUs beside it"
     least = DRIVERS.get(cuda.split(".")[0], 0)
     if int(found[1]) < least:
         return f"the NVIDIA driver {found[1]} is too old: CUDA {cuda} needs {least} or newer"
