@@ -93,7 +93,7 @@ def _fit(framework: str, *arguments: object) -> Trained:
     try:
         with growth() as grown:
             trained: Trained = module.fit(*arguments)
-    except module.OUT_OF_MEMORY as error:
+    except getattr(module, "OUT_OF_MEMORY", ()) as error:
         raise TrainingError(
             f"the memory is too little for a batch: lower batch_size in the profile, or share it by DEVICES. {error}"
         ) from None

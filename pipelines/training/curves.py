@@ -18,7 +18,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from models.base import Model
+from models.base import FRAMEWORKS, Model
 from models.classification import Classification
 from models.data import Rows
 from models.signature import Arrays
@@ -82,7 +82,7 @@ def draw_answers(logs: Path, step: int, model: Model, trained: Trained, validati
 
     spec, rows, curves = model.spec, validation.take(slice(ROWS)), Curves(logs, step)
     inputs, told = rows.served(spec.signature), [""] * len(rows)
-    if isinstance(spec.task, Classification):
+    if isinstance(spec.task, Classification) and trained.framework in FRAMEWORKS:
         names, outputs = (
             spec.task.classes,
             reference.outputs(model, trained.framework, trained.weights, inputs),

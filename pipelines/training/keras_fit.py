@@ -92,7 +92,8 @@ def _fit(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> T
         network = keras.saving.load_model(journal.checkpoint)
     else:
         network = compile_network(model, plan)
-    journal.draw_graph(_graph(network))
+    if keras.config.backend() == "tensorflow":
+        journal.draw_graph(_graph(network))
     record = Record(journal)
     network.fit(
         batches(plan, journal.first, record.arrivals),

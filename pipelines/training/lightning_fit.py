@@ -8,6 +8,7 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
     inputs = tuple(_tensors(plan.rows.take(slice(1)).served(model.spec.signature)).values())
-    journal.draw_graph(graph(network, inputs)[0].SerializeToString())  # type: ignore[no-untyped-call]
+    # A network that cannot be traced trains all the same.
+    with suppress(RuntimeError, torch.jit.TracingCheckError):
+        journal.draw_graph(graph(network, inputs)[0].SerializeToString())  # type: ignore[no-untyped-call]
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,
         accelerator=device,
