@@ -57,7 +57,7 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     model.to_torch(model.initial_weights(plan.seed), network)
     inputs = tuple(_tensors(plan.rows.take(slice(1)).served(model.spec.signature)).values())
     # A network that cannot be traced trains all the same.
-    with suppress(RuntimeError, torch.jit.TracingCheckError):
+    with suppress(RuntimeError, torch.jit._trace.TracingCheckError):
         journal.draw_graph(graph(network, inputs)[0].SerializeToString())  # type: ignore[no-untyped-call]
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,
