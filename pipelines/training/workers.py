@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def run(count: int, function: Callable[..., Result], *arguments: object) -> list[Result]:
-    """What `function` returns in each of `count` new processes, by rank; `LOCAL_RANK` in its environment is that.
+    """Run `function` in each of `count` new processes, with `LOCAL_RANK` set; returns its results by rank.
 
     Raises the `TandemError` that a process raised, and `TrainingError` with the rank of one that ended otherwise. In
     both cases, and on Ctrl-C, all others are ended.

@@ -121,7 +121,7 @@ def served(settings: Settings) -> dict[str, bytes]:
 
 
 def refused(recipe: Recipe) -> list[str]:
-    """What a gate says that refuses these sources, having seen that nothing served changed."""
+    """Return the message of a gate that refuses these sources; nothing served may change."""
     before = served(recipe.settings)
     with pytest.raises(GateError) as refusal:
         run(recipe)

@@ -53,7 +53,7 @@ def test_what_this_machine_cannot_do_is_refused_with_what_it_has(
 def test_a_training_goes_on_with_the_precision_and_the_devices_that_it_began_with(
     model: Model, sample: Rows, tmp_path: Path
 ) -> None:
-    replace(History.empty(), devices=2).write(tmp_path / "epoch-000.json")
+    replace(History([], [], 0.0), devices=2).write(tmp_path / "epoch-000.json")
     (tmp_path / "epoch-000.ckpt").touch()
     profile = model.spec.profile("quick")
     same, *others = (

@@ -12,7 +12,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
-from pipelines.profiling.record import PARTS, WARM, Clock, Op, Profiled
+from pipelines.cli.profiling.record import PARTS, WARM, Clock, Op, Profiled
 from pipelines.training.batches import BatchPlan
 from pipelines.training.lightning_fit import EpochBatches, Trainee
 
