@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training: by one writer, with the same tags, whichever framework trains."""
+"""The events of a training for TensorBoard: by one writer, with the same tags, whichever framework trains."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Curves:
         self.write(step=step, summary=Summary(value=made))
 
     def histograms(self, step: int, arrays: Arrays) -> None:
-        """How the finite values of each array are distributed."""
+        """The distribution of each array's finite values."""
         made, metadata = [], create_summary_metadata(display_name=None, description=None)
         for tag, array in arrays.items():
             counts, edges = np.histogram(array[np.isfinite(array)], BUCKETS)

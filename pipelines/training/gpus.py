@@ -1,4 +1,4 @@
-"""Why a framework sees no GPU."""
+"""The reason for which a framework sees no GPU."""
 
 from __future__ import annotations
 

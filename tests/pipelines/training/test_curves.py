@@ -57,7 +57,7 @@ def test_classes_have_a_matrix_and_picture_inputs_samples(
 ) -> None:
     counted, drawn = [], curves._matrix
     monkeypatch.setattr(curves, "_matrix", lambda *own: counted.append(own) or drawn(*own))
-    trained = Trained(framework, model.initial_weights(1), History.empty())
+    trained = Trained(framework, model.initial_weights(1), History([], [], 0.0))
     curves.draw_answers(tmp_path, 7, model, trained, sample)
     board = read(tmp_path)
     assert board.PluginTagToContent("images").keys() == {"confusion_matrix", "samples"}
