@@ -21,7 +21,7 @@ export TANDEM_PLATFORM := $(or $(PLATFORM),$(TANDEM_PLATFORM),auto)
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.main ## the virtual environment with everything that is needed to deploy
+setup: $(VENV)/$(if $(filter gpu,$(DEVICE)),.cuda,.main) ## the virtual environment with all to deploy; DEVICE=gpu: with CUDA
 
 deploy: $(VENV)/.main ## train, export, gate, publish, and start five endpoints
 	@$(TANDEM) deploy --orchestrator $(or $(ORCHESTRATOR),default) --beam="$(BEAM)"
@@ -126,8 +126,11 @@ clean-env: ## remove the environment; `make setup` makes it again
 	@rm -rf $(VENV) $(VENV).lock .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
 # A stamp is stale if its environment is broken or was made by another Python.
-$(shell $(VENV)/bin/python -c 'import rich' >/dev/null 2>&1 || rm -f $(VENV)/.main $(VENV)/.dev)
+$(shell $(VENV)/bin/python -c 'import rich' >/dev/null 2>&1 || rm -f $(VENV)/.main $(VENV)/.dev $(VENV)/.cuda)
 SETUP := requirements/install requirements/hashes.txt $(wildcard requirements/*.py) pyproject.toml
+
+$(VENV)/.cuda: requirements/main.txt requirements/cuda.txt $(SETUP)
+	@TORCH=cuda requirements/install $(VENV) requirements/main.txt && touch $(VENV)/.main $@
 
 $(VENV)/.main: requirements/main.txt $(SETUP)
 	@requirements/install $(VENV) requirements/main.txt && touch $@

@@ -192,9 +192,9 @@ def _packages(uv: list[str], venv: Path, pins: Path) -> None:
     hashes = ["--constraint", str(HERE / "hashes.txt")]
     watch([*uv, "--no-deps", "--only-binary", ":all:", *hashes, "--requirement", str(pins)], venv, what)
     if os.environ.get(CUDA) == "cuda":
-        # The pins, and the overrides in pyproject.toml, leave its libraries out.
-        own = ["--no-config", "--overrides", str(HERE / "cuda-overrides.txt"), "--constraint", str(pins)]
-        watch([*uv, *own, "torch"], venv, "the CUDA libraries of torch")
+        # The build for CPUs may be there, by the same version.
+        own = ["--no-config", "--no-deps", "--require-hashes", "--reinstall-package", "torch"]
+        watch([*uv, *own, "--requirement", str(HERE / "cuda.txt")], venv, "torch with its CUDA libraries")
     run([*uv, "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], "this project")
 
 

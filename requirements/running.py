@@ -21,7 +21,7 @@ ADVICE = {
     "SSL_CERT_FILE=/path/to/ca.pem make deploy",
     r"No space left": "Free some space and run this again.",
     r"pytorch\.org": "PyTorch's own index has the CPU build. Out of reach? "
-    f"{CUDA}=cuda make deploy takes the build of the general index, about 5 GB.",
+    "`make setup DEVICE=gpu` takes the build of the general index, about 5 GB.",
     r"No solution found|no version of|Hash mismatch": "A pin cannot be had as requirements/ has it: is the index "
     "(PIP_INDEX_URL) or the wheel folder (PIP_FIND_LINKS) complete?",
     r"resolve|connect|timed out|unreachable|error sending request": "Is the package index within reach? A mirror: "

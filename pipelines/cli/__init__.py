@@ -46,9 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
         complain(str(error))
         return 2
     except KeyboardInterrupt:
-        complain(
-            "interrupted; what is served stays as it is, and a training goes on from here when it is run again"
+        trains = hasattr(options, "precision")
+        told = (
+            "nothing half-made is served, and a training goes on from its last epoch when this is run again"
         )
+        complain(f"interrupted; {told if trains else '`tandem status` shows what is served'}")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

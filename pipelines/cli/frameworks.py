@@ -56,9 +56,11 @@ def measured(settings: Settings, model: Model, version: int, rows: Iterable[Subj
                 history.seconds,
                 first.metrics.get(f"{framework}/{model.spec.task.score}"),
                 history.peak_bytes,
+                history.arithmetic,
+                history.step_seconds,
+                history.waiting,
                 {name: manifest.export_seconds for name, manifest in own.items() if manifest.export_seconds},
                 lines(model, framework, list(own)),
-                history.step_seconds,
                 loss_difference(histories.get("tensorflow", history), history),
             )
         )

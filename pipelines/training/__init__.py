@@ -16,7 +16,7 @@ from models.base import FRAMEWORKS, Model, Profile
 from models.data import Dataset, Rows
 from pipelines import gates
 from pipelines.gates import Check
-from pipelines.training import frozen, keras_on_torch, workers
+from pipelines.training import curves, frozen, gpus, keras_on_torch, workers
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained, TrainingError, intact
 
@@ -38,18 +38,18 @@ def require(profile: Profile, frameworks: Iterable[str]) -> None:
     if fits and profile.device != "gpu" and profile.precision != "fp16":
         return
     for framework in frameworks:
-        gpus = importlib.import_module(FITS[framework]).gpus()
-        if not fits and profile.placed(gpus) == "cpu":
+        module = importlib.import_module(FITS[framework])
+        seen = module.gpus()
+        if profile.placed(seen) != "cpu":
+            continue
+        if not fits:
             raise TrainingError(
-                f"devices {profile.devices}: {framework} sees {psutil.cpu_count()} CPUs and {gpus} GPUs"
+                f"devices {profile.devices}: {framework} sees {psutil.cpu_count()} CPUs and {seen} GPUs"
             )
-        if profile.placed(gpus) == "cpu":
-            driver = "an" if Path("/proc/driver/nvidia/version").exists() else "no"
-            raise TrainingError(
-                f"{profile.precision} on device {profile.device} needs {profile.devices} GPU: {framework} sees {gpus}. "
-                f"This machine has {psutil.cpu_count()} CPUs, which train in float32 and bf16, and {driver} NVIDIA "
-                "driver; `make setup TORCH=cuda` installs PyTorch's CUDA build"
-            )
+        raise TrainingError(
+            f"{profile.precision} on device {profile.device} needs {profile.devices} GPU: {framework} sees {seen}: "
+            f"{gpus.why_none(module.CUDA)}. This machine's {psutil.cpu_count()} CPUs train in float32 and bf16"
+        )
 
 
 def train(
@@ -70,13 +70,15 @@ def train(
         return replace(done, cached=True, checks=(unchanged,))
     rows = _labelled(dataset, profile.training_rows)
     logs = folder / "tensorboard" / framework
+    whole, validation = model, rows[1]
     try:
         if framework == keras_on_torch.NAME:
             start = model.initial_weights(seed)
             model = keras_on_torch.Started(model.spec, model.package, model.checkpoint, start)
         if profile.frozen:
             model, rows = frozen.prepare(model, profile, seed, rows, folder / "features.npz")
-        task = framework, model, BatchPlan(model, rows[0], profile, seed), rows[1], own / "checkpoints", logs
+        plan = BatchPlan(model, rows[0], profile, seed)
+        task = framework, model, plan, rows[1], own / "checkpoints", logs
         if profile.devices == 1 and framework in FRAMEWORKS:
             trained = _fit(*task)
         else:
@@ -87,14 +89,21 @@ def train(
             trained = replace(parts[0], history=replace(parts[0].history, peak_bytes=peak))
     except TrainingError as error:
         raise TrainingError(f"{framework}: {error}") from None
+    curves.draw_answers(logs, plan.steps, whole, trained, validation)
     trained.write(own)
     shutil.rmtree(own / "checkpoints")
     return replace(trained, checks=(unchanged,))
 
 
 def _fit(framework: str, *arguments: object) -> Trained:
-    with growth() as grown:
-        trained: Trained = importlib.import_module(FITS[framework]).fit(*arguments)
+    module = importlib.import_module(FITS[framework])
+    try:
+        with growth() as grown:
+            trained: Trained = module.fit(*arguments)
+    except getattr(module, "OUT_OF_MEMORY", ()) as error:
+        raise TrainingError(
+            f"the memory is too little for a batch: lower batch_size in the profile, or share it by DEVICES. {error}"
+        ) from None
     return replace(trained, history=replace(trained.history, peak_bytes=max(grown)))
 
 

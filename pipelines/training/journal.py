@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tensorboard.summary import Writer
-
+from models.base import Weights
 from pipelines.training.batches import BatchPlan
+from pipelines.training.curves import Curves
 from pipelines.training.record import PARITY_STEPS, Epoch, History, TrainingError
 from serving import progress
 
@@ -47,7 +47,28 @@ class Journal:
             self.history = begun
         self.first = len(self.history.epochs)
         self.started, self.last, self.paces = time.monotonic(), (0, 0.0), [0.0]
-        self.curves = Writer(str(logs)) if writes else None
+        self.began, self.asked, self.waited, self.warm = 0.0, 0.0, 0.0, False
+        self.curves = Curves(logs, self.first * plan.steps_per_epoch) if writes else None
+
+    def draw_graph(self, definition: bytes) -> None:
+        """Draw the network's graph, a serialized GraphDef; a training that goes on has it."""
+        if self.curves is not None and not self.first:
+            self.curves.write(graph_def=definition)
+
+    def asks(self) -> None:
+        """A step waits for its batch from now on."""
+        self.asked = time.monotonic()
+        self.began = self.began or self.asked
+
+    def gets(self, when: float) -> None:
+        """Its batch was at hand by the monotonic clock then, maybe before it was asked for.
+
+        The first step is not counted: TensorFlow compiles before it takes its batch.
+        """
+        if self.warm:
+            self.waited += max(0.0, when - self.asked)
+        else:
+            self.warm, self.began = True, 0.0
 
     def wants(self, step: int) -> bool:
         """Return True if the loss of this step of an epoch, counted from 0, is needed: reading it costs a little."""
@@ -69,18 +90,20 @@ class Journal:
             self.paces.append((now - self.last[1]) / (step - self.last[0]))
             figures["step_time"] = self.paces[-1]
         self.last = step, now
-        self._draw(epoch * steps + step, figures)
         text = f"epoch {epoch + 1} of {epochs}, step {step + 1} of {steps}, loss {loss:.3f}"
         if step + 1 == steps:
             text = f"validation after epoch {epoch + 1} of {epochs}"
         if self.curves is not None:
+            self.curves.scalars(epoch * steps + step, figures)
             progress.advance(text, (epoch - self.first) * steps + step + 1, (epochs - self.first) * steps)
 
-    def epoch(self, figures: Epoch, save: Callable[[Path], None]) -> None:
-        """An epoch has ended with these figures; `save` writes a checkpoint."""
+    def epoch(self, figures: Epoch, save: Callable[[Path], None], weights: Callable[[], Weights]) -> None:
+        """An epoch has ended with these figures; `save` writes a checkpoint, `weights` reads the network's."""
         epoch, now, steps = len(self.history.epochs), time.monotonic(), self.plan.steps_per_epoch
         for name in ("loss", "validation_loss"):
             self._require_finite(name, getattr(figures, name), steps - 1)
+        figures = replace(figures, waiting=self.waited / max(1e-9, self.last[1] - self.began))
+        self.began = self.waited = 0.0
         self.history = replace(
             self.history,
             epochs=[*self.history.epochs, figures],
@@ -89,11 +112,11 @@ class Journal:
         )
         self.started = now
         named = {name.replace("metric", self.watched): own for name, own in asdict(figures).items()}
-        path = self.checkpoints / f"epoch-{epoch:03d}{self.suffix}"
+        path, last = self.checkpoints / f"epoch-{epoch:03d}{self.suffix}", (epoch + 1) * steps - 1
         if self.curves is not None:
             # Of the loss, the steps are there.
-            self._draw((epoch + 1) * steps, {name: own for name, own in named.items() if name != "loss"})
-            self.curves.flush()
+            self.curves.scalars(last, {name: own for name, own in named.items() if name != "loss"})
+            self.curves.histograms(last, {f"weights/{name}": own for name, own in weights().items()})
             told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in named.items())
             progress.note(f"Epoch {epoch + 1}/{self.plan.profile.epochs}: {told}")
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -105,11 +128,6 @@ class Journal:
 
     def _is_due(self, step: int) -> bool:
         return step % 10 == 0 or step + 1 == self.plan.steps_per_epoch
-
-    def _draw(self, step: int, figures: Mapping[str, float]) -> None:
-        if self.curves is not None:
-            for name, value in figures.items():
-                self.curves.add_scalar(name, value, step)
 
     def _require_finite(self, name: str, loss: float, step: int) -> None:
         if math.isfinite(loss):

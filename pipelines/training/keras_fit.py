@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pipelines.training.record import Epoch, Trained
 
 ON_TORCH = keras.config.backend() == "torch"
 """True in the process of keras_on_torch.py."""
+CUDA = tf.sysconfig.get_build_info().get("cuda_version")
+OUT_OF_MEMORY = tf.errors.ResourceExhaustedError
 POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 
 
@@ -94,8 +97,11 @@ def run(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> Tr
         network = keras.saving.load_model(journal.checkpoint)
     else:
         network = compile_network(model, plan)
+    if not ON_TORCH:
+        journal.draw_graph(_graph(network))
+    record = Record(journal)
     network.fit(
-        batches(plan, first_epoch=journal.first),
+        batches(plan, journal.first, record.arrivals),
         initial_epoch=journal.first,
         epochs=plan.profile.epochs,
         steps_per_epoch=plan.steps_per_epoch,
@@ -106,9 +112,16 @@ def run(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> Tr
             model.spec.task.keras_targets(validation.targets),
         ),
         validation_batch_size=500,
-        callbacks=[Record(journal)],
+        callbacks=[record],
     )
     return Trained("tensorflow", model.from_keras(network), journal.history)
+
+
+def _graph(network: keras.Model) -> bytes:
+    specs = [tf.TensorSpec(own.shape, own.dtype) for own in network.inputs]
+    function = tf.function(lambda *inputs: network(_arranged(inputs), training=False))
+    definition: bytes = function.get_concrete_function(*specs).graph.as_graph_def().SerializeToString()
+    return definition
 
 
 def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
@@ -131,14 +144,22 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
     return network
 
 
-def batches(plan: BatchPlan, first_epoch: int) -> tf.data.Dataset:
-    """All batches from `first_epoch` on, one after the other; made while the one before is trained on."""
+def batches(
+    plan: BatchPlan, first_epoch: int, arrivals: dict[tuple[int, int], float] | None = None
+) -> tf.data.Dataset:
+    """All batches from `first_epoch` on, one after the other; made while the one before is trained on.
+
+    `arrivals` gets by epoch and step when each was made, by the monotonic clock.
+    """
     task, size = plan.model.spec.task, plan.profile.batch_size
 
     def every() -> Iterator[tuple[Any, NDArray[Any]]]:
         for epoch in range(first_epoch, plan.profile.epochs):
-            for inputs, targets in plan.epoch(epoch):
-                yield _arranged(tuple(inputs.values())), task.keras_targets(targets)
+            for step, (inputs, targets) in enumerate(plan.epoch(epoch)):
+                batch = _arranged(tuple(inputs.values())), task.keras_targets(targets)
+                if arrivals is not None:
+                    arrivals[epoch, step] = time.monotonic()
+                yield batch
 
     inputs = _arranged(
         tuple(
@@ -162,9 +183,14 @@ class Record(keras.callbacks.Callback):
         super().__init__()
         self.journal = journal
         self.total = 0.0
+        self.arrivals: dict[tuple[int, int], float] = {}
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.journal.asks()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
+        self.journal.gets(self.arrivals.pop((len(self.journal.history.epochs), batch)))
         # Keras reports the mean since the epoch's start.
         before, self.total = self.total if batch else 0.0, float(logs["loss"]) * (batch + 1)
         if self.journal.wants(batch):
@@ -183,4 +209,5 @@ class Record(keras.callbacks.Callback):
         assert logs is not None
         watched = self.journal.watched
         figures = Epoch(*(logs[name] for name in ("loss", watched, "val_loss", f"val_{watched}")))
-        self.journal.epoch(figures, self.model.save)
+        model = self.journal.plan.model
+        self.journal.epoch(figures, self.model.save, lambda: model.from_keras(self.model))

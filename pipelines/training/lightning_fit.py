@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.tensorboard._pytorch_graph import graph
 
 from models.base import Model
 from models.data import Rows
@@ -25,6 +27,8 @@ from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
 from pipelines.training.record import Epoch, Trained
 
+CUDA = torch.version.cuda
+OUT_OF_MEMORY = torch.OutOfMemoryError
 VALIDATION_BATCH = 500
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -51,6 +55,10 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
         _meet(checkpoints.parent / "rendezvous", rank, profile.devices, "nccl" if device == "gpu" else "gloo")
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
+    inputs = tuple(_tensors(plan.rows.take(slice(1)).served(model.spec.signature)).values())
+    # A network that cannot be traced trains all the same.
+    with suppress(RuntimeError, torch.jit._trace.TracingCheckError):
+        journal.draw_graph(graph(network, inputs)[0].SerializeToString())  # type: ignore[no-untyped-call]
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,
         accelerator=device,
@@ -145,21 +153,6 @@ class EpochBatches(IterableDataset[Batch]):
         return self.plan.steps_per_epoch
 
 
-class ValidationBatches(IterableDataset[Batch]):
-    """The validation rows in their order, or every so manieth of them."""
-
-    def __init__(self, model: Model, rows: Rows, rank: int, ranks: int) -> None:
-        self.model, self.rows = model, rows.take(slice(rank, None, ranks))
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.rows), VALIDATION_BATCH):
-            part = self.rows.take(slice(start, start + VALIDATION_BATCH))
-            yield _tensors(part.served(self.model.spec.signature)), torch.from_numpy(part.targets)
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / VALIDATION_BATCH)
-
-
 def _tensors(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
 
@@ -178,8 +171,14 @@ class PlannedBatches(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
-        own = self.validation, self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(ValidationBatches(self.plan.model, *own), batch_size=None)
+        rows = self.validation.take(slice(self.trainer.global_rank, None, self.trainer.world_size))
+        parts = [slice(start, start + VALIDATION_BATCH) for start in range(0, len(rows), VALIDATION_BATCH)]
+
+        def batch(part: slice) -> Batch:
+            own = rows.take(part)
+            return _tensors(own.served(self.plan.model.spec.signature)), torch.from_numpy(own.targets)
+
+        return DataLoader(parts, batch_size=None, collate_fn=batch)  # type: ignore[arg-type]
 
 
 class Record(lightning.Callback):
@@ -187,6 +186,12 @@ class Record(lightning.Callback):
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
+
+    def on_train_epoch_start(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        self.journal.asks()
+
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        self.journal.gets(time.monotonic())
 
     def on_train_batch_end(
         self,
@@ -199,13 +204,15 @@ class Record(lightning.Callback):
         if self.journal.wants(batch_idx):
             loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
             self.journal.step(batch_idx, float(loss))
+        self.journal.asks()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         watched = self.journal.watched
         names = ("loss", watched, "val_loss", f"val_{watched}")
-        self.journal.epoch(
-            Epoch(*(float(trainer.callback_metrics[name]) for name in names)), trainer.save_checkpoint
-        )
+        figures = Epoch(*(float(trainer.callback_metrics[name]) for name in names))
+        model, network = self.journal.plan.model, pl_module.network
+        assert isinstance(network, nn.Module)
+        self.journal.epoch(figures, trainer.save_checkpoint, lambda: model.from_torch(network))
 
 
 def quieten() -> None:

@@ -28,6 +28,8 @@ class Epoch:
     metric: float
     validation_loss: float
     validation_metric: float
+    waiting: float | None = None
+    """The share of the steps' time until their batches were at hand; None: not recorded."""
 
 
 class TrainingError(TandemError):
@@ -55,6 +57,11 @@ class History:
     def arithmetic(self) -> str:
         """The precision and devices, which decide how sums are rounded: a resumed training must have the same."""
         return f"{self.precision} on {self.devices} {self.device}{'s' if self.devices > 1 else ''}"
+
+    @property
+    def waiting(self) -> float | None:
+        """The largest of the epochs'; None: not recorded."""
+        return max((epoch.waiting for epoch in self.epochs if epoch.waiting is not None), default=None)
 
     @classmethod
     def read(cls, path: Path) -> History:

@@ -12,7 +12,7 @@ from typing import Any
 from serving.errors import TandemError
 from serving.repository import write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
 WORKS, FAILED, UNREACHABLE = "works", "exported but failed", "not reachable"
 ENDPOINT, VARIANT, PEER, IN_PROCESS, NULL = "endpoint", "variant", "peer", "in process", "null"
 """The kinds of rows: a deployed target, a variant of one, another project's server, the runtime without a server, a
@@ -150,12 +150,16 @@ class Framework:
     score: float | None
     peak_bytes: int
     """Growth of the process during training; 0 if unknown."""
+    arithmetic: str
+    """The precision, and the devices."""
+    step_seconds: float
+    """The median; 0 where no record says."""
+    waiting: float | None
+    """The share of the steps' time that waits for input."""
     export_seconds: dict[str, float]
     """By target with this framework's weights."""
     lines: dict[str, int]
     """Lines of code of the network, its training, its export, and the clients of its targets."""
-    step_seconds: float = 0.0
-    """Median of a training step; 0 if unknown."""
     loss_difference: float = 0.0
     """Largest relative difference of the losses of the first steps from TensorFlow's."""
 

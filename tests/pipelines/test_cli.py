@@ -43,6 +43,23 @@ def test_wrong_call_exits_with_2(tmp_path: Path) -> None:
     assert done.stderr == "error: TANDEM_TFJS_PORT='x': expected int\n"
 
 
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [("train", "nothing half-made .* a training goes on"), ("down", "`tandem status` shows")],
+)
+def test_ctrl_c_says_what_it_leaves(verb: str, told: str, tmp_path: Path) -> None:
+    script = f"""
+from pipelines import cli
+from pipelines.cli import verbs
+def {verb}(*_): raise KeyboardInterrupt
+verbs.{verb} = {verb}
+raise SystemExit(cli.main(["{verb}"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert re.fullmatch(rf"error: interrupted; {told}.*\n", done.stderr)
+
+
 def test_tab_completes_verbs_choices_models_and_targets(tmp_path: Path) -> None:
     for line, offered in (
         ("tandem depl", {"deploy"}),

@@ -30,11 +30,13 @@ def test_each_framework_has_its_own_run_s_records_and_its_own_targets_exports(
         )
     # A run of other weights, and the version's own; the TensorFlow side's is gone.
     for run, digest in (("other", "x" * 64), ("own", digests["pytorch"])):
-        history = History([], [Epoch(0.5, 0.8, 0.6, 0.7)] * 2, 9.0, digest, peak_bytes=len(run))
+        epochs = [Epoch(0.5, 0.8, 0.6, 0.7, waiting) for waiting in (0.01, 0.02)]
+        history = History([], epochs, 9.0, digest, peak_bytes=len(run), step_seconds=0.03, devices=2)
         history.write(tmp_path / "runs" / f"{settings.model}-{run}" / "pytorch" / "history.json")
     (found,) = frameworks.measured(settings, model, 1)
     assert (found.name, found.library, found.score, found.seconds) == ("pytorch", "torch 2.13.0", 0.92, 9.0)
-    assert found.peak_bytes == len("own")
+    assert (found.peak_bytes, found.step_seconds, found.waiting) == (len("own"), 0.03, 0.02)
+    assert found.arithmetic == "float32 on 2 cpus"
     assert [epoch["validation_loss"] for epoch in found.epochs] == [0.6, 0.6]
     expected = {n: i + 1.0 for i, n in enumerate(targets.NAMES) if targets.load(n).source == "pytorch"}
     assert found.export_seconds == expected

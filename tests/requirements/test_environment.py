@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import http.server
+import re
 import ssl
 import subprocess
 import sys
@@ -185,3 +186,14 @@ def test_a_pin_that_vanished_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     command = [*INSTALL, "numpy==0.0.1"]
     with pytest.raises(SetupError, match=r"numpy==0\.0\.1(.|\n)*A pin cannot be had"):
         running.run([*command, "--no-index", "--find-links", str(tmp_path)], "uv")
+
+
+def test_a_gpu_s_environment_has_pins_of_its_own() -> None:
+    command = ["make", "-n", "VENV=/nonexistent/venv", "setup", "DEVICE=gpu"]
+    done = subprocess.run(command, cwd=environment.ROOT, capture_output=True, text=True)
+    assert "TORCH=cuda requirements/install /nonexistent/venv requirements/main.txt" in done.stdout
+    pins, main = ((environment.HERE / name).read_text() for name in ("cuda.txt", "main.txt"))
+    (torch,) = re.findall(r"^torch==\S+", main, re.MULTILINE)
+    assert f"\n{torch} \\\n    --hash=sha256:" in pins
+    assert re.search(r"^nvidia-cudnn-cu\d+==", pins, re.MULTILINE)
+    assert "://" not in pins

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from pipelines.cli.profiling.record import Op, ProfilingError, dearest, write_tr
 
 TRIED = "2.3."
 """The versions whose C API was tried; it changes with LiteRT."""
-LIBRARY = ctypes.CDLL(str(next(Path(ai_edge_litert.__file__).parent.glob("libLiteRt.*"))))
 CPU, HOST_MEMORY, WRITE = 1, 1, 1
 RUN, OPS = 1, (2, 4, 8)
 """Kinds of events: LiteRT's own work; operators, the last two of a delegate."""
@@ -135,10 +135,21 @@ class CompiledModel:
         return buffers
 
 
+@cache
+def library() -> ctypes.CDLL:
+    """The wheel's. Raises `ProfilingError` where it has none."""
+    folder = Path(ai_edge_litert.__file__).parent
+    for path in folder.glob("libLiteRt.*"):
+        return ctypes.CDLL(str(path))
+    raise ProfilingError(
+        f"ai-edge-litert {metadata.version('ai-edge-litert')} has no libLiteRt.* in {folder}"
+    )
+
+
 def call(name: str, *arguments: Any) -> None:  # noqa: ANN401
     """Call a function of the C API. Raises `ProfilingError` with its status."""
     given = [c_size_t(own) if isinstance(own, int) else own for own in arguments]
-    if status := getattr(LIBRARY, name)(*given):
+    if status := getattr(library(), name)(*given):
         raise ProfilingError(f"{name} failed with status {status}")
 
 

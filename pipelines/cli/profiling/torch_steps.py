@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 # Read as torch is imported: its profiler tells on stderr that it starts and stops.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from pipelines.cli.profiling.record import PARTS, WARM, Clock, Op, Profiled
 from pipelines.training.batches import BatchPlan
-from pipelines.training.lightning_fit import Batch, Trainee
+from pipelines.training.lightning_fit import EpochBatches, Trainee
 
 
 def profile(plan: BatchPlan, steps: int, folder: Path) -> Profiled:
@@ -28,7 +26,9 @@ def profile(plan: BatchPlan, steps: int, folder: Path) -> Profiled:
     configured = trainee.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     loss_of = plan.model.spec.task.torch_loss
-    batches, lower = _batches(plan), plan.profile.precision == "bf16"
+    # Made in line, as for `fit`.
+    batches = chain.from_iterable(EpochBatches(plan, epoch, 0, 1) for epoch in count())
+    lower = plan.profile.precision == "bf16"
 
     def run(steps: int, clock: Clock) -> Clock:
         for inputs, targets in islice(clock.waited(batches), steps):
@@ -56,11 +56,3 @@ def profile(plan: BatchPlan, steps: int, folder: Path) -> Profiled:
     ops.sort(key=lambda op: -op.seconds)
     runs_on = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
     return Profiled("pytorch", runs_on, timed.each(steps), ops)
-
-
-def _batches(plan: BatchPlan) -> Iterator[Batch]:
-    """Made in line, as for `fit`."""
-    for epoch in count():
-        for inputs, targets in plan.epoch(epoch):
-            tensors = {name: torch.from_numpy(np.ascontiguousarray(own)) for name, own in inputs.items()}
-            yield tensors, torch.from_numpy(targets)

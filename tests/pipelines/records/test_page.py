@@ -85,6 +85,16 @@ def test_a_published_version_of_no_data_is_not_shown_beside_it(figures: Figures)
     assert "version 4, train" not in text
 
 
+def test_a_training_says_what_a_step_took_and_waited_where_it_was_recorded(figures: Figures) -> None:
+    took = "12 s of training, 2 epochs"
+    assert f"tensorflow: {took}; pytorch: {took}." in page.render(REFUSED, figures)
+    epochs = [Epoch(1.5, 0.6, 1.2, 0.7, waiting) for waiting in (0.03, 0.021)]
+    history = replace(figures.histories["pytorch"], epochs=epochs, step_seconds=0.0271, peak_bytes=2**27)
+    text = page.render(REFUSED, replace(figures, histories={"pytorch": history}))
+    told = "27 ms a step (3.0 % of it waiting for input), at most 128 MiB, in float32 on 1 cpu"
+    assert f"pytorch: {took}, {told}." in text
+
+
 def test_curves_of_both_frameworks_are_on_it(figures: Figures) -> None:
     text = page.render(REFUSED, figures)
     for name in ("tensorflow", "pytorch"):

@@ -7,22 +7,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from models.base import FRAMEWORKS, Model
 from models.data import Dataset, Rows
 from pipelines import training
 from pipelines.exporting import reference
 from pipelines.gates import networks
+from pipelines.training.batches import Batch, BatchPlan
 from pipelines.training.keras_on_torch import NAME
 from pipelines.training.record import Trained, TrainingError, loss_difference
 from tests.pictures import labelled
+from tests.pipelines.training.test_curves import read, steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -65,8 +69,20 @@ def test_both_learn_and_leave_tensorboard_logs_in_one_folder(
         assert epochs[-1].metric > 0.6
         assert trained.history.seconds > 0
     logs = next(tmp_path_factory.getbasetemp().glob("uninterrupted*")) / "tensorboard"
-    curves = [EventAccumulator(str(logs / framework)).Reload().Tags()["tensors"] for framework in FRAMEWORKS]
-    assert {"loss", "accuracy", "learning_rate", "step_time"} < set(curves[0]) == set(curves[1])
+    boards = {framework: read(logs / framework) for framework in FRAMEWORKS}
+    tensors, *others = (set(board.Tags()["tensors"]) for board in boards.values())
+    assert {"loss", "accuracy", "learning_rate", "step_time", "waiting"} < tensors
+    assert others == [tensors]
+    for framework, board in boards.items():
+        assert board.PluginTagToContent("images").keys() == {"confusion_matrix", "samples"}
+        names = " ".join(node.name for node in board.Graph().node)
+        assert {"tensorflow": "/stem_conv", "pytorch": "Convolution[stem]/Conv2d[conv]/"}[framework] in names
+        for name, array in uninterrupted[framework].weights.items():
+            events = board.Tensors(f"weights/{name}")
+            assert [event.step for event in events] == [15, 31, 47, 63]
+            buckets = make_ndarray(events[-1].tensor_proto)
+            assert buckets[:, 2].sum() == array.size
+            assert buckets[0, 0] <= array.min() <= array.max() <= buckets[-1, 1]
 
 
 def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Rows, tmp_path: Path) -> None:
@@ -138,7 +154,10 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path, uninterrupted: di
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_killed_training_goes_on_and_ends_with_the_same_weights(
-    framework: str, tmp_path: Path, uninterrupted: dict[str, Trained]
+    framework: str,
+    tmp_path: Path,
+    uninterrupted: dict[str, Trained],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, framework, str(tmp_path)],
@@ -163,6 +182,27 @@ def test_killed_training_goes_on_and_ends_with_the_same_weights(
         e.loss for e in uninterrupted[framework].history.epochs
     ]
     assert not checkpoints.exists()
+    folders = tmp_path, next(tmp_path_factory.getbasetemp().glob("uninterrupted*"))
+    board, whole = (read(folder / "tensorboard" / framework) for folder in folders)
+    for tag in whole.Tags()["tensors"]:
+        assert steps(board, tag) == steps(whole, tag), tag
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_steps_that_wait_for_their_batches_are_told(
+    framework: str, tmp_path: Path, uninterrupted: dict[str, Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = BatchPlan.epoch
+
+    def slowly(*arguments: Any) -> Iterator[Batch]:
+        for batch in made(*arguments):
+            time.sleep(0.2)
+            yield batch
+
+    monkeypatch.setattr(BatchPlan, "epoch", slowly)
+    waiting = train_sample(framework, tmp_path, epochs=1).history.waiting
+    assert waiting is not None
+    assert max(0.2, 2 * (uninterrupted[framework].history.waiting or 0)) < waiting < 1
 
 
 def assert_same_weights(one: Trained, other: Trained) -> None:

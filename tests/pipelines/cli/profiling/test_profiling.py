@@ -14,6 +14,7 @@ from models.base import Model
 from models.data import Rows
 from models.signature import encode_text
 from pipelines.cli import profiling
+from pipelines.cli.profiling import litert_runs
 from pipelines.cli.profiling.record import PARTS, ProfilingError
 from pipelines.training.batches import BatchPlan
 from serving.progress import say
@@ -43,6 +44,15 @@ def test_a_framework_that_the_model_has_no_network_in_is_named(project: Project)
         "error: sample has no network in tensorflow; it has pytorch\n",
     )
     assert project.tandem("profile", "jax").returncode == 2
+
+
+def test_a_wheel_without_litert_s_library_is_told_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litert_runs.ai_edge_litert, "__file__", str(tmp_path / "__init__.py"))
+    litert_runs.library.cache_clear()
+    with pytest.raises(ProfilingError, match=rf"^ai-edge-litert 2.* has no libLiteRt.\* in {tmp_path}$"):
+        litert_runs.call("LiteRtCreateOptions")
 
 
 def test_an_interrupted_profile_leaves_nothing(
