@@ -27,6 +27,7 @@ from pipelines.gates.networks import Evaluated
 from pipelines.publish import PublishError, Version
 from pipelines.records import fingerprint, recording
 from pipelines.records.recording import Recorder
+from pipelines.training.nodes import Nodes
 from pipelines.training.record import History, Trained
 from pipelines.validation import Published, Validated, schema, statistics
 from serving import progress, repository, targets
@@ -67,13 +68,26 @@ class Recipe:
     def float32_folder(self) -> Path:
         """Where the same training in float32 lies, if it was done."""
         own = self.settings
-        trained = self.model, own.profile, own.seed, self.dataset.digest, "float32", own.devices, own.device
-        return self._folder(fingerprint.training(*trained))
+        trained = self.model, own.profile, own.seed, self.dataset.digest, "float32"
+        return self._folder(fingerprint.training(*trained, self.profile.devices, own.device))
 
     def _folder(self, training_fingerprint: str) -> Path:
         own = self.settings
         name = f"{self.model.spec.name}-{own.profile}-seed{own.seed}-{training_fingerprint[:10]}"
-        return own.artifacts / "runs" / name
+        return own.own / "runs" / name
+
+    @property
+    def nodes(self) -> Nodes:
+        """The machines of the training, of which this is one."""
+        own = self.settings
+        return Nodes(own.nodes, own.node_rank, own.master_addr, own.master_port, own.nodes_seconds)
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """Those that are trained here: of several machines the first trains TensorFlow alone, at last."""
+        if self.settings.nodes == 1:
+            return self.model.frameworks
+        return ("pytorch",) if self.settings.node_rank else tuple(sorted(self.model.frameworks))
 
     @property
     def candidate(self) -> Path:
@@ -98,8 +112,9 @@ class Recipe:
     @property
     def parameters(self) -> dict[str, Any]:
         """What a version is trained and exported with, for its manifest."""
-        names = ("profile", "seed", "precision", "devices", "device", "source", "torchserve_form", "targets")
-        return {name: getattr(self.settings, name) for name in names} | {"orchestrator": self.orchestrator}
+        names = ("profile", "seed", "precision", "device", "source", "torchserve_form", "targets")
+        own = {name: getattr(self.settings, name) for name in names}
+        return own | {"devices": self.settings.all_devices, "orchestrator": self.orchestrator}
 
 
 Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
@@ -110,7 +125,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     """Load the model and its data, and see that they fit each other. Raises `ModelError` or `DataError`."""
     model = models.base.load(settings.model)
     if model.frameworks:
-        training.require(_profile(model, settings), model.frameworks)
+        training.require(_profile(model, settings), model.frameworks, settings.nodes)
     if settings.source and settings.source not in model.frameworks:
         raise ModelError(f"{settings.model} has no network in {settings.source}, which --source asks for")
     report(f"data: {model.spec.data.name}")
@@ -119,7 +134,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
     own = settings.profile, settings.seed, dataset.digest
-    trained = fingerprint.training(model, *own, settings.precision, settings.devices, settings.device)
+    trained = fingerprint.training(model, *own, settings.precision, settings.all_devices, settings.device)
     asked = settings.source, settings.torchserve_form, settings.targets
     recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, *asked))
     for target, why in recipe.roads.closed.items():
@@ -129,7 +144,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
 
 def _profile(model: Model, own: Settings) -> Profile:
     profile = model.spec.profile(own.profile)
-    return dataclasses.replace(profile, precision=own.precision, devices=own.devices, device=own.device)
+    return dataclasses.replace(profile, precision=own.precision, devices=own.all_devices, device=own.device)
 
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
@@ -188,20 +203,21 @@ def _trained(
     rules = schema.load(model)
     report(f"validate: {sum(map(len, dataset.splits.values()))} rows")
     run.step("ExampleValidator", validation.validate, dataset, model.spec, rules, published)
-    if any(not (folder / framework / "weights.npz").exists() for framework in model.frameworks):
+    if any(not (folder / framework / "weights.npz").exists() for framework in recipe.frameworks):
         checked = "the two networks, with equal weights" if len(model.frameworks) > 1 else "the network"
         report(f"validate: {checked}")
         run.step("TwinValidator", twins.check, model, dataset.validation)
     if orchestrate is not None:
         orchestrate(recipe, run, published)
     trained = {}
-    for name in model.frameworks:
+    for name in recipe.frameworks:
+        nodes = recipe.nodes if name == "pytorch" else training.ALONE
         report(f"train {name}: profile {settings.profile}, {recipe.profile.epochs} epochs")
-        inputs = name, model, recipe.profile, settings.seed, dataset, folder
+        inputs = name, model, recipe.profile, settings.seed, dataset, folder, nodes
         trained[name] = run.step("Trainer", training.train, *inputs)
         if trained[name].cached:
             report(f"train {name}: done already, in {folder.name}")
-    return trained
+    return {name: trained[name] for name in model.frameworks if name in trained}
 
 
 def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], report: Report) -> Candidate:
@@ -342,14 +358,14 @@ def configure_containers(settings: Settings) -> None:
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
     """Hold the artifacts for one command that changes them. Raises `BusyError` naming the holder."""
-    settings.artifacts.mkdir(parents=True, exist_ok=True)
-    with (settings.artifacts / ".lock").open("a+") as file:
+    settings.own.mkdir(parents=True, exist_ok=True)
+    with (settings.own / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise BusyError(
-                f"process {file.read() or '?'} is changing {settings.artifacts}; try again when it is done"
+                f"process {file.read() or '?'} is changing {settings.own}; try again when it is done"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

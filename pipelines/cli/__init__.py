@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from pipelines.cli import parsing
+from pipelines.cli import parsing, verbs
 from pipelines.cli.verbs import complain
 from serving.errors import TandemError
 from serving.settings import Settings, SettingsError
@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
             for field in dataclasses.fields(Settings)
             if getattr(options, field.name, None) is not None
         }
-        return int(options.verb(dataclasses.replace(settings, **overrides), options) or 0)
+        # The first of several machines has the weights; the others help to train.
+        verb = verbs.train if settings.node_rank and options.verb in verbs.MAKING else options.verb
+        return int(verb(dataclasses.replace(settings, **overrides), options) or 0)
     except SettingsError as error:
         complain(str(error))
         return 2

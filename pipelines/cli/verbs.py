@@ -64,6 +64,9 @@ def train(settings: Settings, _options: argparse.Namespace) -> None:
     if len(trained) > 1:
         apart = loss_difference(*(result.history for result in trained.values()))
         say(f"losses of the first steps differ by {apart:.2g} at most")
+    elif settings.node_rank:
+        say(f"node {settings.node_rank} of {settings.nodes} has done its part; node 0 exports and publishes")
+        return
     elif trained:
         say("training parity is not claimed: there is one network")
     else:
@@ -108,6 +111,10 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> None:
         version = stages.ensure_published(recipe, say, orchestrate)
     own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
     say(f"version {version} is published; `tandem deploy{own}` serves it")
+
+
+MAKING = deploy, export, publish, pipeline
+"""What the first of several machines does; the others train their part of it."""
 
 
 def import_(_settings: Settings, options: argparse.Namespace) -> None:

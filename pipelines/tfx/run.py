@@ -52,8 +52,8 @@ def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orc
         lacking = f"a network of batches in Keras, which {model.spec.name} has not"
     elif settings.precision != "float32":
         lacking = f"in float32, not in {settings.precision}"
-    elif settings.devices != 1 or settings.device == "gpu":
-        lacking = f"on one CPU, not on {settings.devices} (device {settings.device})"
+    elif settings.all_devices != 1 or settings.device == "gpu":
+        lacking = f"on one CPU, not on {settings.all_devices} (device {settings.device})"
     if lacking:
         raise PipelineError(f"TFX trains {lacking}: take the default orchestrator")
     version = fingerprint.version_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import socket
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,12 +17,14 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed import FileStore, TCPStore
 from torch.utils.data import DataLoader, IterableDataset
 
 from models.base import Model
 from models.data import Rows
 from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
+from pipelines.training.nodes import interface
 from pipelines.training.record import Epoch, Trained
 
 VALIDATION_BATCH = 500
@@ -37,24 +39,31 @@ def gpus() -> int:
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
     """Train, or go on from the last checkpoint; ends with the same weights either way.
 
-    With several devices this is one of as many processes, and `LOCAL_RANK` in the environment says which.
+    With several devices this is one of as many processes, and torchrun's variables in the environment say which.
     """
     quieten()
     lightning.seed_everything(plan.seed, verbose=False)
     torch.use_deterministic_algorithms(True)
     # The default of convolutions, whose products have 10 bits instead of 23 then.
     torch.backends.cudnn.allow_tf32 = False
-    profile, rank = plan.profile, int(os.environ.get("LOCAL_RANK", "0"))
-    device = profile.placed(gpus())
-    journal = Journal(plan, checkpoints, logs, ".ckpt", device, writes=rank == 0)
+    profile = plan.profile
+    rank, devices = 0, 1
     if profile.devices > 1:
-        _meet(checkpoints.parent / "rendezvous", rank, profile.devices, "nccl" if device == "gpu" else "gloo")
+        rank, devices = int(os.environ["RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = profile.devices // devices
+    device = profile.placed(gpus() * nodes)
+    if profile.devices > 1:
+        _meet(checkpoints.parent / "rendezvous", rank, devices, nodes, "nccl" if device == "gpu" else "gloo")
+    if nodes > 1:
+        _share(checkpoints, torch.device(f"cuda:{rank % devices}" if device == "gpu" else "cpu"))
+    journal = Journal(plan, checkpoints, logs, ".ckpt", device, writes=rank == 0)
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,
         accelerator=device,
-        devices=profile.devices,
+        devices=devices,
+        num_nodes=nodes,
         # Buffers are those of batch normalization: `Trainee` makes them equal.
         strategy=DDPStrategy(forward_sync_buffers=False) if profile.devices > 1 else "auto",
         sync_batchnorm=device == "gpu",
@@ -79,12 +88,31 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     return Trained("pytorch", model.from_torch(network), journal.history)
 
 
-def _meet(file: Path, rank: int, ranks: int, backend: str) -> None:
-    """Let the processes of this machine find each other: by a file, and not by a port that others could reach."""
-    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
-    os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
-    torch.distributed.init_process_group(backend, init_method=f"file://{file}", rank=rank, world_size=ranks)
+def _meet(file: Path, rank: int, devices: int, nodes: int, backend: str) -> None:
+    """Let the processes of this machine find each other by a file, and not by a port that others could reach; those of
+    several machines by the store of the first."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+    address, port, store = "127.0.0.1", 9, None
+    if nodes > 1:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(address, port, is_master=False)
+    name = interface(address, port)
+    os.environ |= {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
+    store = store or FileStore(str(file), devices)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=devices * nodes)
+
+
+def _share(checkpoints: Path, device: torch.device) -> None:
+    """Give every machine the first one's last checkpoint, or none."""
+    last = sorted(checkpoints.glob("epoch-*.ckpt"))[-1:]
+    files = [{path.name: path.read_bytes() for own in last for path in (own, own.with_suffix(".json"))}]
+    torch.distributed.broadcast_object_list(files, device=device)
+    if os.environ["NODE_RANK"] != "0" == os.environ["LOCAL_RANK"]:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        checkpoints.mkdir(parents=True)
+        for name, content in files[0].items():
+            (checkpoints / name).write_bytes(content)
+    torch.distributed.barrier()
 
 
 class Trainee(lightning.LightningModule):

@@ -118,6 +118,18 @@ def test_a_fault_is_found(local: list[Document], fault: str) -> None:
     assert fault.replace("spec.replica", "'replica' was unexpected") in "\n".join(faults(documents))
 
 
+def test_nodes_of_a_training_that_cannot_meet_are_found(tmp_path: Path) -> None:
+    documents = render_with(".", ["training/nodes"], tmp_path)
+    assert faults(documents) == []
+    job, service = of_kind(documents, "Job")["train"], of_kind(documents, "Service")["train"]
+    rank = job["spec"]["template"]["spec"]["containers"][0]["env"][1]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert rank == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    job["spec"].update(completions=3)
+    service["spec"].pop("clusterIP")
+    told = ["has [2, 3] nodes", "there is no headless Service train"]
+    assert faults(documents) == [f"Job/train: {problem}" for problem in told]
+
+
 def test_a_container_outside_of_the_rules_is_found_in_every_kind_of_pod(tmp_path: Path) -> None:
     documents = render_with("overlays/local", ["kserve", "training/promote"], tmp_path)
     for pod in pods(documents):

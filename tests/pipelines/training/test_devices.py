@@ -21,7 +21,8 @@ from pipelines import training
 from pipelines.training import workers
 from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
-from pipelines.training.record import History, TrainingError
+from pipelines.training.nodes import Nodes
+from pipelines.training.record import History, Trained, TrainingError
 from serving import progress
 from tests.pipelines.training.test_training import assert_same_weights, train_sample
 
@@ -84,34 +85,20 @@ def test_processes_tell_and_return_here_and_their_errors_are_raised_here(
         workers.run(2, ranked, 1)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("framework", ["pytorch", pytest.param("tensorflow", marks=pytest.mark.thorough)])
-def test_two_devices_end_with_the_weights_of_one_after_fifty_steps(framework: str, tmp_path: Path) -> None:
+def train_phrases(framework: str, folder: Path, devices: int, nodes: Nodes = training.ALONE) -> Trained:
+    """Fifty steps of `language`."""
     torch.set_num_threads(1)
     model = models.base.load("language")
     generator = np.random.default_rng(1)
     targets = generator.integers(0, 10, 1_664)
     text = (generator.integers(97, 117, (len(targets), 48)) + targets[:, np.newaxis]).astype(np.int32)
     rows = Rows({"text": text}, targets)
-    train, validation = rows.take(slice(1_600)), rows.take(slice(1_600, None))
+    dataset = Dataset(rows.take(slice(1_600)), *[rows.take(slice(1_600, None))] * 2, "")
     profile = replace(model.spec.profile("quick"), batch_size=32, epochs=1, peak_learning_rate=1e-3)
-    one, two = (
-        training.train(
-            framework,
-            model,
-            replace(profile, devices=devices),
-            1,
-            Dataset(train, validation, validation, ""),
-            tmp_path / str(devices),
-        )
-        for devices in (1, 2)
-    )
-    assert len(two.history.step_losses) == 50
-    assert two.history.step_losses[-1] < two.history.step_losses[0] * 0.8
-    assert two.history.epochs[0].validation_loss == pytest.approx(
-        one.history.epochs[0].validation_loss, abs=1e-5
-    )
+    return training.train(framework, model, replace(profile, devices=devices), 1, dataset, folder, nodes)
+
+
+def assert_nearly_same_weights(one: Trained, two: Trained) -> None:
     # Softmax takes no notice of a bias of the keys, so its gradient is rounding; AdamW makes whole steps of that, too.
     apart = {
         name: float(np.abs(array - two.weights[name]).max())
@@ -119,6 +106,19 @@ def test_two_devices_end_with_the_weights_of_one_after_fifty_steps(framework: st
         if not name.endswith("attention_key/bias")
     }
     assert {name: found for name, found in apart.items() if found > 1e-5} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("framework", ["pytorch", pytest.param("tensorflow", marks=pytest.mark.thorough)])
+def test_two_devices_end_with_the_weights_of_one_after_fifty_steps(framework: str, tmp_path: Path) -> None:
+    one, two = (train_phrases(framework, tmp_path / str(devices), devices) for devices in (1, 2))
+    assert len(two.history.step_losses) == 50
+    assert two.history.step_losses[-1] < two.history.step_losses[0] * 0.8
+    assert two.history.epochs[0].validation_loss == pytest.approx(
+        one.history.epochs[0].validation_loss, abs=1e-5
+    )
+    assert_nearly_same_weights(one, two)
 
 
 def ranks() -> dict[int, multiprocessing.process.BaseProcess]:

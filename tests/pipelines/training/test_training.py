@@ -20,6 +20,7 @@ from models.data import Dataset, Rows
 from pipelines import training
 from pipelines.exporting import reference
 from pipelines.gates import networks
+from pipelines.training.nodes import Nodes
 from pipelines.training.record import Trained, TrainingError, loss_difference
 from tests.pictures import labelled
 
@@ -34,7 +35,12 @@ t.train_sample(sys.argv[1], Path(sys.argv[2]))
 
 
 def train_sample(
-    framework: str, folder: Path, epochs: int = 4, precision: str = "float32", devices: int = 1
+    framework: str,
+    folder: Path,
+    epochs: int = 4,
+    precision: str = "float32",
+    devices: int = 1,
+    nodes: Nodes = training.ALONE,
 ) -> Trained:
     import models.base
 
@@ -45,7 +51,7 @@ def train_sample(
         sample = labelled(file["images"], file["labels"])
     profile = replace(model.spec.profile("quick"), batch_size=32, epochs=epochs, precision=precision)
     profile = replace(profile, devices=devices)
-    return training.train(framework, model, profile, 1, Dataset(sample, sample, sample, ""), folder)
+    return training.train(framework, model, profile, 1, Dataset(sample, sample, sample, ""), folder, nodes)
 
 
 @pytest.fixture(scope="module")
