@@ -97,7 +97,9 @@ class Settings:
             if f.name == "nodes" and value < 1:
                 raise SettingsError(f"{given}: expected at least 1")
             if f.name == "node_rank" and not 0 <= value < self.nodes:
-                raise SettingsError(f"{given}: expected 0 to {self.nodes - 1}, as TANDEM_NODES is {self.nodes}")
+                raise SettingsError(
+                    f"{given}: expected 0 to {self.nodes - 1}, as TANDEM_NODES is {self.nodes}"
+                )
             if f.name == "master_addr" and self.nodes > 1 and not value:
                 raise SettingsError(f"{given}: expected node 0's address, as TANDEM_NODES is {self.nodes}")
             if f.name == "targets" and value and not value.strip(", "):

@@ -32,7 +32,9 @@ def require(profile: Profile, frameworks: Collection[str], nodes: int = 1) -> No
             f"devices {profile.devices}: expected a number that a batch of {profile.batch_size} rows can be divided by"
         )
     if nodes > 1 and "pytorch" not in frameworks:
-        raise TrainingError(f"{nodes} nodes: only PyTorch trains on several, and the model has no network in it")
+        raise TrainingError(
+            f"{nodes} nodes: only PyTorch trains on several, and the model has no network in it"
+        )
     # Two are worth a try on one CPU, as they are on many.
     fits = profile.devices // nodes <= max(2, psutil.cpu_count() or 1)
     if fits and profile.device != "gpu" and profile.precision != "fp16":

@@ -19,6 +19,7 @@ from serving import progress
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
+STORE_TIMEOUT = timedelta(minutes=1)
 LOST_SECONDS = 15
 """A machine that is silent for so long is lost."""
 LEAVING_SECONDS = 10
@@ -74,7 +75,9 @@ class Agent:
         with self._first_there():
             alone = self.store.add(str(nodes.rank), 1) == 1
         if not alone:
-            raise TrainingError(f"there is another {nodes} at {nodes.place}: see each one's NODE_RANK, and start again")
+            raise TrainingError(
+                f"there is another {nodes} at {nodes.place}: see each one's NODE_RANK, and start again"
+            )
 
     def join(self, training: str) -> None:
         """Wait until all machines are there."""
@@ -118,7 +121,7 @@ class Agent:
             try:
                 # PyTorch's own attempts take no Ctrl-C.
                 socket.create_connection((own.address, own.port), timeout=5).close()
-                return TCPStore(own.address, own.port, is_master=False, timeout=timedelta(minutes=1))
+                return TCPStore(own.address, own.port, is_master=False, timeout=STORE_TIMEOUT)
             except (OSError, RuntimeError) as error:
                 self._wait(f"node 0 did not listen on {own.place} ({error})")
 
@@ -150,18 +153,16 @@ def _listen(nodes: Nodes) -> TCPStore:
     from torch.distributed import TCPStore
 
     try:
-        family, kind, _, _, address = socket.getaddrinfo(nodes.address, nodes.port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found = socket.getaddrinfo(nodes.address, nodes.port, type=socket.SOCK_STREAM)[0]
         # PyTorch itself would listen on every address.
-        listening.bind(address)
+        listening = socket.create_server(found[4][:2], family=found[0])
     except OSError as error:
         raise TrainingError(
-            f"node 0 cannot listen on {nodes.place} ({error.strerror}): MASTER_ADDR is to be an address of its own, and "
-            "MASTER_PORT a free port"
+            f"node 0 cannot listen on {nodes.place} ({error.strerror}): MASTER_ADDR is to be an address of its own, "
+            "and MASTER_PORT a free port"
         ) from None
     own = {"is_master": True, "wait_for_workers": False, "master_listen_fd": listening.detach()}
-    return TCPStore(nodes.address, nodes.port, timeout=timedelta(minutes=1), **own)
+    return TCPStore(nodes.address, nodes.port, timeout=STORE_TIMEOUT, **own)
 
 
 def interface(address: str, port: int) -> str:

@@ -39,7 +39,9 @@ def run(
         for rank in range(count):
             receiver, sender = context.Pipe(duplex=False)
             told = (variables[rank], sender, function, arguments)
-            worker = context.Process(target=_work, args=told, name=f"rank {variables[rank]['RANK']}", daemon=True)
+            worker = context.Process(
+                target=_work, args=told, name=f"rank {variables[rank]['RANK']}", daemon=True
+            )
             worker.start()
             sender.close()
             workers.append(worker)
@@ -104,8 +106,8 @@ def _variables(count: int, agent: Agent | None) -> list[dict[str, str]]:
 def _told(own: Mapping[str, str], code: int) -> str:
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}, as it says above"
     return (
-        f"the process of rank {own['RANK']}, of {own['WORLD_SIZE']}, ended {how}; the others were ended, and nothing is "
-        "exported. The same command goes on from the last epoch"
+        f"the process of rank {own['RANK']}, of {own['WORLD_SIZE']}, ended {how}; the others were ended, and nothing "
+        "is exported. The same command goes on from the last epoch"
     )
 
 

@@ -20,6 +20,7 @@ from models.data import Dataset, Rows
 from pipelines import training
 from pipelines.exporting import reference
 from pipelines.gates import networks
+from pipelines.training.journal import Journal
 from pipelines.training.nodes import Nodes
 from pipelines.training.record import Trained, TrainingError, loss_difference
 from tests.pictures import labelled
@@ -87,10 +88,40 @@ def test_both_go_the_same_way_for_fifty_steps(model: Model, sample: Rows, tmp_pa
     assert loss_difference(one, other) <= profile.training_loss
 
 
-def test_bf16_goes_the_way_of_float32_and_leaves_weights_of_float32(
-    model: Model, sample: Rows, tmp_path: Path, uninterrupted: dict[str, Trained]
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+    folder = tmp_path_factory.mktemp("reduced")
+    return {framework: train_sample(framework, folder, precision="bf16") for framework in FRAMEWORKS}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_seed_makes_a_run_equal_in_bf16_too_where_it_was_interrupted(
+    framework: str, reduced: dict[str, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reduced = {framework: train_sample(framework, tmp_path, precision="bf16") for framework in FRAMEWORKS}
+    step = Journal.step
+
+    def interrupt(journal: Journal, number: int, loss: float) -> None:
+        if len(journal.history.epochs) == 2:
+            raise KeyboardInterrupt
+        step(journal, number, loss)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_sample(framework, tmp_path, precision="bf16")
+    assert sorted(path.stem for path in (tmp_path / framework / "checkpoints").glob("*.json")) == [
+        "epoch-000",
+        "epoch-001",
+    ]
+    resumed = train_sample(framework, tmp_path, precision="bf16")
+    assert_same_weights(resumed, reduced[framework])
+    assert resumed.history.step_losses == reduced[framework].history.step_losses
+
+
+def test_bf16_goes_the_way_of_float32_and_leaves_weights_of_float32(
+    model: Model, sample: Rows, reduced: dict[str, Trained], uninterrupted: dict[str, Trained]
+) -> None:
     for framework, trained in reduced.items():
         found, plain = trained.history, uninterrupted[framework].history
         assert loss_difference(found, plain) > 0
