@@ -117,9 +117,9 @@ def test_processes_tell_and_return_here_and_their_errors_are_raised_here(
     with pytest.raises(TrainingError, match="the loss is nan"):
         workers.run(2, ranked, 1, error)
     with pytest.raises(
-        TrainingError, match="the process of rank 1, of 2, ended with status 1, as it says above"
+        TrainingError, match="the process of rank 0, of 1, ended with status 1, as it says above"
     ):
-        workers.run(2, ranked, 1, ValueError("a fault of ours"))
+        workers.run(1, ranked, 0, ValueError("a fault of ours"))
     assert "ValueError: a fault of ours" in capsys.readouterr().err
 
 
