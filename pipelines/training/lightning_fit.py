@@ -8,6 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributed import FileStore, TCPStore
 from torch.utils.data import DataLoader, IterableDataset
 
 from models.base import Model
 from models.data import Rows
 from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
-from pipelines.training.nodes import interface
+from pipelines.training.nodes import interface, store
 from pipelines.training.record import Epoch, Trained
 
 VALIDATION_BATCH = 500
@@ -92,14 +92,16 @@ def _meet(file: Path, rank: int, devices: int, nodes: int, backend: str) -> None
     """Let the processes of this machine find each other by a file, and not by a port that others could reach; those of
     several machines by the store of the first."""
     torch.set_num_threads(max(1, torch.get_num_threads() // devices))
-    address, port, store = "127.0.0.1", 9, None
+    group = partial(torch.distributed.init_process_group, backend, rank=rank, world_size=devices * nodes)
+    place = "127.0.0.1", 9
     if nodes > 1:
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(address, port, is_master=False)
-    name = interface(address, port)
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    name = interface(*place)
     os.environ |= {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
-    store = store or FileStore(str(file), devices)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=devices * nodes)
+    if nodes > 1:
+        group(store=store(*place))
+    else:
+        group(init_method=f"file://{file}")
 
 
 def _share(checkpoints: Path, device: torch.device) -> None:

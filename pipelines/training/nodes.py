@@ -17,9 +17,8 @@ from pipelines.training.record import TrainingError
 from serving import progress
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
-STORE_TIMEOUT = timedelta(minutes=1)
 LOST_SECONDS = 15
 """A machine that is silent for so long is lost."""
 LEAVING_SECONDS = 10
@@ -114,14 +113,12 @@ class Agent:
                 time.sleep(0.1)
 
     def _connect(self) -> TCPStore:
-        from torch.distributed import TCPStore
-
         own = self.nodes
         while True:
             try:
                 # PyTorch's own attempts take no Ctrl-C.
                 socket.create_connection((own.address, own.port), timeout=5).close()
-                return TCPStore(own.address, own.port, is_master=False, timeout=STORE_TIMEOUT)
+                return store(own.address, own.port)
             except (OSError, RuntimeError) as error:
                 self._wait(f"node 0 did not listen on {own.place} ({error})")
 
@@ -150,8 +147,6 @@ class Agent:
 
 
 def _listen(nodes: Nodes) -> TCPStore:
-    from torch.distributed import TCPStore
-
     try:
         found = socket.getaddrinfo(nodes.address, nodes.port, type=socket.SOCK_STREAM)[0]
         # PyTorch itself would listen on every address.
@@ -161,8 +156,21 @@ def _listen(nodes: Nodes) -> TCPStore:
             f"node 0 cannot listen on {nodes.place} ({error.strerror}): MASTER_ADDR is to be an address of its own, "
             "and MASTER_PORT a free port"
         ) from None
-    own = {"is_master": True, "wait_for_workers": False, "master_listen_fd": listening.detach()}
-    return TCPStore(nodes.address, nodes.port, timeout=STORE_TIMEOUT, **own)
+    return store(nodes.address, nodes.port, listening.detach())
+
+
+def store(address: str, port: int, listening: int | None = None) -> TCPStore:
+    """The store at an address; `listening` is the socket where it is this process's own. Raises `RuntimeError`."""
+    from torch._C._distributed_c10d import TCPStore
+
+    return TCPStore(
+        address,
+        port,
+        is_master=listening is not None,
+        wait_for_workers=False,
+        timeout=timedelta(minutes=1),
+        master_listen_fd=listening,
+    )
 
 
 def interface(address: str, port: int) -> str:

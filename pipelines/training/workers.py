@@ -96,7 +96,7 @@ def _blame_others(agent: Agent) -> None:
 def _variables(count: int, agent: Agent | None) -> list[dict[str, str]]:
     """The variables that torchrun sets, for each process of this machine."""
     node, nodes = (agent.nodes.rank, agent.nodes.count) if agent else (0, 1)
-    same = {"NODE_RANK": node, "LOCAL_WORLD_SIZE": count, "WORLD_SIZE": nodes * count}
+    same: dict[str, object] = {"NODE_RANK": node, "LOCAL_WORLD_SIZE": count, "WORLD_SIZE": nodes * count}
     if agent:
         same |= {"MASTER_ADDR": agent.nodes.address, "MASTER_PORT": agent.nodes.port}
     ranks = [same | {"LOCAL_RANK": rank, "RANK": node * count + rank} for rank in range(count)]
