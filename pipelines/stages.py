@@ -77,12 +77,6 @@ class Recipe:
         return own.own / "runs" / name
 
     @property
-    def nodes(self) -> Nodes:
-        """The machines of the training, of which this is one."""
-        own = self.settings
-        return Nodes(own.nodes, own.node_rank, own.master_addr, own.master_port, own.nodes_seconds)
-
-    @property
     def frameworks(self) -> tuple[str, ...]:
         """Those that are trained here: of several machines the first trains TensorFlow alone, at last."""
         if self.settings.nodes == 1:
@@ -210,8 +204,10 @@ def _trained(
     if orchestrate is not None:
         orchestrate(recipe, run, published)
     trained = {}
+    place = settings.master_addr, settings.master_port
+    machines = Nodes(settings.nodes, settings.node_rank, *place, settings.nodes_seconds)
     for name in recipe.frameworks:
-        nodes = recipe.nodes if name == "pytorch" else training.ALONE
+        nodes = machines if name == "pytorch" else training.ALONE
         report(f"train {name}: profile {settings.profile}, {recipe.profile.epochs} epochs")
         inputs = name, model, recipe.profile, settings.seed, dataset, folder, nodes
         trained[name] = run.step("Trainer", training.train, *inputs)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 LOST_SECONDS = 15
 """A machine that is silent for so long is lost."""
-LEAVING_SECONDS = 10
-"""How long the first machine keeps its store for what the others still ask."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,6 @@ class Agent:
         self.heard: dict[int, tuple[int, float]] = {}
         """By machine: its last beat, and when that came."""
         self.store = _listen(nodes) if nodes.rank == 0 else self._connect()
-        with self._first_there():
-            alone = self.store.add(str(nodes.rank), 1) == 1
-        if not alone:
-            raise TrainingError(
-                f"there is another {nodes} at {nodes.place}: see each one's NODE_RANK, and start again"
-            )
 
     def join(self, training: str) -> None:
         """Wait until all machines are there."""
@@ -84,6 +76,7 @@ class Agent:
             told = self.store.compare_set("training", "", training).decode()
             if told != training:
                 raise TrainingError(f"{self.nodes} would train {training}, and others {told}")
+            self.store.set(str(self.nodes.rank), "")
             while missing := self._without(""):
                 self._wait(f"node {missing[0]} of {self.nodes.count} did not come to {self.nodes.place}")
                 self._require_no_failure()
@@ -106,7 +99,7 @@ class Agent:
 
     def leave(self) -> None:
         """End this machine's part. The first one waits until the others have read why."""
-        deadline = time.monotonic() + LEAVING_SECONDS
+        deadline = time.monotonic() + LOST_SECONDS
         with suppress(RuntimeError):
             self.store.set(f"done {self.nodes.rank}", "")
             while self.nodes.rank == 0 and self._without("done ") and time.monotonic() < deadline:

@@ -31,8 +31,6 @@ def faults(documents: Sequence[Document]) -> Iterator[str]:
                 offered = {port for pod in found for port in container_ports(pod)}
                 problems = [f"no pod has port {port}" for port in named if port not in offered]
                 problems += [] if found else ["selects no pod"]
-            case "Job" if spec.get("completionMode") == "Indexed":
-                problems = _nodes(document, services)
             case "PodMonitor":
                 found = [pod for pod in running if matches(spec["selector"], pod)]
                 named = [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]]
@@ -66,20 +64,6 @@ def container_ports(pod: Pod) -> dict[str, int]:
         for each in pod.spec["containers"]
         for port in each.get("ports", [])
     }
-
-
-def _nodes(job: Document, services: dict[str, Document]) -> list[str]:
-    """What keeps the pods of a training on several machines from finding each other."""
-    spec, pod = job["spec"], job["spec"]["template"]["spec"]
-    told = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
-    counts = {spec["completions"], spec["parallelism"], int(told["TANDEM_NODES"])}
-    problems = [] if len(counts) == 1 else [f"has {sorted(counts)} nodes"]
-    first = f"{job['metadata']['name']}-0.{pod['subdomain']}.{job['metadata']['namespace']}."
-    if not told["TANDEM_MASTER_ADDR"].startswith(first):
-        problems.append(f"node 0 is {first}, not {told['TANDEM_MASTER_ADDR']}")
-    if services.get(pod["subdomain"], {}).get("spec", {}).get("clusterIP") != "None":
-        problems.append(f"there is no headless Service {pod['subdomain']}")
-    return problems
 
 
 def _one(found: Sequence[Pod]) -> list[str]:
