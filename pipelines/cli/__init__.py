@@ -15,6 +15,8 @@ from serving.settings import Settings, SettingsError
 
 # Read by TensorFlow when it is first imported: its notices would drown our own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# The same of PyTorch's: a node that is lost is an error of ours, and not a stack of C++.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 # Read when torch is: its threads would otherwise spin while they wait, and a step beside anything else, such as the
 # build of an image, took three times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

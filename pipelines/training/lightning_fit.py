@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -77,14 +78,17 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
     )
-    trainer.fit(
-        Trainee(network, plan),
-        datamodule=PlannedBatches(plan, validation),
-        ckpt_path=journal.checkpoint,
-        weights_only=True,
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(
+            Trainee(network, plan),
+            datamodule=PlannedBatches(plan, validation),
+            ckpt_path=journal.checkpoint,
+            weights_only=True,
+        )
+    except SystemExit:
+        # What Lightning makes of Ctrl-C, which it ignores from then on.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
     return Trained("pytorch", model.from_torch(network), journal.history)
 
 
