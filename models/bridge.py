@@ -37,7 +37,7 @@ class Layer:
     variables: dict[str, Any]
 
     def read(self) -> Arrays:
-        """The weights in the common form. Raises `ModelError` where some have no place in it."""
+        """Return the weights in the common form. Raises `ModelError` if it has no place for some of them."""
         arrays = {name: _array(variable) for name, variable in self.variables.items()}
         common = self.side.common(self.layer, arrays)
         if lost := arrays.keys() - self.side.own(self.layer, common).keys():
@@ -49,7 +49,7 @@ class Layer:
         return {f"{self.name}/{role}": np.ascontiguousarray(array) for role, array in common.items()}
 
     def own(self, weights: Weights) -> Arrays:
-        """The framework's arrays of this layer, from weights in the common form."""
+        """Return the framework's arrays of this layer, from weights in the common form."""
         start = f"{self.name}/"
         roles = {name.removeprefix(start): array for name, array in weights.items() if name.startswith(start)}
         return self.side.own(self.layer, roles)
@@ -121,12 +121,12 @@ def initial(shapes: dict[str, tuple[int, ...]], seed: int) -> Weights:
 
 
 def keras_layers(network: keras.Model, rules: tuple[Rule, ...] = ()) -> list[Layer]:
-    """The layers that have weights. Raises `ModelError` naming one that no rule knows."""
+    """Return the layers that have weights. Raises `ModelError` naming one that no rule knows."""
     return _distinct(_keras_walk(network, "", {name: r for r in (*RULES, *rules) for name in r.keras.types}))
 
 
 def torch_layers(network: nn.Module, rules: tuple[Rule, ...] = ()) -> list[Layer]:
-    """The modules that have weights. Raises `ModelError` naming one that no rule knows."""
+    """Return the modules that have weights. Raises `ModelError` naming one that no rule knows."""
     return _distinct(_torch_walk(network, "", {name: r for r in (*RULES, *rules) for name in r.torch.types}))
 
 
@@ -181,7 +181,7 @@ def _read(layers: list[Layer]) -> Weights:
 
 
 def _fitted(weights: Weights, layers: list[Layer], network: str) -> Iterator[tuple[Layer, Arrays]]:
-    """Each layer with its own arrays, checked before the first one is set."""
+    """Return each layer with its arrays; all are checked before the first one is set."""
     require_fit(weights, {name: array.shape for name, array in _read(layers).items()}, network)
     return ((layer, layer.own(weights)) for layer in layers)
 

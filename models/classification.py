@@ -70,7 +70,7 @@ class Classification(Task):
         return output, output.softmax(dim=1)
 
     def metrics(self, output: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
-        """`accuracy`, `macro_f1`, and `accuracy/<class>` for each class that there are rows of."""
+        """Return `accuracy`, `macro_f1`, and `accuracy/<class>` for each class with rows."""
         chosen = output.argmax(axis=1)
         right = chosen == targets
         result = {"accuracy": float(right.mean()), "macro_f1": 0.0}
@@ -95,6 +95,6 @@ class Classification(Task):
         )
 
     def told(self, outputs: Arrays) -> str:
-        """The class and its probability."""
+        """Return the class and its probability, as text."""
         row = outputs["probabilities"][0]
         return f"{self.classes[int(row.argmax())]:16}{row.max():.6f}"

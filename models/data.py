@@ -1,4 +1,4 @@
-"""Labelled rows, and where a model's come from."""
+"""Labelled rows, and the data sources of a model."""
 
 from __future__ import annotations
 
@@ -25,24 +25,19 @@ class Rows:
         return len(self.targets)
 
     def take(self, which: Any) -> Rows:  # noqa: ANN401
-        """Some of the rows: a slice or an array of indices."""
+        """Return some of the rows, by a slice or an array of indices."""
         return Rows({name: array[which] for name, array in self.inputs.items()}, self.targets[which])
 
     def served(self, signature: Signature) -> dict[str, NDArray[Any]]:
-        """The inputs as the endpoints take them."""
-        return served(self.inputs, signature)
+        """Return the inputs as the endpoints take them, in the signature's order."""
+        import numpy as np
 
-
-def served(inputs: Arrays, signature: Signature) -> dict[str, NDArray[Any]]:
-    """Inputs as they are kept -> as the endpoints take them, in the signature's order."""
-    import numpy as np
-
-    result = {}
-    for tensor in signature.inputs:
-        array = inputs[tensor.name]
-        scaled = array.dtype == np.uint8 and tensor.content == "picture"
-        result[tensor.name] = array.astype(tensor.dtype) / np.float32(255) if scaled else array
-    return result
+        result = {}
+        for tensor in signature.inputs:
+            array = self.inputs[tensor.name]
+            scaled = array.dtype == np.uint8 and tensor.content == "picture"
+            result[tensor.name] = array.astype(tensor.dtype) / np.float32(255) if scaled else array
+        return result
 
 
 @dataclass(frozen=True)
@@ -87,16 +82,16 @@ class NpzFolder:
 
 @dataclass(frozen=True)
 class OwnData:
-    """`data.py` in the model's folder: `load(cache: Path) -> tuple[Rows, Rows]` gives training and test rows, the same
-    each time; `augment(inputs, generator, **augmentation) -> inputs`, where there is one, changes a batch's inputs."""
+    """`data.py` in the model's folder: `load(cache: Path) -> tuple[Rows, Rows]` returns training and test rows, always
+    the same; `augment(inputs, generator, **augmentation) -> inputs`, if it exists, changes a batch's inputs."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs without targets, to hold an imported artifact's conversions against it: `samples.npz` in the model's
-    folder, with an array of rows for each input, or drawn inputs of the signature where there is none."""
+    """Inputs without targets, on which an imported artifact's conversions are compared with it: `samples.npz` in the
+    model's folder, with an array of rows for each input, or inputs drawn from the signature."""
 
     name: str
 

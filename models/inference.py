@@ -1,4 +1,4 @@
-"""What an imported artifact is for: it answers, and nothing is known of what is right."""
+"""The task of an imported artifact: it answers, and nothing says which answer is right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models.signature import Arrays, Tensor
 from models.task import Task
 
 MOST_TOLD = 8
-"""Values of an output that a person is shown."""
+"""Values of an output in a printed answer."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Inference(Task):
         return tuple(output) if isinstance(output, list | tuple) else (output,)
 
     def told(self, outputs: Arrays) -> str:
-        """The first values of each output."""
+        """Return the first values of each output, as text."""
         found = []
         for tensor in self.tensors:
             values = outputs[tensor.name].ravel()

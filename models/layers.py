@@ -1,6 +1,6 @@
-"""The kinds of layers that the bridge knows, and how each framework keeps their weights.
+"""The kinds of layers that the bridge knows, and each framework's form of their weights.
 
-The form of a layer's weights is neither framework's:
+The common form of a layer's weights:
 
     dense            kernel [in, out], bias; after a Flatten, channels come before places, as in PyTorch
     convolution      kernel [..., in / groups, out], bias; depthwise ones have as many groups as channels
@@ -28,13 +28,13 @@ Convert: TypeAlias = Callable[[Network, str, Array], Array]
 
 
 def kept(_layer: Network, _role: str, array: Array) -> Array:
-    """The array has the common form as it is."""
+    """Return the array, which has the common form already."""
     return array
 
 
 @dataclass(frozen=True)
 class Side:
-    """How one framework keeps the weights of one kind of layer.
+    """One framework's form of the weights of one kind of layer.
 
     `names` are the framework's by role. `to_common` turns one of its arrays into the common form, `to_own` back.
     `facts` are settings that change the answer and must be the same in the twin.
@@ -47,12 +47,12 @@ class Side:
     facts: Callable[[Network], dict[str, Any]] = lambda _layer: {}
 
     def common(self, layer: Network, arrays: Arrays) -> Arrays:
-        """The common form of the framework's arrays, which are by their names there."""
+        """Return the common form of the framework's arrays, which have its names."""
         roles = {role: arrays[name] for role, name in self.names.items() if name in arrays}
         return {role: self.to_common(layer, role, array) for role, array in roles.items()}
 
     def own(self, layer: Network, common: Arrays) -> Arrays:
-        """The framework's arrays."""
+        """Return the framework's arrays, by its names."""
         return {self.names[role]: self.to_own(layer, role, array) for role, array in common.items()}
 
 
@@ -66,7 +66,7 @@ class Rule:
 
 
 MATRICES = ("kernel", "recurrent")
-"""How the roles end whose arrays have dimensions for what comes in and what goes out."""
+"""Endings of the roles whose arrays have an input and an output dimension."""
 KERNEL = {"kernel": "kernel", "bias": "bias"}
 TORCH_KERNEL = {"kernel": "weight", "bias": "bias"}
 NORM = {"scale": "gamma", "offset": "beta", "mean": "moving_mean", "variance": "moving_variance"}
@@ -83,7 +83,7 @@ TORCH_RECURRENT = {"kernel": "weight_ih_l0", "recurrent": "weight_hh_l0"}
 
 
 def moved(source: tuple[int, int], destination: tuple[int, int]) -> tuple[Convert, Convert]:
-    """To and from the common form of a kernel, two of whose dimensions lie elsewhere."""
+    """Return the conversions of a kernel to the common form and back that move two of its dimensions."""
 
     def move(source: tuple[int, int], destination: tuple[int, int]) -> Convert:
         return lambda _layer, role, array: (
@@ -98,7 +98,7 @@ TORCH_ORDER = moved((0, 1), (-1, -2))
 
 
 def _channels_first(layer: Network, role: str, array: Array) -> Array:
-    """What is kept for each place of a flattened picture, in PyTorch's order; biases are kept for none."""
+    """Reorder an array by place of a flattened picture to PyTorch's order; a bias stays."""
     order = None if role == "bias" else _flattened(layer)
     return array if order is None else array[order]
 
@@ -109,7 +109,7 @@ def _channels_last(layer: Network, role: str, array: Array) -> Array:
 
 
 def _flattened(layer: Network) -> NDArray[np.intp] | None:
-    """Where PyTorch's places of a row lie in Keras's, if a Flatten of channels has made it; None where none has."""
+    """Return the places of PyTorch's row in Keras's, where a Flatten of channels made it; otherwise None."""
     node = _inbound(layer)
     while node is not None:
         before = node.operation
@@ -136,7 +136,7 @@ def _convolved(layer: Network) -> bool:
 
 
 def _inbound(layer: Network) -> Any:  # noqa: ANN401
-    """The node that a layer takes its input from, where there is just one."""
+    """Return the node of a layer's input; None if it has several or none."""
     nodes = getattr(layer, "_inbound_nodes", None)
     return nodes[0].parent_nodes[0] if nodes and len(nodes[0].parent_nodes) == 1 else None
 
@@ -167,7 +167,7 @@ def _torch_convolution_facts(module: Network) -> dict[str, Any]:
 
 
 def _attention(_layer: Network, role: str, array: Array) -> Array:
-    """Without a dimension for the heads."""
+    """Join the dimension of the heads with that beside it."""
     if role == "output_kernel":
         return array.reshape(-1, array.shape[-1])
     return array.reshape(len(array), -1) if role.endswith("kernel") else array.ravel()
@@ -182,7 +182,7 @@ def _attention_own(layer: Network, role: str, array: Array) -> Array:
 
 
 class TorchAttention(Side):
-    """Three projections may lie in one array."""
+    """PyTorch's attention, which may hold three projections in one array."""
 
     def common(self, layer: Network, arrays: Arrays) -> Arrays:
         apart = dict(arrays)
@@ -204,7 +204,7 @@ def _heads(layer: Network) -> dict[str, Any]:
 
 
 class TorchRecurrent(Side):
-    """There are two biases: Keras's GRU has both, its LSTM the sum."""
+    """PyTorch's recurrent layers, which have two biases: Keras's GRU has both, its LSTM the sum."""
 
     def common(self, layer: Network, arrays: Arrays) -> Arrays:
         ordered = {name: _gates(layer, array) for name, array in arrays.items()}
@@ -227,7 +227,7 @@ def _is_gru(module: Network) -> bool:
 
 
 def _gates(module: Network, array: Array) -> Array:
-    """A GRU's gates (reset, update, new) in Keras's order (update, reset, new), and back; an LSTM's are alike."""
+    """Swap a GRU's gates between PyTorch's order (reset, update, new) and Keras's (update, reset, new)."""
     if not _is_gru(module):
         return array
     reset, update, new = np.split(array, 3)
@@ -235,7 +235,7 @@ def _gates(module: Network, array: Array) -> Array:
 
 
 def _recurrent_facts(layer: Network) -> dict[str, Any]:
-    """PyTorch knows no other way."""
+    """PyTorch always resets after the product."""
     return {"reset after the product": getattr(layer, "reset_after", True)}
 
 
@@ -250,7 +250,7 @@ RULES = (
         Side(("Conv1D", "Conv2D", "Conv3D"), KERNEL, facts=_convolution_facts),
         Side(("Conv1d", "Conv2d", "Conv3d"), TORCH_KERNEL, *TORCH_ORDER, _torch_convolution_facts),
     ),
-    # In PyTorch a convolution with as many groups as channels.
+    # PyTorch has a convolution with as many groups as channels instead.
     Rule(
         "convolution",
         Side(("DepthwiseConv1D", "DepthwiseConv2D"), KERNEL, _depthwise, _depthwise_own, _convolution_facts),

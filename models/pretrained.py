@@ -1,4 +1,4 @@
-"""Weights that somebody else trained: from a PyTorch state dict to the form that the bridge has."""
+"""Pretrained weights: from a PyTorch state dict to the form of the bridge."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.base import Model, ModelError, Weights
 
 
 def weights(model: Model) -> Weights:
-    """What the model's checkpoint has weights for; none where the spec names no checkpoint. Raises `ModelError`."""
+    """Return the weights of the model's checkpoint; none if the spec names no checkpoint. Raises `ModelError`."""
     if model.spec.checkpoint is None:
         return {}
     if model.checkpoint is None:
@@ -41,7 +41,7 @@ def weights(model: Model) -> Weights:
     if wrong or not state:
         told = "\n  ".join(sorted(wrong)[:10]) or "it has no weight of the network's"
         raise ModelError(f"{model.checkpoint} does not fit torch_model.py of {model.spec.name}:\n  {told}")
-    # What the checkpoint leaves as it is shows.
+    # Weights that the checkpoint lacks stay NaN.
     blank = {
         name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
         for name, tensor in expected.items()

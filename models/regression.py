@@ -60,7 +60,7 @@ class Regression(Task):
         return (output,)
 
     def metrics(self, output: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
-        """`r2` (the mean of the quantities'), `mse`, `mae`, and `r2/<quantity>` where there are several."""
+        """Return `r2` (the mean of the quantities'), `mse`, `mae`, and `r2/<quantity>` if there are several."""
         error = output.astype(float) - targets
         spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
         r2 = 1 - (error**2).sum(axis=0) / spread.clip(1e-12)
@@ -75,7 +75,7 @@ class Regression(Task):
         return profile.score_regression if metric == "r2" else None
 
     def told(self, outputs: Arrays) -> str:
-        """Each quantity with its value."""
+        """Return each quantity with its value, as text."""
         return ", ".join(
             f"{name} {own:.6g}" for name, own in zip(self.quantities, outputs["value"][0], strict=True)
         )

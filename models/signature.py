@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    # `tandem status` reads this file, and has no time to import numpy.
+    # `tandem status` imports this file, and numpy takes too long.
     import numpy as np
     from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ CONTENTS = ("numbers", "picture", "text")
 class Tensor:
     """One input or output. A free dimension has a name; the first one is the batch, or the model is not batched.
 
-    `content` says what a person gives: a `picture` (float32 [batch, H, W, 1 or 3], values 0..1, from a PNG or JPEG),
+    `content` is the user's form of it: a `picture` (float32 [batch, H, W, 1 or 3], values 0..1, from a PNG or JPEG),
     a `text` (int32 [batch, length], its UTF-8 bytes, cut or filled with zeros), or `numbers`.
     """
 
@@ -65,7 +65,7 @@ class Tensor:
         return len(row) == len(sizes) and all(own in (-1, got) for own, got in zip(sizes, row, strict=True))
 
     def faults(self, dtypes: tuple[str, ...] = DTYPES) -> list[str]:
-        """The faults of this tensor, as messages for the author of the spec."""
+        """Return the faults of this tensor, as messages for the author of the spec."""
         found = []
         if not self.name.isidentifier():
             found.append(f"the name {self.name!r}: expected letters, digits and underscores")
@@ -108,7 +108,7 @@ class Signature:
         return all(tensor.batched for tensor in (*self.inputs, *self.outputs))
 
     def faults(self, batched: bool = True, dtypes: tuple[str, ...] = DTYPES) -> list[str]:
-        """What is wrong with it, for the one who wrote it: `batched` is what else was said of it."""
+        """Return the faults of the signature, as messages for the author of the spec, which says `batched`."""
         tensors = (*self.inputs, *self.outputs)
         found = [fault for tensor in tensors for fault in tensor.faults(dtypes)]
         if len({tensor.name for tensor in tensors}) < len(tensors) or not self.inputs:
@@ -119,7 +119,7 @@ class Signature:
         return [*found, *(f"{tensor.name}: expected {wanted}, it is {tensor.shape}" for tensor in wrong)]
 
     def calls(self, arrays: Arrays, size: int) -> list[dict[str, NDArray[Any]]]:
-        """Rows as they are sent: up to `size` in a call, or each by itself where the model is not batched."""
+        """Split rows into calls: up to `size` in each, or one if the model is not batched."""
         import numpy as np
 
         count = batch_size(arrays)
@@ -132,7 +132,7 @@ class Signature:
         return [rows(arrays, slice(start, start + size)) for start in range(0, count, size)]
 
     def gathered(self, answers: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
-        """The answers to `calls`, row by row; flat where rows of a model that is not batched differ in shape."""
+        """Join the answers to `calls`, row by row; flat if rows of a model that is not batched differ in shape."""
         import numpy as np
 
         if self.batched:
@@ -145,7 +145,7 @@ class Signature:
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest has it: tensors by name."""
+        """Return the form of the manifest: tensors by name."""
         return {
             kind: {t.name: {"dtype": t.dtype, "shape": list(t.shape), "content": t.content} for t in tensors}
             for kind, tensors in (("inputs", self.inputs), ("outputs", self.outputs))
@@ -153,7 +153,7 @@ class Signature:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Signature:
-        """Read what `to_json` wrote. Raises `KeyError` or `TypeError` where it is something else."""
+        """Read the form of `to_json`. Raises `KeyError` or `TypeError` for any other."""
         return cls(
             *(
                 tuple(
@@ -166,7 +166,7 @@ class Signature:
 
 
 def encode_text(text: str, length: int) -> NDArray[np.int32]:
-    """A text as an input has it: int32 [length], its first UTF-8 bytes, then zeros."""
+    """Return a text as int32 [length]: its first UTF-8 bytes, then zeros."""
     import numpy as np
 
     encoded = text.encode()[:length]
@@ -174,22 +174,22 @@ def encode_text(text: str, length: int) -> NDArray[np.int32]:
 
 
 def decode_text(values: NDArray[Any]) -> str:
-    """The text that `encode_text` was given, as far as it fitted."""
+    """Return the text of `encode_text`, as far as it fitted."""
     return bytes(values.astype("uint8")).rstrip(b"\0").decode(errors="ignore")
 
 
 def batch_size(arrays: Arrays) -> int:
-    """How many rows there are."""
+    """Return the number of rows."""
     return len(next(iter(arrays.values())))
 
 
 def rows(arrays: Arrays, which: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401
-    """Some of the rows: a slice or an array of indices."""
+    """Return some of the rows, by a slice or an array of indices."""
     return {name: array[which] for name, array in arrays.items()}
 
 
 def joined(parts: list[Arrays]) -> dict[str, NDArray[Any]]:
-    """Batches put together, in order."""
+    """Join batches, in order."""
     import numpy as np
 
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

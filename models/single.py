@@ -1,7 +1,7 @@
-"""Weights of a network that has no twin, in its framework's own form: nothing has to be bridged, so any layer will do.
+"""Weights of a network in one framework only, in the framework's own form, which needs no rules for its layers.
 
 A weight's name is its place and its name in the network; arrays keep their dtypes. The functions are those of
-models/bridge.py, whose rules do not matter here.
+models/bridge.py.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def to_torch(weights: Weights, network: nn.Module, _rules: object = ()) -> None:
 
 
 def initial_keras(build: Callable[[], keras.Model], seed: int) -> Weights:
-    """Keras's own initial weights, drawn by seed."""
+    """Draw Keras's own initial weights by seed."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -54,7 +54,7 @@ def initial_keras(build: Callable[[], keras.Model], seed: int) -> Weights:
 
 
 def initial_torch(build: Callable[[], nn.Module], seed: int) -> Weights:
-    """PyTorch's own initial weights, drawn by seed."""
+    """Draw PyTorch's own initial weights by seed."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""What a network is trained for: its outputs, its loss in both frameworks, and the figures that it is judged by."""
+"""A task: the outputs of a network, its loss in both frameworks, and the metrics that judge it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """models/classification.py, models/regression.py and models/inference.py are those that there are."""
+    """The base of `Classification`, `Regression` and `Inference`."""
 
     kind: ClassVar[str]
     score: ClassVar[str] = ""
-    """The metric that the gates require a least value of; 1 is perfect."""
+    """The metric that the gates require a minimum of; 1 is perfect."""
     watched: ClassVar[str] = ""
     """The metric that a training shows after each epoch."""
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """What every endpoint answers; the first is what the network gives."""
+        """The outputs of every endpoint; the network itself gives the first."""
         raise NotImplementedError
 
     @property
@@ -34,11 +34,11 @@ class Task:
         return ()
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """Return the form of the manifest."""
         return {"kind": self.kind}
 
     def keras_targets(self, targets: NDArray[Any]) -> NDArray[Any]:
-        """Targets as the Keras loss takes them."""
+        """Return targets as the Keras loss takes them."""
         return targets
 
     def keras_loss(self) -> keras.losses.Loss:
@@ -46,11 +46,11 @@ class Task:
         raise NotImplementedError
 
     def keras_metric(self) -> keras.metrics.Metric:
-        """`watched`."""
+        """Return the metric `watched`."""
         raise NotImplementedError
 
     def keras_outputs(self, output: Any) -> dict[str, Any]:  # noqa: ANN401
-        """The outputs by name, from what the network gives."""
+        """Return the outputs by name, from the network's own."""
         raise NotImplementedError
 
     def torch_loss(self, output: TorchTensor, targets: TorchTensor) -> TorchTensor:
@@ -58,29 +58,29 @@ class Task:
         raise NotImplementedError
 
     def torch_metric(self, output: TorchTensor, targets: TorchTensor) -> TorchTensor:
-        """`watched` of a batch."""
+        """Return the metric `watched` of a batch."""
         raise NotImplementedError
 
     def torch_outputs(self, output: Any) -> tuple[TorchTensor, ...]:  # noqa: ANN401
-        """The outputs in order, from what the network gives."""
+        """Return the outputs in order, from the network's own."""
         raise NotImplementedError
 
     def metrics(self, output: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
-        """Every figure on some rows."""
+        """Return every metric of some rows."""
         return {}
 
     def margin(self, metric: str, profile: Profile) -> float | None:
-        """How much less than the published version's a metric may be; None where it does not count."""
+        """Return the amount by which a metric may be below the published version's; None if it does not count."""
         return None
 
     def agreement(self, output: NDArray[Any], reference: NDArray[Any]) -> float | None:
-        """The share of rows with the same answer; None where answers are not one or another."""
+        """Return the share of rows with the same answer; None if answers are not discrete."""
         return None
 
     def inconsistency(self, outputs: Arrays) -> tuple[str, float] | None:
-        """How far outputs contradict each other, and in what; None where they cannot."""
+        """Return the largest contradiction between outputs and its name; None if the task has none."""
         return None
 
     def told(self, outputs: Arrays) -> str:
-        """The first row's answer, as a person says it."""
+        """Return the first row's answer as text."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Are the networks of a model what its spec says, and where there are two, one? Seen before minutes of training."""
+"""The check, before training, that a model's networks fit its spec and, where there are two, each other."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 ROWS = 4
 DIFFERENCE = 1e-3
-"""How far the answers of equal weights may be from each other, relative to the largest: rounding, but no other
-padding, epsilon or activation."""
+"""Largest difference of the answers of equal weights, relative to the largest answer: rounding is smaller,
+another padding, epsilon or activation is not."""
 
 
 def check(model: Model, sample: Rows) -> None:
-    """Prove that spec, networks and data fit each other, and that equal weights in two networks give equal answers.
+    """Prove that spec and networks fit each other, and that equal weights in two networks give equal answers.
 
-    `sample` are some rows of the data. Raises `ModelError` with what was expected and what came.
+    `sample` are rows of the spec's inputs. Raises `ModelError` with what was expected and what came.
     """
     spec, first = model.spec, model.spec.task.outputs[0]
-    inputs = _inputs(model, sample)
+    inputs = sample.take(slice(ROWS)).served(spec.signature)
     networks: dict[str, Any] = {}
     if "tensorflow" in model.frameworks:
         networks["tensorflow"] = model.build_keras()
@@ -80,7 +80,7 @@ def _equalize(model: Model, network: keras.Model, twin: nn.Module) -> None:
 
 
 def _first_apart(model: Model, networks: Mapping[str, Any], inputs: Arrays) -> str:
-    """The first layer, in Keras's order, after which the networks differ; "" where that cannot be told."""
+    """Return the first layer, in Keras's order, whose answers differ; "" if that cannot be told."""
     import keras
 
     network, twin = (networks[framework] for framework in FRAMEWORKS)
@@ -111,7 +111,7 @@ def _first_apart(model: Model, networks: Mapping[str, Any], inputs: Arrays) -> s
 
 
 def drawn(weights: Weights) -> Weights:
-    """Weights of these shapes in which nothing is zero or one, so that a part that is left out shows."""
+    """Draw weights of these shapes without zeros and ones, so that a part that is left out changes the answers."""
     generator = np.random.default_rng(2)
     result = bridge.initial({name: array.shape for name, array in weights.items()}, seed=1)
     for name, array in result.items():
@@ -123,7 +123,7 @@ def drawn(weights: Weights) -> Weights:
 
 
 def run_keras(network: keras.Model, inputs: Arrays) -> NDArray[Any]:
-    """The network's own output in inference mode."""
+    """Return the network's own output in inference mode."""
     values = [inputs[tensor.name] for tensor in network.inputs]
     answer = network(values if len(values) > 1 else values[0], training=False)
     result: NDArray[Any] = answer.numpy()
@@ -131,7 +131,7 @@ def run_keras(network: keras.Model, inputs: Arrays) -> NDArray[Any]:
 
 
 def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
-    """The network's own output; its `forward` takes the inputs by their names."""
+    """Return the network's own output; its `forward` takes the inputs by name."""
     import torch
 
     with torch.inference_mode():
@@ -140,29 +140,6 @@ def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
         )
     result: NDArray[Any] = answer.numpy()
     return result
-
-
-def _inputs(model: Model, sample: Rows) -> dict[str, NDArray[Any]]:
-    """Some rows as the endpoints take them; data and targets must be as the spec says."""
-    spec, wrong = model.spec, []
-    names = [tensor.name for tensor in spec.inputs]
-    inputs: dict[str, NDArray[Any]] = {}
-    if sorted(sample.inputs) != sorted(names):
-        wrong.append(f"expected the inputs {', '.join(names)}, it has {', '.join(sorted(sample.inputs))}")
-    else:
-        inputs = sample.take(slice(ROWS)).served(spec.signature)
-    for tensor, array in zip(spec.inputs, inputs.values(), strict=False):
-        if not tensor.admits(array.shape[1:]) or str(array.dtype) != tensor.dtype:
-            wrong.append(
-                f"{tensor.name}: expected {tensor.dtype} rows of {list(tensor.row)}, "
-                f"they are {array.dtype} of {list(array.shape[1:])}"
-            )
-    row, found = spec.task.target_row, sample.targets.shape[1:]
-    if found != row:
-        wrong.append(f"targets: expected rows of {list(row)}, they are {list(found)}")
-    if wrong:
-        raise ModelError(f"the data of {spec.name} is not what spec.py says\n  " + "\n  ".join(wrong))
-    return inputs
 
 
 def _check_keras_inputs(model: Model, network: keras.Model) -> None:

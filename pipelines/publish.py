@@ -1,7 +1,7 @@
-"""From a candidate that passed its gates to a version that the servers see, and back again.
+"""Publishing of candidates that passed their gates, and rollback.
 
-Folders appear complete, by a rename; the pointer of the model is the commit; the targets' own pointers follow
-it. A publication that was cut off anywhere is put right by the next one, or by `settle`.
+Folders appear complete, by a rename; the model's pointer is the commit, and the targets' own pointers follow it. The
+next publication, or `settle`, repairs one that was interrupted.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from serving.repository import POINTER, Manifest, ManifestError, Pointer
 
 
 class PublishError(TandemError):
-    """Nothing was published, or there is nothing to go back to."""
+    """A version cannot be published, or there is none to roll back to."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version that is published, and its folder by target."""
+    """A published version, and its folder by target."""
 
     number: int
     folders: Mapping[str, Path]
 
 
 def pointer_path(root: Path, model: str) -> Path:
-    """The pointer that commits a publication of `model`."""
+    """Return the path of the pointer that commits a publication of `model`."""
     return root / f"{model}.json"
 
 
 def pointer(root: Path, model: str) -> Pointer | None:
-    """Which version is published; None before the first."""
+    """Return the pointer to the published version; None before the first."""
     return repository.read_pointer(pointer_path(root, model))
 
 
 def published(root: Path, model: str) -> Pointer:
-    """Which version is published. Raises `PublishError` before the first."""
+    """Return the pointer to the published version. Raises `PublishError` before the first."""
     now = pointer(root, model)
     if now is None:
         raise PublishError(f"no version of {model} is published; `make deploy` publishes the first")
@@ -48,14 +48,14 @@ def published(root: Path, model: str) -> Pointer:
 
 
 def require(root: Path, model: str, version: int) -> None:
-    """Raises `PublishError` where a version is not there for every target."""
+    """Raise `PublishError` if a version does not exist for every target."""
     if version not in (known := versions(root, model)):
         there = ", ".join(map(str, known)) or "none"
         raise PublishError(f"version {version} of {model} is not in the repository; there are: {there}")
 
 
 def versions(root: Path, model: str) -> list[int]:
-    """The versions that are there for every target, ascending."""
+    """Return the versions that exist for every target, ascending."""
     present = [
         set(repository.versions(repository.model_dir(root, target, model))) for target in targets.NAMES
     ]
@@ -63,7 +63,7 @@ def versions(root: Path, model: str) -> list[int]:
 
 
 def find(root: Path, model: str, fingerprint: str) -> int | None:
-    """The version that was made from just these sources, data and parameters."""
+    """Return the newest version with this fingerprint; None if there is none."""
     for version in reversed(versions(root, model)):
         folder = repository.version_dir(root, targets.NAMES[0], model, version)
         try:
@@ -79,9 +79,8 @@ def publish(
 ) -> Version:
     """Copy `candidate/<target>` into the repository as the next version and point to it.
 
-    `manifests` come without a version; files that they name are those that passed the gates, and no others are
-    published. `statistics` are those of the data, as JSON by split. Where the disk is full, or
-    anything else fails, what is published stays. Raises `PublishError`.
+    `manifests` have no version yet; the files that they name are those that passed the gates. `statistics` are the
+    data's, as JSON by split. Raises `PublishError`; the published version then stays.
     """
     settle(root, model)
     version = max(versions(root, model), default=0) + 1
@@ -113,13 +112,13 @@ def publish(
 
 
 def statistics(root: Path, model: str, version: int) -> str | None:
-    """The statistics that a version was published with, as JSON; None where it has none."""
+    """Return the statistics of a version's data as JSON; None if it has none."""
     path = repository.statistics_path(root, model, version)
     return path.read_text() if path.exists() else None
 
 
 def point(root: Path, model: str, version: int, held: bool = False) -> None:
-    """Make `version` the published one. Raises `PublishError` where it is not there for every target, unchanged."""
+    """Make `version` the published one. Raises `PublishError` if it is incomplete or was changed."""
     require(root, model, version)
     if found := damage(root, model, version):
         raise PublishError(f"version {version} of {model} was tampered with, what is served stays: {found}")
@@ -130,7 +129,7 @@ def point(root: Path, model: str, version: int, held: bool = False) -> None:
 
 
 def damage(root: Path, model: str, version: int) -> str:
-    """What of a version's files is not as it was published; "" where all is."""
+    """Return the first change to a version's files since it was published; "" if there is none."""
     try:
         for target in targets.NAMES:
             repository.verify(repository.version_dir(root, target, model, version))
@@ -140,8 +139,8 @@ def damage(root: Path, model: str, version: int) -> str:
 
 
 def rollback(root: Path, model: str, version: int | None = None) -> int:
-    """Point to `version`, or to the one that was published before; `deploy` leaves it there until the sources
-    change. Returns the version. Raises `PublishError` where there is none."""
+    """Point to `version`, or to the one before, and hold it there until the sources change. Returns the version.
+    Raises `PublishError` if there is none."""
     now = published(root, model)
     target = version if version is not None else now.previous
     if target is None:
@@ -153,7 +152,7 @@ def rollback(root: Path, model: str, version: int | None = None) -> int:
 
 
 def settle(root: Path, model: str) -> None:
-    """Put right what an interrupted publication left: half-written folders, pointers that lag behind."""
+    """Repair an interrupted publication: remove half-written folders, and update the targets' pointers."""
     committed = pointer(root, model)
     complete = versions(root, model)
     last = max([*complete, committed.version if committed else 0])

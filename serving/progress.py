@@ -1,7 +1,7 @@
-"""What is being waited for, and for how long: one live display on a terminal, plain lines in a log.
+"""Progress of long work: a live display on a terminal, lines in a log.
 
-A command opens the display with `showing`. What takes long inside, on whichever thread, says so with `waiting`; what
-is said with `say` is waited for until the next line.
+A command opens the display with `showing`. Long work inside, on any thread, is shown with `waiting`; a step announced
+with `say` lasts until the next one.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 QUIET_SECONDS = 8.0
-"""In a log, no line for so long makes what is still waited for be said again."""
+"""After so long without a line, a log repeats the current waits."""
 
 _display: _Log | None = None
 
 
 @dataclass
 class Wait:
-    """Something that is waited for. `usually` is how many seconds it takes on two cores; 0: nobody knows."""
+    """Work in progress. `usually` is its usual duration in seconds on two cores; 0: unknown."""
 
     name: str
     text: str
     usually: float = 0.0
     detail: str = ""
     share: float = 0.0
-    """How much of it is done, 0..1; 0 as long as that is unknown."""
+    """The part that is done, 0..1; 0 if unknown."""
     since: float = field(default_factory=time.monotonic)
-    """When what goes on with it now began; `opened` is when it was first waited for."""
+    """The start of the current step; `opened` is the start of the first one."""
     opened: float = field(default_factory=time.monotonic)
 
     def step(self, text: str) -> None:
-        """Say what goes on with it now; in a log this is a line."""
+        """Begin another step; in a log this is a line."""
         self.text, self.detail, self.share, self.since = text, "", 0.0, time.monotonic()
         if _display is not None:
             _display.stepped(self)
 
     def advance(self, detail: str, done: float = 0.0, total: float = 0.0) -> None:
-        """Say how far it is, as often as you like: a log only shows it when it would be silent otherwise."""
+        """Report progress, as often as you like: a log shows it only when it would be silent otherwise."""
         self.detail, self.share = detail, min(1.0, done / total) if total else 0.0
 
     def duration(self, now: float) -> str:
-        """For how long it has been waited for, and for how long it will be."""
+        """Return the time so far, and the time left or the usual time."""
         seconds = now - self.since
         if 0.05 < self.share < 1 and seconds > 3:
             return f"{spell(seconds)}, about {spell(seconds / self.share - seconds)} left"
@@ -57,7 +57,7 @@ class Wait:
 
 @contextmanager
 def waiting(name: str, text: str, usually: float = 0.0) -> Iterator[Wait]:
-    """Show that `name` is waited for until the block ends; what the display then shows last is the wait's text."""
+    """Show `name` until the block ends, then its last text."""
     wait = Wait(name, text, usually)
     display = _display
     if display is None:
@@ -72,8 +72,7 @@ def waiting(name: str, text: str, usually: float = 0.0) -> Iterator[Wait]:
 
 @contextmanager
 def watching() -> Iterator[Callable[[str, str], None]]:
-    """Something to tell of each of many, by name, what goes on with it; these words end its wait: ready,
-    built, embedded."""
+    """Yield a function that shows a text for a name; a text that begins with ready, built or embedded ends its wait."""
     with ExitStack() as stack:
         waits: dict[str, tuple[Wait, ExitStack]] = {}
 
@@ -91,7 +90,7 @@ def watching() -> Iterator[Callable[[str, str], None]]:
 
 @contextmanager
 def showing(usually: Mapping[str, float] | None = None) -> Iterator[None]:
-    """Open the display. `usually` tells how many seconds that takes which a line with such a beginning announces."""
+    """Open the display. `usually` has the usual seconds of steps by the beginning of their line."""
     global _display  # noqa: PLW0603 - a terminal has room for one live display
     _display = (_Terminal if sys.stdout.isatty() else _Log)(usually or {})
     try:
@@ -102,35 +101,34 @@ def showing(usually: Mapping[str, float] | None = None) -> Iterator[None]:
 
 
 def relay(send: Callable[..., None]) -> None:
-    """Let another process show what this one tells: `send` gets the name of a function of this module, then what that
-    takes."""
+    """Forward progress to another process: `send` gets the name of a function of this module and its arguments."""
     global _display  # noqa: PLW0603 - see `showing`
     _display = _Relay(send)
 
 
 def say(line: str) -> None:
-    """Tell what is going on now."""
+    """Announce a step."""
     (_display or _Log({})).say(line)
 
 
 def note(line: str) -> None:
-    """Tell what came of something, while what was said last goes on."""
+    """Report a result within the current step."""
     (_display or _Log({})).note(line)
 
 
 def advance(detail: str, done: float, total: float) -> None:
-    """Tell how far that is which was said last."""
+    """Report progress of the current step."""
     if _display is not None:
         _display.advance(detail, done, total)
 
 
 def spell(seconds: float) -> str:
-    """A duration in words: 40 s, 3 min."""
+    """Return a duration in words: 40 s, 3 min."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 class _Log:
-    """Each step is a line; what takes long is said again with its progress."""
+    """The display in a log: a line for each step, repeated with its progress if it takes long."""
 
     def __init__(self, usually: Mapping[str, float]) -> None:
         self._usually = usually
@@ -176,13 +174,13 @@ class _Log:
             self._waits.remove(wait)
 
     def current(self) -> list[Wait]:
-        """What is waited for now: what was said last, unless waits of its own have come since, and all waits."""
+        """Return the current waits: all open ones, and the last step unless waits of its own have replaced it."""
         said, oldest = self._said, min((wait.opened for wait in self._waits), default=0.0)
         return [*([said] if said and said.since >= oldest else []), *self._waits]
 
     def _remind(self, ended: threading.Event) -> None:
         while not ended.wait(0.5):
-            # Nobody may be left to read it.
+            # The reader of a pipe may be gone.
             with self._lock, suppress(OSError):
                 now = time.monotonic()
                 for wait in self.current() if now - self._last >= QUIET_SECONDS else []:
@@ -197,7 +195,7 @@ class _Log:
 
 
 class _Relay(_Log):
-    """Shows nothing itself."""
+    """The display in a process whose parent shows the progress."""
 
     def __init__(self, send: Callable[..., None]) -> None:
         super().__init__({})
@@ -214,7 +212,7 @@ class _Relay(_Log):
 
 
 class _Terminal(_Log):
-    """What has ended are lines; below them a table moves."""
+    """The display on a terminal: lines for ended waits, and a live table below."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -225,7 +223,7 @@ class _Terminal(_Log):
             yield
 
     def stepped(self, wait: Wait) -> None:
-        """The table shows it."""
+        """Do nothing: the table shows the step."""
 
     def closed(self, wait: Wait) -> None:
         super().closed(wait)
@@ -239,9 +237,9 @@ class _Terminal(_Log):
         table.add_column(min_width=12, no_wrap=True)
         table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
         table.add_column(justify="right", no_wrap=True)
-        # Without the lock: whoever writes a line holds it, and waits for the table to be drawn.
+        # Without the lock: the writer of a line holds it and waits for the table to be drawn.
         for wait in self.current():
-            # What was said stands in a line above.
+            # The text of a step is in a line above.
             text = f"{wait.text}: {wait.detail}" if wait.detail and wait.name else wait.detail or wait.text
             table.add_row(wait.name, Text(text), wait.duration(time.monotonic()))
         return table

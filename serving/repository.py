@@ -2,11 +2,11 @@
 
     <root>/<target>/<model>/<version>/      one artifact, never changed once it is there
     <root>/<target>/<model>/<version>/manifest.json
-    <root>/<target>/<model>/current.json    which version the servers of this target serve
+    <root>/<target>/<model>/current.json    the version that the servers of this target serve
     <root>/<model>.json                     the pointer that the others follow: the commit of a publication
-    <root>/statistics/<model>/<version>.json    of the data that a version was made from; no server reads it
+    <root>/statistics/<model>/<version>.json    of a version's data; not read by servers
 
-Everything is written beside its place, synced, and renamed, so a reader never sees half of it.
+Files are written beside their place, synced, and renamed, so that readers never see a part of them.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ from serving.errors import TandemError
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
-"""The golden sample of a version, where it has one: serving/golden.py."""
+"""The golden sample of a version, if any: serving/golden.py."""
 POINTER = "current.json"
 
 
 class RepositoryError(TandemError):
-    """The model repository does not hold what was asked for, or holds it damaged."""
+    """Something is missing or damaged in the model repository."""
 
 
 class ManifestError(RepositoryError):
-    """A version's files are not those that its manifest names."""
+    """A version's files differ from its manifest."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one artifact is and where it came from.
+    """The description and origin of an artifact.
 
-    `files` maps each path, relative to the version's folder, to its sha256. `signature` is that of models/signature.py,
-    as JSON, and `task` says what the outputs mean: its kind, its classes. `serve` is the
-    file that a server opens ("" for the folder).
+    `files` maps each path, relative to the version's folder, to its sha256. `signature` is that of models/signature.py
+    as JSON, `task` the kind and classes. `serve` is the file that a server opens ("" for the folder).
     """
 
     model: str
@@ -60,28 +59,28 @@ class Manifest:
     git_commit: str = ""
     libraries: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
-    """What it was trained and exported with: `profile`, `seed`, `source`."""
+    """Parameters of training and export: `profile`, `seed`, `source`."""
     weights: dict[str, str] = field(default_factory=dict)
     """The digest of each framework's trained weights."""
     batched: bool = False
-    """True if rows of several requests may share a run: proved by the gate; False where nothing says so."""
+    """True if requests may share a run, as the gate has proved."""
     finite: bool = False
-    """True if inputs must have rows and finite numbers: servers refuse others before the model sees them."""
+    """True if servers refuse inputs without rows or with numbers that are not finite."""
     runtime: str = ""
-    """What runs it in its target's server; "" in versions that do not say."""
+    """The runtime in its target's server; "" if unknown."""
     converter: str = ""
-    """What has made it from another framework's graph, where it was not exported by its own: `tf2onnx`, `onnx2tf`."""
+    """The converter from another framework's graph, if any: `tf2onnx`, `onnx2tf`."""
     unreachable: str = ""
-    """Why the target has no artifact in this version, where it has none: then there is nothing to serve."""
+    """The reason why the target has no artifact in this version; "" if it has one."""
     instruction_set: dict[str, Any] = field(default_factory=dict)
-    """What the CPU must offer, where code was compiled: `machine`, `march`, `simdlen`, `capabilities`."""
+    """The CPU that compiled code needs: `machine`, `march`, `simdlen`, `capabilities`."""
     export_seconds: float = 0.0
-    """What its export took; 0 in versions that do not say."""
+    """Duration of the export; 0 if unknown."""
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """Which version is served, which was served before it, and whether a rollback holds it there."""
+    """The served version, the previous one, and `held`: True after a rollback."""
 
     version: int
     previous: int | None = None
@@ -89,22 +88,22 @@ class Pointer:
 
 
 def model_dir(root: Path, target: str, model: str) -> Path:
-    """The folder of all versions of `model` for `target`."""
+    """Return the folder of all versions of `model` for `target`."""
     return root / target / model
 
 
 def version_dir(root: Path, target: str, model: str, version: int) -> Path:
-    """The folder of one artifact."""
+    """Return the folder of one artifact."""
     return model_dir(root, target, model) / str(version)
 
 
 def statistics_path(root: Path, model: str, version: int) -> Path:
-    """The statistics of the data that a version was made from."""
+    """Return the file with the statistics of a version's data."""
     return root / "statistics" / model / f"{version}.json"
 
 
 def versions(directory: Path) -> list[int]:
-    """The versions under a model's folder, ascending; names that are not plain integers are passed over."""
+    """Return the versions in a model's folder, ascending; other names than integers are ignored."""
     if not directory.is_dir():
         return []
     return sorted(
@@ -113,7 +112,7 @@ def versions(directory: Path) -> list[int]:
 
 
 def read_pointer(path: Path) -> Pointer | None:
-    """Read a pointer file; None where there is none. Raises `RepositoryError` where it cannot be understood."""
+    """Read a pointer file; None if it does not exist. Raises `RepositoryError` if it is invalid."""
     try:
         fields = json.loads(path.read_text())
         return Pointer(int(fields["version"]), fields["previous"], bool(fields["held"]))
@@ -131,7 +130,7 @@ def write_pointer(path: Path, pointer: Pointer) -> None:
 
 
 def served_version(directory: Path) -> int | None:
-    """The version of a model's folder that its server is to serve: the pointer's, else the highest one."""
+    """Return the version to serve of a model's folder: the pointer's, else the highest one."""
     pointer = read_pointer(directory / POINTER)
     if pointer is not None:
         return pointer.version
@@ -140,24 +139,24 @@ def served_version(directory: Path) -> int | None:
 
 
 def file_digests(directory: Path) -> dict[str, str]:
-    """sha256 of every file below `directory` but the manifest, by its path relative to it, sorted."""
+    """Return the sha256 of every file below `directory` but the manifest, by relative path, sorted."""
     paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
     return {p.relative_to(directory).as_posix(): file_digest(p) for p in paths}
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex."""
+    """Return the sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_seal(directory: Path, sealed: Path) -> None:
-    """Write down beside `sealed` which files `directory` holds, which is to be renamed to it."""
+    """Write the digests of the files in `directory` beside `sealed`, to which it will be renamed."""
     write_atomically(_seal_path(sealed), json.dumps(file_digests(directory), indent=1) + "\n")
 
 
 def read_seal(sealed: Path) -> dict[str, str]:
-    """What `write_seal` wrote down; empty where it did not."""
+    """Read the digests of `write_seal`; empty if there are none."""
     try:
         digests: dict[str, str] = json.loads(_seal_path(sealed).read_text())
     except (FileNotFoundError, ValueError):
@@ -166,7 +165,7 @@ def read_seal(sealed: Path) -> dict[str, str]:
 
 
 def broken_seal(sealed: Path) -> list[str]:
-    """The files of a sealed folder that were changed, added or removed since, sorted."""
+    """Return the files of a sealed folder that have been changed, added or removed, sorted."""
     before, now = read_seal(sealed), file_digests(sealed)
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
@@ -176,7 +175,7 @@ def _seal_path(sealed: Path) -> Path:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read a version's manifest. Raises `ManifestError` where it is missing or cannot be understood."""
+    """Read a version's manifest. Raises `ManifestError` if it is missing or invalid."""
     path = directory / MANIFEST
     try:
         fields: Mapping[str, Any] = json.loads(path.read_text())
@@ -188,12 +187,11 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write a version's manifest."""
     write_atomically(directory / MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
 
 
 def verify(directory: Path) -> Manifest:
-    """Read a version's manifest and check every file against it. Raises `ManifestError` naming the first fault."""
+    """Read a version's manifest and check all files against it. Raises `ManifestError` with the first fault."""
     manifest = read_manifest(directory)
     found = file_digests(directory)
     for name, expected in manifest.files.items():
@@ -225,7 +223,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or renames within a directory, survive a power cut."""
+    """Sync a file, or the renames within a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -22,13 +22,13 @@ class SettingsError(TandemError):
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:  # noqa: ANN401
-    """A field with its default, its sentence for `tandem settings`, and the values that it may take."""
+    """Return a field with its default, its help for `tandem settings`, and its choices."""
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a user may change without editing a file."""
+    """The settings of a user."""
 
     model: str = setting("fashion", "folder in models/ to work on")
     artifacts: Path = setting(Path("artifacts"), "where data, runs, the model repository and logs lie")
@@ -83,7 +83,7 @@ class Settings:
     stop_seconds: int = setting(15, "how long a target may take to finish its requests before it is killed")
 
     def __post_init__(self) -> None:
-        """Raises `SettingsError` naming the variable and what it may be."""
+        """Check the values. Raises `SettingsError` with the variable and the expected value."""
         for f in dataclasses.fields(self):
             value, given = getattr(self, f.name), f"{PREFIX}{f.name.upper()}={str(getattr(self, f.name))!r}"
             if (choices := f.metadata["choices"]) and value not in choices:
@@ -111,33 +111,33 @@ class Settings:
         return self.artifacts / "repository"
 
     @property
-    def all_devices(self) -> int:
-        """How many share each batch on all machines of a training."""
-        return self.devices * self.nodes
+    def alone(self) -> Settings:
+        """The same on one machine that has the devices of all nodes."""
+        return dataclasses.replace(self, devices=self.devices * self.nodes, nodes=1, node_rank=0)
 
     @property
     def own(self) -> Path:
-        """Where the runs of this machine lie: those that share a training may share the artifacts, too."""
+        """The folder of this machine's runs; machines that share a training may share the artifacts, too."""
         return self.artifacts / "nodes" / str(self.node_rank) if self.node_rank else self.artifacts
 
     @property
     def lineage(self) -> Path:
-        """Every run of a pipeline, and what it made from what."""
+        """The records of all runs."""
         return self.own / "lineage"
 
     @property
     def logs(self) -> Path:
-        """One log file a target."""
+        """The log files, one for each target."""
         return self.artifacts / "logs"
 
     @property
     def run(self) -> Path:
-        """State of the running targets: pids, sockets, generated configuration."""
+        """The state of running targets: pids, sockets, generated configuration."""
         return self.artifacts / "run"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read the `TANDEM_*` variables. Raises `SettingsError` naming the variable and what it may be."""
+        """Read the `TANDEM_*` variables. Raises `SettingsError` with the variable and the expected value."""
         environment = os.environ if environment is None else environment
         hints = get_type_hints(cls)
         fields = {PREFIX + f.name.upper(): f for f in dataclasses.fields(cls)}

@@ -18,15 +18,16 @@ NEEDING_TORCH = (
     "tests/models",
     "tests/pipelines/cli",
     "tests/pipelines/exporting",
-    "tests/pipelines/profiling",
+    "tests/pipelines/cli/profiling",
     "tests/pipelines/test_variants.py",
     "tests/pipelines/training",
     "tests/serving/targets/test_torchserve.py",
+    "tests/serving/torchserve/test_handler.py",
 )
 
 
 def missing() -> str:
-    """Why no test runs on it here; "" where they do."""
+    """Return the reason why no test runs on it here; "" if they do."""
     found = environment.find(VERSION)
     return "" if found and found.has_venv else f"no python{VERSION} with venv is installed"
 

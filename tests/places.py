@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def lacking(name: str) -> list[str]:
-    """What is to be written for a target: file, then what stands in it. Empty where nothing is forgotten."""
+    """Return the places to write for a target: file, and its content there. Empty if none is missing."""
     module = name.replace("-", "_")
     target = targets.load(name) if name in targets.NAMES else None
     image, exporter = (target.container.image, target.exporter) if target else (name, module)

@@ -24,18 +24,42 @@ SETTABLE = (ROOT / "Makefile").read_text() + (ROOT / "requirements" / "running.p
 FLAGS = {"server.md": (flags.parser, tfs_flags.parser), "tf-serving.md": (tfs_flags.parser,)}
 
 
+PROGRAMS = {
+    "make",
+    "tandem",
+    "tandem-server",
+    "tandem-tf-serving",
+    "pytest",
+    "promtool",
+    "curl",
+    "docker",
+    "uv",
+    "uvx",
+}
+PROGRAMS |= {"kind", "kubectl"}
+NOT_RUN = re.findall(r"`([^`]+)`", " ".join((ROOT / "docs" / "not-run.md").read_text().split()))
+RUN = {
+    start: test
+    for line in (ROOT / "tests" / "commands.txt").read_text().splitlines()
+    for test, _, starts in [line.rpartition(": ")]
+    for start in starts.split(", ")
+}
+"""The test that runs the commands which start so, or the verb that the Makefile calls for them."""
+
+
 def commands(page: Path) -> list[tuple[str, ...]]:
-    """The words of each `make` and `tandem` in a page's code."""
+    """Return the words of each command in a page's code."""
     text = page.read_text().replace("\\\n", " ")
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     lines = [line for block in blocks for line in block.splitlines()] + [" ".join(i.split()) for i in inline]
     parts = [part for line in lines for part in re.split(r" && | \|\| ", line.partition(" #")[0])]
     found = [tuple(part.removeprefix("$ ").removeprefix(".venv/bin/").split()) for part in parts]
-    return [words for words in found if len(words) > 1 and words[0] in ("make", "tandem")]
+    return [words for words in found if len(words) > 1 and words[0] in PROGRAMS]
 
 
-COMMANDS = [words for page in PAGES if page.name != "CHANGELOG.md" for words in commands(page)]
+COMMANDS = sorted({words for page in PAGES if page.name != "CHANGELOG.md" for words in commands(page)})
+OURS = [words for words in COMMANDS if words[0] in ("make", "tandem")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -48,7 +72,7 @@ def test_links_lead_somewhere_and_lines_are_short(page: Path) -> None:
     assert [line for line in page.read_text().splitlines() if len(line) > 120] == []
 
 
-@pytest.mark.parametrize("words", sorted(set(COMMANDS)), ids=" ".join)
+@pytest.mark.parametrize("words", OURS, ids=" ".join)
 def test_a_command_exists(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     if words[0] == "make":
         for word in words[1:]:
@@ -60,6 +84,26 @@ def test_a_command_exists(words: tuple[str, ...], capsys: pytest.CaptureFixture[
             parsing.parser().parse_args([words[1], "--help"])
         known = capsys.readouterr().out
         assert [word for word in words if word.startswith("--") and word not in known] == []
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_is_run_by_a_test_or_named_as_not_run(words: tuple[str, ...]) -> None:
+    # `make a b` is two commands.
+    variables = [word for word in words[1:] if "=" in word]
+    each = [["make", word, *variables] for word in words[1:] if word not in variables]
+    for line in map(" ".join, each if words[0] == "make" else [words]):
+        starts = [start for start in (*RUN, *NOT_RUN) if line.startswith(start)]
+        assert starts, (
+            f"{line}: name the test that runs it in tests/commands.txt, or the command in docs/not-run.md"
+        )
+        file, _, test = RUN.get(max(starts, key=len), "docs/not-run.md").partition("::")
+        assert not test or f"\ndef {test}(" in (ROOT / file).read_text()
+
+
+def test_no_command_is_listed_that_no_page_has() -> None:
+    lines = [" ".join(words) for words in COMMANDS]
+    lines += [f"make {word}" for words in COMMANDS if words[0] == "make" for word in words[1:]]
+    assert [start for start in RUN if not any(line.startswith(start) for line in lines)] == []
 
 
 @pytest.mark.parametrize("page", FLAGS)

@@ -78,6 +78,26 @@ def test_no_import_runs_upward() -> None:
     assert wrong == []
 
 
+def test_pipelines_has_at_most_ten_parts() -> None:
+    parts = {path.name.removesuffix(".py") for path in (ROOT / "pipelines").iterdir()} - {
+        "__init__",
+        "__pycache__",
+    }
+    assert len(parts) <= 10, sorted(parts)
+
+
+def test_docstrings_start_with_what_a_thing_does_or_is() -> None:
+    riddle = re.compile(r"(What|How|Where|Why|Whether|Who|Which)\b")
+    wrong = [
+        f"{module}, line {node.lineno}"
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(text := node.value.value, str) and riddle.match(text)
+    ]
+    assert wrong == []
+
+
 def test_the_server_needs_no_framework_and_no_tracing() -> None:
     script = (
         "import sys, serving.server.main, serving.server.backends.onnxruntime, serving.server.backends.litert,"

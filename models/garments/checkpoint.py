@@ -1,4 +1,4 @@
-"""How the checkpoint's names become those of torch_model.py."""
+"""The names of torch_model.py for those of the checkpoint."""
 
 from __future__ import annotations
 

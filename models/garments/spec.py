@@ -1,14 +1,14 @@
 """The numbers of the model: EfficientNet-Lite0 (Google, 2020), trained on ImageNet, with a new head for garments.
 
-Transfer learning: the weights come from a checkpoint, and a profile trains what lies behind its `frozen` part.
+Transfer learning: the weights come from a checkpoint, and a profile trains the part behind its `frozen` one.
 """
 
 from models.base import Checkpoint, ModelSpec, Profile, Tolerances
 from models.fashion.spec import SPEC as FASHION
 
 SIZE = 84
-"""Height and width that pictures are enlarged to: three times their own. 224, as in the checkpoint's training, is
-seven times the work."""
+"""Height and width of the enlarged pictures: three times their own. 224, as in the checkpoint's training, takes seven
+times as long."""
 OFFSET, SCALE = -127 / 128, 255 / 128
 """Values 0..1 as the checkpoint's training had them."""
 NORM_MOMENTUM, NORM_EPSILON = 0.99, 1e-3

@@ -16,7 +16,7 @@ from .spec import LANGUAGES, LENGTH
 TRAIN, TEST = 6_000, 800
 """Phrases of each language."""
 WORDS = 30_000
-"""How many of a language's words are drawn from, the most frequent ones."""
+"""The most frequent words of a language, from which phrases are drawn."""
 TEST_SHARE = 5
 """One of so many words is kept for the test phrases."""
 FLATTENING = 0.5
@@ -26,7 +26,7 @@ FEWEST, MOST = 2, 6
 
 
 def load(cache: Path) -> tuple[Rows, Rows]:
-    """Training and test phrases, int32 [N, 48] with labels int64 [N]; no word is in both."""
+    """Return training and test phrases, int32 [N, 48] with labels int64 [N]; no word is in both."""
     path = cache / "phrases.npz"
     if not path.exists():
         beside = path.with_name(".incoming.npz")
@@ -40,7 +40,7 @@ def load(cache: Path) -> tuple[Rows, Rows]:
 
 
 def draw() -> dict[str, NDArray[np.generic]]:
-    """The phrases of both splits, drawn anew; each is in one split and one language only."""
+    """Draw the phrases of both splits; each is in one split and one language only."""
     generator = np.random.default_rng(1)
     texts: dict[str, list[NDArray[np.int32]]] = {"train": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "test": []}
@@ -61,7 +61,7 @@ def draw() -> dict[str, NDArray[np.generic]]:
 
 
 def _phrases(language: str, split: str, count: int, generator: np.random.Generator) -> list[str]:
-    """Phrases of one split's words, each cut to what the input holds."""
+    """Draw phrases of one split's words, cut to the length of the input."""
     from wordfreq import get_frequency_dict
 
     frequencies = get_frequency_dict(language, wordlist="best")

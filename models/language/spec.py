@@ -10,7 +10,7 @@ WIDTH, HEADS, BLOCKS, HIDDEN = 64, 4, 2, 128
 # Keras's default is 1e-3, PyTorch's 1e-5.
 NORM_EPSILON = 1e-5
 MASKED = -1e4
-"""What is added to the scores of padding: float16 can say it."""
+"""The summand of the scores of padding; float16 can represent it."""
 
 LANGUAGES = {
     "en": "English",

@@ -1,4 +1,4 @@
-"""The command `tandem`: the only package that knows everything, and that imports nothing before it is needed."""
+"""The command `tandem`: the only package that imports all others, each when it is needed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
         argcomplete.autocomplete(top)
     options = top.parse_args(arguments)
-    # SIGTERM ends a stage as Ctrl-C does: what it was writing is removed.
+    # SIGTERM ends a stage as Ctrl-C does, which removes unfinished files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # The servers in containers are another user, who reads what is published and configured here.
+    # The servers in containers have another user, who must read the repository and the configuration.
     os.umask(0o022)
     try:
         settings = Settings.from_environment()

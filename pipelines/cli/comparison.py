@@ -1,4 +1,4 @@
-"""Every endpoint measured on test rows: what `tandem compare` does."""
+"""`tandem compare`: every endpoint measured on test rows."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ SUMMARY = "summary.md"
 
 @dataclass
 class Prepared:
-    """What is measured: the report without figures, how its rows are reached, and the samples that they are sent."""
+    """A comparison before it is measured: the report without figures, the ways to its rows, and their samples."""
 
     report: Report
     subjects: list[Subject]
     inputs: Arrays
     score: Callable[[Arrays], float | None] = lambda _: None
-    """How right a row's answers are."""
+    """Return the task's score of a row's answers."""
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
-    """What the command line asks for. Raises `TargetError` where its options do not fit each other."""
+    """Return the plan of these options. Raises `TargetError` if they contradict each other."""
     if bool(options.endpoint) != (options.samples is not None):
         raise TargetError("--endpoint and --samples need each other: the inputs to send, and where")
     if options.rows is not None and options.rows < max(Plan.batches):
@@ -61,11 +61,10 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 
 def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[Report, Path, list[Change]]:
-    """Measure, and write the report; what there is of it where it is interrupted.
+    """Measure, and write the report, a partial one after Ctrl-C.
 
-    Returns it, its folder, and what differs from the report to compare with.
-
-    Raises `TargetError` where no version is published, `ReportError` where the report to compare with is none.
+    Returns the report, its folder, and the changes since the report of `--against`. Raises `TargetError` if no version
+    is published, `ReportError` if the other report cannot be read.
     """
     plan = plan_of(options)
     if importlib.util.find_spec("mlperf_loadgen") is None:
@@ -115,7 +114,7 @@ def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[
 
 
 def latest(settings: Settings, path: Path | None) -> Report:
-    """The report at `path`, or the newest one of all. Raises `ReportError`."""
+    """Read the report at `path`, or the newest one. Raises `ReportError`."""
     found = [path] if path else sorted((settings.artifacts / "reports").glob(f"*/{report.FILE}"))
     if not found:
         raise ReportError("there is no report to decide from; `make compare` makes one")
@@ -123,7 +122,7 @@ def latest(settings: Settings, path: Path | None) -> Report:
 
 
 def write(made: Report, folder: Path) -> None:
-    """The report as data, page, Markdown and CSV."""
+    """Write the report as data, page, Markdown and CSV."""
     report.save(made, folder)
     (folder / page.FILE).write_text(page.html(made))
     (folder / SUMMARY).write_text(page.markdown(made))
@@ -131,7 +130,7 @@ def write(made: Report, folder: Path) -> None:
 
 
 def lines(made: Report, folder: Path) -> list[str]:
-    """A report for the terminal: the table, the words, and the path of the page."""
+    """Return a report's lines for the terminal: table, conclusions, path of the page."""
     columns = ["target", "protocol", "p50 ms", "p99 ms", "req/s", "CPU us", "score", "largest difference"]
     rows = [[page.COLUMNS[name](row) for name in columns] for row in made.rows]
     found = [tables.render([*columns[:-1], "difference"], rows), "", *words.conclusions(made)]
@@ -139,7 +138,7 @@ def lines(made: Report, folder: Path) -> list[str]:
 
 
 def _own(settings: Settings, options: argparse.Namespace, stack: ExitStack, say: Say) -> Prepared:
-    """The endpoints of what is published, on test rows."""
+    """Prepare the rows of the published version, on test rows."""
     model = models.base.load(settings.model)
     if options.target is not None and options.target not in targets.NAMES:
         raise TargetError(f"there is no target {options.target!r}; there are: {', '.join(targets.NAMES)}")
@@ -175,7 +174,7 @@ def _own(settings: Settings, options: argparse.Namespace, stack: ExitStack, say:
 
 
 def _foreign(options: argparse.Namespace) -> Prepared:
-    """Servers that Tandem did not start, on samples of the user's."""
+    """Prepare rows of servers that Tandem did not start, on the user's samples."""
     assert options.samples is not None
     try:
         with np.load(options.samples) as stored:
@@ -200,7 +199,7 @@ def _report(
 
 
 def _parity(made: Report, answers: Mapping[str, Arrays]) -> list[list[float | None]]:
-    """How far the answers of each two rows are from each other."""
+    """Return the largest difference between the answers of each two rows; None where one has no answer."""
 
     def apart(left: Arrays | None, right: Arrays | None) -> float | None:
         if left is None or right is None:
@@ -212,8 +211,8 @@ def _parity(made: Report, answers: Mapping[str, Arrays]) -> list[list[float | No
 
 
 def _hold_against_golden(settings: Settings, subject: Subject, version: int, measuring: Measuring) -> None:
-    """How far a row is from the framework's own answers, which travel with its artifact."""
-    # What another project serves is ONNX Runtime's file.
+    """Set a row's difference from the golden sample, the framework's own answers, which is part of its artifact."""
+    # Another project serves ONNX Runtime's file.
     target = "onnxruntime" if subject.row.kind == PEER else subject.row.target
     for root in ((subject.settings or settings).repository, settings.repository):
         sample = golden.read(repository.version_dir(root, target, settings.model, version))

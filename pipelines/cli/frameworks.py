@@ -1,11 +1,11 @@
-"""Each framework's way to the published version, from the records of its run and the sources of each step."""
+"""Each framework's part in the published version: records of its run, lines of code of each step."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-from models.base import FRAMEWORKS, Model
+from models.base import FRAMEWORKS, NETWORKS, Model
 from pipelines import exporting
 from pipelines.cli.variants import training_folder
 from pipelines.training import FITS
@@ -14,20 +14,19 @@ from serving import repository, targets
 from serving.compare.report import Framework
 from serving.settings import Settings
 
-NETWORKS = {"tensorflow": "keras_model.py", "pytorch": "torch_model.py"}
 GRAPHS = {"tensorflow": "keras_graph", "pytorch": "torch_graph"}
 CLIENTS = {
     "tf-serving": "targets.tf_serving_client",
     "litert": "targets.open_inference_client",
     "tfjs": "targets.browser",
-    "torchserve": "torchserve.clients",
+    "torchserve": "targets.torchserve_client",
     "onnxruntime": "targets.open_inference_client",
 }
 LIBRARIES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "pytorch": ("torch",)}
 
 
 def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
-    """What the run of a published version has recorded; without a framework whose run is not among the artifacts."""
+    """Return the records of a published version's run, without a framework whose run is not among the artifacts."""
     folders = [
         repository.version_dir(settings.repository, name, model.spec.name, version) for name in targets.NAMES
     ]
@@ -56,11 +55,11 @@ def measured(settings: Settings, model: Model, version: int) -> list[Framework]:
 
 
 def lines(model: Model, framework: str, names: list[str]) -> dict[str, int]:
-    """Lines of code of each part of a framework's way to these targets."""
+    """Return the lines of code of a framework's network, training, export and clients for these targets."""
     exports = [GRAPHS[framework], *(targets.load(name).exporter for name in names)]
     clients = {f"serving.{CLIENTS[name]}" for name in names if name in CLIENTS}
     return {
-        "network": _code(model.folder / NETWORKS[framework]),
+        "network": _code(model.folder / f"{NETWORKS[framework]}.py"),
         "training": _code(_source(FITS[framework])),
         "export": sum(_code(_source(f"pipelines.exporting.{module}")) for module in exports),
         "clients": sum(_code(_source(module)) for module in clients),
@@ -72,6 +71,6 @@ def _source(module: str) -> Path:
 
 
 def _code(path: Path) -> int:
-    """Lines that are neither empty nor a comment; 0 where a model has no such file."""
+    """Return the number of lines that are neither empty nor a comment; 0 if there is no such file."""
     kept = (line.strip() for line in path.read_text().splitlines()) if path.exists() else ()
     return sum(bool(line) and not line.startswith("#") for line in kept)

@@ -24,7 +24,7 @@ from pipelines.exporting.formats import Opened
 from serving import golden
 
 TOLERANCE = 1e-4
-"""How far a conversion's answers may be from the file's, relative to the largest: nobody knows what its values are."""
+"""Largest difference of a conversion's answers from the file's, relative to the largest: their scale is unknown."""
 SUFFIXES = (".onnx", ".keras", ".tflite", ".pt2")
 ELSE = {
     ".pt": "is a pickle: load it where its classes are and save the network by torch.export.save(..., 'model.pt2')",
@@ -46,15 +46,15 @@ from models.inference import Inference
 from models.signature import Tensor
 
 '''
-"""How spec.py begins."""
+"""The first lines of spec.py."""
 
 
 def take(
     path: Path, name: str, given: Path | None, key: str, trusted: bool, say: Callable[[str], None]
 ) -> Path:
-    """Write `models/<name>`, once the file has answered; returns the folder.
+    """Write `models/<name>`, once the file has answered. Returns the folder.
 
-    Raises `ArtifactError` or `DataError` with what was expected, what came, and what to do; then nothing is written.
+    Raises `ArtifactError` or `DataError` with what was expected, what came, and what to do, before anything is written.
     """
     path = path.absolute()
     kind = _kind(path)
@@ -108,11 +108,11 @@ def _kind(path: Path) -> str:
 
 
 def _signature(found: Opened) -> tuple[Signature, dict[str, str]]:
-    """The signature in our words, and the names that had to be changed for it."""
+    """Return the file's signature as ours, and the names that were changed for it."""
     everything = [*found.inputs, *found.outputs]
     firsts = [shape[0] if len(shape) else 1 for _name, _dtype, shape in everything]
     free = [not isinstance(size, int) or size < 1 for size in firsts]
-    # Rows are what comes first where it is free everywhere, and nothing says that it is two things.
+    # The first dimension is the batch if it is free in all tensors, by one name at most.
     batched = all(free) and len({size for size in firsts if isinstance(size, str)}) <= 1
     renamed: dict[str, str] = {}
     used: set[str] = set()
@@ -144,7 +144,7 @@ def _identifier(name: str) -> str:
 
 
 def _try(model: Model, inputs: Any, given: Path | None) -> None:  # noqa: ANN401
-    """The file answers, as its signature says."""
+    """Raise `ArtifactError` if the file does not answer twice alike, as its signature says."""
     signature = model.spec.signature
     call = signature.calls(inputs, 2)[0]
     artifact = model.spec.artifact
@@ -169,7 +169,7 @@ def _try(model: Model, inputs: Any, given: Path | None) -> None:  # noqa: ANN401
 
 
 def _lines(model: Model, given: Path | None) -> list[str]:
-    """What was found, and how far it gets."""
+    """Return lines that tell the signature, and the targets that are reached."""
     spec = model.spec
     lines = [
         f"{word}: {tensor.name} {tensor.dtype} {list(tensor.shape)}"

@@ -35,15 +35,13 @@ def parser() -> argparse.ArgumentParser:
         elif "imported" not in groups:
             completed(option("--model", help="folder in models/ (default: fashion)"), _models)
         if "making" in groups:
-            profile = option("--profile", help="how long to train: one of the model's (default: quick)")
+            profile = option("--profile", help="training profile of the model (default: quick)")
             completed(profile, _profiles)
             option("--seed", type=int, help="seed of split, weights and batches (default: 1)")
-            option("--targets", help="the only ones to ship to, by commas (default: all that are reached)")
-            option(
-                "--precision", help="of the training's arithmetic: float32, bf16 or fp16 (default: float32)"
-            )
-            option("--devices", type=int, help="how many share each batch (default: 1)")
-            option("--device", choices=("auto", "cpu", "gpu"), help="to train on (default: auto)")
+            option("--targets", help="targets to make, by commas (default: all that the model reaches)")
+            option("--precision", help="arithmetic of the training: float32, bf16 or fp16 (default: float32)")
+            option("--devices", type=int, help="devices that share each batch (default: 1)")
+            option("--device", choices=("auto", "cpu", "gpu"), help="device of the training (default: auto)")
             option("--source", choices=FRAMEWORKS, help="export every target from this framework")
         if "orchestrated" in groups:
             option("--orchestrator", choices=("default", "tfx"), default="default", help="(default: default)")
@@ -63,55 +61,51 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--compile", metavar="FILE", help="only write TFX's DAG for Kubeflow Pipelines v2")
     own = add(verbs.rollback, "serve the version that was published before")
     own.add_argument("--version", type=int, help="serve this one instead")
-    own = add(verbs.import_, "take in a file that another has made, as a model's folder", "imported")
-    own.add_argument(
-        "path", type=Path, help="an .onnx, .keras, .tflite or .pt2 file, or a SavedModel's folder"
-    )
-    own.add_argument("--name", required=True, help="of the folder in models/")
-    own.add_argument("--samples", type=Path, metavar="NPZ", help="rows by input (default: drawn ones)")
-    own.add_argument("--signature", default="", help="which of a SavedModel's (default: serving_default)")
-    own.add_argument("--trust", action="store_true", help="let code in the file run")
+    own = add(verbs.import_, "make a model's folder from an existing file", "imported")
+    own.add_argument("path", type=Path, help="an .onnx, .keras, .tflite or .pt2, or a SavedModel's folder")
+    own.add_argument("--name", required=True, help="name of the folder in models/")
+    own.add_argument("--samples", type=Path, metavar="NPZ", help="rows of each input (default: drawn ones)")
+    own.add_argument("--signature", default="", help="signature of a SavedModel (default: serving_default)")
+    own.add_argument("--trust", action="store_true", help="allow code in the file to run")
     add(verbs.lineage, "show what a version was made from, and what was refused on the way", "version")
     add(verbs.reproduce, "make a version again, beside the served one, and compare the two", "version")
     add(verbs.status, "show target, state, version, memory and address")
     own = add(verbs.logs, "print the end of the targets' logs", "target")
-    own.add_argument("-n", "--lines", type=int, default=40, help="how many lines of each (default: 40)")
-    own.add_argument("-f", "--follow", action="store_true", help="go on with what comes (one target)")
+    own.add_argument("-n", "--lines", type=int, default=40, help="lines of each target (default: 40)")
+    own.add_argument("-f", "--follow", action="store_true", help="print new lines as they come (one target)")
     add(verbs.down, "stop what `deploy` started")
-    own = add(verbs.predict, "ask every endpoint about one input", "target")
-    own.add_argument(
-        "--input", help="a PNG or JPEG, a text, or JSON, as the model takes (default: its sample)"
-    )
+    own = add(verbs.predict, "call every endpoint with one input", "target")
+    own.add_argument("--input", help="a PNG or JPEG, a text, or JSON (default: the model's sample)")
     _compare(add(verbs.compare, "measure every endpoint, side by side, and write a report", "target"))
     _decide(add(verbs.decide, "rank the ways to production by constraints, from the last report"))
-    own = add(verbs.profile, "trace training steps and runs of artifacts, and say where their time goes")
+    own = add(verbs.profile, "trace training steps and runs of artifacts, and divide their time")
     own.add_argument(
         "framework",
         nargs="?",
         choices=(*FRAMEWORKS, "onnxruntime", "litert"),
-        help="(default: all that there is)",
+        help="framework or runtime (default: all that the model has)",
     )
-    own.add_argument("--steps", type=int, default=20, help="to time, and then to trace (default: 20)")
-    own.add_argument("--profile", help="whose batches: one of the model's (default: quick)")
+    own.add_argument("--steps", type=int, default=20, help="steps to time, and then to trace (default: 20)")
+    own.add_argument("--profile", help="training profile that gives the batches (default: quick)")
     own = add(verbs.images, "build the container images that are missing or older than their sources")
-    own.add_argument("image", nargs="*", help="which (default: all)")
-    add(verbs.doctor, "look for what this machine lacks, and say what mends it")
+    own.add_argument("image", nargs="*", help="images to build (default: all)")
+    add(verbs.doctor, "check what this machine lacks, and name the remedy")
     add(verbs.settings, "show every setting, its value and its variable")
     return top
 
 
 def _compare(own: argparse.ArgumentParser) -> None:
     add = own.add_argument
-    add("-n", "--rows", type=int, help="test rows (default: the whole test split)")
+    add("-n", "--rows", type=int, help="test rows to send (default: the whole test split)")
     add("--variants", action="store_true", help="other precisions, forms and batching as rows, too")
     add("--peers", type=Path, metavar="DIR", help="other projects' servers as rows, too, by DIR/peers.toml")
-    add("--source", choices=FRAMEWORKS, help="put this framework's weights behind all rows")
-    add("--seconds", type=float, default=0.8, help="of each reading (default: 0.8)")
-    add("--rounds", type=int, default=3, help="in which the rows take turns (default: 3)")
-    add("--target-ms", type=float, default=20.0, help="within which 99 %% must be answered (default: 20)")
-    add("--connections", type=int, default=8, help="to an endpoint whose rate is measured (default: 8)")
-    add("--price-per-core-hour", type=float, help="what a core costs, for the cost of a million requests")
-    add("--against", type=Path, metavar="REPORT", help="name differences from this report.json")
+    add("--source", choices=FRAMEWORKS, help="give all rows this framework's weights")
+    add("--seconds", type=float, default=0.8, help="seconds of each reading (default: 0.8)")
+    add("--rounds", type=int, default=3, help="rounds in which the rows take turns (default: 3)")
+    add("--target-ms", type=float, default=20.0, help="p99 that a rate must keep (default: 20)")
+    add("--connections", type=int, default=8, help="connections while a rate is measured (default: 8)")
+    add("--price-per-core-hour", type=float, help="price of a core, for the cost of a million requests")
+    add("--against", type=Path, metavar="REPORT", help="compare with this report.json")
     add("--fail-on", choices=("regression",), help="exit with 1 where a figure is worse than in --against")
     add("--markdown", action="store_true", help="also print the summary for a pull request")
     foreign = "a server that Tandem did not start, such as oip+http://localhost:8000/v2/models/m or "
@@ -123,15 +117,15 @@ def _compare(own: argparse.ArgumentParser) -> None:
 def _decide(own: argparse.ArgumentParser) -> None:
     add = own.add_argument
     add("--report", type=Path, help="report.json to decide from (default: the last one)")
-    add("--score", "--accuracy", type=float, help="at least")
-    add("--p99-ms", type=float, help="at most, one request at a time")
-    add("--memory-mb", type=float, help="of the server, at most, in MiB")
-    add("--runs-on", choices=PLACES, help="where it must run")
+    add("--score", "--accuracy", type=float, help="least score of the task")
+    add("--p99-ms", type=float, help="largest p99 of one request at a time")
+    add("--memory-mb", type=float, help="largest memory of the server, in MiB")
+    add("--runs-on", choices=PLACES, help="place where it must run")
     add("--prefer", choices=(*GOALS, "maintenance"), default="latency", help="(default: latency)")
 
 
 def completed(action: argparse.Action, names: Callable[..., list[str]]) -> None:
-    """Let Tab offer these names where no list of choices is checked."""
+    """Offer these names for tab completion, without a check of choices."""
     action.completer = names  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""The rows of a comparison: what is deployed, and beside it what runs only as long as the comparison does."""
+"""The rows of a comparison: deployed endpoints, and servers that run only during the comparison."""
 
 from __future__ import annotations
 
@@ -32,20 +32,19 @@ from serving.platforms.base import TargetState
 from serving.platforms.process import memory_of
 from serving.repository import Manifest
 from serving.settings import Settings
-from serving.targets.base import SAMPLES, TargetError
-from serving.targets.runtime import runs
+from serving.targets.base import SAMPLES, TargetError, runs
 
 Say = Callable[[str], None]
 PROTOCOLS = {"onnxruntime": "oip", "litert": "oip", "tf-serving": "tfs", "torchserve": "torchserve"}
-"""What the servers without a model are called by."""
+"""The protocols that name the servers without a model."""
 LOCAL = (*local.BACKENDS, "torchserve")
-"""Whose runtimes run in a process of ours."""
+"""Targets whose runtimes run in this process."""
 EXTERNAL = "a server that Tandem did not start"
 
 
 @dataclass
 class Rows:
-    """Makes the rows of a published version. The servers that it starts end with `stack`."""
+    """The rows of a published version. The servers that they need end with `stack`."""
 
     settings: Settings
     model: Model
@@ -59,7 +58,7 @@ class Rows:
     subjects: list[Subject] = field(default_factory=list)
 
     def deployed(self) -> None:
-        """A row for each endpoint of what runs, or one that says why there is none."""
+        """Add a row for each running endpoint, or one with the reason why there is none."""
         states = platforms.choose(self.settings)[0].states(self.settings)
         for name in self._with_source():
             found = self._deployed(name, states.get(name))
@@ -74,7 +73,7 @@ class Rows:
             self.subjects += found
 
     def converted(self) -> None:
-        """A row for each protocol of a target whose version has the other framework's weights, from `source`'s."""
+        """Add rows, with weights of `source`, of the targets whose version has the other framework's."""
         for name in (name for name in self.names if name not in self._with_source()):
             self._variant(Variant(name, f"from {self.source}", source=self.source), self.source)
 
@@ -82,7 +81,7 @@ class Rows:
         return [name for name in self.names if self.source in ("", self._manifest(name).source)]
 
     def baselines(self) -> None:
-        """The runtime of every row in process, each server without a model, and no server at all."""
+        """Add rows of each runtime in process, of each server without a model, and of no server at all."""
         self.subjects.append(Subject(Row("null", local.NOTHING, "-", "nothing", kind=NULL)))
         for name in self._with_source():
             if name in LOCAL:
@@ -92,7 +91,7 @@ class Rows:
             self._started(row, name, partial(variants.null, self.settings, name, self.model, self.version))
 
     def variants(self) -> None:
-        """Other forms of what is published, each with the runtime in process."""
+        """Add rows of the variants of the published version, each with its runtime in process."""
         form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
         for chosen in variants.chosen(self.model, self.names, form):
             published = self._manifest(chosen.target).source
@@ -101,7 +100,7 @@ class Rows:
             self._variant(variant, source, variant.batched if variant.configuration else None)
 
     def _variant(self, variant: Variant, source: str, batched: bool | None = None) -> None:
-        """What was made for the comparison, with weights of `source`, and its runtime in process."""
+        """Add the rows of a variant with weights of `source`, and of its runtime in process."""
         target, name, precision = variant.target, variant.name, variant.precision
         row = Row(target, "-", source, "-", kind=VARIANT, variant=name, precision=precision)
         self.say(f"{target} {name}: export and gate")
@@ -111,7 +110,7 @@ class Rows:
             self._in_process(target, name, settings, precision)
 
     def peers(self, folder: Path) -> None:
-        """Other projects' servers on the file of ONNX Runtime."""
+        """Add rows of other projects' servers on ONNX Runtime's file."""
         manifest = self._manifest("onnxruntime")
         published = self._folder("onnxruntime")
         sample = golden.read(published)
@@ -138,7 +137,7 @@ class Rows:
     def _started(
         self, row: Row, target: str, make: Callable[[], Settings], batched: bool | None = None
     ) -> Settings | None:
-        """Start a target's server from what `make` lays out, and add its rows; None where there is none."""
+        """Start a target's server on the settings of `make`, and add its rows; None if it fails."""
         try:
             own, loaded = make(), targets.load(target)
             server = self.stack.enter_context(servers.started(loaded, own, self.version))
@@ -191,7 +190,7 @@ class Rows:
         # What runs in a browser is not in the process that serves its files.
         pid = state.pid or 0 if state and name != "tfjs" else 0
         row.conditions = conditions.of(name, manifest, pid)
-        # Whoever has started it: on a cluster it answers through a port that is forwarded.
+        # It may have been started elsewhere: on a cluster it answers through a forwarded port.
         if target.served_version(self.settings) != self.version:
             row.state = UNREACHABLE
             row.reason = f"does not answer with version {self.version}; `make deploy` starts it"
@@ -216,13 +215,13 @@ class Rows:
 
 
 def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
-    """The rows of servers that Tandem did not start. Raises `TargetError` where an address is none."""
+    """Yield the rows of servers that Tandem did not start. Raises `TargetError` for an address that is not valid."""
     for url in urls:
         yield Subject(Row(url, endpoints.parse(url).scheme, "-", EXTERNAL))
 
 
 def _size(folder: Path) -> int:
-    """Bytes of what is served: without the manifest, samples, and files of other precisions."""
+    """Return the bytes of the served files: without manifest, samples, and files of other precisions."""
     manifest = repository.read_manifest(folder)
     others = {*exporting.load(manifest.target).files.values()} - {manifest.serve}
     beside = {repository.MANIFEST, repository.GOLDEN, *others}

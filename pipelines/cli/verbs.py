@@ -1,4 +1,4 @@
-"""What each verb does."""
+"""The verbs of the command line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from serving.platforms import rollout
 from serving.platforms.base import PlatformError
 from serving.progress import say, showing
 from serving.settings import PREFIX, Settings
-from serving.targets.base import unreachable
-from serving.targets.runtime import runs
+from serving.targets.base import runs, unreachable
 
 if TYPE_CHECKING:
     from pipelines.stages import Orchestrate, Recipe
     from serving.targets.base import Endpoint
 
 USUALLY = {"data": 5, "gates: quality": 30, "export litert": 10, "export": 5, "gates: parity": 15}
-"""Seconds that the steps take on two cores, by how their lines begin."""
+"""Seconds of the steps on two cores, by the beginning of their lines."""
 
 
 def deploy(settings: Settings, options: argparse.Namespace) -> int:
@@ -114,7 +113,7 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> None:
 
 
 MAKING = deploy, export, publish, pipeline
-"""What the first of several machines does; the others train their part of it."""
+"""The verbs that only the first of several machines runs; the others train their part instead."""
 
 
 def import_(_settings: Settings, options: argparse.Namespace) -> None:
@@ -127,7 +126,7 @@ def import_(_settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _recipe(settings: Settings) -> Recipe:
-    """What a version is made from; what may fail to be fetched is fetched before anything is trained."""
+    """Load the recipe of a version, and fetch everything that may fail to be fetched before the training."""
     from pipelines import stages
     from serving.web.install import install
 
@@ -185,7 +184,7 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
         target, state = targets.load(name), states.get(name)
         version = target.served_version(settings) if state else None
         address = target.endpoints(settings, version or 0, settings.artifacts)[0].address
-        # Without its path: a row of the table fits into 80 columns.
+        # Without its path, so that a row fits into 80 columns.
         host = "/".join(address.split("/")[:3])
         if state:
             pid, memory = str(state.pid or "-"), tables.size(state.memory)
@@ -250,7 +249,7 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def profile(settings: Settings, options: argparse.Namespace) -> None:
-    from pipelines import profiling
+    from pipelines.cli import profiling
 
     with showing(USUALLY):
         made, folder = profiling.profile(settings, options.framework, options.steps, say)
@@ -297,7 +296,7 @@ def settings(settings: Settings, _options: argparse.Namespace) -> None:
 
 
 def show_endpoints(endpoints: dict[str, list[Endpoint]], unreachable: dict[str, str]) -> None:
-    """The table of where everything answers, why some targets do not, then the lines to paste."""
+    """Print the table of endpoints, the reasons for targets that are not reached, and the lines to paste."""
     rows = [[name, one.protocol, one.address] for name, own in endpoints.items() for one in own]
     rows += [[name, "-", "not reached"] for name in unreachable]
     write("\n" + tables.render(["target", "protocol", "address"], rows))

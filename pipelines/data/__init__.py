@@ -19,8 +19,8 @@ from pipelines.data.source import DataError, Progress
 __all__ = ["DataError", "Progress", "augment", "digest", "load"]
 
 VALIDATION_SHARE = 12
-"""One of so many training rows is held out, to watch the training (5,000 of 60,000); the test rows are for
-gates and reports only."""
+"""One of this number of training rows is held out for validation (5,000 of 60,000); the test rows are for gates and
+reports only."""
 
 
 def load(model: Model, artifacts: Path, seed: int, progress: Progress | None = None) -> Dataset:
@@ -41,6 +41,13 @@ def load(model: Model, artifacts: Path, seed: int, progress: Progress | None = N
         raise DataError(
             f"the data of {source.name}: expected rows to train and to test, got {len(train)} and {len(test)}"
         )
+    expected = sorted(tensor.name for tensor in model.spec.inputs), model.spec.task.target_row
+    for part in (train, test):
+        if (found := (sorted(part.inputs), part.targets.shape[1:])) != expected:
+            raise DataError(
+                f"the data of {source.name}: expected the inputs {', '.join(expected[0])} and targets {expected[1]}, "
+                f"as spec.py has them; it has {', '.join(found[0])} and targets {found[1]}"
+            )
     order = np.random.default_rng(seed).permutation(len(train))
     count = len(train) // VALIDATION_SHARE
     held_out, rest = np.sort(order[:count]), np.sort(order[count:])
@@ -53,7 +60,7 @@ def load(model: Model, artifacts: Path, seed: int, progress: Progress | None = N
 
 
 def augment(model: Model, inputs: Arrays, generator: np.random.Generator, options: dict[str, Any]) -> Arrays:
-    """A training batch's inputs, as they are kept, changed as the profile's `augmentation` says."""
+    """Change a training batch's stored inputs by the profile's `augmentation`."""
     source = model.spec.data
     if not options:
         return inputs
@@ -66,7 +73,7 @@ def augment(model: Model, inputs: Arrays, generator: np.random.Generator, option
 
 
 def digest(*parts: Rows) -> str:
-    """One digest of the names, types, shapes and contents of all arrays."""
+    """Return one digest of the names, types, shapes and contents of all arrays."""
     whole = hashlib.sha256()
     for part in parts:
         for name, array in [*sorted(part.inputs.items()), ("", part.targets)]:

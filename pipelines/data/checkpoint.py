@@ -15,7 +15,7 @@ from serving.repository import file_digest
 
 
 def fetched(model: Model, artifacts: Path) -> Model:
-    """The model with its checkpoint, if its spec names one, in `artifacts/data`. Raises `DataError`."""
+    """Return the model with its checkpoint, if its spec names one, in `artifacts/data`. Raises `DataError`."""
     checkpoint = model.spec.checkpoint
     if checkpoint is None:
         return model

@@ -50,7 +50,7 @@ def augment(
 
 
 def digest(source: IdxPictures) -> str:
-    """One digest for all four files."""
+    """Return one digest of all four files."""
     return hashlib.sha256("".join(f"{n}:{d};" for n, d in sorted(source.sha256.items())).encode()).hexdigest()
 
 
@@ -99,7 +99,7 @@ def _from_debian(source: IdxPictures, to: Path) -> None:
     try:
         run(["apt-get", "download", "-q", source.debian_package], to)
     except DataError:
-        # The system's lists may not be there, and not be ours to fetch.
+        # The system's package lists may be missing, and updating them may not be allowed.
         (to / "lists" / "partial").mkdir(parents=True)
         own = ["-q", "-o", f"Dir::State::Lists={to}/lists", "-o", f"Dir::Cache={to}"]
         run(["apt-get", "update", *own], to)

@@ -16,7 +16,7 @@ TARGET = "target"
 
 
 def load(source: NpzFolder, cache: Path) -> tuple[Rows, Rows]:
-    """Training and test rows, from `train.npz` and `test.npz`. Raises `DataError`."""
+    """Read training and test rows from `train.npz` and `test.npz`. Raises `DataError`."""
     folder = Path(source.folder) if source.folder else cache
     return _rows(folder / "train.npz"), _rows(folder / "test.npz")
 
@@ -33,7 +33,7 @@ def _rows(path: Path) -> Rows:
 
 
 def read(path: Path, expected: str) -> dict[str, NDArray[Any]]:
-    """The arrays of a file. Raises `DataError` with what was expected."""
+    """Read the arrays of a file. Raises `DataError` with what was expected."""
     try:
         with np.load(path) as file:
             return {name: file[name] for name in file.files}

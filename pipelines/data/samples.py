@@ -1,4 +1,4 @@
-"""Inputs of an imported artifact: the user's, or drawn ones of its signature."""
+"""Samples of an imported artifact: the user's, or ones drawn from its signature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.data.source import DataError
 
 FILE = "samples.npz"
 DRAWN = 64
-"""Rows that are drawn where there are no samples, and the least that there are."""
+"""Rows that are drawn if there are no samples, and the minimum of rows."""
 FREE = 4
 """The first free size of drawn inputs; the others differ from it and from each other."""
 
@@ -27,17 +27,17 @@ def given(model: Model) -> bool:
 
 
 def load(model: Model) -> Rows:
-    """Rows without targets. Raises `DataError`."""
+    """Return rows without targets. Raises `DataError`."""
     path = model.folder / FILE
     inputs = read(path, model.spec.signature) if path.exists() else draw(model.spec.signature)
     count = max(DRAWN, len(next(iter(inputs.values()))))
-    # As many as the largest request has: the first ones once more.
+    # At least as many as the largest request has: the first ones repeat.
     inputs = {name: np.resize(array, (count, *array.shape[1:])) for name, array in inputs.items()}
     return Rows(inputs, np.zeros(len(next(iter(inputs.values()))), np.float32))
 
 
 def read(path: Path, signature: Signature) -> dict[str, NDArray[Any]]:
-    """An array of rows for each input. Raises `DataError` with what was expected and what came."""
+    """Read an array of rows for each input. Raises `DataError` with what was expected and what came."""
     arrays = npz.read(path, "an array of rows for each input")
     names = [tensor.name for tensor in signature.inputs]
     if sorted(arrays) != sorted(names):
@@ -65,7 +65,7 @@ def read(path: Path, signature: Signature) -> dict[str, NDArray[Any]]:
 
 
 def draw(signature: Signature) -> dict[str, NDArray[Any]]:
-    """Rows of zeros to one, and of whole numbers that are zero or one: they may be indices, lengths or masks."""
+    """Draw floats from 0 to 1, and integers that are 0 or 1: they may be indices, lengths or masks."""
     generator = np.random.default_rng(1)
     names = dict.fromkeys(size for t in signature.inputs for size in t.inner if isinstance(size, str))
     sizes = {name: FREE + place for place, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""What every data source has."""
+"""Parts that all data sources share."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from serving.errors import TandemError
 
 SECONDS = 600
-"""How long a command that fetches may take."""
+"""Limit, in seconds, of a command that fetches."""
 Progress = Callable[[str, int, int], None]
 """Called with a file's name, the bytes that have come, and the bytes that will come (0: unknown)."""
 
 
 class DataError(TandemError):
-    """The data could not be had, or is not what it must be."""
+    """The data could not be fetched, or is not valid."""
 
 
 def run(command: list[str], folder: Path) -> None:
-    """Run a command that fetches. Raises `DataError` with the last line that it has said."""
+    """Run a command that fetches. Raises `DataError` with the last line of its output."""
     told = f"`{' '.join(command)}`"
     try:
         done = subprocess.run(

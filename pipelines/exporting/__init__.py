@@ -22,13 +22,13 @@ from serving.golden import Golden
 from serving.targets.base import SAMPLES
 
 CALIBRATION_ROWS = 500
-"""How many validation rows int8 quantization is calibrated on."""
+"""Validation rows that calibrate int8 quantization."""
 GOLDEN_ROWS = 2
-"""How many validation rows travel with each artifact, to be asked where it is served."""
+"""Validation rows in the golden sample of each artifact, which its server checks."""
 
 
 def load(target: str, form: str = "") -> Exporter:
-    """The exporter of a target: that of a form where the target has it, else that of what is published."""
+    """Return the exporter of a target: that of a form if the target has it, else the published one."""
     module = importlib.import_module(f"pipelines.exporting.{targets.load(target).exporter}")
     exporter: Exporter = getattr(module, "FORMS", {}).get(form, module.EXPORTER)
     return exporter
@@ -43,26 +43,26 @@ class Candidate:
     """By target: the framework whose weights it has, or the format of the file that it is made from."""
     torchserve_form: str = ""
     closed: Mapping[str, str] = field(default_factory=dict)
-    """The targets that have no artifact, and why; the browser's folder has the samples all the same."""
+    """The reasons of the targets without an artifact; the folder of tfjs has the samples all the same."""
 
     def exporter(self, target: str) -> Exporter:
-        """What wrote the artifact of a target."""
+        """Return the exporter of a target's artifact."""
         return load(target, self.torchserve_form)
 
     def seconds(self, target: str) -> float:
-        """What its export took."""
+        """Return the seconds of its export."""
         path = _seconds(self.folder, target)
         return float(path.read_text()) if path.exists() else 0.0
 
     @property
     def files(self) -> dict[str, dict[str, str]]:
-        """By target: the digests that its files were sealed with."""
+        """The digests in each target's seal, by file."""
         return {
             target: repository.read_seal(self.folder / target) for target in (*self.sources, *self.closed)
         }
 
     def without(self, failed: Mapping[str, str]) -> Candidate:
-        """The same where these targets have no artifact, for the reasons that they are given with."""
+        """Return the candidate without the artifacts of these targets, and with their reasons."""
         for target in failed:
             with _sealed(self.folder / target) as beside:
                 if (samples := self.folder / target / SAMPLES).exists():
@@ -80,11 +80,11 @@ def export_all(
     torchserve_form: str,
     report: Callable[[str], None],
 ) -> Candidate:
-    """Write the artifact of every target that is reached to `folder / target`; what is there already is left alone.
+    """Write the artifact of every open target to `folder / target`, unless it is there already.
 
-    Each has its source's golden sample, appears by a rename, complete, and sealed: what was changed since is told by
-    `repository.broken_seal`. The browser's has the samples of the version beside it. A target that is optional is not
-    reached where its converter fails. Raises `ExportError` where another's does.
+    Each has its source's golden sample, and appears complete and sealed, by a rename; `repository.broken_seal` finds
+    later changes. That of tfjs has the version's samples beside it. An optional target whose converter fails is closed.
+    Raises `ExportError` if another's fails.
     """
     signature = model.spec.signature
     calibration = dataset.validation.take(slice(CALIBRATION_ROWS)).served(signature)
@@ -124,7 +124,7 @@ def export_all(
 
 @contextmanager
 def _sealed(done: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of `done` at the end of the block."""
+    """Yield an empty folder that is sealed and replaces `done` at the end of the block."""
     beside = done.with_name(f".incoming-{done.name}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What every exporter has: the files that it writes, and a way to run them outside any server."""
+"""The interface of an exporter: the files that it writes, and their run outside any server."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from models.signature import Arrays
 from serving.errors import TandemError
 
 SLICE = 100
-"""Rows a run: a batch of thousands would cost gigabytes in the first layers of a picture's network."""
+"""Rows of a run: thousands would take gigabytes in the first layers of a network for pictures."""
 
 
 TELLING = r"error|not (yet )?(supported|implemented)"
-"""What a program's lines have in them that say why it failed."""
+"""Words in the output of a program that failed which mark the lines with the reason."""
 
 
 class ExportError(TandemError):
-    """A converter failed, or wrote something that is not what was asked for."""
+    """A converter failed, or its output is wrong."""
 
 
 def one_line(error: Exception, longest: int = 500) -> str:
-    """What an error says, cut where it is too long to read."""
+    """Return an error's message on one line, cut to `longest` characters."""
     return " ".join(str(error).split())[:longest]
 
 
@@ -50,7 +50,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def traced(model: Model) -> Iterator[None]:
-    """Raises `ExportError` where PyTorch cannot take the graph of the model's network."""
+    """Raise `ExportError` if PyTorch cannot trace the graph of the model's network."""
     try:
         yield
     except TandemError:
@@ -63,7 +63,7 @@ def traced(model: Model) -> Iterator[None]:
 
 
 def process(what: str, command: Sequence[str | Path], seconds: int, folder: Path | None = None) -> None:
-    """Run a program in `folder`. Raises `ExportError` with the end of what it said where it fails or does not end."""
+    """Run a program in `folder`. Raises `ExportError` with the end of its output if it fails or takes too long."""
     try:
         done = subprocess.run(
             command,
@@ -87,7 +87,7 @@ def process(what: str, command: Sequence[str | Path], seconds: int, folder: Path
 
 @dataclass(frozen=True)
 class Exporter:
-    """One artifact: how it is written for a target from bridged weights, and how its own runtime runs it.
+    """One artifact: the functions that write it for a target from bridged weights and run it in its own runtime.
 
     Any framework's weights fit, because the bridge is exact: an exporter builds the network of the framework
     whose converter it uses, sets the weights, and converts.
@@ -104,27 +104,27 @@ class Exporter:
     inputs in a run of its own; the outputs are those of the model's signature."""
 
     runtime: str = ""
-    """What runs the artifact in the target's server, for whoever reads a row of figures."""
+    """The runtime of the artifact in the target's server, as the report names it."""
     backend: str = ""
-    """Which of our server's backends opens the artifact; "" where none does."""
+    """The backend of our server that opens the artifact; "" if none does."""
     instruction_set: Mapping[str, Any] = field(default_factory=dict)
-    """What the CPU must offer; empty where any will do."""
+    """The instructions that the CPU must have; empty if any CPU will do."""
     unequal_bytes: str = ""
-    """Why two exports of the same weights are not equal byte for byte, where that is known."""
+    """The reason why two exports of the same weights differ byte for byte, where it is known."""
     always_batched: str = ""
-    """Why its servers may let requests share a run whatever the manifest says, where that is so."""
+    """The reason why its servers batch requests whatever the manifest says; "" if they do not."""
 
     @property
     def serve(self) -> str:
-        """The path of the variant that is served."""
+        """The path of the served variant."""
         return next(iter(self.files.values()))
 
     def variants(self, model: Model) -> dict[str, str]:
-        """The files that are written of a model, by precision; of an imported one, what it is itself."""
+        """Return the files of a model's artifact, by precision; an imported model has float32 only."""
         kept = model.spec.precisions if model.spec.artifact is None else ("float32",)
         return {precision: file for precision, file in self.files.items() if precision in kept}
 
     def run(self, path: Path, model: Model, inputs: Arrays) -> Arrays:
-        """Answer any number of rows but none."""
+        """Run one or more rows, in calls of `SLICE` rows."""
         signature = model.spec.signature
         return signature.gathered(self.answer(path, model, signature.calls(inputs, SLICE)))

@@ -1,4 +1,4 @@
-"""Does a row's answer depend on the rows that share its run? Only where it does not may requests share runs."""
+"""The check that a row's answer is independent of the rows in its run; only then may requests share runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from serving import golden
 ROWS = 8
 LARGE = (1e6, -1e6, float(np.finfo(np.float32).max))
 SIZES = (7, 64)
-"""Rows a run, beside one and two: a number that no kernel is made for, and as many as servers let in."""
+"""Rows of a run, beside one and two: a number that no kernel is made for, and the servers' limit."""
 
 
 def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: Arrays) -> float:
-    """The largest difference between a row's answer alone and in company, in another order and place.
+    """Return the largest difference between a row's answer alone and in company, in another order and place.
 
     `answer` gives each batch a run of its own. The rows are the first 8 of `inputs` and guests that would show in
     their neighbours through a shared scale, mean or maximum. A difference counts relative to the row's largest
@@ -41,7 +41,7 @@ def difference(answer: Callable[[Sequence[Arrays]], Sequence[Arrays]], inputs: A
 
 
 def guests(inputs: Arrays) -> dict[str, NDArray[Any]]:
-    """Zeros, ones, noise, and values as large as a number can be: a server lets them all in."""
+    """Return rows of zeros, ones, noise, and the largest values of the dtype: a server accepts them all."""
     generator = np.random.default_rng(1)
     return {
         name: np.concatenate(
@@ -52,18 +52,18 @@ def guests(inputs: Arrays) -> dict[str, NDArray[Any]]:
 
 
 def orders(rows: int, samples: int) -> list[NDArray[np.intp]]:
-    """Which rows each run has: first every one alone, then sizes 2, 7 and 64 in drawn orders, and reversed."""
+    """Return the rows of each run: first every one alone, then sizes 2, 7 and 64 in drawn orders, and reversed."""
     generator = np.random.default_rng(2)
     runs = [np.array([row]) for row in range(rows)]
     pairs = [np.array([row % samples, row]) for row in range(samples, rows)]
     for size in SIZES:
-        # The second has no guests, as most runs do.
+        # The second has no guests.
         pairs += [np.resize(generator.permutation(count), size) for count in (rows, samples)]
     return runs + [order for run in pairs for order in (run, run[::-1])]
 
 
 def _distance(found: Arrays, alone: Arrays) -> float:
-    """Rows whose answer alone is not finite, as very large values may bring about, have none to keep."""
+    """Return the difference of two answers; 0 if the answer alone is not finite, as with very large values."""
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in alone.values()):
         return 0.0
     scale = max(golden.largest(np.asarray(array)) for array in alone.values())

@@ -1,5 +1,4 @@
-"""What an artifact must be beyond its answers to test rows: right for any number of rows, for inputs that no test
-picture is like, and for what it says of itself."""
+"""Checks of an artifact beyond the test rows: any number of rows, extreme inputs, and the declared signature."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from serving.server.backends.base import loader
 from serving.server.tensors.signature import DEFAULT_SIGNATURE
 
 SIZES = (1, 3, 64)
-"""Rows a run."""
+"""Rows of each run."""
 NOISE = 1e3
 """Standard deviation of the large noise: a thousand times what a picture has."""
 
@@ -27,7 +26,7 @@ Answer = Callable[[Sequence[Arrays]], Sequence[Arrays]]
 
 
 def batches(inputs: Arrays, batched: bool = True) -> list[Arrays]:
-    """Runs of 1, 3 and 64 of the rows, and then of zeros, ones and large noise, three rows each; one row each where the
+    """Return runs of 1, 3 and 64 of the rows, and of zeros, ones and large noise, three rows each; one row each if the
     model is not batched."""
     runs: list[Arrays] = [
         {name: np.resize(array, (end, *array.shape[1:]))[-size:] for name, array in inputs.items()}
@@ -40,8 +39,8 @@ def batches(inputs: Arrays, batched: bool = True) -> list[Arrays]:
 
 
 def constant(like: NDArray[Any], value: float, count: int) -> NDArray[Any]:
-    """Rows of one value, or of the nearest that there may be: integers may be indices, and stay among those that the
-    rows `like` have. Texts are theirs."""
+    """Return rows of one value, cut to the range of the dtype, or for integers, which may be indices, to that of the
+    rows `like`. Texts are those of `like`."""
     shape = (count, *like.shape[1:])
     if like.dtype.kind not in "fiu":
         return np.resize(like[int(value != 0) :], shape)
@@ -51,7 +50,7 @@ def constant(like: NDArray[Any], value: float, count: int) -> NDArray[Any]:
 
 
 def noise(like: NDArray[Any], generator: np.random.Generator, scale: float, count: int) -> NDArray[Any]:
-    """Rows of normal numbers, and of integers and texts that the rows `like` have."""
+    """Return rows of normally distributed floats, or of integers and texts from the rows `like`."""
     shape = (count, *like.shape[1:])
     if like.dtype.kind == "f":
         return generator.normal(scale=scale, size=shape).astype(like.dtype)
@@ -63,7 +62,7 @@ def noise(like: NDArray[Any], generator: np.random.Generator, scale: float, coun
 def difference(
     answer: Answer, expected: Sequence[Arrays], runs: Sequence[Arrays], batched: bool = True
 ) -> float:
-    """The largest difference from `expected`, run by run; relative to a row's largest output where that is above 1.
+    """Return the largest difference from `expected`; relative to a row's largest output if that is above 1.
 
     Infinite where a run answers with another number of rows, or with NaN where `expected` has none.
     """
@@ -82,7 +81,7 @@ def difference(
 
 @contextmanager
 def alone(folder: Path, file: str, whole: bool) -> Iterator[Path]:
-    """The artifact's path in an empty folder: only `file` goes along, or the `whole` folder, as it is published."""
+    """Copy `file`, or the `whole` folder, into an empty folder, and yield its path there."""
     with tempfile.TemporaryDirectory() as name:
         empty = Path(name) / "artifact"
         if whole:
@@ -94,7 +93,7 @@ def alone(folder: Path, file: str, whole: bool) -> Iterator[Path]:
 
 
 def untruths(backend: str, folder: Path, file: str, signature: Signature) -> list[str]:
-    """What an artifact says of its inputs and outputs that the model's signature does not: names, dtypes, free sizes.
+    """Return the names, dtypes and free sizes that an artifact declares differently from the model's signature.
 
     `folder` holds the artifact and nothing else; `backend` is the one of our server that opens it.
     """
@@ -109,7 +108,7 @@ def untruths(backend: str, folder: Path, file: str, signature: Signature) -> lis
         ("outputs", declared.outputs, signature.outputs),
     ):
         told = {spec.name: (spec.dtype, spec.shape) for spec in specs}
-        # Of a scalar a file may say nothing.
+        # A file may not declare the shape of a scalar.
         unknown = {spec.name for spec in specs if spec.shape is None}
         shapes = {t.name: tuple(-1 if isinstance(size, str) else size for size in t.shape) for t in tensors}
         expected = {t.name: (t.dtype, None if t.name in unknown else shapes[t.name]) for t in tensors}

@@ -1,4 +1,4 @@
-"""Files of another's making, opened in their own runtimes: what each says of itself, and what it answers."""
+"""Imported files, opened in their own runtimes: their signatures and their answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.exporting import imported, onnx
 from pipelines.exporting.base import one_line
 
 Found: TypeAlias = "tuple[str, str, Sequence[int | str | None]]"
-"""A tensor in a file: its name, its dtype as ours are named, and its sizes; no number above 0 is a free one."""
+"""A tensor in a file: its name, its dtype by our names, and its sizes; anything but a number above 0 is free."""
 
 ADVICE = {
     r"IR version|opset": "Convert it to a version that is supported: onnx.version_converter, or export it anew",
@@ -24,20 +24,20 @@ ADVICE = {
     r"not a registered function|Fatal error.*is not": "It has operators that ONNX Runtime does not come with",
     "": "Expected an .onnx file",
 }
-"""What to do about what ONNX Runtime says."""
+"""The remedy by ONNX Runtime's message."""
 UNSAFE = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles"})
 """TensorFlow's operations that run Python or touch files."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A file's inputs and outputs, and a call of it, all by the names that the file has."""
+    """A file's inputs, outputs and function, all by the names in the file."""
 
     inputs: Sequence[Found]
     outputs: Sequence[Found]
     run: Callable[[Arrays], Arrays]
     key: str = "serving_default"
-    """Which of a SavedModel's signatures."""
+    """The name of a SavedModel's signature."""
     note: str = ""
 
 
@@ -81,7 +81,7 @@ def _onnx(artifact: Artifact) -> Opened:
 
 
 def _served(artifact: Artifact) -> Opened:
-    """A SavedModel or a .tflite file, as our servers open it."""
+    """Open a SavedModel or a .tflite file as our servers do."""
     from serving.server.backends.base import loader
     from serving.server.errors import ServerError
 
@@ -192,7 +192,7 @@ FORMATS: dict[str, Callable[[Artifact], Opened]] = {
 
 
 def answers(artifact: Artifact, outputs: Sequence[str], calls: Sequence[Arrays]) -> list[Arrays]:
-    """The file's answers, by the spec's names: what everything that is made of it is compared with."""
+    """Return the file's answers, by the spec's names, which its conversions are compared with."""
     run = opened(artifact).run
     answered = [run({artifact.own(name): array for name, array in call.items()}) for call in calls]
     return [{name: np.asarray(own[artifact.own(name)]) for name in outputs} for own in answered]

@@ -1,4 +1,4 @@
-"""A file of another's making as a network or a graph, for the converters."""
+"""Imported files as networks or graphs, for the converters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNTRUSTED = "code in it would run as you; where you trust whoever made it, impor
 
 
 def keras_network(artifact: Artifact) -> keras.Model:
-    """The network of a .keras file. Raises `ArtifactError`."""
+    """Load the network of a .keras file. Raises `ArtifactError`."""
     import keras
 
     path = artifact.file()
@@ -32,7 +32,7 @@ def keras_network(artifact: Artifact) -> keras.Model:
 
 
 def exported_program(artifact: Artifact) -> ExportedProgram:
-    """The program of a .pt2 file. Raises `ArtifactError`."""
+    """Load the program of a .pt2 file. Raises `ArtifactError`."""
     if not artifact.trusted:
         raise ArtifactError(f"{artifact.path} is a pickle among others: {UNTRUSTED}")
     import torch
@@ -70,7 +70,7 @@ def onnx_graph(artifact: Artifact) -> onnx.ModelProto:
 
 
 def tflite(artifact: Artifact) -> bytes:
-    """A .tflite file whose inputs and outputs are named as in the spec. Raises `ArtifactError`."""
+    """Return a .tflite file's content with the spec's names of inputs and outputs. Raises `ArtifactError`."""
     content = artifact.file().read_bytes()
     if not artifact.names:
         return content
@@ -90,7 +90,7 @@ def tflite(artifact: Artifact) -> bytes:
 
 
 def tflite_names(artifact: Artifact) -> dict[str, str]:
-    """The names of the tensors that a .tflite file's signature gives other names -> those."""
+    """Return the names in a .tflite file's signature, by the names of their tensors."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(artifact.file()))

@@ -1,4 +1,4 @@
-"""The graphs that the TensorFlow exporters are made from: of the Keras network, or of what else there is."""
+"""TensorFlow graphs for the exporters: of the Keras network, an imported file, or a conversion."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Answer: TypeAlias = "Callable[..., Mapping[str, tf.Tensor]]"
-"""From the inputs, in the signature's order, to the outputs by name."""
+"""A function from the inputs, in the signature's order, to the outputs by name."""
 
 FLOAT_SIGNATURE = "serving_default"
 _converted: dict[str, tempfile.TemporaryDirectory[str]] = {}
-"""What onnx2tf has written, by the digest of the ONNX file; empty where it failed."""
+"""The output folders of onnx2tf, by the digest of the ONNX file; empty if the conversion failed."""
 ENCODED_SIGNATURE = "encoded"
 ENCODED_INPUT = "image_bytes"
 EXAMPLES_SIGNATURE = "serving_examples"
@@ -40,7 +40,7 @@ def network(model: Model, weights: Weights) -> keras.Model:
 
     Raises `ModelError` where names or shapes do not fit.
     """
-    # Read when TensorFlow is first imported; its notices about CPU features would drown our progress.
+    # Read at TensorFlow's first import; its notices about the CPU would hide our progress.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if model.spec.artifact is not None:
         return imported.keras_network(model.spec.artifact)
@@ -51,7 +51,7 @@ def network(model: Model, weights: Weights) -> keras.Model:
 
 
 def answering(model: Model, network: keras.Model) -> Answer:
-    """A Keras network as a function from the inputs, in the signature's order, to the outputs by name."""
+    """Return a Keras network as a function from the inputs, in the signature's order, to the outputs by name."""
     spec = model.spec
     # A model that is not batched is a network of batches all the same, unless it came as a file.
     alone = not spec.batched and spec.artifact is None
@@ -71,8 +71,8 @@ def answering(model: Model, network: keras.Model) -> Answer:
 
 
 def finite(model: Model, answer: Answer) -> Answer:
-    """The same, failing with an InvalidArgumentError at NaN and infinity: TensorFlow Serving passes everything on, and
-    only the graph itself can refuse."""
+    """Return the function with a check that raises InvalidArgumentError for NaN and infinity: TensorFlow Serving passes
+    them on, and only the graph can refuse them."""
     import tensorflow as tf
 
     def checked(*values: tf.Tensor) -> Mapping[str, tf.Tensor]:
@@ -89,9 +89,9 @@ def finite(model: Model, answer: Answer) -> Answer:
 
 
 def graph(model: Model, weights: Weights) -> tuple[Any, Answer]:
-    """The model in TensorFlow: what holds its variables, and the function from the inputs to the outputs by name.
+    """Return the model in TensorFlow: the holder of its variables, and the function from inputs to outputs by name.
 
-    Converted by onnx2tf where all that there is of it is PyTorch's or ONNX. Raises `ExportError`.
+    onnx2tf converts a model that is PyTorch's or ONNX only. Raises `ExportError`.
     """
     artifact = model.spec.artifact
     if "tensorflow" in model.origins or "keras" in model.origins:
@@ -104,7 +104,7 @@ def graph(model: Model, weights: Weights) -> tuple[Any, Answer]:
         onnx.export(model, weights, path)
         key = digest(path)
         if key not in _converted:
-            # Three targets need it.
+            # Kept for the three targets that need it.
             _converted[key] = tempfile.TemporaryDirectory()
             onnx2tf.convert(path, model, Path(_converted[key].name))
         converted = Path(_converted[key].name)
@@ -115,7 +115,7 @@ def graph(model: Model, weights: Weights) -> tuple[Any, Answer]:
 
 
 def _saved(model: Model, path: Path, key: str, own: Callable[[str], str]) -> tuple[Any, Answer]:
-    """A SavedModel's signature; `own` gives the name that the file has for one of the spec."""
+    """Return a SavedModel and its signature's function; `own` gives the file's name for one of the spec."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -138,12 +138,12 @@ def _saved(model: Model, path: Path, key: str, own: Callable[[str], str]) -> tup
 
 
 def sizes(tensor: Tensor) -> list[int | None]:
-    """A tensor's shape as TensorFlow has it."""
+    """Return a tensor's shape with None for free sizes."""
     return [size if isinstance(size, int) else None for size in tensor.shape]
 
 
 def tensor_specs(signature: Signature) -> list[tf.TensorSpec]:
-    """The inputs, in order, with any batch."""
+    """Return the specs of the inputs, in order."""
     import tensorflow as tf
 
     dtypes = [tf.string if tensor.dtype == STRING else tensor.dtype for tensor in signature.inputs]
@@ -155,10 +155,9 @@ def write_saved_model(
 ) -> None:
     """Write a SavedModel whose `serving_default` has the model's signature.
 
-    Where it is to be `served`, not converted, it refuses NaN and infinity with an InvalidArgumentError, and a model of
-    pictures has the signature `encoded`, too: input `image_bytes`, string [N], PNG or JPEG. With `examples` it also has
-    `serving_examples`, which takes serialized tf.Examples, string [N], with a feature for each input: TFX's components
-    ask in this way.
+    If it is to be `served`, not converted, it refuses NaN and infinity with an InvalidArgumentError, and a model of
+    pictures also has the signature `encoded`: input `image_bytes`, string [N], PNG or JPEG. With `examples` it has
+    `serving_examples` for TFX's components: serialized tf.Examples, string [N], with a feature for each input.
     """
     import keras
     import tensorflow as tf

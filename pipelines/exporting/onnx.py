@@ -1,4 +1,4 @@
-"""ONNX in one file: from PyTorch, opset 20, or from what else there is; in int8 for a row of the comparison."""
+"""ONNX in one file: from PyTorch, opset 20, an imported file, or TensorFlow; in int8 for the comparison."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CALIBRATION_ROWS = 256
 
 
 def write(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
-    """Write `model.onnx`. Raises `ExportError` where the graph is not the one that was asked for."""
+    """Write `model.onnx`. Raises `ExportError` if the graph is not the expected one."""
     with traced(model):
         export(model, weights, directory / EXPORTER.serve)
 
 
 def export(model: Model, weights: Weights, path: Path) -> None:
-    """Write the model to `path` and check it: PyTorch's, the .onnx that was imported, or by tf2onnx."""
+    """Write the model to `path` and check it: PyTorch's graph, the imported .onnx, or tf2onnx's."""
     import onnx
 
     from pipelines.exporting import imported, onnx_from_tensorflow
@@ -136,7 +136,7 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays], optimized: bool 
 
 
 def session(path: Path, optimized: bool = True) -> onnxruntime.InferenceSession:
-    """Open a file in ONNX Runtime, which keeps its remarks to itself."""
+    """Open a file in ONNX Runtime, without its log on stderr."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -148,7 +148,7 @@ def session(path: Path, optimized: bool = True) -> onnxruntime.InferenceSession:
 
 
 def run(session: onnxruntime.InferenceSession, names: Sequence[str], inputs: Arrays) -> Arrays:
-    """One call. ONNX Runtime takes text as str."""
+    """Run one call. ONNX Runtime takes text as str."""
     given = {
         name: np.array([text.decode() for text in golden.texts(array)], object).reshape(array.shape)
         if array.dtype.kind == "O"

@@ -1,4 +1,4 @@
-"""ONNX from TensorFlow: the road where there is no PyTorch, and a second one to check the first by where there is."""
+"""ONNX from TensorFlow: for models without a PyTorch network, and as a check of ONNX from PyTorch."""
 
 from __future__ import annotations
 

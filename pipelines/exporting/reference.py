@@ -1,4 +1,4 @@
-"""A source's own answers, which everything that is shipped is compared with: a framework's, or an imported file's."""
+"""The answers of a source, a framework or an imported file, which its artifacts are compared with."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ BATCH = 500
 
 
 def outputs(model: Model, origin: str, weights: Weights, inputs: Arrays) -> Arrays:
-    """Run the source itself on rows; every output of the signature, row by row."""
+    """Run the source on rows. Returns every output of the signature, row by row."""
     signature = model.spec.signature
     return signature.gathered(answers(model, origin, weights, signature.calls(inputs, BATCH)))
 
 
 def answers(model: Model, origin: str, weights: Weights, calls: Sequence[Arrays]) -> list[Arrays]:
-    """The source's answer to each call."""
+    """Return the source's answer to each call."""
     if origin not in FRAMEWORKS:
         assert model.spec.artifact is not None
         return formats.answers(model.spec.artifact, [t.name for t in model.spec.task.outputs], calls)

@@ -1,4 +1,4 @@
-"""From what a model has to each target: at once, by a converter, or not at all, and why."""
+"""The way from a model's networks or file to each target: direct, by a converter, or closed, with the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.exporting.base import ExportError
 from serving import targets
 
 CONVERTERS = {"tensorflow": "onnx2tf", "pytorch": "tf2onnx"}
-"""What makes one framework's targets of what is the other's."""
+"""The converter that makes a framework's targets from a model of the other."""
 NATIVE = {
     "tensorflow": "tf-serving",
     "saved_model": "tf-serving",
@@ -22,15 +22,15 @@ NATIVE = {
     "pt2": "torchserve",
     "onnx": "onnxruntime",
 }
-"""By what a model comes as: the target that runs just that. All others need some conversion, which may fail."""
+"""The target that runs an origin without conversion; the others need one, which may fail."""
 PROGRAMS = ("pytorch", "pt2")
-"""What PyTorch can run in TorchServe; of the rest, ONNX Runtime runs the graph there."""
+"""Origins that PyTorch runs in TorchServe; of the others, ONNX Runtime runs the graph there."""
 NO_SAVED_MODEL = "no converter makes a SavedModel of a .tflite file; import what it was made from"
 
 
 @dataclass(frozen=True)
 class Road:
-    """How a target's artifact is made: from whose weights, and by which converter ("" where none is needed)."""
+    """The origin of a target's weights, and the converter that makes its artifact ("" if none is needed)."""
 
     origin: str
     converter: str = ""
@@ -38,34 +38,34 @@ class Road:
 
 @dataclass(frozen=True)
 class Roads:
-    """The targets that are reached, and the reasons why the others are not."""
+    """The open targets with their roads, and the closed ones with their reasons."""
 
     open: Mapping[str, Road]
     closed: Mapping[str, str]
     form: str
-    """What TorchServe runs: one of `torchserve.FORMS`."""
+    """The form that TorchServe runs: one of `torchserve.FORMS`."""
 
     @property
     def sources(self) -> dict[str, str]:
-        """By target: whose weights it gets."""
+        """The origin of each open target's weights."""
         return {target: road.origin for target, road in self.open.items()}
 
 
 def find(model: Model, source: str = "", form: str = "exported", wanted: Collection[str] = ()) -> Roads:
-    """The roads of a model. `source` is the framework that all are to come from, where a model has both; `form` is what
-    TorchServe is to run, where it is PyTorch; `wanted` are the only targets to reach, where any are named.
+    """Return the roads of a model. `source` is the framework of all weights, if a model has both; `form` is what
+    TorchServe runs of a PyTorch network; `wanted`, if not empty, are the only targets to open.
 
-    Raises `ExportError` where one of these is none.
+    Raises `ExportError` for a target that does not exist.
     """
     if unknown := sorted(set(wanted) - set(targets.NAMES)):
         raise ExportError(
-            f"TANDEM_TARGETS: there is no target {unknown[0]!r}; there are: {', '.join(targets.NAMES)}"
+            f"--targets: there is no target {unknown[0]!r}; there are: {', '.join(targets.NAMES)}"
         )
     reached: dict[str, Road] = {}
     closed: dict[str, str] = {}
     for target in targets.NAMES:
         if wanted and target not in wanted:
-            closed[target] = "left out, as TANDEM_TARGETS names others only"
+            closed[target] = "left out by --targets (TANDEM_TARGETS)"
         elif reason := unable(target, model.spec.signature):
             closed[target] = reason
         elif model.origins == ("tflite",) and target in ("tf-serving", "tfjs"):
@@ -80,13 +80,13 @@ def find(model: Model, source: str = "", form: str = "exported", wanted: Collect
 
 
 def optional(model: Model, target: str) -> bool:
-    """Return True if a version may lack this target, because its artifact cannot be made, or is wrong: the model is
-    not in both frameworks, and the target does not run what it comes as."""
+    """Return True if a version may lack this target when its conversion fails: the model is not in both frameworks,
+    and no origin of it is the target's own."""
     return model.frameworks != FRAMEWORKS and all(NATIVE[origin] != target for origin in model.origins)
 
 
 def unable(target: str, signature: Signature) -> str:
-    """Why a target cannot serve a signature, whatever it is made from; "" where it can."""
+    """Return the reason why a target cannot serve a signature; "" if it can."""
     tensors = (*signature.inputs, *signature.outputs)
     if target == "tfjs":
         if wrong := [f"{t.name} is {t.dtype}" for t in tensors if t.dtype not in DTYPES]:
@@ -102,5 +102,5 @@ def unable(target: str, signature: Signature) -> str:
 
 
 def told(origin: str) -> str:
-    """What an artifact is made from, in words."""
+    """Return the words for the origin of an artifact."""
     return FORMATS.get(origin, origin)

@@ -1,4 +1,4 @@
-"""The samples that travel with a version: what the curl lines send and the page shows."""
+"""The samples of a version: the curl lines send them, and the page shows them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from serving.targets.open_inference_client import inference_request
 from serving.targets.tf_serving_client import plain, row_request
 
 SAMPLES = 10
-"""How many rows the page offers, where there are no classes to have one of each."""
+"""Rows that the page offers of a model without classes; of others it has one of each class."""
 
 
 def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
-    """Write the first test row in every request form, and it and others with their right answers as `index.json`."""
+    """Write the first test row in every request form, and several rows with their right answers as `index.json`."""
     folder.mkdir(parents=True)
     chosen = test.take(np.array([0, *_others(spec, test)]))
     inputs = chosen.served(spec.signature)
@@ -58,7 +58,7 @@ def _write_picture(path: Path, values: Any) -> None:  # noqa: ANN401
 
 
 def _others(spec: ModelSpec, test: Rows) -> list[int]:
-    """Positions of a row of each class, other than the first row; of the next rows where there are no classes."""
+    """Return positions of a row of each class, without row 0; of the next rows if there are no classes."""
     if not isinstance(spec.task, Classification):
         return list(range(1, min(SAMPLES, len(test))))
     found = (np.flatnonzero(test.targets[1:] == label) for label in range(len(spec.task.classes)))

@@ -26,7 +26,7 @@ RUN_SCRIPT = Path(__file__).parents[2] / "serving" / "web" / "run.mjs"
 
 
 def write(model: Model, weights: Weights, folder: Path, _calibration: Arrays) -> None:
-    """Write model.json and its weight files. Raises `ExportError` with the end of what the converter said."""
+    """Write model.json and its weight files. Raises `ExportError` with the end of the converter's output."""
     with tempfile.TemporaryDirectory() as saved_model:
         keras_graph.write_saved_model(model, weights, Path(saved_model), served=False)
         convert(saved_model, folder)

@@ -1,7 +1,7 @@
 """TensorFlow.js's converter, in a process of its own: `python -m pipelines.exporting.tfjs_converter FROM TO`.
 
-The package imports libraries that a SavedModel's way to a graph model never calls, and that do not fit beside
-ours; mocks stand in for them, which is nothing to do to a process that has other work.
+The package imports libraries that the conversion of a SavedModel never calls, and that conflict with ours; mocks
+replace them, which would disturb any other work of the process.
 """
 
 from __future__ import annotations

@@ -103,5 +103,5 @@ def tensors(model: Model, inputs: Arrays) -> tuple[Tensor, ...]:
 
 
 def by_name(model: Model, outputs: tuple[Tensor, ...]) -> Arrays:
-    """What `Servable` gives, by name."""
+    """Return the outputs of `Servable` by name."""
     return {t.name: output.numpy() for t, output in zip(model.spec.task.outputs, outputs, strict=True)}

@@ -21,9 +21,9 @@ from models.base import Model, Weights
 from models.signature import Arrays
 from pipelines.exporting import onnx
 from pipelines.exporting.base import Exporter, ExportError, quiet, traced
+from serving.targets.torchserve_client import npy_body, outputs
 from serving.torchserve import archive
 from serving.torchserve.archive import HANDLER
-from serving.torchserve.clients import npy_body, outputs
 from serving.torchserve.trial import trial
 
 CONFIGURATION = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 1, "responseTimeout": 30}
@@ -35,8 +35,8 @@ X86_64_V3: dict[str, Any] = {
     "simdlen": 256,
     "capabilities": ["AVX2", "AVX512"],
 }
-"""What the CPU must offer: `march` and `simdlen` as the compiler is given them, `machine` as Python names it, and which
-of `torch.backends.cpu.get_cpu_capability()`'s answers will do."""
+"""The instructions that the CPU must have: the compiler's `march` and `simdlen`, Python's `machine`, and the accepted
+answers of `torch.backends.cpu.get_cpu_capability()`."""
 
 
 def write(

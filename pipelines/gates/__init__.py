@@ -1,4 +1,4 @@
-"""The checks that must pass before a version is published: each is a figure, a limit, and a verdict."""
+"""The checks that must pass before a version is published: each has a figure, a limit, and a verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RELATIONS = {"<=": operator.le, ">=": operator.ge}
 
 
 class GateError(TandemError):
-    """A check failed: nothing was published. `checks` are those that were made, passed or not."""
+    """A check failed: nothing was published. `checks` are all that were made, passed or not."""
 
     def __init__(self, message: str, checks: Sequence[Check] = ()) -> None:
         super().__init__(message)
@@ -29,11 +29,11 @@ class Check:
     relation: str
     limit: float
     otherwise: str = ""
-    """What follows where it fails; "" refuses the version."""
+    """The consequence of a failure; "" refuses the version."""
 
     @property
     def passed(self) -> bool:
-        """NaN never passes."""
+        """Return True if the figure keeps the limit; NaN never does."""
         return bool(RELATIONS[self.relation](self.figure, self.limit))
 
     @property
@@ -50,7 +50,7 @@ class Check:
 
 
 def require(checks: Sequence[Check]) -> None:
-    """Raises `GateError` naming every check that refuses the version, with its figure and limit."""
+    """Raise `GateError` naming every check that refuses the version, with its figure and limit."""
     failed = [str(check) for check in checks if check.refuses]
     if failed:
         raise GateError(

@@ -1,4 +1,4 @@
-"""Every artifact against its source framework, its size and its seal, and whether it may be batched."""
+"""The checks of every artifact: parity with its source, size, seal, and batching."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pipelines.training.record import Trained
 from serving import golden, repository
 
 PARITY_ROWS = 1_000
-"""How many test rows each artifact is compared with its source framework on."""
+"""Test rows on which each artifact is compared with its source framework."""
 INCONSISTENCY = {"float32": 1e-4, "float16": 1e-3, "int8": 0.05}
-"""How far probabilities may be from a sum of 1; an int8 softmax answers in steps of 1/256."""
+"""Largest difference between a sum of probabilities and 1; an int8 softmax answers in steps of 1/256."""
 SMALLEST_SHARE, LARGEST_FACTOR, LARGEST_EXTRA = 0.8, 2.0, 1_000_000
-"""An artifact's bytes, against its weights': a converter that lost the weights writes too little."""
+"""Limits of an artifact's bytes, by its weights': a converter that lost the weights writes too few."""
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 DRAWN = "every artifact is held against the imported one on inputs drawn from the signature"
@@ -37,10 +37,9 @@ NOT_BATCHED = "published with `batched: false`, so no requests share a run"
 
 @dataclass(frozen=True)
 class Gated:
-    """Artifacts that passed; `batched` says by target whether rows of several requests may share a run.
+    """Artifacts that passed; `batched` is by target True if rows of several requests may share a run.
 
-    `closed` are the converted ones that did not, with the reason: a converter's fault takes its target out of the
-    version, where a model has one framework or is a file."""
+    `closed` are the optional targets whose artifact failed, with the reason."""
 
     batched: Mapping[str, bool]
     checks: tuple[Check, ...]
@@ -50,7 +49,7 @@ class Gated:
 def gate(model: Model, trained: Mapping[str, Trained], candidate: Candidate, test: Rows) -> Gated:
     """Check every artifact against the framework whose weights it has.
 
-    Raises `GateError` where one was changed since its export: then nothing else of it is worth a look.
+    Raises `GateError`, first of all if one was changed since its export.
     """
     folder, sources = candidate.folder, candidate.sources
     weights = {
@@ -85,7 +84,7 @@ def gate(model: Model, trained: Mapping[str, Trained], candidate: Candidate, tes
 
 
 def _leave_out(model: Model, by_target: dict[str, list[Check]], closed: dict[str, str]) -> None:
-    """Have a refused check of an optional target take the target out of the version, not refuse all of it."""
+    """Close each optional target that has a refused check, so that the check does not refuse the version."""
     for target, own in by_target.items():
         failed = [check for check in own if check.refuses]
         if target and failed and roads.optional(model, target):
@@ -97,7 +96,7 @@ def _leave_out(model: Model, by_target: dict[str, list[Check]], closed: dict[str
 def artifact_checks(
     model: Model, weights: Mapping[str, Weights], candidate: Candidate, test: Rows
 ) -> dict[str, list[Check]]:
-    """By target: parity and size of every variant of its artifact; and by "", of the second road to ONNX."""
+    """Return by target the parity and size of its artifact's variants, and by "" those of tf2onnx's ONNX."""
     signature = model.spec.signature
     inputs = test.served(signature)
     expected = {name: reference.outputs(model, name, own, inputs) for name, own in weights.items()}
@@ -130,7 +129,7 @@ def _target_checks(
     test: Rows,
     said: tuple[Arrays, Sequence[Arrays]],
 ) -> list[Check]:
-    """`said` are the source's answers to the rows, and to the runs of `conformance.batches`."""
+    """Check one target's artifact; `said` are its source's answers to the rows and to `conformance.batches`."""
     signature, (expected, extreme) = model.spec.signature, said
     runs = conformance.batches(test.served(signature), signature.batched)
     exporter = candidate.exporter(target)
@@ -170,7 +169,7 @@ def _file_checks(
     test: Rows,
     label: str,
 ) -> list[Check]:
-    """Parity with what its source answers to the rows, and size, of one file of an artifact."""
+    """Check one file of an artifact: its parity with `expected`, the source's answers, and its size."""
     outputs = exporter.run(path, model, test.served(model.spec.signature))
     checks = parity(model.spec, label, precision, outputs, expected, test.targets)
     if weights:
@@ -190,7 +189,7 @@ def variant_checks(
     test: Rows,
     label: str,
 ) -> tuple[list[Check], Check]:
-    """Parity and size of an artifact that is published nowhere, and whether it may be batched."""
+    """Check parity and size of an artifact that is not published, and its batching."""
     inputs = test.served(model.spec.signature)
     expected = reference.outputs(model, source, weights, inputs)
     apart = difference(partial(exporter.answer, path, model), inputs)
@@ -201,7 +200,7 @@ def variant_checks(
 
 
 def batching_checks(model: Model, candidate: Candidate, inputs: Arrays) -> dict[str, list[Check]]:
-    """By target: whether each variant of its artifact answers a row alike, alone and in company."""
+    """Check, by target, that each variant of its artifact gives a row the same answer alone and in company."""
     checks: dict[str, list[Check]] = {target: [] for target in candidate.sources}
     if model.spec.signature.batched:
         for target, own in checks.items():
@@ -220,7 +219,7 @@ def parity(
     reference: Arrays,
     targets: NDArray[Any],
 ) -> list[Check]:
-    """An artifact against its source framework: float32 by every output, less precise ones by their answers."""
+    """Compare an artifact with its source: float32 by every output, less precise ones by their answers."""
     limits, task = spec.tolerances, spec.task
     checks = []
     if (inconsistency := task.inconsistency(outputs)) is not None:
@@ -230,7 +229,7 @@ def parity(
         for name, expected in reference.items():
             apart = golden.difference(outputs[name], expected)
             if spec.artifact is not None:
-                # Another's outputs may be of any size.
+                # The scale of an imported model's outputs is unknown.
                 apart /= golden.largest(expected)
             label = f"{artifact}: largest difference of {name}"
             checks.append(Check("parity", label, apart, "<=", limits.outputs))
@@ -245,8 +244,8 @@ def parity(
 
 
 def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: str) -> Check:
-    """An artifact gives a row the same answer alone and in company. One that does not is published unbatched, and
-    refused where its servers batch whatever they serve: `always_batched` says why, or is empty."""
+    """Check that a row has the same answer alone and in company. An artifact that fails is published unbatched, or
+    refused if its servers always batch, for the reason `always_batched`."""
     why = f" ({always_batched})" if always_batched else ""
     return Check(
         "batching",
@@ -259,7 +258,7 @@ def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: 
 
 
 def size(artifact: str, precision: str, path: Path, parameters: int) -> list[Check]:
-    """An artifact is about as large as its weights are."""
+    """Check that an artifact is about as large as its weights."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     found = sum(file.stat().st_size for file in files)
     weights = parameters * BYTES[precision]
@@ -270,5 +269,5 @@ def size(artifact: str, precision: str, path: Path, parameters: int) -> list[Che
 
 
 def parity_rows(test: Rows, seed: int) -> Rows:
-    """The test rows that parity is measured on."""
+    """Draw the test rows on which parity is measured."""
     return test.take(np.random.default_rng(seed).permutation(len(test))[:PARITY_ROWS])

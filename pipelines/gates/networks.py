@@ -1,4 +1,4 @@
-"""The trained networks against their limits, the published version and each other."""
+"""The checks of the trained networks: limits, the published version, and each other."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Metrics = Mapping[str, Mapping[str, float]]
 REDUCED_LOSS = 0.03
 """Largest relative difference of two losses in the first steps where one training is not in float32."""
 REDUCED_SCORE = 0.005
-"""Most validation score that a training may lose by arithmetic that is not float32."""
+"""Largest loss of validation score by arithmetic other than float32."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the trained networks are worth."""
+    """The metrics and checks of the trained networks."""
 
     metrics: Metrics
     checks: tuple[Check, ...]
@@ -37,10 +37,10 @@ def evaluate(
     published: Metrics,
     plain: Mapping[str, History] | None = None,
 ) -> Evaluated:
-    """Measure the networks on the test rows, and hold them against their limits.
+    """Measure the networks on the test rows, and check them.
 
-    `published` are the published version's metrics; empty where nothing is. `plain` is by framework how the same
-    training went in float32, where this one is in another precision.
+    `published` are the published version's metrics, if there is one; `plain` are the histories of the same training in
+    float32, by framework, if this one has another precision.
     """
     spec, test = model.spec, dataset.test
     inputs = test.served(spec.signature)
@@ -70,9 +70,9 @@ def quality(
     found: Mapping[str, Mapping[str, float]],
     published: Mapping[str, Mapping[str, float]],
 ) -> list[Check]:
-    """Each framework's metrics are good enough, no worse than the published version's, and near the other's.
+    """Check each framework's metrics against the profile, the published version and the other framework.
 
-    Both mappings are metrics by framework; `published` is empty where nothing is.
+    Both mappings are metrics by framework; `published` is empty before the first version.
     """
     checks, score = [], spec.task.score
     for framework, now in found.items():
@@ -90,14 +90,14 @@ def quality(
 
 
 def training(profile: Profile, left: History, right: History) -> list[Check]:
-    """The two frameworks went the same way: losses of the first steps."""
+    """Check that the two frameworks have the same losses in the first steps."""
     limit = profile.training_loss if profile.precision == "float32" else REDUCED_LOSS
     label = f"largest relative difference of the losses of {PARITY_STEPS} steps"
     return [Check("training parity", label, loss_difference(left, right), "<=", limit)]
 
 
 def precision(framework: str, name: str, found: History, plain: History) -> list[Check]:
-    """A training in the precision `name` went as the same one in float32 did."""
+    """Check a training in the precision `name` against the same one in float32."""
     lost = plain.epochs[-1].validation_metric - found.epochs[-1].validation_metric
     losses = f"{framework}: losses of {PARITY_STEPS} steps in {name} against float32's"
     score = f"{framework}: validation score lost by {name}"

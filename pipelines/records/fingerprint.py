@@ -1,4 +1,4 @@
-"""What a result was made from, as a digest: equal digests mean that nothing needs to be made again."""
+"""The digest of a result's sources: equal digests mean that nothing needs to be made again."""
 
 from __future__ import annotations
 
@@ -8,44 +8,41 @@ import subprocess
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import models
 import pipelines
 from models.base import Model
+from serving.settings import Settings
 
 TRAINING_LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "torch", "lightning", "numpy")
 EXPORTING_LIBRARIES = ("tensorflowjs", "tf2onnx", "onnx", "onnxscript", "onnxruntime", "ai-edge-litert")
+TRAINED = ("profile", "seed", "precision", "devices", "device")
+"""The settings that a training depends on."""
+EXPORTED = ("source", "torchserve_form", "targets")
+"""The settings that its artifacts depend on."""
 MODELS, PIPELINES = (Path(str(package.__file__)).parent for package in (models, pipelines))
 
 
-def training(
-    model: Model,
-    profile: str,
-    seed: int,
-    data_digest: str,
-    precision: str = "float32",
-    devices: int = 1,
-    device: str = "auto",
-) -> str:
-    """Sources of the model and of the training, parameters, data, and the libraries' versions."""
+def training(model: Model, settings: Settings, data_digest: str) -> str:
+    """Return the digest of a training's sources, settings, data and libraries."""
     sources = [*MODELS.glob("*.py"), *model.folder.glob("*.py")]
     sources += [*(PIPELINES / "data").glob("*.py"), *(PIPELINES / "training").glob("*.py")]
-    parameters = [profile, seed, data_digest, precision, devices, device, libraries(TRAINING_LIBRARIES)]
-    return _digest(sources, parameters)
+    return _digest(sources, [_values(settings, TRAINED), data_digest, libraries(TRAINING_LIBRARIES)])
 
 
-def version_of(model: Model, training_fingerprint: str, source: str, form: str, wanted: str = "") -> str:
-    """The training's fingerprint, and everything that decides how it is exported and gated."""
+def version_of(model: Model, settings: Settings, training_fingerprint: str) -> str:
+    """Return the digest of a training's fingerprint and of all that decides how it is exported and gated."""
     sources = [*(PIPELINES / "gates").glob("*.py"), *(PIPELINES / "exporting").glob("*.py")]
     sources += [*(PIPELINES / "validation").glob("*.py"), *model.folder.glob("*.json")]
     serving = PIPELINES.parent / "serving"
     sources += [serving / "golden.py", *(serving / "torchserve").glob("*.py")]
-    parameters = [model.spec.name, training_fingerprint, source, form, wanted, libraries(EXPORTING_LIBRARIES)]
-    return _digest(sources, parameters)
+    own = [model.spec.name, training_fingerprint, _values(settings, EXPORTED)]
+    return _digest(sources, [*own, libraries(EXPORTING_LIBRARIES)])
 
 
 def libraries(names: tuple[str, ...]) -> dict[str, str]:
-    """The installed ones among `names`, with their versions."""
+    """Return the versions of the installed libraries among `names`."""
     found = {}
     for name in names:
         with suppress(PackageNotFoundError):
@@ -54,13 +51,17 @@ def libraries(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the sources, with `-dirty` where they differ from it; "" outside a checkout."""
+    """Return the commit of the sources, with `-dirty` if they differ from it; "" outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=PIPELINES, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
+
+
+def _values(settings: Settings, names: tuple[str, ...]) -> list[Any]:
+    return [getattr(settings, name) for name in names]
 
 
 def _digest(sources: list[Path], parameters: object) -> str:

@@ -1,21 +1,13 @@
-"""What was made from what: a store with the concepts of ML Metadata (artifacts, executions, events, contexts).
+"""The lineage store: which step of which run read and wrote which artifacts.
 
-One JSON file a run, `artifacts/lineage/<model>/<run>.json`, whichever orchestrator ran it:
-
-    context     the run: orchestrator, model, state, parameters, code
-    artifacts   id, type, name, uri, digest, properties: what was read or written
-    executions  id, type, state, seconds, properties: the steps
-    events      execution, artifact, INPUT or OUTPUT: which step read or wrote which artifact
-
-Types have TFX's names where TFX has them (Examples, Schema, ExampleStatistics, Model, PushedModel; StatisticsGen,
-Trainer, Evaluator, Pusher). ML Metadata itself needs a newer glibc than Debian 12's.
+One JSON file a run, `artifacts/lineage/<model>/<run>.json`, of either orchestrator. Types have TFX's names where it has
+them (Examples, Schema, ExampleStatistics, Model, PushedModel; StatisticsGen, Trainer, Evaluator, Pusher).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,12 +18,12 @@ from serving.repository import write_atomically
 
 
 class LineageError(TandemError):
-    """The store knows nothing of what was asked for, or cannot be read."""
+    """A record of the store cannot be read."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something that was read or written; the same type, uri and digest are the same artifact."""
+    """The input or output of a step; the same type, uri and digest are the same artifact."""
 
     type: str
     name: str
@@ -70,70 +62,45 @@ class Run:
     version: int | None = None
     reason: str = ""
     page: str = ""
-    """Where the run's page lies, relative to the artifacts' folder."""
+    """The path of the run's page, relative to the artifacts' folder."""
 
 
 def record(store: Path, run: Run) -> Path:
     """Write a run into the store (`settings.lineage`), replacing what it held of the same run; returns the file."""
-    artifacts: list[Artifact] = []
-    events = []
-    for position, execution in enumerate(run.executions, 1):
-        for kind, used in (("INPUT", execution.inputs), ("OUTPUT", execution.outputs)):
-            for artifact in used:
-                if artifact not in artifacts:
-                    artifacts.append(artifact)
-                number = artifacts.index(artifact) + 1
-                events.append({"execution": position, "artifact": number, "type": kind})
-    context = asdict(run)
-    executions = context.pop("executions")
-    for fields in executions:
-        del fields["inputs"], fields["outputs"]
-    graph = {
-        "context": context,
-        "artifacts": [{"id": number} | asdict(artifact) for number, artifact in enumerate(artifacts, 1)],
-        "executions": [{"id": number} | fields for number, fields in enumerate(executions, 1)],
-        "events": events,
-    }
     path = store / run.model / f"{run.id}.json"
-    write_atomically(path, json.dumps(graph, indent=1) + "\n")
+    write_atomically(path, json.dumps(asdict(run), indent=1) + "\n")
     return path
 
 
 def runs(store: Path, model: str) -> list[Run]:
-    """Every run of a model, oldest first. Raises `LineageError` where a file cannot be read."""
+    """Read every run of a model, oldest first. Raises `LineageError` for a file that cannot be read."""
     return [read(path) for path in sorted((store / model).glob("*.json"))]
 
 
 def read(path: Path) -> Run:
-    """One run. Raises `LineageError`."""
+    """Read one run. Raises `LineageError`."""
     try:
-        graph = json.loads(path.read_text())
-        artifacts = {fields.pop("id"): Artifact(**fields) for fields in graph["artifacts"]}
-        used: dict[tuple[int, str], list[Artifact]] = defaultdict(list)
-        for event in graph["events"]:
-            used[event["execution"], event["type"]].append(artifacts[event["artifact"]])
-        executions = []
-        for fields in graph["executions"]:
-            number = fields.pop("id")
-            inputs, outputs = (tuple(used[number, kind]) for kind in ("INPUT", "OUTPUT"))
-            executions.append(Execution(**fields, inputs=inputs, outputs=outputs))
-        return Run(**graph["context"], executions=tuple(executions))
+        fields = json.loads(path.read_text())
+        for step in fields["executions"]:
+            for kind in ("inputs", "outputs"):
+                step[kind] = tuple(Artifact(**artifact) for artifact in step[kind])
+        return Run(**fields | {"executions": tuple(Execution(**step) for step in fields["executions"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LineageError(f"{path} cannot be read as a run: {type(error).__name__} {error}") from error
 
 
 def digest(files: Mapping[str, str]) -> str:
-    """One digest for a folder, from those of its files by their names."""
+    """Return one digest of a folder, from those of its files by name."""
     return hashlib.sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
 
 
 def of_version(known: Sequence[Run], version: int) -> Run | None:
-    """The run that published a version."""
+    """Return the run that published a version; None if it is not known."""
     return next((run for run in known if run.version == version and run.state == "published"), None)
 
 
 def refused_before(known: Sequence[Run], version: int) -> list[Run]:
-    """What did not become a version on the way from the version before to this one. `known` are by time."""
+    """Return the runs between the version before and this one that published nothing. `known` are sorted by time."""
     found: list[Run] = []
     for run in known:
         if run.state == "published":

@@ -1,4 +1,4 @@
-"""Where a version came from, as `tandem lineage` tells it."""
+"""The origin of a version, as `tandem lineage` prints it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def manifests(settings: Settings, version: int | None) -> dict[str, Manifest]:
 
 
 def show(settings: Settings, version: int | None, write: Callable[[str], None]) -> None:
-    """Print from which data, code, parameters and run a version came, and what was refused on the way to it."""
+    """Print the data, code, parameters and run of a version, and the runs before it that published nothing."""
     by_target = manifests(settings, version)
     manifest = next(iter(by_target.values()))
     known = lineage.runs(settings.lineage, settings.model)

@@ -1,7 +1,6 @@
-"""Records a run of the default runner: every step with what it took, gave and found; at its end its page and lineage.
+"""The recording of a run: every step with its inputs, outputs and checks, then its page and lineage.
 
-The steps know nothing of it. Leaves `gates.json` and `index.html` in a folder of the run's own, in that of its
-training, which shows its last run's; and the run itself in the lineage store.
+Writes `gates.json` and `index.html` to the run's folder, links to them to the training's, and the run to the lineage.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ V = TypeVar("V")
 
 @dataclass
 class Recorder:
-    """What is known of a run so far. `folder` is its training's, below `artifacts`."""
+    """The record of a run so far. `folder` is its training's, below `artifacts`."""
 
     artifacts: Path
     folder: Path
@@ -49,12 +48,12 @@ class Recorder:
     executions: list[Execution] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
-    """What the steps took and gave, in their order."""
+    """The arguments and results of the steps, in order."""
 
     def step(self, type: str, function: Callable[P, R], *values: P.args, **options: P.kwargs) -> R:
-        """Call a step, and record its time, its values, its checks and how it ended.
+        """Call a step, and record its time, values, checks and state.
 
-        Raises what the step does, and `GateError` where a check of its result refuses.
+        Raises the step's errors, and `GateError` if a check of its result refuses.
         """
         started, result, state = time.monotonic(), None, "complete"
         named = [value for value in values if isinstance(value, str) and value in FRAMEWORKS]
@@ -78,20 +77,20 @@ class Recorder:
             self.executions.append(Execution(type, state, seconds, inputs, outputs, properties))
 
     def require(self, checks: Sequence[Check]) -> None:
-        """Keep the checks for the record. Raises `GateError` where one refuses."""
+        """Record checks. Raises `GateError` if one refuses."""
         self.checks += checks
         require(checks)
 
     def every(self, kind: type[V]) -> list[V]:
-        """The values of a kind."""
+        """Return the values of a type."""
         return [value for value in self.values if isinstance(value, kind)]
 
     def last(self, kind: type[V]) -> V | None:
-        """The last value of a kind; None where there is none."""
+        """Return the last value of a type; None if there is none."""
         return next(reversed(self.every(kind)), None)
 
     def described(self, value: object) -> list[Artifact]:
-        """A value as the lineage names it."""
+        """Return the lineage's artifacts of a value."""
         match value:
             case Dataset():
                 name = self.spec.data.name
@@ -134,7 +133,7 @@ class Recorder:
 
 @contextmanager
 def recorded(recipe: Recipe, report: Callable[[str], None]) -> Iterator[Recorder]:
-    """A run of this recipe: what it does until the block ends, well or not, is on its page and in the lineage."""
+    """Record a run of this recipe until the block ends, with or without an error."""
     artifacts, code = recipe.settings.artifacts, recipe.code
     run = Recorder(artifacts, recipe.folder, recipe.model.spec)
     now, started = datetime.now(UTC), time.monotonic()
@@ -185,7 +184,7 @@ def _write(folder: Path, record: Run, run: Recorder) -> Path:
     repository.write_atomically(folder / GATES, json.dumps(gates, indent=1) + "\n")
     path = page.write(folder, record, figures)
     for file in (GATES, page.FILE):
-        # From one moment to the next.
+        # The link is replaced atomically.
         beside = run.folder / f".incoming-{file}"
         beside.unlink(missing_ok=True)
         beside.symlink_to(Path(folder.name) / file)

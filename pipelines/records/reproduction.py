@@ -1,7 +1,7 @@
-"""A published version, made again from what its manifest says, beside it and never in its place.
+"""Reproduction: a published version is made again from its manifest, in a folder of its own.
 
-The sources are those of today where they are the same, otherwise those of the manifest's commit. They run in a
-process of their own, in `artifacts/reproductions/<model>-<version>`.
+It takes today's sources if they are the version's, otherwise those of its commit, and runs them in a process of their
+own, in `artifacts/reproductions/<model>-<version>`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
 
 ROWS = 200
-"""How many test rows two artifacts are compared on that are not equal byte for byte."""
+"""Test rows on which two artifacts with different bytes are compared."""
 
 
 class ReproductionError(TandemError):
@@ -35,9 +35,9 @@ class ReproductionError(TandemError):
 def reproduce(
     settings: Settings, version: int | None, report: Callable[[str], None], write: Callable[[str], None]
 ) -> int:
-    """Make a version again, print how it compares, and return 0 where weights and answers are the same, else 1.
+    """Make a version again, and compare the two. Returns 0 if weights and answers are the same, otherwise 1.
 
-    Raises `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` where the version was changed.
+    Raises `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` if the version was changed.
     """
     manifests = provenance.manifests(settings, version)
     manifest = next(iter(manifests.values()))
@@ -48,8 +48,9 @@ def reproduce(
     folder = settings.artifacts / "reproductions" / f"{manifest.model}-{manifest.version}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    code = _code(manifest, settings.artifacts, folder, report)
-    _make(settings, manifest, code, folder)
+    own = _settings(settings, manifest)
+    code = _code(own, manifest, folder, report)
+    _make(own, manifest, code, folder)
     candidate = next((folder / "candidates").glob(f"{manifest.model}-{manifest.fingerprint[:10]}"), None)
     if candidate is None:
         raise ReproductionError(
@@ -62,13 +63,15 @@ def reproduce(
     return 0 if same else 1
 
 
-def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[str], None]) -> Path:
-    """The sources that the version was made from: today's, or those of its commit."""
-    own, project = manifest.parameters, fingerprint.PIPELINES.parent
-    if not own:
-        raise ReproductionError(
-            f"version {manifest.version} is too old: its manifest does not name its profile"
-        )
+def _settings(settings: Settings, manifest: Manifest) -> Settings:
+    """Return the settings that a version was made with, for these artifacts and platform."""
+    own = {name: value for name, value in manifest.parameters.items() if name != "orchestrator"}
+    return Settings(manifest.model, settings.artifacts, settings.platform, **own)
+
+
+def _code(own: Settings, manifest: Manifest, folder: Path, report: Callable[[str], None]) -> Path:
+    """Return the folder of the sources that the version was made from: today's, or those of its commit."""
+    project = fingerprint.PIPELINES.parent
     installed = fingerprint.libraries(tuple(manifest.libraries))
     for name, version in manifest.libraries.items():
         if installed.get(name) != version:
@@ -77,15 +80,12 @@ def _code(manifest: Manifest, artifacts: Path, folder: Path, report: Callable[[s
                 "install what its commit pins in requirements/main.txt and run this again"
             )
     model = models.base.load(manifest.model)
-    digest = data.load(model, artifacts, own["seed"]).digest
-    arithmetic = own.get("precision", "float32"), own.get("devices", 1), own.get("device", "auto")
-    trained = fingerprint.training(model, own["profile"], own["seed"], digest, *arithmetic)
-    if _orchestrator(manifest) == "tfx":
+    trained = fingerprint.training(model, own, data.load(model, own.artifacts, own.seed).digest)
+    if manifest.parameters.get("orchestrator") == "tfx":
         from pipelines.tfx import run
 
         trained = run.training(trained)
-    asked = own["source"], own.get("torchserve_form", ""), own.get("targets", "")
-    if fingerprint.version_of(model, trained, *asked) == manifest.fingerprint:
+    if fingerprint.version_of(model, own, trained) == manifest.fingerprint:
         report(f"sources: {project}, which are those of version {manifest.version}")
         return project
     commit = manifest.git_commit
@@ -109,29 +109,22 @@ def _checked_out(project: Path, commit: str, folder: Path) -> Path:
     return code
 
 
-def _make(settings: Settings, manifest: Manifest, code: Path, folder: Path) -> None:
-    """Validate, train and export in a process of its own, which sees nothing of what is served.
-
-    The orchestrator is that of the version.
-    """
-    (folder / "data").symlink_to(settings.artifacts / "data")
-    own = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
-    values = {"artifacts": folder, "model": manifest.model, "platform": settings.platform}
-    values |= {name: value for name, value in manifest.parameters.items() if name != "orchestrator"}
-    own |= {PREFIX + name.upper(): str(value) for name, value in values.items()}
+def _make(own: Settings, manifest: Manifest, code: Path, folder: Path) -> None:
+    """Validate, train and export, by the version's orchestrator, in a process that sees nothing that is served."""
+    (folder / "data").symlink_to(own.artifacts / "data")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+    values = manifest.parameters | {"artifacts": folder, "model": own.model, "platform": own.platform}
+    environment |= {
+        PREFIX + key.upper(): str(value) for key, value in values.items() if key != "orchestrator"
+    }
     command = [sys.executable, "-m", "pipelines.cli", "export"]
-    if (orchestrator := _orchestrator(manifest)) != "default":
-        command.append(f"--orchestrator={orchestrator}")
-    done = subprocess.run(command, cwd=code, env=own | {"PYTHONPATH": str(code)}, check=False)
+    if "orchestrator" in manifest.parameters:
+        command.append(f"--orchestrator={manifest.parameters['orchestrator']}")
+    done = subprocess.run(command, cwd=code, env=environment | {"PYTHONPATH": str(code)}, check=False)
     if done.returncode != 0:
         raise ReproductionError(
             f"`tandem export` in {code} ended with status {done.returncode}; its lines are above"
         )
-
-
-def _orchestrator(manifest: Manifest) -> str:
-    """Manifests did not always name it."""
-    return str(manifest.parameters.get("orchestrator", "default"))
 
 
 def _same_weights(manifest: Manifest, folder: Path, write: Callable[[str], None]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def render(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned on the left, two spaces apart, the header underlined."""
+    """Align columns on the left, two spaces apart, with the header underlined."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -14,7 +14,7 @@ def render(header: list[str], rows: list[list[str]]) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: `7 s`, `12 min`, `3 h`, `2 d`; `-` where unknown."""
+    """Return seconds as `7 s`, `12 min`, `3 h` or `2 d`; `-` for None."""
     if seconds is None:
         return "-"
     for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
@@ -24,5 +24,5 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes as mebibytes; `-` where unknown."""
+    """Return bytes as mebibytes; `-` for None."""
     return "-" if count is None else f"{count / 2**20:.0f} MiB"

@@ -16,7 +16,7 @@ from pipelines.tfx.request import REFUSED, Request
 
 
 def main() -> int:
-    """0 where the model was blessed and pushed, `REFUSED` where a gate stopped it, 1 where a component failed."""
+    """Return 0 if the model was blessed and pushed, `REFUSED` if a gate stopped it, 1 if a component failed."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.tfx", description=__doc__)
     parser.add_argument("verb", choices=("run", "compile"))
     parser.add_argument("request", type=Path, help="the request, as pipelines/tfx/request.py writes it")
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def run(request: Request, output: Path) -> int:
-    """Run the DAG, and write how it ended."""
+    """Run the DAG, and write its answer."""
     from tfx import v1 as tfx
 
     from pipelines.tfx import answers, dag, inputs
@@ -54,8 +54,7 @@ def run(request: Request, output: Path) -> int:
 def compile(request: Request, file: Path, image: str) -> None:
     """Write the DAG for Kubeflow Pipelines v2, as YAML that `kfp` has loaded.
 
-    On the cluster its components run in `image`, and the request's folder is the same place for all of them: a
-    volume that every pod mounts.
+    On the cluster its components run in `image`, and every pod mounts the request's folder as a volume.
     """
     import yaml
     from kfp import components
@@ -74,7 +73,7 @@ def compile(request: Request, file: Path, image: str) -> None:
 
 
 def quieten() -> None:
-    """Of what TFX says, leave which component runs, and errors: it warns of each query that ML Metadata simplifies."""
+    """Filter TFX's log to components and errors: it warns of each query that ML Metadata simplifies."""
     from absl import logging as absl
 
     def is_of_interest(record: logging.LogRecord) -> bool:

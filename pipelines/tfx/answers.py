@@ -1,4 +1,4 @@
-"""How a run ended, read from ML Metadata and from what its components left."""
+"""The result of a run, read from ML Metadata and from the outputs of its components."""
 
 from __future__ import annotations
 
@@ -10,39 +10,36 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 import models.base
+from models.classification import Classification
 from pipelines.gates import Check
 from pipelines.tfx import components, evaluation
 from pipelines.tfx.request import Answer, Request, Step
 
-COMPARING = ("SkewValidator", "DriftValidator")
 CONTEXT = "pipeline_run"
 
 
 def read(request: Request, error: str) -> Answer:
-    """The answer to a request, after its run. `error` is what ended the run early, where that was no gate."""
+    """Return the answer to a request, after its run. `error` is that of a component, "" for a gate's."""
     run = last_run(request.metadata)
     if run is None:
         return Answer("", {}, error=error)
-    spec = models.base.load(request.model).spec
-    sentences: list[str] = []
+    task = models.base.load(request.model).spec.task
+    assert isinstance(task, Classification)
     checks: list[Check] = []
     metrics: dict[str, float] = {}
-    for node in ("ExampleValidator", *COMPARING):
-        if folder := run.folder(node, "ExampleAnomalies"):
-            sentences += components.sentences(folder)
-            checks += components.distances(folder) if node in COMPARING else []
+    if folder := run.folder("ExampleValidator", "ExampleAnomalies"):
+        checks += [Check("data", f"TFDV: {text}", 1, "<=", 0) for text in components.sentences(folder)]
     if folder := run.folder("RowValidator", "ExampleAnomalies"):
         checks += components.read_checks(folder)
     if folder := run.folder("Evaluator", "ModelEvaluation"):
-        metrics = evaluation.metrics(str(folder), spec, request.spread)
-        failed = list(evaluation.failures(str(folder), spec))
-        score = spec.task.score
-        least = Check("evaluator", score, metrics[score], ">=", request.profile.minimum_score)
+        metrics = evaluation.metrics(str(folder), task)
+        failed = list(evaluation.failures(str(folder), task))
+        least = Check("evaluator", task.score, metrics[task.score], ">=", request.profile.minimum_score)
         checks += failed if least in failed else [least, *failed]
     if folder := run.folder("InfraValidator", "InfraBlessing"):
         blessed = (folder / "INFRA_BLESSED").exists()
         checks.append(Check("infra", f"loads and answers in {request.server_image}", blessed, ">=", 1))
-    return Answer(run.name, run.steps(), checks, sentences, metrics, _pushed(run), error)
+    return Answer(run.name, run.steps(), checks, metrics, _pushed(run), error)
 
 
 def _pushed(run: Run) -> str:
@@ -54,7 +51,7 @@ def _pushed(run: Run) -> str:
 
 
 class Run:
-    """The last run in a SQLite store."""
+    """The last run in ML Metadata's SQLite file."""
 
     def __init__(self, database: Path) -> None:
         config = mlmd.ConnectionConfig()
@@ -74,7 +71,7 @@ class Run:
         return str(self.context.name)
 
     def steps(self) -> dict[str, Step]:
-        """How each component ended, in the order in which they ran."""
+        """Return the state and seconds of each component, in the order in which they ran."""
         return {
             self.nodes[execution.id]: Step(
                 mlmd.Execution.State.Name(execution.last_known_state),
@@ -84,14 +81,14 @@ class Run:
         }
 
     def outputs(self, node: str) -> Iterator[mlmd.Artifact]:
-        """What a component of this run wrote, or had from the cache."""
+        """Yield the outputs of a component in this run, from the cache or not."""
         own = [execution.id for execution in self.executions if self.nodes[execution.id] == node]
         events = self.store.get_events_by_execution_ids(own) if own else []
         written = [event.artifact_id for event in events if event.type == mlmd.Event.OUTPUT]
         yield from self.store.get_artifacts_by_id(written)
 
     def folder(self, node: str, kind: str) -> Path | None:
-        """The folder of a component's output of one type; None where it did not write one."""
+        """Return the folder of a component's output of one type; None if it wrote none."""
         types = {one.id: one.name for one in self.store.get_artifact_types()}
         for artifact in self.outputs(node):
             if types[artifact.type_id] == kind and Path(artifact.uri).is_dir():
@@ -107,7 +104,7 @@ class Run:
 
 
 def last_run(database: Path) -> Run | None:
-    """The last run; None where there was none."""
+    """Return the last run; None if there was none."""
     if not database.exists():
         return None
     try:

@@ -1,11 +1,10 @@
-"""Components that TFX has no equal of: our own validation of the records, and the gate that stops a run.
+"""Our own components: the validation of the records, and the gate that stops a run.
 
 TFX reads the annotations of a component's function as objects, so they are not postponed here. `sources` is the
-digest of the code that a component runs: TFX's cache knows the parameters, and not the code.
+digest of the code that a component runs, as TFX keys its cache by parameters, not by code.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,12 +22,6 @@ from pipelines.tfx.splits import SPLITS
 from pipelines.validation import Published, schema, statistics
 
 CHECKS, ANOMALIES = "checks.json", "SchemaDiff.pb"
-_Kind = anomalies_pb2.DriftSkewInfo.Measurement
-KINDS = {
-    _Kind.L_INFTY: "L-infinity",
-    _Kind.JENSEN_SHANNON_DIVERGENCE: "Jensen-Shannon",
-    _Kind.NORMALIZED_ABSOLUTE_DIFFERENCE: "normalized absolute difference",
-}
 
 
 @component
@@ -40,7 +33,7 @@ def RowValidator(  # noqa: N802
     version: Parameter[int],
     sources: Parameter[str],  # noqa: ARG001
 ) -> None:
-    """Hold the rows against what statistics of single features cannot say: leakage, labels, classes.
+    """Check the rows as every run does, with leakage, skew, drift and labels, which TFDV's validator does not see.
 
     `published` is the file of the statistics that `version` was published with; "" where there is none.
     """
@@ -57,54 +50,35 @@ def RowValidator(  # noqa: N802
 @component
 def DataGate(  # noqa: N802
     anomalies: InputArtifact[ExampleAnomalies],
-    skew: InputArtifact[ExampleAnomalies],
     checks: InputArtifact[ExampleAnomalies],
     sources: Parameter[str],  # noqa: ARG001
-    drift: InputArtifact[ExampleAnomalies] = None,
 ) -> None:
-    """Stop the run where the data is not what it must be. Raises `GateError` with all that is wrong."""
-    folders = [Path(one.uri) for one in (anomalies, skew, drift) if one is not None]
-    wrong = [sentence for folder in folders for sentence in sentences(folder)]
+    """Stop the run if the data has faults. Raises `GateError` with all of them."""
+    wrong = sentences(Path(anomalies.uri))
     wrong += [str(check) for check in read_checks(Path(checks.uri)) if not check.passed]
     if wrong:
         raise GateError("the data gate refused this run\n  " + "\n  ".join(wrong))
 
 
 def write_checks(folder: Path, checks: list[Check]) -> None:
-    """Keep checks as an artifact's payload."""
+    """Write checks as an artifact's payload."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CHECKS).write_text(json.dumps([asdict(check) for check in checks], indent=1) + "\n")
 
 
 def read_checks(folder: Path) -> list[Check]:
-    """The checks that `write_checks` kept; none where there are none."""
+    """Read the checks of `write_checks`; none if there is no file."""
     file = folder / CHECKS
     return [Check(**fields) for fields in json.loads(file.read_text())] if file.exists() else []
 
 
-def _anomalies(folder: Path) -> Iterator[tuple[str, anomalies_pb2.Anomalies]]:
-    """The anomalies of each split, or pair of splits, below the folder of an ExampleAnomalies artifact."""
-    for path in sorted(folder.rglob(ANOMALIES)):
-        name = path.parent.name.removeprefix("Split-").removeprefix("SplitPair-")
-        yield name, anomalies_pb2.Anomalies.FromString(path.read_bytes())
-
-
 def sentences(folder: Path) -> list[str]:
-    """Every anomaly in TFDV's words, after its split and feature."""
+    """Return every anomaly in TFDV's words, after its split and feature."""
     found = []
-    for split, anomalies in _anomalies(folder):
+    for path in sorted(folder.rglob(ANOMALIES)):
+        split = path.parent.name.removeprefix("Split-")
+        anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
         for feature, info in anomalies.anomaly_info.items():
             found += [f"{split}: {feature}: {reason.description}" for reason in info.reason]
         found += [f"{split}: {reason.description}" for reason in anomalies.dataset_anomaly_info.reason]
     return found
-
-
-def distances(folder: Path) -> list[Check]:
-    """Every distance that TFDV measured between two splits, with its limit, whether it was kept or not."""
-    checks = []
-    for pair, anomalies in _anomalies(folder):
-        for info in anomalies.drift_skew_info:
-            for measured in [*info.drift_measurements, *info.skew_measurements]:
-                name = f"{pair}: {'.'.join(info.path.step)}, {KINDS[measured.type]}"
-                checks.append(Check("data", name, measured.value, "<=", measured.threshold))
-    return checks

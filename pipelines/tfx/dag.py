@@ -1,4 +1,4 @@
-"""The pipeline: TFX's components, ours between them, and what connects them."""
+"""The pipeline: TFX's components, ours between them, and their connections."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from dataclasses import asdict
 
 import tensorflow_data_validation as tfdv
 from tfx import v1 as tfx
-from tfx.components import DistributionValidator
-from tfx.proto import distribution_validator_pb2
 
 import models.base
 from models.base import Model
+from models.classification import Classification
 from pipelines.exporting.keras_graph import EXAMPLES_SIGNATURE
 from pipelines.records import fingerprint
 from pipelines.tfx import components, evaluation, sources
-from pipelines.tfx.inputs import Inputs, schema
+from pipelines.tfx.inputs import Inputs
 from pipelines.tfx.request import Request
-from pipelines.tfx.splits import SAMPLE, SPLITS
+from pipelines.tfx.splits import SPLITS
 
 ARTIFACTS = tfx.types.standard_artifacts
-COMPARED = [("validation", "train"), ("test", "train")]
-"""The splits whose skew from one another is limited."""
 
 
 def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
-    """The DAG of a request."""
+    """Return the DAG of a request."""
     model = models.base.load(request.model)
-    patterns = [tfx.proto.Input.Split(name=name, pattern=f"{name}.gz") for name in (*SPLITS, SAMPLE)]
+    task = model.spec.task
+    assert isinstance(task, Classification)
+    patterns = [tfx.proto.Input.Split(name=name, pattern=f"{name}.gz") for name in SPLITS]
     example_gen = tfx.components.ImportExampleGen(
         input_base=inputs.records, input_config=tfx.proto.Input(splits=patterns)
     )
@@ -45,29 +44,22 @@ def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
         model=trained,
         baseline_model=blessed.outputs["model"],
         example_splits=["test"],
-        eval_config=evaluation.config(model.spec, request.profile, request.spread),
+        eval_config=evaluation.config(task, request.profile),
     )
     blessing = evaluator.outputs["blessing"]
     infra = [_infra_validator(request, examples, trained)] if request.server_image else []
-    inferrer = tfx.components.BulkInferrer(
-        examples=examples,
-        model=trained,
-        model_blessing=blessing,
-        data_spec=tfx.proto.DataSpec(example_splits=[SAMPLE]),
-        model_spec=tfx.proto.ModelSpec(model_signature_name=[EXAMPLES_SIGNATURE]),
-    )
     pusher = tfx.components.Pusher(
         model=trained,
         model_blessing=blessing,
         infra_blessing=infra[0].outputs["blessing"] if infra else None,
         push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(request.pushed))
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(request.folder / "pushed"))
         ),
     )
     return tfx.dsl.Pipeline(
         pipeline_name=f"tandem-{request.model}",
-        pipeline_root=str(request.pipeline_root),
-        components=[example_gen, *of_data, gate, trainer, blessed, evaluator, *infra, inferrer, pusher],
+        pipeline_root=str(request.folder / "artifacts"),
+        components=[example_gen, *of_data, gate, trainer, blessed, evaluator, *infra, pusher],
         enable_cache=True,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(request.metadata)
@@ -79,36 +71,16 @@ def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
 def _data_components(
     model: Model, examples: tfx.dsl.Channel, inputs: Inputs
 ) -> tuple[tfx.dsl.components.base.BaseComponent, list[tfx.dsl.components.base.BaseNode]]:
-    """The gate before the training, and everything that it asks."""
+    """Return the gate before the training, and the components before it."""
     schema_gen = tfx.components.ImportSchemaGen(schema_file=inputs.schema).with_id("SchemaGen")
     statistics_gen = tfx.components.StatisticsGen(
         examples=examples,
         schema=schema_gen.outputs["schema"],
         # The schema says that labels are categories; without it they would be numbers.
         stats_options=tfdv.StatsOptions(infer_type_from_schema=True),
-        exclude_splits=[SAMPLE],
     )
     statistics = statistics_gen.outputs["statistics"]
     validator = tfx.components.ExampleValidator(statistics=statistics, schema=schema_gen.outputs["schema"])
-    skew = DistributionValidator(
-        statistics=statistics,
-        baseline_statistics=statistics,
-        config=_distances(model, "skew_comparator"),
-        include_split_pairs=COMPARED,
-    ).with_id("SkewValidator")
-    drift: list[tfx.dsl.components.base.BaseNode] = []
-    if inputs.baseline:
-        published = tfx.dsl.Importer(
-            source_uri=inputs.baseline,
-            artifact_type=ARTIFACTS.ExampleStatistics,
-            properties={"split_names": str(list(SPLITS)).replace("'", '"')},
-        ).with_id("PublishedStatistics")
-        compared = DistributionValidator(
-            statistics=statistics,
-            baseline_statistics=published.outputs["result"],
-            config=_distances(model, "drift_comparator"),
-        ).with_id("DriftValidator")
-        drift = [published, compared]
     rows = components.RowValidator(
         examples=examples,
         model=model.spec.name,
@@ -118,36 +90,23 @@ def _data_components(
     )
     gate = components.DataGate(
         anomalies=validator.outputs["anomalies"],
-        skew=skew.outputs["anomalies"],
         checks=rows.outputs["checks"],
         sources=sources.digest(["pipelines.tfx.components"]),
-        **({"drift": drift[1].outputs["anomalies"]} if drift else {}),
     )
-    return gate, [schema_gen, statistics_gen, validator, skew, *drift, rows]
-
-
-def _distances(model: Model, comparator: str) -> distribution_validator_pb2.DistributionValidatorConfig:
-    """The schema's limits of one kind, in DistributionValidator's words."""
-    config = distribution_validator_pb2.DistributionValidatorConfig()
-    for feature in schema(model).feature:
-        if feature.HasField(comparator):
-            config.default_slice_config.feature.add(
-                path={"step": [feature.name]}, distribution_comparator=getattr(feature, comparator)
-            )
-    return config
+    return gate, [schema_gen, statistics_gen, validator, rows]
 
 
 def _trainer(request: Request, model: Model, examples: tfx.dsl.Channel) -> tfx.components.Trainer:
     config = {
         "model": request.model,
-        # What the result must reach is Evaluator's affair: another limit is no reason to train again.
+        # Evaluator holds this limit; a change of it needs no new training.
         "profile": asdict(request.profile) | {"minimum_score": 0.0},
         "seed": request.seed,
         "sources": _sources(model, "pipelines.tfx.trainer"),
         "libraries": fingerprint.libraries(fingerprint.TRAINING_LIBRARIES),
     }
     return tfx.components.Trainer(
-        # A module file would be packed with every other file beside it.
+        # TFX would pack a module file with all files beside it.
         run_fn="pipelines.tfx.trainer.run_fn",
         examples=examples,
         train_args=tfx.proto.TrainArgs(splits=["train"]),
@@ -157,7 +116,7 @@ def _trainer(request: Request, model: Model, examples: tfx.dsl.Channel) -> tfx.c
 
 
 def _sources(model: Model, module: str) -> str:
-    """The digest of a module's code and of the model's, which is imported by names made at run time."""
+    """Return the digest of a module's code and of the model's, which is imported by a computed name."""
     own = [
         f"{model.package}.{path.stem}"
         for path in sorted(model.folder.glob("*.py"))
@@ -169,7 +128,7 @@ def _sources(model: Model, module: str) -> str:
 def _infra_validator(
     request: Request, examples: tfx.dsl.Channel, model: tfx.dsl.Channel
 ) -> tfx.components.InfraValidator:
-    """Does the server that serves this model load it and answer?"""
+    """Load the model in the server that serves it, and send it three examples."""
     image, _, tag = request.server_image.rpartition(":")
     return tfx.components.InfraValidator(
         model=model,
@@ -181,7 +140,7 @@ def _infra_validator(
         ),
         request_spec=tfx.proto.RequestSpec(
             tensorflow_serving=tfx.proto.TensorFlowServingRequestSpec(signature_names=[EXAMPLES_SIGNATURE]),
-            split_name=SAMPLE,
+            split_name="test",
             num_examples=3,
         ),
     )

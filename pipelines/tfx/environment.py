@@ -1,4 +1,4 @@
-"""Where TFX runs on this machine: in its image where an engine answers, else natively where its wheels can be used."""
+"""TFX's environment on this machine: its image if an engine answers, else a native one if its wheels fit."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "requirements" / "tfx.txt"
 GLIBC = (2, 39)
-"""What the wheels of ml-metadata and TensorFlow Data Validation are built for: Debian 13, Ubuntu 24.04."""
+"""The least glibc of the wheels of ml-metadata and TensorFlow Data Validation: Debian 13, Ubuntu 24.04."""
 PYTHON = "python3.13"
 PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|\s*(Epoch \d+/\d+)")
 
 
 def choose(settings: Settings) -> Container | Native:
-    """The environment for `settings.platform`. Raises `PlatformError` saying what is missing for each."""
+    """Return the environment for `settings.platform`. Raises `PlatformError` with what each lacks."""
     missing = []
     if settings.platform in ("auto", "docker"):
         try:
@@ -69,14 +69,14 @@ def run(
                     if found := PROGRESS.match(line):
                         report(f"tfx: {found[1] or found[2]}")
             except BaseException:
-                # Ctrl-C reaches it by the terminal, SIGTERM and a pipe that broke do not.
+                # The terminal sends it Ctrl-C, but neither SIGTERM nor a broken pipe reaches it.
                 process.terminate()
                 raise
         return process.wait()
 
 
 def _user(client: DockerClient) -> str:
-    """Who has to be the user in a container, so that what it writes is this one's: `<uid>:<gid>`."""
+    """Return the user of the container, `<uid>:<gid>`, whose files belong to this process's user."""
     if any("name=rootless" in option for option in client.info().get("SecurityOptions") or []):
         # Root in there is the user out here.
         return "0:0"
@@ -88,14 +88,14 @@ class Container:
     """The image `tandem.invalid/tfx`."""
 
     server_image: str
-    """What InfraValidator runs a model in; "" where it cannot."""
+    """The server image of InfraValidator; "" if there is none."""
     run_as: str
     """`<uid>:<gid>`"""
     name: str = "docker"
 
     @classmethod
     def find(cls) -> Container:
-        """As the engine is now: who a container's user has to be, and which server image is there."""
+        """Ask the engine for the container's user and the server image. Raises `PlatformError` if no engine answers."""
         from docker.errors import ImageNotFound
 
         with engine.opened() as client:
@@ -132,7 +132,7 @@ class Container:
         try:
             yield [*command, images.reference("tfx")]
         finally:
-            # Gone already where it ended by itself.
+            # It is gone if it ended by itself.
             remove = ["docker", "rm", "--force", name]
             subprocess.run(remove, capture_output=True, env=environment, check=False)
 
@@ -146,7 +146,7 @@ class Native:
 
     @staticmethod
     def lacking() -> str:
-        """What this machine lacks; "" where TFX can run."""
+        """Return the reason why TFX cannot run here; "" if it can."""
         if (sys.platform, platform.machine()) != ("linux", "x86_64"):
             return f"ml-metadata has no wheel for {sys.platform} on {platform.machine()}"
         library, version = platform.libc_ver()
@@ -180,7 +180,7 @@ class Native:
 
 
 def _hand_over(folder: Path, run_as: str) -> None:
-    """Let the container's user write the runs' state."""
+    """Give the runs' state to the container's user."""
     user, _, group = run_as.partition(":")
     if os.geteuid() == 0 and run_as != "0:0":
         for path in [folder, *folder.rglob("*")]:

@@ -19,8 +19,7 @@ from models.data import Rows
 from pipelines.tfx import splits
 
 LABEL, NUMBER = "label", "number"
-"""The class or the quantities, and the row's place in its split, which brings the order back after Beam has
-shuffled."""
+"""The features of the class and of the row's place in its split, which restores the order after Beam's shuffle."""
 BATCH = 2_000
 
 
@@ -44,7 +43,7 @@ def write(spec: ModelSpec, rows: Path, folder: Path) -> None:
 
 
 def example(inputs: Mapping[str, NDArray[Any]], target: Any, number: int) -> bytes:  # noqa: ANN401
-    """One serialized tf.Example."""
+    """Return one serialized tf.Example."""
     values = {**inputs, LABEL: np.asarray(target), NUMBER: np.asarray(number)}
     features = {name: _feature(array.ravel()) for name, array in values.items()}
     serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
@@ -55,7 +54,7 @@ def read(files: Sequence[str], spec: ModelSpec) -> Rows:
     """Read a split's rows in their own order, as the endpoints take them; pictures are uint8, as they are kept."""
     features = {
         **{t.name: tf.io.FixedLenFeature(t.row, _feature_type(t.dtype)) for t in spec.inputs},
-        LABEL: tf.io.FixedLenFeature(spec.task.target_row, tf.float32 if spec.task.target_row else tf.int64),
+        LABEL: tf.io.FixedLenFeature((), tf.int64),
         NUMBER: tf.io.FixedLenFeature((), tf.int64),
     }
     records = tf.data.TFRecordDataset(files, compression_type="GZIP", num_parallel_reads=len(files))

@@ -1,4 +1,4 @@
-"""What the DAG is asked for and what it answers: JSON files between two processes of different environments."""
+"""The request to the DAG and its answer: JSON files between two processes of different environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.repository import write_atomically
 
 IN_MEMORY = "--direct_running_mode=in_memory"
 REFUSED = 3
-"""The exit status of a run that a gate has stopped."""
+"""The exit status of a run that a gate stopped."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,18 @@ class Request:
     version: int = 0
     """The published version."""
     server_image: str = ""
-    """What InfraValidator runs the model in; it is left out where this is empty."""
+    """The image in which InfraValidator runs the model; "" leaves InfraValidator out."""
     beam: tuple[str, ...] = (IN_MEMORY,)
-    spread: float = 1.0
-    """The variance of a regression's test targets."""
 
     @property
     def rows(self) -> Path:
-        """What the host has written of every split: `splits.py`."""
+        """The rows of every split, as `splits.write` wrote them."""
         return self.folder / "rows" / f"{self.data[:16]}.npz"
 
     @property
     def metadata(self) -> Path:
         """ML Metadata's SQLite file."""
         return self.folder / "metadata.sqlite"
-
-    @property
-    def pipeline_root(self) -> Path:
-        """Where the components write their artifacts."""
-        return self.folder / "artifacts"
-
-    @property
-    def pushed(self) -> Path:
-        """Where Pusher puts what was blessed."""
-        return self.folder / "pushed"
 
     def write(self, path: Path) -> None:
         write_atomically(path, json.dumps(asdict(self) | {"folder": str(self.folder)}, indent=1) + "\n")
@@ -77,18 +65,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a run ended. `pushed` is the SavedModel that was blessed and pushed, "" where none was."""
+    """The result of a run. `pushed` is the SavedModel that was blessed and pushed, "" if none was."""
 
     run: str
     steps: dict[str, Step]
     checks: list[Check] = field(default_factory=list)
-    anomalies: list[str] = field(default_factory=list)
-    """TFDV's words for what is wrong with the data."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`, or `mse` and `r2`."""
+    """On the test rows, as Evaluator measured them: `accuracy` and `accuracy/<class>`."""
     pushed: str = ""
     error: str = ""
-    """What ended the run before its last component, where that was no refusal."""
+    """The error that ended the run early; "" for a refusal."""
 
     def write(self, path: Path) -> None:
         write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")

@@ -10,6 +10,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from models.classification import Classification
+from pipelines import data
 from pipelines.gates import Check, GateError
 from pipelines.records import fingerprint
 from pipelines.records.lineage import Artifact, Execution
@@ -29,36 +31,42 @@ STATES = {"COMPLETE": "complete", "CACHED": "cached"}
 
 
 class PipelineError(TandemError):
-    """A component failed; its words and the log's place are in the message."""
+    """A component failed; the message has its error and the path of the log."""
 
 
 def training(of_default_runner: str) -> str:
-    """The fingerprint of a training whose libraries, and the gates before it, are others than the default runner's."""
+    """Return the fingerprint of a training by TFX, which has libraries and gates of its own."""
     own = [of_default_runner, PINS.read_text(), sources.digest(["pipelines.tfx.dag"])]
     return hashlib.sha256("\0".join(own).encode()).hexdigest()
 
 
-def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orchestrate]:
-    """The recipe of a version whose TensorFlow side TFX trains, and what trains it.
-
-    `beam` are options of Beam's pipelines as on a command line; "" runs them in this process. Raises `PlatformError`
-    where TFX cannot run, and `PipelineError` where the model is not trained from drawn weights, as a whole.
-    """
-    model, settings, trained = recipe.model, recipe.settings, training(recipe.training_fingerprint)
+def require(recipe: Recipe) -> None:
+    """Raise `PipelineError` if TFX cannot train this model."""
+    model, settings = recipe.model, recipe.settings
     lacking = ""
     if model.spec.checkpoint or recipe.profile.frozen:
         lacking = f"whole networks from drawn weights, and {model.spec.name} starts from a checkpoint"
     elif "tensorflow" not in model.frameworks or not model.spec.batched:
         lacking = f"a network of batches in Keras, which {model.spec.name} has not"
+    elif not isinstance(model.spec.task, Classification):
+        lacking = f"classifications, and {model.spec.name} is a {model.spec.task.kind}"
     elif settings.precision != "float32":
         lacking = f"in float32, not in {settings.precision}"
-    elif settings.all_devices != 1 or settings.device == "gpu":
-        lacking = f"on one CPU, not on {settings.all_devices} (device {settings.device})"
+    elif settings.alone.devices != 1 or settings.device == "gpu":
+        lacking = f"on one CPU, not on {settings.alone.devices} (device {settings.device})"
     if lacking:
         raise PipelineError(f"TFX trains {lacking}: take the default orchestrator")
-    version = fingerprint.version_of(
-        model, trained, settings.source, settings.torchserve_form, settings.targets
-    )
+
+
+def orchestrated(recipe: Recipe, beam: str, report: Report) -> tuple[Recipe, Orchestrate]:
+    """Return the recipe of a version whose TensorFlow side TFX trains, and the function that trains it.
+
+    `beam` are options of Beam's pipelines as on a command line; "" runs them in one process. Raises `PlatformError` if
+    TFX cannot run here, and `PipelineError` if it cannot train this model.
+    """
+    require(recipe)
+    model, settings, trained = recipe.model, recipe.settings, training(recipe.training_fingerprint)
+    version = fingerprint.version_of(model, settings, trained)
     where = environment.choose(settings)
     report(f"TFX runs {'in its image' if where.name == 'docker' else 'natively'}")
     recipe = dataclasses.replace(
@@ -75,9 +83,9 @@ def orchestrate(
     run: Recorder,
     published: Published | None,
 ) -> None:
-    """Run the DAG, record its components, and take in what it blessed.
+    """Run the DAG, record its components, and take over the blessed model.
 
-    Raises `GateError` where a gate refused it, `PlatformError` where TFX cannot run, `PipelineError` where it failed.
+    Raises `GateError` if a gate refused it, `PlatformError` if TFX cannot run, `PipelineError` if it failed.
     """
     settings = recipe.settings
     where.prepare(settings, report)
@@ -89,27 +97,25 @@ def orchestrate(
     report(f"TFX took {time.monotonic() - started:.0f} s; by ML Metadata its components took: {times}")
     if answer.error:
         raise PipelineError(f"TFX failed: {answer.error}; all it said: {settings.logs / 'tfx.log'}")
-    checks = answer.checks + [Check("data", f"TFDV: {text}", 1, "<=", 0) for text in answer.anomalies]
-    run.require(checks)
+    run.require(answer.checks)
     take(answer, recipe.folder / "tensorflow", run)
     score = recipe.model.spec.task.score
     report(f"TFX blessed a model with {score} {answer.metrics[score]:.4f}")
 
 
 def new_request(recipe: Recipe, published: Published | None, beam: str) -> Request:
-    """A request for these sources, with the files that it names."""
+    """Return a request for this recipe, and write the file of its rows."""
     settings, spec = recipe.settings, recipe.model.spec
-    parts = splits.of_dataset(recipe.dataset)
+    parts = recipe.dataset.splits
     request = Request(
         model=spec.name,
         profile=spec.profile(settings.profile),
         seed=settings.seed,
         folder=settings.artifacts / "tfx" / spec.name,
-        data=splits.digest(parts),
+        data=data.digest(*parts.values()),
         published="" if published is None else statistics.to_json(published.statistics),
         version=0 if published is None else published.version,
         beam=tuple(shlex.split(beam)) or (IN_MEMORY,),
-        spread=float(recipe.dataset.test.targets.var(axis=0).mean()),
     )
     if not request.rows.exists():
         splits.write(parts, request.rows)
@@ -117,7 +123,7 @@ def new_request(recipe: Recipe, published: Published | None, beam: str) -> Reque
 
 
 def ask(where: Container | Native, settings: Settings, request: Request, report: Report) -> Answer:
-    """Run the DAG of a request. Raises `PipelineError` where it ended without an answer."""
+    """Run the DAG of a request. Raises `PipelineError` if it ends without an answer."""
     asked, answered = request.folder / "request.json", request.folder / "answer.json"
     answered.unlink(missing_ok=True)
     request.write(asked)
@@ -131,6 +137,7 @@ def ask(where: Container | Native, settings: Settings, request: Request, report:
 
 def compile(recipe: Recipe, file: str, beam: str, report: Report) -> None:
     """Write the DAG for Kubeflow Pipelines v2 to `file`. Raises as `orchestrate` does."""
+    require(recipe)
     settings = recipe.settings
     where = environment.choose(settings)
     where.prepare(settings, report)
@@ -146,7 +153,7 @@ def compile(recipe: Recipe, file: str, beam: str, report: Report) -> None:
 
 
 def record(answer: Answer, recipe: Recipe, run: Recorder) -> None:
-    """Put the DAG's components into the run's record."""
+    """Add the DAG's components to the run's record."""
     inputs = tuple(run.described(recipe.dataset))
     for name, step in answer.steps.items():
         state = STATES.get(step.state, "refused" if name == "DataGate" else "failed")

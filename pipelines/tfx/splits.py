@@ -1,4 +1,4 @@
-"""The rows on their way to TFX's side: one .npz file of all splits."""
+"""The rows for TFX's side: one .npz file of all splits."""
 
 from __future__ import annotations
 
@@ -7,24 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from models.data import Dataset, Rows
-from pipelines import data
+from models.data import Rows
 
 SPLITS = ("train", "validation", "test")
-SAMPLE = "sample"
-"""A few test rows that BulkInferrer is run on."""
-SAMPLE_ROWS = 64
 TARGET = "target"
-
-
-def of_dataset(dataset: Dataset) -> dict[str, Rows]:
-    """Every split, by its name."""
-    return {**dataset.splits, SAMPLE: dataset.test.take(slice(SAMPLE_ROWS))}
-
-
-def digest(splits: Mapping[str, Rows]) -> str:
-    """One digest of all rows, and of which split they are in."""
-    return data.digest(*splits.values())
 
 
 def write(splits: Mapping[str, Rows], path: Path) -> None:
@@ -40,10 +26,10 @@ def write(splits: Mapping[str, Rows], path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Rows]:
-    """The splits that `write` wrote."""
+    """Read the splits of `write`."""
     result = {}
     with np.load(path) as file:
-        for name in (*SPLITS, SAMPLE):
+        for name in SPLITS:
             start = f"{name}/input/"
             inputs = {key.removeprefix(start): file[key] for key in file.files if key.startswith(start)}
             result[name] = Rows(inputs, file[f"{name}/{TARGET}"])

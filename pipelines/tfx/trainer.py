@@ -1,4 +1,4 @@
-"""What Trainer runs: the training that every other run has, on the records that ExampleGen has split."""
+"""The `run_fn` of Trainer: the Keras training of every run, on the records of ExampleGen."""
 
 from __future__ import annotations
 

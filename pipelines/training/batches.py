@@ -22,10 +22,10 @@ Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which rows, augmented or not, make up each batch of each epoch: a pure function of the seed.
+    """The rows of each batch of each epoch, augmented or not: a pure function of the seed.
 
-    A batch is the inputs by name, as the endpoints take them, and the targets. The last rows of an epoch that fill
-    no batch, or are more than the profile takes, are left out, as in the order of that epoch.
+    A batch is the inputs by name, as the endpoints take them, and the targets. An epoch leaves out its last rows that
+    fill no batch, or that exceed the profile's number.
     """
 
     model: Model
@@ -43,7 +43,7 @@ class BatchPlan:
         return self.steps_per_epoch * self.profile.epochs
 
     def epoch(self, number: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0; of each the part of one of several `ranks`."""
+        """Yield the batches of one epoch, counted from 0; of each the part of one of several `ranks`."""
         order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
         size = self.profile.batch_size
         own = slice(rank * size // ranks, (rank + 1) * size // ranks)
@@ -55,7 +55,7 @@ class BatchPlan:
             yield part.served(self.model.spec.signature), part.targets
 
     def learning_rates(self) -> NDArray[np.float32]:
-        """The learning rate of every step: a linear rise, then half a cosine (one cycle, Smith 2018)."""
+        """Return the learning rate of every step: a linear rise, then half a cosine (one cycle, Smith 2018)."""
         warmup = max(1, int(self.steps * WARMUP_SHARE))
         step = np.arange(self.steps)
         rise = FINAL_SHARE + (1 - FINAL_SHARE) * step / warmup

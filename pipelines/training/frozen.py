@@ -1,4 +1,4 @@
-"""Training a network's end: what its frozen part answers is computed once, and is the input of what is trained."""
+"""Training of a network's end: the features of its frozen part are computed once, and are the end's inputs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 FEATURES = "features"
 ROWS = 100
-"""Rows a run of the frozen part."""
+"""Rows of a run of the frozen part."""
 
 
 @dataclass(frozen=True)
 class End(Model):
-    """What of a `whole` model lies behind its frozen part. Its weights are those of the whole network."""
+    """The part of a `whole` model behind its frozen part. Its weights are those of the whole network."""
 
     whole: Model | None = None
     frozen: str = ""
@@ -60,9 +60,9 @@ class End(Model):
 def prepare(
     model: Model, profile: Profile, seed: int, parts: tuple[Rows, Rows], cache: Path
 ) -> tuple[Model, tuple[Rows, Rows]]:
-    """The end that the profile trains, and the features of every part of the rows; `cache` keeps these.
+    """Return the end that the profile trains, and the features of each part of the rows, which `cache` keeps.
 
-    Raises `ModelError` where the networks have no part of the name that the profile gives.
+    Raises `ModelError` if the networks have no part of the profile's name.
     """
     _check(model, profile)
     start = model.initial_weights(seed)
@@ -130,7 +130,7 @@ def _features(
 
 
 def _split(network: nn.Module, frozen: str) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The network's parts up to the one that is named, and those behind it."""
+    """Return the network's parts up to the named one, and those behind it."""
     from torch import nn
 
     names = [name for name, _ in network.named_children()]
@@ -144,7 +144,7 @@ def _split(network: nn.Module, frozen: str) -> tuple[list[nn.Module], list[nn.Mo
 
 
 def _channels(values: Any, here: int, there: int) -> Any:  # noqa: ANN401
-    """Pictures' channels in the other place: features are kept as Keras has them."""
+    """Move the channels of pictures between Keras's place, in which features are kept, and PyTorch's."""
     return values.movedim(here, there) if values.ndim == 4 else values
 
 

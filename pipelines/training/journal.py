@@ -1,4 +1,4 @@
-"""What both frameworks' callbacks keep of a training, and tell of it while it runs."""
+"""The journal of a training that both frameworks' callbacks write and show."""
 
 from __future__ import annotations
 

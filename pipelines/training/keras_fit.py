@@ -52,7 +52,7 @@ class WholeGradients(keras.optimizers.AdamW):
 
 
 def gpus() -> int:
-    """How many TensorFlow sees."""
+    """Return the number of GPUs that TensorFlow sees."""
     return len(tf.config.list_physical_devices("GPU"))
 
 

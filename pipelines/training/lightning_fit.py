@@ -33,7 +33,7 @@ PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16"
 
 
 def gpus() -> int:
-    """How many PyTorch sees."""
+    """Return the number of GPUs that PyTorch sees."""
     return torch.cuda.device_count()
 
 

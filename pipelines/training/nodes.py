@@ -39,7 +39,7 @@ class Nodes:
 
     @property
     def place(self) -> str:
-        """Where they meet."""
+        """The address and port at which they meet."""
         return f"{self.address}:{self.port}"
 
     @contextmanager
@@ -62,7 +62,7 @@ class Nodes:
 
 
 class Agent:
-    """What stands for this machine among all of a training."""
+    """The representative of this machine among all of a training."""
 
     def __init__(self, nodes: Nodes) -> None:
         self.nodes, self.deadline = nodes, time.monotonic() + nodes.seconds

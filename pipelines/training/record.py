@@ -1,4 +1,4 @@
-"""What a training leaves behind: weights, and the figures of how they came about."""
+"""The result of a training: weights, and the figures of its course."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.errors import TandemError
 from serving.repository import write_atomically
 
 PARITY_STEPS = 50
-"""How many first steps of the two frameworks are compared loss by loss."""
+"""The first steps, whose losses are compared between the frameworks."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,16 @@ class History:
     weights_digest: str = ""
     """Of the weights that the training ended with."""
     peak_bytes: int = 0
-    """What the process grew by at most while it trained, or all processes; 0: not recorded."""
+    """The largest growth of the memory of all processes while they trained; 0: not recorded."""
     step_seconds: float = 0.0
     """The median, with its input, without validation and checkpoints; 0: not recorded."""
     precision: str = "float32"
     devices: int = 1
     device: str = "cpu"
 
-    @classmethod
-    def empty(cls) -> History:
-        return cls([], [], 0.0)
-
     @property
     def arithmetic(self) -> str:
-        """What decides how sums are rounded: a training goes on with what it began with."""
+        """The precision and devices, which decide how sums are rounded: a resumed training must have the same."""
         return f"{self.precision} on {self.devices} {self.device}{'s' if self.devices > 1 else ''}"
 
     @classmethod

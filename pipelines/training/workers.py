@@ -24,8 +24,10 @@ Result = TypeVar("Result")
 def run(
     count: int, function: Callable[..., Result], *arguments: object, agent: Agent | None = None
 ) -> list[Result]:
-    """What `function` returns in each of `count` new processes, by rank, which torchrun's variables in its environment
-    give. `agent` is this machine's where there are several.
+    """Run `function` in each of `count` new processes, with torchrun's variables set; returns its results by rank.
+
+    `agent` is this machine's where there are several.
+
 
     Raises the `TandemError` or `OSError` that a process raised, and `TrainingError` with the rank of one that ended
     otherwise. In both cases, and on Ctrl-C, all others are ended.

@@ -1,4 +1,4 @@
-"""Is the data what it must be, before minutes of training are spent on it?
+"""The data gate: checks of the data before minutes of training are spent on it.
 
 The same checks for both frameworks, over numpy: `docs/validation.md` lists them with their limits.
 """
@@ -20,7 +20,7 @@ from pipelines.validation.statistics import Statistics, agreement
 
 @dataclass(frozen=True)
 class Published:
-    """What the published version was made from."""
+    """The published version and its statistics."""
 
     version: int
     statistics: Mapping[str, Statistics]

@@ -22,17 +22,17 @@ from pipelines.validation.statistics import Statistics, Values
 GATE = "data"
 Distance = Callable[[Sequence[int], Sequence[int]], float]
 BALANCE = 0.5
-"""How far a class's share of the pictures may be from an equal share, relative to it."""
+"""Largest difference of a class's share from an equal share, relative to the equal share."""
 LABEL_MARGIN = 0.05
-"""How much less (or more) often a class's pictures may be nearest to its mean picture than the reference's are.
+"""Largest difference, to the reference, of the share of a class's pictures that are nearest to its mean picture.
 Fashion-MNIST's own splits differ by up to 0.05 with 500 pictures a class, 0.03 with 1,000; labels of which 10 % were
 drawn at random, by 0.09; a swapped class by 0.6."""
 STANDARD_ERRORS = 3
-"""What chance alone may add to that margin: a class of few pictures is known less exactly."""
+"""Standard errors added to that margin: the share of a class with few pictures is less exact."""
 
 
 def split(name: str, found: Statistics, spec: ModelSpec, schema: Schema) -> list[Check]:
-    """One split on its own: size, shapes, types, ranges, labels, classes, corrupt pictures."""
+    """Check one split: size, shapes, types, ranges, labels, classes, corrupt pictures."""
     checks = []
 
     def hold(what: str, figure: float, limit: float, relation: str = "<=") -> None:
@@ -61,13 +61,13 @@ def split(name: str, found: Statistics, spec: ModelSpec, schema: Schema) -> list
 
 
 def fits(values: Values, tensor: Tensor) -> bool:
-    """Rows are of the signature's shape and dtype; a picture may be kept as uint8."""
+    """Return True if rows have the signature's shape and dtype; a picture may be uint8."""
     dtypes = {tensor.dtype, "uint8"} if tensor.content == "picture" else {tensor.dtype}
     return tensor.admits(tuple(values.shape)) and values.dtype in dtypes
 
 
 def leakage(dataset: Dataset) -> list[Check]:
-    """No row is in two splits, by the content of its inputs."""
+    """Check that no row is in two splits, by the content of its inputs."""
     contents = {name: statistics.distinct(part) for name, part in dataset.splits.items()}
     train, validation, test = contents["train"], contents["validation"], contents["test"]
     both = {"validation": train & validation, "test": (train | validation) & test}
@@ -78,7 +78,7 @@ def leakage(dataset: Dataset) -> list[Check]:
 
 
 def distances(name: str, reference: Statistics, now: Statistics, schema: Schema, kind: str) -> list[Check]:
-    """How far inputs and targets are from the reference's; `kind` is `skew` or `drift`, whose limit the schema has."""
+    """Return the distances from the reference; `kind`, `skew` or `drift`, names their limit in the schema."""
     checks = []
 
     def hold(what: str, feature: Feature, distance: Distance, before: list[int], after: list[int]) -> None:
@@ -97,7 +97,7 @@ def distances(name: str, reference: Statistics, now: Statistics, schema: Schema,
 
 
 def labels(name: str, reference: Statistics, now: Statistics, spec: ModelSpec) -> list[Check]:
-    """The class whose pictures agree least with its mean picture, against how the reference's do."""
+    """Compare the worst class's agreement with its mean picture with that of the reference."""
     if not reference.agreement or not isinstance(spec.task, Classification):
         return []
     before, share = np.array(reference.agreement), np.array(now.agreement)
@@ -110,14 +110,14 @@ def labels(name: str, reference: Statistics, now: Statistics, spec: ModelSpec) -
 
 
 def infinity_norm(left: Sequence[int], right: Sequence[int]) -> float:
-    """The largest difference of a category's share, as TFDV measures it; 1 where one of them is empty."""
+    """Return the largest difference of a category's share, as TFDV measures it; 1 if one side is empty."""
     if not sum(left) or not sum(right):
         return 1.0
     return float(np.max(np.abs(_shares(left) - _shares(right))))
 
 
 def jensen_shannon_divergence(left: Sequence[int], right: Sequence[int]) -> float:
-    """Of two histograms over the same buckets, base 2: 0 where they are alike, 1 where they share no bucket."""
+    """Return the divergence of two histograms over the same buckets, base 2: 0 if equal, 1 if they share no bucket."""
     if not sum(left) or not sum(right):
         return 1.0
     p, q = _shares(left), _shares(right)
@@ -130,6 +130,6 @@ def _shares(counts: Sequence[int]) -> NDArray[np.float64]:
 
 
 def _divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-    """Kullback and Leibler's, in bits."""
+    """Return the Kullback-Leibler divergence, in bits."""
     some = p > 0
     return float(np.sum(p[some] * np.log2(p[some] / q[some])))

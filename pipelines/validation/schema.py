@@ -35,13 +35,13 @@ class Feature:
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """What the histogram goes over."""
+        """The range of the histogram; None if the schema has none."""
         return None if self.minimum is None or self.maximum is None else (self.minimum, self.maximum)
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What the inputs and the labels must be: their shapes and types are the spec's."""
+    """The limits of inputs and labels; their shapes and types are the spec's."""
 
     path: Path
     inputs: dict[str, Feature]
@@ -50,7 +50,7 @@ class Schema:
 
 
 def path(model: Model) -> Path:
-    """Where a model's schema lies."""
+    """Return the path of a model's schema."""
     return model.folder / FILE
 
 

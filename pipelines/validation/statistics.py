@@ -1,4 +1,4 @@
-"""What a split of the data is like: the figures that TensorFlow Data Validation has, and those that pictures need."""
+"""The statistics of a split: those of TensorFlow Data Validation, and further ones for pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.data import Dataset, Rows
 from pipelines.validation.schema import Feature, Schema
 
 CHUNK = 1_000
-"""Pictures worked on at once: what is made of them stays in the processor's cache."""
+"""Pictures of a step: their intermediate arrays fit into the processor's cache."""
 BUCKETS = 10
 """Buckets of equal width over a feature's range: as many as TFDV's standard histogram has."""
 
@@ -30,7 +30,7 @@ class Values:
     """
 
     shape: list[int]
-    """Of one row."""
+    """The shape of one row."""
     dtype: str
     values: int
     minimum: float
@@ -51,28 +51,28 @@ class Statistics:
     rows: int
     inputs: dict[str, Values]
     targets: Values | None
-    """Of a regression."""
+    """The targets of a regression."""
     classes: list[int]
-    """Rows by class."""
+    """The number of rows of each class."""
     unknown_labels: int
     constant: int
-    """Pictures all of whose values are the same."""
+    """Pictures of one colour."""
     duplicates: int
-    """Rows that are, byte for byte, another one of this split."""
+    """Rows whose inputs equal another row's in this split."""
     class_means: list[list[float]]
-    """Of pictures: the mean one of each class, flat; zeros where a class is missing."""
+    """The mean picture of each class, flat; zeros if a class is missing."""
     agreement: list[float]
-    """Of pictures: share of each class that is nearest to its mean picture in the training split."""
+    """The share of each class's pictures that are nearest to its mean picture in the training split."""
 
 
 def of_dataset(dataset: Dataset, spec: ModelSpec, schema: Schema) -> dict[str, Statistics]:
-    """The statistics of every split by its name."""
+    """Return the statistics of every split by name."""
     means = mean_pictures(dataset.train, spec)
     return {name: of(part, spec, schema, means) for name, part in dataset.splits.items()}
 
 
 def mean_pictures(rows: Rows, spec: ModelSpec) -> NDArray[np.float32] | None:
-    """The mean picture of each class, [classes, H * W * C]; None where there are no pictures or no classes."""
+    """Return the mean picture of each class, [classes, H * W * C]; None if there are no pictures or no classes."""
     images = pictures(rows, spec)
     if images is None or not isinstance(spec.task, Classification):
         return None
@@ -80,13 +80,13 @@ def mean_pictures(rows: Rows, spec: ModelSpec) -> NDArray[np.float32] | None:
 
 
 def pictures(rows: Rows, spec: ModelSpec) -> NDArray[Any] | None:
-    """The only input, where that is pictures."""
+    """Return the only input, if it is pictures; otherwise None."""
     picture = spec.signature.picture
     return None if picture is None else rows.inputs[picture.name]
 
 
 def of(rows: Rows, spec: ModelSpec, schema: Schema, means: NDArray[np.float32] | None) -> Statistics:
-    """The statistics of some rows. `means` are the training split's mean pictures."""
+    """Return the statistics of some rows. `means` are the training split's mean pictures."""
     images = pictures(rows, spec)
     classes, unknown, targets = [], 0, None
     if isinstance(spec.task, Classification):
@@ -117,7 +117,7 @@ def of(rows: Rows, spec: ModelSpec, schema: Schema, means: NDArray[np.float32] |
 
 
 def values_of(array: NDArray[Any], feature: Feature) -> Values:
-    """The statistics of an array [N, ...]."""
+    """Return the statistics of an array [N, ...]."""
     values, counts = _value_counts(array)
     finite = np.isfinite(values)
     values, counts = values[finite], counts[finite]
@@ -142,13 +142,13 @@ def values_of(array: NDArray[Any], feature: Feature) -> Values:
 
 
 def distinct(rows: Rows) -> set[bytes]:
-    """The rows' inputs by their contents."""
+    """Return the distinct rows, as bytes of their inputs."""
     arrays = [np.ascontiguousarray(array) for _, array in sorted(rows.inputs.items())]
     return {b"".join(array[row].tobytes() for array in arrays) for row in range(len(rows))}
 
 
 def class_means(images: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
-    """The mean picture of each class, float32 [classes, H * W * C], values 0..1; zeros where a class is missing."""
+    """Return the mean picture of each class, float32 [classes, H * W * C], values 0..1; zeros if a class is missing."""
     flat = _flat(images)
     means = np.zeros((classes, flat.shape[1]), np.float32)
     for label in range(classes):
@@ -159,7 +159,7 @@ def class_means(images: NDArray[Any], labels: NDArray[Any], classes: int) -> NDA
 
 
 def agreement(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.float32]) -> list[float]:
-    """Share of each class's pictures [N, H, W, C] whose nearest mean picture is that of their class; 0 where none is.
+    """Return the share of each class's pictures [N, H, W, C] that are nearest to its mean picture; 0 if it has none.
 
     Labels that are swapped or drawn at random lower it long before they lower a trained network's accuracy.
     """
@@ -178,23 +178,23 @@ def agreement(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.floa
 
 
 def _flat(images: NDArray[Any]) -> NDArray[Any]:
-    """[N, H * W * C], with 0 for what is no number."""
+    """Return pictures as [N, H * W * C], with 0 for NaN and infinity."""
     flat = images.reshape(len(images), -1)
     return flat if flat.dtype == np.uint8 else np.nan_to_num(flat, nan=0, posinf=0, neginf=0)
 
 
 def scale(images: NDArray[Any]) -> np.float32:
-    """What divides pictures of this dtype into 0..1."""
+    """Return the divisor that brings pictures of this dtype into 0..1."""
     return np.float32(255 if images.dtype == np.uint8 else 1)
 
 
 def to_json(statistics: Mapping[str, Statistics]) -> str:
-    """The statistics of every split as text."""
+    """Return the statistics of every split as JSON."""
     return json.dumps({name: asdict(split) for name, split in statistics.items()}) + "\n"
 
 
 def from_json(text: str) -> dict[str, Statistics]:
-    """Read what `to_json` wrote. Raises `TypeError` or `KeyError` where it is of an older form."""
+    """Read the JSON of `to_json`. Raises `TypeError` or `KeyError` for an older form."""
     found = {}
     for name, fields in json.loads(text).items():
         inputs = {key: Values(**own) for key, own in fields["inputs"].items()}
@@ -204,7 +204,7 @@ def from_json(text: str) -> dict[str, Statistics]:
 
 
 def _value_counts(images: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Which values there are, ascending, and how often: all the sums over millions of pixels come from these."""
+    """Return the distinct values, ascending, and their counts, from which all sums over millions of pixels are made."""
     if images.dtype == np.uint8:
         parts = (images[start : start + CHUNK].ravel() for start in range(0, len(images), CHUNK))
         counts = sum((np.bincount(part, minlength=256) for part in parts), np.zeros(256, np.int64))

@@ -1,1 +1,1 @@
-"""Every endpoint called with the same pictures, and measured."""
+"""The comparison: every endpoint called with the same inputs, and measured."""

@@ -1,4 +1,4 @@
-"""What differs between two reports by more than both spreads."""
+"""Differences of two reports beyond both spreads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from serving.compare.report import Report, Row
 
 LEAST = 0.05
-"""Differences below this share are no differences, however small the spreads."""
+"""Smaller relative differences are ignored."""
 FIGURES = {"p50": "lower", "p99": "lower", "cpu_us": "lower", "goodput": "higher"}
-"""Each figure, and where it is better."""
+"""The compared figures, and the better side of each."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Change:
     worse: bool
 
     def __str__(self) -> str:
-        """As a line for the terminal."""
+        """Return a line for the terminal."""
         word = "REGRESSION" if self.worse else "better"
         ratio = f", {self.after / self.before:.2f} times" if self.before else ""
         return f"{word}: {self.row}: {self.figure} {self.before:.4g} -> {self.after:.4g}{ratio}"
 
 
 def changes(old: Report, new: Report) -> list[Change]:
-    """Differences beyond both spreads, and rows that stopped or began to work, in the order of the new report."""
+    """Return differences beyond both spreads, and rows that stopped or began to work, in the new report's order."""
     before, after = ({row.name: row for row in report.rows} for report in (old, new))
     found = [change for name, row in after.items() if name in before for change in _of_row(before[name], row)]
     lost = [name for name, row in before.items() if row.works and name not in after]
@@ -43,7 +43,7 @@ def _of_row(old: Row, new: Row) -> list[Change]:
     found = []
     for name, better in FIGURES.items():
         before, after = getattr(old, name), getattr(new, name)
-        # A reading that is not valid says nothing.
+        # Invalid figures are not compared.
         if before and after and not before.reason and not after.reason and before.is_apart(after, LEAST):
             worse = (after.value > before.value) == (better == "lower")
             found.append(Change(new.name, name, before.value, after.value, worse))

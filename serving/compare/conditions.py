@@ -19,12 +19,12 @@ WARNED = ("threads", "batched", "instruction set")
 
 
 def of(target: str, manifest: Manifest, pid: int, batched: bool | None = None) -> dict[str, Any]:
-    """The conditions of a server whose first process is `pid`; 0 where there is none to look at.
+    """Return the conditions of a server with the first process `pid`; 0 if unknown.
 
-    `batched` is what its configuration says; None where requests share runs as the manifest allows.
+    `batched` is its configuration; None if the manifest decides.
     """
     if batched is None:
-        # TorchServe's is configured for single requests. A browser has one user, and shares nothing.
+        # TorchServe is configured for single requests.
         batched = manifest.batched and target != "torchserve"
     tree = processes(pid)
     return {
@@ -36,7 +36,7 @@ def of(target: str, manifest: Manifest, pid: int, batched: bool | None = None) -
 
 
 def differences(report: Report) -> list[str]:
-    """What is not equal between the rows that answer, by the value and who has it; a variant differs by its name."""
+    """Return a sentence for each condition that differs between working rows, without variants."""
     found = []
     for name in WARNED:
         values: dict[str, list[str]] = {}
@@ -50,7 +50,7 @@ def differences(report: Report) -> list[str]:
 
 
 def _threads(tree: list[psutil.Process]) -> int:
-    """Threads in a run, as the processes were told: by a flag or a variable; our servers take one untold."""
+    """Return the threads of a run, by a flag or a variable of the processes; our servers' default is 1."""
     for process in tree:
         with suppress(psutil.Error):
             if found := FLAG.search(" ".join(process.cmdline())):

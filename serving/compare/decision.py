@@ -1,4 +1,4 @@
-"""From constraints and a goal to a ranked choice, by a report's figures and what is known of each project."""
+"""A ranked choice by constraints and a goal, from a report's figures and facts about each project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.compare.report import PEER, Figure, Report, Row, are_equal
 
 PROJECTS = Path(__file__).with_name("projects.toml")
 STATES = ("active", "upkeep", "archived")
-"""From the best kept one."""
+"""The best maintained first."""
 PLACES = ("server", "browser", "edge", "mobile")
 
 GOALS: dict[str, tuple[str, Callable[[Row], Figure | None]]] = {
@@ -23,38 +23,38 @@ GOALS: dict[str, tuple[str, Callable[[Row], Figure | None]]] = {
         lambda row: Figure(row.artifact_bytes / 2**20) if row.artifact_bytes else None,
     ),
 }
-"""What to prefer: how it is said, and the figure, of which less is better."""
+"""The goals: the format of each, and its figure, of which less is better."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """Constraints, None where there is none, and what to prefer among the rows that keep them."""
+    """Constraints (None: no constraint), and the goal among the rows that meet them."""
 
     score: float | None = None
-    """At least."""
+    """The minimum of the score."""
     p99_ms: float | None = None
     memory_mb: float | None = None
-    """Of the server, in MiB, after the load."""
+    """The maximum of the server's memory after the load, in MiB."""
     runs_on: str | None = None
     prefer: str = "latency"
-    """One of `GOALS`, or `maintenance`: the best kept project first, then the latency."""
+    """One of `GOALS`, or `maintenance`: by the state of the project, then by latency."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The rows that keep the constraints, the best first, with the figures that decided; why the others do not."""
+    """The rows that meet the constraints, best first, with their figures; the others with the reason."""
 
     ranked: list[tuple[Row, str]]
     ruled_out: list[tuple[Row, str]]
 
 
 def projects() -> dict[str, Any]:
-    """What is known of each target's project, by target, and `as_of`."""
+    """Return the facts about projects, by target, and their date `as_of`."""
     return tomllib.loads(PROJECTS.read_text())
 
 
 def decide(report: Report, wish: Wish) -> Decision:
-    """Rank the rows that keep the constraints. A figure that was not measured keeps none."""
+    """Rank the rows that meet the constraints. A figure that was not measured meets none."""
     known = projects()
     goal = wish.prefer if wish.prefer in GOALS else "latency"
     words, figure_of = GOALS[goal]
@@ -82,7 +82,7 @@ def decide(report: Report, wish: Wish) -> Decision:
 
 
 def lines(decision: Decision) -> list[str]:
-    """The decision for the terminal."""
+    """Return the decision as lines for the terminal."""
     found = [f"{place}. {row.name}: {why}" for place, (row, why) in enumerate(decision.ranked, 1)]
     if not found:
         found = ["No row keeps every constraint; loosen the one that ruled out most:"]
@@ -90,7 +90,7 @@ def lines(decision: Decision) -> list[str]:
 
 
 def _checked(row: Row, wish: Wish, project: dict[str, Any]) -> tuple[list[str], str]:
-    """The figures of the constraints that a row keeps, and the first that it does not keep; "" where it keeps all."""
+    """Return the figures of the constraints that a row meets, and the first one that it does not, or ""."""
     if not row.works:
         return [], f"{row.state}: {row.reason}"
     if wish.runs_on is not None and wish.runs_on not in project.get("runs_on", ()):

@@ -1,6 +1,6 @@
-"""Servers that Tandem did not start, by their address: `oip+http://localhost:8000/v2/models/m`, `tfs+grpc://host:8500/m`.
+"""Clients of other servers, by an address such as `oip+http://localhost:8000/v2/models/m` or `tfs+grpc://host:8500/m`.
 
-The signature is read from the server's own metadata.
+The signature is read from the server's metadata.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ADDRESS = re.compile(
     r"(?P<scheme>[a-z+-]+)://(?P<host>\[[^\]]+\]|[^:/]+):(?P<port>\d+)/(?:v[12]/models/)?(?P<model>[^/:]+)/?"
 )
 DATATYPES = {"FP32": "float32", "INT32": "int32", "DT_FLOAT": "float32", "DT_INT32": "int32"}
-"""The names of both protocols for what the clients send."""
+"""Our dtypes by the datatypes of both protocols."""
 
 
 class Address(NamedTuple):
-    """A model behind a protocol of a server."""
+    """A model of a server, by a protocol."""
 
     scheme: str
     host: str
@@ -36,18 +36,16 @@ class Address(NamedTuple):
 
 
 class JsonClient:
-    """Servers with a JSON of their own: {<input>: lists} to `/<path>`, which answers {<output>: lists}."""
+    """A client of other servers' JSON: {<input>: lists} to `/<path>`, answered by {<output>: lists}."""
 
     def __init__(self, host: str, port: int, path: str) -> None:
         self._http, self._path = HttpConnection(host, port), f"/{path}"
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Raises `TargetError` with what the endpoint answered."""
         answer = self._http.json("POST", self._path, {name: array.tolist() for name, array in inputs.items()})
         return {name: np.array(values, np.float32) for name, values in answer.items()}
 
     def close(self) -> None:
-        """Close the connection."""
         self._http.close()
 
 
@@ -63,7 +61,7 @@ NEED_NO_SIGNATURE = ("tfs+grpc", "json+http")
 
 
 def parse(url: str) -> Address:
-    """Read an address. Raises `TargetError`."""
+    """Parse an address. Raises `TargetError`."""
     found = ADDRESS.fullmatch(url)
     if found is None or found["scheme"] not in CLIENTS:
         raise TargetError(
@@ -74,9 +72,9 @@ def parse(url: str) -> Address:
 
 
 def connect(url: str, signature: Signature | None = None) -> Client:
-    """A client of the endpoint, which tells its signature where none is given.
+    """Return a client of an endpoint; the default of `signature` is read from its metadata.
 
-    Raises `TargetError` where its metadata cannot be read or are beyond our clients.
+    Raises `TargetError` if the metadata cannot be read, or have types that our clients lack.
     """
     at = parse(url)
     if signature is None:
@@ -85,7 +83,7 @@ def connect(url: str, signature: Signature | None = None) -> Client:
 
 
 def _signature(at: Address) -> Signature:
-    """What the server's metadata say that the model takes and gives."""
+    """Return the signature in the server's metadata."""
     document = _metadata(at)
     kinds: list[tuple[Tensor, ...]] = []
     try:
@@ -124,7 +122,7 @@ def _metadata(at: Address) -> Any:  # noqa: ANN401
 def _tensor(name: str, datatype: str, shape: Sequence[Any]) -> Tensor:
     if datatype not in DATATYPES:
         raise TargetError(f"{name} is of type {datatype}: our clients know {', '.join(DATATYPES)}")
-    # A free dimension has a name.
+    # Free dimensions have names.
     names = [BATCH, *(f"dimension{place}" for place in range(1, len(shape)))]
     sizes = (name if int(size) == -1 else int(size) for name, size in zip(names, shape, strict=False))
     return Tensor(name, DATATYPES[datatype], tuple(sizes))

@@ -1,4 +1,4 @@
-"""The servers' environments: made by uv from pins, kept until the pins or the interpreter change."""
+"""Environments of servers: made by uv from pins, kept until the pins or the interpreter change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class InstallError(TandemError):
 
 
 def install(pins: Path, folder: Path, base: Path) -> Path:
-    """The Python of an environment of these pins in `folder`, made by `base` where it is missing or another.
+    """Make an environment of these pins with the Python `base` in `folder` unless it is there; returns its Python.
 
     Raises `InstallError`.
     """
@@ -33,7 +33,7 @@ def install(pins: Path, folder: Path, base: Path) -> Path:
 
 
 def uv(*arguments: str) -> str:
-    """Run uv; returns what it printed. Raises `InstallError` with what it complained about."""
+    """Run uv; returns what it printed. Raises `InstallError` with its errors."""
     done = subprocess.run(
         [str(UV), "--quiet", *arguments], env=_settings(), capture_output=True, text=True, check=False
     )
@@ -43,7 +43,7 @@ def uv(*arguments: str) -> str:
 
 
 def _settings() -> dict[str, str]:
-    """uv does not read pip's settings: pass on what requirements/install passes on."""
+    """Return the environment of uv, with pip's settings as in requirements/install."""
     settings = {"UV_SYSTEM_CERTS": "1", "UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1"}
     for name, option in (("UV_FIND_LINKS", "find-links"), ("UV_DEFAULT_INDEX", "index-url")):
         asked = [sys.executable, "-m", "pip", "config", "get", f"global.{option}"]

@@ -1,7 +1,4 @@
-"""The process that sends load: it does one job after the other, and is ended where one takes too long.
-
-A process of its own, so that what it costs can be told from what it measures.
-"""
+"""The process that sends load, job by job; it is ended if one takes too long. Its own CPU time is measured, too."""
 
 from __future__ import annotations
 
@@ -26,23 +23,23 @@ from serving.targets.base import Client
 
 ANSWERS = "answers"
 KEPT = (local.IN_PROCESS, "browser")
-"""Protocols whose clients take seconds to open: each of their rows has a generator of its own, where it stays open."""
+"""Protocols whose clients take seconds to open: they stay open, each in its own generator."""
 WARM_UP = 5
-"""Requests before any that counts: connections are made, and servers meet the shape."""
+"""Requests before the measurement, for connections and new shapes."""
 PATIENCE_SECONDS = 60.0
-"""What a generator may take beyond the time that it was given: start, warm-up, requests that wait."""
+"""Time limit of a generator beyond its readings: start, warm-up, waiting requests."""
 
 
 class GeneratorError(Exception):
-    """A job could not be done; the message says why."""
+    """A job failed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to send, and where: to a target by its name, to an address of `endpoints`, or to a protocol of `local`."""
+    """A job: the load, and its receiver, a target's name, an address of `endpoints`, or a protocol of `local`."""
 
     settings: Settings
-    """Of the server."""
+    """Settings of the server."""
     target: str
     protocol: str
     samples: Path
@@ -51,16 +48,16 @@ class Job:
     """`answers`, or a scenario of LoadGen."""
     seconds: float = 1.0
     rate: float = 0.0
-    """Requests a second: offered, or expected where all are sent at once."""
+    """Requests a second: offered, or expected if all are sent at once."""
     target_ms: float = 0.0
     expected_ms: float = 1.0
     connections: int = 1
     rows: int = 1
     """Samples in one request."""
     pid: int = 0
-    """The server's process, whose CPU time is read; 0: none."""
+    """The server's process, for its CPU time; 0: none."""
     signature: dict[str, Any] = field(default_factory=dict)
-    """Of an address whose server does not tell it."""
+    """The signature, for addresses without metadata."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Result:
 
 
 class Generator:
-    """A process that does one job after the other, until it is closed."""
+    """A process that runs jobs until it is closed."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -85,16 +82,15 @@ class Generator:
 
     @property
     def is_alive(self) -> bool:
-        """Return False where it has ended, or was ended."""
+        """Return True if the process runs."""
         return self._process.is_alive()
 
     def close(self) -> None:
-        """End it."""
         self._process.kill()
         self._process.join()
 
     def do(self, job: Job) -> Result:
-        """Raises `GeneratorError` with the job's error, or where it takes too long: then the process is ended."""
+        """Run a job. Raises `GeneratorError` with its error, or if it takes too long: then the process is ended."""
         allowed = 4 * job.seconds + PATIENCE_SECONDS
         try:
             self._pipe.send(job)
@@ -110,11 +106,11 @@ class Generator:
 
 
 def serve(pipe: Connection) -> None:
-    """Send back the result of each job that comes, or its `GeneratorError`."""
-    # Runtimes, TensorFlow's above all, print lines of their own.
+    """Run the jobs from a pipe, and send their results or `GeneratorError` back."""
+    # Runtimes, above all TensorFlow, print lines.
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    # A stall of 100 ms in here would be read as the server's.
+    # A pause of 100 ms would count as the server's.
     gc.disable()
     kept: list[Client] = []
     with suppress(EOFError, KeyboardInterrupt):
@@ -128,7 +124,7 @@ def serve(pipe: Connection) -> None:
                 if job.protocol in KEPT:
                     kept = clients
                 pipe.send(work(job, clients))
-            except Exception as error:  # noqa: BLE001 - whatever a client raises is this row's fault, and is told there
+            except Exception as error:  # noqa: BLE001 - any error of a client belongs to its row
                 pipe.send(GeneratorError(f"{type(error).__name__}: {error}"[:300]))
             finally:
                 for client in clients if clients is not kept else []:
@@ -136,7 +132,7 @@ def serve(pipe: Connection) -> None:
 
 
 def connect(job: Job) -> Client:
-    """A client of what a job names; an address of `endpoints` names its protocol itself."""
+    """Return a client for a job."""
     if "://" in job.target:
         return endpoints.connect(job.target, Signature.from_json(job.signature) if job.signature else None)
     if job.protocol in (local.IN_PROCESS, local.NOTHING):
@@ -149,7 +145,7 @@ def connect(job: Job) -> Client:
 
 
 def work(job: Job, clients: Sequence[Client]) -> Result:
-    """Do a job over these clients. Raises what the first requests raise."""
+    """Run a job over these clients. Raises as the first requests do."""
     with np.load(job.samples) as stored:
         samples = {name: stored[name] for name in stored.files}
     length = len(next(iter(samples.values())))
@@ -180,7 +176,7 @@ def _read(job: Job, calls: list[load.Call], count: int) -> load.Reading:
 
 
 def _call(client: Client, batches: Sequence[Arrays], spent: list[float]) -> load.Call:
-    """Send a batch; the CPU seconds of this process meanwhile, its threads' too, are added to `spent`."""
+    """Return a function that sends a batch and adds the CPU seconds of this process to `spent`."""
 
     def call(index: int) -> None:
         before = time.process_time()

@@ -1,7 +1,7 @@
 """Load by MLPerf LoadGen: one endpoint, one scenario, one reading.
 
-https://github.com/mlcommons/inference/tree/master/loadgen - latencies count from the time at which a request was
-scheduled, so that an endpoint that stalls is charged for the requests that it kept waiting.
+https://github.com/mlcommons/inference/tree/master/loadgen - latencies count from the scheduled time of a request, so
+that a stall of an endpoint counts for all requests that it delays.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ SINGLE, POISSON, OFFLINE = "SingleStream", "Server", "Offline"
 MILLISECOND = 1_000_000
 """Nanoseconds."""
 FEWEST = 64
-"""Requests, before LoadGen estimates a percentile of one stream."""
+"""Minimum of requests for LoadGen's percentiles of one stream."""
 FEWEST_POISSON = 470
-"""Requests, before LoadGen can vouch for a 99th percentile: 459 without one that is late."""
+"""Minimum of requests for LoadGen's 99th percentile: 459 if none is late."""
 
 Call = Callable[[int], None]
-"""Send one request with the samples of an index, over a connection of its own. Raises where it fails."""
+"""Send one request with the samples of an index, over its own connection. Raises if it fails."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one scenario read. Latencies are in milliseconds, of requests that were answered, in order of arrival."""
+    """The result of a scenario. Latencies are in milliseconds, of answered requests, in order of arrival."""
 
     latencies: list[float]
     seconds: float
-    """From the first request that was scheduled to the last answer."""
+    """From the first scheduled request to the last response."""
     failures: dict[str, int] = field(default_factory=dict)
-    """Requests that failed, by their error's first words."""
+    """Failed requests by the beginning of their error."""
     fault: str = ""
-    """Why the reading is not valid; "" where it is."""
+    """The reason why the reading is not valid, or ""."""
 
     @property
     def rate(self) -> float:
-        """Requests answered a second."""
+        """Responses a second."""
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
 
 def single_stream(call: Call, samples: int, seconds: float, expected_ms: float) -> Reading:
-    """One request at a time for `seconds`; `expected_ms` is about what one takes."""
+    """Send one request at a time for `seconds`; `expected_ms` is the approximate latency."""
     expected = max(1, int(expected_ms * MILLISECOND))
     return _run(SINGLE, [call], samples, seconds, FEWEST, single_stream_expected_latency_ns=expected)
 
 
 def poisson(calls: list[Call], samples: int, seconds: float, rate: float, target_ms: float) -> Reading:
-    """Requests at random times, `rate` a second on average, over as many connections as there are `calls`.
+    """Send requests at random times, `rate` a second on average, over `calls`.
 
-    Valid where 99 % are answered within `target_ms`, waiting included, and LoadGen has seen enough to say so.
+    Valid if 99 % are answered within `target_ms`, waiting included, and there are enough requests for LoadGen.
     """
     target = {
         "server_target_qps": rate,
@@ -67,22 +67,22 @@ def poisson(calls: list[Call], samples: int, seconds: float, rate: float, target
 
 
 def offline(calls: list[Call], samples: int, seconds: float, expected_rate: float) -> Reading:
-    """All requests at once, sent over as many connections as there are `calls` as fast as they are answered."""
-    # LoadGen makes up all requests beforehand, and 1.1 times as many.
+    """Send requests over `calls` as fast as they are answered."""
+    # LoadGen prepares 1.1 times as many requests.
     return _run(OFFLINE, calls, samples, seconds, 1, offline_expected_qps=max(1.0, expected_rate))
 
 
 def _run(
     scenario: str, calls: list[Call], samples: int, seconds: float, fewest: int, **target: float
 ) -> Reading:
-    """Let LoadGen send at least `fewest` requests for `seconds`; `target` are further settings of its."""
+    """Run LoadGen for `seconds` and at least `fewest` requests, with further settings `target`."""
     import mlperf_loadgen as lg
 
     settings = lg.TestSettings()
     settings.scenario = getattr(lg.TestScenario, scenario)
     settings.mode = lg.TestMode.PerformanceOnly
     settings.min_duration_ms = int(seconds * 1000)
-    # Enough requests may take longer at an endpoint that is slow, but not for ever.
+    # A slow endpoint may need longer for enough requests.
     settings.max_duration_ms = int(seconds * 4000)
     settings.min_query_count = fewest
     for name, value in target.items():
@@ -113,7 +113,7 @@ def _run(
                 else:
                     pool.submit(send, query)
 
-        # LoadGen writes files, and reports in no other way.
+        # LoadGen reports by files only.
         log = lg.LogSettings()
         log.log_output = lg.LogOutputSettings()
         log.log_output.outdir = folder
@@ -136,7 +136,7 @@ def _run(
 
 
 def _result(detail: Path) -> dict[str, Any]:
-    """The last value of each key of LoadGen's detail log; errors, which stand nowhere else, under `errors`."""
+    """Return the last value of each key of LoadGen's detail log, and its errors under `errors`."""
     found: dict[str, Any] = {"errors": []}
     for line in detail.read_text().splitlines():
         entry = json.loads(line.partition(" ")[2])
@@ -147,7 +147,7 @@ def _result(detail: Path) -> dict[str, Any]:
 
 
 def _spans(trace: Path, failed: set[int]) -> list[tuple[float, float]]:
-    """When each request that was answered was scheduled and complete: milliseconds since the first one."""
+    """Return the scheduled and completion times of answered requests, in milliseconds since the first one."""
     spans = []
     for line in trace.read_text().splitlines():
         if '"name":"Sample"' not in line or '"ph":"b"' not in line:

@@ -1,9 +1,10 @@
-"""The cost of a request without an endpoint: the runtime in the generator's process, and no runtime."""
+"""Clients without an endpoint: the runtime in the generator's process, and no runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from models.signature import Arrays
 from serving.repository import version_dir
@@ -17,20 +18,16 @@ IN_PROCESS, NOTHING = "in process", "no endpoint"
 BACKENDS = {"tf-serving": "tensorflow", "litert": "litert", "onnxruntime": "onnxruntime"}
 
 
-class Local:
-    """A client whose answers are made in this process."""
+class Local(NamedTuple):
+    """A client that runs in this process."""
 
-    def __init__(self, answer: Callable[[Arrays], Arrays], close: Callable[[], None]) -> None:
-        self._answer, self.close = answer, close
-
-    def predict(self, inputs: Arrays) -> Arrays:
-        """Every output of the signature."""
-        return self._answer(inputs)
+    predict: Callable[[Arrays], Arrays]
+    close: Callable[[], None]
 
 
 def connect(settings: Settings, target: str, protocol: str) -> Client:
-    """What answers in this process: one of `BACKENDS` as our server calls it, on one thread, the handler of
-    TorchServe's archive as its worker calls it, or nothing, so that what is left is what the generator costs."""
+    """Return a client without a server: one of `BACKENDS` on one thread, as in our server, the handler of TorchServe's
+    archive, or nothing, to measure the cost of the generator."""
     if protocol == NOTHING:
         return Local(lambda _: {}, lambda: None)
     manifest = served_manifest(settings, target)

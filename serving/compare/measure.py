@@ -1,4 +1,4 @@
-"""Measures every row in turns, by generators in processes of their own: answers, latency, rates, batches."""
+"""Measures all rows in turns, by generators in other processes: answers, latency, rates, batches."""
 
 from __future__ import annotations
 
@@ -17,61 +17,61 @@ from serving.progress import Wait
 from serving.settings import Settings
 
 SHARES = (0.5, 0.75, 0.9)
-"""Of the most that an endpoint answers: the rates that are offered."""
+"""The offered rates, as shares of an endpoint's capacity."""
 BISECTIONS = 2
 EXPECTED_MS = {local.NOTHING: 0.002, local.IN_PROCESS: 0.1}
-"""What a first request takes, where that is far from a millisecond: LoadGen makes requests up by it."""
+"""Expected latencies that are far from a millisecond: LoadGen prepares its requests by them."""
 ANSWER_SECONDS = 100.0
-"""A quarter of what the answers for all samples may take."""
+"""A quarter of the time limit for the answers to all samples."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure, and what to ask of an endpoint."""
+    """The length and the goals of a measurement."""
 
     seconds: float = 0.8
-    """Of one reading."""
+    """The length of one reading."""
     rounds: int = 3
     target_ms: float = 20.0
-    """The time within which 99 % of the answers must come."""
+    """Time limit for 99 % of the responses."""
     connections: int = 8
     batches: tuple[int, ...] = (1, 8, 64)
 
 
 @dataclass
 class Subject:
-    """A row and how its server is reached."""
+    """A row and the way to its server."""
 
     row: Row
     pid: int = 0
     memory: Callable[[], int | None] = lambda: None
     settings: Settings | None = None
-    """Of its server, where they are others than the comparison's."""
+    """The settings of its server; None: the comparison's."""
     target: str = ""
-    """What the generator connects to; "" is the row's target."""
+    """The receiver of the load; "" is the row's target."""
     signature: dict[str, Any] = field(default_factory=dict)
-    """Where the server does not tell it."""
+    """The signature, for servers without metadata."""
 
     @property
     def takes_load(self) -> bool:
-        """Return False where one caller waits for each answer: in a browser, and in a process of its own."""
+        """Return True if it accepts concurrent requests, unlike a browser or a runtime in process."""
         return self.row.kind not in (NULL, IN_PROCESS) and self.row.target != "tfjs"
 
 
 @dataclass
 class Measuring:
-    """One comparison's readings; each method fills in figures of all rows that still work."""
+    """The readings of a comparison; each method fills in figures of all working rows."""
 
     settings: Settings
     subjects: Sequence[Subject]
     samples: Path
-    """An .npz of inputs by name, of at least as many rows as the largest batch."""
+    """An .npz of inputs by name, with at least as many rows as the largest batch."""
     plan: Plan
     say: Callable[[str], None]
     wait: Wait | None = None
-    """Is told how far it is."""
+    """Shows the progress."""
     done: int = 0
-    """Readings."""
+    """The number of readings so far."""
     generators: dict[str, Generator] = field(default_factory=dict)
 
     def __enter__(self) -> Measuring:
@@ -82,7 +82,7 @@ class Measuring:
             generator.close()
 
     def answers(self) -> dict[str, Arrays]:
-        """Every row's outputs for all samples, by the row's name."""
+        """Return the outputs of all rows for all samples, by the row's name."""
         found = {}
         for subject in self._working():
             subject.row.memory_idle = subject.memory()
@@ -92,20 +92,20 @@ class Measuring:
         return {name: outputs for name, outputs in found.items() if outputs}
 
     def ask(self, subject: Subject, samples: Path) -> Arrays:
-        """A row's outputs for these samples; none where it fails."""
-        # In large requests: that company changes no answer is the gates' part.
+        """Return a row's outputs for these samples; empty if it fails."""
+        # In large requests: the gates have checked that batches do not change outputs.
         what = {"samples": samples, "rows": max(self.plan.batches), "seconds": ANSWER_SECONDS}
         result = self._run(subject, scenario=ANSWERS, **what)
         return result.answers if result else {}
 
     def latencies(self) -> None:
-        """One request at a time, in turns: percentiles and CPU time."""
+        """Measure one request at a time, in turns: percentiles and CPU time."""
         results: dict[str, list[Result]] = {subject.row.name: [] for subject in self.subjects}
         for number in range(self.plan.rounds):
             self.say(f"one request at a time, round {number + 1} of {self.plan.rounds}")
             for subject in self._working():
                 if not subject.row.is_way and 0 < number < self.plan.rounds - 1:
-                    continue  # The first round and the last tell what is only subtracted.
+                    continue  # Two rounds are enough for rows that are only subtracted.
                 before = results[subject.row.name]
                 expected = EXPECTED_MS.get(subject.row.protocol, 1.0)
                 if before and before[-1].reading:
@@ -117,7 +117,7 @@ class Measuring:
             _tell_latency(subject.row, results[subject.row.name])
 
     def rates(self) -> None:
-        """Requests at random times: the curve up to saturation, and the highest rate that is kept up."""
+        """Measure requests at random times: the curve up to saturation, and the highest sustained rate."""
         for subject in self._working():
             if not subject.takes_load:
                 continue
@@ -139,7 +139,7 @@ class Measuring:
             subject.row.memory_loaded = subject.memory()
 
     def batches(self) -> None:
-        """Rows a second by the size of a request, one request after the other."""
+        """Measure rows a second by the size of a request, one request at a time."""
         for subject in self._working():
             if subject.row.kind == NULL:
                 continue
@@ -150,7 +150,7 @@ class Measuring:
                     subject.row.batches[str(size)] = rate * size
 
     def _capacity(self, subject: Subject, rows: int, connections: int, longer: float) -> float | None:
-        """Requests a second at most: a short reading tells how many a longer one needs."""
+        """Return the capacity in requests a second, from a short reading and then a longer one."""
         rate = 20.0
         for seconds in (self.plan.seconds / 4, longer):
             what = {"seconds": seconds, "rate": rate, "rows": rows, "connections": connections}
@@ -161,7 +161,7 @@ class Measuring:
         return rate
 
     def _offer(self, subject: Subject, rate: float) -> list[Point]:
-        """What became of a rate; empty where nothing was answered."""
+        """Offer a rate; returns its point, or none if nothing was answered."""
         target = self.plan.target_ms
         what = {"rate": rate, "target_ms": target, "connections": self.plan.connections}
         result = self._run(subject, scenario=load.POISSON, **what)
@@ -174,8 +174,7 @@ class Measuring:
         return [Point(rate, reading.rate, p50, p99, reason, result.cpu_us)]
 
     def _stalled(self, subject: Subject, most: float) -> bool:
-        """Offer the lowest rate that failed once more; returns True where it is kept up now: it was the machine that
-        stalled, not the endpoint."""
+        """Offer the lowest failed rate again; returns True if it is sustained now: then the machine had stalled."""
         sweep = subject.row.sweep
         _, bad = _between(sweep, most)
         failed = next((point for point in sweep if point.offered == bad), None)
@@ -185,14 +184,14 @@ class Measuring:
         return bool(kept)
 
     def _generator(self, subject: Subject) -> Generator:
-        """One for all endpoints; one of its own for what stays open in it, a model or a browser."""
+        """Return the common generator, or the row's own for a client that stays open."""
         key = subject.row.name if subject.row.protocol in KEPT else ""
         if key not in self.generators or not self.generators[key].is_alive:
             self.generators[key] = Generator()
         return self.generators[key]
 
     def _readings(self) -> int:
-        """About how many there will be, for the progress."""
+        """Return the approximate number of readings, for the progress."""
         found = 0
         for subject in self._working():
             found += self.plan.rounds + 2 * subject.row.is_way
@@ -204,7 +203,7 @@ class Measuring:
         return [subject for subject in self.subjects if subject.row.works]
 
     def _run(self, subject: Subject, **what: Any) -> Result | None:  # noqa: ANN401
-        """A generator's result; None where the row fails, which it then says."""
+        """Return a generator's result; None if the row fails, which is then recorded in it."""
         row = subject.row
         if not row.works:
             return None
@@ -228,7 +227,7 @@ class Measuring:
 
 
 def _between(sweep: Sequence[Point], most: float) -> tuple[float, float]:
-    """The highest rate that was kept up, and the lowest above it that was not."""
+    """Return the highest sustained rate, and the lowest failed one above it."""
     good = max((point.offered for point in sweep if not point.reason), default=0.0)
     failed = [point.offered for point in sweep if point.reason and point.offered > good]
     return good, min(failed, default=max(most, good) * 1.1)

@@ -1,8 +1,8 @@
-"""Where a request's time goes: the generator, the client and the wire, the server, the model, and what is left.
+"""The parts of a request's time: generator, client and wire, server, model, and the rest.
 
-By subtraction of medians: nothing at all (the generator), a server without a model (of which its CPU time is the
-server's, the rest the client's and the wire's), and the runtime in process (the model). What is left comes with both
-together: the way to the run's thread and back, colder caches.
+By subtraction of medians: no endpoint (the generator), a server without a model (its CPU time is the server's, the rest
+the client's and the wire's), the runtime in process (the model). The rest comes from their combination: the way to the
+run's thread and back, colder caches.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from serving.compare.local import NOTHING
 from serving.compare.report import IN_PROCESS, NULL, Report, Row
 
 CONTRADICTION = 1.1
-"""Of a row's median: parts that are longer together were read on a machine that was not quiet, and are not told."""
+"""Parts with a larger sum, relative to the row's median, are dropped: the machine was not quiet."""
 PARTS = ("generator", "client and wire", "server", "model", "both together")
 
 
 def divide(report: Report) -> None:
-    """Fill in the parts of every row whose server without a model and whose runtime in process were measured."""
+    """Fill in the parts of all rows with a measured server without a model and a measured runtime in process."""
     measured = [row for row in report.rows if row.works and row.p50]
     nothing = next((row for row in measured if row.protocol == NOTHING), None)
     empty = {(row.server, row.protocol): row for row in measured if row.kind == NULL}

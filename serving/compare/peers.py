@@ -1,6 +1,6 @@
-"""Other projects' model servers beside ours, on the same .onnx file, each in an environment of its own.
+"""Other projects' model servers with the same .onnx file, each in its own environment.
 
-A folder describes them in `peers.toml`: tests/benchmarks/peers says how.
+A folder describes them in `peers.toml`, as tests/benchmarks/peers does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ READY_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Peer:
-    """A server: its environment's pins and its program are `<name>.txt` and `serve_<name>.py` in `folder`."""
+    """A server, with its pins in `<name>.txt` and its program in `serve_<name>.py` of `folder`."""
 
     name: str
     folder: Path
@@ -36,17 +36,17 @@ class Peer:
 
     @property
     def runs(self) -> str:
-        """What runs in its rows."""
+        """The runtime and server of its rows."""
         return f"ONNX Runtime in {self.pins.read_text().split()[0].replace('==', ' ')}"
 
     def urls(self, settings: Settings) -> list[str]:
-        """Where it answers."""
+        """Return its addresses."""
         ports = {"http": settings.onnxruntime_rest_port, "grpc": settings.onnxruntime_grpc_port}
         return [endpoint.format(model=settings.model, **ports) for endpoint in self.endpoints]
 
 
 def read(folder: Path) -> list[Peer]:
-    """The peers that a folder describes. Raises `TargetError` where it describes none."""
+    """Return the peers of a folder. Raises `TargetError` if it has none."""
     try:
         document = tomllib.loads((folder / FILE).read_text())
         return [
@@ -66,7 +66,7 @@ def started(
     python: Path,
     folder: Path,
 ) -> AbstractContextManager[Server]:
-    """Serve `model` for as long as the block runs; it is ready once it answers `inputs`. Raises `TargetError`."""
+    """Serve `model` during the block; it is ready when it answers `inputs`. Raises `TargetError`."""
     http, grpc = free_ports(2)
     own = replace(settings, onnxruntime_rest_port=http, onnxruntime_grpc_port=grpc, artifacts=folder)
     work = folder / "work"
@@ -89,5 +89,5 @@ def started(
             return False
         return True
 
-    # It sees nothing of this project's environment.
+    # Without this project's environment.
     return running(command, {"PYTHONPATH": "", "VIRTUAL_ENV": ""}, own, ready, READY_SECONDS, work)

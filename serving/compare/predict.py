@@ -1,4 +1,4 @@
-"""One row, every endpoint: what `tandem predict` prints."""
+"""`tandem predict`: one row to every endpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving.targets.tf_serving_client import array_of
 
 
 def show(settings: Settings, target: str | None, given: str | None, write: Callable[[str], None]) -> int:
-    """Print every endpoint's answer; returns 1 where one did not answer.
+    """Print every endpoint's answer; returns 1 if one failed.
 
     `given` is a picture's file, a text, or JSON: one row of the only input, or {<input>: row}; None is the sample.
     """
@@ -51,7 +51,7 @@ def show(settings: Settings, target: str | None, given: str | None, write: Calla
 
 
 def read(given: str, signature: Signature) -> dict[str, NDArray[Any]]:
-    """What a person gives, as one row of every input. Raises `TargetError` where it is something else."""
+    """Parse a user's input as one row of every input. Raises `TargetError`."""
     (first, *others) = signature.inputs
     if not others and first.content == "picture":
         return {first.name: read_picture(Path(given), first)}

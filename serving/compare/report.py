@@ -1,4 +1,4 @@
-"""The report of a comparison as data: what was asked for, the machine, and one row for each way to an answer."""
+"""The report of a comparison: the plan, the machine, and a row for each way from a model to an answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from serving.repository import write_atomically
 SCHEMA = 2
 WORKS, FAILED, UNREACHABLE = "works", "exported but failed", "not reachable"
 ENDPOINT, VARIANT, PEER, IN_PROCESS, NULL = "endpoint", "variant", "peer", "in process", "null"
-"""What a row is: something deployed, another form of it, another project's server; and beside them the runtime without
-a server, and a server without a model."""
+"""The kinds of rows: a deployed target, a variant of one, another project's server, the runtime without a server, a
+server without a model."""
 FILE = "report.json"
 CLEAR = 0.1
-"""Figures that are closer than by this share are equal: two runs on a quiet machine differ by as much."""
+"""Figures with a smaller relative difference are equal: two runs on a quiet machine differ by as much."""
 
 
 class ReportError(TandemError):
@@ -28,7 +28,7 @@ class ReportError(TandemError):
 
 @dataclass
 class Figure:
-    """A figure from several rounds: their median and half of their range. It is not valid for a `reason`."""
+    """The median and half of the range of several rounds. A figure with a `reason` is not valid."""
 
     value: float
     spread: float = 0.0
@@ -36,30 +36,29 @@ class Figure:
 
     @classmethod
     def of(cls, values: list[float], reason: str = "") -> Figure:
-        """The figure of the rounds' values."""
         return cls(statistics.median(values), (max(values) - min(values)) / 2, reason)
 
     def is_apart(self, other: Figure, least: float) -> bool:
-        """Return True where the two differ by more than both spreads, and by more than the share `least`."""
+        """Return True if the two differ by more than both spreads, and by more than the share `least`."""
         distance = abs(self.value - other.value)
         return distance > self.spread + other.spread and distance > least * min(self.value, other.value)
 
 
 def are_equal(left: Figure, right: Figure) -> bool:
-    """Return True where nobody can tell which of the two is lower."""
+    """Return True if the order of the two is uncertain."""
     return not left.is_apart(right, CLEAR)
 
 
 @dataclass
 class Point:
-    """A rate that was offered, and what became of it. Rates in requests a second, latencies in milliseconds."""
+    """An offered rate and its result. Rates are in requests a second, latencies in milliseconds."""
 
     offered: float
     completed: float
     p50: float
     p99: float
     reason: str = ""
-    """Why the rate was not kept up; "" where it was."""
+    """The reason why the rate was not sustained, or ""."""
     cpu_us: float | None = None
     """CPU time of the server for one request at this rate, in microseconds."""
 
@@ -71,90 +70,88 @@ class Row:
     target: str
     protocol: str
     framework: str
-    """The framework that trained the weights."""
+    """The framework of the training."""
     runs: str
-    """What runs the model, with its version."""
+    """The runtime and server, with versions."""
     state: str = WORKS
     reason: str = ""
-    """Why the row does not work."""
+    """The reason of a state other than `works`."""
     kind: str = ENDPOINT
     variant: str = ""
-    """What is other than in what is deployed."""
+    """The difference from the deployed target."""
     server: str = ""
     """The server around the runtime."""
     precision: str = "float32"
     conditions: dict[str, Any] = field(default_factory=dict)
-    """`threads` in a run, `processes`, `batched`, `instruction set`: what must be equal to be compared."""
+    """`threads` of a run, `processes`, `batched`, `instruction set`: equal in a fair comparison."""
     start_seconds: float | None = None
-    """From the start of a server's process to ready."""
+    """From the start of the process to ready."""
     artifact_bytes: int = 0
     image_bytes: int | None = None
-    """Of the container's image."""
+    """The size of the container's image."""
     score: float | None = None
     """The task's score on the samples, through the endpoint."""
     difference: float | None = None
-    """Largest absolute difference of any output from the framework's own."""
+    """Largest absolute difference of any output from the framework's."""
     p50: Figure | None = None
     p90: Figure | None = None
     p99: Figure | None = None
     quantiles: list[float] = field(default_factory=list)
-    """Latency of one request at a time, in milliseconds: its 0th to 100th percentile."""
+    """Percentiles 0 to 100 of the latency of one request at a time, in milliseconds."""
     sweep: list[Point] = field(default_factory=list)
-    """By rate offered, rising."""
+    """By offered rate, ascending."""
     goodput: Figure | None = None
-    """The highest rate that was kept up with 99 % of the answers within the target."""
+    """The highest rate with 99 % of the responses within the target."""
     batches: dict[str, float] = field(default_factory=dict)
     """Rows a second by the number of rows in a request."""
     cpu_us: Figure | None = None
     """CPU time of the server for one request, in microseconds."""
     generator_us: float | None = None
-    """The same of the generator."""
+    """CPU time of the generator for one request, in microseconds."""
     memory_idle: int | None = None
     memory_loaded: int | None = None
-    """Bytes that the server's processes hold."""
+    """Resident bytes of the server's processes."""
     million_cost: float | None = None
-    """Of a million requests at the highest rate that was kept up, by the price of a core's hour."""
+    """The cost of a million requests at the highest sustained rate, by the price of a core's hour."""
     failures: dict[str, int] = field(default_factory=dict)
     parts: dict[str, float] = field(default_factory=dict)
-    """Where the median's milliseconds go: serving/compare/parts.py."""
+    """The parts of the median in milliseconds: serving/compare/parts.py."""
 
     @property
     def way(self) -> str:
-        """Target and variant."""
         return f"{self.target} {self.variant}".strip()
 
     @property
     def name(self) -> str:
-        """Target, variant and protocol."""
         return f"{self.way} {self.protocol}".strip()
 
     @property
     def is_way(self) -> bool:
-        """Return True where it is a way to production, and not there to tell what one costs."""
+        """Return True if it is a way to production, and not only a reference."""
         return self.kind not in (IN_PROCESS, NULL)
 
     @property
     def works(self) -> bool:
-        """Return True where it answered every request."""
+        """Return True if it answered every request."""
         return self.state == WORKS
 
 
 @dataclass
 class Framework:
-    """One framework's way to the published version, from the records of its run."""
+    """A framework's way to the published version, from the records of its run."""
 
     name: str
     library: str
     epochs: list[dict[str, float]]
     seconds: float
-    """Of the training."""
+    """Duration of the training."""
     score: float | None
     peak_bytes: int
-    """What the process grew by while it trained; 0 where no record says."""
+    """Growth of the process during training; 0 if unknown."""
     export_seconds: dict[str, float]
-    """By target that has this framework's weights."""
+    """By target with this framework's weights."""
     lines: dict[str, int]
-    """Of code: the network, its training, its export, the clients of its targets."""
+    """Lines of code of the network, its training, its export, and the clients of its targets."""
 
 
 @dataclass
@@ -164,40 +161,38 @@ class Report:
     model: str
     version: int
     score: str
-    """What the task's score is called."""
+    """The name of the task's score."""
     settings: dict[str, Any]
-    """What was asked for: seconds, rounds, the target for the latency."""
+    """The plan: seconds, rounds, the target for the latency."""
     machine: dict[str, Any]
     platform: str
     started: str
     """ISO 8601, in UTC."""
     rows: list[Row]
     parity: list[list[float | None]] = field(default_factory=list)
-    """Largest absolute difference of any output, for each pair of rows that answered, in their order."""
+    """Largest absolute difference of any output, for each pair of working rows, in their order."""
     frameworks: list[Framework] = field(default_factory=list)
     load_before: float = 0.0
     load_after: float = 0.0
     busy_before: float = 0.0
     busy_after: float = 0.0
-    """The share of the processors' time that others took while nothing was measured, 0 to 1."""
+    """The share of the CPU time of other processes without load, 0 to 1."""
     partial: bool = False
-    """It was interrupted."""
+    """True if it was interrupted."""
     notes: list[str] = field(default_factory=list)
     schema: int = SCHEMA
 
     @property
     def ways(self) -> list[Row]:
-        """The ways to production."""
         return [row for row in self.rows if row.is_way]
 
     @property
     def working(self) -> list[Row]:
-        """The ways to production that answered."""
         return [row for row in self.ways if row.works]
 
 
 def save(report: Report, folder: Path) -> Path:
-    """Write the report's data into a folder; returns the file."""
+    """Write the report as JSON into a folder; returns the file."""
     path = folder / FILE
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(dataclasses.asdict(report), indent=1) + "\n")
@@ -205,7 +200,7 @@ def save(report: Report, folder: Path) -> Path:
 
 
 def load(path: Path) -> Report:
-    """Read what `save` wrote. Raises `ReportError`."""
+    """Read a report of `save`. Raises `ReportError`."""
     if path.is_dir():
         path = path / FILE
     try:
@@ -229,6 +224,6 @@ KINDS = {
 
 
 def _revived(fields: dict[str, Any]) -> Any:  # noqa: ANN401
-    """What `dataclasses.asdict` has made these fields from."""
+    """Return the object of fields from `dataclasses.asdict`."""
     kind = KINDS.get(frozenset(fields))
     return kind(**fields) if kind else fields

@@ -1,4 +1,4 @@
-"""What a server takes from its machine: CPU time of its whole process tree, and the machine itself."""
+"""The resources of a server: CPU time of its process tree, and the machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LIBRARIES = (
     "tensorflow-cpu", "tensorflow", "torch", "onnxruntime", "ai-edge-litert", "torchserve", "tensorflowjs",
 )  # fmt: skip
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "sve")
-"""Those that change what a runtime does, as Linux names them."""
+"""Instructions with an effect on runtimes, as Linux names them."""
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """A process and its descendants; empty where there is none, as for 0."""
+    """Return a process and its descendants; empty if there is none, as for 0."""
     if not pid:
         return []
     try:
@@ -30,10 +30,8 @@ def processes(pid: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """CPU time of a process and its descendants since their start; None where it cannot be read.
-
-    The time of children that have ended counts where their parent has waited for them.
-    """
+    """Return the CPU time of a process tree since its start, with ended children that were waited for; None if
+    unknown."""
     times = []
     for process in processes(pid):
         with suppress(psutil.Error):
@@ -43,12 +41,12 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 def busy(seconds: float = 1.0) -> float:
-    """The share of all processors' time that is used while this process waits, 0 to 1."""
+    """Return the share of CPU time of other processes, 0 to 1."""
     return psutil.cpu_percent(seconds) / 100
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on: processor, its instructions, cores, frequency governor, system, versions."""
+    """Return the machine: processor, instructions, cores, frequency governor, system, versions."""
     versions = {}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):

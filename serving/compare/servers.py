@@ -1,4 +1,4 @@
-"""Servers that run for one comparison: a target's, on free loopback ports, from a folder of artifacts of its own."""
+"""Servers of a comparison, on free loopback ports, each with its own folder of artifacts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from serving.settings import Settings
 from serving.targets.base import Target, TargetError
 
 LOG_LINES = 6
-"""Of a server that does not start, in its row's reason."""
+"""Lines of a failed server's log in its row's reason."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers: how to reach it, its first process, and the seconds from its start to ready."""
+    """A ready server: its settings, its first process, and the seconds from its start to ready."""
 
     settings: Settings
     pid: int
@@ -35,10 +35,9 @@ class Server:
 
 
 def started(target: Target, settings: Settings, version: int) -> AbstractContextManager[Server]:
-    """Start a target's server for as long as the block runs.
+    """Run a target's server during the block, with the repository and the files of the server in `settings.artifacts`.
 
-    `settings.artifacts` has the repository to serve from, and gets what the server writes. Raises `TargetError` with
-    the end of its log where it is not ready within `settings.ready_seconds`.
+    Raises `TargetError` with the end of its log if it is not ready within `settings.ready_seconds`.
     """
     own = target.name.replace("-", "_")
     names = [field.name for field in dataclasses.fields(settings)]
@@ -56,7 +55,7 @@ def started(target: Target, settings: Settings, version: int) -> AbstractContext
 
 @contextmanager
 def again(target: Target, settings: Settings, version: int) -> Iterator[Server]:
-    """A second server of a deployed target, from the same repository: what it takes to start can be read from it."""
+    """Run a second server of a deployed target, to measure its start."""
     with tempfile.TemporaryDirectory(prefix="tandem-") as folder:
         for shared in ("repository", "web"):
             (Path(folder) / shared).symlink_to(settings.artifacts / shared)
@@ -73,14 +72,14 @@ def running(
     patience: float,
     folder: Path | None = None,
 ) -> Iterator[Server]:
-    """A command's process, in `folder`, once it is `ready` and until the block ends; then all that it started is ended.
+    """Run a command in `folder` until it is `ready` and the block ends, then end its process tree.
 
-    Raises `TargetError` where it is not ready within `patience` seconds.
+    Raises `TargetError` if it is not ready within `patience` seconds.
     """
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"{Path(command[0]).name}-{os.getpid()}.log"
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C is the comparison's, which ends the server itself.
+        # In its own session: at Ctrl-C the comparison ends the server.
         process = subprocess.Popen(
             command, env=os.environ | environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
@@ -100,7 +99,7 @@ def running(
 
 
 def _end(process: subprocess.Popen[bytes], patience: float) -> None:
-    """Ask a process to stop, and kill what is left of its tree."""
+    """Terminate a process, and kill the rest of its tree."""
     tree = processes(process.pid)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -112,7 +111,7 @@ def _end(process: subprocess.Popen[bytes], patience: float) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
+    """Return free ports of loopback."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

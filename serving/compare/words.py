@@ -1,6 +1,6 @@
-"""The answer in words, computed from a report's figures: which way is fastest, cheapest, smallest, most exact.
+"""Sentences from a report's figures: the fastest, cheapest, smallest and most exact rows.
 
-No sentence puts one row before another where their figures cannot be told apart; such pairs are named instead.
+Rows of uncertain order are not ranked; such pairs are named instead.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from serving.compare import conditions
 from serving.compare.report import CLEAR, ENDPOINT, NULL, Figure, Report, Row, are_equal
 
 QUIET = 0.1
-"""The share of the processors' time that others may take before figures are doubtful."""
+"""The share of CPU time of other processes above which figures are doubtful."""
 NAMED = 6
-"""How many doubtful rows are named; of more, their number is told."""
+"""The maximum of named rows; larger sets are counted."""
 FRAMEWORKS = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
 Ranked = list[tuple[Figure, Row]]
 """The best first."""
 
 
 class Question(NamedTuple):
-    """How a figure is told: of the best rows and the worst one, and of two rows that cannot be told apart."""
+    """The sentences about a figure: the best rows and the worst one, and rows of uncertain order."""
 
     best: str
     equal: str
@@ -60,7 +60,7 @@ QUESTIONS = {
 
 
 def conclusions(report: Report) -> list[str]:
-    """Sentences, the most important first. Only what figures of this report say, with these figures."""
+    """Return sentences from figures of the report, the most important first."""
     found = [
         *(_best(report, name) for name in QUESTIONS),
         *(_equal(report, name) for name in ("p50", "goodput", "cpu_us")),
@@ -77,14 +77,13 @@ def conclusions(report: Report) -> list[str]:
 
 
 def million(row: Row, price_per_core_hour: float) -> float | None:
-    """What a million requests cost, by the CPU time of one at the highest rate that was kept up; None where that was
-    not measured."""
+    """Return the cost of a million requests, by the CPU time at the highest sustained rate; None if unknown."""
     kept = [(point.offered, point.cpu_us) for point in row.sweep if not point.reason and point.cpu_us]
     return max(kept)[1] / 3600 * price_per_core_hour if kept else None
 
 
 def _best(report: Report, name: str) -> str:
-    """The best row, or all that cannot be told from it, beside the worst; "" where that may be one of them."""
+    """Compare the best row, and all of uncertain order to it, with the worst; "" if that is one of them."""
     rows, question = _ranked(report, name), QUESTIONS[name]
     best = [(figure, row) for figure, row in rows if are_equal(figure, rows[0][0])]
     if not rows or any(are_equal(figure, rows[-1][0]) for figure, _ in best):
@@ -102,7 +101,7 @@ def _best(report: Report, name: str) -> str:
 
 
 def _equal(report: Report, name: str) -> str:
-    """The pairs of targets whose order cannot be told, each by its best row."""
+    """Name the pairs of targets of uncertain order, each by its best row."""
     value, found = QUESTIONS[name].value, []
     for (left, one), (right, two) in combinations(_ranked(report, name, ENDPOINT), 2):
         if are_equal(left, right):
@@ -125,7 +124,7 @@ def _parts(report: Report) -> str:
 
 
 def _precisions(report: Report) -> list[str]:
-    """What each less precise form gains and costs, beside the same target and protocol as deployed."""
+    """Compare each less precise form with the deployed one by the same protocol."""
     found: dict[str, str] = {}
     deployed = {(row.target, row.protocol): row for row in report.working if not row.variant}
     for row in report.working:
@@ -179,7 +178,7 @@ def _frameworks(report: Report) -> str:
 
 
 def _training(report: Report) -> str:
-    """Both frameworks side by side, where both have a record."""
+    """Compare the trainings of both frameworks, if both have a record."""
     own = [one for one in report.frameworks if one.epochs]
     if len(own) < 2:
         return ""
@@ -228,12 +227,12 @@ def _doubts(report: Report) -> list[str]:
 
 
 def is_unsteady(figure: Figure | None) -> bool:
-    """Return True where its rounds differ by more than two runs should."""
+    """Return True if its rounds differ by more than two runs should."""
     return figure is not None and figure.spread > CLEAR * figure.value
 
 
 def _ranked(report: Report, name: str, *kinds: str) -> Ranked:
-    """Each way's best row of those of these kinds that have the figure; every row where there is but one way."""
+    """Return each way's best row with the figure, of these kinds; all rows if there is one way."""
     asked = [row for row in report.working if not kinds or row.kind in kinds]
     found = [(value, row) for row in asked if (value := getattr(row, name))]
     rows = [(value if isinstance(value, Figure) else Figure(value), row) for value, row in found]

@@ -1,4 +1,4 @@
-"""Where the targets run."""
+"""The platforms of the targets: local processes, Docker."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from serving.settings import Settings
 
 
 def choose(settings: Settings) -> tuple[Platform, str]:
-    """The platform that the settings ask for, and the reason why it was taken.
-
-    Raises `PlatformError` where Docker is asked for and cannot be had.
-    """
+    """Return the platform of the settings and the reason for it. Raises `PlatformError` without a wanted Docker."""
     from serving.platforms import engine
     from serving.platforms.process import ProcessPlatform
 

@@ -1,7 +1,4 @@
-"""What containers need but a version, made while models train.
-
-By a process of its own: it can be ended whatever it waits for, and leaves the interpreter to the training.
-"""
+"""Making images while models train, in a process, which can be ended at any time and leaves the GIL to the training."""
 
 from __future__ import annotations
 
@@ -25,14 +22,14 @@ Make = Callable[[Settings, Sequence[str], Watch], None]
 def making(
     settings: Settings, targets: Sequence[str], watch: Watch, make: Make = make_images
 ) -> Iterator[Callable[[], None]]:
-    """Make the images of `targets` while the block runs, and wait for them at its end; a block that fails ends it.
+    """Make the images of `targets` during the block, and wait for them at its end, unless the block fails.
 
-    Yields what raises, during the block, the `PlatformError` that is raised at its end where an image cannot be made.
+    Yields a function that raises the `PlatformError` of a failure early; the end of the block raises it, too.
     """
     receiver, sender = SPAWN.Pipe(duplex=False)
     process = SPAWN.Process(target=_make, args=(make, settings, targets, sender))
     process.start()
-    # Ours would keep the pipe open when the process has ended.
+    # Else the pipe would stay open after the end of the process.
     sender.close()
     errors: list[PlatformError] = []
 

@@ -1,4 +1,4 @@
-"""The interface of a platform: start the targets, stop exactly those, report their state."""
+"""The interface of a platform: start and stop targets, report their state."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from serving.targets.base import Target
 
 
 class PlatformError(TandemError):
-    """The targets could not be started or stopped; the message says why and what to do."""
+    """Targets could not be started or stopped; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class TargetState:
-    """How a target's server is. `memory` is the resident bytes of its whole process tree."""
+    """The state of a target's server. `memory` is the resident bytes of its process tree."""
 
     state: str
     """`running`, `starting`, `unhealthy`, `restarting`, `stopping`, `stopped` or `failed`."""
@@ -26,33 +26,33 @@ class TargetState:
     uptime_seconds: float | None = None
     memory: int | None = None
     image: str = ""
-    """What its container was made from; empty for a process."""
+    """The image of its container; empty for a process."""
 
 
 Watch = Callable[[str, str], None]
-"""Called with a target's name and what goes on with it now."""
+"""Called with a target's name and its current step."""
 
 
 class Platform(Protocol):
-    """A place where the targets run."""
+    """A platform."""
 
     name: str
 
     def preparing(
         self, settings: Settings, targets: Sequence[Target], watch: Watch
     ) -> AbstractContextManager[Callable[[], None]]:
-        """Raise `PlatformError` where the targets could not be started, and have what they need but a version at the
-        end of the block. What it gives raises what has failed meanwhile."""
+        """Check that the targets can be started, and prepare all but a version during the block. Yields a function
+        that raises the `PlatformError` of a failure early."""
 
     def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
-        """Start what does not run, restart what is to run differently; names what was started. Does not wait
-        until they answer. Raises `PlatformError`."""
+        """Start targets, and restart those with a changed configuration; returns their names without waiting until
+        they are ready. Raises `PlatformError`."""
 
     def down(self, settings: Settings) -> bool:
-        """Stop exactly what `up` started; False where nothing ran."""
+        """Stop all that `up` has started; returns False if nothing ran."""
 
     def states(self, settings: Settings) -> dict[str, TargetState]:
-        """The state of every target that `up` has started, by its name; empty where nothing runs."""
+        """Return the state of every target that `up` has started, by name."""
 
     def log(self, settings: Settings, target: str, lines: int, follow: bool) -> Iterator[str]:
-        """The last lines of a target's log and, with `follow`, those that come. Raises `PlatformError`."""
+        """Yield the last lines of a target's log and, with `follow`, new ones. Raises `PlatformError`."""

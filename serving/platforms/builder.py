@@ -1,4 +1,4 @@
-"""`docker build`, by BuildKit where it is: what goes on is told step by step, and a failure is explained."""
+"""`docker build`, with or without BuildKit: reports its steps and explains failures."""
 
 from __future__ import annotations
 
@@ -10,34 +10,27 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from serving.platforms import dockerfiles
-from serving.platforms.contexts import ImageError
+from serving.platforms.contexts import MOUNT, ImageError, plain
 from serving.platforms.engine import explained, has_buildkit
 from serving.platforms.engine import find as find_engine
 
 Report = Callable[[str], object]
 
-BUILD_LABEL = "tandem.build"
-"""Of a builder stage: which build it belongs to."""
 LINES = 15
-"""Of a build's output, in an error."""
+"""Lines of a build's output in an error."""
 STEP = re.compile(r"^(?:Step \d+/\d+ : |#\d+ \[(?:\S+ +)?\d+/\d+\] )((?:FROM|RUN|COPY) .*)")
-"""A step in the words of the legacy builder and of BuildKit."""
+"""A step in the output of the legacy builder or of BuildKit."""
 
 
-def for_builder(text: str, build_id: str) -> str:
-    """The Dockerfile as the builder that is here takes it. The legacy one is told to mark the stage that it leaves
-    behind."""
-    if has_buildkit():
-        return text
-    mark = f'LABEL {BUILD_LABEL}="{build_id}"\n'
-    return re.sub(r"( AS builder\n(?:(?!FROM ).*\n)+)", rf"\g<1>{mark}", dockerfiles.plain(text))
+def for_builder(text: str) -> str:
+    """Return a Dockerfile for the installed builder."""
+    return text if has_buildkit() else plain(text)
 
 
 def docker_build(
     context: Path, log: Path, tag: str, arguments: dict[str, str], report: Report, *options: str
 ) -> None:
-    """Run `docker build`, and report each step. Raises `ImageError` where it fails."""
+    """Run `docker build` and report each step. Raises `ImageError`."""
     what = "dependencies" if "--target=dependencies" in options else "image"
     command = ["docker", "build", f"--tag={tag}", *options]
     command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
@@ -61,7 +54,7 @@ def docker_build(
                 output.write(line)
                 if (step := STEP.match(line)) and step[0] not in reported:
                     reported.add(step[0])
-                    shown = " ".join(dockerfiles.MOUNT.sub("", step[1]).split())
+                    shown = " ".join(MOUNT.sub("", step[1]).split())
                     report(f"building its {what}: {shown[:60]}")
         if process.wait():
             raise ImageError(f"`docker build` of {tag} failed")
@@ -72,7 +65,7 @@ def docker_build(
 
 @contextlib.contextmanager
 def told(log: Path) -> Iterator[None]:
-    """Adds to an error what the log says about it."""
+    """Add the end of the log to an error."""
     try:
         yield
     except OSError as error:
@@ -87,7 +80,7 @@ def told(log: Path) -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """For the command line: the engine that we speak to, and the builder that is part of it."""
+    """Return the environment of the command line: the engine that we use, and its builder."""
     return os.environ | {
         "DOCKER_HOST": find_engine()[0],
         "DOCKER_BUILDKIT": str(int(has_buildkit())),

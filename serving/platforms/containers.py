@@ -1,4 +1,4 @@
-"""The containers of a deployment, and how they are, in our words."""
+"""The containers of a deployment and their states."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ARTIFACTS = "tandem.artifacts"
 PROJECT, SERVICE, FOLDER = (
     f"com.docker.compose.{name}" for name in ("project", "service", "project.working_dir")
 )
-"""Labels of containers: ours in compose.yaml, and compose's own."""
+"""Labels of containers: ours, in compose.yaml, and those of compose."""
 GIVEN_UP = 4
-"""So many starts that each ended within seconds are a failure, although the engine would go on for ever."""
+"""The number of starts, each ended within `SHORT_LIFE` seconds, that is a failure; the engine would go on."""
 SHORT_LIFE = 20
 
 
 def find(docker: DockerClient, settings: Settings) -> dict[str, Container]:
-    """The containers that read our artifacts, by service: whoever has started them, and under what name."""
+    """Return the containers that read our artifacts, by service, no matter who started them."""
     found = docker.containers.list(all=True, filters={"label": ARTIFACTS}, ignore_removed=True)
     return {
         c.labels[SERVICE]: c for c in found if SERVICE in c.labels and artifacts_of(c) == settings.artifacts
@@ -35,7 +35,7 @@ def find(docker: DockerClient, settings: Settings) -> dict[str, Container]:
 
 
 def artifacts_of(container: Container) -> Path | None:
-    """Whose deployment a container of ours is; None where it is something else's."""
+    """Return the artifacts of a container's deployment; None for other containers."""
     labels = container.labels
     if ARTIFACTS not in labels:
         return None
@@ -57,9 +57,9 @@ def state_of(container: Container) -> TargetState:
 
 
 def _memory(container: Container) -> int | None:
-    """Resident bytes, as for a process; None where the engine is in a virtual machine (Docker Desktop).
+    """Return the resident bytes of the processes; None if they are in a virtual machine (Docker Desktop).
 
-    The engine's own statistics take a second a container.
+    The engine's statistics take a second for each container.
     """
     pid: int = container.attrs["State"]["Pid"]
     try:
@@ -86,5 +86,5 @@ def word(container: Container) -> str:
 
 
 def _moment(text: str) -> datetime:
-    """A moment in the engine's words, whose nanoseconds Python 3.11 does not read."""
+    """Parse the engine's time without nanoseconds, which Python 3.11 does not accept."""
     return datetime.fromisoformat(text[:19] + "+00:00")

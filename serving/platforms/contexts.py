@@ -1,20 +1,21 @@
-"""The build context of an image: the files that its Dockerfile copies, which its digest covers."""
+"""Dockerfiles, and the build context of an image: the files that are copied, which its digest covers."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
-from serving.platforms import dockerfiles
 from serving.platforms.base import PlatformError
 from serving.repository import read_pointer
 from serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "artifacts/repository"
+MOUNT = re.compile(r"--mount=(\S+) ")
 NOT_COPIED = {"Dockerfile", "requirements.in", "excludes.txt"}
-"""Files of an image's folder that say how it is built."""
+"""Files in an image's folder that are not part of the image."""
 
 
 class ImageError(PlatformError):
@@ -22,18 +23,14 @@ class ImageError(PlatformError):
 
 
 def dockerfile(name: str) -> str:
-    """The text of an image's Dockerfile. Raises `ImageError` where there is none."""
-    path = ROOT / "docker" / name / "Dockerfile"
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        raise ImageError(f"there is no image {name!r}: {path} is missing") from None
+    """Return the text of an image's Dockerfile."""
+    return (ROOT / "docker" / name / "Dockerfile").read_text()
 
 
 def context_files(settings: Settings, text: str) -> dict[str, Path]:
-    """The files that a Dockerfile copies, by their path in the build context. Raises `ImageError`."""
+    """Return the files that a Dockerfile copies, by their path in the build context. Raises `ImageError`."""
     found: dict[str, Path] = {}
-    for source in dockerfiles.copied(text):
+    for source in copied(text):
         path = ROOT / source
         if source == REPOSITORY:
             found |= _published(settings)
@@ -48,9 +45,9 @@ def context_files(settings: Settings, text: str) -> dict[str, Path]:
 
 
 def digest(text: str, files: dict[str, Path], base_id: str, machine: str) -> str:
-    """What an image is made of. Of a published version the manifest is read, which holds its files' digests."""
+    """Return the digest of an image's sources. For a published version, its manifest stands for its files."""
     whole = hashlib.sha256()
-    for part in (dockerfiles.plain(text), base_id, machine):
+    for part in (plain(text), base_id, machine):
         whole.update(hashlib.sha256(part.encode()).digest())
     for name, path in files.items():
         whole.update(f"{name}\0{path.stat().st_mode & 0o100}\0".encode())
@@ -60,7 +57,7 @@ def digest(text: str, files: dict[str, Path], base_id: str, machine: str) -> str
 
 
 def fill(context: Path, name: str, text: str, files: dict[str, Path]) -> None:
-    """Write a build context: the Dockerfile, and the files that it copies, readable by all."""
+    """Write a build context: the Dockerfile and the files that it copies, readable by all."""
     shutil.rmtree(context, ignore_errors=True)
     (context / "docker" / name).mkdir(parents=True)
     (context / "Dockerfile").write_text(text)
@@ -72,7 +69,7 @@ def fill(context: Path, name: str, text: str, files: dict[str, Path]) -> None:
 
 
 def published(settings: Settings) -> int:
-    """The version of `settings.model` that is published. Raises `ImageError` where there is none."""
+    """Return the published version of `settings.model`. Raises `ImageError` if there is none."""
     pointer = read_pointer(settings.repository / f"{settings.model}.json")
     if pointer is None:
         raise ImageError(
@@ -82,8 +79,38 @@ def published(settings: Settings) -> int:
 
 
 def _published(settings: Settings) -> dict[str, Path]:
-    """The files of the published version, of every target."""
+    """Return the files of the published version, of all targets."""
     root, version = settings.repository, published(settings)
     folders = root.glob(f"*/{settings.model}/{version}")
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return {f"{REPOSITORY}/{path.relative_to(root).as_posix()}": path for path in files}
+
+
+def plain(text: str) -> str:
+    """Return a Dockerfile for the same image without mounts, comments and continued lines.
+
+    Bound files are copied, and caches removed, so binds belong into stages that others copy from.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    instructions = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
+    return "".join(f"{line}\n" for instruction in instructions for line in _without_mounts(instruction))
+
+
+def _without_mounts(instruction: str) -> list[str]:
+    mounts = [dict(pair.split("=") for pair in found.split(",")) for found in MOUNT.findall(instruction)]
+    copies = [f"COPY {mount['source']} {mount['target']}" for mount in mounts if mount["type"] == "bind"]
+    cached = "".join(f" {mount['target']}/*" for mount in mounts if mount["type"] == "cache")
+    run = MOUNT.sub("", instruction)
+    return [*copies, f"{run} && rm -rf{cached}" if cached else run]
+
+
+def copied(text: str) -> list[str]:
+    """Return the paths that a Dockerfile copies, relative to the repository's root."""
+    words = [line.split() for line in plain(text).splitlines() if line.startswith("COPY ")]
+    return [source for line in words if "--from=" not in line[1] for source in line[1:-1]]
+
+
+def stages(text: str) -> tuple[str, str]:
+    """Return a Dockerfile up to its stage `dependencies`, and the final stage without its first line, if any."""
+    head, _, tail = text.partition("\nFROM dependencies\n")
+    return head + "\n", tail

@@ -1,4 +1,4 @@
-"""The targets as containers on a local engine: compose.yaml says how, the engine's SDK tells how they are."""
+"""The targets as containers of a local engine, started by compose.yaml, observed by the engine's SDK."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.platforms import background, containers, engine, images
+from serving.platforms import background, containers, engine
 from serving.platforms.base import PlatformError, TargetState, Watch
 from serving.platforms.ports import require_ports
 from serving.platforms.provision import MONITORING, build, built_here, tf_serving_image
+from serving.server import VERSION
 from serving.settings import PREFIX, Settings
 from serving.targets import NAMES
 from serving.targets.base import Target
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
 NOBODY = 10001
-"""Who the servers are in their containers where root deploys."""
+"""The user of the servers in their containers."""
 
 
 class DockerPlatform:
-    """Containers; built here where they cannot be had otherwise."""
+    """Containers of images that are built here, or pulled."""
 
     name = "docker"
 
@@ -52,16 +53,16 @@ class DockerPlatform:
             _require_readable(settings)
             image = tf_serving_image(docker, settings)
             build(settings, built_here(names, image), watch)
-            # Compose asks for the image of a service that it does not start: any that is here will do.
+            # Compose needs an image for services that it does not start: any existing one.
             environment = {"TF_SERVING_IMAGE": image, "PIPELINE_IMAGE": image}
             for name in (before.keys() & {*NAMES, MONITORING}) - set(names):
-                # What is not asked for any more, or what a version has no artifact for.
+                # No longer wanted, or without an artifact in this version.
                 before[name].remove(force=True)
             for name in names:
                 if name not in up:
                     watch(name, "starting")
-            # A version is published already, from out here. With --no-deps instead, compose would take the servers for
-            # others than those that `docker compose up` has started, and start them anew.
+            # The version is published already. With --no-deps, compose would restart servers that `docker compose up`
+            # has started.
             _compose(docker, settings, environment, "up", "-d", "--no-build", "--scale=pipeline=0", *names)
             after = containers.find(docker, settings)
             ages = {name: (c.id, c.attrs["State"]["StartedAt"]) for name, c in before.items()}
@@ -95,7 +96,7 @@ class DockerPlatform:
 
 
 def _require_project(docker: DockerClient, settings: Settings) -> None:
-    """Two deployments under one project name would take each other's containers away."""
+    """Raise `PlatformError` if another deployment has this project name: compose would remove its containers."""
     label = f"{containers.PROJECT}={settings.project}"
     for container in docker.containers.list(all=True, filters={"label": label}, ignore_removed=True):
         other = containers.artifacts_of(container)
@@ -107,7 +108,7 @@ def _require_project(docker: DockerClient, settings: Settings) -> None:
 
 
 def _require_ports(docker: DockerClient, settings: Settings, targets: Sequence[Target]) -> None:
-    """Raise `PlatformError` where a port is taken that a server is to listen on which does not run yet."""
+    """Raise `PlatformError` if a port of a server that does not run yet is taken."""
     up = containers.running(containers.find(docker, settings))
     for target in targets:
         if target.name not in up:
@@ -117,7 +118,7 @@ def _require_ports(docker: DockerClient, settings: Settings, targets: Sequence[T
 
 
 def _require_readable(settings: Settings) -> None:
-    """Raise `PlatformError` where the user of the containers may not read what is mounted."""
+    """Raise `PlatformError` if the user of the containers may not read a mounted file."""
     folders = [
         settings.repository,
         settings.run / "tf-serving" / "container",
@@ -143,9 +144,9 @@ def _compose(docker: DockerClient, settings: Settings, environment: dict[str, st
     variables.setdefault("COMPOSE_HTTP_TIMEOUT", str(engine.BUSY))
     variables |= {PREFIX + name.upper(): str(value) for name, value in vars(settings).items()}
     if settings.artifacts == COMPOSE_FILE.parent / "artifacts":
-        # As compose has it by itself: what it has started by hand is not started anew.
+        # Compose's default: else it would restart containers that were started by hand.
         del variables[PREFIX + "ARTIFACTS"]
-    variables |= environment | {"IMAGE_VERSION": images.version(), "DOCKER_HOST": engine.find()[0]}
+    variables |= environment | {"IMAGE_VERSION": VERSION, "DOCKER_HOST": engine.find()[0]}
     done = subprocess.run(
         command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Checks that this machine has what Tandem needs, with the command that mends what is missing."""
+"""Checks of this machine, with the commands that fix failures."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from serving.targets.base import TargetError
 
 ROOT = Path(__file__).parents[2]
 DISK = 2 << 30
-"""Bytes that data, trainings and some versions take, beside the environment."""
+"""Bytes for data, trainings and some versions, without the environment."""
 MEMORY = 4_000_000_000
-"""Bytes of memory with which trainings, exports and five servers were run."""
+"""Bytes of memory that trainings, exports and five servers need."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and what was found; `mend` says what to do, and is empty where nothing is to be done."""
+    """A check and its finding; `mend` says how to fix it, "" if it passed."""
 
     name: str
     found: str
     mend: str = ""
     needed: bool = True
-    """True if `tandem deploy` fails without it, on the platform that the settings choose."""
+    """True if `tandem deploy` fails without it, on the platform of the settings."""
 
     @property
     def failed(self) -> bool:
@@ -44,7 +44,7 @@ class Check:
 
 
 def quick(settings: Settings) -> Iterator[Check]:
-    """What is looked at in less than a second, before minutes of training."""
+    """Run the checks that take less than a second, before minutes of training."""
     yield _folder(settings.artifacts)
     yield _disk(settings.artifacts)
     yield _memory()
@@ -52,7 +52,7 @@ def quick(settings: Settings) -> Iterator[Check]:
 
 
 def everything(settings: Settings) -> Iterator[Check]:
-    """All that can be missing."""
+    """Run all checks."""
     yield _packages()
     yield from quick(settings)
     yield _java()
@@ -81,22 +81,22 @@ def _disk(artifacts: Path) -> Check:
 def _memory() -> Check:
     total = psutil.virtual_memory().total
     with suppress(OSError, ValueError):
-        # A container may have less than its machine.
+        # The limit of a container.
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     mend = "give this machine more, or close what takes it" if total < MEMORY else ""
     return Check("memory", f"{total / 1e9:.1f} GB, {MEMORY / 1e9:.0f} usual", mend, needed=False)
 
 
 def _ports(settings: Settings) -> Iterator[Check]:
-    """A line for each target whose ports are taken by others; one line where none are."""
+    """Yield a line for each port that others have taken, or one line if there is none."""
     try:
         platform, _ = platforms.choose(settings)
         running = platform.states(settings)
     except PlatformError:
-        # The line of the engine tells why.
+        # The check of the engine reports it.
         return
     if platform.name == "process" and not running and process.orphans(settings):
-        # They are ours, and `deploy` ends them.
+        # `deploy` ends them.
         return
     wanted = [(name, *port) for name in targets.NAMES for port in targets.load(name).ports(settings).items()]
     taken = False
@@ -114,7 +114,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
 
 
 def _packages() -> Check:
-    """The environment against its pins."""
+    """Compare the environment with its pins."""
     from packaging.markers import Marker
 
     wrong = []

@@ -1,4 +1,4 @@
-"""The container engine of this machine: where it is, whether it can be used, and the compose that drives it."""
+"""The container engine of this machine: its address, its SDK, and its compose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 
 DEFAULT = "unix:///var/run/docker.sock"
 PATIENCE = 3
-"""Seconds that an engine may take to say that it is there."""
+"""Seconds for an engine to answer its first request."""
 BUSY = 600
-"""Seconds that it may take to answer: while it removes gigabytes, which takes minutes on a slow disk, others wait."""
+"""Seconds for other requests, which wait while the engine removes gigabytes from a slow disk."""
 
 
 @functools.cache
 def find() -> tuple[str, str]:
-    """The engine's address and version. Raises `PlatformError` saying why none can be used."""
+    """Return the engine's address and version. Raises `PlatformError` with the reason if there is none."""
     address = os.environ.get("DOCKER_HOST") or _of_context()
     if not address.startswith("unix://"):
         raise PlatformError(
@@ -53,7 +52,7 @@ def find() -> tuple[str, str]:
 
 @functools.cache
 def compose() -> tuple[str, ...]:
-    """The command that reads compose.yaml. Raises `PlatformError` where there is none."""
+    """Return the command of compose. Raises `PlatformError` if there is none."""
     for command in (("docker", "compose"), ("docker-compose",)):
         if shutil.which(command[0]) is None:
             continue
@@ -68,7 +67,7 @@ def compose() -> tuple[str, ...]:
 
 @functools.cache
 def has_buildkit() -> bool:
-    """Return True if `docker build` has BuildKit: as the plugin buildx, or, before Docker 23, in itself."""
+    """Return True if `docker build` has BuildKit: by the plugin buildx or, before Docker 23, built in."""
     if shutil.which("docker") is None:
         return False
     if subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0:
@@ -79,8 +78,8 @@ def has_buildkit() -> bool:
 
 
 def client() -> DockerClient:
-    """The engine through its SDK. Raises `PlatformError` as `find` does."""
-    # Half a second to import: only for those who talk to an engine.
+    """Return the engine's SDK. Raises `PlatformError` as `find` does."""
+    # The import takes half a second.
     import docker
 
     return docker.DockerClient(base_url=find()[0], version="auto", timeout=BUSY)
@@ -88,7 +87,7 @@ def client() -> DockerClient:
 
 @contextlib.contextmanager
 def opened() -> Iterator[DockerClient]:
-    """The engine; what it refuses is a `PlatformError` with its own words."""
+    """Open the engine's SDK; its errors become `PlatformError`."""
     own = client()
     from docker.errors import DockerException
     from requests.exceptions import RequestException
@@ -102,7 +101,7 @@ def opened() -> Iterator[DockerClient]:
 
 
 def explained(text: str, count: int = 8) -> str:
-    """The last lines of what was said, with what to do about a full disk."""
+    """Return the last lines of an output, with advice for a full disk."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
     if "no space left on device" in text.lower():
         lines.append("The disk is full; `docker system prune` frees what no container uses.")
@@ -110,7 +109,7 @@ def explained(text: str, count: int = 8) -> str:
 
 
 def _of_context() -> str:
-    """Docker Desktop, Colima and rootless engines have sockets of their own, which the command line knows."""
+    """Return the engine of the command line's context, for Docker Desktop, Colima and rootless engines."""
     if Path(DEFAULT.removeprefix("unix://")).exists():
         return DEFAULT
     if shutil.which("docker") is None:
@@ -118,12 +117,3 @@ def _of_context() -> str:
     command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or DEFAULT
-
-
-if __name__ == "__main__":
-    # For scripts: is there one, and if not, why not.
-    try:
-        find()
-        compose()
-    except PlatformError as missing:
-        sys.exit(str(missing))

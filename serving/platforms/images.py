@@ -1,8 +1,7 @@
-"""The images of docker/, built where they are missing or older than their sources.
+"""The images of docker/, built if they are missing or older than their sources.
 
-All before a Dockerfile's `FROM dependencies` is an image of its own, named by the digest of what is in it: only
-that one needs wheels, fetched here, where pip has its settings and certificates. After a change of our own code
-a build sends a few files and takes seconds, whatever the builder.
+The stages before a Dockerfile's `FROM dependencies` are an image named by the digest of its sources. Only that one
+needs wheels, fetched here with pip's settings and certificates; after a change of our code a build takes seconds.
 """
 
 from __future__ import annotations
@@ -10,17 +9,25 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import uuid
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving import targets
-from serving.platforms import dockerfiles, wheels
+from serving.platforms import wheels
 from serving.platforms.base import PlatformError
-from serving.platforms.builder import BUILD_LABEL, LINES, Report, docker_build, environment, for_builder, told
-from serving.platforms.contexts import ROOT, ImageError, context_files, digest, dockerfile, fill, published
+from serving.platforms.builder import LINES, Report, docker_build, environment, for_builder, told
+from serving.platforms.contexts import (
+    ROOT,
+    ImageError,
+    context_files,
+    digest,
+    dockerfile,
+    fill,
+    published,
+    stages,
+)
 from serving.platforms.engine import explained
 from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
 from serving.server import VERSION
@@ -40,33 +47,28 @@ IMAGES = (
     "tfx",
 )
 REGISTRY = "tandem.invalid"
-"""Where images come from until a team names its registry: RFC 6761 reserves the name, so no registry answers for it."""
+"""The registry in the images' names until a team sets its own; RFC 6761 reserves the domain."""
 TF_SERVING = f"tensorflow/serving:{metadata.version('tensorflow-serving-api')}"
-"""TensorFlow's own server, of the release that its API and the TensorFlow that trains are pinned to."""
+"""TensorFlow's own server, of the pinned release of TensorFlow."""
 FETCHED = "docker/builder/fetched"
-"""Where a build finds what was fetched for it."""
+"""The folder of fetched wheels in a build context."""
 LABEL, BASE_LABEL = "tandem.context", "tandem.base"
 
 
-def version() -> str:
-    """The project's version, which is every image's tag."""
-    return VERSION
-
-
 def reference(name: str, settings: Settings | None = None) -> str:
-    """The name and tag of one of `IMAGES`. That of `models` is the version that is published in `settings`."""
+    """Return the name and tag of one of `IMAGES`; `models` is tagged by the published version of `settings`."""
     if name == "models" and settings is not None:
         return f"{REGISTRY}/models:{settings.model}-{published(settings)}"
-    return f"{REGISTRY}/{name}:{version()}"
+    return f"{REGISTRY}/{name}:{VERSION}"
 
 
 def base_of(name: str) -> Base:
-    """What an image is built on: ml-metadata and TFDV have no wheels for Debian 12."""
+    """Return the base of an image: ml-metadata and TFDV have no wheels for Debian 12."""
     return TRIXIE if name == "tfx" else BOOKWORM
 
 
 def find(engine: DockerClient, name: str) -> Image | None:
-    """The image of that name that the engine has."""
+    """Return the engine's image of a name, if any."""
     from docker.errors import ImageNotFound
 
     try:
@@ -76,8 +78,10 @@ def find(engine: DockerClient, name: str) -> Image | None:
 
 
 def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> str:
-    """What images are built on: Debian's image if it is here or can be pulled, else one made of Debian's
-    packages. Raises `ImageError` where none can be had."""
+    """Return the base of images: Debian's image if it is here or can be pulled, else one made of Debian's packages.
+
+    Raises `ImageError`.
+    """
     from docker.errors import APIError
 
     for name in (base.image, base.pinned):
@@ -101,8 +105,7 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
 
 
 def require_startable(engine: DockerClient, image: str) -> None:
-    """Raise `PlatformError` where the engine answers, and yet starts no container. An image that is not here proves
-    nothing."""
+    """Raise `PlatformError` if the engine starts no container of an image; a missing image is skipped."""
     from docker.errors import APIError
 
     if find(engine, image) is None:
@@ -120,9 +123,9 @@ def require_startable(engine: DockerClient, image: str) -> None:
 
 
 def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
-    """Return True if the image is there, with the content that its sources would give now.
+    """Return True if the image exists and its sources are unchanged.
 
-    One that was built by hand has no digest of them: it is current while it is younger than they are.
+    An image built by hand has no digest: it is current if it is younger than its sources.
     """
     image = find(engine, reference(name, settings))
     if image is None:
@@ -134,14 +137,13 @@ def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
         changed = max(path.stat().st_mtime for path in files.values())
         return datetime.fromtimestamp(changed, UTC) < datetime.fromisoformat(created[:19] + "+00:00")
     base = find(engine, base_of(name).image) or find(engine, base_of(name).pinned)
-    # A base that was removed since is no reason to build.
+    # A removed base is no reason to build.
     base_id = str(base.id) if base else image.labels.get(BASE_LABEL, "")
     return str(image.labels[LABEL]) == digest(text, files, base_id, _machine(engine))
 
 
 def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> None:
-    """Build an image on `base`, which `find_base` gave for it. The output goes to `settings.logs / build-<name>.log`.
-    Raises `ImageError`."""
+    """Build an image on a base of `find_base`; logs to `settings.logs / build-<name>.log`. Raises `ImageError`."""
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"build-{name}.log"
     log.write_text("")
@@ -151,29 +153,28 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
             build.run()
     finally:
         shutil.rmtree(build.context, ignore_errors=True)
-        build.remove_builders()
 
 
 class Build:
-    """An image that is being built."""
+    """The build of an image."""
 
     def __init__(
         self, engine: DockerClient, settings: Settings, name: str, base: str, report: Report, log: Path
     ) -> None:
         self.engine, self.settings, self.name, self.base, self.report = engine, settings, name, base, report
         self.base_id, self.machine = str(engine.images.get(base).id), _machine(engine)
-        self.context, self.log, self.id = settings.artifacts / "docker" / name, log, uuid.uuid4().hex
+        self.context, self.log = settings.artifacts / "docker" / name, log
 
     def run(self) -> None:
-        """Build it, and remove the one that it replaces."""
+        """Build the image, and remove its predecessor."""
         tag, text = reference(self.name, self.settings), dockerfile(self.name)
         old = find(self.engine, tag)
         labels = {LABEL: self.digest(text), BASE_LABEL: self.base_id}
-        head, tail = dockerfiles.stages(text)
+        head, tail = stages(text)
         if tail:
             text = f"FROM {self.dependencies(head)}\n{tail}"
         self.fill(text)
-        arguments = {"BASE": self.base, "VERSION": version(), "REVISION": _revision()}
+        arguments = {"BASE": self.base, "VERSION": VERSION, "REVISION": _revision()}
         if self.name == "models":
             arguments |= {"MODEL": self.settings.model, "MODEL_VERSION": str(published(self.settings))}
         options = [f"--label={name}={value}" for name, value in labels.items()]
@@ -182,7 +183,7 @@ class Build:
             self.remove(str(old.id))
 
     def dependencies(self, text: str) -> str:
-        """The image of what comes before our own code; built where it is missing."""
+        """Return the image of the stages before our code, built if it is missing."""
         repository = f"{REGISTRY}/{self.name}-dependencies"
         tag = f"{repository}:{self.digest(text)}"
         if find(self.engine, tag) is not None:
@@ -202,7 +203,7 @@ class Build:
             if "serving/web/package-lock.json" in files:
                 scripts = install(self.settings.artifacts / "web")
                 shutil.copytree(scripts, fetched / scripts.name)
-        except (wheels.WheelError, TargetError) as error:
+        except TargetError as error:
             raise ImageError(str(error)) from error
         older = self.engine.images.list(name=repository)
         docker_build(self.context, self.log, tag, arguments, self.report, "--target=dependencies")
@@ -212,30 +213,21 @@ class Build:
         return tag
 
     def digest(self, text: str) -> str:
-        """Of what an image of this Dockerfile is made of."""
+        """Return the digest of the sources of a Dockerfile."""
         return digest(text, context_files(self.settings, text), self.base_id, self.machine)
 
     def fill(self, text: str) -> dict[str, Path]:
         """Write the build context of a Dockerfile; returns the files that it copies."""
         files = context_files(self.settings, text)
-        fill(self.context, self.name, for_builder(text, self.id), files)
+        fill(self.context, self.name, for_builder(text), files)
         return files
 
     def remove(self, name: str) -> None:
-        """Remove what a newer image replaced, unless something still uses it."""
+        """Remove an image unless it is used."""
         from docker.errors import APIError
 
         with contextlib.suppress(APIError):
             self.engine.images.remove(name)
-
-    def remove_builders(self) -> None:
-        """Remove the stages that others have copied from: the legacy builder leaves them, gigabytes without a name.
-        Those of a build that goes on elsewhere stay."""
-        from docker.errors import APIError
-        from requests import RequestException
-
-        with contextlib.suppress(APIError, RequestException):
-            self.engine.images.prune({"dangling": True, "label": f"{BUILD_LABEL}={self.id}"})
 
 
 def _machine(engine: DockerClient) -> str:
@@ -244,7 +236,7 @@ def _machine(engine: DockerClient) -> str:
 
 
 def _revision() -> str:
-    """The commit that is built, marked where it was changed; "" outside of a repository."""
+    """Return the current commit, marked if there are changes; "" outside of a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     with contextlib.suppress(OSError):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,4 +1,4 @@
-"""Busy ports, found before a server stumbles over them."""
+"""Checks of ports before a start."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from serving.settings import PREFIX, Settings
 
 
 def require_ports(settings: Settings, name: str, ports: dict[str, int]) -> None:
-    """Raises `PlatformError` naming the holder where one of the ports of `name`, by purpose, is taken."""
+    """Raise `PlatformError` with the holder if one of the ports of `name`, by purpose, is taken."""
     host = settings.host
     for purpose, port in ports.items():
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            # As the servers do: a port in TIME_WAIT is free, one that somebody listens on is not.
+            # As servers do: a port in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
@@ -34,7 +34,7 @@ def require_ports(settings: Settings, name: str, ports: dict[str, int]) -> None:
 
 
 def holder(port: int) -> str:
-    """Who listens on a port, in words."""
+    """Return the holder of a port for a message."""
     try:
         connections = psutil.net_connections("tcp")
     except psutil.AccessDenied:

@@ -1,4 +1,4 @@
-"""The targets as local processes, kept alive by supervisord (http://supervisord.org)."""
+"""The targets as local processes of supervisord (http://supervisord.org)."""
 
 from __future__ import annotations
 
@@ -23,46 +23,15 @@ from serving.repository import write_atomically
 from serving.settings import Settings
 from serving.targets.base import Launch, Target
 
-SUPERVISOR = """\
-[unix_http_server]
-file={socket}
-chmod=0600
-
-[supervisord]
-identifier=tandem
-directory={directory}
-logfile={logs}/supervisor.log
-logfile_maxbytes=1MB
-logfile_backups=1
-pidfile={pidfile}
-umask=077
-{user}
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-"""
-PROGRAM = """
-[program:{name}]
-command={command}
-environment={environment}
-autostart=false
-autorestart=true
-startretries=5
-stopwaitsecs={stop_seconds}
-stopasgroup=true
-killasgroup=true
-redirect_stderr=true
-stdout_logfile={logs}/{name}.log
-stdout_logfile_maxbytes=10MB
-stdout_logfile_backups=2
-"""
+TEMPLATE = Path(__file__).with_name("supervisord.conf")
 STATES = {"BACKOFF": "restarting", "EXITED": "stopped", "FATAL": "failed", "UNKNOWN": "failed"}
-"""Those of supervisord that we call otherwise."""
+"""Our names of supervisord's states, if they differ."""
 LONGEST_SOCKET_PATH = 90
-"""Unix sockets' paths end at 104 (macOS) or 108 bytes, and supervisord appends its pid while it binds."""
+"""Paths of Unix sockets have at most 104 (macOS) or 108 bytes; supervisord appends its pid."""
 
 
 class ProcessPlatform:
-    """Local processes; nothing but this Python environment is needed."""
+    """Local processes of this Python environment."""
 
     name = "process"
 
@@ -149,28 +118,25 @@ def _socket(settings: Settings) -> Path:
 
 
 def _configure(settings: Settings, launches: dict[str, Launch]) -> str:
-    text = SUPERVISOR.format(
-        socket=_escape(_socket(settings)),
-        directory=_escape(Path.cwd()),
-        logs=_escape(settings.logs),
-        pidfile=_escape(settings.run / "supervisord.pid"),
-        user="user=root\n" if os.geteuid() == 0 else "",
-    )
-    for name, launch in launches.items():
-        text += PROGRAM.format(
-            name=name,
-            command=_escape(" ".join(_quote(word) for word in launch.command)),
-            environment=_escape(
-                ",".join(f"{key}={_quote(value)}" for key, value in launch.environment.items())
-            ),
-            stop_seconds=settings.stop_seconds,
-            logs=_escape(settings.logs),
+    import jinja2
+
+    programs = {
+        name: (
+            " ".join(map(_quote, launch.command)),
+            ",".join(f"{key}={_quote(value)}" for key, value in launch.environment.items()),
         )
-    return text
-
-
-def _escape(text: object) -> str:
-    return str(text).replace("%", "%%")
+        for name, launch in launches.items()
+    }
+    template = jinja2.Template(TEMPLATE.read_text(), trim_blocks=True, undefined=jinja2.StrictUndefined)
+    text: str = template.render(
+        settings=settings,
+        socket=_socket(settings),
+        directory=Path.cwd(),
+        is_root=os.geteuid() == 0,
+        programs=programs,
+    )
+    # supervisord expands %(name)s.
+    return text.replace("%", "%%") + "\n"
 
 
 def _quote(word: str) -> str:
@@ -178,10 +144,10 @@ def _quote(word: str) -> str:
 
 
 def _start_supervisor(settings: Settings) -> None:
-    """Returns when it listens: only then it leaves its terminal."""
+    """Start supervisord; returns when it listens."""
     settings.run.chmod(0o700)
     command = [str(Path(sys.executable).with_name("supervisord")), "-c", str(_configuration(settings))]
-    # A session of its own: Ctrl-C in the terminal that ran `make deploy` must not reach the servers.
+    # In its own session: Ctrl-C in the terminal of `make deploy` must not reach the servers.
     done = subprocess.run(
         command, start_new_session=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -191,7 +157,7 @@ def _start_supervisor(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def _supervisor(settings: Settings) -> Iterator[Any]:
-    """The running supervisord's own interface; None where none runs."""
+    """Yield the interface of the running supervisord; None if none runs."""
     from supervisor.xmlrpc import SupervisorTransport
 
     with contextlib.closing(SupervisorTransport(None, None, f"unix://{_socket(settings)}")) as transport:
@@ -208,7 +174,7 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
 
 
 def orphans(settings: Settings) -> list[psutil.Process]:
-    """The servers of a supervisord that was killed: each was given its address when it was started."""
+    """Return the servers of a killed supervisord, found by its address in their environment."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -218,7 +184,7 @@ def orphans(settings: Settings) -> list[psutil.Process]:
 
 
 def _end_orphans(settings: Settings) -> int:
-    """End what a supervisord that was killed has left; returns how many servers there were."""
+    """End the servers of a killed supervisord; returns their number."""
     found = orphans(settings)
     for process in found:
         with contextlib.suppress(psutil.Error):
@@ -257,7 +223,7 @@ def _state(info: dict[str, Any]) -> TargetState:
 
 
 def memory_of(pid: int) -> int:
-    """Resident bytes of a process and all that it started. Raises `psutil.Error`."""
+    """Return the resident bytes of a process tree. Raises `psutil.Error`."""
     process = psutil.Process(pid)
     tree = [process, *process.children(recursive=True)]
     return sum(p.memory_info().rss for p in tree)

@@ -1,4 +1,4 @@
-"""The images that a deployment wants: pulled where TensorFlow's own can be, built here otherwise."""
+"""The images of a deployment: TensorFlow's own if it can be pulled, others built here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MONITORING = "prometheus"
 
 
 def make_images(settings: Settings, wanted: Sequence[str], watch: Watch) -> None:
-    """Have the images of these targets, and see that a container starts. Raises `PlatformError`."""
+    """Pull or build the images of targets, and check that a container starts. Raises `PlatformError`."""
     names = [*wanted, *([MONITORING] if settings.monitoring else [])]
     with opened() as docker:
         running = containers.running(containers.find(docker, settings))
@@ -33,13 +33,13 @@ def make_images(settings: Settings, wanted: Sequence[str], watch: Watch) -> None
 
 
 def built_here(names: Sequence[str], tf_serving: str) -> list[str]:
-    """The images of services of compose.yaml, without TensorFlow's own."""
+    """Return the images of services of compose.yaml that are built here."""
     ours = [name for name in names if not (name == "tf-serving" and tf_serving == images.TF_SERVING)]
     return list(dict.fromkeys(targets.load(n).container.image if n in targets.NAMES else n for n in ours))
 
 
 def tf_serving_image(docker: DockerClient, settings: Settings) -> str:
-    """TensorFlow's own image where it is here, else ours."""
+    """Return TensorFlow's own image if it is here, else ours."""
     ours, original = images.reference("tf-serving"), images.TF_SERVING
     if settings.tf_serving == "embedded":
         return ours
@@ -50,7 +50,7 @@ def tf_serving_image(docker: DockerClient, settings: Settings) -> str:
 
 
 def _pull_tf_serving(docker: DockerClient, settings: Settings, watch: Watch) -> None:
-    """Have TensorFlow's own image where it is wanted and can be pulled."""
+    """Pull TensorFlow's own image if it is wanted."""
     from docker.errors import APIError
 
     original = images.TF_SERVING
@@ -69,7 +69,7 @@ def _pull_tf_serving(docker: DockerClient, settings: Settings, watch: Watch) -> 
 
 
 def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
-    """Make those of the images that are missing or older than their sources; all where none is named."""
+    """Build images that are missing or older than their sources; by default all. Raises `PlatformError`."""
     unknown = sorted(set(names) - set(images.IMAGES))
     if unknown:
         raise PlatformError(f"there is no image {unknown[0]!r}; there are: {', '.join(images.IMAGES)}")

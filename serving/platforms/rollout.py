@@ -1,4 +1,4 @@
-"""The last stage: every target answers with the published version."""
+"""The last stage: every target serves the published version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.targets.base import Endpoint, Target, TargetError, sample_folder, u
 
 GATEWAY = "tfjs"
 SETTLE_SECONDS = 3
-"""How long a refusal must stand to count: a server looks again at files that have changed, once a second."""
+"""The time after which a refusal counts: a server checks changed files every second."""
 LOG_LINES = 200
 
 Report = Callable[[str], None]
@@ -27,19 +27,19 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Deployment:
-    """A version that is served, and where each target answers with it."""
+    """A served version and its endpoints by target."""
 
     version: int
     platform: str
     endpoints: dict[str, list[Endpoint]]
     unreachable: dict[str, str]
-    """The targets that the version has no artifact for, and why."""
+    """The targets without an artifact in this version, with the reason."""
 
 
 @contextlib.contextmanager
 def prepared(settings: Settings, report: Report) -> Iterator[Report]:
-    """Have what the targets need but a version at the end of the block; a target that could not be started is known
-    before. Gives a report that raises what has failed meanwhile: `PlatformError`."""
+    """Check that targets can be started, and prepare all but a version during the block. Yields a report that raises
+    the `PlatformError` of a failure early."""
     platform, _ = platforms.choose(settings)
     settings = dataclasses.replace(settings, platform=platform.name)
     all_targets = [targets.load(name) for name in targets.NAMES]
@@ -53,12 +53,12 @@ def prepared(settings: Settings, report: Report) -> Iterator[Report]:
 
 
 def serve(settings: Settings, version: int, report: Report) -> Deployment:
-    """Have every target answer with `version`. Raises `TargetError` or `PlatformError` where one does not."""
+    """Make every target serve `version`. Raises `TargetError` or `PlatformError`."""
     platform, why = platforms.choose(settings)
     settings = dataclasses.replace(settings, platform=platform.name)
     report(f"platform {platform.name}: {why}")
     closed = unreachable(settings, version)
-    # The gateway has the page and the way to the others, whether or not a browser can run the model.
+    # The gateway is needed even if no browser can run the model.
     reached = [targets.load(name) for name in targets.NAMES if name not in closed or name == GATEWAY]
     with watching() as watch:
         started = platform.up(settings, reached, watch)
@@ -78,12 +78,12 @@ def wait_until_ready(
     version: int,
     watch: Watch,
 ) -> None:
-    """Wait until each target answers with `version`; those that answer with another are told to swap."""
+    """Wait until each target serves `version`; targets with another version are told to swap."""
     since = time.monotonic()
     told: set[str] = set()
     shown: set[str] = set()
     waiting = {target.name: target for target in all_targets}
-    # What runs beside the targets has no version.
+    # Other services have no version.
     beside = [name for name in started if name not in waiting]
     while waiting or beside:
         states = platform.states(settings)
@@ -104,7 +104,7 @@ def wait_until_ready(
                 del waiting[name]
                 continue
             if served is None and name not in shown and name not in started:
-                # What was started is watched already.
+                # Started targets are shown already.
                 watch(name, f"{now}, waiting for its answer")
             shown.add(name)
             if served not in (None, version) and name not in told:
@@ -134,13 +134,13 @@ def _refusal(settings: Settings, platform: Platform, target: Target, version: in
 
 
 def link_samples(settings: Settings, version: int) -> Path:
-    """Have `samples` among the artifacts show those of a version; as short as it can be said from here."""
+    """Link `samples` among the artifacts to a version's; returns its shortest path from here."""
     folder = settings.artifacts / "samples"
     beside = settings.artifacts / ".samples"
     beside.unlink(missing_ok=True)
     beside.symlink_to(sample_folder(settings, version).relative_to(settings.artifacts))
     if folder.is_dir() and not folder.is_symlink():
-        # A copy of the artifacts may hold what the link led to.
+        # A copy of the artifacts may have a folder instead of the link.
         shutil.rmtree(folder)
     beside.replace(folder)
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

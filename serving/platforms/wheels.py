@@ -1,4 +1,4 @@
-"""Wheels for an image, fetched on this machine: its pip knows the mirror, the proxy and the certificates."""
+"""Wheels for an image, fetched with the mirror, proxy and certificates of this machine's pip."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.platforms.contexts import ImageError
+
 LEGACY = {"x86_64": ("manylinux2014", "manylinux2010", "manylinux1"), "aarch64": ("manylinux2014",)}
 
 
 @dataclass(frozen=True)
 class Base:
-    """What an image is built on: a release of Debian, with its Python and the 2nd number of its glibc's version."""
+    """The base of an image: a release of Debian, with its Python and the minor version of its glibc."""
 
     image: str
     digest: str
@@ -39,10 +41,6 @@ TRIXIE = Base(
 )
 
 
-class WheelError(Exception):
-    """pip could not fetch a wheel; what it said is in the log."""
-
-
 def fetch(
     pins: Iterable[str],
     machine: str,
@@ -53,20 +51,19 @@ def fetch(
 ) -> bool:
     """Download the wheel of each pin for `base` on `machine` into `folder`, with pip's output added to `log`.
 
-    Of the distributions named in `sdists`, which have no wheels, the sources come. False where torch is left
-    out: the general index has its CUDA build, so only a wheel folder of pip's own (`find-links`) is asked.
-    Raises `WheelError`.
+    Distributions in `sdists` have no wheels: their sources are fetched. Returns False without torch, which is taken
+    from a folder of pip's settings (`find-links`) only, as the general index has its CUDA build. Raises `ImageError`.
     """
     wanted = for_machine(pins, machine)
     torch = [pin for pin in wanted if pin.startswith("torch==")]
     general = [f"--no-binary={name}" for name in sdists] + [pin for pin in wanted if pin not in torch]
     if not _download(general, machine, folder, log, base):
-        raise WheelError(f"pip could not fetch the wheels for {machine}")
+        raise ImageError(f"pip could not fetch the wheels for {machine}")
     return not torch or _download(["--no-index", *torch], machine, folder, log, base)
 
 
 def for_machine(pins: Iterable[str], machine: str) -> list[str]:
-    """The pins that hold on Linux on `machine`, which need not be this one, without their markers."""
+    """Return the pins for Linux on `machine`, without their markers."""
     from packaging.markers import Marker
 
     environment = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": machine}
@@ -79,14 +76,14 @@ def for_machine(pins: Iterable[str], machine: str) -> list[str]:
 
 
 def platforms(machine: str, base: Base = BOOKWORM) -> list[str]:
-    """The wheel tags that `base` can run, newest first."""
+    """Return the wheel tags for `base`, newest first."""
     tags = [f"manylinux_2_{minor}" for minor in range(base.glibc, 4, -1)]
     return [f"{tag}_{machine}" for tag in (*tags, *LEGACY.get(machine, ()))]
 
 
 def _download(arguments: list[str], machine: str, folder: Path, log: Path, base: Base) -> bool:
     command = [sys.executable, "-m", "pip", "download", f"--dest={folder}", "--no-deps", "--progress-bar=off"]
-    # uv, which chose the pins, knows no upper bounds of Python's version.
+    # uv, which chose the pins, ignores upper bounds of Python's version.
     command += ["--only-binary=:all:", "--implementation=cp", "--ignore-requires-python"]
     command += [f"--python-version={base.python}"]
     command += [f"--abi={abi}" for abi in (f"cp{base.python.replace('.', '')}", "abi3", "none")]

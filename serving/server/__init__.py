@@ -3,4 +3,4 @@
 VERSION = "0.2.0"
 
 HTTP_PORT, GRPC_PORT = 8000, 8001
-"""Where `tandem-server` listens unless it is told otherwise."""
+"""Default ports of `tandem-server`."""

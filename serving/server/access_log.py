@@ -1,4 +1,4 @@
-"""One line of JSON for each request, written by a thread of its own."""
+"""The access log: a line of JSON for each request, written by a thread."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ FIELDS = (
     *("request_bytes", "response_bytes"),
 )
 MOST_WAITING = 10_000
-"""Lines that wait for the disk; beyond it lines are dropped, so that the log delays no response."""
+"""Lines that wait for the disk; further ones are dropped, so that the log delays no response."""
 MOST_CHARACTERS = 500
-"""Of a path in the log."""
+"""Characters of a path in the log."""
 STOP_SECONDS = 5.0
-"""For the disk to take the last lines."""
+"""Time limit for writing the last lines."""
 
 
 class AccessLog:
-    """Requests that fail are always logged, of the others the share `sample`."""
+    """Logs all failed requests, and the share `sample` of the others."""
 
     def __init__(self, target: str, sample: float, dropped: Callable[[], None]) -> None:
-        """`target` is a file, appended to, or - for the standard output. Raises `OSError`.
+        """`target` is a file to append to, or - for the standard output. Raises `OSError`.
 
-        `dropped` is called, in any thread, for each line that is lost because the disk is slow or full.
+        `dropped` is called, in any thread, for each line lost to a slow or full disk.
         """
         self._file = sys.stdout if target == "-" else Path(target).open("a", encoding="ascii")  # noqa: SIM115 - for as long as the server runs
         self._sample = sample
@@ -50,7 +50,7 @@ class AccessLog:
             self._waiting.put(record)
 
     def close(self) -> None:
-        """Write what still waits."""
+        """Write the waiting lines."""
         self._waiting.put(None)
         self._thread.join(STOP_SECONDS)
         with suppress(OSError):
@@ -67,7 +67,7 @@ class AccessLog:
 
 
 def _line(record: RequestRecord) -> str:
-    """JSON in ASCII: whatever a client puts into a path stays in its string, on its line."""
+    """Return a line of ASCII JSON: characters in a path cannot end its string or its line."""
     times = ("", record.seconds), ("queue_", record.queue_seconds), ("run_", record.run_seconds)
     line = {
         "time": datetime.fromtimestamp(record.started, UTC).isoformat(timespec="milliseconds"),

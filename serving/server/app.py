@@ -1,4 +1,4 @@
-"""The ASGI application: from a request to its response, with limits, a deadline, and errors as JSON."""
+"""The ASGI application: routes, limits, a deadline, and errors as JSON."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ CORS = (
     (b"access-control-allow-headers", b"*"),
 )
 LONGEST_PATH = 4096
-"""Bytes."""
+"""The maximum bytes of a path."""
 PATIENCE_SECONDS = 0.05
-"""After this a task watches whether the client has left."""
+"""Time after which a task waits for the client to leave."""
 LINGER_SECONDS = 2.0
-"""For a client that still sends a refused body to read the response."""
+"""Time for a client that is still sending a refused body to read the response."""
 
 
 class App:
     """Serves routes over ASGI.
 
-    Of the flags, `max_body_bytes` holds for a body, and `request_timeout_seconds` for body and response together. With
-    `cors`, pages of other origins may read responses. While the server is `stopping`, responses close connections.
+    The flag `request_timeout_seconds` limits body and response together. With `cors`, pages of other origins may read
+    responses. While the server is `stopping`, responses close connections.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class App:
         self._stopping = stopping
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request; the only scope that this application has is HTTP."""
+        """Answer one HTTP request."""
         path = scope["raw_path"].decode("latin-1")
         client = scope["client"]
         record = RequestRecord(scope["method"], path, f"{client[0]}:{client[1]}" if client else "")
@@ -71,14 +71,14 @@ class App:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": unread})
         if unread:
-            # A connection that is closed while its client still sends is reset, and the response may be lost.
+            # Closing a connection while its client sends resets it, and the response may be lost.
             await discard(receive, LINGER_SECONDS)
             await send({"type": "http.response.body"})
 
     async def _respond(
         self, record: RequestRecord, scope: MutableMapping[str, Any], receive: Receive
     ) -> tuple[Response, bool]:
-        """The response, and whether the request's body was left unread."""
+        """Return the response, and True if the request's body is unread."""
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
         unread = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         deadline = asyncio.timeout(self._timeout_seconds)
@@ -97,7 +97,7 @@ class App:
                     return await handler(request), unread
         except ClientLeftError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever fails, the client is told
+        except Exception as error:  # noqa: BLE001 - any error becomes a response
             late = isinstance(error, TimeoutError) and deadline.expired()
             return _failure(record, self._late(unread) if late else error), unread
 

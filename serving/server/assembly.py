@@ -1,4 +1,4 @@
-"""A server put together from its parts, the same for both commands."""
+"""The assembly of a server, shared by both commands."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from serving.server.scheduling import QueueLimits
 
 PICTURE_THREADS = 2
 EXPORT_SECONDS = 2.0
-"""For a batch of spans: a stop waits for the last one."""
+"""Time limit for sending spans; a stop waits for the last ones."""
 COLLECT_AFTER = (50_000, 50, 100)
-"""Objects of the youngest generation, and collections of each before one of the next older.
+"""Thresholds of the garbage collector.
 
-JSON makes hundreds of lists a request. By Python's own thresholds (700, 10, 10) all requests waited 100 ms and longer
-for collections that looked through TensorFlow's objects: at 280 requests a second p99 was 185 ms, and is 21."""
+JSON creates hundreds of lists for a request. With Python's thresholds (700, 10, 10), collections that traverse
+TensorFlow's objects delayed all requests by 100 ms and more: at 280 requests a second p99 was 185 ms, and is 21."""
 
 
 def data_plane(
@@ -45,11 +45,11 @@ def data_plane(
     options: argparse.Namespace,
     layout: str = "",
 ) -> DataPlane:
-    """The data plane over the models that `find` names; `layout` says where it looks for them."""
+    """Return a data plane for the models of `find`; `layout` is their expected layout, for messages."""
     metrics = Metrics()
     limits = QueueLimits(options.max_batch_rows, queue=options.max_queue)
     serving = Serving(load, metrics, limits, options.retries, options.batching)
-    # Pictures have threads of their own: decoding takes long, and would hold up the runs.
+    # Decoding pictures takes long and must not delay runs.
     decoders = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
     return DataPlane(Models(find, serving, layout), metrics, decoders, platform, options.max_rows)
 
@@ -62,7 +62,7 @@ def serve(
     options: argparse.Namespace,
     *observes: Observe,
 ) -> None:
-    """Serve routes and services as the flags say; ends the process where it cannot start."""
+    """Serve routes and services by the flags; exits if the server cannot start."""
     gc.set_threshold(*COLLECT_AFTER)
     with ExitStack() as stack:
         try:
@@ -90,10 +90,10 @@ def serve(
 def _traced(
     app: App, endpoint: str, service: str
 ) -> tuple[Any, Sequence[grpc.aio.ServerInterceptor[Any, Any]], Callable[[], None]]:
-    """The application and the interceptors that trace requests by OpenTelemetry, and what sends the last spans.
+    """Return the application and interceptors with OpenTelemetry's tracing, and a function that sends the last spans.
 
-    They go to the collector at `endpoint`, such as http://127.0.0.1:4318; OTEL_* variables apply. Raises `StartError`
-    where the extra is not installed.
+    `endpoint` is a collector, such as http://127.0.0.1:4318; OTEL_* variables apply. Raises `StartError` if the extra
+    is not installed.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -110,14 +110,14 @@ def _traced(
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    # One span a request: those of single ASGI messages tell nothing more.
+    # One span for each request: those of ASGI messages add nothing.
     traced = OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
     interceptor = aio_server_interceptor(tracer_provider=provider)  # type: ignore[no-untyped-call]
     return traced, [interceptor], provider.shutdown
 
 
 def metrics_route(metrics: Metrics, path: str) -> Route:
-    """The page that Prometheus reads."""
+    """Return the route of the metrics for Prometheus."""
 
     async def page(_request: Request) -> Response:
         return Response(metrics.page(), metrics.content_type)
@@ -126,8 +126,8 @@ def metrics_route(metrics: Metrics, path: str) -> Route:
 
 
 def log_to_stderr(command: str) -> None:
-    # Else TensorFlow, where it is used, greets every start with pages of advice.
+    # Else TensorFlow logs pages of advice at each start.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")
-    # Else its clients could fill the log: it warns of each request that is not HTTP.
+    # Else clients could fill the log: it warns of each request that is not HTTP.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)

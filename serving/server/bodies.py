@@ -11,20 +11,18 @@ from typing import Any
 from serving.server.errors import InvalidRequestError, TooLargeError, UnsupportedEncodingError, quote
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-"""ASGI's."""
+"""ASGI's receive."""
 
 WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib's name for each content encoding."""
-STEP = 1024 * 1024
-"""Bytes inflated at once: the event loop has other requests to serve."""
 
 
 class ClientLeftError(Exception):
-    """The client closed its connection before it was answered."""
+    """The client closed its connection before the response."""
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
-    """The request's body, inflated where it is compressed, of at most `limit` bytes before and after that.
+    """Read a request's body and inflate it; `limit` bytes are allowed before and after.
 
     Raises `TooLargeError`, `UnsupportedEncodingError`, `InvalidRequestError` or `ClientLeftError`.
     """
@@ -53,7 +51,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
 
 
 async def discard(receive: Receive, seconds: float) -> None:
-    """Read the rest of a body, for some seconds at most."""
+    """Read the rest of a body, for at most `seconds`."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while (await receive()).get("more_body", False):
@@ -62,7 +60,7 @@ async def discard(receive: Receive, seconds: float) -> None:
 
 @asynccontextmanager
 async def unless_client_leaves(receive: Receive, seconds: float) -> AsyncIterator[None]:
-    """Raise `ClientLeftError` in what takes longer than `seconds`, as soon as the client has left."""
+    """Cancel the block with `ClientLeftError` when the client leaves, checked from `seconds` on."""
     answering = asyncio.current_task()
     left = False
 
@@ -90,22 +88,14 @@ async def unless_client_leaves(receive: Receive, seconds: float) -> AsyncIterato
 
 async def _inflate(body: bytes, encoding: str, limit: int) -> bytes:
     inflating = zlib.decompressobj(WINDOW_BITS[encoding])
-    chunks: list[bytes] = []
-    size, rest = 0, body
     try:
-        while True:
-            chunk = inflating.decompress(rest, STEP)
-            size += len(chunk)
-            if size > limit:
-                raise TooLargeError(f"expected a body of at most {limit} bytes decompressed, got more")
-            chunks.append(chunk)
-            rest = inflating.unconsumed_tail
-            if inflating.eof or not (rest or len(chunk) == STEP):
-                break
-            await asyncio.sleep(0)
+        # In a thread: the event loop has other requests to serve.
+        inflated = await asyncio.to_thread(inflating.decompress, body, limit + 1)
     except zlib.error as error:
         raise InvalidRequestError(f"expected a body in {encoding}, but it cannot be read: {error}") from None
+    if len(inflated) > limit:
+        raise TooLargeError(f"expected a body of at most {limit} bytes decompressed, got more")
     if not inflating.eof or inflating.unused_data:
         what = "more follows its end" if inflating.eof else "it is cut short"
         raise InvalidRequestError(f"expected a body of one {encoding} stream, but {what}")
-    return b"".join(chunks)
+    return inflated

@@ -1,4 +1,4 @@
-"""The part below every protocol: lease a version, check a request against its signature, run it."""
+"""The data plane, shared by all protocols: lease a version, check a request against its signature, run it."""
 
 from __future__ import annotations
 
@@ -24,47 +24,46 @@ from serving.server.tensors.signature import (
 
 @dataclass(slots=True)
 class Call:
-    """One inference: tensors by name, for a signature, with the outputs wanted (none named: all)."""
+    """An inference: input tensors by name, a signature, and the wanted outputs (empty: all)."""
 
     inputs: Tensors
     outputs: tuple[str, ...] = ()
     signature: str = DEFAULT_SIGNATURE
     pictures: bool = True
-    """True if encoded pictures may stand in for a float32 [-1, H, W, C] input."""
+    """True if a float32 [-1, H, W, C] input may be encoded pictures."""
     timeout: float | None = None
-    """Seconds after which the client does not want the response any more."""
+    """The client's time limit in seconds."""
 
 
 @dataclass
 class DataPlane:
-    """Leases versions and runs calls, for every protocol."""
+    """Leases versions and runs calls."""
 
     models: Models
     metrics: Metrics
     decoders: Executor
-    """Decode pictures."""
+    """Runs the decoding of pictures."""
     platform: str
     """The runtime's name in model metadata."""
     max_rows: int = 1024
-    """Rows in one request."""
+    """Maximum rows of a request."""
     stopping: bool = field(default=False, init=False)
 
     @property
     def ready(self) -> bool:
-        """Return True if the server should get requests."""
+        """Return True if the server is ready for requests."""
         return not self.stopping and self.models.ready
 
     def account(self) -> str:
-        """Return why the server is not ready."""
+        """Return the reason why the server is not ready."""
         return "the server is stopping" if self.stopping else self.models.account()
 
     def lease(
         self, record: RequestRecord, protocol: str, model: str, number: int | None = None, label: str = ""
     ) -> Version:
-        """A version, which is a context: it stays loaded for as long as that lasts. The record learns which.
+        """Return a version, by number, label or neither (the current one), to be used as a context; fill in the record.
 
-        It is asked for by its number, by its label, or by neither: the current one.
-        Raises `NotFoundError`, `UnavailableError` or, for a label that is none, `InvalidRequestError`.
+        Raises `NotFoundError`, `UnavailableError` or, for an unknown label, `InvalidRequestError`.
         """
         record.protocol = protocol
         found = self.models.model(model)
@@ -74,10 +73,10 @@ class DataPlane:
         return version
 
     async def infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
-        """Answer a call with the outputs wanted, in the order wanted.
+        """Return the wanted outputs, in their order.
 
-        Raises `InvalidRequestError` where the call does not fit the signature, `TooLargeError` where it has
-        too many rows, `DeadlineError`, and what the queue and the runtime raise.
+        Raises `InvalidRequestError` if the call does not fit the signature, `TooLargeError` for too many rows,
+        `DeadlineError`, and as the queue and the runtime do.
         """
         try:
             async with asyncio.timeout(call.timeout):
@@ -101,7 +100,6 @@ class DataPlane:
                 rows = f"input {spec.name!r} has {len(array)} rows"
                 raise TooLargeError(f"{rows}: at most {self.max_rows} in one request")
             if encoded:
-                # Decoding takes milliseconds that the event loop does not have.
                 inputs[spec.name] = await asyncio.get_running_loop().run_in_executor(
                     self.decoders, pictures.decode, _encoded(spec, array), spec
                 )
@@ -120,7 +118,7 @@ def _wanted(signature: Signature, wanted: tuple[str, ...]) -> tuple[str, ...]:
 
 def _encoded(spec: TensorSpec, array: Array) -> list[bytes]:
     if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]  # [N, 1], which some clients must send
+        array = array[:, 0]  # [N, 1], the only form of some clients
     if array.ndim != 1 or array.size == 0:
         raise spec.refused(f"expected encoded pictures, shape [-1]; got {list(array.shape)}")
     return list(array)

@@ -11,7 +11,7 @@ from grpc import StatusCode
 log = logging.getLogger("tandem.server")
 
 LONGEST_QUOTE = 120
-"""Characters of a client's words in a message."""
+"""Characters of a client's value in a message."""
 
 _short = Repr()
 _short.maxlist = _short.maxtuple = _short.maxdict = 32
@@ -19,35 +19,35 @@ _short.maxstring = _short.maxother = _short.maxlong = LONGEST_QUOTE
 
 
 def quote(value: object) -> str:
-    """A value that a client sent, shortened for a message."""
-    # A slice before repr, and not the whole of a list: the repr of 30 MB takes seconds.
+    """Return the repr of a client's value, shortened for a message."""
+    # Slice before repr: the repr of 30 MB takes seconds.
     text = repr(value[: LONGEST_QUOTE + 1]) if isinstance(value, str | bytes) else _short.repr(value)
     return text if len(text) <= LONGEST_QUOTE + 2 else f"{text[:LONGEST_QUOTE]}…"
 
 
 class ServerError(Exception):
-    """The server could not do what was asked; its own fault unless a subclass says otherwise."""
+    """A request failed; the server is at fault unless a subclass says otherwise."""
 
     status: ClassVar[int] = 500
     code: ClassVar[StatusCode] = StatusCode.INTERNAL
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    """HTTP headers that tell the client what it can do instead."""
+    """HTTP headers for the response."""
 
 
 class InvalidRequestError(ServerError):
-    """The request does not say, or does not hold, what the model or the protocol expects."""
+    """The request does not fit the model or the protocol."""
 
     status, code = 400, StatusCode.INVALID_ARGUMENT
 
 
 class FailedPreconditionError(ServerError):
-    """The request is well formed, but the model or the server is not in the state that it needs."""
+    """The request is valid, but the model or the server is not in the required state."""
 
     status, code = 400, StatusCode.FAILED_PRECONDITION
 
 
 class ForbiddenError(ServerError):
-    """The server's operator has not allowed this."""
+    """The operator has not allowed this operation."""
 
     status, code = 403, StatusCode.PERMISSION_DENIED
 
@@ -64,7 +64,7 @@ class MethodNotAllowedError(ServerError):
     status, code = 405, StatusCode.UNIMPLEMENTED
 
     def __init__(self, message: str, allowed: str) -> None:
-        """`allowed`: the methods, as the header `Allow` lists them."""
+        """`allowed` is the value of the header `Allow`."""
         super().__init__(message)
         self.headers = ((b"allow", allowed.encode()),)
 
@@ -83,20 +83,20 @@ class UnsupportedEncodingError(ServerError):
 
 
 class UnimplementedError(ServerError):
-    """The protocol knows what was asked for; this server, like the original, does not do it."""
+    """The operation exists in the protocol, but not in this server."""
 
     status, code = 501, StatusCode.UNIMPLEMENTED
 
 
 class UnavailableError(ServerError):
-    """Not now: the model is loading, the server is stopping, or a queue is full. Worth another try."""
+    """The model is loading, the server is stopping, or a queue is full; the client should retry."""
 
     status, code = 503, StatusCode.UNAVAILABLE
     headers = ((b"retry-after", b"1"),)
 
 
 class DeadlineError(ServerError):
-    """The response would come later than the client or the configuration allows."""
+    """The response exceeds the time limit of the client or the configuration."""
 
     status, code = 504, StatusCode.DEADLINE_EXCEEDED
 
@@ -108,17 +108,17 @@ class BodyTimeoutError(DeadlineError):
 
 
 class BackendError(ServerError):
-    """The runtime failed on inputs that fit the model's signature."""
+    """The runtime failed on valid inputs."""
 
 
 class ArtifactError(ServerError):
-    """A version cannot be served: its files are damaged, or the runtime cannot load or run it."""
+    """A version cannot be served: its files are damaged, or the runtime cannot load or run them."""
 
     code = StatusCode.FAILED_PRECONDITION
 
 
 def told(error: Exception, what: str) -> ServerError:
-    """What a client is told of an error; where it is not the client's, the log has the rest."""
+    """Return the error to send to the client; errors of the server are logged in full."""
     if not isinstance(error, ServerError):
         log.error("%s failed", what, exc_info=error)
         return ServerError("the server failed on this request; its log says why")

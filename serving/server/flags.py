@@ -1,4 +1,4 @@
-"""The flags of `tandem-server`, and those that both commands take."""
+"""The flags of `tandem-server`, and those of both commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Number = TypeVar("Number", int, float)
 def number(
     kind: Callable[[str], Number], fits: Callable[[Number], bool], expected: str
 ) -> Callable[[str], Number]:
-    """A reader of arguments whose error says what was `expected`."""
+    """Return a parser of arguments whose error names `expected`."""
 
     def read(text: str) -> Number:
         with suppress(ValueError):
@@ -40,7 +40,7 @@ seconds_from_0 = number(float, lambda value: 0 <= value < math.inf, "a number of
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of `tandem-server`."""
+    """Return the parser of `tandem-server`."""
     made = argparse.ArgumentParser(
         "tandem-server",
         description="Serve a model repository by the Open Inference Protocol, REST and gRPC.",
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """The flags that both commands have; TensorFlow Serving's have underscores."""
+    """Add the flags of both commands; underscores are accepted, as in TensorFlow Serving's."""
 
     def add(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
         names = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
@@ -80,5 +80,5 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("access-log", str, "off", "off, a file, or - (standard output): a line of JSON for each request")
     add("access-log-sample", _share, 1.0, "the share of successful requests that is logged, 0 to 1")
     add("otlp-endpoint", str, None, "URL of an OpenTelemetry collector to send spans to")
-    # What only `tandem-tf-serving` has flags for.
+    # Only `tandem-tf-serving` has flags for these.
     parser.set_defaults(grpc_socket="", grpc_tls=None, grpc_options=(), cors=False, retries=RetryPolicy())

@@ -26,12 +26,12 @@ class Request:
     path: str
     variables: Mapping[str, str]
     headers: Mapping[bytes, bytes]
-    """By their lower-case names."""
+    """Headers by lower-case name."""
     body: bytes
     record: RequestRecord
 
     def header(self, name: str) -> str | None:
-        """A header's value by its lower-case name."""
+        """Return a header's value by its lower-case name."""
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
@@ -47,7 +47,7 @@ class Response:
 
     @classmethod
     def json(cls, value: object, status: int = 200) -> Response:
-        """A response of JSON; numpy arrays become lists."""
+        """Return a response of JSON; numpy arrays become lists."""
         return cls(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status=status)
 
 
@@ -64,13 +64,13 @@ class Route:
 
 
 def router(routes: Sequence[Route]) -> Callable[[str, str], tuple[Handler, Mapping[str, str]]]:
-    """What finds the handler for a method and a path as it was sent, of the first route that fits, and its variables.
+    """Return a function from a method and a raw path to the handler and variables of the first matching route.
 
     It raises `NotFoundError` or `MethodNotAllowedError`.
     """
     compiled = [(re.compile(route.path), route) for route in routes]
 
-    @lru_cache(256)  # Clients ask for few paths, each very often.
+    @lru_cache(256)  # Clients use few paths, each very often.
     def find(method: str, path: str) -> tuple[Handler, Mapping[str, str]]:
         allowed = set()
         for pattern, route in compiled:
@@ -78,7 +78,7 @@ def router(routes: Sequence[Route]) -> Callable[[str, str], tuple[Handler, Mappi
             if match is None:
                 continue
             if route.method == method or (route.method, method) == ("GET", "HEAD"):
-                # Decoded only now: an escaped slash in a name does not divide the path.
+                # Decoded after the match: an escaped slash does not divide the path.
                 return route.handler, {k: text and unquote(text) for k, text in match.groupdict().items()}
             allowed.add(route.method)
         if not allowed:
@@ -93,12 +93,12 @@ def router(routes: Sequence[Route]) -> Callable[[str, str], tuple[Handler, Mappi
 
 
 def parse_json(text: bytes | memoryview) -> object:
-    """JSON as RFC 8259 has it: no NaN, no Infinity, and at most 1,024 levels deep. Raises `InvalidRequestError`."""
+    """Parse JSON by RFC 8259: no NaN, no Infinity, at most 1,024 levels. Raises `InvalidRequestError`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         hint = ""
-        # `pos` counts characters; in the ASCII of numbers these are bytes.
+        # `pos` counts characters, which are bytes in ASCII.
         if re.match(rb"-?(NaN|Infinity)", bytes(text[error.pos : error.pos + 9])):
             hint = "; JSON has no NaN and no Infinity: send such values as binary tensors or over gRPC"
         raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}{hint}") from None

@@ -1,4 +1,4 @@
-"""The life of a server process: bind, answer, look for new versions, and stop without dropping a request."""
+"""The life of a server process: bind, serve, poll for versions, and stop without dropping a request."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from serving.server.rpc import RpcServer
 log = logging.getLogger("tandem.server")
 
 CLOSE_SECONDS = 0.5
-"""For the models to be unloaded after the last response."""
+"""Time limit for unloading models after the last response."""
 
 
 class StartError(Exception):
-    """The server cannot start; the message is for its operator."""
+    """The server cannot start; the message says why."""
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn, but signals are ours."""
+    """uvicorn without its signal handlers."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -38,10 +38,10 @@ class _HttpServer(uvicorn.Server):
 
 
 def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace) -> bool:
-    """Serve as the flags say, until SIGTERM or SIGINT. Raises `StartError` where an address cannot be had.
+    """Serve until SIGTERM or SIGINT. Raises `StartError` if it cannot listen on an address.
 
-    Returns False if a load or a run goes on in its thread: then only `os._exit` ends the process.
-    `make_rpc` is called in the event loop, to which grpc.aio binds a server when it is made.
+    Returns False if a thread is still loading or running a model: then only `os._exit` ends the process.
+    `make_rpc` is called in the event loop, to which grpc.aio binds its server.
     """
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     clean = True
@@ -49,7 +49,7 @@ def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: 
         clean = runner.run(_serve(plane, app, make_rpc, options))
         return clean
     finally:
-        if clean:  # Else `close` would wait for the thread.
+        if clean:  # `close` would wait for the thread.
             runner.close()
 
 
@@ -73,10 +73,10 @@ async def _serve(
             log_config=None,
             access_log=False,
             server_header=False,
-            # Who asks TensorFlow Serving's protocols is told that it is not TensorFlow Serving.
+            # Tells clients of TensorFlow Serving's protocols that this is not TensorFlow Serving.
             headers=[("x-served-by", "tandem")],
             proxy_headers=False,
-            limit_concurrency=options.max_connections + 1,  # It refuses the one that reaches its limit.
+            limit_concurrency=options.max_connections + 1,  # uvicorn refuses the one that reaches the limit.
             timeout_keep_alive=options.idle_timeout_seconds,
             timeout_graceful_shutdown=options.grace_seconds,
         )
@@ -105,7 +105,7 @@ async def _serve(
         clean = False
     log.info("stopped")
     with contextlib.suppress(asyncio.CancelledError):
-        await poll  # It does not end by itself: if it has, its exception is why the server stopped.
+        await poll  # If it ended by itself, its exception is the reason of the stop.
     return clean
 
 
@@ -114,7 +114,7 @@ def _bind(host: str, port: int, idle_seconds: float) -> socket.socket:
     try:
         # No SO_REUSEPORT: a second server on this port must fail, not share its requests.
         bound = socket.create_server((host, port), family=family, backlog=2048)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # On Linux: a client that never reads its response is let go.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # On Linux: drops clients that do not read their response.
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * idle_seconds))
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
@@ -130,7 +130,7 @@ def _listen(rpc: RpcServer, options: argparse.Namespace) -> None:
     if options.grpc_socket:
         path = Path(options.grpc_socket)
         if path.is_socket():
-            path.unlink()  # Of a server that was killed.
+            path.unlink()  # Left by a killed server.
         addresses.append(f"unix:{path.absolute()}")
     for address in addresses:
         try:
@@ -146,7 +146,7 @@ async def _poll(plane: DataPlane, rpc: RpcServer, seconds: float) -> None:
         try:
             await plane.models.refresh()
         except (OSError, ServerError):
-            log.exception("the models could not be refreshed; what serves goes on")
+            log.exception("the models could not be refreshed; loaded versions stay")
         if plane.ready != was_ready:
             was_ready = plane.ready
             log.info("ready" if was_ready else "not ready: %s", *([] if was_ready else [plane.account()]))

@@ -42,7 +42,7 @@ def tandem_server(arguments: Sequence[str] | None = None) -> None:
 def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
     """Serve SavedModels as `tensorflow_model_server` does, with its flags, until SIGTERM."""
     with _installed("tandem-tf-serving"):
-        # Its packages are in the images that serve SavedModels only.
+        # Its packages are only in images for SavedModels.
         from serving.server.tfs import command
 
         command.main(arguments)
@@ -50,7 +50,7 @@ def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def _installed(command: str) -> Iterator[None]:
-    """End the process with one line where a runtime's package is missing, as in the extra `server`."""
+    """Exit with one line if a runtime's package is missing, as in the extra `server`."""
     try:
         yield
     except ModuleNotFoundError as error:

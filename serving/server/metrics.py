@@ -1,4 +1,4 @@
-"""The server's counters, for Prometheus and for the protocols' statistics."""
+"""The server's metrics, for Prometheus and for the protocols' statistics."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from serving.server.records import RequestRecord
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TIMED = frozenset(("OK", "INTERNAL", "DEADLINE_EXCEEDED"))
-"""Codes of requests whose duration depends on the server: it refuses in no time, and clients leave when they like."""
+"""Codes of requests whose duration depends on the server: refusals and cancelled requests do not."""
 
 Waiting = Callable[[], int]
-"""How many requests wait in a queue."""
+"""Return the number of requests in a queue."""
 
 
 @dataclass(slots=True)
 class Duration:
-    """How often something happened, and the seconds that it took altogether."""
+    """A count of events and the sum of their seconds."""
 
     count: int = 0
     seconds: float = 0.0
@@ -47,18 +47,18 @@ class Statistics:
     """Sums since a version was loaded, for the statistics extension of the Open Inference Protocol."""
 
     success: Duration = field(default_factory=Duration)
-    """Requests answered, from their first byte to the response."""
+    """Answered requests, from the first byte to the response."""
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
-    """How long requests waited for their run."""
+    """Waits of requests for their run."""
     compute: Duration = field(default_factory=Duration)
-    """Requests' runs; a run that is shared counts whole for each of them."""
+    """Runs of requests; a shared run counts in full for each of them."""
     rows: int = 0
-    """Rows answered."""
+    """The number of answered rows."""
     runs: dict[int, Duration] = field(default_factory=dict)
     """Runs by their number of rows."""
     last: float = 0.0
-    """When the last request was answered, in seconds since 1970; 0: never."""
+    """Time of the last response, in seconds since 1970; 0: none yet."""
 
     def request(self, record: RequestRecord) -> None:
         (self.success if record.code == "OK" else self.fail).add(record.seconds)
@@ -73,7 +73,7 @@ class Statistics:
 
 
 class Metrics:
-    """The figures of one server. Only the event loop's thread uses them."""
+    """The metrics of one server. Not thread-safe: used by the event loop only."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -129,11 +129,11 @@ class Metrics:
         self.statistics(model, version).run(rows, seconds)
 
     def statistics(self, model: str, version: str) -> Statistics:
-        """The sums of a version since it was loaded."""
+        """Return the sums of a version since it was loaded."""
         return self._statistics.get((model, version)) or Statistics()
 
     def loaded(self, model: str, version: str, waiting: Waiting) -> None:
-        """Begin the figures of a version; `waiting` says how many requests wait for it."""
+        """Start the statistics of a version; `waiting` returns its number of waiting requests."""
         self._statistics[model, version] = Statistics()
         self._queues[model, version] = waiting
         self._versions.labels(model, version).set(1)
@@ -142,7 +142,7 @@ class Metrics:
         )
 
     def unloaded(self, model: str, version: str, waiting: Waiting) -> None:
-        """Forget the version with this `waiting`: another of its number may be loaded by now."""
+        """Drop the version with this `waiting`: its number may have been loaded again."""
         if self._queues.get((model, version)) != waiting:
             return
         del self._queues[model, version], self._statistics[model, version]
@@ -154,5 +154,5 @@ class Metrics:
         self._dropped.inc()
 
     def page(self) -> bytes:
-        """The exposition in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Encoded pictures to the model's tensors: PNG or JPEG bytes to float32 [N, H, W, C], 0..1."""
+"""Decode pictures: PNG or JPEG bytes to float32 [N, H, W, C], 0..1."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from serving.server.tensors.signature import TensorSpec
 FORMATS = ("PNG", "JPEG")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MAX_PIXELS = 16_777_216
-"""A picture of 4096 x 4096. Its header tells its size before anything is decoded."""
+"""4096 x 4096. The size is in the header, before anything is decoded."""
 MAX_PIXELS_TOGETHER = 16 * MAX_PIXELS
-"""Of one request, which take seconds to decode, and nothing interrupts that; blank ones have next to no bytes."""
+"""Limit for one request: decoding takes seconds and cannot be interrupted."""
 
 
 def decode(encoded: Sequence[bytes], spec: TensorSpec) -> NDArray[np.float32]:
-    """Decode pictures for an input of shape [-1, H, W, C]; one of another size is resized.
+    """Decode pictures for an input of shape [-1, H, W, C], and resize them to its size.
 
-    Raises `InvalidRequestError` naming the picture that is none or is too large, or where the model
-    leaves H or W open and the pictures differ in it; `TooLargeError` where all of them together are too large.
+    Raises `InvalidRequestError` for an invalid or too large picture, or different sizes if H or W is free;
+    `TooLargeError` if all pictures together are too large.
     """
     channels = spec.channels_of_picture
     if channels is None or spec.shape is None:
         raise InvalidRequestError(f"input {spec.name!r} takes no pictures: it is {spec.dtype} {spec.shape}")
     height, width = spec.shape[1], spec.shape[2]
-    # Where the model leaves the size open, every pixel goes into the tensor.
+    # With a free size, every pixel goes into the tensor.
     most = MAX_PIXELS if -1 in (height, width) else MAX_PIXELS_TOGETHER
     arrays: list[NDArray[np.float32]] = []
     pixels = 0
@@ -54,7 +54,7 @@ def decode(encoded: Sequence[bytes], spec: TensorSpec) -> NDArray[np.float32]:
 
 @contextmanager
 def _opened(data: bytes, what: str) -> Iterator[Image.Image]:
-    """A picture to be decoded. Raises `InvalidRequestError` where it turns out to be none, or too large."""
+    """Open a picture. Raises `InvalidRequestError` if it is invalid or too large."""
     try:
         with warnings.catch_warnings(), Image.open(BytesIO(data), formats=FORMATS) as picture:
             warnings.simplefilter("ignore")

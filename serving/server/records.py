@@ -1,4 +1,4 @@
-"""One record a request: the layers fill it in, the metrics and the access log read it at the end."""
+"""The record of a request: filled in by the layers, read by the metrics and the access log at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Facts about one request. Times are in seconds, sizes in bytes."""
+    """One request. Times are in seconds, sizes in bytes."""
 
     method: str
     """HTTP's method, or "gRPC"."""
@@ -17,11 +17,11 @@ class RequestRecord:
     """The URL's path as it was sent, or the gRPC method's."""
     client: str
     protocol: str = ""
-    """Set when a model was asked for something: "oip-rest", "oip-grpc", "tfs-rest" or "tfs-grpc"."""
+    """Set for requests to a model: "oip-rest", "oip-grpc", "tfs-rest" or "tfs-grpc"."""
     operation: str = ""
-    """What TensorFlow Serving's metrics call the request: "predict", "Classify", ..."""
+    """The request's name in TensorFlow Serving's metrics: "predict", "Classify", ..."""
     model: str = ""
-    """Name of a model that is served, never another word of the client's."""
+    """Name of a served model, never another string of the client."""
     version: str = ""
     code: str = "OK"
     """A gRPC status code's name."""
@@ -43,7 +43,7 @@ Observe = Callable[[RequestRecord], None]
 
 
 def observers(*observes: Observe) -> Observe:
-    """One observer that sets a request's duration and passes it on to all of these."""
+    """Return an observer that sets a request's duration and calls all `observes`."""
 
     def finish(record: RequestRecord) -> None:
         record.seconds = time.perf_counter() - record.begun

@@ -1,4 +1,4 @@
-"""gRPC by grpc.aio: a servicer's methods as handlers that map errors to status codes, health, and the stop."""
+"""gRPC by grpc.aio: handlers that map errors to status codes, health, reflection, and the stop."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Method = Callable[[Any, RequestRecord], Awaitable[Message]]
 Answer = Callable[[bytes, Context], Awaitable[bytes]]
 
 CLOCKS_APART = 0.1
-"""Seconds. A client's time is up earlier than the server's, by the way of its request: then it cancels the call."""
+"""Seconds by which a client's deadline may precede the server's; it then cancels the call."""
 
 OPTIONS: dict[str, str | int] = {
     # A second server on this port must fail, not share its requests.
     "grpc.so_reuseport": 0,
-    # Clients that are gone without a word are found out, and those that ping too often are told to go.
+    # Detects vanished clients, and refuses those that ping too often.
     "grpc.keepalive_time_ms": 60_000,
     "grpc.keepalive_timeout_ms": 20_000,
     "grpc.http2.min_ping_interval_without_data_ms": 5_000,
@@ -40,10 +40,10 @@ OPTIONS: dict[str, str | int] = {
 
 @dataclass(frozen=True)
 class Service:
-    """A service and what implements it: an object with a coroutine for each method that is served.
+    """A service and its implementation: an object with a coroutine for each served method.
 
-    A method takes a request and the request's record, and returns the response or raises a `ServerError`. One that
-    streams is called for each request of its stream; an error that it raises ends the stream.
+    A method takes a request and its record, and returns the response or raises a `ServerError`. A streaming method is
+    called for each request of its stream; an error ends the stream.
     """
 
     descriptor: ServiceDescriptor
@@ -51,7 +51,7 @@ class Service:
 
 
 class RpcServer:
-    """A gRPC server for some services, health checking, and reflection of both."""
+    """A gRPC server of services, with health checking and reflection."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RpcServer:
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
         self._calls = 0
-        """Requests whose responses have not been sent."""
+        """Requests without a sent response."""
         self._observe = observe
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
         self._names = [service.descriptor.full_name for service in services]
@@ -78,28 +78,28 @@ class RpcServer:
         reflection.enable_server_reflection(reflected, self._server)
 
     def listen(self, address: str, tls: grpc.ServerCredentials | None = None) -> int:
-        """Listen on "host:port" or "unix:path"; returns the port. Raises `RuntimeError` where it cannot be had."""
+        """Listen on "host:port" or "unix:path"; returns the port. Raises `RuntimeError`."""
         if tls is not None:
             return self._server.add_secure_port(address, tls)
         return self._server.add_insecure_port(address)
 
     async def start(self) -> None:
-        """Answer calls; the health service says NOT_SERVING until `set_serving`."""
+        """Start serving; the health service says NOT_SERVING until `set_serving`."""
         await self.set_serving(False)
         await self._server.start()
 
     async def set_serving(self, serving: bool) -> None:
-        """Set what the health service says of the server and of each service."""
+        """Set the health status of the server and of each service."""
         status = health_pb2.HealthCheckResponse
         for name in ("", *self._names):
             await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Begin no more calls, answer those that have begun, and end what takes longer than `grace_seconds`."""
+        """Accept no more calls, and finish the current ones within `grace_seconds`."""
         stopping = asyncio.create_task(self._server.stop(grace_seconds))
         while self._calls and not stopping.done():
             await asyncio.sleep(0.02)
-        # Idle streams, such as watches of the health, would last for the whole grace.
+        # Idle streams, such as Watch of the health service, would last for the whole grace.
         await self._server.stop(None)
         await stopping
 
@@ -142,9 +142,9 @@ class RpcServer:
     async def _answer(
         self, path: str, function: Method, parse: Callable[[bytes], Message], request: bytes, context: Context
     ) -> bytes:
-        """The response. Where there is none, the call ends with the status code that says why.
+        """Return the response, or end the call with a status code.
 
-        Messages are read and written here, so that each request has a record.
+        Messages are parsed here, so that each request has a record.
         """
         record = RequestRecord("gRPC", path, context.peer().removeprefix("ipv4:"))
         record.request_bytes = len(request)
@@ -161,7 +161,7 @@ class RpcServer:
                 f"expected a message as {path} takes it, but it cannot be read"
             )
             record.code = failure.code.name
-        except Exception as error:  # noqa: BLE001 - whatever fails, the client is told
+        except Exception as error:  # noqa: BLE001 - any error becomes a status
             failure = told(error, path)
             record.code = failure.code.name
         finally:

@@ -1,7 +1,7 @@
-"""The queue of one signature of one version, and the thread in which it runs.
+"""The queue of one signature of a version, and its thread.
 
-A request joins the queue. When the thread is free, it takes what has queued up to then, as far as requests can share
-a run and the limits allow, and runs it once. Nothing waits to be joined by others. The event loop never runs a model.
+A free thread takes the requests that have queued, as far as they can share a run within the limits, and runs them at
+once: no request waits for others to join. The event loop never runs a model.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from serving.server.tensors.signature import Tensors, shapes
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """What a run and a queue may hold."""
+    """The limits of a run and of a queue."""
 
     batch_rows: int = 64
     batch_bytes: int = 64 << 20
     queue: int = 512
-    """Requests that wait."""
+    """Waiting requests."""
     queue_bytes: int = 512 << 20
-    """Bytes of their inputs."""
+    """Bytes of the inputs of waiting requests."""
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request that waits for its run."""
+    """A request and its result."""
 
     inputs: Tensors
     outputs: tuple[str, ...]
     rows: int
     shares: bool
-    """True if it may run with others: the version is batched, and every input has these rows."""
+    """True if it may share a run: the version is batched, and every input has `rows` rows."""
     answer: asyncio.Future[Tensors]
     size: int
     """Bytes of its inputs."""
@@ -52,7 +52,7 @@ class Job:
     result: Tensors | Exception | None = None
 
     def fits(self, other: Job) -> bool:
-        """Return True if one run can answer both."""
+        """Return True if both can share a run."""
         return (
             self.shares
             and other.shares
@@ -62,11 +62,11 @@ class Job:
 
 
 Run = tuple[int, float]
-"""The rows and the seconds of a run that succeeded."""
+"""The rows and seconds of a successful run."""
 
 
 class RunQueue:
-    """All but the runs themselves happens in the event loop."""
+    """The queue. Everything but the runs happens in the event loop."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class RunQueue:
         limits: QueueLimits,
         count: Callable[[int, float], None],
     ) -> None:
-        """`name`: what messages call the servable, as in "model fashion, version 3".
+        """`name` is the servable's in messages, such as "model fashion, version 3".
 
-        `batched`: whether requests may share runs; `count` hears the rows and seconds of runs that succeeded.
+        `batched`: True if requests may share runs. `count` is called with rows and seconds of successful runs.
         """
         self._servable = servable
         self._signature = signature
@@ -95,11 +95,11 @@ class RunQueue:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue whose clients still want an answer."""
+        """The number of waiting requests, without cancelled ones."""
         return sum(not job.answer.done() for job in self._waiting)
 
     async def run(self, inputs: Tensors, outputs: tuple[str, ...], record: RequestRecord) -> Tensors:
-        """Compute `outputs`. Raises `UnavailableError` where the queue is full, and what the run raises."""
+        """Compute `outputs`. Raises `UnavailableError` if the queue is full, and as the run does."""
         size = sum(array.nbytes for array in inputs.values())
         if size > self._limits.queue_bytes:
             raise TooLargeError(f"expected inputs of at most {self._limits.queue_bytes} bytes, got {size}")
@@ -117,7 +117,7 @@ class RunQueue:
         self._bytes += size
         if not self._running:
             self._running = True
-            # One turn of the loop later, so that requests that were read in the same turn share a run.
+            # Deferred by one turn of the loop, so that requests read in the same turn share a run.
             loop.call_soon(self._next)
         try:
             return await job.answer
@@ -126,11 +126,11 @@ class RunQueue:
                 record.rows += job.rows
                 record.queue_seconds += job.started - job.queued
                 record.run_seconds += job.ended - job.started
-            # Else an error would hold, through its traceback and this frame, the job that holds the error.
+            # Breaks the cycle of error, traceback, frame, job and error.
             del job
 
     async def close(self) -> None:
-        """Wait for the run that goes on, even where nobody wants its answer any more, and end the thread."""
+        """Wait for the current run, also if it was cancelled, and end the thread."""
         await asyncio.wrap_future(self._thread.submit(lambda: None))
         self._thread.shutdown(wait=False)
 
@@ -138,20 +138,20 @@ class RunQueue:
         return len(self._waiting) >= self._limits.queue or self._bytes + size > self._limits.queue_bytes
 
     def _forget_cancelled(self) -> None:
-        """Drop those whose client has gone or whose deadline has passed."""
+        """Drop requests that were cancelled or are past their deadline."""
         if any(job.answer.done() for job in self._waiting):
             self._waiting = deque(job for job in self._waiting if not job.answer.done())
             self._bytes = sum(job.size for job in self._waiting)
 
     def _next(self) -> None:
-        """Hand the thread its next batch."""
+        """Submit the next batch to the thread."""
         batch = self._take()
         self._running = bool(batch)
         if batch:
             self._thread.submit(self._work, asyncio.get_running_loop(), batch)
 
     def _take(self) -> list[Job]:
-        """The first request that still waits, and those right behind it that can share its run."""
+        """Take the first waiting request, and those right behind it that can share its run."""
         self._forget_cancelled()
         batch: list[Job] = []
         rows = size = 0
@@ -168,13 +168,13 @@ class RunQueue:
 
     def _work(self, loop: asyncio.AbstractEventLoop, batch: list[Job]) -> None:
         runs = self._execute(batch)
-        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+        with suppress(RuntimeError):  # The loop is closed.
             loop.call_soon_threadsafe(self._finish, batch, runs)
 
     def _execute(self, jobs: list[Job]) -> list[Run]:
-        """Set every job's result, in the thread; return the runs that succeeded.
+        """Set the result of each job, in the thread; return the successful runs.
 
-        Where a shared run fails, each job runs alone: one bad request never fails its neighbours.
+        If a shared run fails, each job runs alone: a bad request does not fail others.
         """
         answer = self._attempt(jobs)
         if len(jobs) == 1:
@@ -191,7 +191,7 @@ class RunQueue:
         return [(sum(job.rows for job in jobs), jobs[0].ended - jobs[0].started)]
 
     def _attempt(self, jobs: list[Job]) -> Tensors | Exception:
-        """One run for all of `jobs`. Where they may share it, every output must have their rows."""
+        """Run all of `jobs` at once. If they may share runs, every output must have their rows."""
         rows = sum(job.rows for job in jobs)
         started = time.perf_counter()
         answer: Tensors | Exception
@@ -202,9 +202,9 @@ class RunQueue:
                 expected = f"expected {rows} rows in each output for {rows} rows of input"
                 answer = BackendError(f"{self._name}: {expected}, got {shapes(wrong)}")
         except ServerError as error:
-            # Its traceback would hold this frame, and so the jobs, which hold the error.
+            # Its traceback would hold this frame and the jobs.
             answer = error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises reaches the caller, not the thread
+        except Exception as error:  # noqa: BLE001 - any error of a runtime belongs to the caller
             answer = BackendError(f"{self._name}: the runtime failed: {type(error).__name__}: {error}")
         ended = time.perf_counter()
         for job in jobs:

@@ -19,7 +19,7 @@ NAMES = tuple(MODULES)
 
 
 def load(name: str) -> Target:
-    """Load a target by its name. Raises `KeyError` where there is none."""
+    """Return a target by its name. Raises `KeyError`."""
     if name not in NAMES:
         raise KeyError(f"there is no target {name!r}; there are: {', '.join(NAMES)}")
     module = importlib.import_module(f"serving.targets.{MODULES[name]}")

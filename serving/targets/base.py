@@ -1,4 +1,4 @@
-"""What every target has: how it is launched, when it is ready, how it swaps versions, how it is called."""
+"""The interface of a target: launch, readiness, swap of versions, clients."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from serving.repository import Manifest, ManifestError
 from serving.settings import Settings
 
 SAMPLES = "samples"
-"""Where a version's sample requests lie, beside the browser's artifact."""
+"""The folder of a version's sample requests, beside the artifact of tfjs."""
+ORIGINAL = "tensorflow/"
+"""The prefix of TensorFlow Serving's own image."""
 PURPOSES = {"http": "REST", "grpc": "gRPC", "metrics": "metrics"}
-"""What a user reads for one of `Container.ports`."""
+"""The names of `Container.ports` for users."""
 
 
 class TargetError(TandemError):
-    """A target did not do what was asked of it; the message says which one, and what it answered."""
+    """A target failed; the message has its name and response."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a target's server is started as a local process. It stays in the foreground and logs to stderr."""
+    """The command of a target's server as a local process, in the foreground, with its log on stderr."""
 
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
@@ -34,19 +36,19 @@ class Launch:
 
 @dataclass(frozen=True)
 class Container:
-    """A target's container, as all that is beside it knows it: `make generated` writes that from here."""
+    """A target's container; `make generated` writes it into other files."""
 
     image: str
     """The folder in docker/."""
     ports: Mapping[str, int]
-    """`http`, what the gateway calls; `grpc` where there is one; `metrics` where they have a port of their own."""
+    """`http`, which the gateway calls; optionally `grpc`, and `metrics` if they have their own port."""
     metrics: str = "/metrics"
     """The path of the metrics."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One protocol of a running target; `curl` is a line that works when pasted into a shell ("" for gRPC)."""
+    """One protocol of a running target; `curl` is a line to paste into a shell ("" for gRPC)."""
 
     protocol: str
     address: str
@@ -54,80 +56,75 @@ class Endpoint:
 
 
 class Client(Protocol):
-    """Calls one endpoint by one protocol; reuses its connection."""
+    """A client of one protocol, over one connection."""
 
     def predict(self, inputs: Arrays) -> Arrays:
-        """Every output of the signature by name. Raises `TargetError` with what the endpoint answered."""
+        """Return all outputs by name. Raises `TargetError` with the response."""
 
-    def close(self) -> None:
-        """Close the connection."""
+    def close(self) -> None: ...
 
 
 class Target(Protocol):
-    """One runtime that Tandem ships to; docs/adding-a-target.md tells how another one is added."""
+    """A runtime that Tandem ships to; docs/adding-a-target.md describes how to add one."""
 
     name: str
     """One of `serving.targets.NAMES`."""
     source: str
-    """The framework whose weights it serves unless `--source` says otherwise."""
+    """The framework of its weights unless `--source` names another."""
     server: str
-    """What answers around the runtime that a version names."""
+    """The server around the runtime of a version."""
     exporter: str
     """The module of `pipelines.exporting` that writes its artifact."""
     label: str
     """Its name on the page."""
     page_protocol: str
-    """How the page calls it through the gateway, one of `endpoints.js`; "" where the page runs the model itself."""
+    """The page's protocol through the gateway, one of `endpoints.js`; "" if the page runs the model."""
     container: Container
 
     def launch(self, settings: Settings) -> Launch:
-        """How the server is started as a local process, once it is configured."""
+        """Return the command of the server as a local process, after `configure`."""
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
-        """Where it answers. `samples` is the folder of the sample requests that the curl lines send
-        (`instances.json` in TF Serving's row form, `inference.json` for the Open Inference Protocol, `picture.png` of a
-        model of pictures)."""
+        """Return the endpoints. `samples` is the folder of the sample requests for the curl lines: `instances.json` in
+        TF Serving's row form, `inference.json` for the Open Inference Protocol, `picture.png` for pictures."""
 
     def served_version(self, settings: Settings) -> int | None:
-        """The version of `settings.model` that the running server answers with; None while it is not ready."""
+        """Return the version of `settings.model` that the running server serves; None if it is not ready."""
 
     def clients(self, settings: Settings) -> dict[str, Client]:
-        """A client for each protocol that predicts, by the protocol's name (`rest`, `grpc`, ...)."""
+        """Return a client for each protocol, by its name (`rest`, `grpc`, ...)."""
 
     def configure(self, settings: Settings) -> None:
-        """Write the configuration that the server needs, on any platform, under `settings.run / self.name`."""
+        """Write the server's configuration under `settings.run / self.name`."""
         return
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
-        """Why the running server will not serve `version`, in its own words; "" where it has not refused it.
-
-        `log` are the last lines of what it said."""
+        """Return the running server's reason for refusing `version`; "" if it has not. `log` are its last lines."""
         return ""
 
     def activate(self, settings: Settings, version: int) -> None:
-        """Tell the running server to serve `version`, which is published; one that follows the pointer in the
-        repository by itself is told nothing."""
+        """Make the running server serve the published `version`; a server that follows the pointer needs nothing."""
         return
 
     def port(self, settings: Settings, purpose: str) -> int:
-        """This machine's port for one of `container.ports`."""
+        """Return this machine's port for one of `container.ports`."""
         port: int = getattr(settings, port_setting(self.name, purpose))
         return port
 
     def ports(self, settings: Settings) -> dict[str, int]:
-        """What the server will listen on, by purpose, so that a busy port is seen before the start."""
+        """Return the ports of the server by purpose, to be checked before the start."""
         return {PURPOSES[purpose]: self.port(settings, purpose) for purpose in self.container.ports}
 
 
 def port_setting(name: str, purpose: str) -> str:
-    """The field of `Settings` with this machine's port for one of `Container.ports`."""
+    """Return the field of `Settings` with the port for one of `Container.ports`."""
     own = name.replace("-", "_")
     field = f"{own}_{'rest' if purpose == 'http' else purpose}_port"
     return field if hasattr(Settings, field) else f"{own}_port"
 
 
 def served_manifest(settings: Settings, target: str) -> Manifest:
-    """The manifest of the version that is published. Raises `TargetError` where there is none."""
+    """Return the manifest of the published version. Raises `TargetError` if there is none."""
     folder = repository.model_dir(settings.repository, target, settings.model)
     version = repository.served_version(folder)
     if version is None:
@@ -136,12 +133,12 @@ def served_manifest(settings: Settings, target: str) -> Manifest:
 
 
 def served_signature(settings: Settings, target: str) -> Signature:
-    """What the published version takes and gives."""
+    """Return the signature of the published version."""
     return Signature.from_json(served_manifest(settings, target).signature)
 
 
 def unreachable(settings: Settings, version: int) -> dict[str, str]:
-    """The targets that have no artifact in a version, and why; none of those that have no manifest at all."""
+    """Return the targets without an artifact in a version, with the reason in their manifest."""
     found = {}
     for name in targets.NAMES:
         folder = repository.version_dir(settings.repository, name, settings.model, version)
@@ -152,5 +149,19 @@ def unreachable(settings: Settings, version: int) -> dict[str, str]:
 
 
 def sample_folder(settings: Settings, version: int) -> Path:
-    """The sample requests that travel with a version."""
+    """Return the folder of a version's sample requests."""
     return repository.version_dir(settings.repository, "tfjs", settings.model, version) / SAMPLES
+
+
+def runs(settings: Settings, target: str, version: int | None, image: str = "") -> str:
+    """Return, for example, "PyTorch (torch.export) in TorchServe"; `image` is that of the target's container."""
+    server = "TensorFlow Serving" if image.startswith(ORIGINAL) else targets.load(target).server
+    if version is None:
+        return f"nothing yet, in {server}"
+    try:
+        folder = repository.version_dir(settings.repository, target, settings.model, version)
+        manifest = repository.read_manifest(folder)
+        runtime = manifest.runtime + (f", converted by {manifest.converter}," if manifest.converter else "")
+    except ManifestError:
+        runtime = ""
+    return f"{runtime or 'unknown runtime'} in {server}"

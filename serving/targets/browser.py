@@ -1,4 +1,4 @@
-"""TensorFlow.js as it is used: the page in headless Chromium, driven by Playwright."""
+"""The client of tfjs: the page in headless Chromium, driven by Playwright."""
 
 from __future__ import annotations
 
@@ -25,32 +25,16 @@ MAC_APPLICATIONS = (
 )
 READY_MILLISECONDS = 60_000
 
-# Base64 carries an exact array an order of magnitude faster than a JSON list.
-PREDICT = """async ([inputs, count]) => {
-  const kinds = { float32: Float32Array, int32: Int32Array };
-  const text = (values, kind) => {
-    const raw = new Uint8Array(kind.from(values).buffer);
-    let binary = "";
-    for (let i = 0; i < raw.length; i += 8192) binary += String.fromCharCode(...raw.subarray(i, i + 8192));
-    return btoa(binary);
-  };
-  const values = Object.entries(inputs).map(([name, [dtype, encoded]]) => {
-    const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
-    return [name, new kinds[dtype](bytes.buffer)];
-  });
-  const { outputs, version } = await window.tandem.predict(Object.fromEntries(values), count);
-  const encoded = Object.entries(outputs).map(([name, rows]) => [name, text(rows.flat(Infinity), Float32Array)]);
-  return [Object.fromEntries(encoded), version];
-}"""
+PREDICT = Path(__file__).with_suffix(".js")
 
 
 class BrowserClient:
-    """Predicts with `window.tandem.predict` of the page at `address`; the browser starts with the first call."""
+    """Calls `window.tandem.predict` of the page at `address`; the first call starts the browser."""
 
     def __init__(self, address: str, signature: Signature) -> None:
         self.address, self.signature = address, signature
         self.version: int | None = None
-        """The version that the last answer came from."""
+        """The version of the last response."""
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
         self._page: Page | None = None
@@ -59,11 +43,10 @@ class BrowserClient:
         self._thread = ThreadPoolExecutor(1, "browser")
 
     def predict(self, inputs: Arrays) -> Arrays:
-        """Raises `TargetError` with what the page said, or where there is no browser."""
+        """Raises `TargetError` with the page's error, or if there is no browser."""
         return self._thread.submit(self._predict, inputs).result()
 
     def close(self) -> None:
-        """End the browser."""
         self._thread.submit(self._close).result()
         self._thread.shutdown()
 
@@ -79,7 +62,7 @@ class BrowserClient:
         }
         try:
             page = self._page or self._open()
-            outputs, self.version = page.evaluate(PREDICT, [encoded, count])
+            outputs, self.version = page.evaluate(PREDICT.read_text(), [encoded, count])
         except error as failure:
             self._close()
             raise TargetError(f"{self.address} in Chromium: {failure}") from failure
@@ -113,23 +96,20 @@ class BrowserClient:
 
 
 def launch_chromium(playwright: Playwright) -> Browser:
-    """Start a headless Chromium with a user data folder of its own. Raises `TargetError` where there is none."""
-    # Chromium's sandbox refuses to run as root, which is what a container's user often is.
+    """Start a headless Chromium with its own user data folder. Raises `TargetError` if there is none."""
+    # Chromium's sandbox does not run as root.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     return playwright.chromium.launch(executable_path=find_chromium(playwright), args=arguments)
 
 
 def installed_chromium() -> str:
-    """The path of a Chromium or Chrome on the PATH or among the Mac's applications; empty where there is none."""
+    """Return the path of a Chromium or Chrome, on the PATH or as a Mac application; empty if there is none."""
     on_path = next((path for name in NAMES if (path := shutil.which(name))), "")
     return on_path or next((path for path in MAC_APPLICATIONS if Path(path).is_file()), "")
 
 
 def find_chromium(playwright: Playwright) -> str:
-    """The path of a Chromium: on the PATH, as a Mac application, or Playwright's own.
-
-    Raises `TargetError` naming the command that installs one.
-    """
+    """Return the path of Chromium, installed or Playwright's. Raises `TargetError` with the command to install one."""
     own = playwright.chromium.executable_path
     if found := installed_chromium() or (own if Path(own).is_file() else ""):
         return found

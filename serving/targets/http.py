@@ -1,6 +1,6 @@
-"""HTTP to an endpoint over one kept-alive connection, with errors that say what the endpoint answered.
+"""HTTP to an endpoint over a kept-alive connection, with errors that quote the response.
 
-The standard library's client: `tandem status` has no time to import a larger one.
+By the standard library's client: importing another one would slow down `tandem status`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from serving.targets.base import Endpoint, Target, TargetError
 
 Read = TypeVar("Read")
 UNREADABLE = (TargetError, LookupError, TypeError, ValueError, AttributeError)
-"""What reading an answer raises where it is another server's."""
+"""Errors of reading the response of an unexpected server."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response, read to its end; header names are taken in any case."""
+    """A response; names of headers are case-insensitive."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -32,7 +32,7 @@ class Answer:
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over the Unix socket at a path."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -45,7 +45,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class HttpConnection:
-    """Requests to one server; its host is `unix:<path>` for a Unix socket, or may hold the port."""
+    """Requests to one server; `host` may include the port, or be `unix:<path>`."""
 
     def __init__(self, host: str, port: int | None = None, timeout: float = 30.0) -> None:
         self._connection: http.client.HTTPConnection
@@ -58,7 +58,7 @@ class HttpConnection:
     def exchange(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """The answer, whatever its status. Raises `TargetError` where there is none."""
+        """Return the response, with any status. Raises `TargetError` if there is none."""
         kept = self._connection.sock is not None
         try:
             self._connection.request(method, path, body, headers or {})
@@ -66,7 +66,7 @@ class HttpConnection:
             return Answer(response.status, response.headers, response.read())
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            # A server may close an idle connection just as we send: that says nothing about the request.
+            # The server may have closed the idle connection.
             if kept and isinstance(error, ConnectionError):
                 return self.exchange(method, path, body, headers)
             raise TargetError(
@@ -76,7 +76,7 @@ class HttpConnection:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Raises `TargetError` where the endpoint does not answer, or answers with an error."""
+        """Return the response. Raises `TargetError` for an error or no response."""
         answer = self.exchange(method, path, body, headers)
         if answer.status >= 400:
             text = answer.body.decode(errors="replace")[:500]
@@ -84,17 +84,16 @@ class HttpConnection:
         return answer
 
     def json(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:  # noqa: ANN401
-        """Send and receive JSON. Raises `TargetError` as `request` does, or where the answer is not JSON."""
+        """Send and receive JSON. Raises `TargetError` as `request` does, or if the response is not JSON."""
         data = None if body is None else json.dumps(body).encode()
         own = {"Content-Type": "application/json"} if data else {}
         answer = self.request(method, path, data, own | (headers or {}))
         try:
             return json.loads(answer.body)
         except ValueError as error:
-            raise TargetError(f"{self.base}{path} answered what is not JSON: {error}") from error
+            raise TargetError(f"{self.base}{path} answered with invalid JSON: {error}") from error
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
 
 
@@ -108,7 +107,6 @@ class HttpClient:
         self._path, self._signature = self.PATH.format(model=model), signature
 
     def close(self) -> None:
-        """Close the connection."""
         self._http.close()
 
 
@@ -119,10 +117,7 @@ def ask(
     read: Callable[[Any], Read],
     headers: dict[str, str] | None = None,
 ) -> Read | None:
-    """What `read` takes from the JSON that a running target answers to a GET.
-
-    None where it answers with an error, or not at all, or where something else listens there.
-    """
+    """GET JSON from a running target; returns what `read` makes of it, or None after any failure."""
     with closing(HttpConnection(settings.host, target.port(settings, "http"), timeout=5)) as connection:
         try:
             return read(connection.json("GET", path, headers=headers))
@@ -131,7 +126,7 @@ def ask(
 
 
 def endpoints(target: Target, settings: Settings, predict: str, body: str) -> list[Endpoint]:
-    """The endpoints of a target with REST, gRPC and metrics; `body` is what curl sends to the path `predict`."""
+    """Return the endpoints of a target with REST, gRPC and metrics; `body` is curl's body for the path `predict`."""
     purpose = "metrics" if "metrics" in target.container.ports else "http"
     rest = f"http://{settings.host}:{target.port(settings, 'http')}{predict}"
     metrics = f"http://{settings.host}:{target.port(settings, purpose)}{target.container.metrics}"

@@ -69,7 +69,7 @@ class OpenInferenceTarget(Target):
         signature = served_signature(settings, self.name)
         clients: dict[str, Client] = {"rest": RestClient(settings.host, rest, settings.model, signature)}
         if all(tensor.dtype != STRING for tensor in (*signature.inputs, *signature.outputs)):
-            # Of text the extension has a form of its own, which ours does not write.
+            # Our client does not write the binary form of text.
             clients["rest-binary"] = BinaryRestClient(settings.host, rest, settings.model, signature)
         return clients | {"grpc": GrpcClient(settings.host, grpc, settings.model, signature)}
 

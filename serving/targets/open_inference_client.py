@@ -11,20 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.signature import STRING, Arrays, Signature
+from models.signature import Arrays, Signature
+from serving.server.oip.codec import name_of
+from serving.server.tensors.signature import dtype_of
 from serving.targets.base import TargetError
 from serving.targets.http import HttpClient
 from serving.targets.tf_serving_client import array_of, plain
 
-DATATYPES = {"bool": "BOOL", STRING: "BYTES", "object": "BYTES"} | {
-    f"{kind}{bits}": f"{theirs}{bits}"
-    for kind, theirs, widths in (
-        ("float", "FP", (16, 32, 64)),
-        *((k, k.upper(), (8, 16, 32, 64)) for k in ("int", "uint")),
-    )
-    for bits in widths
-}
-"""numpy's names -> the protocol's."""
 LENGTH = "Inference-Header-Content-Length"
 """The header with the size of the JSON before binary tensors."""
 
@@ -44,13 +37,13 @@ class RestClient(HttpClient):
 
 
 def inference_request(inputs: Arrays, signature: Signature) -> dict[str, object]:
-    """The JSON body that asks for every output."""
+    """Return the JSON body of a request for all outputs."""
     tensors = [_described(name, array) | {"data": plain(array.ravel())} for name, array in inputs.items()]
     return {"inputs": tensors, "outputs": [{"name": tensor.name} for tensor in signature.outputs]}
 
 
 def _described(name: str, array: NDArray[Any]) -> dict[str, Any]:
-    return {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape)}
+    return {"name": name, "datatype": name_of(dtype_of(array)), "shape": list(array.shape)}
 
 
 class BinaryRestClient(RestClient):
@@ -90,7 +83,7 @@ class GrpcClient:
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         tensors = []
         for name, array in inputs.items():
-            tensor = self._triton.InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
+            tensor = self._triton.InferInput(name, list(array.shape), name_of(dtype_of(array)))
             tensor.set_data_from_numpy(np.array(array, order="C"))
             tensors.append(tensor)
         wanted = [self._triton.InferRequestedOutput(tensor.name) for tensor in self._signature.outputs]

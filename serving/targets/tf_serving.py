@@ -1,7 +1,7 @@
 """TensorFlow Serving: the SavedModel behind TF Serving's own protocol.
 
-Versions are chosen by a model config file that the server polls, so that the original
-`tensorflow_model_server` and Tandem's embedded one are told in the same way.
+Versions are selected by a model config file that the server polls, for the original `tensorflow_model_server` as for
+Tandem's embedded one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIG = """model_config_list {{
 }}
 """
 CONTAINER_MODELS = Path("/models")
-"""Where the image of TensorFlow Serving, and so ours, has its models."""
+"""The folder of models in TensorFlow Serving's image and in ours."""
 MONITORING = 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n'
 
 
@@ -40,7 +40,7 @@ class TensorFlowServing(Target):
     container = Container("tf-serving", {"http": 8501, "grpc": 8500}, "/monitoring/prometheus/metrics")
 
     def configure(self, settings: Settings) -> None:
-        """Raises `TargetError` where no version is published."""
+        """Raises `TargetError` if no version is published."""
         version = served_version(model_dir(settings.repository, self.name, settings.model))
         if version is None:
             raise TargetError(f"{self.name}: no version of {settings.model} is published")
@@ -73,7 +73,7 @@ class TensorFlowServing(Target):
         return error if state == "END" else ""
 
     def _versions(self, settings: Settings) -> dict[int, tuple[str, str]]:
-        """The state, and the error, of each version that the server knows."""
+        """Return the state and the error of each version that the server knows."""
 
         def read(status: Any) -> dict[int, tuple[str, str]]:  # noqa: ANN401
             return {
@@ -99,7 +99,7 @@ class TensorFlowServing(Target):
         }
 
     def _folder(self, settings: Settings) -> Path:
-        """One for containers, which know no path of this machine, and one for processes."""
+        """One for containers, with their paths, and one for processes."""
         return settings.run / self.name / ("container" if settings.platform == "docker" else "process")
 
     def _config(self, settings: Settings) -> Path:

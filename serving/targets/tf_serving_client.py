@@ -15,7 +15,7 @@ from serving.targets.http import HttpClient
 
 
 def plain(array: NDArray[Any]) -> Any:  # noqa: ANN401
-    """An array as JSON has it; text is UTF-8."""
+    """Return an array as nested lists; text is UTF-8."""
     if array.dtype.kind not in "OS":
         return array.tolist()
     texts = [value.decode() if isinstance(value, bytes) else value for value in array.ravel().tolist()]
@@ -25,7 +25,7 @@ def plain(array: NDArray[Any]) -> Any:  # noqa: ANN401
 def row_request(
     inputs: Arrays, batched: bool = True, encode: Callable[[NDArray[Any]], Any] = plain
 ) -> dict[str, object]:
-    """TF Serving's row form: the values alone where there is one input; its columns where a model is not batched."""
+    """Return a request in TF Serving's row form, without names for one input; in columns if a model is not batched."""
     values = {name: encode(array) for name, array in inputs.items()}
     if not batched:
         return {"inputs": values}
@@ -37,7 +37,7 @@ def row_request(
 
 
 def array_of(values: Any, tensor: Tensor) -> NDArray[Any]:  # noqa: ANN401
-    """The array that JSON's values are of a tensor; text is bytes."""
+    """Return the array of a tensor's JSON values; text is bytes."""
     if tensor.dtype != STRING:
         return np.array(values, tensor.dtype)
     texts = np.array(values, object)
@@ -48,7 +48,7 @@ def array_of(values: Any, tensor: Tensor) -> NDArray[Any]:  # noqa: ANN401
 
 
 def row_answer(answer: Mapping[str, Any], signature: Signature) -> dict[str, NDArray[Any]]:
-    """The outputs by name of an answer in row form; an only output may come without its name."""
+    """Return the outputs of a response in row form, by name; a single output may come without its name."""
     (first, *others) = signature.outputs
     rows = answer["predictions" if signature.batched else "outputs"]
     sample = next(iter(rows), None) if signature.batched else rows
@@ -71,7 +71,7 @@ class RestClient(HttpClient):
 
 
 class GrpcClient:
-    """TF Serving's PredictionService. Its first request imports TensorFlow: its protos are made of TensorFlow's."""
+    """TF Serving's PredictionService. The first request imports TensorFlow, for its protos."""
 
     def __init__(self, host: str, port: int, model: str) -> None:
         import grpc

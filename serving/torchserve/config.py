@@ -1,4 +1,4 @@
-"""What TorchServe is started with: its properties, its logging, and where it keeps what it writes."""
+"""TorchServe's configuration: properties, folders, addresses of management."""
 
 from __future__ import annotations
 
@@ -7,77 +7,56 @@ import platform
 import socket
 import sys
 from pathlib import Path
+from string import Template
 
 from serving.settings import Settings
 
+TEMPLATE = Path(__file__).with_name("config.properties")
 LOOPBACK = "127.0.0.1"
 BROADCAST = "127.255.255.255"
-"""Loopback's broadcast address: a server can listen on it, but Linux lets nobody connect to it."""
+"""Loopback's broadcast address: Linux lets a server listen on it, and refuses all connections to it."""
 MAXIMUM_BODY = 8 * 1024 * 1024
-"""Bytes: 2,600 pictures as .npy. A larger request is answered 413, and 507 where too many large ones come at
-once. With 16 MiB in a heap of 256, two dozen at once left a server that answered 507 for ever."""
-
-LOGGING = """\
-<?xml version="1.0" encoding="UTF-8"?>
-<Configuration status="error">
-  <Appenders>
-    <Console name="stderr" target="SYSTEM_ERR">
-      <PatternLayout pattern="%d{ISO8601} %-5p %c{1} - %m%n"/>
-    </Console>
-  </Appenders>
-  <Loggers>
-    <!-- The access log costs a line a request. -->
-    <Logger name="ACCESS_LOG" level="off"/>
-    <Logger name="MODEL_METRICS" level="off"/>
-    <Logger name="TS_METRICS" level="off"/>
-    <Logger name="io.netty" level="error"/>
-    <Logger name="org.apache" level="off"/>
-    <Logger name="org.pytorch.serve.wlm" level="warn"/>
-    <Root level="info">
-      <AppenderRef ref="stderr"/>
-    </Root>
-  </Loggers>
-</Configuration>
-"""
+"""Bytes: 2,600 pictures as .npy. A larger request is answered 413, and too many large ones at once 507. With 16 MiB
+in a heap of 256, two dozen at once left a server that answered 507 for ever."""
 
 
 def state(settings: Settings) -> Path:
-    """The server's own folder: configuration, staged archives. Only its owner may read it."""
+    """Return the server's folder: configuration, staged archives. Only its owner may read it."""
     return settings.run / "torchserve"
 
 
 def model_store(settings: Settings) -> Path:
-    """Where the archives lie that the server may register."""
+    """Return the folder of the archives that the server may register."""
     return state(settings) / "model-store"
 
 
 def staged(settings: Settings, version: int) -> Path:
-    """The archive of a version in the model store."""
+    """Return the archive of a version in the model store."""
     return model_store(settings) / f"{settings.model}-{version}.mar"
 
 
 def temporary(settings: Settings) -> Path:
-    """A link to the running server's temporary folder: unpacked models, sockets."""
+    """Return the link to the running server's temporary folder: unpacked models, sockets."""
     return state(settings) / "tmp"
 
 
 def ready_marker(settings: Settings) -> Path:
-    """A file that is renewed every second while a worker answers."""
+    """Return the file that is touched every second while a worker is ready."""
     return state(settings) / "ready"
 
 
 def management_address(settings: Settings) -> str:
-    """Where the running server's management listens: `unix:<path>` or `http://127.0.0.1:<port>`.
+    """Return the address of the running server's management: `unix:<path>` or `http://127.0.0.1:<port>`.
 
-    Raises `FileNotFoundError` where no server was started.
+    Raises `FileNotFoundError` if no server was started.
     """
     return (state(settings) / "management").read_text()
 
 
 def choose_management_address(settings: Settings) -> str:
-    """A Unix socket in the server's temporary folder, which is its user's alone.
+    """Return a Unix socket in the server's private temporary folder.
 
-    A Mac with Apple silicon gets a free port of loopback: TorchServe's jar has no library for Unix sockets there.
+    On Apple silicon, where TorchServe's jar has no library for Unix sockets, return a free port of loopback.
     """
     if (sys.platform, platform.machine()) != ("darwin", "arm64"):
         return f"unix:{temporary(settings).resolve() / 'management.sock'}"
@@ -87,57 +66,30 @@ def choose_management_address(settings: Settings) -> str:
 
 
 def unreachable_address() -> str:
-    """Where to put the gRPC management, which has no switch: an address that nobody can connect to.
-
-    Loopback where the system has none (macOS).
-    """
-    with socket.socket() as listener, socket.socket() as client:
+    """Return an address for the gRPC management, which cannot be turned off: `BROADCAST`, on macOS `LOOPBACK`."""
+    with socket.socket() as probe:
         try:
-            listener.bind((BROADCAST, 0))
-            listener.listen()
+            probe.bind((BROADCAST, 0))
+            probe.listen()
         except OSError:
             return LOOPBACK
-        client.settimeout(1)
-        refused = client.connect_ex(listener.getsockname()) != 0
-    return BROADCAST if refused else LOOPBACK
+    return BROADCAST
 
 
 def write_config(settings: Settings, version: int) -> Path:
-    """Write `config.properties` and `log4j2.xml`; the server starts with this version. Returns the former."""
-    host, management = settings.host, choose_management_address(settings)
-    properties = {
-        "inference_address": f"http://{host}:{settings.torchserve_rest_port}",
+    """Write and return `config.properties`, for a start with `version`."""
+    management = choose_management_address(settings)
+    values = {
+        **vars(settings),
         "management_address": management,
-        "metrics_address": f"http://{host}:{settings.torchserve_metrics_port}",
-        "grpc_inference_address": host,
-        "grpc_inference_port": settings.torchserve_grpc_port,
         "grpc_management_address": unreachable_address(),
-        # Any that is free.
-        "grpc_management_port": 0,
         "model_store": model_store(settings),
-        "load_models": f"{settings.model}={staged(settings, version).name}",
-        "default_workers_per_model": 1,
-        # Registering takes files of the model store by name; no address is needed, so none is allowed.
-        "allowed_urls": "(?!)",
-        # Tokens would be asked for on inference too. (`disable_token_auth`, which the documentation names, is ignored.)
-        "disable_token_authorization": "true",
-        "enable_model_api": "true",
-        "install_py_dep_per_model": "false",
-        "enable_envvars_config": "false",
-        "max_request_size": MAXIMUM_BODY,
-        "max_response_size": MAXIMUM_BODY,
-        # The handler parses JSON itself: faster, and it can say what is wrong with it.
-        "decode_input_request": "false",
-        "metrics_mode": "prometheus",
-        "disable_system_metrics": "true",
-        "unregister_model_timeout": settings.stop_seconds,
-        "number_of_gpu": 0,
+        "archive": staged(settings, version).name,
+        "maximum_body": MAXIMUM_BODY,
     }
-    folder = state(settings)
-    (folder / "management").write_text(management)
-    (folder / "log4j2.xml").write_text(LOGGING)
-    path = folder / "config.properties"
-    # As in JSON, a backslash is an escape, and what is beyond Latin-1 is one of its own.
-    escaped = {key: json.dumps(str(value))[1:-1] for key, value in properties.items()}
-    path.write_text("".join(f"{key}={value}\n" for key, value in escaped.items()))
+    # Properties have the escapes of JSON.
+    escaped = {key: json.dumps(str(value))[1:-1] for key, value in values.items()}
+    (state(settings) / "management").write_text(management)
+    path = state(settings) / "config.properties"
+    path.write_text(Template(TEMPLATE.read_text()).substitute(escaped))
     return path

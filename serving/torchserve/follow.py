@@ -1,6 +1,6 @@
 """Swaps the running server to the version that the pointer names: `python -m serving.torchserve.follow <pid>`.
 
-A child of the server, whose process id it is given: it leaves when the server has gone.
+A child of the server, whose process id is its argument; it exits with the server.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from serving.torchserve.management import Management
 
 POLL_SECONDS = 1
 SETTLE_SECONDS = 0.5
-"""How long a call may be on its way between asking for the default version and standing in its queue."""
+"""Maximum time of a call between the lookup of the default version and its queue."""
 
 
 def swap(settings: Settings, version: int) -> None:
     """Register `version`, wait for its worker, make it the default, and unregister the others.
 
-    Raises `ManifestError` where the version is not as published, and `TargetError` where it or the server refuses or
-    the worker is not ready in `settings.ready_seconds`; what was served is served on.
+    Raises `ManifestError` if the version differs from its manifest, and `TargetError` if it is refused or not ready in
+    `settings.ready_seconds`; then the old version stays.
     """
     management = Management(settings, timeout=settings.ready_seconds)
     registered = management.versions(settings.model)
@@ -56,21 +56,21 @@ def swap(settings: Settings, version: int) -> None:
 
 
 def is_ready(description: Mapping[str, Any]) -> bool:
-    """Return True if a version, as `Management.describe` gives it, has a worker that answers."""
+    """Return True if a version, described by `Management.describe`, has a ready worker."""
     return any(worker["status"] == "READY" for worker in description["workers"])
 
 
 def watch(settings: Settings, server: int) -> None:
-    """Renew the file that the health checks read, every second while a worker answers, until the server leaves.
+    """Touch the file of the health checks every second while a worker is ready, until the server ends.
 
-    TorchServe answers `/ping` with 200 before a worker has loaded the model and after it was killed. It gives up a
-    worker that does not start again in five minutes: without one for `settings.ready_seconds`, end the server, for its
-    supervisor to start anew.
+    TorchServe answers `/ping` with 200 before a worker has loaded the model and after it was killed, and gives up a
+    worker that does not start again in five minutes. Without a worker for `settings.ready_seconds`, end the server,
+    so that its supervisor restarts it.
     """
     marker, answered = ready_marker(settings), time.monotonic()
     while os.getppid() == server:
         with contextlib.suppress(TargetError):
-            # A call that fails says nothing of the worker: the file ages.
+            # A failed call says nothing about the worker: the file ages.
             running = Management(settings, timeout=3).describe(settings.model)
             if running and is_ready(running):
                 answered = time.monotonic()
@@ -85,7 +85,7 @@ def watch(settings: Settings, server: int) -> None:
 
 
 def main() -> None:
-    """Follow the pointer until the server leaves. A version that cannot be served is tried once."""
+    """Follow the pointer until the server ends. Each version is tried once."""
     settings, server = Settings.from_environment(), int(sys.argv[1])
     folder = model_dir(settings.repository, "torchserve", settings.model)
     tried: int | None = None
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def _running(settings: Settings) -> dict[str, Any] | None:
-    """The default version; None while the server starts."""
+    """Return the default version; None while the server starts."""
     try:
         return Management(settings).describe(settings.model)
     except TargetError:

@@ -1,23 +1,22 @@
-"""The handler that TorchServe's worker runs; it is packed into the .mar and imports nothing of Tandem.
+"""The handler of TorchServe's worker; it is packed into the .mar and imports nothing of Tandem.
 
-A request's body is one of these, told apart by its first bytes:
+A request's body has one of these forms, recognized by its first bytes:
 
-    {"instances": [row, ...]}   TF Serving's row form: {<input>: numbers of its shape, ...}, or the numbers alone where
-                                there is one input; a picture may be {"b64": <base64 of a PNG or JPEG>}
-    an .npy array               [N, *shape], of a model with one input
-    {"inputs": {<input>: ...}}  instead of rows, where the model is not batched; the answer is {"outputs": {...}}
-    a PNG or JPEG               one picture, of a model whose one input is a picture
+    {"instances": [row, ...]}   TF Serving's row form: {<input>: numbers of its shape, ...}, or the numbers alone of
+                                the only input; a picture may be {"b64": <base64 of a PNG or JPEG>}
+    an .npy array               [N, *shape], for a model with one input
+    {"inputs": {<input>: ...}}  for a model that is not batched; the response is {"outputs": {...}}
+    a PNG or JPEG               one picture, for a model whose only input is a picture
 
-The answer is {"predictions": [{<output>: [...], ...}, ...]}. Bad input answers 400, and a model
-that fails 500, with {"code", "type", "message"}, as TorchServe's own errors do; neither touches its neighbours in a
-batch. A request with the header `describe: True`, as in TorchServe's own handlers, is told which version answers.
+The response is {"predictions": [{<output>: [...], ...}, ...]}. Errors are {"code", "type", "message"}, as TorchServe's
+own: 400 for bad input, 500 for a failed model, without effect on other requests of a batch. The header `describe: True`
+asks for the version, as in TorchServe's own handlers.
 
-`signature.json` says whether requests may share a run ("batched": the gate has shown that company changes no answer),
-and which form of the network lies in the archive: "exported" and "aot" are run by PyTorch, "onnx" by ONNX Runtime.
-Answers name it in the header `x-runtime`. `golden.json` holds an input and its right answer: a version that answers
-otherwise here is not served.
+`signature.json` has "batched", as the gate has proved it, and the form of the network: "exported" and "aot" are run by
+PyTorch, "onnx" by ONNX Runtime, named in the header `x-runtime`. A version whose outputs differ from `golden.json` is
+refused.
 
-TorchServe wants exactly one class in this file, so the error is TorchServe's own `PredictionException`.
+TorchServe requires exactly one class in this file, so errors are its own `PredictionException`.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ FAILURES = {
 }
 FORMS = 'expected JSON {"instances": [...]}, an .npy array, or a PNG or JPEG picture'
 MAX_PIXELS = 16_777_216
-"""A picture of 4096 x 4096: what a few kilobytes may unpack to."""
+"""4096 x 4096, which a few kilobytes may unpack to."""
 SLICE = 256
-"""Rows a run where the model may be batched: thousands would cost gigabytes in the first layers."""
+"""Rows of a run of a batched model: thousands would need gigabytes."""
 
 KINDS = {
     "f": ("iuf", "number"),
@@ -59,7 +58,7 @@ KINDS = {
     "u": ("iu", "whole number"),
     "b": ("b", "truth value"),
 }
-"""By a dtype's kind: the kinds of JSON's values that are taken for it, and what they are called."""
+"""The accepted kinds of JSON values by a dtype's kind, and their name in messages."""
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]
@@ -67,10 +66,10 @@ Answer: TypeAlias = bytes | PredictionException
 
 
 class Handler:
-    """What `signature.json` beside it says: dtype and shape of each input, names of the outputs, batched or not."""
+    """The handler, by the `signature.json` beside it: inputs, outputs, batched or not."""
 
     def initialize(self, context: Context) -> None:
-        """Load the signature and the model, and run once, so that the first request finds all warm."""
+        """Load the signature and the model, check the golden sample, and warm up."""
         folder = Path(context.system_properties["model_dir"])
         signature = json.loads((folder / "signature.json").read_text())
         self.inputs: dict[str, dict[str, Any]] = signature["inputs"]
@@ -98,18 +97,18 @@ class Handler:
             rows = {name: [2 if isinstance(s, str) else s for s in row] for name, row in self.shapes.items()}
             first = [] if self.alone else [1]
             self.infer({n: np.zeros(first + rows[n], own["dtype"]) for n, own in self.inputs.items()})
-        # The worker logs two lines a request, and TorchServe reads them one by one through a pipe.
+        # Else the worker logs two lines for each request.
         logging.getLogger().setLevel(logging.WARNING)
-        # Else requests wait 100 ms now and then while Python looks through torch's objects for garbage.
+        # Else collections of garbage traverse torch's objects for 100 ms.
         gc.freeze()
 
     def load(self, folder: Path, form: str) -> None:
-        """Open the network on one thread: TorchServe scales by workers."""
+        """Load the network, to run on one thread: TorchServe scales by workers."""
         torch.set_num_threads(1)
         if form == "exported":
             self.network = torch.export.load(folder / "model.pt2").module()
         elif form == "aot":
-            # They say that the package is for fewer instructions than this CPU has, and that there is no g++ to ask.
+            # Else they warn that the CPU has further instructions, and that there is no g++.
             for name in ("torch.export", "torch._inductor"):
                 logging.getLogger(name).setLevel(logging.ERROR)
             self.network = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
@@ -119,7 +118,7 @@ class Handler:
             raise ValueError(f"expected the form exported, aot or onnx, the archive says {form!r}")
 
     def load_onnx(self, path: str) -> Callable[..., list[torch.Tensor]]:
-        """ONNX Runtime's session as PyTorch would call it."""
+        """Return ONNX Runtime's session as a function of PyTorch's tensors."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -133,18 +132,18 @@ class Handler:
         return network
 
     def infer(self, inputs: Inputs) -> list[Array]:
-        """The inputs, N rows each -> the outputs, N rows each."""
+        """Return the outputs, with as many rows as the inputs."""
         with torch.inference_mode():
             outputs = self.network(*(torch.tensor(inputs[name]) for name in self.inputs))
             return [output.numpy() for output in outputs]
 
     def outputs(self, inputs: Inputs) -> Inputs:
-        """The outputs of a run by name, in C order."""
+        """Return the outputs of a run by name, in C order."""
         arrays = [np.array(output, order="C") for output in self.infer(inputs)]
         return dict(zip(self.output_names, arrays, strict=True))
 
     def check_processor(self, wanted: dict[str, Any]) -> None:
-        """Raise `RuntimeError` where code was compiled for a CPU that this one is not: it would end the process."""
+        """Raise `RuntimeError` if code was compiled for another CPU: it would crash."""
         here = (platform.machine(), torch.backends.cpu.get_cpu_capability())
         if wanted and (here[0] != wanted["machine"] or here[1] not in wanted["capabilities"]):
             raise RuntimeError(
@@ -153,7 +152,7 @@ class Handler:
             )
 
     def check_golden(self, golden: dict[str, Any]) -> None:
-        """Raise `RuntimeError` where the answer to the golden sample is not the source framework's."""
+        """Raise `RuntimeError` if the outputs for the golden sample are not the source framework's."""
         found = self.outputs({name: _array(tensor) for name, tensor in golden["inputs"].items()})
         for name, tensor in golden["outputs"].items():
             left, right = found[name].astype(np.float64), _array(tensor).astype(np.float64)
@@ -168,14 +167,14 @@ class Handler:
                 )
 
     def handle(self, rows: list[dict[str, Any]], context: Context) -> list[bytes]:
-        """Answer a batch. Raises `PredictionException` for a failed gRPC request that is alone in it."""
+        """Answer a batch. Raises `PredictionException` for a failed gRPC request alone in its batch."""
         headers = [context.get_all_request_header(index) for index in range(len(rows))]
         answers = self.answer(rows, [_header(own, "describe") == "True" for own in headers])
         bodies: list[bytes] = []
         for index, answer in enumerate(answers):
             if isinstance(answer, PredictionException):
-                # TorchServe answers a gRPC call with OK whatever its status here says; only an exception,
-                # which would fail a whole batch, becomes a gRPC error.
+                # TorchServe ignores the status set here for gRPC; only an exception, which fails the batch, becomes
+                # a gRPC error.
                 if len(rows) == 1 and _header(headers[index], "host") is None:
                     raise answer
                 phrase, kind = FAILURES[answer.error_code]
@@ -189,7 +188,7 @@ class Handler:
         return bodies
 
     def answer(self, rows: list[dict[str, Any]], described: list[bool]) -> list[Answer]:
-        """One JSON body a request, or why there is none."""
+        """Return the JSON body or the error of each request."""
         parsed = [
             orjson.dumps(self.description) if describe else _tried(self.parse, row)
             for row, describe in zip(rows, described, strict=True)
@@ -198,7 +197,7 @@ class Handler:
         return [next(predictions) if isinstance(answer, dict) else answer for answer in parsed]
 
     def parse(self, row: dict[str, Any]) -> Inputs:
-        """One request's inputs. Raises `PredictionException` where they are none."""
+        """Return the inputs of a request. Raises `PredictionException`."""
         inputs = self.decode(_body(row))
         if not self.alone and not _rows(inputs):
             raise _bad("expected at least one row, got none")
@@ -207,9 +206,9 @@ class Handler:
         return inputs
 
     def predict(self, requests: list[Inputs]) -> list[Answer]:
-        """Run the requests' rows, together where the model may be batched; one JSON body a request."""
+        """Run the requests, together if the model is batched; returns the body or the error of each."""
         if self.batched and len(requests) > 1:
-            # Each by itself too where their common run fails: only one of them may be why.
+            # If the common run fails, each runs alone: only one may be at fault.
             with suppress(PredictionException):
                 together = {name: np.concatenate([own[name] for own in requests]) for name in self.inputs}
                 rows = iter(self.run(together))
@@ -217,18 +216,15 @@ class Handler:
         return [_tried(lambda inputs: self.encode(self.run(inputs)), inputs) for inputs in requests]
 
     def encode(self, rows: list[Inputs]) -> bytes:
-        """The body of an answer."""
+        """Return the body of a response."""
         answer: dict[str, Any] = {"predictions": rows}
         if self.alone:
-            # orjson takes no array without a dimension.
+            # orjson accepts no array without dimensions.
             answer = {"outputs": {n: array if array.ndim else array.item() for n, array in rows[0].items()}}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def run(self, inputs: Inputs) -> list[Inputs]:
-        """The outputs of each row by name; of the one call where the model is not batched.
-
-        Raises `PredictionException` where it fails.
-        """
+        """Return the outputs of each row; of the call if the model has no batch. Raises `PredictionException`."""
         found: list[Inputs] = []
         try:
             if self.alone:
@@ -241,12 +237,12 @@ class Handler:
                     if output.shape[:1] != (_rows(part),):
                         raise ValueError(f"{_rows(part)} rows gave {name} of shape {list(output.shape)}")
                 found += [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
-        except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
+        except Exception as error:  # noqa: BLE001 - runtimes raise any exception
             raise PredictionException(f"model {self.model} failed: {_short(error)}", 500) from None
         return found
 
     def decode(self, body: bytes) -> Inputs:
-        """Tell a body's form by its first bytes. Raises `PredictionException` where it is none of ours."""
+        """Recognize the form of a body and decode it. Raises `PredictionException`."""
         if body.startswith(NPY_MAGIC) and self.only:
             return {self.only: self.decode_npy(body)}
         if body.startswith(PICTURE_MAGIC) and self.picture:
@@ -258,18 +254,13 @@ class Handler:
         raise _bad(f'expected JSON {{"instances": [...]}}{others}, got {found}')
 
     def decode_npy(self, body: bytes) -> Array:
-        """Read the header ourselves: numpy would reserve whatever it claims, and `object` means pickle."""
+        """Check the header before the data: numpy would allocate any claimed size, and unpickle objects."""
         file = io.BytesIO(body)
         try:
             version = np.lib.format.read_magic(file)
-            if version not in ((1, 0), (2, 0)):
-                raise _bad(f"expected .npy version 1.0 or 2.0, got {version[0]}.{version[1]}")
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran_order, dtype = read(file)
+            if version != (1, 0):
+                raise _bad(f"expected .npy version 1.0, got {version[0]}.{version[1]}")
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
             raise _bad(f"expected an .npy array, its header cannot be read: {_short(error)}") from None
         wanted, row = self.inputs[self.only]["dtype"], self.shapes[self.only]
@@ -286,7 +277,7 @@ class Handler:
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
 
     def decode_json(self, body: bytes) -> Inputs:
-        """TF Serving's row form."""
+        """Decode TF Serving's row form."""
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -304,7 +295,7 @@ class Handler:
         return {name: np.concatenate([row[name] for row in rows]) for name in self.inputs}
 
     def decode_columns(self, document: Any) -> Inputs:  # noqa: ANN401
-        """The inputs of a model that is not batched."""
+        """Decode the inputs of a model that is not batched."""
         values = document.get("inputs") if isinstance(document, dict) else None
         if self.only and values is not None and not isinstance(values, dict):
             values = {self.only: values}
@@ -315,7 +306,7 @@ class Handler:
         return {name: self.to_array([values[name]], f"inputs.{name}", name, 1)[0] for name in self.inputs}
 
     def decode_instance(self, instance: object, where: str) -> Inputs:
-        """One element of `instances`: one row of each input."""
+        """Decode an element of `instances`: one row of each input."""
         if isinstance(instance, dict) and set(instance) == set(self.inputs):
             return {name: self.decode_value(instance[name], where, name) for name in self.inputs}
         if self.only:
@@ -323,7 +314,7 @@ class Handler:
         raise _bad(f"{where}: expected the keys {sorted(self.inputs)}, got {_kind(instance)}")
 
     def decode_value(self, value: object, where: str, name: str) -> Array:
-        """One row of an input, [1, *shape]."""
+        """Decode one row of an input: [1, *shape]."""
         if not isinstance(value, dict):
             return self.to_array([value], where, name, 1)
         text = value.get("b64")
@@ -337,7 +328,7 @@ class Handler:
         return self.decode_picture(content, f"{where}: ")[np.newaxis]
 
     def to_array(self, values: list[Any], where: str, name: str, count: int) -> Array:
-        """Nested lists of numbers to `count` rows of an input."""
+        """Convert nested lists of numbers to `count` rows of an input."""
         row, dtype = self.shapes[name], np.dtype(self.inputs[name]["dtype"])
         shape = (count, *row)
         told = shape if where == "instances" else row
@@ -360,10 +351,7 @@ class Handler:
             return array.astype(dtype)
 
     def decode_picture(self, content: bytes, where: str = "") -> Array:
-        """PNG or JPEG to float32 [*shape], 0..1, resized where it does not fit.
-
-        Its size is checked before its pixels are unpacked.
-        """
+        """Decode a PNG or JPEG to float32 [*shape], 0..1, and resize it; the size is checked before decoding."""
         height, width, channels = self.shapes[self.picture]
         try:
             with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
@@ -373,19 +361,19 @@ class Handler:
                 if picture.mode.startswith(("I", "F")):
                     raise _bad(f"{where}expected 8 bits a channel, got mode {picture.mode}")
                 converted = picture.convert("L" if channels == 1 else "RGB")
-                # As every other target does; a picture that fits comes through unchanged.
+                # As in all targets; a picture of this size stays unchanged.
                 resized = converted.resize((width, height), Image.Resampling.BILINEAR)
                 pixels = np.asarray(resized, np.float32)
         except PredictionException:
             raise
-        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what they like on damaged files
+        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise any exception
             message = f"{where}expected a PNG or JPEG picture, it cannot be decoded: {_short(error)}"
             raise _bad(message) from None
         return (pixels / np.float32(255)).reshape(height, width, channels)
 
 
 def _tried(function: Callable[[Any], Any], argument: object) -> Any:  # noqa: ANN401
-    """What it returns, or the `PredictionException` that it raises."""
+    """Return the function's result, or the `PredictionException` that it raises."""
     try:
         return function(argument)
     except PredictionException as error:
@@ -398,7 +386,7 @@ def _array(tensor: dict[str, Any]) -> Array:
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
-    """A name stands for any size."""
+    """Return True if a shape has the wanted sizes; a name stands for any size."""
     return len(shape) == len(wanted) and all(
         own >= 0 if isinstance(size, str) else own == size for own, size in zip(shape, wanted, strict=True)
     )
@@ -413,14 +401,14 @@ def _rows(inputs: Inputs) -> int:
 
 
 def _body(row: dict[str, Any]) -> bytes:
-    """The request's body: TorchServe calls it `body` or `data`; a form's only field is taken too."""
+    """Return the body of a request, which TorchServe names `body` or `data`, or the only field of a form."""
     name = next((own for own in ("body", "data") if own in row), "")
     if not name and len(row) != 1:
         raise _bad(f"{FORMS} as the body, got {f'the fields {sorted(row)[:5]}' if row else 'no body'}")
     value = row[name or next(iter(row))]
     if not name and not value:
         raise _bad(f"{FORMS}, got a form; name the Content-Type (for JSON: application/json)")
-    # Where `decode_input_request` is on, the worker has parsed JSON and text before us.
+    # With `decode_input_request`, the worker has parsed JSON and text.
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     return value.encode() if isinstance(value, str) else orjson.dumps(value)

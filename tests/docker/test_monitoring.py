@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
-import tarfile
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -19,14 +17,13 @@ import urllib3
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.platforms.dockerfiles import copied, plain
+from serving.platforms import images
 from serving.server.metrics import Metrics
 from serving.server.records import RequestRecord
 from serving.targets import NAMES
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker" / "prometheus"
-IMAGE = "tandem-test/prometheus:pytest"
 FLAGS = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp"]
 
 OF_PROMETHEUS = {"up", "ALERTS"}
@@ -135,10 +132,10 @@ def test_the_dashboard_works_with_any_datasource() -> None:
     assert set(re.findall(r"\$\{?(\w+)", " ".join(EXPRESSIONS))) <= variables
 
 
-def docker(*arguments: str, data: bytes | None = None) -> str:
+def docker(*arguments: str) -> str:
     """Run the engine's command line; what it refuses fails the test."""
     try:
-        done = subprocess.run(["docker", *arguments], input=data, capture_output=True, check=False)
+        done = subprocess.run(["docker", *arguments], capture_output=True, check=False)
     except FileNotFoundError:
         pytest.fail("no container engine is installed, and the marker `docker` asks for one")
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
@@ -147,24 +144,9 @@ def docker(*arguments: str, data: bytes | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The image, from a context of what its Dockerfile copies."""
-    docker("version")
-    context = io.BytesIO()
-    # The engine's client knows a tar by its first 512 bytes, which in the default format tell too little.
-    dockerfile = (FOLDER / "Dockerfile").read_text()
-    with tarfile.open(fileobj=context, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for source in copied(dockerfile):
-            archive.add(ROOT / source, source)
-        # As `make images` gives it to a client without BuildKit.
-        text = plain(dockerfile).encode()
-        entry = tarfile.TarInfo("docker/prometheus/Dockerfile")
-        entry.size = len(text)
-        archive.addfile(entry, io.BytesIO(text))
-    file = "--file=docker/prometheus/Dockerfile"
-    base = "--build-arg=BASE=debian:bookworm-slim"
-    labels = ["--build-arg=VERSION=0.1.0", "--build-arg=REVISION=tested"]
-    docker("build", "--quiet", f"--tag={IMAGE}", file, base, *labels, "-", data=context.getvalue())
-    return IMAGE
+    name = images.reference("prometheus")
+    docker("image", "inspect", name)
+    return name
 
 
 @pytest.fixture(scope="module")
@@ -195,15 +177,6 @@ def _wait(container: str, port: int) -> None:
         else:
             return
     pytest.fail(f"Prometheus was not ready within 30 s: {docker('logs', container)}")
-
-
-@in_docker
-def test_the_image_is_labelled_and_runs_as_nobody_in_particular(image: str) -> None:
-    config = json.loads(docker("inspect", "--format={{json .Config}}", image))
-    assert config["User"] == "10001:10001"
-    assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
-    for label in ("title", "description", "version", "revision"):
-        assert config["Labels"][f"org.opencontainers.image.{label}"]
 
 
 @in_docker

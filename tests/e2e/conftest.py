@@ -32,7 +32,7 @@ REUSE = "E2E_ARTIFACTS"
 """Names a folder to deploy in and to leave, so that a second run need not train again."""
 PORTS = [name for name in vars(Settings()) if name.endswith("_port")]
 KEPT = ("data", "runs", "web")
-"""What a second platform's deployment takes over: it exports, gates and publishes anew, but trains no more."""
+"""The artifacts that a second platform's deployment takes over: it exports, gates and publishes, but trains no more."""
 PROFILE = "smoke"
 TARGETS = [
     pytest.param(name, marks=pytest.mark.browser) if name == "tfjs" else name for name in targets.NAMES

@@ -1,4 +1,4 @@
-"""What every endpoint must answer: the same as the source frameworks themselves, on the same test pictures."""
+"""The answers that every endpoint must give: those of the source frameworks, on the same test pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only containers have: rights, draining by `docker stop`, failures that the engine would hide, monitoring."""
+"""Properties of containers: rights, draining by `docker stop`, failures that the engine would hide, monitoring."""
 
 from __future__ import annotations
 

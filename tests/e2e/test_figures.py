@@ -1,4 +1,4 @@
-"""What the README says of the default profile: both frameworks train for minutes here, once."""
+"""The README's figures of the default profile: both frameworks train for minutes here, once."""
 
 from __future__ import annotations
 

@@ -129,11 +129,3 @@ def test_both_wrong_in_the_same_way_is_told_against_the_spec(folder: Path) -> No
         ModelError, match=r"expected logits float32 \[4, 10\] for 4 rows.*gives float32 \[4, 9\]"
     ):
         twins.check(models.base.load(NAME), SAMPLE)
-
-
-def test_data_of_another_shape_is_told(folder: Path) -> None:
-    other = Rows({"image": np.zeros((8, 14, 14, 1), np.uint8)}, SAMPLE.targets)
-    with pytest.raises(
-        ModelError, match=r"image: expected float32 rows of \[28, 28, 1\], they are float32 of \[14, 14, 1\]"
-    ):
-        twins.check(models.base.load(NAME), other)

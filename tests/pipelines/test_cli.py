@@ -76,7 +76,7 @@ def test_docker_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_options_are_read_without_what_only_verbs_need() -> None:
-    """Where the servers alone are installed, `tandem` says what is missing."""
+    """With the servers alone installed, `tandem` names the missing package."""
     script = (
         "import sys, pipelines.cli; pipelines.cli.parsing.parser()\n"
         "sys.exit(', '.join({'numpy', 'psutil', 'rich', 'jinja2', 'docker'} & set(sys.modules)) or 0)"

@@ -175,5 +175,9 @@ def test_a_folder_of_npz_files_is_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"test\.npz: .* it has a \[24, 2\]"):
         data.load(model, tmp_path, 1)
     np.savez(folder / "test.npz", a=inputs, target=np.arange(24))
+    with pytest.raises(DataError, match=r"expected the inputs image and targets \(\), .*; it has a and"):
+        data.load(model, tmp_path, 1)
+    for split in ("train", "test"):
+        np.savez(folder / f"{split}.npz", image=inputs, target=np.arange(24))
     dataset = data.load(model, tmp_path, 1)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (22, 2, 24)

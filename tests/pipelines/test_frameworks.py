@@ -1,4 +1,4 @@
-"""What the comparison tells of each framework, from records that are known."""
+"""The comparison's figures of each framework, from known records."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_training_parity(model: Model) -> None:
     one = History([1.0, 0.5], [], 0)
     assert failing(networks.training(profile, one, History([1.0005, 0.5], [], 0))) == []
     assert len(failing(networks.training(profile, one, History([1.01, 0.5], [], 0)))) == 1
-    assert len(failing(networks.training(profile, one, History.empty()))) == 1, (
+    assert len(failing(networks.training(profile, one, History([], [], 0.0)))) == 1, (
         "nothing compared is no parity"
     )
 

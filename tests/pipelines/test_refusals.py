@@ -113,13 +113,20 @@ def animals() -> Rows:
             "<= ",
             marks=pytest.mark.thorough,
         ),
-        (swapped_everywhere, "train: labels unlike version 1's, worst class ", "<= "),
+        pytest.param(
+            swapped_everywhere,
+            "train: labels unlike version 1's, worst class ",
+            "<= ",
+            marks=pytest.mark.thorough,
+        ),
         pytest.param(
             random_labels, "train: labels unlike version 1's, worst class ", "<= ", marks=pytest.mark.thorough
         ),
         (missing_class, "train: classes without a row 1", "<= 0"),
         pytest.param(unknown_label, "test: labels outside the schema 2", "<= 0", marks=pytest.mark.thorough),
-        (leaked_pictures, "test rows that are training rows too 3", "<= 0"),
+        pytest.param(
+            leaked_pictures, "test rows that are training rows too 3", "<= 0", marks=pytest.mark.thorough
+        ),
         pytest.param(
             animal_test,
             "test: skew from train: image, Jensen-Shannon 0.",
@@ -172,6 +179,7 @@ def test_train_and_export_refuse_broken_data_too(
     assert "FAIL data: train: pictures of one colour 1 (limit <= 0)" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_training_that_was_changed_is_refused(project: Project, pictures: tuple[Rows, Rows]) -> None:
     project.put(*pictures)
     script = """
@@ -181,11 +189,11 @@ from serving.settings import Settings
 recipe = stages.load_recipe(Settings.from_environment(), lambda line: None)
 folder = recipe.folder / "pytorch"
 network = recipe.model.initial_weights(1)
-Trained("pytorch", network, History.empty()).write(recipe.folder / "tensorflow")
-Trained("pytorch", network, History.empty()).write(folder)
+Trained("pytorch", network, History([], [], 0.0)).write(recipe.folder / "tensorflow")
+Trained("pytorch", network, History([], [], 0.0)).write(folder)
 history = (folder / "history.json").read_text()
 network["classifier/bias"] = network["classifier/bias"] + 1
-Trained("pytorch", network, History.empty()).write(folder)
+Trained("pytorch", network, History([], [], 0.0)).write(folder)
 (folder / "history.json").write_text(history)
 """
     done = project.python("-c", script)

@@ -1,4 +1,4 @@
-"""What `deploy` decides to make anew; the making itself is put in by the test, the end-to-end test does it."""
+"""The decisions of `deploy` on what to make anew; the end-to-end tests make it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Deploy = Callable[[str], int]
 
 @pytest.fixture
 def made() -> list[str]:
-    """Which versions' sources were trained, in order."""
+    """The versions whose sources were trained, in order."""
     return []
 
 
@@ -53,7 +53,7 @@ def deploy(
     """Publish what is made from sources with this fingerprint; "bad" ones are refused by a gate."""
 
     def trained(_framework: str, *_: object) -> Trained:
-        return Trained(_framework, {}, History.empty())
+        return Trained(_framework, {}, History([], [], 0.0))
 
     def evaluate(*_: object) -> Evaluated:
         bad = Check("quality", "test accuracy", 0.5, ">=", 0.9)

@@ -75,7 +75,13 @@ def sources(
     dataset = Dataset(*parts, test, "digest")
 
     def fit(
-        framework: str, _model: Model, _profile: object, _seed: int, dataset: Dataset, folder: Path
+        framework: str,
+        _model: Model,
+        _profile: object,
+        _seed: int,
+        dataset: Dataset,
+        folder: Path,
+        _nodes: object,
     ) -> Trained:
         done = Trained.read(framework, folder / framework)
         if done is None:
@@ -121,7 +127,7 @@ def served(settings: Settings) -> dict[str, bytes]:
 
 
 def refused(recipe: Recipe) -> list[str]:
-    """What a gate says that refuses these sources, having seen that nothing served changed."""
+    """Return the message of a gate that refuses these sources; nothing served may change."""
     before = served(recipe.settings)
     with pytest.raises(GateError) as refusal:
         run(recipe)

@@ -31,7 +31,7 @@ TARGET, VERSION = "onnxruntime", 3
 def settings(tmp_path: Path, model: Model) -> Settings:
     """Those of artifacts with a published version, and the run that it has its weights from."""
     settings = replace(Settings(), artifacts=tmp_path, model=model.spec.name)
-    trained = Trained("pytorch", drawn(model.initial_weights(1)), History.empty())
+    trained = Trained("pytorch", drawn(model.initial_weights(1)), History([], [], 0.0))
     trained.write(tmp_path / "runs" / f"{model.spec.name}-smoke" / "pytorch")
     folder = repository.version_dir(settings.repository, TARGET, settings.model, VERSION)
     folder.mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_a_form_is_held_against_the_framework_s_answers_with_its_version_s_weigh
 
 def test_a_version_whose_weights_are_gone_says_so(settings: Settings, model: Model, dataset: Dataset) -> None:
     (history,) = settings.artifacts.glob("runs/*/pytorch/history.json")
-    replace(History.empty(), weights_digest="another").write(history)
+    replace(History([], [], 0.0), weights_digest="another").write(history)
     with pytest.raises(TargetError, match="weights of its version are not in"):
         make(settings, Variant(TARGET, "float32", form="float32"), model, dataset, VERSION)
 

@@ -77,7 +77,7 @@ def test_a_named_python_of_another_version_is_refused(
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was made and installed, in order, without installing it."""
+    """Record the environments and packages, in order, without installing them."""
     calls: list[str] = []
 
     def install(venv: Path, pins: Path) -> None:

@@ -24,7 +24,7 @@ MACHINES = ("x86_64-manylinux_2_36", "aarch64-manylinux_2_36", "aarch64-apple-da
 
 
 def lacking(version: str, machine: str) -> str:
-    """What uv says of the pins for a Python on a machine; "" where all have a wheel."""
+    """Return uv's error about the pins for a Python on a machine; "" if all have a wheel."""
     command = [
         PROGRAM,
         "pip",

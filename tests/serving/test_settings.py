@@ -51,5 +51,5 @@ def test_nodes_need_the_address_of_the_first_and_keep_their_runs_apart() -> None
     with pytest.raises(SettingsError, match="TANDEM_MASTER_ADDR='': expected node 0's address"):
         Settings.from_environment({"TANDEM_NODES": "2"})
     first, second = (Settings(nodes=2, devices=2, node_rank=rank, master_addr="127.0.0.1") for rank in (0, 1))
-    assert (first.all_devices, first.own) == (4, first.artifacts)
+    assert (first.alone.devices, first.own) == (4, first.artifacts)
     assert second.own == first.artifacts / "nodes" / "1"

@@ -1,11 +1,11 @@
-"""The page of a run: one HTML file that needs nothing from anywhere, whether the run was published or refused."""
+"""The page of a run, published or refused: one HTML file without external files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.base import ModelSpec
 from models.classification import Classification
@@ -16,30 +16,34 @@ from pipelines.validation import Published
 from pipelines.validation.statistics import Statistics
 from serving import repository
 
+if TYPE_CHECKING:
+    import jinja2
+
 FILE = "index.html"
+FOLDER = Path(__file__).parent
 
 
 @dataclass
 class Figures:
-    """What a run found out; what it did not come to is empty."""
+    """The results of a run; a run that ended early leaves the later ones empty."""
 
     spec: ModelSpec
     checks: list[Check] = field(default_factory=list)
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     published: Published | None = None
-    """What is served while the run goes on."""
+    """The version that is served during the run."""
     histories: Mapping[str, History] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """On the test rows, by framework: the task's."""
+    """The task's metrics on the test rows, by framework."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Of a classification; empty otherwise."""
+        """The classes of a classification; empty otherwise."""
         return self.spec.task.classes if isinstance(self.spec.task, Classification) else ()
 
     @property
     def overall(self) -> list[str]:
-        """The metrics that are of no single class."""
+        """The metrics over all classes."""
         return [name for own in list(self.metrics.values())[:1] for name in own if "/" not in name]
 
 
@@ -51,19 +55,9 @@ def write(folder: Path, run: Run, figures: Figures) -> Path:
 
 
 def render(run: Run, figures: Figures) -> str:
-    """The page's HTML."""
-    import jinja2
-
+    """Return the page's HTML."""
     from pipelines.records.page import plots
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = figure
     published = figures.published
     before = {}
     if published and "train" in published.statistics:
@@ -80,11 +74,26 @@ def render(run: Run, figures: Figures) -> str:
         "plots": plots,
         "splits": before | dict(figures.statistics),
     }
-    return environment.get_template("page.html").render(own)
+    return template(FOLDER, figure).render(own)
+
+
+def template(folder: Path, filter: Callable[..., str]) -> jinja2.Template:
+    """Return `page.html` of a folder, which may include `page.css`; the function `filter` is a filter in it."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, FOLDER]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters[filter.__name__] = filter
+    return environment.get_template("page.html")
 
 
 def figure(value: float) -> str:
-    """A number as short as it can be said: 55,000, 0.0107, 2.5e-05."""
+    """Return a number in four digits: 55,000, 0.0107, 2.5e-05."""
     if abs(value) < 1e15 and value == int(value):
         return f"{int(value):,}"
     return f"{value:.4g}"

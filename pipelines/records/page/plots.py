@@ -1,4 +1,4 @@
-"""The page's plots, as the comparison draws its own, and mean pictures."""
+"""The page's plots and mean pictures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COLOURS = {
     **{"tensorflow": "#e69f00", "pytorch": "#0072b2"},
     **{"train": "#0072b2", "validation": "#56b4e9", "test": "#e69f00"},
 }
-"""By the first word of a series' name."""
+"""Colours by the first word of a series' name."""
 OTHERS = "#999999"
 HEIGHT = 3.0
 
 
 def lines(series: Mapping[str, Sequence[float]]) -> Markup:
-    """One line a series over its positions, which count from 1; every second one is dashed."""
+    """Draw one line a series over its positions, from 1; every second line is dashed."""
     from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
@@ -39,7 +39,7 @@ def lines(series: Mapping[str, Sequence[float]]) -> Markup:
 
 
 def bars(series: Mapping[str, Sequence[float]], names: Sequence[str]) -> Markup:
-    """Groups of upright bars from 0, one group a name."""
+    """Draw groups of vertical bars, one group a name."""
 
     def draw(axes: Axes) -> None:
         width = 0.8 / len(series)
@@ -52,7 +52,7 @@ def bars(series: Mapping[str, Sequence[float]], names: Sequence[str]) -> Markup:
 
 
 def picture(values: Sequence[float], shape: Sequence[int], label: str) -> Markup:
-    """Values 0..1 of a picture [H, W, 1 or 3], flat, as an inlined PNG."""
+    """Return a flat picture [H, W, 1 or 3], values 0..1, as an inlined PNG."""
     from PIL import Image
 
     pixels = np.clip(np.array(values).reshape(shape) * 255, 0, 255).astype(np.uint8)
@@ -66,7 +66,7 @@ def picture(values: Sequence[float], shape: Sequence[int], label: str) -> Markup
 
 
 def shares(counts: Sequence[int]) -> list[float]:
-    """Counts as parts of their sum."""
+    """Return counts as parts of their sum."""
     total = max(1, sum(counts))
     return [count / total for count in counts]
 

@@ -29,10 +29,10 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "MiB": lambda row: _mebibytes(row.memory_loaded, ",.0f"),
     "artifact MiB": lambda row: _mebibytes(row.artifact_bytes or None, ".2f"),
 }
-"""One table of all rows: each column's text."""
+"""The columns of the table of all rows."""
 FIRST = ("target", "protocol", "runs", "artifact MiB", "score", "largest difference")
 SHORT = (*FIRST, "p50 ms", "p99 ms", "req/s", "start s", "MiB")
-"""What the table with one row a target tells of it."""
+"""The columns of the table with one row for each target."""
 CONDITIONS: dict[str, Callable[[Row], str]] = {
     "row": lambda row: row.name,
     "state": lambda row: f"{row.state}: {row.reason}" if row.reason else row.state,
@@ -46,7 +46,7 @@ CONDITIONS: dict[str, Callable[[Row], str]] = {
     "image MiB": lambda row: _mebibytes(row.image_bytes, ",.0f"),
     "a million costs": lambda row: _number(row.million_cost, ".2g"),
 }
-"""How each row runs."""
+"""The columns of the table of conditions."""
 FRAMEWORKS: dict[str, Callable[[Framework], str]] = {
     "framework": lambda own: f"{own.name} ({own.library})",
     "epochs": lambda own: str(len(own.epochs)),
@@ -56,7 +56,7 @@ FRAMEWORKS: dict[str, Callable[[Framework], str]] = {
     "export seconds": lambda own: _listed(own.export_seconds, ".1f"),
     "lines of code": lambda own: _listed(own.lines, ""),
 }
-"""Each framework's way."""
+"""The columns of the table of frameworks."""
 PLAIN = ("target", "variant", "protocol", "kind", "framework", "precision", "state", "score", "difference")
 FIGURES = ("p50", "p90", "p99", "goodput", "cpu_us")
 LAST = ("start_seconds", "memory_idle", "memory_loaded", "artifact_bytes", "image_bytes", "million_cost")
@@ -64,7 +64,7 @@ LAST = ("start_seconds", "memory_idle", "memory_loaded", "artifact_bytes", "imag
 
 
 def html(report: Report) -> str:
-    """One file that needs nothing from anywhere."""
+    """Return the page: one file without references to others."""
     import jinja2
 
     from serving.compare.page import plots
@@ -87,7 +87,7 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """A summary for a pull request: one row a target, by its protocol that answers soonest, then all rows."""
+    """Return a summary for a pull request: the fastest protocol of each target, then all rows."""
     known = projects()
     soonest: dict[str, Row] = {}
     for row in sorted(report.working, key=lambda row: row.p50.value if row.p50 else float("inf")):
@@ -116,7 +116,7 @@ def _table(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> 
 
 
 def comma_separated(report: Report) -> str:
-    """The table with bare numbers, one line a row."""
+    """Return the rows as CSV with plain numbers."""
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow([*PLAIN, *FIGURES, *LAST])
@@ -127,7 +127,7 @@ def comma_separated(report: Report) -> str:
 
 
 def _figure(found: Figure | None, form: str) -> str:
-    """A figure with half of its range; * where it is not valid."""
+    """Return a figure with half of its range, and * if it is not valid."""
     if found is None:
         return "-"
     spread = f" ±{found.spread:{form}}" if found.spread else ""

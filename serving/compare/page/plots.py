@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK = "#010203"
-"""Stands for the page's own colour, which follows its light or dark mode."""
+"""Replaced by the page's colour, which follows its light or dark mode."""
 COLOURS = {
     "tf-serving": "#e69f00",
     "litert": "#56b4e9",
@@ -26,12 +26,12 @@ COLOURS = {
     "torchserve": "#d55e00",
     "onnxruntime": "#0072b2",
 }
-"""Okabe and Ito's, which the colour-blind can tell apart: https://jfly.uni-koeln.de/color/"""
+"""Okabe and Ito's colours for the colour-blind: https://jfly.uni-koeln.de/color/"""
 SHADES = ("#999999", "#56b4e9", "#0072b2", "#e69f00", "#f0e442")
-"""Of the parts of a request's time."""
+"""The colours of the parts of a request's time."""
 OTHER = "#cc79a7"
 STYLES, MARKERS = ("-", "--", ":", "-."), "osD^vP"
-"""Of the rows of one colour."""
+"""The styles of rows of one colour."""
 MOST_LINES, LONGEST_LABEL = 16, 32
 WIDTH, HEIGHT = 6.0, 3.4
 BAR, CELL, LEGEND = 0.27, 0.36, 0.17
@@ -41,19 +41,19 @@ EXACT = 1e-9
 
 
 class Plot(NamedTuple):
-    """A plot of `items`, each a row or a framework; there is none where there are no items."""
+    """A plot of `items`, each a row or a framework; without items it is left out."""
 
     title: str
     text: str
-    """What it shows."""
+    """Its description."""
     items: Sequence[Any]
     draw: Callable[[Axes, Any], None]
     inches: float = 0.0
-    """In height for each item, where they lie below each other."""
+    """The height of an item, if they lie below each other."""
 
 
 def all_of(report: Report) -> list[tuple[str, str, Markup]]:
-    """Title, what it shows, and the plot, of each that the report has figures for."""
+    """Return title, description and drawing of each plot with figures."""
     rows, target = report.working, report.settings["target_ms"]
     known = [i for i, own in enumerate(report.parity) if any(value is not None for value in own)]
     known = known if len(known) > 1 else []
@@ -127,7 +127,7 @@ def all_of(report: Report) -> list[tuple[str, str, Markup]]:
 
 
 def colour(row: Row) -> str:
-    """By target."""
+    """Return the colour of the row's target."""
     return COLOURS.get(row.target, OTHER)
 
 
@@ -187,7 +187,7 @@ def _frontier(axes: Axes, items: Sequence[tuple[Row, float]], score: str) -> Non
     drawn: dict[str, list[str]] = {}
     for row, speed in items:
         ways = drawn.setdefault(colour(row), [])
-        # In a legend: beside the points names would lie on each other, as the rows of a framework have one score.
+        # In a legend: names at the points would overlap, as the rows of a framework have one score.
         label = None if row.way in ways else _label(row.way)
         ways += [row.way] if label else []
         marker = MARKERS[ways.index(row.way) % len(MARKERS)]
@@ -203,7 +203,7 @@ def _frontier(axes: Axes, items: Sequence[tuple[Row, float]], score: str) -> Non
 
 
 def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (latency, score) those that no other beats in both, fastest first."""
+    """Return the points (latency, score) that no other beats in both, fastest first."""
     best: list[tuple[float, float]] = []
     for latency, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or score > best[-1][1]:
@@ -226,7 +226,7 @@ def _parity(axes: Axes, items: Sequence[tuple[str, list[float]]]) -> None:
 
 
 def _stretch(axes: Axes, *names: str) -> None:
-    """Make them logarithmic, with numbers that a person reads: 1, 2, 5, 10, 20."""
+    """Make axes logarithmic, with the labels 1, 2, 5, 10, 20."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for name in names:
@@ -238,12 +238,12 @@ def _stretch(axes: Axes, *names: str) -> None:
 
 
 def _label(name: str) -> str:
-    """A row's name, or its end where that is an address."""
+    """Return a row's name, or the end of a long one."""
     return name if len(name) <= LONGEST_LABEL else f"…{name[-LONGEST_LABEL:]}"
 
 
 def _distinct(rows: list[Row]) -> list[Row]:
-    """As many rows as lines can be told apart: of too many, each target's and variant's fastest protocol."""
+    """Return rows with distinct lines: of too many, the fastest protocol of each target and variant."""
     if len(rows) <= MOST_LINES:
         return rows
     rows = sorted(rows, key=lambda row: row.p50.value if row.p50 else float("inf"))
@@ -266,7 +266,7 @@ def _drawn(plot: Plot) -> Markup:
 
 
 def svg(draw: Callable[[Axes], None], height: float) -> Markup:
-    """What `draw` draws, as high as so many inches and its legend."""
+    """Return a drawing of `draw` as SVG, `height` inches or the legend high."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -1,1 +1,1 @@
-"""Runtimes: each loads an artifact into a `Servable` and knows no protocol."""
+"""Runtimes: each loads an artifact into a `Servable`, independent of protocols."""

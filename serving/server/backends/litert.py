@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,22 @@ from serving.server.errors import ArtifactError, BackendError
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
 
 UNRESOLVED = "unresolved custom op"
-"""What LiteRT says where a file needs an operator that is not in this build."""
+"""In LiteRT's error for an operator that this build lacks."""
 
 
-def load(directory: Path, file: str, threads: int) -> LitertServable | SignaturesServable:
+def load(directory: Path, file: str, threads: int) -> LitertServable:
     """Open `directory/file` (model.tflite by default)."""
     path = directory / (file or BACKENDS["litert"])
     check_exists(path)
     try:
         content = path.read_bytes()
         interpreter = Interpreter(model_content=content, num_threads=threads)
-        variables = _has_variables(content)
-        servable: LitertServable | SignaturesServable
-        if len(interpreter.get_signature_list()) <= 1:
-            servable = LitertServable(interpreter, variables)
-        elif not variables:
-            servable = SignaturesServable(interpreter)
-        else:
-            raise ArtifactError("expected variable tensors in files with one signature only")
-        _allocate(interpreter, servable.signatures)
+        if len(signatures := interpreter.get_signature_list()) > 1:
+            raise ArtifactError(
+                f"expected one signature, got {', '.join(signatures)}: convert each to its own file"
+            )
+        servable = LitertServable(interpreter, _has_variables(content))
+        _allocate(interpreter, servable.signatures[DEFAULT_SIGNATURE])
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from None
     except (ValueError, RuntimeError) as error:
@@ -43,13 +39,13 @@ def load(directory: Path, file: str, threads: int) -> LitertServable | Signature
 
 
 class LitertServable:
-    """One interpreter of a file with at most one signature, which is `serving_default` here."""
+    """An interpreter of a file, whose only signature is named `serving_default`."""
 
     def __init__(self, interpreter: Interpreter, variables: bool) -> None:
-        """`variables`: whether there are variable tensors, which every run then finds as the first one did."""
+        """`variables`: True if there are variable tensors, to be reset before each run."""
         self._interpreter: Interpreter | None = interpreter
         self._variables = variables
-        if interpreter.get_signature_list():  # It has the names that the exporter gave the tensors.
+        if interpreter.get_signature_list():  # With the names that the exporter gave to tensors.
             runner = interpreter.get_signature_runner()
             self._inputs, self._outputs = runner.get_input_details(), runner.get_output_details()
         else:
@@ -83,38 +79,10 @@ class LitertServable:
         self._interpreter = None
 
 
-class SignaturesServable:
-    """One interpreter of a file with several signatures, by their own names; each is a graph of its own."""
-
-    def __init__(self, interpreter: Interpreter) -> None:
-        # `invoke` must not be called beside runners, which cost 10 us more a call.
-        self._runners = {k: interpreter.get_signature_runner(k) for k in interpreter.get_signature_list()}
-        self._lock = Lock()
-        """LiteRT allows no call of the interpreter, and so of another runner, while a runner is called."""
-        self.signatures = {
-            key: Signature(_specs(runner.get_input_details()), _specs(runner.get_output_details()))
-            for key, runner in self._runners.items()
-        }
-
-    def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        runner = self._runners.get(signature)
-        if runner is None:
-            raise BackendError(f"{signature} was called after its version was unloaded")
-        try:
-            with self._lock:
-                answer = runner(**inputs)
-        except (ValueError, RuntimeError) as error:
-            raise refusal("LiteRT", self.signatures[signature], inputs, str(error)) from error
-        return {name: answer[name] for name in outputs}
-
-    def close(self) -> None:
-        self._runners.clear()
-
-
 def _has_variables(content: bytes) -> bool:
-    """Return True if operators keep tensors for the next run, as recurrent ones do.
+    """Return True if the file has variable tensors, as recurrent operators do.
 
-    Raises `ArtifactError` for variables that a graph of their own sets: nothing restores their first values.
+    Raises `ArtifactError` for resource variables, which cannot be reset.
     """
     model = schema.Model.GetRootAs(content, 0)
     codes = (model.OperatorCodes(index).BuiltinCode() for index in range(model.OperatorCodesLength()))
@@ -129,13 +97,12 @@ def _has_variables(content: bytes) -> bool:
     )
 
 
-def _allocate(interpreter: Interpreter, signatures: Mapping[str, Signature]) -> None:
-    """Raise `RuntimeError` where the file can never run. A free size, here 1, may be what it does not take."""
+def _allocate(interpreter: Interpreter, signature: Signature) -> None:
+    """Raise `RuntimeError` if the file can never run. With free sizes, 1 here, the failure may be due to the size."""
     try:
         interpreter.allocate_tensors()
     except RuntimeError as error:
-        inputs = [spec for signature in signatures.values() for spec in signature.inputs]
-        if UNRESOLVED in str(error) or all(-1 not in (spec.shape or ()) for spec in inputs):
+        if UNRESOLVED in str(error) or all(-1 not in (spec.shape or ()) for spec in signature.inputs):
             raise
 
 

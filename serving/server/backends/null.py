@@ -1,4 +1,4 @@
-"""No model: a version whose manifest serves itself answers zeros. What such a request costs is the server's own."""
+"""A model without a runtime: zeros of the manifest's signature, to measure the cost of the server alone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tenso
 
 
 def load(directory: Path, _file: str, _threads: int) -> NullServable:
-    """What takes and gives what the manifest's signature says."""
+    """Return a servable with the signature of the manifest."""
     signature = read_manifest(directory).signature
     return NullServable(Signature(_specs(signature["inputs"]), _specs(signature["outputs"])))
 
 
 class NullServable:
-    """Zeros of each output's shape, as many rows as came."""
+    """Answers zeros, with as many rows as the input."""
 
     def __init__(self, signature: Signature) -> None:
         self.signatures = {DEFAULT_SIGNATURE: signature}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,35 +14,30 @@ from serving.server.backends.base import BACKENDS, check_exists, refusal
 from serving.server.errors import ArtifactError, BackendError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
-BFLOAT16 = "bfloat16"
-ONNX_BFLOAT16 = 16
-"""TensorProto.DataType.BFLOAT16."""
 FATAL = 4
 
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
     "tensor(float16)": "float16",
-    "tensor(bfloat16)": BFLOAT16,
     "tensor(bool)": "bool",
     "tensor(string)": BYTES,
     **{f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
 
-
 log = logging.getLogger("tandem.server")
 _said: set[tuple[str, str]] = set()
-"""Places in ONNX Runtime's code that have warned, each with the model's version."""
+"""Warnings logged so far: the model's version, and the place in ONNX Runtime's code."""
 
 
 def _tell(_severity: int, _category: str, version: str, location: str, message: str) -> None:
-    """Log what ONNX Runtime says, once for each place in its code: some of it comes with every run."""
+    """Log a message of ONNX Runtime, once for each place in its code: some are repeated at every run."""
     if (version, location) not in _said:
         _said.add((version, location))
         log.warning("%s: ONNX Runtime: %s", version or "any model", message.strip())
 
 
-# In the place of coloured lines on stderr.
+# Replaces its coloured lines on stderr.
 ort.set_default_logger_callback(_tell)
 
 
@@ -57,10 +51,10 @@ def load(directory: Path, file: str, threads: int) -> OnnxServable:
     options.logid = version
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads would burn the cores that the other requests need.
+    # Spinning threads would take the cores from other requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A pattern is kept for every shape that ever came. Without them the arena stays near what the largest run needs;
-    # shrinking it after each run, or malloc in its place, costs up to twice the CPU and has higher peaks.
+    # Patterns are kept for every shape. Without them the arena stays near the size of the largest run; shrinking it
+    # after each run, or malloc instead, costs up to twice the CPU and has higher peaks.
     options.enable_mem_pattern = False
     try:
         model, _weights = _in_memory(path, options)
@@ -71,10 +65,10 @@ def load(directory: Path, file: str, threads: int) -> OnnxServable:
 
 
 def _in_memory(path: Path, options: ort.SessionOptions) -> tuple[bytes | str, list[bytes]]:
-    """What to open so that no weights are mapped from files that may change, and the bytes to keep until then.
+    """Return the model to open, as bytes if it has files of weights, and their bytes, to be kept until it is open.
 
-    ONNX Runtime reads the model into memory, but maps files of weights beside it, unless they are given as bytes.
-    A session from bytes keeps these, so a model without such files is opened by its path.
+    ONNX Runtime maps such files, which may change, unless they are given as bytes. A session from bytes keeps
+    these, so a model without such files is opened by its path.
     """
     folder = path.parent
     beside = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p != path}
@@ -90,7 +84,7 @@ def _in_memory(path: Path, options: ort.SessionOptions) -> tuple[bytes | str, li
 
 
 class OnnxServable:
-    """One ONNX Runtime session with the one signature `serving_default`."""
+    """An ONNX Runtime session with the signature `serving_default`."""
 
     def __init__(self, session: ort.InferenceSession, version: str) -> None:
         self._session: ort.InferenceSession | None = session
@@ -107,11 +101,9 @@ class OnnxServable:
             optional=frozenset(argument.name for argument in optional),
             left_out=tuple(left_out),
         )
-        specs = (*self._signature.inputs, *self._signature.outputs)
-        self._bfloat16 = any(spec.dtype == BFLOAT16 for spec in specs)
         self._strings = {spec.name for spec in self._signature.inputs if spec.dtype == BYTES}
         self._options = ort.RunOptions()
-        # The error that a run raises says the same.
+        # Errors of a run are raised as well.
         self._options.log_severity_level = FATAL
         self.signatures = {DEFAULT_SIGNATURE: self._signature}
 
@@ -121,12 +113,7 @@ class OnnxServable:
         if self._strings:
             inputs = inputs | {name: _text(name, inputs[name]) for name in self._strings & inputs.keys()}
         try:
-            if self._bfloat16:  # Arrays of it are not taken: their bits go in and are read out.
-                given = {name: _ort_value(array) for name, array in inputs.items()}
-                answers = self._session.run_with_ort_values(list(outputs), given, self._options)
-                values = [_array(value) for value in answers]
-            else:
-                values = self._session.run(list(outputs), inputs, self._options)
+            values = self._session.run(list(outputs), inputs, self._options)
         except Exception as error:
             raise refusal("ONNX Runtime", self._signature, inputs, str(error).strip()) from error
         return dict(zip(outputs, values, strict=True))
@@ -136,27 +123,12 @@ class OnnxServable:
 
 
 def _spec(argument: ort.NodeArg, any_rank: bool = False) -> TensorSpec:
-    """`any_rank`: where no dimension is declared, which may mean a scalar, or nothing."""
+    """`any_rank`: without declared dimensions the rank is unknown, not 0."""
     if argument.type not in DTYPES:
         raise ArtifactError(f"input {argument.name} is of type {argument.type}, which is not served")
-    # Symbolic dimensions come as names or None.
+    # Symbolic dimensions are names or None.
     shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
     return TensorSpec(argument.name, DTYPES[argument.type], None if any_rank and not shape else shape)
-
-
-def _ort_value(array: Array) -> ort.OrtValue:
-    if array.dtype.name != BFLOAT16:
-        return ort.OrtValue.ortvalue_from_numpy(array)
-    bits = np.ascontiguousarray(array).view(np.uint16)
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ONNX_BFLOAT16)
-
-
-def _array(value: ort.OrtValue) -> Array:
-    if value.data_type() != f"tensor({BFLOAT16})":
-        array: Array = value.numpy()
-        return array
-    bits = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return np.frombuffer(bits, np.dtype(BFLOAT16)).reshape(value.shape())
 
 
 def _text(name: str, array: Array) -> Array:

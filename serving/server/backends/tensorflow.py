@@ -16,11 +16,11 @@ from serving.server.errors import ArtifactError, BackendError, FailedPreconditio
 from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec, shapes
 
 SERVE = ("serve",)
-"""The tags of the graph that a SavedModel has for serving."""
+"""The default tags of the graph to serve."""
 
-# It warns of TensorFlow 1 at each load.
+# Else it warns of TensorFlow 1 at each load.
 tf.get_logger().setLevel("ERROR")
-# The library's own objects stay: without them `close` collects garbage in 2 ms, with them requests wait for 200.
+# Without the library's objects a collection in `close` takes 2 ms instead of 200.
 gc.freeze()
 
 
@@ -32,7 +32,7 @@ def load(
     tags: Sequence[str] = SERVE,
 ) -> SavedModelServable:
     """Load the graph with `tags` of the SavedModel in `directory`. The threads are those of the process."""
-    with suppress(RuntimeError):  # They are set already, by the first load.
+    with suppress(RuntimeError):  # Set by the first load.
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads)
     try:
@@ -45,15 +45,15 @@ def load(
 
 
 class SavedModelServable:
-    """The signatures of a SavedModel that take and give plain tensors."""
+    """The signatures of a SavedModel whose inputs and outputs are plain tensors."""
 
     def __init__(self, loaded: Any, meta_graph: Any) -> None:  # noqa: ANN401 - without types
         self.definitions = dict(meta_graph.signature_def)
-        """Every SignatureDef of the SavedModel, as it was saved."""
+        """The SignatureDefs of the SavedModel."""
         operations = {node.name: node.op for node in meta_graph.graph_def.node}
         plain = {key: definition for key, definition in self.definitions.items() if _is_plain(definition)}
         self.signatures = {key: _signature(definition, operations) for key, definition in plain.items()}
-        self._loaded = loaded  # Else its variables are gone with the next collection of garbage.
+        self._loaded = loaded  # Keeps its variables alive.
         self._functions = {key: _Function(loaded.signatures[key]) for key in plain}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
@@ -79,7 +79,7 @@ class SavedModelServable:
 
 
 class _Function:
-    """Calls a signature's function as an operation: no shapes are checked in Python, at a third of the cost."""
+    """A signature's function, called as an operation: without Python's checks of shapes, at a third of the cost."""
 
     def __init__(self, function: Any) -> None:  # noqa: ANN401 - a ConcreteFunction
         self._function = function
@@ -88,7 +88,7 @@ class _Function:
         self._names = sorted(function.structured_outputs)
 
     def __call__(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Inputs and outputs are in the order of their names."""
+        """Inputs and outputs are ordered by name."""
         values = tf.raw_ops.StatefulPartitionedCall(
             args=[*inputs, *self._captured], Tout=self._dtypes, f=self._function
         )
@@ -110,7 +110,7 @@ def _signature(definition: Any, operations: Mapping[str, str]) -> Signature:  # 
 def _spec(name: str, info: Any, operations: Mapping[str, str] | None = None) -> TensorSpec:  # noqa: ANN401 - a TensorInfo
     dtype = tf.as_dtype(info.dtype).base_dtype
     shape: tuple[int, ...] | None = tuple(dim.size for dim in info.tensor_shape.dim)
-    # Whatever is no placeholder may be fed in any shape, and models rely on it: the x of half_plus_two.
+    # Other operations than placeholders accept any shape, as the x of half_plus_two does.
     operation = operations[info.name.split(":")[0]] if operations is not None else "Placeholder"
     fed_inside = not operation.startswith("Placeholder")
     if info.tensor_shape.unknown_rank or fed_inside:
@@ -120,7 +120,7 @@ def _spec(name: str, info: Any, operations: Mapping[str, str] | None = None) -> 
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(getattr(error, "message", error)).splitlines() if line.strip()]
-    # "Graph execution error:" and traces of this process come first; what went wrong follows.
+    # "Graph execution error:" and traces come first, then the cause.
     noise = ("Graph execution error", "Detected at", "File ", "<stack traces unavailable>", "[[")
     telling = [line for line in lines if not line.startswith(noise)]
     return (telling or lines or [type(error).__name__])[0]

@@ -1,11 +1,10 @@
-"""Bodies of inference over the Open Inference Protocol's REST: JSON, JSON with binary tensors, one bare tensor.
+"""Bodies of inference by the Open Inference Protocol's REST: JSON, JSON with binary tensors, pictures.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from serving.server.errors import InvalidRequestError, quote
 from serving.server.http import Request, Response, parse_json
 from serving.server.oip import codec
 from serving.server.repository.versions import Version
-from serving.server.tensors.signature import BYTES, Signature, Tensors, dtype_of, strings
+from serving.server.tensors.signature import Signature, Tensors, dtype_of, strings
 
 HEADER_LENGTH = "inference-header-content-length"
 PICTURES = ("image/png", "image/jpeg")
@@ -24,16 +23,16 @@ PICTURES = ("image/png", "image/jpeg")
 
 @dataclass
 class InferenceRequest:
-    """What a body asks for."""
+    """A request for inference."""
 
     inputs: Tensors
     outputs: Mapping[str, bool] = field(default_factory=dict)
-    """By name: whether it goes back as binary."""
+    """By name; True for a binary response."""
     binary: bool = False
-    """True if outputs go back as binary where the request names none."""
+    """True if all outputs are binary, for requests that name none."""
     id: str | None = None
     timeout: float | None = None
-    """Seconds."""
+    """The client's time limit in seconds."""
 
 
 def parse(request: Request, signature: Signature) -> InferenceRequest:
@@ -42,8 +41,6 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
         name = _picture_input(signature, content_type)
         return InferenceRequest({name: strings([request.body])})
     text, binary = _split(request)
-    if len(text) == 0 and request.header(HEADER_LENGTH) is not None:
-        return InferenceRequest(_bare(signature, request.body), binary=True)
     document = parse_json(text)
     if not isinstance(document, dict):
         raise InvalidRequestError(f"expected a JSON object with inputs, got {type(document).__name__}")
@@ -59,7 +56,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
 
 
 def respond(version: Version, asked: InferenceRequest, outputs: Tensors) -> Response:
-    """The response, its outputs in JSON or binary as asked. Raises `InvalidRequestError` as `to_json` does."""
+    """Return the response, each output as JSON or binary. Raises `InvalidRequestError` as `to_json` does."""
     document: dict[str, object] = {"model_name": version.model, "model_version": str(version.number)}
     if asked.id is not None:
         document["id"] = asked.id
@@ -177,17 +174,3 @@ def _picture_input(signature: Signature, content_type: str) -> str:
     if len(signature.inputs) != 1 or signature.inputs[0].channels_of_picture is None:
         raise InvalidRequestError(f"{content_type} needs a model whose one input is a batch of pictures")
     return signature.inputs[0].name
-
-
-def _bare(signature: Signature, body: bytes) -> Tensors:
-    """The tensor of a raw binary request, which has no header: its shape follows from its size."""
-    spec = signature.inputs[0] if len(signature.inputs) == 1 else None
-    if spec is None or spec.shape is None or spec.shape.count(-1) > 1:
-        needed = "a model with one input, of a shape with at most one free dimension"
-        raise InvalidRequestError(f"a body without an inference header needs {needed}")
-    if spec.dtype == BYTES:
-        return {spec.name: strings([body]).reshape([1] * len(spec.shape))}
-    fixed = math.prod(size for size in spec.shape if size != -1) * spec.numpy.itemsize
-    shape = [len(body) // max(fixed, 1) if size == -1 else size for size in spec.shape]
-    described = codec.describe(signature, spec.name, codec.name_of(spec.dtype), shape, {}, {})
-    return {spec.name: codec.from_raw(described, body)}

@@ -1,9 +1,9 @@
-"""Tensors of the Open Inference Protocol: datatypes, raw and JSON forms, and what requests say of them.
+"""Tensors of the Open Inference Protocol: datatypes, raw and JSON forms, descriptions in requests.
 
 Raw form: little-endian, row-major; each element of BYTES is a 4-byte length and that many bytes.
 
-Of parameters, the `timeout` of the schedule policy and those of binary tensors are known. Others are accepted and mean
-nothing, but those that ask for something that would change the answer and is not offered.
+Of parameters, the `timeout` of the schedule policy and those of binary tensors have an effect. Others are ignored,
+except for those of extensions that would change the response, which are refused.
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_schedule_policy.md
 """
 
@@ -37,18 +37,18 @@ DATATYPES = {
     BYTES: "BYTES",
     **{f"{kind}{bits}": f"{kind.upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
-"""The protocol's names of our dtypes."""
+"""The protocol's datatypes, by dtype."""
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 LITTLE_ENDIAN = {dtype: np.dtype(dtype).newbyteorder("<") for dtype in DATATYPES if dtype != BYTES}
 MAX_ELEMENTS = 2**59
-"""Of the sizes that are not 0: numpy counts bytes in 63 bits."""
+"""Product of the sizes that are not 0: numpy counts bytes in 63 bits."""
 MAX_STRINGS = 2**17
-"""Elements of a BYTES tensor, which Python reads one by one: in a tenth of a second."""
+"""Elements of a BYTES tensor, which Python takes 0.1 s to read."""
 NOT_OFFERED = {
     "classification": "the classification extension (class_count); sort the output in the client",
     "shared_memory_region": "shared memory; send the data with the request",
 }
-"""What stands behind parameters of tensors that cannot be passed over in silence."""
+"""Unsupported extensions, by the parameter that asks for them."""
 
 Parameters = Mapping[str, Any]
 Output = TypeVar("Output")
@@ -56,11 +56,11 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An input as a request describes it, checked against its spec before its data are looked at."""
+    """The description of an input in a request, checked against its spec before its data are read."""
 
     spec: TensorSpec
     dtype: str
-    """BYTES, too, where encoded pictures stand in for numbers."""
+    """BYTES for encoded pictures."""
     shape: tuple[int, ...]
 
 
@@ -72,7 +72,7 @@ def describe(
     parameters: Parameters,
     before: Tensors,
 ) -> Described:
-    """Check an input's description; `before`: the inputs before it.
+    """Check an input's description; `before` are the inputs that precede it.
 
     Raises `InvalidRequestError`, or `TooLargeError` for more than `MAX_STRINGS` strings.
     """
@@ -105,9 +105,9 @@ def describe(
 def outputs_wanted(
     outputs: Sequence[Output], read: Callable[[Output], tuple[str, Parameters]], signature: Signature
 ) -> dict[str, Parameters]:
-    """The parameters of the outputs asked for, by name, as `read` finds both.
+    """Return the parameters of the requested outputs by name; `read` returns both for one output.
 
-    Raises `InvalidRequestError` where there are too many, or one is asked for twice or in ways that are not offered.
+    Raises `InvalidRequestError` for too many outputs, repeated ones, and unsupported extensions.
     """
     if len(outputs) > len(signature.outputs):
         raise InvalidRequestError(
@@ -130,7 +130,7 @@ def _check_offered(parameters: Parameters, kind: str, name: str) -> None:
 
 
 def timeout_seconds(parameters: Parameters) -> float | None:
-    """The request's time limit: `timeout` is in microseconds, 0 for none. Raises `InvalidRequestError`."""
+    """Return the time limit of a request, from `timeout` in microseconds; 0 for none. Raises `InvalidRequestError`."""
     timeout = parameters.get("timeout", 0)
     if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
         raise InvalidRequestError(
@@ -140,12 +140,12 @@ def timeout_seconds(parameters: Parameters) -> float | None:
 
 
 def name_of(dtype: str) -> str:
-    """The protocol's name of one of our dtypes; one that it has no name for (complex64) keeps its own."""
+    """Return the protocol's name of a dtype; a dtype without one (complex64) keeps its own."""
     return DATATYPES.get(dtype, dtype.upper())
 
 
 def from_raw(tensor: Described, raw: bytes | memoryview) -> Array:
-    """A tensor from its raw form. Raises `InvalidRequestError` where the sizes do not match."""
+    """Read a tensor in raw form. Raises `InvalidRequestError` if the sizes do not match."""
     if tensor.dtype == BYTES:
         return strings(_split(tensor, raw)).reshape(tensor.shape)
     kind = LITTLE_ENDIAN[tensor.dtype]
@@ -159,7 +159,7 @@ def from_raw(tensor: Described, raw: bytes | memoryview) -> Array:
 
 
 def from_json(tensor: Described, data: object) -> Array:
-    """A tensor from JSON data, nested or flat; pictures are in base64. Raises `InvalidRequestError`."""
+    """Read a tensor from JSON data, nested or flat; pictures are base64. Raises `InvalidRequestError`."""
     flat, shape = flatten(tensor.spec.name, data)
     check_shape(tensor, shape)
     if tensor.dtype == BYTES:
@@ -168,7 +168,7 @@ def from_json(tensor: Described, data: object) -> Array:
 
 
 def check_shape(tensor: Described, shape: tuple[int, ...]) -> None:
-    """Raise `InvalidRequestError` unless data of this shape are flat or have the tensor's."""
+    """Raise `InvalidRequestError` unless the data's shape is flat or the tensor's."""
     if shape not in (tensor.shape, (math.prod(tensor.shape),)):
         raise tensor.spec.refused(f"expected data of shape {list(tensor.shape)}, got {list(shape)}")
 
@@ -180,7 +180,7 @@ def to_raw(array: Array) -> bytes:
 
 
 def to_json(name: str, array: Array) -> Array | list[str]:
-    """A tensor as flat JSON data for orjson. Raises `InvalidRequestError` where it holds what JSON cannot carry."""
+    """Return a tensor as flat data for orjson. Raises `InvalidRequestError` for values that JSON does not have."""
     if array.dtype.hasobject:
         try:
             return [to_bytes(value).decode() for value in array.flat]

@@ -1,7 +1,6 @@
-"""What the Open Inference Protocol and its extensions tell about the server and its models.
+"""Metadata, configuration, index and statistics of the Open Inference Protocol and its extensions.
 
-Everything is a document of JSON whose names are those of the protocol's messages, so that REST sends it as it is
-and gRPC as the message of that name.
+Each is a JSON document with the names of the protocol's messages: REST sends it, gRPC converts it to the message.
 https://github.com/triton-inference-server/server/tree/main/docs/protocol
 """
 
@@ -29,7 +28,7 @@ SERVER: Document = {
 }
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorflow": "tensorflow_savedmodel"}
-"""Triton's words for our backends, in model configurations."""
+"""Triton's names of backends, in model configurations."""
 
 STATES = {
     State.START: "LOADING",
@@ -41,7 +40,7 @@ STATES = {
 
 
 def default(version: Version) -> tuple[str, Signature]:
-    """The one signature that the protocol can call, by its key. Raises `InvalidRequestError` where there is none."""
+    """Return the signature that the protocol calls, and its key. Raises `InvalidRequestError` if there is none."""
     if not version.signatures:
         raise InvalidRequestError(f"model {version.model} has no signature to call")
     key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in version.signatures else min(version.signatures)
@@ -49,15 +48,15 @@ def default(version: Version) -> tuple[str, Signature]:
 
 
 def readiness(plane: DataPlane, name: str, number: int | None) -> Document:
-    """The version that answers. Raises `NotFoundError` or `UnavailableError` where none does."""
+    """Return the version that is ready. Raises `NotFoundError` or `UnavailableError`."""
     version = plane.models.model(name).version(number)
     return {"name": name, "version": str(version.number), "ready": True}
 
 
 def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
-    """Names, datatypes and shapes of a model; `versions` are those that answer.
+    """Return names, datatypes and shapes of a model; `versions` are the loaded ones.
 
-    `properties` name what the model puts out but the protocol cannot carry.
+    `properties` has the outputs that are no tensors.
     """
     model = plane.models.model(name)
     _, signature = default(model.version(number))
@@ -74,7 +73,7 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
 
 
 def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
-    """A model as Triton's ModelConfig has it: where requests share runs, `dims` leave the batch out."""
+    """Return Triton's ModelConfig of a model: if it is batched, `dims` are without the batch."""
     version = plane.models.model(name).version(number)
     _, signature = default(version)
     batched = version.batched and signature.batched
@@ -89,7 +88,7 @@ def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
 
 
 def index(entries: Iterable[Entry], ready: bool) -> list[Document]:
-    """The repository's index, of what is ready only where that is asked for."""
+    """Return the repository's index, of all versions or the ready ones."""
     return [
         {
             "name": entry.model,
@@ -103,7 +102,7 @@ def index(entries: Iterable[Entry], ready: bool) -> list[Document]:
 
 
 def statistics(plane: DataPlane, name: str, number: int | None) -> Document:
-    """Statistics of a version, of a model's versions (no number), or of all models ("")."""
+    """Return statistics of a version, of a model's versions (no number), or of all models ("")."""
     models = [plane.models.model(each) for each in ([name] if name else plane.models.names)]
     found = [
         _statistics(model.name, loaded, plane.metrics.statistics(model.name, str(loaded)))
@@ -114,9 +113,9 @@ def statistics(plane: DataPlane, name: str, number: int | None) -> Document:
 
 
 def check_change(allowed: bool, parameters: Mapping[str, object]) -> None:
-    """Raise `ForbiddenError` where clients may not load and unload.
+    """Raise `ForbiddenError` if loading and unloading is not allowed.
 
-    Raises `InvalidRequestError` where one brings a configuration or files: only the repository has them.
+    Raises `InvalidRequestError` if the request has a configuration or files: these come from the repository only.
     """
     if not allowed:
         raise ForbiddenError("loading and unloading need the server's flag --repository-control")
@@ -143,7 +142,7 @@ def _shape(spec: TensorSpec) -> tuple[int, ...]:
 
 def _statistics(name: str, version: int, sums: Statistics) -> Document:
     none = _duration(Duration())
-    copies = {"compute_input": none, "compute_output": none}  # which are part of a run here
+    copies = {"compute_input": none, "compute_output": none}  # part of a run here
     durations = {
         "success": sums.success,
         "fail": sums.fail,

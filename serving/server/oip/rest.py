@@ -23,7 +23,7 @@ REPOSITORY_MODEL = r"/v2/repository/models/(?P<model>[^/]+)"
 
 
 def routes(plane: DataPlane, repository_control: bool) -> list[Route]:
-    """The protocol's routes. Without `repository_control`, loading and unloading are refused."""
+    """Return the routes. Without `repository_control`, loading and unloading are refused."""
 
     def told(describe: Callable[[DataPlane, str, int | None], object]) -> Handler:
         async def answer(request: Request) -> Response:
@@ -50,7 +50,7 @@ def routes(plane: DataPlane, repository_control: bool) -> list[Route]:
 
 
 class OipRest:
-    """The handlers; each answers or raises a `ServerError`."""
+    """The handlers; each returns a response or raises a `ServerError`."""
 
     def __init__(self, plane: DataPlane, repository_control: bool) -> None:
         self._plane = plane
@@ -85,7 +85,7 @@ class OipRest:
         return Response.json({})
 
     def _to_change(self, request: Request) -> str:
-        # Whoever may open a page in a browser of this network is not whoever may unload models.
+        # Pages in browsers of this network must not unload models.
         if request.header("origin") is not None:
             raise ForbiddenError("loading and unloading are refused to pages in browsers (with an Origin)")
         description.check_change(self._repository_control, parameters_of(_object(request), "request"))
@@ -100,13 +100,13 @@ def _always(document: bytes) -> Handler:
 
 
 def _target(request: Request) -> tuple[str, int | None]:
-    """The name and the version in a path; "" stands for all models."""
+    """Return the model and the version of a path; "" for all models."""
     version = request.variables.get("version")
     return request.variables.get("model", ""), int(version) if version else None
 
 
 def _object(request: Request) -> dict[str, object]:
-    """The body as a JSON object; an empty one stands for `{}`."""
+    """Return the body as a JSON object; an empty body is `{}`."""
     document = parse_json(request.body) if request.body else {}
     if not isinstance(document, dict):
         raise InvalidRequestError(f"expected a JSON object or an empty body, got {type(document).__name__}")

@@ -24,18 +24,16 @@ CONTENTS = {
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
     **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
 }
-"""The field of InferTensorContents that carries each datatype; FP16 and BF16 travel in raw form only."""
+"""The fields of InferTensorContents by datatype; FP16 and BF16 have none."""
 
 
 def services(plane: DataPlane, repository_control: bool) -> list[Service]:
-    """The protocol's service. Without `repository_control`, loading and unloading are refused."""
+    """Return the service. Without `repository_control`, loading and unloading are refused."""
     descriptor = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     return [Service(descriptor, OipGrpc(plane, repository_control))]
 
 
 class OipGrpc:
-    """The service."""
-
     def __init__(self, plane: DataPlane, repository_control: bool) -> None:
         self._plane = plane
         self._repository_control = repository_control
@@ -96,7 +94,7 @@ class OipGrpc:
             return _respond(version, request, await self._plane.infer(version, call, record))
 
     async def ModelStreamInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> Message:
-        """Inference for each request of a stream, one after the other; an error does not end the stream."""
+        """Answer one request of a stream; an error does not end the stream."""
         try:
             return pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, record))
         except ServerError as error:
@@ -131,7 +129,7 @@ def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
         )
     inputs: Tensors = {}
     for index, tensor in enumerate(request.inputs):
-        # One size too many is refused, and a million would take long to copy.
+        # One size too many is refused below; a million would take long to copy.
         shape = list(tensor.shape[: MAX_DIMENSIONS + 1])
         described = codec.describe(signature, tensor.name, tensor.datatype, shape, tensor.parameters, inputs)
         if not raw:

@@ -1,1 +1,1 @@
-"""Which versions of which models are served: found, verified, loaded, swapped and unloaded."""
+"""Models and their versions: found, verified, loaded, swapped and unloaded."""

@@ -1,4 +1,4 @@
-"""From a version's folder to a servable that has already run once."""
+"""Load a version's folder: verified, loaded, warmed up, checked by its golden sample."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from serving.server.tensors.signature import DEFAULT_SIGNATURE, example
 log = logging.getLogger("tandem.server")
 
 Replay = Callable[[Path, Servable], None]
-"""Run the requests that a version's folder brings along for its warm-up, where there are any. Raises `ServerError`."""
+"""Run the warm-up requests in a version's folder, if any. Raises `ServerError`."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A servable that has run once, and its manifest, if it has one."""
+    """A warm servable and its manifest, if any."""
 
     servable: Servable
     manifest: repository.Manifest | None = None
@@ -32,11 +32,10 @@ class Loaded:
 def load_version(
     directory: Path, loader: Loader, threads: int, zeros: bool = True, replay: Replay | None = None
 ) -> Loaded:
-    """Verify the files where the version has a manifest, load it, and warm it up.
+    """Load a version, warm it up, and check it against its manifest and golden sample.
 
-    `zeros` are run through each signature that takes numbers, and always with a manifest: our models keep no
-    state. Where they fail, the log says so. Then `replay` runs, and the golden sample that a manifest lists must be
-    answered as it says. Raises `ArtifactError` with the reason.
+    `zeros`: run each signature with zeros; a failure is logged. Versions with a manifest always are, as Tandem's
+    models have no state. Raises `ArtifactError` with the reason.
     """
     if not directory.is_dir():
         raise ArtifactError(f"{directory} does not exist")
@@ -49,7 +48,7 @@ def load_version(
     except ArtifactError:
         raise
     except Exception as error:
-        # Whatever a runtime makes of a bad artifact must refuse this version, not end the server.
+        # Any error of a runtime refuses the version; the server goes on.
         raise ArtifactError(f"{directory} cannot be loaded: {type(error).__name__}: {error}") from error
     if stamp_of(directory) != before:
         servable.close()
@@ -93,5 +92,5 @@ def _warm_up(directory: Path, servable: Servable) -> None:
             continue
         try:
             servable.run(key, inputs, signature.output_names)
-        except Exception as error:  # noqa: BLE001 - the model may still run what its clients send
+        except Exception as error:  # noqa: BLE001 - the model may still accept other inputs
             log.warning("%s, signature %s: zeros do not warm it up: %s", directory, key, error)

@@ -1,4 +1,4 @@
-"""Every model that a server serves, as the configuration or the repository names them."""
+"""The models of a server, by its configuration or repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.server.repository.versions import Model, Serving, State
 
 @dataclass(frozen=True)
 class Entry:
-    """A version that the repository holds or the server serves; a model without any has one entry of None."""
+    """A version in the repository's index; a model without versions has one entry with None."""
 
     model: str
     version: int | None
@@ -23,28 +23,26 @@ class Entry:
 
 
 class Models:
-    """Every model that the server serves."""
-
     def __init__(
         self, find: Callable[[], dict[str, ModelConfig]], serving: Serving, layout: str = ""
     ) -> None:
-        """`find` says which models there are, each time that it is asked; `layout`: where it looks for them."""
+        """`find` returns the models to serve now; `layout` is the expected layout, for messages."""
         self._find = find
         self._layout = f"; expected {layout}" if layout else ""
         self._serving = serving
         self._models: dict[str, Model] = {}
         self._unloaded: set[str] = set()
-        """Models that are in the repository, but not served until they are loaded again."""
+        """Models that were unloaded on request."""
         self.ended: dict[str, Model] = {}
-        """Models that were served and are not named any more, for how their versions ended."""
+        """Models that are no longer configured, for the status of their versions."""
         self.started = False
-        """True if every model has been looked at once."""
+        """True after the first refresh."""
         self._refreshing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> bool:
-        """Return True if there are models and every one answers."""
+        """Return True if there are models and all are ready."""
         return self.started and bool(self._models) and all(model.ready for model in self._models.values())
 
     @property
@@ -56,7 +54,7 @@ class Models:
         return sorted(self._models)
 
     def model(self, name: str) -> Model:
-        """A model by its name. Raises `NotFoundError` or, while the server starts, `UnavailableError`."""
+        """Return a model by name. Raises `NotFoundError` or, while the server starts, `UnavailableError`."""
         if name not in self._models:
             if not self.started:
                 raise UnavailableError("the server is starting: no model is loaded yet")
@@ -67,18 +65,18 @@ class Models:
         return self._models[name]
 
     def available(self, name: str, version: int) -> bool:
-        """Return True if a version of a model answers now."""
+        """Return True if a version of a model is loaded."""
         return name in self._models and version in self._models[name].loaded
 
     def account(self) -> str:
-        """Return why not every model answers."""
+        """Return the reason why models are not ready."""
         if not self._models:
             found = f"no model was found{self._layout}"
             return found if self.started else "the server is starting: no model is loaded yet"
         return "; ".join(model.account() for model in self._models.values() if not model.ready)
 
     async def refresh(self) -> None:
-        """Look at every model's folder once. Raises what `find` raises."""
+        """Check every model's folder once. Raises as `find` does."""
         async with self._refreshing:
             configs = await asyncio.to_thread(self._find)
             for name, config in configs.items():
@@ -95,23 +93,19 @@ class Models:
             self.started = True
 
     async def load(self, name: str) -> None:
-        """Serve what the repository holds of a model now, with files that have changed; returns when it answers.
+        """Load a model from the repository, also if its files have changed; returns when it is ready.
 
-        What serves already goes on meanwhile, and stays where the new files do not load. Raises `NotFoundError`
-        where the repository has no such model, and `InvalidRequestError` with the reason where what it holds
-        cannot be served.
+        A loaded version goes on answering, and stays if the new files do not load. Raises `NotFoundError` if the
+        repository has no such model, and `InvalidRequestError` with the reason if it cannot be loaded.
         """
         await self._finish(self._load(name))
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more until it is loaded again; returns when its last request is answered.
-
-        Raises `NotFoundError`.
-        """
+        """Unload a model until it is loaded again; returns after its last request. Raises `NotFoundError`."""
         await self._finish(self._unload(name))
 
     async def index(self) -> list[Entry]:
-        """Every version of every model that the repository holds, by name and version."""
+        """Return all versions of all models in the repository, sorted."""
         configs = await asyncio.to_thread(self._find)
         entries: list[Entry] = []
         for name, config in sorted(({n: m.config for n, m in self._models.items()} | configs).items()):
@@ -120,13 +114,13 @@ class Models:
         return entries
 
     async def close(self) -> None:
-        """Unload everything, when the last request is answered."""
+        """Unload all models, each after its last request."""
         for model in self._models.values():
             model.end()
         await asyncio.gather(*(m.unloaded() for m in (*self._models.values(), *self.ended.values())))
 
     async def _finish(self, change: Coroutine[None, None, None]) -> None:
-        # A client that leaves, or a time limit, must not leave a model half loaded.
+        # A cancelled request must not leave a model half loaded.
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
@@ -150,7 +144,7 @@ class Models:
             model = self._models.pop(name, None)
             if model is not None:
                 model.end()
-        if model is not None:  # Others may load and unload while this one's requests are answered.
+        if model is not None:  # Outside of the lock: requests may take long.
             await model.unloaded()
 
     async def _config(self, name: str) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""Which versions of a model to serve, judged from its folder, and when to try one again that did not load."""
+"""Policies: the versions of a model to serve, and retries of versions that did not load."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from serving import repository
 
 Policy = Callable[[Path], list[int]]
-"""From a model's folder to the versions wanted. Raises `RepositoryError` where it cannot be understood."""
+"""Return the versions to serve of a model's folder. Raises `RepositoryError`."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model to serve: where its versions lie, and which of them are wanted."""
+    """A model to serve: the folder of its versions, and the policy that selects them."""
 
     name: str
     directory: Path
     policy: Policy
     labels: Mapping[str, int] = field(default_factory=dict)
-    """Version numbers by names that clients may use for them."""
+    """Version numbers by label."""
 
 
 def folder_of(directory: Path, version: int) -> Path:
-    """The folder of a version, whose name may have leading zeros."""
+    """Return the folder of a version; its name may have leading zeros."""
     plain = directory / str(version)
     if plain.is_dir() or not directory.is_dir():
         return plain
@@ -33,7 +33,7 @@ def folder_of(directory: Path, version: int) -> Path:
 
 
 def pointed(directory: Path) -> list[int]:
-    """The version that the publisher's pointer names, else the highest."""
+    """Return the version of the pointer file, else the highest."""
     version = repository.served_version(directory)
     return [] if version is None else [version]
 
@@ -43,18 +43,18 @@ def latest(count: int = 1) -> Policy:
 
 
 def every(directory: Path) -> list[int]:
-    """All versions. A folder that is not there, perhaps for a moment only, says nothing."""
+    """Return all versions. Raises `RepositoryError` for a missing folder, which may come back."""
     if not directory.is_dir():
         raise repository.RepositoryError(f"could not find base path {directory}")
     return sorted(set(repository.versions(directory)))
 
 
 def specific(*numbers: int) -> Policy:
-    return lambda directory: sorted(numbers)  # noqa: ARG005 - the folder has no say
+    return lambda directory: sorted(numbers)  # noqa: ARG005 - independent of the folder
 
 
 def models_below(root: Path) -> dict[str, ModelConfig]:
-    """Every model in a model repository: each folder that holds a version or a pointer."""
+    """Return the models of a model repository: each folder that holds a version or a pointer."""
     if not root.is_dir():
         return {}
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -64,15 +64,15 @@ def models_below(root: Path) -> dict[str, ModelConfig]:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often to try a version again that did not load, and whose files did not change."""
+    """Retries of a version that did not load and whose files did not change."""
 
     retries: int = 0
     seconds: float = 60.0
-    """Between attempts."""
+    """Time between attempts."""
 
 
 def stamp_of(directory: Path) -> object:
-    """Return a value that differs when files of the folder do."""
+    """Return a value that changes when a file of the folder changes."""
     try:
         files = sorted(p for p in directory.rglob("*") if p.is_file())
         return tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)

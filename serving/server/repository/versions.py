@@ -1,4 +1,4 @@
-"""The versions of a model: which are loaded, which one answers, and the swap without a failed request."""
+"""The versions of a model: loading, the current one, and the swap without a failed request."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from serving.server.tensors.signature import Signatures
 log = logging.getLogger("tandem.server")
 
 LoadVersion = Callable[[Path], Loaded]
-"""From a version's folder to a warm servable, in a thread. Raises `ArtifactError`."""
+"""Load and warm up a version's folder, in a thread. Raises `ArtifactError`."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """How a server loads, queues and counts versions of all its models."""
+    """The parts that all models of a server share: loader, metrics, limits of queues, retries."""
 
     load: LoadVersion
     metrics: Metrics
@@ -39,7 +39,7 @@ class Serving:
 
 
 class State(StrEnum):
-    """The life of a version, in TF Serving's words."""
+    """The states of a version, as TF Serving names them."""
 
     START = "START"
     LOADING = "LOADING"
@@ -50,7 +50,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """Where a version is in its life, and why it ended where that was a fault."""
+    """The state of a version, and the error that ended it, if any."""
 
     state: State
     fault: ServerError | None = None
@@ -58,32 +58,32 @@ class Status:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that did not load: the stamp of its files, its attempts so far, and when the last one was."""
+    """A version that did not load: the stamp of its files, the number of attempts, the time of the last one."""
 
     stamp: object
     attempts: int
     when: float
 
     def stands(self, stamp: object, retries: RetryPolicy) -> bool:
-        """Return True if it is no use, or too early, to try again."""
+        """Return True if the version should not be tried again now."""
         waits = time.monotonic() - self.when < retries.seconds
         return self.stamp == stamp and (waits or self.attempts > retries.retries)
 
 
 class Version:
-    """One loaded version. A context with it is a lease: it is unloaded only when nobody holds one any more."""
+    """One loaded version. Used as a context it is a lease: the version is unloaded after the last lease."""
 
     def __init__(self, model: str, number: int, loaded: Loaded, serving: Serving, stamp: object) -> None:
         self.model = model
         self.number = number
         self.stamp = stamp
-        """What changes when its files do."""
+        """The stamp of its files."""
         self.servable = loaded.servable
         self.signatures: Signatures = loaded.servable.signatures
         self.finite = loaded.manifest is not None and loaded.manifest.finite
         """True if its manifest forbids NaN, infinity and empty tensors."""
         self.batched = loaded.manifest.batched if loaded.manifest else serving.batching
-        """True if requests may share a run; without a manifest nobody has proved it."""
+        """True if requests may share a run, by the manifest or, without one, by --batching."""
         self.queues = {
             key: RunQueue(
                 loaded.servable,
@@ -97,7 +97,7 @@ class Version:
         }
         self._leases = 0
         self._free: asyncio.Event | None = None
-        """Set with the end of the last lease, where somebody waits for it."""
+        """Set at the end of the last lease, if `unload` waits for it."""
 
     def __enter__(self) -> Self:
         self._leases += 1
@@ -112,7 +112,7 @@ class Version:
         return sum(queue.waiting for queue in self.queues.values())
 
     async def unload(self) -> None:
-        """Wait for the last lease, then give back what the version holds."""
+        """Wait for the last lease, then release the version's resources."""
         if self._leases:
             self._free = asyncio.Event()
             await self._free.wait()
@@ -126,7 +126,7 @@ class Model:
     def __init__(self, config: ModelConfig, serving: Serving) -> None:
         self.config = config
         self.name = config.name
-        """As in URLs."""
+        """The name in URLs."""
         self.statuses: dict[int, Status] = {}
         self._serving = serving
         self._loaded: dict[int, Version] = {}
@@ -137,7 +137,7 @@ class Model:
 
     @property
     def ready(self) -> bool:
-        """Return True if requests that name no version are answered."""
+        """Return True if there is a current version."""
         return self._current is not None
 
     @property
@@ -146,9 +146,9 @@ class Model:
         return sorted(self._loaded)
 
     def version(self, number: int | None = None, label: str = "") -> Version:
-        """A loaded version, by its number or its label, by default the current one.
+        """Return a loaded version by its number or label, by default the current one.
 
-        Raises `NotFoundError`, `UnavailableError`, or `InvalidRequestError` for a label that is none.
+        Raises `NotFoundError`, `UnavailableError`, or `InvalidRequestError` for an unknown label.
         """
         if label:
             number = self.number_of(label)
@@ -166,14 +166,14 @@ class Model:
         return self._loaded[number]
 
     def number_of(self, label: str) -> int:
-        """The version that a label names. Raises `InvalidRequestError`."""
+        """Return the version of a label. Raises `InvalidRequestError`."""
         if label not in self.config.labels:
             known = ", ".join(sorted(self.config.labels)) or "none"
             raise InvalidRequestError(f"model {self.name} has no label {quote(label)}; it has: {known}")
         return self.config.labels[label]
 
     def account(self) -> str:
-        """Return why the model is not ready."""
+        """Return the reason why the model is not ready."""
         reasons = [
             f"version {number} is {status.state}" + (f": {status.fault}" if status.fault else "")
             for number, status in sorted(self.statuses.items())
@@ -181,9 +181,9 @@ class Model:
         return f"model {self.name} is not ready: {'; '.join(reasons) or 'no version was found'}"
 
     async def refresh(self, reload: bool = False) -> str:
-        """Look at the folder once: load wanted versions that are new, make one current, unload the rest.
+        """Check the folder once: load new versions, make one current, unload the rest; returns an error or "".
 
-        With `reload`, versions whose files have changed are new, too. Returns an error or "".
+        With `reload`, versions whose files have changed are loaded again.
         """
         try:
             wanted = await asyncio.to_thread(self.config.policy, self.config.directory)
@@ -196,7 +196,7 @@ class Model:
         fault = next(filter(None, faults), "") if wanted else self.account()
         serving = [number for number in wanted if number in self._loaded]
         if wanted and not serving:
-            return fault  # What serves now goes on.
+            return fault  # The loaded versions stay.
         self._complaint = ""
         current = self._loaded[max(serving)] if serving else None
         if current is not None and current is not self._current:
@@ -206,16 +206,16 @@ class Model:
         return fault
 
     def end(self) -> None:
-        """Begin no more requests, and unload each version when its last one is answered."""
+        """Accept no more requests, and unload each version after its last one."""
         self._current = None
         self._unload(self.loaded)
 
     async def unloaded(self) -> None:
-        """Wait until every version that is to be unloaded is."""
+        """Wait until all versions are unloaded that `end` or a swap has retired."""
         await asyncio.gather(*self._unloading)
 
     async def _try(self, number: int, reload: bool) -> str:
-        """Load a version, in the place of the one that has its number; returns an error or ""."""
+        """Load a version, replacing a loaded one of the same number; returns an error or ""."""
         directory = await asyncio.to_thread(folder_of, self.config.directory, number)
         stamp = await asyncio.to_thread(stamp_of, directory)
         old = self._loaded.get(number)
@@ -239,7 +239,7 @@ class Model:
         self._refused.pop(number, None)
         version = self._loaded[number] = Version(self.name, number, loaded, self._serving, stamp)
         if self._current is None or self._current is old:
-            self._current = version  # Better than none, while others load.
+            self._current = version  # Answers while others load.
         self.statuses[number] = Status(State.AVAILABLE)
         self._serving.metrics.loaded(self.name, str(number), version.waiting)
         if old is not None:
@@ -258,7 +258,7 @@ class Model:
         async def unload() -> None:
             await version.unload()
             self._serving.metrics.unloaded(self.name, str(number), version.waiting)
-            if number not in self._loaded:  # It may have been loaded anew.
+            if number not in self._loaded:  # It may have been loaded again.
                 self.statuses[number] = Status(State.END)
             log.info("model %s: version %d is unloaded", self.name, number)
 

@@ -1,1 +1,1 @@
-"""Tensors, and the signatures that describe them, in words that every runtime and protocol shares."""
+"""Tensors and signatures, the same for all runtimes and protocols."""

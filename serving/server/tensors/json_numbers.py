@@ -1,4 +1,4 @@
-"""Numbers of JSON as tensors, for every protocol that reads JSON."""
+"""JSON numbers as tensors, for all protocols with JSON."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ NAMES = {
     list: "lists",
     str: "strings",
 }
-"""What messages call the values of JSON."""
+"""The names of JSON values in messages."""
 BOOLEANS, INTEGERS, NUMBERS = {bool}, {int}, {int, float}
 
 
 def numbers(name: str, kind: str, data: object) -> Array:
-    """Nested lists of JSON numbers as an array of dtype `kind`; nothing is rounded to an integer in silence.
+    """Return nested lists of JSON numbers as an array of dtype `kind`; fractions are never rounded to integers.
 
-    Raises `InvalidRequestError` where they are ragged or hold something else than such numbers.
+    Raises `InvalidRequestError` for ragged lists and for values that do not fit `kind`.
     """
     wanted = np.dtype(kind)
     flat, shape = flatten(name, data)
-    # numpy alone would take strings and booleans for numbers, and cut fractions off.
+    # numpy would accept strings and booleans as numbers, and truncate fractions.
     accepted = BOOLEANS if wanted.kind == "b" else INTEGERS if wanted.kind in "iu" else NUMBERS
     if not accepted.issuperset(map(type, flat)):
         raise InvalidRequestError(f"input {quote(name)}: expected {_expected(wanted)}, {found_among(flat)}")
     try:
-        # Floats by way of float64: bfloat16 takes no large integers.
+        # Via float64: bfloat16 takes no large integers.
         found = np.array(flat, np.float64 if accepted is NUMBERS else wanted).reshape(shape)
     except OverflowError:
         raise InvalidRequestError(
@@ -46,9 +46,9 @@ def numbers(name: str, kind: str, data: object) -> Array:
 
 
 def flatten(name: str, data: object) -> tuple[list[Any], tuple[int, ...]]:
-    """Nested lists as one list and their shape: numpy reads it several times as fast.
+    """Return nested lists as one list and their shape: numpy converts that several times faster.
 
-    Raises `InvalidRequestError` where their lengths differ.
+    Raises `InvalidRequestError` if lengths differ.
     """
     if not isinstance(data, list):
         return [data], ()
@@ -65,7 +65,7 @@ def flatten(name: str, data: object) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def found_among(flat: list[Any]) -> str:
-    """What came, for the message about values of another kind: "got integers, strings"."""
+    """Return the kinds of values that came, for a message: "got integers, strings"."""
     return "got " + ", ".join(sorted(NAMES.get(kind, "null") for kind in set(map(type, flat))))
 
 

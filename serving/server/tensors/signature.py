@@ -1,4 +1,4 @@
-"""The inputs and outputs of a model: names, dtypes and shapes, as every runtime and protocol shares them."""
+"""The inputs and outputs of a model: names, dtypes and shapes, the same for all runtimes and protocols."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_SIGNATURE = "serving_default"
 class TensorSpec:
     """One input or output: `dtype` is numpy's name of it, or "bytes"; -1 in `shape` stands for any size.
 
-    `shape` is None where the model does not say even the rank.
+    `shape` is None if the rank is unknown.
     """
 
     name: str
@@ -35,7 +35,7 @@ class TensorSpec:
     def check(self, array: Array, finite: bool = False) -> None:
         """Raise `InvalidRequestError` unless the tensor has this dtype and shape.
 
-        `finite`: it must have some rows, and no NaN and no infinity in them, too.
+        `finite`: it must also have at least one row, no NaN and no infinity.
         """
         if array.dtype is not self.numpy and dtype_of(array) != self.dtype:
             raise self.refused(f"expected dtype {self.dtype}, got {dtype_of(array)}")
@@ -51,12 +51,12 @@ class TensorSpec:
             raise self.refused("expected finite numbers, got NaN or infinity")
 
     def refused(self, why: str) -> InvalidRequestError:
-        """The error that says why what came for this input does not fit."""
+        """Return the error for a value that does not fit this input."""
         return InvalidRequestError(f"input {self.name!r}: {why}")
 
     @cached_property
     def numpy(self) -> np.dtype[np.generic]:
-        """The dtype as arrays of this machine have it."""
+        """The numpy dtype in this machine's byte order."""
         return np.dtype(object if self.dtype == BYTES else self.dtype)
 
     @cached_property
@@ -66,7 +66,7 @@ class TensorSpec:
 
     @cached_property
     def channels_of_picture(self) -> int | None:
-        """C where this is a batch of float32 pictures [-1, H, W, C] with C of 1, 3 or 4; else None."""
+        """C if this is a batch of float32 pictures [-1, H, W, C] with C of 1, 3 or 4; else None."""
         if self.dtype != "float32" or not self.batched or self.shape is None or len(self.shape) != 4:
             return None
         return self.shape[3] if self.shape[3] in (1, 3, 4) else None
@@ -80,14 +80,14 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
     method: str = "tensorflow/serving/predict"
     defaults: Tensors = field(default_factory=dict, compare=False)
-    """What stands in for inputs that a request leaves out."""
+    """Values of inputs that a request leaves out."""
     optional: frozenset[str] = frozenset()
-    """Inputs that the graph itself fills in."""
+    """Inputs that have a default in the graph."""
     left_out: tuple[str, ...] = ()
-    """Outputs that are no tensors and so cannot be asked for: "name (type)"."""
+    """Outputs that are no tensors and are not served: "name (type)"."""
 
     def complete(self, given: Tensors) -> Tensors:
-        """The inputs given, and the defaults of others. Raises `InvalidRequestError` where their names do not fit."""
+        """Return the given inputs and the defaults of others. Raises `InvalidRequestError` for wrong names."""
         inputs = self.defaults | given
         if not self.required <= inputs.keys() <= self.names:
             names = self.input_names
@@ -107,17 +107,17 @@ class Signature:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Of the inputs."""
+        """The names of the inputs."""
         return frozenset(self.input_names)
 
     @cached_property
     def required(self) -> frozenset[str]:
-        """The inputs that a run needs."""
+        """The names of required inputs."""
         return self.names - self.optional
 
     @cached_property
     def batched(self) -> bool:
-        """True if every tensor's first dimension is free: only then can requests share a run at all."""
+        """Return True if every tensor's first dimension is free, so that requests can share a run."""
         return all(spec.batched for spec in (*self.inputs, *self.outputs))
 
 
@@ -127,30 +127,30 @@ Signatures = Mapping[str, Signature]
 def signature_of(
     signatures: Signatures, key: str, error: type[ServerError] = InvalidRequestError
 ) -> Signature:
-    """A signature by its key. Raises `error`."""
+    """Return a signature by its key. Raises `error`."""
     if key not in signatures:
         raise error(f"the model has no signature {quote(key)}; it has: {', '.join(sorted(signatures))}")
     return signatures[key]
 
 
 def strings(values: Sequence[bytes]) -> Array:
-    """A flat tensor of strings."""
+    """Return a flat tensor of strings."""
     array: Array = np.empty(len(values), object)
     array[:] = values
     return array
 
 
 def shapes(tensors: Tensors) -> str:
-    """The shapes of tensors, for a message: "a [1, 2], b [3]"."""
+    """Return the shapes of tensors for a message: "a [1, 2], b [3]"."""
     return ", ".join(f"{name} {list(array.shape)}" for name, array in tensors.items())
 
 
 def dtype_of(array: Array) -> str:
-    """The name of an array's dtype, as `TensorSpec.dtype` has it."""
+    """Return the name of an array's dtype, as in `TensorSpec.dtype`."""
     return _name_of(array.dtype)
 
 
-@lru_cache(64)  # numpy makes the name anew each time, in 10 us.
+@lru_cache(64)  # numpy takes 10 us to make the name.
 def _name_of(dtype: np.dtype[np.generic]) -> str:
     return BYTES if dtype == np.object_ else dtype.name
 
@@ -161,7 +161,7 @@ def is_floating(array: Array) -> bool:
 
 
 def example(signature: Signature) -> Tensors | None:
-    """One row of zeros for a warm-up run; None where an input is of strings or of any rank: nobody knows one."""
+    """Return one row of zeros for a warm-up run; None if an input holds strings or has an unknown rank."""
     needed = [spec for spec in signature.inputs if spec.name in signature.required]
     if any(spec.dtype == BYTES or spec.shape is None for spec in needed):
         return None

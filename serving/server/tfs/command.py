@@ -1,4 +1,4 @@
-"""`tandem-tf-serving`, put together by its flags: SavedModels, REST, gRPC, metrics."""
+"""The command `tandem-tf-serving`: SavedModels, REST, gRPC, metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving.server.tfs.model_config import ConfigSource
 
 COMMAND = "tandem-tf-serving"
 TFLITE_FILE = "model.tflite"
-"""What --prefer_tflite_model looks for, in the version's folder."""
+"""The file in a version's folder that --prefer_tflite_model serves."""
 
 log = logging.getLogger("tandem.server")
 
@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         source = ConfigSource(options)
     except flags.ConfigError as error:
         sys.exit(f"{COMMAND}: {error}")
-    # TensorFlow takes seconds to import, and no request has begun yet: a stop need not wait for it.
+    # Importing TensorFlow takes seconds; a stop need not wait for it, as no request has begun.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     log.info("Tandem's server with TensorFlow Serving's protocols; it is not tensorflow_model_server")
-    from serving.server.backends import tensorflow  # noqa: F401 - not under way when the first model loads
+    from serving.server.backends import tensorflow  # noqa: F401 - imported before the first model loads
     from serving.server.tfs import rest, rpc
 
     plane = data_plane("tensorflow", source.find, _saved_model_loader(options), options)
@@ -53,7 +53,7 @@ def _saved_model_loader(options: argparse.Namespace) -> Callable[[Path], Loaded]
     times = max(options.num_request_iterations_for_warmup, 1)
 
     def open_version(directory: Path, file: str, threads: int) -> Servable:
-        # Each is imported where it is wanted only: not every image has both libraries.
+        # Imported on demand: not every image has both libraries.
         if options.prefer_tflite_model and (directory / TFLITE_FILE).is_file():
             from serving.server.backends import litert
 

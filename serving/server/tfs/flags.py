@@ -1,4 +1,4 @@
-"""The flags of `tensorflow_model_server`: those that act here, and those that are only taken note of."""
+"""The flags of `tensorflow_model_server`: those that have an effect here, and those that are only accepted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("tandem.server")
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 MAX_ROWS = 1 << 20
-"""The original limits no rows; what a request may hold is bounded by its bytes."""
+"""The original has no limit of rows, only one of bytes."""
 DAY = 86_400.0
 METRICS_PATH = "/monitoring/prometheus/metrics"
 UNIMPLEMENTED = (
@@ -40,15 +40,14 @@ UNIMPLEMENTED = (
     *("tensorflow_session_run_timeout_in_ms", "thread_pool_factory_config_file", "use_alts_credentials"),
     *("xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"),
 )
-"""Flags of the original that do nothing here."""
+"""Flags of the original without effect here."""
 
 
 class ConfigError(Exception):
-    """A flag or a file that it names does not say what to serve."""
+    """A flag, or a file that it names, is invalid."""
 
 
 def _boolean(text: str) -> bool:
-    """As the original reads it."""
     values = {"true": True, "1": True, "false": False, "0": False}
     if text.lower() not in values:
         raise ValueError(text)
@@ -56,7 +55,7 @@ def _boolean(text: str) -> bool:
 
 
 def _path(text: str) -> Path | None:
-    return Path(text) if text else None  # As the original has it: what is empty is not given.
+    return Path(text) if text else None  # As in the original: empty means not given.
 
 
 def _port(text: str) -> int | None:
@@ -80,7 +79,7 @@ milliseconds = number(lambda text: int(text) / 1e3, math.isfinite, "a whole numb
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line. An unknown flag ends the process with an error."""
+    """Return the parser of the command line. An unknown flag ends the process with an error."""
     made = argparse.ArgumentParser(
         "tandem-tf-serving",
         description="Tandem's server for SavedModels, with TensorFlow Serving's protocols and flags.",
@@ -139,10 +138,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What the flags and the files that they name say, in the words of `tandem-server`. Raises `ConfigError`.
+    """Parse the flags, and the files that they name, into the options of `tandem-server`. Raises `ConfigError`.
 
-    Beside these: `metrics_path` (None: no metrics), `intra_op` and `inter_op` threads. One line in the log names each
-    flag that was given and does nothing here.
+    Adds `metrics_path` (None: no metrics) and the threads `intra_op` and `inter_op`. Logs each flag without effect.
     """
     options = parser().parse_args(arguments)
     for name in UNIMPLEMENTED:
@@ -170,7 +168,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read(flag: str, file: Path, kind: type[AnyMessage], lenient: bool = False) -> AnyMessage:
-    """The message in a flag's file, in text form; `lenient`: fields that it does not know get a warning.
+    """Read the message in text form from a flag's file; `lenient`: log unknown fields instead of refusing them.
 
     Raises `ConfigError`.
     """
@@ -192,9 +190,9 @@ def read(flag: str, file: Path, kind: type[AnyMessage], lenient: bool = False) -
 
 
 def _poll_seconds(options: argparse.Namespace) -> float:
-    """How often anything is to be looked at again."""
+    """Return the interval at which models and configuration are checked."""
     waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
-    if not options.file_system_poll_wait_seconds:  # Then only a version that did not load is tried again.
+    if not options.file_system_poll_wait_seconds:  # Then only versions that failed to load are tried again.
         waits.append(max(options.retries.seconds, 1.0))
     return min([wait for wait in waits if wait > 0], default=DAY)
 
@@ -213,7 +211,7 @@ def _threads(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _read_batching_parameters(options: argparse.Namespace) -> None:
-    """Set the rows in a run that requests share, and the requests that wait."""
+    """Set the maximum rows of a shared run, and the maximum of waiting requests."""
     file = options.batching_parameters_file
     if not options.batching:
         raise ConfigError("--batching_parameters_file needs --enable_batching")

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving's requests ask of a model's signatures, their tf.Examples, and what becomes of the outputs.
+"""TensorFlow Serving's requests as calls of a signature, their tf.Examples, and their results.
 
 https://www.tensorflow.org/tfx/serving/api_rest#classify_and_regress_api
 """
@@ -34,7 +34,7 @@ from serving.server.tfs.tensors import from_proto
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 INPUTS, SCORES, CLASSES, OUTPUTS = "inputs", "scores", "classes", "outputs"
-"""The names that signatures of these methods must give to their tensors."""
+"""The tensor names that signatures of these methods must have."""
 
 Infer = Callable[[Call], Awaitable[Tensors]]
 """Runs a call of a version."""
@@ -43,7 +43,7 @@ INT64 = range(-(2**63), 2**63)
 
 
 def input_of(document: Mapping[str, object]) -> Any:
-    """The Input that a REST request's "examples" and "context" describe. Raises `InvalidRequestError`."""
+    """Return the Input for the "examples" and "context" of a REST request. Raises `InvalidRequestError`."""
     examples = document.get("examples")
     if not isinstance(examples, list) or not examples:
         got = quote(examples) if "examples" in document else "none"
@@ -55,9 +55,9 @@ def input_of(document: Mapping[str, object]) -> Any:
 
 
 def _serialized(given: Any) -> Array:
-    """The examples of an Input, object [N] of bytes, each with its context. Raises `InvalidRequestError`."""
+    """Serialize the examples of an Input, each with its context: object [N] of bytes. Raises `InvalidRequestError`."""
     examples = getattr(given, given.WhichOneof("kind") or "example_list")
-    # Serialized messages of one type, one after the other, are their merger.
+    # Concatenated messages of one type are their merger.
     context = examples.context.SerializeToString() if hasattr(examples, "context") else b""
     if not examples.examples:
         raise InvalidRequestError("expected at least one example, got none")
@@ -65,7 +65,7 @@ def _serialized(given: Any) -> Array:
 
 
 def predict_call(request: Any, signatures: Signatures, max_bytes: int) -> Call:
-    """What a PredictRequest asks of a version. Raises `InvalidRequestError`, or another `ServerError`."""
+    """Return the call for a PredictRequest. Raises `InvalidRequestError` or another `ServerError`."""
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature_of(signatures, key, FailedPreconditionError)
     inputs = {name: from_proto(name, proto, max_bytes) for name, proto in request.inputs.items()}
@@ -75,7 +75,7 @@ def predict_call(request: Any, signatures: Signatures, max_bytes: int) -> Call:
 async def by_examples(
     infer: Infer, signatures: Signatures, method: str, key: str, given: Any, checked: bool
 ) -> tuple[str, Any]:
-    """The key of the signature that answered for the examples of an Input, and its result.
+    """Run the examples of an Input; returns the key of the signature and its result.
 
     `checked`: the signature must have been saved for the method. Raises `InvalidRequestError`, and as `infer` does.
     """
@@ -99,7 +99,7 @@ async def by_examples(
 
 
 def tasks_of(request: Any) -> Any:
-    """The tasks of a MultiInferenceRequest: at least one, all of one model. Raises `InvalidRequestError`."""
+    """Return the tasks of a MultiInferenceRequest: at least one, all of one model. Raises `InvalidRequestError`."""
     names = sorted({task.model_spec.name for task in request.tasks})
     if len(names) != 1 or names == [""]:
         got = quote(", ".join(names)) if names else "none"
@@ -108,7 +108,7 @@ def tasks_of(request: Any) -> Any:
 
 
 async def by_tasks(infer: Infer, signatures: Signatures, request: Any, checked: bool) -> Any:
-    """A MultiInferenceResponse whose ModelSpecs have no version yet. Raises `ServerError`."""
+    """Return a MultiInferenceResponse whose ModelSpecs have no version yet. Raises `ServerError`."""
     response = MultiInferenceResponse()
     keys: set[str] = set()
     for task in tasks_of(request):
@@ -170,7 +170,7 @@ def _example(value: object) -> Any:
 
 
 def _item(name: str, value: object) -> tuple[str, bytes | int | float]:
-    """The field of a Feature that takes a value, and the value as that."""
+    """Return the field of a Feature for a value, and the value to store."""
     decoded = string_of(value)
     if decoded is not None:
         return "bytes_list", decoded

@@ -31,11 +31,11 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def parse(body: bytes) -> dict[str, object]:
-    """A request's JSON object, with NaN, Infinity and -Infinity, which the original takes, too.
+    """Parse a request's JSON object; NaN, Infinity and -Infinity are accepted, as in the original.
 
     Raises `InvalidRequestError`.
     """
-    body = body.removeprefix(BYTE_ORDER_MARK)  # Which clients on Windows send, and the original reads.
+    body = body.removeprefix(BYTE_ORDER_MARK)  # Clients on Windows send it, and the original accepts it.
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -48,7 +48,7 @@ def parse(body: bytes) -> dict[str, object]:
 
 
 def signature_name(document: Mapping[str, object]) -> str:
-    """The signature that a request asks for, "" for the default. Raises `InvalidRequestError`."""
+    """Return the name of the signature to call, "" for the default. Raises `InvalidRequestError`."""
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise InvalidRequestError(f'expected "signature_name" to be a string, got {quote(name)}')
@@ -56,7 +56,7 @@ def signature_name(document: Mapping[str, object]) -> str:
 
 
 def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors, bool]:
-    """The inputs of a request, and whether it is in row form. Raises `InvalidRequestError`."""
+    """Return the inputs of a request, and True if it is in row form. Raises `InvalidRequestError`."""
     rows = "instances" in document
     if rows == ("inputs" in document):
         raise InvalidRequestError(f'expected "instances" or "inputs", got {"both" if rows else "neither"}')
@@ -66,7 +66,7 @@ def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors,
 
 
 def string_of(value: object) -> bytes | None:
-    """What a string or {"b64": "..."} stands for, None for anything else. Raises `InvalidRequestError`."""
+    """Return the bytes of a string or {"b64": "..."}; None for other values. Raises `InvalidRequestError`."""
     if isinstance(value, str):
         return value.encode()
     if not _is_b64(value):
@@ -81,7 +81,7 @@ def string_of(value: object) -> bytes | None:
 
 
 def write(outputs: Tensors, rows: bool) -> bytes:
-    """The response body. Raises `InvalidRequestError` where row form is asked of outputs that are no rows."""
+    """Return the response body. Raises `InvalidRequestError` if the outputs cannot be written in row form."""
     values = {name: _value(name, array) for name, array in outputs.items()}
     plain = next(iter(values.values())) if len(values) == 1 else None
     if not rows:
@@ -97,14 +97,14 @@ def write(outputs: Tensors, rows: bool) -> bytes:
 
 
 def wrap(key: str, value: object) -> bytes:
-    """An object of one member, on lines of its own as the original has it; what is inside stays on one line."""
+    """Return a JSON object of one member, with the line breaks of the original."""
     return b'{\n    "%b": %b\n}' % (key.encode(), _dumps(value))
 
 
 def _parse_with_nan(body: bytes) -> object:
     try:
         document = json.loads(body)
-        orjson.dumps(document)  # It writes nothing that it would not read, such as half a surrogate pair.
+        orjson.dumps(document)  # Raises for what it would not read, such as half a surrogate pair.
         return document
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}") from None
@@ -134,7 +134,7 @@ def _rows(instances: object, signature: Signature) -> dict[str, object]:
 def _columns(inputs: object, signature: Signature) -> dict[str, object]:
     if not isinstance(inputs, dict) or not _named(inputs):
         return {_only_input("inputs", signature): inputs}
-    return inputs  # Like the original, it passes over what is no input.
+    return inputs  # Unknown inputs are ignored, as in the original.
 
 
 def _only_input(key: str, signature: Signature) -> str:
@@ -154,7 +154,7 @@ def _is_b64(value: object) -> TypeGuard[dict[str, str]]:
 
 
 def _tensor(spec: TensorSpec, value: object) -> Array:
-    """What a value of nested lists stands for by its spec's dtype, in any shape."""
+    """Return the array of a value of nested lists, of the spec's dtype and any shape."""
     if spec.dtype.startswith("complex"):
         raise UnimplementedError(f"input {spec.name!r}: {spec.dtype} has no JSON; send it over gRPC")
     if spec.dtype != BYTES:
@@ -173,15 +173,15 @@ def _string(spec: TensorSpec, value: object) -> bytes:
 
 
 def _dumps(value: object) -> bytes:
-    """JSON in which numbers that are not finite stand as NaN, Infinity and -Infinity, as the original writes them."""
+    """Return JSON; numbers that are not finite are NaN, Infinity and -Infinity, as in the original."""
     text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    if b"null" not in text:  # which nothing here but such a number becomes
+    if b"null" not in text:  # only such a number becomes null here
         return text
     return json.dumps(value, default=lambda array: array.tolist(), separators=(",", ":")).encode()
 
 
 def _value(name: str, array: Array) -> object:
-    """What `_dumps` writes as the tensor: strings whose output's name ends in _bytes as base64, as in the original."""
+    """Return the value for `_dumps`: strings are base64 if the output's name ends in _bytes, as in the original."""
     if array.dtype.kind == "c":
         raise InvalidRequestError(f"output {name!r}: {array.dtype.name} has no JSON; ask over gRPC")
     if array.dtype != np.object_:

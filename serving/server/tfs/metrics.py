@@ -1,4 +1,4 @@
-"""The figures of the original's page for Prometheus that its operators watch, by the original's names.
+"""The most used metrics of the original, with the original's names.
 
 https://www.tensorflow.org/tfx/serving/serving_config#monitoring_configuration
 """
@@ -10,18 +10,18 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from serving.server.records import RequestRecord
 
 BUCKETS = [10 * 1.8**power for power in range(33)]
-"""Microseconds: the original's."""
+"""The original's buckets, in microseconds."""
 
 
 class TfsMetrics:
-    """Requests by model and status, their latencies by model, API and entry point, and their runs'."""
+    """Requests by model and status; latencies of requests and runs by model and API."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def latency(name: str, text: str, label: str) -> Histogram:
             labels = ["model_name", "API", label]
             return Histogram(f":tensorflow:serving:{name}", text, labels, buckets=BUCKETS, registry=registry)
 
-        # No Counter, whose name would end with _total.
+        # Not a Counter: its name would end with _total.
         name = ":tensorflow:serving:request_count"
         labels = ["model_name", "status"]
         self._counts = Gauge(name, "Requests to models that are served.", labels, registry=registry)
@@ -31,7 +31,7 @@ class TfsMetrics:
         self._runtimes = latency("runtime_latency", text, "runtime")
 
     def request(self, record: RequestRecord) -> None:
-        """Note a finished request to a version that is served."""
+        """Count a finished request to a served version."""
         if not record.operation or not record.version:
             return
         self._counts.labels(record.model, record.code).inc()

@@ -1,4 +1,4 @@
-"""How TensorFlow Serving's requests name models, versions and labels, and what it tells of them."""
+"""Models, versions and labels in TensorFlow Serving's requests; their status and metadata."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.server.tfs.tensors import ENUMS
 
 
 def lease(plane: DataPlane, record: RequestRecord, protocol: str, operation: str, spec: Any) -> Version:
-    """As `DataPlane.lease` for a ModelSpec, but what does not load is a `NotFoundError`, as in the original."""
+    """As `DataPlane.lease`, for a ModelSpec. A version that did not load is a `NotFoundError`, as in the original."""
     if not spec.name:
         raise InvalidRequestError("expected a model's name in the ModelSpec, got none")
     record.operation = operation
@@ -33,9 +33,9 @@ def _number(spec: Any) -> int | None:
 
 
 def statuses(plane: DataPlane, spec: Any) -> Any:
-    """A GetModelStatusResponse of the versions that a ModelSpec is about, newest first.
+    """Return a GetModelStatusResponse for the versions of a ModelSpec, newest first.
 
-    Raises `NotFoundError` or, for a label that is none, `InvalidRequestError`.
+    Raises `NotFoundError` or, for an unknown label, `InvalidRequestError`.
     """
     model = plane.models.ended.get(spec.name) or plane.models.model(spec.name)
     number = model.number_of(spec.version_label) if spec.version_label else _number(spec)
@@ -52,7 +52,7 @@ def statuses(plane: DataPlane, spec: Any) -> Any:
 
 
 def signature_defs(version: Version) -> Any:
-    """A SignatureDefMap as the SavedModel has it, tensor names and all; else one made from the signatures."""
+    """Return the SignatureDefMap of the SavedModel, or one made from the signatures."""
     made = SignatureDefMap()
     saved = getattr(version.servable, "definitions", None)
     for key, definition in (saved or {}).items():

@@ -1,4 +1,4 @@
-"""Which models `tandem-tf-serving` serves: by flags, by a file, or by a reload request."""
+"""The models that `tandem-tf-serving` serves, from its flags, a file, or a reload request."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ from serving.server.tfs.flags import ConfigError, read
 log = logging.getLogger("tandem.server")
 
 PLATFORM = "tensorflow"
-TENSORFLOW_TYPE = 1
-"""What the deprecated field model_type calls it."""
 
 Available = Callable[[str, int], bool]
-"""True if a version of a model answers now."""
+"""Return True if a version of a model is available."""
 
 
 class ConfigSource:
-    """The models to serve now: one by its name and path, or those of a file, which may be read again and again."""
+    """The models to serve: one by name and path, or those of a file, which may be polled."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Raises `ConfigError`."""
         self.available: Available = lambda _model, _version: False
-        """Set it to what the server's models say."""
+        """Set after construction, from the server's models."""
         self._options = options
         self._file: Path | None = options.model_config_file
         self._configs: dict[str, ModelConfig] = {}
         self._looked = time.monotonic()
         self._followed = read("model_config_file", self._file, ModelServerConfig) if self._file else None
-        """What the file said."""
+        """The content of the file."""
         if self._file is None:
             if options.model_base_path is None:
                 raise ConfigError("expected --model_base_path or --model_config_file, got neither")
@@ -52,7 +50,7 @@ class ConfigSource:
             raise ConfigError(f"--model_config_file={self._file}: {error}") from error
 
     def find(self) -> dict[str, ModelConfig]:
-        """The models to serve; a file that cannot be followed changes nothing."""
+        """Return the models to serve. An invalid file is logged, and the models stay as they are."""
         wait = self._options.model_config_file_poll_wait_seconds
         if self._file is not None and 0 < wait <= time.monotonic() - self._looked:
             self._looked = time.monotonic()
@@ -63,9 +61,9 @@ class ConfigSource:
         return self._configs
 
     def replace(self, config: Any) -> set[str]:
-        """Serve what a ModelServerConfig says, and return which models are new.
+        """Serve the models of a ModelServerConfig; returns the names of new ones.
 
-        Raises `InvalidRequestError` or `FailedPreconditionError`; then everything stays as it is.
+        Raises `InvalidRequestError` or `FailedPreconditionError`, and then changes nothing.
         """
         before = self._configs
         self._accept(configs_of(config))
@@ -74,7 +72,7 @@ class ConfigSource:
     def _follow(self, config: Any) -> None:
         if config == self._followed:
             return
-        # As with a file that is just being written.
+        # The file may be empty because it is being written.
         if self._configs and config.WhichOneof("config") is None:
             expected = "expected a model_config_list (one without models: model_config_list { })"
             raise FailedPreconditionError(f"{self._file}: {expected}, got none")
@@ -103,7 +101,7 @@ class ConfigSource:
 
 
 def configs_of(config: Any) -> dict[str, ModelConfig]:
-    """The models of a ModelServerConfig. Raises `InvalidRequestError`."""
+    """Return the models of a ModelServerConfig. Raises `InvalidRequestError`."""
     if config.WhichOneof("config") == "custom_model_config":
         raise InvalidRequestError("expected a model_config_list, got a custom_model_config")
     configs: dict[str, ModelConfig] = {}
@@ -117,10 +115,10 @@ def configs_of(config: Any) -> dict[str, ModelConfig]:
             raise InvalidRequestError(
                 f"model {quote(model.name)}: expected an absolute base_path, got {quote(model.base_path)}"
             )
-        platform = model.model_platform or (PLATFORM if model.model_type == TENSORFLOW_TYPE else "")
-        if platform != PLATFORM:
+        if model.model_platform != PLATFORM:
             raise InvalidRequestError(
-                f'model {quote(model.name)}: expected model_platform: "{PLATFORM}", got {quote(platform)}'
+                f'model {quote(model.name)}: expected model_platform: "{PLATFORM}", '
+                f"got {quote(model.model_platform)}"
             )
         configs[model.name] = ModelConfig(model.name, path, _policy(model), dict(model.version_labels))
     return configs

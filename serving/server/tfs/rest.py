@@ -24,13 +24,13 @@ from serving.server.tfs.model_access import lease, signature_defs, statuses
 PROTOCOL = "tfs-rest"
 VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 MODEL = rf"(?ai:/v1/models/(?P<model>[^/:]+){VERSION})"
-"""Like the original's, without case but for the names."""
+"""Case-insensitive but for names, as in the original."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LARGEST = 2**63 - 1
 
 
 def routes(plane: DataPlane, check_methods: bool) -> list[Route]:
-    """The protocol's routes; `check_methods`: classify and regress only by signatures that were saved for it."""
+    """Return the routes; `check_methods`: classify and regress only by signatures for these methods."""
     front = TfsRest(plane, check_methods)
     return [
         Route("POST", f"{MODEL}:predict", front.predict),
@@ -43,19 +43,19 @@ def routes(plane: DataPlane, check_methods: bool) -> list[Route]:
 
 
 class TfsRest:
-    """The handlers; each answers or raises a `ServerError`."""
+    """The handlers; each returns a response or raises a `ServerError`."""
 
     def __init__(self, plane: DataPlane, check_methods: bool) -> None:
         self._plane = plane
         self._check_methods = check_methods
 
     async def predict(self, request: Request) -> Response:
-        """Prediction in row form (`instances` -> `predictions`) or column form (`inputs` -> `outputs`)."""
+        """Predict in row form (`instances` -> `predictions`) or column form (`inputs` -> `outputs`)."""
         document = parse(request.body)
         key = signature_name(document) or DEFAULT_SIGNATURE
         with lease(self._plane, request.record, PROTOCOL, "predict", _asked(request)) as version:
             inputs, rows = read(document, signature_of(version.signatures, key))
-            # A picture is hundreds of lists: kept while requests queue, they make the garbage collector stall.
+            # A picture is hundreds of lists, which the garbage collector would traverse while requests queue.
             del document
             call = Call(inputs, signature=key, pictures=False)
             outputs = await self._plane.infer(version, call, request.record)
@@ -95,7 +95,7 @@ class TfsRest:
 
 
 def _asked(request: Request) -> Any:
-    """The ModelSpec of a path."""
+    """Return the ModelSpec of a path."""
     given = request.variables
     spec = ModelSpec(name=given["model"], version_label=given["label"] or None)
     if given["version"]:
@@ -116,10 +116,10 @@ def _document(message: Any) -> dict[str, Any]:
 
 
 def _indented(document: object) -> Response:
-    """JSON in lines, as protobuf prints messages: scripts look for '"state": "AVAILABLE"'."""
+    """Return JSON with protobuf's line breaks: scripts search for '"state": "AVAILABLE"'."""
     return Response(json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _float32(value: float) -> np.float32:
-    # JSON of a double shows digits that a float has not.
+    # As a double it would be written with more digits than a float has.
     return np.float32(value)

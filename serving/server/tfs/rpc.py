@@ -34,7 +34,7 @@ PROTOCOL = "tfs-grpc"
 
 
 class LoadError(ServerError):
-    """A model that a new configuration names did not load."""
+    """A model of a new configuration did not load."""
 
     code = StatusCode.UNKNOWN
 
@@ -49,8 +49,6 @@ def services(plane: DataPlane, source: ConfigSource, options: argparse.Namespace
 
 
 class PredictionService:
-    """PredictionService."""
-
     def __init__(self, plane: DataPlane, options: argparse.Namespace) -> None:
         self._plane = plane
         self._max_tensor_bytes = options.max_body_bytes
@@ -58,7 +56,7 @@ class PredictionService:
         self._as_content = options.enable_serialization_as_tensor_content
 
     async def Predict(self, request: Any, record: RequestRecord) -> Any:
-        """Prediction by a signature (`serving_default` unless named); `output_filter` picks outputs."""
+        """Run a signature (`serving_default` unless named); `output_filter` selects outputs."""
         with lease(self._plane, record, PROTOCOL, "Predict", request.model_spec) as version:
             call = predict_call(request, version.signatures, self._max_tensor_bytes)
             outputs = await self._plane.infer(version, call, record)
@@ -84,7 +82,7 @@ class PredictionService:
             return response
 
     async def GetModelMetadata(self, request: Any, record: RequestRecord) -> Any:
-        """The signatures of a version; the one metadata field is signature_def."""
+        """Return the signatures of a version; signature_def is the only metadata field."""
         if set(request.metadata_field) != {"signature_def"}:
             got = quote(", ".join(request.metadata_field)) if request.metadata_field else "none"
             raise InvalidRequestError(f"expected the metadata_field signature_def, got {got}")
@@ -109,7 +107,7 @@ class PredictionService:
 
 
 class ModelService:
-    """What is served in which state, and what is to be served from now on."""
+    """ModelService: the status of versions, and the models to serve."""
 
     def __init__(self, plane: DataPlane, source: ConfigSource) -> None:
         self._plane = plane
@@ -121,7 +119,7 @@ class ModelService:
         return statuses(self._plane, request.model_spec)
 
     async def HandleReloadConfigRequest(self, request: Any, _record: RequestRecord) -> Any:
-        """Serve what the given ModelServerConfig says; answered when its versions are loaded or refused."""
+        """Serve the given ModelServerConfig; returns when its versions are loaded or refused."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise InvalidRequestError("expected a ModelServerConfig with model_config_list, got none")
         new = self._source.replace(request.config)

@@ -12,13 +12,13 @@ from serving.server.errors import InvalidRequestError, TooLargeError, quote
 from serving.server.tensors.signature import BYTES, Array, dtype_of
 
 LARGEST = 2**59
-"""Elements that a tensor of 16 bytes each can have."""
+"""Maximum number of elements of a tensor."""
 STRING_BYTES = 24
-"""What TensorFlow takes for a string, apart from its characters."""
+"""Memory that TensorFlow needs for a string, in addition to its characters."""
 
 
 class Form(NamedTuple):
-    """How the values of a dtype lie in a TensorProto: the field, and the dtype and number of its items a value."""
+    """The layout of a dtype in a TensorProto: the field, and the dtype and number of its items for each value."""
 
     dtype: str
     field: str
@@ -49,14 +49,14 @@ ENUMS = {form.dtype: enum for enum, form in FORMS.items()}
 def from_proto(name: str, proto: Any, max_bytes: int) -> Array:
     """A tensor of at most `max_bytes`. Raises `InvalidRequestError` or `TooLargeError`.
 
-    As TensorFlow reads it: where there are fewer values than elements, the last one stands for the rest.
+    As in TensorFlow, the last value fills the rest of a tensor that has more elements than values.
     """
     what = f"input {quote(name)}"
     form = FORMS.get(proto.dtype)
     if form is None:
         raise InvalidRequestError(f"{what}: dtype {proto.dtype} is not served")
     shape = [dim.size for dim in proto.tensor_shape.dim]
-    # Not even where a dimension is 0 may the others be anything: no library could count them.
+    # Also if a dimension is 0, the product of the others must fit into 63 bits.
     countable = math.prod(max(size, 1) for size in shape) < LARGEST
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0 or len(shape) > 32 or not countable:
         raise InvalidRequestError(f"{what}: expected the shape of a tensor, got {quote(shape)}")
@@ -68,7 +68,7 @@ def from_proto(name: str, proto: Any, max_bytes: int) -> Array:
             raise InvalidRequestError(
                 f"{what}: expected {count} values in {form.field} for shape {shape}, {got}"
             )
-        # One value may stand for all: a short message must not become gigabytes.
+        # One value may fill the tensor: a short message must not become gigabytes.
         size = count * _size(form, values)
         if len(values) < count * form.items and size > max_bytes:
             raise TooLargeError(f"{what}: expected at most {max_bytes} bytes, {got} for {size} bytes")

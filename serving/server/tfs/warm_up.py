@@ -1,4 +1,4 @@
-"""Warm-up by the requests that a SavedModel brings along: records of PredictionLog.
+"""Warm-up by the requests in a SavedModel: records of PredictionLog.
 
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
@@ -28,7 +28,7 @@ MAX_RECORDS = 1000
 
 
 def replay(directory: Path, servable: Servable, times: int, max_tensor_bytes: int) -> None:
-    """Run each record of the version's file, where it has one, so many times. Raises `ServerError`."""
+    """Run each record of the version's file, if there is one, `times` times. Raises `ServerError`."""
     file = directory / FILE
     if not file.exists():
         return
@@ -46,7 +46,7 @@ def replay(directory: Path, servable: Servable, times: int, max_tensor_bytes: in
 
 def _records(file: Path) -> Iterator[Any]:
     try:
-        # Not tf.data, which ends the process with a segmentation fault where two threads begin with it at once.
+        # Not tf.data: its first use from two threads at once is a segmentation fault.
         for data in tf.compat.v1.io.tf_record_iterator(str(file)):
             yield PredictionLog.FromString(data)
     except DecodeError as error:

@@ -45,8 +45,7 @@ def made(model: Model, weights: Weights, pictures: Images, tmp_path_factory: pyt
 
 @pytest.fixture(scope="session")
 def answers_as_keras(model: Model, weights: Weights, pictures: Images) -> Answers:
-    """What every artifact of these weights must do: any number of rows, within a tolerance of Keras's logits, and each
-    row in company as alone."""
+    """Assert any number of rows within a tolerance of Keras's logits, and each row alike alone and in company."""
     expected = keras_graph.network(model, weights)(pictures).numpy()
 
     def check(exporter: Exporter, path: Path, tolerance: float) -> None:
@@ -56,7 +55,7 @@ def answers_as_keras(model: Model, weights: Weights, pictures: Images) -> Answer
             np.testing.assert_allclose(outputs["logits"], expected[:count], atol=tolerance, rtol=0)
             odds = np.exp(outputs["logits"])
             probabilities = odds / odds.sum(axis=1, keepdims=True)
-            np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=tolerance, rtol=0)
+            np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=tolerance / 10, rtol=0)
             assert outputs["logits"].dtype == outputs["probabilities"].dtype == np.float32
         answer = partial(exporter.answer, path, model)
         assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs

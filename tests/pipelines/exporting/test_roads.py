@@ -1,4 +1,4 @@
-"""How each target is reached from what a model has, or why it is not."""
+"""The road to each target from a model's networks or file, or the reason why there is none."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_a_picture_of_another_size_is_resized(signatures: Any) -> None:
 
 
 def test_no_pictures_decode_to_no_rows(model: Model) -> None:
-    """What follows is TensorFlow's: on some processors its convolution of no rows has another shape."""
+    """The rest is TensorFlow's: on some processors its convolution of no rows has another shape."""
     import tensorflow as tf
 
     picture = model.spec.signature.picture

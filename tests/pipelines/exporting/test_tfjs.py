@@ -16,7 +16,7 @@ OUTPUT = {"dtype": "DT_FLOAT", "tensorShape": {"dim": [{"size": "-1"}, {"size": 
 
 
 def converted(*order: str) -> dict[str, Any]:
-    """What the converter writes, with its outputs in one order or the other."""
+    """The converter's model.json, with its outputs in one order or the other."""
     return {
         "signature": {
             "inputs": {"image": {"name": "image:0"}},

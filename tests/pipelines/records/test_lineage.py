@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -37,19 +36,6 @@ def test_a_run_comes_back_as_it_was_recorded(tmp_path: Path) -> None:
     assert path == tmp_path / "fashion" / f"{one.id}.json"
     assert lineage.runs(tmp_path, "fashion") == [one]
     assert lineage.runs(tmp_path, "other") == []
-
-
-def test_the_file_has_the_concepts_of_ml_metadata(tmp_path: Path) -> None:
-    graph = json.loads(lineage.record(tmp_path, run(1, "published", 1)).read_text())
-    assert [one["type"] for one in graph["artifacts"]] == ["Examples", "Model"]
-    assert [one["type"] for one in graph["executions"]] == ["Trainer", "Evaluator"]
-    assert [tuple(event.values()) for event in graph["events"]] == [
-        (1, 1, "INPUT"),
-        (1, 2, "OUTPUT"),
-        (2, 1, "INPUT"),
-        (2, 2, "INPUT"),
-    ]
-    assert (graph["context"]["orchestrator"], graph["context"]["state"]) == ("default", "published")
 
 
 def test_what_was_refused_on_the_way_to_a_version(tmp_path: Path) -> None:

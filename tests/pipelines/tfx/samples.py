@@ -26,7 +26,7 @@ from tests.pipelines.test_refusals import (
 
 PROFILE = Profile(epochs=2, peak_learning_rate=4e-3, minimum_score=0.05, batch_size=32)
 SPLITS = {"train": range(0, 31), "validation": range(31, 41), "test": range(41, 51)}
-"""Which pictures of each class, of the 51 that the sample has at least."""
+"""The pictures of each class in each split, of the 51 that the sample has at least."""
 
 HARMS = {
     "corrupt": (black_pictures, "train: pictures of one colour 1 (limit <= 0)"),
@@ -35,7 +35,7 @@ HARMS = {
     "drifted": (animals_everywhere, "train: drift from version 1: image, Jensen-Shannon "),
     "leaked": (leaked_pictures, "test rows that are training rows too 3 (limit <= 0)"),
 }
-"""What is done to pictures, and the check that fails."""
+"""A change to the pictures, and the check that fails."""
 
 
 class Script:
@@ -75,8 +75,8 @@ def dataset(sample: Rows) -> Dataset:
 
 
 def sources(artifacts: Path, model: Model, dataset: Dataset) -> Recipe:
-    """What a run is made from, with a profile that takes seconds."""
+    """Return a recipe with a profile that takes seconds."""
     settings = dataclasses.replace(Settings(), artifacts=artifacts)
     spec = dataclasses.replace(model.spec, profiles={"quick": PROFILE})
-    training = fingerprint.training(model, "quick", settings.seed, dataset.digest)
+    training = fingerprint.training(model, settings, dataset.digest)
     return Recipe(settings, dataclasses.replace(model, spec=spec), dataset, training, training)

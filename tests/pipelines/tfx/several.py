@@ -42,10 +42,9 @@ def statistics(folder: Path) -> dict[str, dict[str, Any]]:
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
     from pipelines.tfx.examples import LABEL
-    from pipelines.tfx.inputs import STATISTICS
 
     found = {}
-    for path in sorted(folder.glob(f"Split-*/{STATISTICS}")):
+    for path in sorted(folder.glob("Split-*/FeatureStats.pb")):
         (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
         features = {feature.path.step[0]: feature for feature in dataset.features}
         buckets = features[LABEL].string_stats.rank_histogram.buckets

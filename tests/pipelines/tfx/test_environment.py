@@ -1,4 +1,4 @@
-"""Where TFX runs, and what is said where it can run nowhere."""
+"""The environment of TFX, and the error if there is none."""
 
 from __future__ import annotations
 

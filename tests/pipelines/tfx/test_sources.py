@@ -1,8 +1,7 @@
-"""What a component's cache key covers: the code that it runs, and no other."""
+"""The code in a component's cache key: that which it runs, and no other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,12 @@ TREE = {
 
 
 @pytest.fixture(autouse=True)
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in TREE.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(sources, "ROOT", tmp_path)
-    sources._imports.cache_clear()
-    yield tmp_path
-    sources._imports.cache_clear()
+    return tmp_path
 
 
 def test_a_changed_import_changes_the_digest_and_another_file_does_not(tree: Path) -> None:

@@ -29,7 +29,7 @@ def records(model: Model, dataset: Dataset, tmp_path_factory: pytest.TempPathFac
     from pipelines.tfx import examples
 
     folder = tmp_path_factory.mktemp("records")
-    splits.write(splits.of_dataset(dataset), folder / "pictures.npz")
+    splits.write(dataset.splits, folder / "pictures.npz")
     examples.write(model.spec, folder / "pictures.npz", folder / "1")
     return folder / "1"
 

@@ -55,7 +55,7 @@ def test_what_this_machine_cannot_do_is_refused_with_what_it_has(
 def test_a_training_goes_on_with_the_precision_and_the_devices_that_it_began_with(
     model: Model, sample: Rows, tmp_path: Path
 ) -> None:
-    replace(History.empty(), devices=2).write(tmp_path / "epoch-000.json")
+    replace(History([], [], 0.0), devices=2).write(tmp_path / "epoch-000.json")
     (tmp_path / "epoch-000.ckpt").touch()
     profile = model.spec.profile("quick")
     same, *others = (
@@ -72,7 +72,7 @@ def test_a_training_goes_on_with_the_precision_and_the_devices_that_it_began_wit
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
     model: Model, sample: Rows, tmp_path: Path
 ) -> None:
-    replace(History.empty(), epochs=[Epoch(1.0, 0.5, 1.0, 0.5)]).write(tmp_path / "epoch-000.json")
+    History([], [Epoch(1.0, 0.5, 1.0, 0.5)], 0.0).write(tmp_path / "epoch-000.json")
     (tmp_path / "epoch-000.ckpt").touch()
     plan = BatchPlan(model, sample, replace(model.spec.profile("quick"), batch_size=32), 1)
     journal = Journal(plan, tmp_path, tmp_path / "logs", ".ckpt", "cpu")

@@ -89,6 +89,7 @@ def test_the_highest_rate_is_near_the_capacity_that_is_known(samples: Path) -> N
     assert len(offered) == 5
 
 
+@pytest.mark.thorough
 def test_a_stall_of_the_machine_is_not_taken_for_the_highest_rate(samples: Path) -> None:
     """The first requests of the lowest rate stall, once: it is offered again, and what is above it counts."""
     begun: list[str] = []

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from docker.errors import APIError, ImageNotFound
 
-from serving.platforms import builder, contexts, dockerfiles, images, wheels
+from serving.platforms import builder, contexts, images, wheels
 from serving.platforms.base import PlatformError
 from serving.platforms.wheels import BOOKWORM, TRIXIE
 from serving.settings import Settings
@@ -59,9 +62,6 @@ class Engine:
 
     def remove(self, name: str) -> None:
         self.present.pop(name, None)
-
-    def prune(self, filters: dict[str, Any]) -> None:
-        self.pruned = filters
 
     def version(self) -> dict[str, str]:
         return {"Arch": "amd64"}
@@ -248,7 +248,6 @@ def test_wheels_are_fetched_for_new_dependencies_and_not_for_changed_code(
     sent = ["./Dockerfile", "./docker/builder/fetched/numpy.whl", "./docker/builder/install"]
     assert first[:4] == [*sent, "./docker/tool/requirements.txt"]
     assert first[5:] == ["./Dockerfile", "./code/main.py"]
-    assert engine.pruned["dangling"]
     assert images.is_current(engine, settings, "tool")
 
     (root / "code/main.py").write_text("changed")
@@ -305,21 +304,21 @@ def test_an_interrupt_ends_the_build(
 ) -> None:
     monkeypatch.setattr(wheels, "fetch", all_wheels)
     docker_command(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; exec sleep 60")
-    wait = subprocess.Popen.wait
-    interrupted = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = tmp_path / "pid"
 
-    def interrupt(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
-        if not interrupted:
-            interrupted.append(self)
-            while not (tmp_path / "pid").exists():
-                time.sleep(0.01)
-            raise KeyboardInterrupt
-        return wait(self, timeout)
+    def interrupt() -> None:
+        while not (command.exists() and command.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        images.build(Engine(), settings, "tool", BOOKWORM.image, quiet)  # type: ignore[arg-type]
-    assert interrupted[0].returncode is not None
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            images.build(Engine(), settings, "tool", BOOKWORM.image, quiet)  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not psutil.pid_exists(int(command.read_text()))
 
 
 def test_an_image_without_its_base_is_still_current(root: Path, settings: Settings) -> None:
@@ -404,7 +403,7 @@ def test_torch_never_comes_from_the_general_index(tmp_path: Path, monkeypatch: p
 
 def test_what_pip_cannot_fetch_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(wheels.WheelError, match="aarch64"):
+    with pytest.raises(images.ImageError, match="aarch64"):
         wheels.fetch(["no-such-distribution==1"], "aarch64", tmp_path, tmp_path / "log")
     assert "no-such-distribution" in (tmp_path / "log").read_text()
 
@@ -439,7 +438,7 @@ def test_dockerfiles_are_alike(name: str) -> None:
         stage = contexts.dockerfile("server").split("FROM python AS builder")[0]
         assert text.startswith(stage)
     if name in (*PYTHON_IMAGES, "tfx"):
-        assert dockerfiles.stages(text)[1]
+        assert contexts.stages(text)[1]
 
 
 @pytest.mark.parametrize("name", images.IMAGES)
@@ -447,9 +446,8 @@ def test_the_legacy_builder_gets_a_dockerfile_without_mounts(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builder, "has_buildkit", lambda: False)
-    text = builder.for_builder(contexts.dockerfile(name), "42")
+    text = builder.for_builder(contexts.dockerfile(name))
     assert "--mount" not in text
-    assert text.count('LABEL tandem.build="42"\n') == text.count(" AS builder\n")
     for line in text.splitlines():
         if "apt-get" in line:
             assert line.endswith("&& rm -rf /var/cache/apt/* /var/lib/apt/lists/*")

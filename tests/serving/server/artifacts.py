@@ -156,7 +156,7 @@ def write_company(folder: Path, kind: str) -> Path:
 
 
 IDENTITIES = {
-    **{"BF16": "BFLOAT16", "FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE"},
+    **{"FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE"},
     **{"BOOL": "BOOL", "BYTES": "STRING"},
     **{name: name for bits in (8, 16, 32, 64) for name in (f"INT{bits}", f"UINT{bits}")},
 }

@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from serving.server.backends.litert import load
-from serving.server.errors import ArtifactError, BackendError
+from serving.server.errors import ArtifactError
 
 from .artifacts import images, logits
 from .conformance.saved_models import save, spec
@@ -144,37 +144,19 @@ def test_batches_of_changing_size_are_answered_and_names_are_kept(litert: Server
 
 
 @pytest.mark.slow
-def test_every_signature_of_a_file_is_served(tmp_path: Path) -> None:
+def test_a_file_with_several_signatures_is_refused_by_their_names(tmp_path: Path) -> None:
     import tensorflow as tf
 
+    given = [spec("x", None, 2)]
     save(
         tmp_path / "saved",
-        {
-            "split": (lambda x: {"double": 2 * x, "next": x + 1}, [spec("x", None, 2)]),
-            "add": (lambda a, b: {"sum": a + b}, [spec("a", None), spec("b", None)]),
-        },
+        {"double": (lambda x: {"y": 2 * x}, given), "next": (lambda x: {"y": x + 1}, given)},
     )
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(tmp_path / "saved"), signature_keys=["split", "add"]
-    )
+    keys = ["double", "next"]
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"), signature_keys=keys)
     (tmp_path / "model.tflite").write_bytes(converter.convert())
-    servable = load(tmp_path, "", 1)
-    assert {key: signature.input_names for key, signature in servable.signatures.items()} == {
-        "add": ("a", "b"),
-        "split": ("x",),
-    }
-    assert servable.signatures["split"].inputs[0].shape == (-1, 2)
-    for rows in (1, 3, 2):
-        x = images(rows)[:, 0, :2, 0]
-        answer = servable.run("split", {"x": x}, ["next", "double"])
-        assert list(answer) == ["next", "double"]
-        np.testing.assert_allclose(np.asarray(answer["next"], np.float32), x + 1)
-        np.testing.assert_allclose(np.asarray(answer["double"], np.float32), 2 * x)
-        total = servable.run("add", {"a": x[:, 0].copy(), "b": x[:, 1].copy()}, ["sum"])["sum"]
-        np.testing.assert_allclose(np.asarray(total, np.float32), x.sum(1), atol=1e-6)
-    servable.close()
-    with pytest.raises(BackendError, match="after its version was unloaded"):
-        servable.run("split", {"x": np.ones((1, 2), np.float32)}, ["next"])
+    with pytest.raises(ArtifactError, match="expected one signature, got double, next: convert each"):
+        load(tmp_path, "", 1)
 
 
 @pytest.mark.slow

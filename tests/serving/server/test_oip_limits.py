@@ -119,13 +119,17 @@ def test_strings_are_not_split_beyond_what_the_shape_and_the_limit_say(
 
 
 @pytest.mark.parametrize(
-    ("raw", "message"),
-    [((ONE * np.nan).tobytes(), "expected finite numbers, got NaN or infinity"), (b"", "at least one row")],
+    ("array", "message"),
+    [(ONE * np.nan, "expected finite numbers, got NaN or infinity"), (ONE[:0], "at least one row")],
 )
 def test_a_manifest_can_ask_for_rows_of_finite_numbers(
-    controlled: ServerProcess, raw: bytes, message: str
+    controlled: ServerProcess, array: Any, message: str
 ) -> None:
-    answer = controlled.call("POST", "/v2/models/finite/infer", raw, Inference_Header_Content_Length="0")
+    size = {"binary_data_size": array.nbytes}
+    given = {"name": "image", "datatype": "FP32", "shape": list(array.shape), "parameters": size}
+    header = json.dumps({"inputs": [given]}).encode()
+    sent, length = header + array.tobytes(), str(len(header))
+    answer = controlled.call("POST", "/v2/models/finite/infer", sent, Inference_Header_Content_Length=length)
     assert answer.status == 400
     assert_matches(message, answer.error)
 

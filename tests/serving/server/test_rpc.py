@@ -98,15 +98,6 @@ def test_unknown_methods_and_broken_messages_are_refused(server: ServerProcess) 
         assert failure(long)[0] == "RESOURCE_EXHAUSTED"
 
 
-def test_a_stream_of_calls_is_answered_and_a_bad_one_does_not_end_it(stub: Any) -> None:
-    found = list(
-        stub.ModelStreamInfer(iter([infer_request(), infer_request("none"), *[infer_request()] * 50]))
-    )
-    assert len(found) == 52
-    assert "none" in found[1].error_message
-    assert all(answer.infer_response.model_version == "1" for answer in (found[0], *found[2:]))
-
-
 @pytest.mark.parametrize("words", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", PREFACE + b"\xff" * 1000])
 def test_what_no_grpc_client_sends_ends_with_its_connection(
     server: ServerProcess, stub: Any, words: bytes

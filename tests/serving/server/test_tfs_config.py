@@ -61,9 +61,7 @@ def test_a_bad_configuration_is_refused_and_changes_nothing(text: str, reason: s
 
 def test_a_new_configuration_tells_which_models_are_new() -> None:
     source = ConfigSource(parsed("--model_name=m", "--model_base_path=/models/m"))
-    # The deprecated type of a model stands for its platform.
-    deprecated = OTHER.replace('model_platform: "tensorflow"', "model_type: TENSORFLOW")
-    assert source.replace(message(listed(MODEL, deprecated))) == {"other"}
+    assert source.replace(message(listed(MODEL, OTHER))) == {"other"}
     assert source.replace(message("model_config_list {}")) == set()
     assert source.find() == {}
 

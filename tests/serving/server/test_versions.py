@@ -19,11 +19,8 @@ from serving.server.repository.policies import (
     ModelConfig,
     Policy,
     RetryPolicy,
-    every,
     latest,
     models_below,
-    pointed,
-    specific,
 )
 from serving.server.repository.versions import Serving, State
 from serving.server.scheduling import QueueLimits
@@ -250,19 +247,3 @@ async def test_a_request_holds_up_the_end_of_its_model_alone(shelf: Shelf) -> No
         assert served.model("other").ready
     await unloading
     assert b'tandem_model_version{model="fashion",version="1"} 1.0' in metrics.page()
-
-
-@pytest.mark.parametrize(
-    ("policy", "wanted"),
-    [(latest(), [3]), (latest(2), [2, 3]), (every, [1, 2, 3]), (specific(3, 1), [1, 3]), (pointed, [2])],
-)
-async def test_policies(shelf: Shelf, policy: Policy, wanted: list[int]) -> None:
-    for number in (1, 2, 3):
-        shelf.put(number)
-    point(shelf.folder, 2)
-    served = models(shelf, policy)
-    await served.refresh()
-    assert served.model("fashion").loaded == wanted
-    assert served.model("fashion").version().number == max(wanted)
-    await served.close()
-    assert shelf.open == []

@@ -337,6 +337,7 @@ class Trickle:
             thread.join()
 
 
+@pytest.mark.thorough
 def test_versions_swap_without_a_failed_request(server: Server, reference: dict[int, Arrays]) -> None:
     with Trickle(server.settings, reference) as trickle:
         time.sleep(1)

@@ -19,18 +19,18 @@ class Network:
     name: str
     row: tuple[int, ...]
     note: str
-    """What goes wrong elsewhere or here, and the way out."""
+    """The fault elsewhere or here, and the way out."""
     keras: Callable[[Any, Any], Any] | None = None
     torch: Callable[[Any], Any] | None = None
     values: Callable[[np.ndarray], np.ndarray] = lambda x: x
     """From standard normal numbers, or from 0 to 4 where the input is int32."""
     dtype: str = "float32"
     precision: str = "float32"
-    """Which of LiteRT's files is held against the source."""
+    """The precision of LiteRT's file that is compared with the source."""
     weights: Callable[[str, np.ndarray], np.ndarray] = lambda _name, array: array
     """Changes a drawn weight, by its name."""
     trained: bool = False
-    """Whether the trap is in training: both see one batch, and their weights are compared."""
+    """True if the trap is in training: both train on one batch, and their weights are compared."""
 
 
 def module(forward: Callable[..., Any], **layers: Any) -> Any:
@@ -264,7 +264,7 @@ NETWORKS = (
     Network(
         "int32 in, two outputs",
         (4,),
-        "",
+        "nothing: each artifact is compared",
         lambda k, x: [x * 2, k.ops.cast(x, "float32") / 3],
         lambda t: module(lambda m, x: (x * 2, x / 3)),
         dtype="int32",

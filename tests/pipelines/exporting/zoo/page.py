@@ -34,7 +34,7 @@ def verdicts() -> dict[str, dict[str, str]]:
 
 
 def notes() -> dict[str, str]:
-    """What to do, by network."""
+    """Advice, by network."""
     rows, _, plain = PAGE.read_text().removeprefix(TEXT).partition(ELSE)
     return {name: note for name, _cell, note in _cells(rows)} | dict.fromkeys(_names(plain), "")
 

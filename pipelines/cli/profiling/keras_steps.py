@@ -13,7 +13,7 @@ import psutil
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from pipelines.profiling.record import WARM, Clock, Profiled, dearest, write_trace
+from pipelines.cli.profiling.record import WARM, Clock, Profiled, dearest, write_trace
 from pipelines.training import keras_fit
 from pipelines.training.batches import BatchPlan
 
@@ -92,7 +92,7 @@ def _seconds(programs: Mapping[str, Callable[..., object]], batch: tuple[Any, An
 
 
 def _events(folder: Path) -> Iterator[tuple[tuple[str, str, float, float], bool]]:
-    """What `write_trace` takes of all that the profiler saw, and whether it is an instruction of XLA's program."""
+    """Yield the arguments of `write_trace` for each event, and True if it is an instruction of XLA's program."""
     space = xplane_pb2.XSpace.FromString(next(folder.rglob("*.xplane.pb")).read_bytes())
     for plane in space.planes:
         for line in plane.lines:

@@ -9,14 +9,14 @@ from pathlib import Path
 import onnxruntime as ort
 
 from models.signature import Arrays
-from pipelines.profiling.record import Op, dearest
+from pipelines.cli.profiling.record import Op, dearest
 
 NOTE = ""
 NODE = "_kernel_time"
 
 
 def trace(artifact: Path, batches: Sequence[Arrays], outputs: Arrays, folder: Path) -> list[Op]:
-    """The ops of a run of each batch, on one thread; `outputs` are those of one."""
+    """Trace a run of each batch on one thread; `outputs` are those of one batch. Returns the ops."""
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "runs")

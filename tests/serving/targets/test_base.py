@@ -5,7 +5,7 @@ import pytest
 
 from serving.repository import Manifest, version_dir, write_manifest
 from serving.settings import Settings
-from serving.targets.runtime import runs
+from serving.targets.base import runs
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from serving.targets.runtime import runs
         ("torchserve", "PyTorch (torch.export)", "", "PyTorch (torch.export) in TorchServe"),
         ("tf-serving", "TensorFlow", "", "TensorFlow in our stand-in for TensorFlow Serving"),
         ("tf-serving", "TensorFlow", "tensorflow/serving:2.20.0", "TensorFlow in TensorFlow Serving"),
-        ("litert", "", "", "what its version does not name in our server"),
+        ("litert", "", "", "unknown runtime in our server"),
     ],
 )
 def test_a_row_is_named_by_its_version_and_its_server(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
-from pipelines.profiling.record import PARTS, WARM, Clock, Op, Profiled
+from pipelines.cli.profiling.record import PARTS, WARM, Clock, Op, Profiled
 from pipelines.training.batches import BatchPlan
 from pipelines.training.lightning_fit import Batch, Trainee
 

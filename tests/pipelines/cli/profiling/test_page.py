@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipelines.profiling import page
-from pipelines.profiling.record import Clock, Op, Profiled, dearest, write_trace
+from pipelines.cli.profiling import page
+from pipelines.cli.profiling.record import Clock, Op, Profiled, dearest, write_trace
 from tests.pipelines.records.test_page import addresses
 
 STEP = Profiled(

@@ -1,4 +1,4 @@
-"""A profile as the terminal shows it, and as a page that needs nothing from anywhere."""
+"""A profile as lines for the terminal, and as a page without external files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.profiling.record import DEAREST, PARTS, Profiled
-from pipelines.records import page as records
+from pipelines.cli.profiling.record import DEAREST, PARTS, Profiled
 from pipelines.records import tables
+from pipelines.records.page import template
 from serving.repository import write_atomically
 
 FILE = "index.html"
@@ -16,7 +16,7 @@ COLUMNS = 80
 
 
 def lines(made: Sequence[Profiled], folder: Path) -> list[str]:
-    """A table of the parts, each one's dearest ops, what follows, and where the rest is."""
+    """Return the table of the parts, the dearest ops of each, a summary, and the path of the page."""
     parts = [
         [own.name, *(milliseconds(own.parts.get(part)) for part in PARTS), milliseconds(own.seconds)]
         for own in made
@@ -34,25 +34,15 @@ def lines(made: Sequence[Profiled], folder: Path) -> list[str]:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """`-` where there is no such part."""
+    """Return seconds as milliseconds; `-` for None."""
     if seconds is None:
         return "-"
     return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
 
 
 def write(made: Sequence[Profiled], heading: str, folder: Path) -> None:
-    """The frameworks side by side."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(records.__file__).parent]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["milliseconds"] = milliseconds
-    text = environment.get_template("page.html").render(
+    """Write the page with the frameworks side by side."""
+    text = template(Path(__file__).parent, milliseconds).render(
         made=made,
         title=heading,
         parts=PARTS,

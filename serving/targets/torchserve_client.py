@@ -22,7 +22,6 @@ class RestClient(HttpClient):
     CONTENT_TYPE = "application/json"
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Raises `TargetError` with what the endpoint answered."""
         answer = self._http.request(
             "POST", self._path, self._body(inputs), {"Content-Type": self.CONTENT_TYPE}
         )
@@ -33,7 +32,7 @@ class RestClient(HttpClient):
 
 
 class NpyClient(RestClient):
-    """An .npy file as the body, where there is one input."""
+    """A body in .npy form, for models with one input."""
 
     CONTENT_TYPE = "application/octet-stream"
 
@@ -59,33 +58,31 @@ class GrpcClient:
         )
 
     def predict(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Raises `TargetError` with what the endpoint answered."""
         body = npy_body(inputs, self._signature.batched)
         try:
             answer = self._call(self._request(model_name=self._model, input={"data": body}), timeout=30)
         except self._error as error:
-            # TorchServe puts the name of a Java exception on a second line.
+            # The second line is the name of a Java exception.
             message = (error.details() or "").split("\n")[0]
             raise TargetError(f"torchserve answered {error.code().name} over gRPC: {message}") from error
         return outputs(answer.prediction, self._signature)
 
     def close(self) -> None:
-        """Close the connection."""
         self._channel.close()
 
 
 def json_body(inputs: Arrays, batched: bool = True) -> bytes:
-    """TF Serving's row form, with no more digits than a float32 has: TorchServe limits bodies."""
+    """Return a body in TF Serving's row form, with the digits of a float32: TorchServe limits bodies."""
 
     def encode(array: NDArray[Any]) -> Any:  # noqa: ANN401
-        # orjson takes no array without a dimension, and none in another order.
+        # orjson accepts only arrays with dimensions, in C order.
         return np.array(array, order="C") if array.ndim else array.item()
 
     return orjson.dumps(row_request(inputs, batched, encode), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def npy_body(inputs: Arrays, batched: bool = True) -> bytes:
-    """The only input as an .npy file; JSON where there are several."""
+    """Return the only input in .npy form, or several inputs as JSON."""
     if len(inputs) > 1:
         return json_body(inputs, batched)
     file = io.BytesIO()
@@ -94,7 +91,7 @@ def npy_body(inputs: Arrays, batched: bool = True) -> bytes:
 
 
 def outputs(answer: bytes, signature: Signature) -> dict[str, NDArray[Any]]:
-    """Read an answer. Raises `TargetError` with the error that it holds: a gRPC call in a batch gets it so."""
+    """Read a response. Raises `TargetError` if it is an error, as for a gRPC call in a batch."""
     try:
         return row_answer(orjson.loads(answer), signature)
     except (ValueError, KeyError, TypeError):

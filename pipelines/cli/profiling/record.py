@@ -1,4 +1,4 @@
-"""What a profile is: the seconds of each part of a step, and its ops."""
+"""A profile: the seconds of each part of a step, and its operators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = {
 }
 PARTS = ("input", "forward", "backward", "optimizer")
 WARM = 3
-"""Steps before any is measured: the first ones compile, and choose kernels."""
+"""Steps before the measured ones: the first steps compile and choose kernels."""
 DEAREST = 10
 
 
@@ -47,7 +47,7 @@ class Profiled:
     parts: dict[str, float]
     """Seconds by part, measured while no profiler ran."""
     ops: list[Op]
-    """The dearest first."""
+    """Sorted by their time, the longest first."""
     note: str = ""
 
     @property
@@ -56,16 +56,16 @@ class Profiled:
 
     @property
     def waiting(self) -> float:
-        """The share that waits for input."""
+        """The share of the time that waits for input."""
         return self.parts.get("input", 0.0) / self.seconds
 
     def share(self, op: Op) -> float:
-        """Of the time of all ops."""
+        """Return an op's share of the time of all ops."""
         return op.seconds / (sum(own.seconds for own in self.ops) or 1.0)
 
     @property
     def sentence(self) -> str:
-        """What a person asks first."""
+        """The summary in one sentence."""
         label, dearest = LABELS[self.name], "its profiler saw no op"
         if self.ops:
             dearest = f"the dearest op is {self.ops[0].name}, {100 * self.share(self.ops[0]):.0f} % of all"
@@ -91,7 +91,7 @@ class Clock:
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
 
     def waited(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches; the time that their taker waits for them is `input`."""
+        """Yield the batches, and count the time until each comes as `input`."""
         iterator = iter(batches)
         while True:
             with self("input"):
@@ -101,12 +101,12 @@ class Clock:
             yield batch
 
     def each(self, steps: int) -> dict[str, float]:
-        """Seconds of one of so many steps."""
+        """Return the seconds of one of this number of steps."""
         return {part: seconds / steps for part, seconds in self.seconds.items()}
 
 
 def dearest(calls: Iterable[tuple[str, float]], steps: int) -> list[Op]:
-    """The ops of so many steps, from the name and the seconds of each call."""
+    """Return the ops of one of `steps` steps, from the name and the seconds of each call."""
     found: dict[str, list[float]] = {}
     for name, seconds in calls:
         found.setdefault(name, []).append(seconds)

@@ -13,8 +13,8 @@ import models.base
 from models.base import Model
 from models.data import Rows
 from models.signature import encode_text
-from pipelines import profiling
-from pipelines.profiling.record import PARTS, ProfilingError
+from pipelines.cli import profiling
+from pipelines.cli.profiling.record import PARTS, ProfilingError
 from pipelines.training.batches import BatchPlan
 from serving.progress import say
 from serving.settings import Settings
@@ -54,7 +54,7 @@ def test_an_interrupted_profile_leaves_nothing(
     plan = BatchPlan(model, sample, model.spec.profile("smoke"), seed=1)
     monkeypatch.setattr("pipelines.stages.load_recipe", lambda *_: None)
     monkeypatch.setattr(profiling, "_plan", lambda _: plan)
-    monkeypatch.setattr("pipelines.profiling.torch_steps.profile", interrupted)
+    monkeypatch.setattr("pipelines.cli.profiling.torch_steps.profile", interrupted)
     with pytest.raises(KeyboardInterrupt):
         profiling.profile(Settings(artifacts=tmp_path), "pytorch", 1, say)
     assert list((tmp_path / "profiles").iterdir()) == []
@@ -94,7 +94,7 @@ def _plan(name: str, sample: Rows) -> BatchPlan:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["tensorflow", "pytorch"])
 def test_a_training_step_has_four_parts(name: str, sample: Rows, tmp_path: Path) -> None:
-    module = importlib.import_module(f"pipelines.profiling.{profiling.MODULES[name]}")
+    module = importlib.import_module(f"pipelines.cli.profiling.{profiling.MODULES[name]}")
     found = module.profile(_plan("language", sample), STEPS, tmp_path)
     assert tuple(found.parts) == PARTS
     assert 0 < found.waiting < 1
@@ -106,8 +106,8 @@ def test_a_training_step_has_four_parts(name: str, sample: Rows, tmp_path: Path)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("model", ["fashion", pytest.param("language", marks=pytest.mark.thorough)])
 def test_each_op_of_an_artifact_is_told_by_its_place(model: str, sample: Rows, tmp_path: Path) -> None:
+    from pipelines.cli.profiling import litert_runs, onnxruntime_runs
     from pipelines.exporting import litert, onnx
-    from pipelines.profiling import litert_runs, onnxruntime_runs
 
     plan = _plan(model, sample)
     batches = [inputs for inputs, _ in islice(plan.epoch(0), STEPS)]

@@ -18,10 +18,10 @@ import ai_edge_litert
 import numpy as np
 
 from models.signature import Arrays
-from pipelines.profiling.record import Op, ProfilingError, dearest, write_trace
+from pipelines.cli.profiling.record import Op, ProfilingError, dearest, write_trace
 
 TRIED = "2.3."
-"""The C API changes with LiteRT: these are the versions that have it as it stands here."""
+"""The versions whose C API was tried; it changes with LiteRT."""
 LIBRARY = ctypes.CDLL(str(next(Path(ai_edge_litert.__file__).parent.glob("libLiteRt.*"))))
 CPU, HOST_MEMORY, WRITE = 1, 1, 1
 RUN, OPS = 1, (2, 4, 8)
@@ -48,7 +48,7 @@ class Event(ctypes.Structure):
 
 
 def trace(artifact: Path, batches: Sequence[Arrays], outputs: Arrays, folder: Path) -> list[Op]:
-    """The ops of a run of each batch, on one thread; `outputs` are those of one."""
+    """Trace a run of each batch on one thread; `outputs` are those of one batch. Returns the ops."""
     version = metadata.version("ai-edge-litert")
     if not version.startswith(TRIED):
         raise ProfilingError(f"its op profile was tried with ai-edge-litert {TRIED}x, and here is {version}")
@@ -89,7 +89,7 @@ class CompiledModel:
             call("LiteRtCompiledModelResizeInputTensorNonStrict", self.model, 0, place, sizes, len(shape))
 
     def run(self, batch: Arrays) -> None:
-        """Give LiteRT the batch, and run it."""
+        """Copy the batch into LiteRT's buffers, and run it."""
         for name, buffer in self.inputs.items():
             array, address = np.ascontiguousarray(batch[name]), c_void_p()
             call("LiteRtLockTensorBuffer", buffer, byref(address), WRITE)
@@ -101,7 +101,7 @@ class CompiledModel:
         call("LiteRtRunCompiledModel", self.model, 0, *buffers)
 
     def events(self) -> Iterator[tuple[str, str, int, int]]:
-        """Thread, name, start and duration of what the profiler saw."""
+        """Yield thread, name, start and duration of each event."""
         count, end, place = c_int(), 0, 0
         call("LiteRtGetNumProfilerEvents", self.profiler, byref(count))
         seen = (Event * count.value)()
@@ -118,7 +118,7 @@ class CompiledModel:
                 place += 1
 
     def _buffers(self, kind: str, arrays: Arrays) -> dict[str, c_void_p]:
-        """By name, in the signature's order. LiteRT may not know an output's shape before a run."""
+        """Make buffers by name, in the signature's order. LiteRT may not know an output's shape before a run."""
         buffers, count = {}, c_size_t()
         call(f"LiteRtGetNumSignature{kind}s", self.signature, byref(count))
         for place in range(count.value):
@@ -143,7 +143,7 @@ def call(name: str, *arguments: Any) -> None:  # noqa: ANN401
 
 
 def made(name: str, *arguments: Any) -> c_void_p:  # noqa: ANN401
-    """The handle that a function of the C API gives."""
+    """Return the handle that a function of the C API makes."""
     handle = c_void_p()
     call(name, *arguments, byref(handle))
     return handle
@@ -151,7 +151,7 @@ def made(name: str, *arguments: Any) -> c_void_p:  # noqa: ANN401
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without LiteRT's lines on stderr about accelerators that this machine has not."""
+    """Suppress LiteRT's lines on stderr about accelerators that this machine lacks."""
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and that of a run of a published artifact."""
+"""Profiles of training steps and of runs of published artifacts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import models.base
 from models.base import FRAMEWORKS, Model, Profile
 from models.signature import Arrays
 from pipelines import stages
-from pipelines.profiling import page
-from pipelines.profiling.record import LABELS, WARM, Clock, Profiled, ProfilingError
+from pipelines.cli.profiling import page
+from pipelines.cli.profiling.record import LABELS, WARM, Clock, Profiled, ProfilingError
 from pipelines.training import frozen
 from pipelines.training.batches import BatchPlan
 from serving.compare import local
@@ -34,19 +34,18 @@ MODULES = {
     "litert": "litert_runs",
 }
 RUNTIMES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
-"""The library of each."""
+"""The library of each runtime."""
 PRECISIONS = ("float32", "bf16")
 IMPORTED_ROWS = 64
-"""Of a run of an imported artifact, which has no profile."""
+"""Rows of a run of an imported artifact, which has no profile."""
 
 
 def profile(
     settings: Settings, asked: str | None, steps: int, say: stages.Report
 ) -> tuple[list[Profiled], Path]:
-    """Profile the framework or runtime that is asked for, or all that the model reaches.
+    """Profile the framework or runtime `asked`, or all that the model has.
 
-    Returns what they take, and the folder of their traces and the page. Raises `ProfilingError` where what is asked for
-    is not reached, or nothing is.
+    Returns the profiles, and the folder of their traces and the page. Raises `ProfilingError` if there is none.
     """
     if steps < 1:
         raise ProfilingError(f"--steps {steps}: expected at least 1")
@@ -85,7 +84,7 @@ def profile(
 
 
 def _missing(settings: Settings, model: Model) -> dict[str, str]:
-    """What cannot be profiled, and why."""
+    """Return the reason, by name, why a framework or runtime cannot be profiled."""
     has = ", ".join(model.frameworks) or "none: it is an imported artifact"
     missing = {
         name: f"{model.spec.name} has no network in {name}; it has {has}"
@@ -123,12 +122,12 @@ def _run(settings: Settings, name: str, batches: Sequence[Arrays], folder: Path)
 
 
 def _plan(recipe: stages.Recipe) -> BatchPlan:
-    """The batches of a training; of an imported artifact, its samples."""
+    """Return the plan of a training's batches; for an imported artifact, of its samples."""
     data, seed = recipe.dataset, recipe.settings.seed
     if not recipe.model.frameworks:
         size = min(len(data.test), IMPORTED_ROWS)
         return BatchPlan(recipe.model, data.test, Profile(1, 0.0, 0.0, batch_size=size), seed)
-    # Several devices share a step in ways that these traces do not tell apart.
+    # The traces do not tell several devices apart.
     profile = replace(recipe.profile, devices=1, device="cpu")
     if profile.precision not in PRECISIONS:
         raise ProfilingError(f"profiles run on the CPU, which has no {profile.precision}")
@@ -139,7 +138,7 @@ def _plan(recipe: stages.Recipe) -> BatchPlan:
 
 
 def _trained(plan: BatchPlan) -> BatchPlan:
-    """The batches of what lies behind a frozen part. One batch's features do for all."""
+    """Return the plan of the part behind a frozen part, with the features of one batch for all steps."""
     size = plan.profile.batch_size
     if not plan.profile.frozen:
         return plan
@@ -151,7 +150,7 @@ def _trained(plan: BatchPlan) -> BatchPlan:
 
 
 def _batches(plan: BatchPlan, steps: int) -> list[Arrays]:
-    """The inputs of the first steps; of a model that is not batched, a row of each."""
+    """Return the inputs of the first steps; for a model that is not batched, a row of each."""
     batches = chain.from_iterable(plan.epoch(epoch) for epoch in count())
     first = (inputs for inputs, _ in islice(batches, steps))
     if plan.model.spec.batched:
