@@ -218,7 +218,7 @@ def test_killed_training_goes_on_and_ends_with_the_same_weights(
         assert steps(board, tag) == steps(whole, tag), tag
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", ["tensorflow", pytest.param("pytorch", marks=pytest.mark.thorough)])
 def test_steps_that_wait_for_their_batches_are_told(
     framework: str, tmp_path: Path, uninterrupted: dict[str, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
