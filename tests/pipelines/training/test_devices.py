@@ -92,12 +92,12 @@ def test_a_full_disk_leaves_the_checkpoint_before(model: Model, sample: Rows, tm
         return Journal(plan, tmp_path, tmp_path / "logs", ".ckpt", "cpu")
 
     first, figures = journal(), Epoch(1.0, 0.5, 1.0, 0.5)
-    first.epoch(figures, Path.touch)
+    first.epoch(figures, Path.touch, dict)
     with pytest.raises(OSError, match="No space left"):
-        first.epoch(figures, fail)
+        first.epoch(figures, fail, dict)
     again = journal()
     assert (again.checkpoint, again.first) == (tmp_path / "epoch-000.ckpt", 1)
-    again.epoch(figures, Path.touch)
+    again.epoch(figures, Path.touch, dict)
     assert journal().first == 2
 
 
