@@ -27,6 +27,7 @@ from pipelines.gates.networks import Evaluated
 from pipelines.publish import PublishError, Version
 from pipelines.records import fingerprint, recording
 from pipelines.records.recording import Recorder
+from pipelines.training.nodes import Nodes
 from pipelines.training.record import History, Trained
 from pipelines.validation import Published, Validated, schema, statistics
 from serving import progress, repository, targets
@@ -66,13 +67,20 @@ class Recipe:
     @property
     def float32_folder(self) -> Path:
         """The folder of the same training in float32; it may not exist."""
-        plain = dataclasses.replace(self.settings, precision="float32")
+        plain = dataclasses.replace(self.settings.alone, precision="float32")
         return self._folder(fingerprint.training(self.model, plain, self.dataset.digest))
 
     def _folder(self, training_fingerprint: str) -> Path:
         own = self.settings
         name = f"{self.model.spec.name}-{own.profile}-seed{own.seed}-{training_fingerprint[:10]}"
-        return own.artifacts / "runs" / name
+        return own.own / "runs" / name
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """Those that are trained here: of several machines the first trains TensorFlow alone, at last."""
+        if self.settings.nodes == 1:
+            return self.model.frameworks
+        return ("pytorch",) if self.settings.node_rank else tuple(sorted(self.model.frameworks))
 
     @property
     def candidate(self) -> Path:
@@ -97,8 +105,8 @@ class Recipe:
     @property
     def parameters(self) -> dict[str, Any]:
         """The settings of training and export, for the manifest."""
-        own = {name: getattr(self.settings, name) for name in (*fingerprint.TRAINED, *fingerprint.EXPORTED)}
-        return own | {"orchestrator": self.orchestrator}
+        names, settings = (*fingerprint.TRAINED, *fingerprint.EXPORTED), self.settings.alone
+        return {name: getattr(settings, name) for name in names} | {"orchestrator": self.orchestrator}
 
 
 Orchestrate = Callable[[Recipe, Recorder, Published | None], None]
@@ -109,7 +117,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     """Load the model, its checkpoint and its data. Raises `ModelError` or `DataError`."""
     model = models.base.load(settings.model)
     if model.frameworks:
-        training.require(_profile(model, settings), model.frameworks)
+        training.require(_profile(model, settings), model.frameworks, settings.nodes)
     if settings.source and settings.source not in model.frameworks:
         raise ModelError(f"{settings.model} has no network in {settings.source}, which --source asks for")
     report(f"data: {model.spec.data.name}")
@@ -117,7 +125,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
         report(f"checkpoint: {model.spec.checkpoint.package or model.spec.checkpoint.file}")
     model = checkpoint.fetched(model, settings.artifacts)
     dataset = data.load(model, settings.artifacts, settings.seed, progress.advance)
-    trained = fingerprint.training(model, settings, dataset.digest)
+    trained = fingerprint.training(model, settings.alone, dataset.digest)
     recipe = Recipe(settings, model, dataset, trained, fingerprint.version_of(model, settings, trained))
     for target, why in recipe.roads.closed.items():
         report(f"{target} is not reached: {why}")
@@ -126,7 +134,7 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
 
 def _profile(model: Model, own: Settings) -> Profile:
     profile = model.spec.profile(own.profile)
-    return dataclasses.replace(profile, precision=own.precision, devices=own.devices, device=own.device)
+    return dataclasses.replace(profile, precision=own.precision, devices=own.alone.devices, device=own.device)
 
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
@@ -185,20 +193,23 @@ def _trained(
     rules = schema.load(model)
     report(f"validate: {sum(map(len, dataset.splits.values()))} rows")
     run.step("ExampleValidator", validation.validate, dataset, model.spec, rules, published)
-    if any(not (folder / framework / "weights.npz").exists() for framework in model.frameworks):
+    if any(not (folder / framework / "weights.npz").exists() for framework in recipe.frameworks):
         checked = "the two networks, with equal weights" if len(model.frameworks) > 1 else "the network"
         report(f"validate: {checked}")
         run.step("TwinValidator", twins.check, model, dataset.validation)
     if orchestrate is not None:
         orchestrate(recipe, run, published)
     trained = {}
-    for name in model.frameworks:
+    place = settings.master_addr, settings.master_port
+    machines = Nodes(settings.nodes, settings.node_rank, *place, settings.nodes_seconds)
+    for name in recipe.frameworks:
+        nodes = machines if name == "pytorch" else training.ALONE
         report(f"train {name}: profile {settings.profile}, {recipe.profile.epochs} epochs")
-        inputs = name, model, recipe.profile, settings.seed, dataset, folder
+        inputs = name, model, recipe.profile, settings.seed, dataset, folder, nodes
         trained[name] = run.step("Trainer", training.train, *inputs)
         if trained[name].cached:
             report(f"train {name}: done already, in {folder.name}")
-    return trained
+    return {name: trained[name] for name in model.frameworks if name in trained}
 
 
 def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], report: Report) -> Candidate:
@@ -339,14 +350,14 @@ def configure_containers(settings: Settings) -> None:
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
     """Lock the artifacts for one command that changes them. Raises `BusyError` naming the holder."""
-    settings.artifacts.mkdir(parents=True, exist_ok=True)
-    with (settings.artifacts / ".lock").open("a+") as file:
+    settings.own.mkdir(parents=True, exist_ok=True)
+    with (settings.own / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise BusyError(
-                f"process {file.read() or '?'} is changing {settings.artifacts}; try again when it is done"
+                f"process {file.read() or '?'} is changing {settings.own}; try again when it is done"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

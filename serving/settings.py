@@ -44,6 +44,11 @@ class Settings:
     device: str = setting(
         "auto", "what trainings run on; auto: GPUs where there are enough", ("auto", "cpu", "gpu")
     )
+    nodes: int = setting(1, "how many machines share a training in PyTorch, each with as many devices")
+    node_rank: int = setting(0, "which of these this one is, from 0; the others only help to train")
+    master_addr: str = setting("", "address of node 0 that the others reach, on a network that is trusted")
+    master_port: int = setting(29500, "port of node 0")
+    nodes_seconds: int = setting(600, "how long nodes wait for each other")
     source: str = setting("", "export every target from this framework", ("", "tensorflow", "pytorch"))
 
     targets: str = setting("", "the only targets to ship to, by commas; empty is all that can be reached")
@@ -89,6 +94,14 @@ class Settings:
                 raise SettingsError(f"{given}: expected at least 1 second")
             if f.name == "seed" and not 0 <= value < 1 << 32:
                 raise SettingsError(f"{given}: expected 0 to {(1 << 32) - 1}")
+            if f.name == "nodes" and value < 1:
+                raise SettingsError(f"{given}: expected at least 1")
+            if f.name == "node_rank" and not 0 <= value < self.nodes:
+                raise SettingsError(
+                    f"{given}: expected 0 to {self.nodes - 1}, as TANDEM_NODES is {self.nodes}"
+                )
+            if f.name == "master_addr" and self.nodes > 1 and not value:
+                raise SettingsError(f"{given}: expected node 0's address, as TANDEM_NODES is {self.nodes}")
             if f.name == "targets" and value and not value.strip(", "):
                 raise SettingsError(f"{given}: expected names of targets, by commas")
 
@@ -98,9 +111,19 @@ class Settings:
         return self.artifacts / "repository"
 
     @property
+    def alone(self) -> Settings:
+        """The same on one machine that has the devices of all nodes."""
+        return dataclasses.replace(self, devices=self.devices * self.nodes, nodes=1, node_rank=0)
+
+    @property
+    def own(self) -> Path:
+        """The folder of this machine's runs; machines that share a training may share the artifacts, too."""
+        return self.artifacts / "nodes" / str(self.node_rank) if self.node_rank else self.artifacts
+
+    @property
     def lineage(self) -> Path:
         """The records of all runs."""
-        return self.artifacts / "lineage"
+        return self.own / "lineage"
 
     @property
     def logs(self) -> Path:

@@ -8,13 +8,15 @@ import os
 import signal
 import sys
 
-from pipelines.cli import parsing
+from pipelines.cli import parsing, verbs
 from pipelines.cli.verbs import complain
 from serving.errors import TandemError
 from serving.settings import Settings, SettingsError
 
 # Read by TensorFlow when it is first imported: its notices would drown our own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# The same of PyTorch's: a node that is lost is an error of ours, and not a stack of C++.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 # Read when torch is: its threads would otherwise spin while they wait, and a step beside anything else, such as the
 # build of an image, took three times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -41,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
             for field in dataclasses.fields(Settings)
             if getattr(options, field.name, None) is not None
         }
-        return int(options.verb(dataclasses.replace(settings, **overrides), options) or 0)
+        # The first of several machines has the weights; the others help to train.
+        verb = verbs.train if settings.node_rank and options.verb in verbs.MAKING else options.verb
+        return int(verb(dataclasses.replace(settings, **overrides), options) or 0)
     except SettingsError as error:
         complain(str(error))
         return 2

@@ -63,6 +63,9 @@ def train(settings: Settings, _options: argparse.Namespace) -> None:
     if len(trained) > 1:
         apart = loss_difference(*(result.history for result in trained.values()))
         say(f"losses of the first steps differ by {apart:.2g} at most")
+    elif settings.node_rank:
+        say(f"node {settings.node_rank} of {settings.nodes} has done its part; node 0 exports and publishes")
+        return
     elif trained:
         say("training parity is not claimed: there is one network")
     else:
@@ -107,6 +110,10 @@ def pipeline(settings: Settings, options: argparse.Namespace) -> None:
         version = stages.ensure_published(recipe, say, orchestrate)
     own = "" if orchestrate is None else f" --orchestrator {options.orchestrator}"
     say(f"version {version} is published; `tandem deploy{own}` serves it")
+
+
+MAKING = deploy, export, publish, pipeline
+"""The verbs that only the first of several machines runs; the others train their part instead."""
 
 
 def import_(_settings: Settings, options: argparse.Namespace) -> None:

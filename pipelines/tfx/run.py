@@ -52,8 +52,8 @@ def require(recipe: Recipe) -> None:
         lacking = f"classifications, and {model.spec.name} is a {model.spec.task.kind}"
     elif settings.precision != "float32":
         lacking = f"in float32, not in {settings.precision}"
-    elif settings.devices != 1 or settings.device == "gpu":
-        lacking = f"on one CPU, not on {settings.devices} (device {settings.device})"
+    elif settings.alone.devices != 1 or settings.device == "gpu":
+        lacking = f"on one CPU, not on {settings.alone.devices} (device {settings.device})"
     if lacking:
         raise PipelineError(f"TFX trains {lacking}: take the default orchestrator")
 

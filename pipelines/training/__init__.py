@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from pipelines import gates
 from pipelines.gates import Check
 from pipelines.training import curves, frozen, gpus, keras_on_torch, workers
 from pipelines.training.batches import BatchPlan
+from pipelines.training.nodes import Nodes
 from pipelines.training.record import Trained, TrainingError, intact
 
+ALONE = Nodes()
 FITS = {
     "tensorflow": "pipelines.training.keras_fit",
     "pytorch": "pipelines.training.lightning_fit",
@@ -27,19 +29,23 @@ FITS = {
 }
 
 
-def require(profile: Profile, frameworks: Iterable[str]) -> None:
-    """Raise `TrainingError` where this machine cannot train as the profile says."""
+def require(profile: Profile, frameworks: Collection[str], nodes: int = 1) -> None:
+    """Raise `TrainingError` where this machine, or so many like it, cannot train as the profile says."""
     if profile.devices < 1 or profile.batch_size % profile.devices:
         raise TrainingError(
             f"devices {profile.devices}: expected a number that a batch of {profile.batch_size} rows can be divided by"
         )
+    if nodes > 1 and "pytorch" not in frameworks:
+        raise TrainingError(
+            f"{nodes} nodes: only PyTorch trains on several, and the model has no network in it"
+        )
     # Two are worth a try on one CPU, as they are on many.
-    fits = profile.devices <= max(2, psutil.cpu_count() or 1)
+    fits = profile.devices // nodes <= max(2, psutil.cpu_count() or 1)
     if fits and profile.device != "gpu" and profile.precision != "fp16":
         return
     for framework in frameworks:
         module = importlib.import_module(FITS[framework])
-        seen = module.gpus()
+        seen = module.gpus() * (nodes if framework == "pytorch" else 1)
         if profile.placed(seen) != "cpu":
             continue
         if not fits:
@@ -53,9 +59,17 @@ def require(profile: Profile, frameworks: Iterable[str]) -> None:
 
 
 def train(
-    framework: str, model: Model, profile: Profile, seed: int, dataset: Dataset, folder: Path
+    framework: str,
+    model: Model,
+    profile: Profile,
+    seed: int,
+    dataset: Dataset,
+    folder: Path,
+    nodes: Nodes = ALONE,
 ) -> Trained:
     """Train in one framework, or return what is already trained in `folder / framework`.
+
+    On several `nodes` each has its share of the profile's devices.
 
     A training that was cut off goes on from its last epoch. TensorBoard logs of both frameworks go to
     `folder / tensorboard`. Raises `GateError` where a finished training was changed since, `TrainingError` where the
@@ -84,7 +98,12 @@ def train(
         else:
             own.mkdir(parents=True, exist_ok=True)
             (own / "rendezvous").unlink(missing_ok=True)
-            parts = workers.run(profile.devices if framework == "pytorch" else 1, _fit, *task)
+            with ExitStack() as stack:
+                agent = None
+                if nodes.count > 1:
+                    agent = stack.enter_context(nodes.met(f"{folder.name} on {profile.devices} devices"))
+                count = profile.devices // nodes.count if framework == "pytorch" else 1
+                parts = workers.run(count, _fit, *task, agent=agent)
             peak = sum(part.history.peak_bytes for part in parts)
             trained = replace(parts[0], history=replace(parts[0].history, peak_bytes=peak))
     except TrainingError as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import shutil
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from models.base import Model
 from models.data import Rows
 from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
+from pipelines.training.nodes import interface, store
 from pipelines.training.record import Epoch, Trained
 
 CUDA = torch.version.cuda
@@ -41,18 +44,24 @@ def gpus() -> int:
 def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs: Path) -> Trained:
     """Train, or go on from the last checkpoint; ends with the same weights either way.
 
-    With several devices this is one of as many processes, and `LOCAL_RANK` in the environment says which.
+    With several devices this is one of as many processes, and torchrun's variables in the environment say which.
     """
     quieten()
     lightning.seed_everything(plan.seed, verbose=False)
     torch.use_deterministic_algorithms(True)
     # The default of convolutions, whose products have 10 bits instead of 23 then.
     torch.backends.cudnn.allow_tf32 = False
-    profile, rank = plan.profile, int(os.environ.get("LOCAL_RANK", "0"))
-    device = profile.placed(gpus())
-    journal = Journal(plan, checkpoints, logs, ".ckpt", device, writes=rank == 0)
+    profile = plan.profile
+    rank, devices = 0, 1
     if profile.devices > 1:
-        _meet(checkpoints.parent / "rendezvous", rank, profile.devices, "nccl" if device == "gpu" else "gloo")
+        rank, devices = int(os.environ["RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = profile.devices // devices
+    device = profile.placed(gpus() * nodes)
+    if profile.devices > 1:
+        _meet(checkpoints.parent / "rendezvous", rank, devices, nodes, "nccl" if device == "gpu" else "gloo")
+    if nodes > 1:
+        _share(checkpoints, torch.device(f"cuda:{rank % devices}" if device == "gpu" else "cpu"))
+    journal = Journal(plan, checkpoints, logs, ".ckpt", device, writes=rank == 0)
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
     inputs = tuple(_tensors(plan.rows.take(slice(1)).served(model.spec.signature)).values())
@@ -62,7 +71,8 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,
         accelerator=device,
-        devices=profile.devices,
+        devices=devices,
+        num_nodes=nodes,
         # Buffers are those of batch normalization: `Trainee` makes them equal.
         strategy=DDPStrategy(forward_sync_buffers=False) if profile.devices > 1 else "auto",
         sync_batchnorm=device == "gpu",
@@ -76,23 +86,47 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
     )
-    trainer.fit(
-        Trainee(network, plan),
-        datamodule=PlannedBatches(plan, validation),
-        ckpt_path=journal.checkpoint,
-        weights_only=True,
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(
+            Trainee(network, plan),
+            datamodule=PlannedBatches(plan, validation),
+            ckpt_path=journal.checkpoint,
+            weights_only=True,
+        )
+    except SystemExit:
+        # What Lightning makes of Ctrl-C, which it ignores from then on.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
     return Trained("pytorch", model.from_torch(network), journal.history)
 
 
-def _meet(file: Path, rank: int, ranks: int, backend: str) -> None:
-    """Let the processes of this machine find each other: by a file, and not by a port that others could reach."""
-    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
-    os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
-    torch.distributed.init_process_group(backend, init_method=f"file://{file}", rank=rank, world_size=ranks)
+def _meet(file: Path, rank: int, devices: int, nodes: int, backend: str) -> None:
+    """Let the processes of this machine find each other by a file, and not by a port that others could reach; those of
+    several machines by the store of the first."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+    group = partial(torch.distributed.init_process_group, backend, rank=rank, world_size=devices * nodes)
+    place = "127.0.0.1", 9
+    if nodes > 1:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    name = interface(*place)
+    os.environ |= {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
+    if nodes > 1:
+        group(store=store(*place))
+    else:
+        group(init_method=f"file://{file}")
+
+
+def _share(checkpoints: Path, device: torch.device) -> None:
+    """Give every machine the first one's last checkpoint, or none."""
+    last = sorted(checkpoints.glob("epoch-*.ckpt"))[-1:]
+    files = [{path.name: path.read_bytes() for own in last for path in (own, own.with_suffix(".json"))}]
+    torch.distributed.broadcast_object_list(files, device=device)
+    if os.environ["NODE_RANK"] != "0" == os.environ["LOCAL_RANK"]:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        checkpoints.mkdir(parents=True)
+        for name, content in files[0].items():
+            (checkpoints / name).write_bytes(content)
+    torch.distributed.barrier()
 
 
 class Trainee(lightning.LightningModule):

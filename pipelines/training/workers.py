@@ -5,11 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Mapping
 from multiprocessing import connection
 from typing import Any, TypeVar
 
+from pipelines.training.nodes import LOST_SECONDS, Agent
 from pipelines.training.record import TrainingError
 from serving import progress
 from serving.errors import TandemError
@@ -17,20 +21,29 @@ from serving.errors import TandemError
 Result = TypeVar("Result")
 
 
-def run(count: int, function: Callable[..., Result], *arguments: object) -> list[Result]:
-    """Run `function` in each of `count` new processes, with `LOCAL_RANK` set; returns its results by rank.
+def run(
+    count: int, function: Callable[..., Result], *arguments: object, agent: Agent | None = None
+) -> list[Result]:
+    """Run `function` in each of `count` new processes, with torchrun's variables set; returns its results by rank.
 
-    Raises the `TandemError` that a process raised, and `TrainingError` with the rank of one that ended otherwise. In
-    both cases, and on Ctrl-C, all others are ended.
+    `agent` is this machine's where there are several.
+
+
+    Raises the `TandemError` or `OSError` that a process raised, and `TrainingError` with the rank of one that ended
+    otherwise. In both cases, and on Ctrl-C, all others are ended.
     """
     context = multiprocessing.get_context("spawn")  # TensorFlow's threads do not outlive a fork.
     workers, pipes = [], {}
     results: dict[int, Result] = {}
+    traces: dict[int, str] = {}
+    variables = _variables(count, agent)
     try:
         for rank in range(count):
             receiver, sender = context.Pipe(duplex=False)
-            told = (rank, sender, function, arguments)
-            worker = context.Process(target=_work, args=told, name=f"rank {rank}", daemon=True)
+            told = (variables[rank], sender, function, arguments)
+            worker = context.Process(
+                target=_work, args=told, name=f"rank {variables[rank]['RANK']}", daemon=True
+            )
             worker.start()
             sender.close()
             workers.append(worker)
@@ -38,7 +51,7 @@ def run(count: int, function: Callable[..., Result], *arguments: object) -> list
         while pipes:
             ended = []
             # One that ends makes the others fail, and is seen before them or with them.
-            for pipe in connection.wait(list(pipes)):
+            for pipe in connection.wait(list(pipes), 1 if agent else None):
                 assert isinstance(pipe, connection.Connection)
                 try:
                     kind, *told = pipe.recv()
@@ -47,14 +60,21 @@ def run(count: int, function: Callable[..., Result], *arguments: object) -> list
                     continue
                 if kind == "error":
                     raise told[0]
-                if kind == "result":
+                if kind == "trace":
+                    traces[pipes[pipe]] = told[0]
+                elif kind == "result":
                     results[pipes.pop(pipe)] = told[0]
                 else:
                     getattr(progress, kind)(*told)
             if ended:
                 codes = {rank: _exit_code(workers[rank]) for rank in ended}
                 rank = min(codes, key=lambda rank: codes[rank])
-                raise TrainingError(_told(rank, count, codes[rank]))
+                if agent and codes[rank] > 0:
+                    _blame_others(agent)
+                sys.stderr.write(traces.get(rank, ""))
+                raise TrainingError(_told(variables[rank], codes[rank]))
+            if agent:
+                agent.watch()
     finally:
         for worker in workers:
             worker.kill()
@@ -67,24 +87,50 @@ def _exit_code(worker: Any) -> int:  # noqa: ANN401
     return int(worker.exitcode)
 
 
-def _told(rank: int, count: int, code: int) -> str:
+def _blame_others(agent: Agent) -> None:
+    """Raise what another machine says, or that it is lost: the processes here fail then, too."""
+    deadline = time.monotonic() + LOST_SECONDS + 3
+    while time.monotonic() < deadline:
+        agent.watch()
+        time.sleep(0.2)
+
+
+def _variables(count: int, agent: Agent | None) -> list[dict[str, str]]:
+    """The variables that torchrun sets, for each process of this machine."""
+    node, nodes = (agent.nodes.rank, agent.nodes.count) if agent else (0, 1)
+    same: dict[str, object] = {"NODE_RANK": node, "LOCAL_WORLD_SIZE": count, "WORLD_SIZE": nodes * count}
+    if agent:
+        same |= {"MASTER_ADDR": agent.nodes.address, "MASTER_PORT": agent.nodes.port}
+    ranks = [same | {"LOCAL_RANK": rank, "RANK": node * count + rank} for rank in range(count)]
+    return [{name: str(value) for name, value in own.items()} for own in ranks]
+
+
+def _told(own: Mapping[str, str], code: int) -> str:
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}, as it says above"
     return (
-        f"the process of rank {rank}, of {count}, ended {how}; the others were ended, and nothing is exported. "
-        "The same command goes on from the last epoch"
+        f"the process of rank {own['RANK']}, of {own['WORLD_SIZE']}, ended {how}; the others were ended, and nothing "
+        "is exported. The same command goes on from the last epoch"
     )
 
 
-def _work(rank: int, pipe: Any, function: Callable[..., object], arguments: tuple[object, ...]) -> None:  # noqa: ANN401
+def _work(
+    variables: Mapping[str, str],
+    pipe: Any,  # noqa: ANN401
+    function: Callable[..., object],
+    arguments: tuple[object, ...],
+) -> None:
     # Ctrl-C reaches every process of a terminal; the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["LOCAL_RANK"] = str(rank)
+    os.environ |= variables
     progress.relay(lambda *told: pipe.send(told))
     try:
         pipe.send(("result", function(*arguments)))
-    except TandemError as error:
+    except (TandemError, OSError) as error:
         pipe.send(("error", error))
+    except Exception:  # noqa: BLE001 - the parent shows it where it is not another's fault.
+        pipe.send(("trace", traceback.format_exc()))
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.settings import Settings
 from tests.k8s import policy, schemas, wiring
 from tests.k8s.manifests import (
     COMPONENTS,
@@ -116,6 +117,21 @@ def test_a_fault_is_found(local: list[Document], fault: str) -> None:
     documents = copy.deepcopy(local)
     BREAKS[fault](documents)
     assert fault.replace("spec.replica", "'replica' was unexpected") in "\n".join(faults(documents))
+
+
+def test_the_nodes_of_a_training_find_each_other(tmp_path: Path) -> None:
+    documents = render_with(".", ["training/nodes"], tmp_path)
+    job, service = of_kind(documents, "Job")["train"]["spec"], of_kind(documents, "Service")["train"]["spec"]
+    pod = job["template"]["spec"]
+    told = {each["name"]: each.get("value", each.get("valueFrom")) for each in pod["containers"][0]["env"]}
+    settings = Settings.from_environment({k: v for k, v in told.items() if isinstance(v, str)})
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 2, settings.nodes)
+    index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert told["TANDEM_NODE_RANK"] == {"fieldRef": {"fieldPath": index}}
+    # A pod of an indexed Job is called by its index; its Service is headless, and named as its subdomain.
+    assert settings.master_addr == f"train-0.{pod['subdomain']}.tandem.svc.cluster.local"
+    assert (pod["subdomain"], service["clusterIP"]) == ("train", "None")
+    assert service["ports"][0]["port"] == settings.master_port
 
 
 def test_a_container_outside_of_the_rules_is_found_in_every_kind_of_pod(tmp_path: Path) -> None:

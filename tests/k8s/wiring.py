@@ -26,7 +26,7 @@ def faults(documents: Sequence[Document]) -> Iterator[str]:
                 problems += [] if wanted == document["metadata"]["name"] else [f"scales {wanted}"]
             case "NetworkPolicy":
                 found = [pod for pod in running if matches(spec["podSelector"], pod)]
-                named = [port["port"] for rule in spec.get("ingress", []) for port in rule["ports"]]
+                named = [port["port"] for rule in spec.get("ingress", []) for port in rule.get("ports", [])]
                 # A port of another name is no fault of a pod that has none: any of them will do.
                 offered = {port for pod in found for port in container_ports(pod)}
                 problems = [f"no pod has port {port}" for port in named if port not in offered]

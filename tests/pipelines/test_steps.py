@@ -75,7 +75,13 @@ def sources(
     dataset = Dataset(*parts, test, "digest")
 
     def fit(
-        framework: str, _model: Model, _profile: object, _seed: int, dataset: Dataset, folder: Path
+        framework: str,
+        _model: Model,
+        _profile: object,
+        _seed: int,
+        dataset: Dataset,
+        folder: Path,
+        _nodes: object,
     ) -> Trained:
         done = Trained.read(framework, folder / framework)
         if done is None:

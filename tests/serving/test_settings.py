@@ -29,6 +29,8 @@ def test_values_come_from_the_environment() -> None:
         ("TANDEM_READY_SECONDS", "0", "at least 1 second"),
         ("TANDEM_SEED", "-1", "expected 0 to 4294967295"),
         ("TANDEM_TARGETS", ",", "expected names of targets"),
+        ("TANDEM_NODES", "0", "expected at least 1"),
+        ("TANDEM_NODE_RANK", "1", "expected 0 to 0, as TANDEM_NODES is 1"),
         ("TANDEM_PROT", "1", "unknown setting TANDEM_PROT"),
     ],
 )
@@ -43,3 +45,11 @@ def test_a_value_that_replaces_another_is_held_against_the_same_rules() -> None:
         SettingsError, match="TANDEM_PRECISION='fp8': expected one of 'float32', 'bf16', 'fp16'"
     ):
         dataclasses.replace(Settings(), precision="fp8")
+
+
+def test_nodes_need_the_address_of_the_first_and_keep_their_runs_apart() -> None:
+    with pytest.raises(SettingsError, match="TANDEM_MASTER_ADDR='': expected node 0's address"):
+        Settings.from_environment({"TANDEM_NODES": "2"})
+    first, second = (Settings(nodes=2, devices=2, node_rank=rank, master_addr="127.0.0.1") for rank in (0, 1))
+    assert (first.alone.devices, first.own) == (4, first.artifacts)
+    assert second.own == first.artifacts / "nodes" / "1"

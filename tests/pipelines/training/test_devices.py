@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import threading
@@ -22,7 +23,8 @@ from pipelines.training import workers
 from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
 from pipelines.training.keras_on_torch import NAME
-from pipelines.training.record import History, TrainingError
+from pipelines.training.nodes import Nodes
+from pipelines.training.record import Epoch, History, Trained, TrainingError
 from serving import progress
 from tests.pipelines.training.test_training import assert_same_weights, train_sample
 
@@ -68,51 +70,75 @@ def test_a_training_goes_on_with_the_precision_and_the_devices_that_it_began_wit
             Journal(plan, tmp_path, tmp_path / "logs", ".ckpt", "cpu")
 
 
-def ranked(failing: int) -> int:
+def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
+    model: Model, sample: Rows, tmp_path: Path
+) -> None:
+    History([], [Epoch(1.0, 0.5, 1.0, 0.5)], 0.0).write(tmp_path / "epoch-000.json")
+    (tmp_path / "epoch-000.ckpt").touch()
+    plan = BatchPlan(model, sample, replace(model.spec.profile("quick"), batch_size=32), 1)
+    journal = Journal(plan, tmp_path, tmp_path / "logs", ".ckpt", "cpu")
+    told = "loss is nan in epoch 2, step 1, at a learning rate of .*; the checkpoint of epoch 1 is kept, and nothing"
+    with pytest.raises(TrainingError, match=told):
+        journal.step(0, float("nan"))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(model: Model, sample: Rows, tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def journal() -> Journal:
+        plan = BatchPlan(model, sample, replace(model.spec.profile("quick"), batch_size=32), 1)
+        return Journal(plan, tmp_path, tmp_path / "logs", ".ckpt", "cpu")
+
+    first, figures = journal(), Epoch(1.0, 0.5, 1.0, 0.5)
+    first.epoch(figures, Path.touch)
+    with pytest.raises(OSError, match="No space left"):
+        first.epoch(figures, fail)
+    again = journal()
+    assert (again.checkpoint, again.first) == (tmp_path / "epoch-000.ckpt", 1)
+    again.epoch(figures, Path.touch)
+    assert journal().first == 2
+
+
+def ranked(failing: int, error: Exception) -> int:
     rank = int(os.environ["LOCAL_RANK"])
     progress.note(f"this is {rank}")
     if rank == failing:
-        raise TrainingError("the loss is nan")
+        raise error
     return rank * 10
 
 
 def test_processes_tell_and_return_here_and_their_errors_are_raised_here(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert workers.run(2, ranked, -1) == [0, 10]
+    error = TrainingError("the loss is nan")
+    assert workers.run(2, ranked, -1, error) == [0, 10]
     assert {"this is 0", "this is 1"} == {line.strip() for line in capsys.readouterr().out.splitlines()}
     with pytest.raises(TrainingError, match="the loss is nan"):
-        workers.run(2, ranked, 1)
+        workers.run(2, ranked, 1, error)
+    with pytest.raises(
+        TrainingError, match="the process of rank 0, of 1, ended with status 1, as it says above"
+    ):
+        workers.run(1, ranked, 0, ValueError("a fault of ours"))
+    assert "ValueError: a fault of ours" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("framework", ["pytorch", pytest.param("tensorflow", marks=pytest.mark.thorough)])
-def test_two_devices_end_with_the_weights_of_one_after_fifty_steps(framework: str, tmp_path: Path) -> None:
+def train_phrases(framework: str, folder: Path, devices: int, nodes: Nodes = training.ALONE) -> Trained:
+    """Fifty steps of `language`."""
     torch.set_num_threads(1)
     model = models.base.load("language")
     generator = np.random.default_rng(1)
     targets = generator.integers(0, 10, 1_664)
     text = (generator.integers(97, 117, (len(targets), 48)) + targets[:, np.newaxis]).astype(np.int32)
     rows = Rows({"text": text}, targets)
-    train, validation = rows.take(slice(1_600)), rows.take(slice(1_600, None))
+    train, rest = rows.take(slice(1_600)), rows.take(slice(1_600, None))
     profile = replace(model.spec.profile("quick"), batch_size=32, epochs=1, peak_learning_rate=1e-3)
-    one, two = (
-        training.train(
-            framework,
-            model,
-            replace(profile, devices=devices),
-            1,
-            Dataset(train, validation, validation, ""),
-            tmp_path / str(devices),
-        )
-        for devices in (1, 2)
-    )
-    assert len(two.history.step_losses) == 50
-    assert two.history.step_losses[-1] < two.history.step_losses[0] * 0.8
-    assert two.history.epochs[0].validation_loss == pytest.approx(
-        one.history.epochs[0].validation_loss, abs=1e-5
-    )
+    profile, dataset = replace(profile, devices=devices), Dataset(train, rest, rest, "")
+    return training.train(framework, model, profile, 1, dataset, folder, nodes)
+
+
+def assert_nearly_same_weights(one: Trained, two: Trained) -> None:
     # Softmax takes no notice of a bias of the keys, so its gradient is rounding; AdamW makes whole steps of that, too.
     apart = {
         name: float(np.abs(array - two.weights[name]).max())
@@ -120,6 +146,19 @@ def test_two_devices_end_with_the_weights_of_one_after_fifty_steps(framework: st
         if not name.endswith("attention_key/bias")
     }
     assert {name: found for name, found in apart.items() if found > 1e-5} == {}
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_two_devices_end_with_the_weights_of_one_after_fifty_steps(framework: str, tmp_path: Path) -> None:
+    one, two = (train_phrases(framework, tmp_path / str(devices), devices) for devices in (1, 2))
+    assert len(two.history.step_losses) == 50
+    assert two.history.step_losses[-1] < two.history.step_losses[0] * 0.8
+    assert two.history.epochs[0].validation_loss == pytest.approx(
+        one.history.epochs[0].validation_loss, abs=1e-5
+    )
+    assert_nearly_same_weights(one, two)
 
 
 def ranks() -> dict[int, multiprocessing.process.BaseProcess]:

@@ -23,7 +23,9 @@ from pipelines import training
 from pipelines.exporting import reference
 from pipelines.gates import networks
 from pipelines.training.batches import Batch, BatchPlan
+from pipelines.training.journal import Journal
 from pipelines.training.keras_on_torch import NAME
+from pipelines.training.nodes import Nodes
 from pipelines.training.record import Trained, TrainingError, loss_difference
 from tests.pictures import labelled
 from tests.pipelines.training.test_curves import read, steps
@@ -39,7 +41,13 @@ t.train_sample(sys.argv[1], Path(sys.argv[2]))
 
 
 def train_sample(
-    framework: str, folder: Path, epochs: int = 4, precision: str = "float32", devices: int = 1
+    framework: str,
+    folder: Path,
+    epochs: int = 4,
+    precision: str = "float32",
+    devices: int = 1,
+    nodes: Nodes = training.ALONE,
+    rows: int | None = None,
 ) -> Trained:
     import models.base
 
@@ -47,10 +55,10 @@ def train_sample(
     torch.set_num_threads(1)
     model = models.base.load("fashion")
     with np.load(Path(__file__).parents[2] / "data" / "fashion-sample.npz") as file:
-        sample = labelled(file["images"], file["labels"])
+        sample = labelled(file["images"], file["labels"]).take(slice(rows))
     profile = replace(model.spec.profile("quick"), batch_size=32, epochs=epochs, precision=precision)
     profile = replace(profile, devices=devices)
-    return training.train(framework, model, profile, 1, Dataset(sample, sample, sample, ""), folder)
+    return training.train(framework, model, profile, 1, Dataset(sample, sample, sample, ""), folder, nodes)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +118,28 @@ def test_keras_on_pytorch_goes_the_way_of_tensorflow(
     # The rate is at its peak then, and chance is as large between the two frameworks.
     np.testing.assert_allclose(*last, rtol=2e-2)
     assert found.history.step_seconds > 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_seed_makes_a_run_equal_in_bf16_too_where_it_was_interrupted(
+    framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Journal.step
+
+    def interrupt(journal: Journal, number: int, loss: float) -> None:
+        if journal.history.epochs:
+            raise KeyboardInterrupt
+        step(journal, number, loss)
+
+    tiny: dict[str, Any] = {"epochs": 2, "precision": "bf16", "rows": 64}
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_sample(framework, tmp_path / "resumed", **tiny)
+    resumed, whole = (train_sample(framework, tmp_path / name, **tiny) for name in ("resumed", "whole"))
+    assert_same_weights(resumed, whole)
+    assert resumed.history.epochs == whole.history.epochs
 
 
 def test_bf16_goes_the_way_of_float32_and_leaves_weights_of_float32(
@@ -188,7 +218,7 @@ def test_killed_training_goes_on_and_ends_with_the_same_weights(
         assert steps(board, tag) == steps(whole, tag), tag
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", ["tensorflow", pytest.param("pytorch", marks=pytest.mark.thorough)])
 def test_steps_that_wait_for_their_batches_are_told(
     framework: str, tmp_path: Path, uninterrupted: dict[str, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
