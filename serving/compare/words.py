@@ -213,8 +213,8 @@ def _one_source(report: Report) -> str:
         return ""
     score = "" if own.score is None else f", {report.score} {own.score:.4f}"
     return (
-        f"keras_model.py trains on PyTorch, too: {own.step_seconds / native.step_seconds:.1f} times as long a step as "
-        f"torch_model.py ({1000 * own.step_seconds:.0f} ms), first losses within {own.loss_difference:.1g} of "
+        f"keras_model.py trains on PyTorch, too: {1000 * own.step_seconds:.0f} ms a step, torch_model.py "
+        f"{1000 * native.step_seconds:.0f} ms when that trained; first losses within {own.loss_difference:.1g} of "
         f"TensorFlow's{score}, exported to {_listed(list(own.export_seconds))}."
     )
 
