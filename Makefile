@@ -49,7 +49,7 @@ train: $(VENV)/.main ## train in both frameworks
 	@$(TANDEM) $@
 
 tensorboard: $(VENV)/.main ## the curves of both frameworks, one over the other, on http://127.0.0.1:6006
-	@$(VENV)/bin/tensorboard --bind_all=false --host 127.0.0.1 --logdir artifacts/runs
+	@$(VENV)/bin/tensorboard --host 127.0.0.1 --logdir artifacts/runs
 
 export: $(VENV)/.main ## train and write every artifact
 	@$(TANDEM) $@

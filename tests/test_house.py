@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -132,6 +133,16 @@ def test_makefile_help_lists_every_target_with_a_sentence() -> None:
     assert phony
     for name in phony[1].split():
         assert re.search(rf"^{name}:.*## \S", makefile, re.MULTILINE), name
+
+
+@pytest.mark.slow
+def test_tensorboard_takes_what_make_gives_it() -> None:
+    told = subprocess.run(
+        ["make", "--dry-run", "tensorboard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    _, *options = shlex.split(told.stdout.splitlines()[-1])
+    command = [sys.executable, "-m", "tensorboard.main", *options, "--version"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
 def test_every_place_has_the_same_version() -> None:

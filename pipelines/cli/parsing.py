@@ -97,7 +97,11 @@ def parser() -> argparse.ArgumentParser:
 def _compare(own: argparse.ArgumentParser) -> None:
     add = own.add_argument
     add("-n", "--rows", type=int, help="test rows to send (default: the whole test split)")
-    add("--variants", action="store_true", help="other precisions, forms and batching as rows, too")
+    add(
+        "--variants",
+        action="store_true",
+        help="other precisions, forms, batching, and Keras trained on PyTorch as rows, too",
+    )
     add("--peers", type=Path, metavar="DIR", help="other projects' servers as rows, too, by DIR/peers.toml")
     add("--source", choices=FRAMEWORKS, help="give all rows this framework's weights")
     add("--seconds", type=float, default=0.8, help="seconds of each reading (default: 0.8)")

@@ -95,7 +95,7 @@ class Rows:
     def variants(self) -> None:
         """Add rows of the variants of the published version, each with its runtime in process."""
         form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
-        if "pytorch" not in self.model.frameworks:
+        if "torchserve" in self.names and "pytorch" not in self.model.frameworks:
             self.notes.append(f"executorch is left out: {self.model.spec.name} has no network in PyTorch")
         for chosen in variants.chosen(self.model, self.names, form):
             if chosen.source and self.source:
@@ -112,7 +112,7 @@ class Rows:
         self.say(f"{target} {name}: export and gate")
         make = partial(variants.make, self.settings, variant, self.model, self.dataset, self.version)
         if target == variants.EXECUTORCH:
-            row.protocol = local.IN_PROCESS
+            row.protocol, row.kind = local.IN_PROCESS, DEVICE
             try:
                 executorch.require()
                 self._in_process(target, name, make(), precision, DEVICE)

@@ -49,7 +49,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def traced(model: Model) -> Iterator[None]:
+def traced(model: Model, network: str = "torch_model") -> Iterator[None]:
     """Raise `ExportError` if PyTorch cannot trace the graph of the model's network."""
     try:
         yield
@@ -57,7 +57,7 @@ def traced(model: Model) -> Iterator[None]:
         raise
     except Exception as error:
         raise ExportError(
-            f"models/{model.spec.name}/torch_model.py has no graph for any number of rows: {one_line(error)}; "
+            f"models/{model.spec.name}/{network}.py has no graph for any number of rows: {one_line(error)}; "
             "write what loops over rows or branches by values as operations on whole tensors"
         ) from error
 

@@ -142,7 +142,7 @@ def write_keras(model: Model, weights: Weights, directory: Path, _calibration: A
     from pipelines.exporting import keras_on_torch
 
     path = directory / EXPORTER.serve
-    with tempfile.TemporaryDirectory() as folder, traced(model):
+    with tempfile.TemporaryDirectory() as folder, traced(model, "keras_model"):
         exported = Path(folder) / "model.pt2"
         keras_on_torch.write(model, weights, exported)
         _export_torch(torch.export.load(exported), model, path)

@@ -108,7 +108,8 @@ def train(
             trained = replace(parts[0], history=replace(parts[0].history, peak_bytes=peak))
     except TrainingError as error:
         raise TrainingError(f"{framework}: {error}") from None
-    curves.draw_answers(logs, plan.steps, whole, trained, validation)
+    if not nodes.rank:
+        curves.draw_answers(logs, plan.steps, whole, trained, validation)
     trained.write(own)
     shutil.rmtree(own / "checkpoints")
     return replace(trained, checks=(unchanged,))

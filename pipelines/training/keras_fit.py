@@ -185,7 +185,7 @@ class Record(keras.callbacks.Callback):
         self.total = 0.0
         self.arrivals: dict[tuple[int, int], float] = {}
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.journal.asks()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -195,6 +195,7 @@ class Record(keras.callbacks.Callback):
         before, self.total = self.total if batch else 0.0, float(logs["loss"]) * (batch + 1)
         if self.journal.wants(batch):
             self.journal.step(batch, self.total - before)
+        self.journal.asks()
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Batch normalization's running statistics are those of each device's rows until here."""

@@ -45,7 +45,7 @@ def backend(model: Model) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, TandemError | OSError) and not isinstance(error, ModelError):
+        if isinstance(error, TandemError | OSError | MemoryError) and not isinstance(error, ModelError):
             raise
         told = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         raise ModelError(

@@ -9,7 +9,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
     inputs = tuple(_tensors(plan.rows.take(slice(1)).served(model.spec.signature)).values())
-    # A network that cannot be traced trains all the same.
-    with suppress(RuntimeError, torch.jit._trace.TracingCheckError):
+    # A network that cannot be traced, or takes no inputs by place, trains all the same; torch prints the reason.
+    with suppress(Exception), redirect_stdout(None):
         journal.draw_graph(graph(network, inputs)[0].SerializeToString())  # type: ignore[no-untyped-call]
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ class Epoch:
     metric: float
     validation_loss: float
     validation_metric: float
-    waiting: float | None = None
+    waiting: float | None = field(default=None, compare=False)
     """The share of the steps' time until their batches were at hand; None: not recorded."""
 
 

@@ -28,7 +28,6 @@ def run(
 
     `agent` is this machine's where there are several.
 
-
     Raises the `TandemError` or `OSError` that a process raised, and `TrainingError` with the rank of one that ended
     otherwise. In both cases, and on Ctrl-C, all others are ended.
     """
@@ -48,6 +47,8 @@ def run(
             sender.close()
             workers.append(worker)
             pipes[receiver] = rank
+            if agent:
+                agent.watch()
         while pipes:
             ended = []
             # One that ends makes the others fail, and is seen before them or with them.
