@@ -54,6 +54,18 @@ def test_with_an_engine_the_journey_runs_where_the_targets_would(monkeypatch: py
     assert run.chosen("all", Settings()) == (run.ALL, {})
 
 
+def test_in_ci_each_unit_runs_once_and_without_torch_on_the_newest_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(newest, "missing", lambda: "")
+    parts, _ = run.chosen("ci", Settings())
+    assert parts[:3] == [run.TORCH, run.NEWEST, run.SLOW]
+    assert parts.count(run.NEWEST) == 1
+    assert run.UNITS not in parts
+    assert all((run.ROOT / path).exists() for path in run.TORCH.paths)
+    assert set(run.TORCH.paths) < set(run.TORCH.command(run.ROOT))
+
+
 def test_tfx_is_left_out_of_ci_only_where_it_passed_on_the_same_sources(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ class OfTensorflow(Model):
         return keras.Model(network.input, Softsign()(network.output))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_a_layer_that_calls_tensorflow_is_told(model: Model, sample: Rows, tmp_path: Path) -> None:
     own, folders = OfTensorflow(model.spec, model.package), (tmp_path / "checkpoints", tmp_path / "logs")

@@ -163,7 +163,7 @@ def test_bf16_goes_the_way_of_float32_and_leaves_weights_of_float32(
     assert np.abs(answers[0] - answers[1]).max() < 1e-4
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", [pytest.param("tensorflow", marks=pytest.mark.thorough), "pytorch"])
 def test_a_loss_that_is_no_number_ends_the_training_and_says_where(
     model: Model, sample: Rows, tmp_path: Path, framework: str
 ) -> None:
@@ -218,7 +218,7 @@ def test_killed_training_goes_on_and_ends_with_the_same_weights(
         assert steps(board, tag) == steps(whole, tag), tag
 
 
-@pytest.mark.parametrize("framework", ["tensorflow", pytest.param("pytorch", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("framework", [pytest.param("tensorflow", marks=pytest.mark.thorough), "pytorch"])
 def test_steps_that_wait_for_their_batches_are_told(
     framework: str, tmp_path: Path, uninterrupted: dict[str, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
