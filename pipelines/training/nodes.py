@@ -17,7 +17,7 @@ from pipelines.training.record import TrainingError
 from serving import progress
 
 if TYPE_CHECKING:
-    from torch._C._distributed_c10d import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 LOST_SECONDS = 15
 """A machine that is silent for so long is lost."""
@@ -154,7 +154,7 @@ def _listen(nodes: Nodes) -> TCPStore:
 
 def store(address: str, port: int, listening: int | None = None) -> TCPStore:
     """The store at an address; `listening` is the socket where it is this process's own. Raises `RuntimeError`."""
-    from torch._C._distributed_c10d import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     return TCPStore(
         address,
