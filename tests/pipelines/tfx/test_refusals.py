@@ -62,7 +62,7 @@ class Machine:
         return cli.main([verb, "--orchestrator", "tfx"])
 
     def fit(self, framework: str, *values: Any) -> Trained:
-        folder: Path = values[-1]
+        (folder,) = (value for value in values if isinstance(value, Path))
         if done := Trained.read(framework, folder / framework):
             return dataclasses.replace(done, cached=True)
         done = Trained(framework, self.weights, HISTORY)
