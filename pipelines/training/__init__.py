@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib
 import shutil
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +133,10 @@ def _fit(framework: str, *arguments: object) -> Trained:
 def growth() -> Iterator[list[int]]:
     """Bytes by which this process has grown, ten times a second until the block ends."""
     process, done = psutil.Process(), threading.Event()
+    # What was freed before stays with the process otherwise, and would be taken again unseen.
+    gc.collect()
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     start = process.memory_info().rss
     grown = [0]
 
