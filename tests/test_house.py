@@ -138,7 +138,11 @@ def test_makefile_help_lists_every_target_with_a_sentence() -> None:
 @pytest.mark.slow
 def test_tensorboard_takes_what_make_gives_it() -> None:
     told = subprocess.run(
-        ["make", "--dry-run", "tensorboard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "--dry-run", "tensorboard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     _, *options = shlex.split(told.stdout.splitlines()[-1])
     command = [sys.executable, "-m", "tensorboard.main", *options, "--version"]
