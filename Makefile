@@ -133,7 +133,7 @@ clean-env: ## remove the environment; `make setup` makes it again
 $(shell $(VENV)/bin/python -c 'import rich' >/dev/null 2>&1 || rm -f $(VENV)/.main $(VENV)/.dev $(VENV)/.cuda)
 SETUP := requirements/install requirements/hashes.txt $(wildcard requirements/*.py) pyproject.toml
 
-$(VENV)/.cuda: requirements/main.txt requirements/cuda.txt $(SETUP)
+$(VENV)/.cuda: requirements/main.txt requirements/cuda.txt requirements/tensorflow-cuda.txt $(SETUP)
 	@TORCH=cuda requirements/install $(VENV) requirements/main.txt && touch $(VENV)/.main $@
 
 $(VENV)/.main: requirements/main.txt $(SETUP)

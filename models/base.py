@@ -149,6 +149,8 @@ class Model:
     package: str
     checkpoint: Path | None = None
     """The file of the spec's checkpoint, once it is fetched."""
+    start: Weights | None = None
+    """The weights at the start of a training, once they are drawn: in a process without the other framework."""
 
     @property
     def folder(self) -> Path:
@@ -183,6 +185,8 @@ class Model:
         """Return the weights at the start of a training, the same in both networks: the checkpoint's, or drawn ones."""
         from models import bridge, pretrained, single
 
+        if self.start is not None:
+            return self.start
         if self.frameworks == FRAMEWORKS:
             weights = self.from_keras(self.build_keras())
             drawn = bridge.initial({name: array.shape for name, array in weights.items()}, seed)

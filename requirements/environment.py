@@ -195,6 +195,13 @@ def _packages(uv: list[str], venv: Path, pins: Path) -> None:
         # The build for CPUs may be there, by the same version.
         own = ["--no-config", "--no-deps", "--require-hashes", "--reinstall-package", "torch"]
         watch([*uv, *own, "--requirement", str(HERE / "cuda.txt")], venv, "torch with its CUDA libraries")
+        # The libraries of CUDA 12 would lie in the same folders; only TensorFlow's training has these.
+        folder = venv / "tensorflow-cuda"
+        (folder / "installed.txt").unlink(missing_ok=True)
+        own = ["--no-config", "--no-deps", "--require-hashes", "--target", str(folder)]
+        pins = HERE / "tensorflow-cuda.txt"
+        watch([*uv, *own, "--requirement", str(pins)], venv, "TensorFlow with its CUDA libraries")
+        (folder / "installed.txt").touch()
     run([*uv, "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], "this project")
 
 

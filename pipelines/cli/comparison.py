@@ -23,7 +23,7 @@ from serving import golden, platforms, repository, targets
 from serving.compare import endpoints, page, parts, peers, report, resources, words
 from serving.compare.changes import Change, changes
 from serving.compare.measure import Measuring, Plan, Subject
-from serving.compare.report import PEER, Report, ReportError
+from serving.compare.report import PEER, Report, ReportError, Row
 from serving.progress import waiting
 from serving.settings import Settings
 from serving.targets.base import TargetError, served_manifest, unreachable
@@ -185,7 +185,8 @@ def _foreign(options: argparse.Namespace) -> Prepared:
         raise TargetError(f"{options.samples} cannot be read as .npz: {error}") from None
     if not inputs or min(map(len, inputs.values())) < max(Plan.batches):
         raise TargetError(f"{options.samples}: expected at least {max(Plan.batches)} rows of each input")
-    found = list(subjects.foreign(tuple(options.endpoint)))
+    others = "a server that Tandem did not start"
+    found = [Subject(Row(url, endpoints.parse(url).scheme, "-", others)) for url in options.endpoint]
     model = endpoints.parse(options.endpoint[0]).model
     return Prepared(_report(model, 0, "score", "-", found, options), found, inputs)
 

@@ -33,20 +33,19 @@ def measured(settings: Settings, model: Model, version: int, rows: Iterable[Subj
 
     Keras on PyTorch has one if it has rows.
     """
-    folders = [
-        repository.version_dir(settings.repository, name, model.spec.name, version) for name in targets.NAMES
-    ]
+    root, name = settings.repository, model.spec.name
+    folders = [repository.version_dir(root, target, name, version) for target in targets.NAMES]
     manifests = dict(zip(targets.NAMES, map(repository.read_manifest, folders), strict=True))
     first, found = manifests[targets.NAMES[0]], []
-    made = [(own.settings, own.row.target) for own in rows if own.row.framework == KERAS]
-    by_keras = {target: served_manifest(own, target) for own, target in made if own}
+    keras = [(own.settings, own.row.target) for own in rows if own.row.framework == KERAS]
+    by_keras = {target: served_manifest(own, target) for own, target in keras if own}
     runs = {framework: training_folder(settings, first, framework) for framework in FRAMEWORKS}
     if by_keras and (beside := runs["tensorflow"]):
         runs[KERAS] = beside.with_name(KERAS)
     histories = {framework: History.read(run / "history.json") for framework, run in runs.items() if run}
     for framework, history in histories.items():
-        own = {name: manifest for name, manifest in manifests.items() if manifest.source == framework}
-        own = by_keras if framework == KERAS else own
+        sources = by_keras if framework == KERAS else manifests
+        own = {target: made for target, made in sources.items() if made.source == framework}
         library = next((name for name in LIBRARIES[framework] if name in first.libraries), "")
         found.append(
             Framework(
@@ -59,7 +58,7 @@ def measured(settings: Settings, model: Model, version: int, rows: Iterable[Subj
                 history.arithmetic,
                 history.step_seconds,
                 history.waiting,
-                {name: manifest.export_seconds for name, manifest in own.items() if manifest.export_seconds},
+                {target: made.export_seconds for target, made in own.items() if made.export_seconds},
                 lines(model, framework, list(own)),
                 loss_difference(histories.get("tensorflow", history), history),
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from models.data import Dataset
 from models.signature import Signature
 from pipelines import exporting
 from pipelines.cli import variants
-from pipelines.cli.variants import KERAS, Variant
+from pipelines.cli.variants import Variant
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
 from serving import golden, platforms, repository, targets
@@ -39,7 +39,6 @@ PROTOCOLS = {"onnxruntime": "oip", "litert": "oip", "tf-serving": "tfs", "torchs
 """The protocols that name the servers without a model."""
 LOCAL = (*local.BACKENDS, "torchserve")
 """Targets whose runtimes run in this process."""
-EXTERNAL = "a server that Tandem did not start"
 
 
 @dataclass
@@ -95,8 +94,10 @@ class Rows:
     def variants(self) -> None:
         """Add rows of the variants of the published version, each with its runtime in process."""
         form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
-        if "torchserve" in self.names and "pytorch" not in self.model.frameworks:
+        if "pytorch" not in self.model.frameworks:
             self.notes.append(f"executorch is left out: {self.model.spec.name} has no network in PyTorch")
+        elif "torchserve" not in self.names:
+            self.notes.append("executorch is left out: it goes with torchserve, which is left out, too")
         for chosen in variants.chosen(self.model, self.names, form):
             if chosen.source and self.source:
                 continue
@@ -170,14 +171,14 @@ class Rows:
         return server.settings
 
     def _add(self, row: Row, protocol: str, server: Server, **how: Any) -> None:  # noqa: ANN401
-        own = copy.deepcopy(row)
-        own.protocol, own.start_seconds = protocol, server.start_seconds
+        own = _by(row, protocol)
+        own.start_seconds = server.start_seconds
         # What runs in a browser is not in the process that serves its files.
         pid = 0 if row.target == "tfjs" else server.pid
         self.subjects.append(Subject(own, pid, partial(_memory, pid), server.settings, **how))
 
     def _refused(self, row: Row, error: Exception) -> None:
-        if row.framework == KERAS and isinstance(error, ModelError):
+        if isinstance(error, ModelError):
             note = f"{row.way} is left out: {error}"
             self.say(note)
             self.notes.append(note)
@@ -211,7 +212,7 @@ class Rows:
         target, manifest = targets.load(name), self._manifest(name)
         image = state.image if state else ""
         row = Row(name, "-", manifest.source, runs(self.settings, name, self.version, image))
-        row.server, row.image_bytes = target.server, _image_bytes(image)
+        row.server, row.image_bytes = target.server, _image_bytes(image) if image else None
         row.artifact_bytes = _size(self._folder(name))
         # What runs in a browser is not in the process that serves its files.
         pid = state.pid or 0 if state and name != "tfjs" else 0
@@ -231,19 +232,15 @@ class Rows:
             now = platforms.choose(self.settings)[0].states(self.settings).get(name)
             return now.memory if now and pid else None
 
-        subjects = []
-        for protocol, client in clients.items():
+        for client in clients.values():
             client.close()
-            endpoint = copy.deepcopy(row)
-            endpoint.protocol = protocol
-            subjects.append(Subject(endpoint, pid, memory))
-        return subjects
+        return [Subject(_by(row, protocol), pid, memory) for protocol in clients]
 
 
-def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
-    """Yield the rows of servers that Tandem did not start. Raises `TargetError` for an address that is not valid."""
-    for url in urls:
-        yield Subject(Row(url, endpoints.parse(url).scheme, "-", EXTERNAL))
+def _by(row: Row, protocol: str) -> Row:
+    own = copy.deepcopy(row)
+    own.protocol = protocol
+    return own
 
 
 def _size(folder: Path) -> int:
@@ -256,15 +253,12 @@ def _size(folder: Path) -> int:
 
 
 def _memory(pid: int) -> int | None:
-    try:
+    with suppress(psutil.Error):
         return memory_of(pid) if pid else None
-    except psutil.Error:
-        return None
+    return None
 
 
-def _image_bytes(image: str) -> int | None:
-    if not image:
-        return None
+def _image_bytes(image: str) -> int:
     from serving.platforms import engine
 
     with engine.opened() as docker:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from models.base import Model, Weights
 from models.signature import Arrays, batch_size, rows
 from pipelines.exporting.base import Exporter, ExportError, one_line, quiet, traced
+from pipelines.training import workers
+from pipelines.training.workers import LostError
 from serving.compare.executorch import Program, require
+from serving.targets.base import TargetError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -65,24 +65,18 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     """
     inputs, outputs = ([t.name for t in own] for own in (model.spec.inputs, model.spec.task.outputs))
     calls = [[batch[name] for name in inputs] for batch in batches]
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_silent) as pool:
-        try:
-            answers = pool.submit(_run, path, calls).result()
-        except BrokenProcessPool:
-            raise ExportError(f"ExecuTorch ended its process while it ran {path.name}") from None
-        except Exception as error:
-            raise ExportError(f"ExecuTorch cannot run {path.name}: {one_line(error)}") from error
+    try:
+        (answers,) = workers.run(1, _run, path, calls)
+    except (LostError, TargetError) as error:
+        raise ExportError(f"ExecuTorch cannot run {path.name}: {error}") from None
     return [dict(zip(outputs, own, strict=True)) for own in answers]
 
 
 def _run(path: Path, calls: Sequence[Any]) -> list[Any]:
+    # The runtime's remarks, of which it has one for each file.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     program = Program(path)
     return [program(call) for call in calls]
-
-
-def _silent() -> None:
-    """Keep the runtime's remarks off the terminal."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _quantized(program: ExportedProgram, model: Model, calibration: Arrays) -> ExportedProgram:

@@ -8,6 +8,7 @@ from models.base import Model, Weights
 from pipelines.exporting.base import ExportError, one_line, quiet
 from pipelines.training import workers
 from pipelines.training.keras_on_torch import backend
+from pipelines.training.workers import LostError
 
 
 def write(model: Model, weights: Weights, path: Path) -> None:
@@ -15,7 +16,10 @@ def write(model: Model, weights: Weights, path: Path) -> None:
 
     Raises `ModelError` where the network does not run on PyTorch, `ExportError` where Keras cannot export it.
     """
-    workers.run(1, _write, model, weights, path)
+    try:
+        workers.run(1, _write, model, weights, path)
+    except LostError as error:
+        raise ExportError(f"Keras on PyTorch cannot export {model.spec.name}: {error}") from None
 
 
 def _write(model: Model, weights: Weights, path: Path) -> None:

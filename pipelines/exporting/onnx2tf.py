@@ -4,7 +4,6 @@ other."""
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pipelines
 from models.base import Model
 from pipelines.exporting.base import ExportError, process
 from serving import progress
+from serving.compare import environments
 
 ROOT = Path(pipelines.__file__).parents[1]
 PINS = ROOT / "requirements" / "onnx2tf.txt"
@@ -39,8 +39,8 @@ def convert(path: Path, model: Model, folder: Path) -> None:
 def python() -> Path:
     """The interpreter of its environment, which is made where it is not there. Raises `ConverterMissingError`."""
     venv = Path(sys.prefix).with_name(f"{Path(sys.prefix).name}-onnx2tf")
-    done = venv / ".done"
-    if not done.exists() or done.read_text() != PINS.read_text():
+
+    def make() -> None:
         progress.note(f"making the environment of onnx2tf in {venv.name}, once: 1.7 GB")
         made = subprocess.run(
             [ROOT / "requirements" / "install", venv, PINS],
@@ -50,10 +50,10 @@ def python() -> Path:
             check=False,
         )
         if made.returncode:
-            shutil.rmtree(venv, ignore_errors=True)
             said = (made.stderr or made.stdout).strip()[-1000:]
             raise ConverterMissingError(
                 f"the environment of onnx2tf could not be made: {said}\nMend that and run this again, or {WAY_OUT}"
             )
-        done.write_text(PINS.read_text())
+
+    environments.once(venv, PINS.read_text(), make)
     return venv / "bin" / "python"

@@ -1,20 +1,19 @@
-"""Training the same model in both frameworks, and in Keras on PyTorch."""
+"""Training the same model in both frameworks, and in Keras on PyTorch, each in a process of its own."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import importlib
+import re
+import resource
 import shutil
-import threading
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from models.base import FRAMEWORKS, Model, Profile
+from models.base import Model, Profile
 from models.data import Dataset, Rows
 from pipelines import gates
 from pipelines.gates import Check
@@ -22,6 +21,7 @@ from pipelines.training import curves, frozen, gpus, keras_on_torch, workers
 from pipelines.training.batches import BatchPlan
 from pipelines.training.nodes import Nodes
 from pipelines.training.record import Trained, TrainingError, intact
+from pipelines.training.workers import LostError
 
 ALONE = Nodes()
 FITS = {
@@ -46,18 +46,13 @@ def require(profile: Profile, frameworks: Collection[str], nodes: int = 1) -> No
     if fits and profile.device != "gpu" and profile.precision != "fp16":
         return
     for framework in frameworks:
-        module = importlib.import_module(FITS[framework])
-        seen = module.gpus() * (nodes if framework == "pytorch" else 1)
-        if profile.placed(seen) != "cpu":
-            continue
-        if not fits:
+        seen, cuda = workers.run(1, _gpus, framework)[0]
+        seen *= nodes if framework == "pytorch" else 1
+        if profile.placed(seen) == "cpu":
             raise TrainingError(
-                f"devices {profile.devices}: {framework} sees {psutil.cpu_count()} CPUs and {seen} GPUs"
+                f"{profile.precision} on {profile.devices} devices, DEVICE={profile.device}: {framework} sees {seen} "
+                f"GPUs, as {gpus.why_none(cuda)}, and {psutil.cpu_count()} CPUs, which train in float32 and bf16"
             )
-        raise TrainingError(
-            f"{profile.precision} on device {profile.device} needs {profile.devices} GPU: {framework} sees {seen}: "
-            f"{gpus.why_none(module.CUDA)}. This machine's {psutil.cpu_count()} CPUs train in float32 and bf16"
-        )
 
 
 def train(
@@ -86,78 +81,64 @@ def train(
         return replace(done, cached=True, checks=(unchanged,))
     rows = _labelled(dataset, profile.training_rows)
     logs = folder / "tensorboard" / framework
-    whole, validation = model, rows[1]
+    # Both networks are at hand here, to draw the weights and the features.
+    own_model, own_rows = replace(model, start=model.initial_weights(seed)), rows
+    if profile.frozen:
+        own_model, own_rows = frozen.prepare(own_model, profile, rows, folder / "features.npz")
+    plan = BatchPlan(own_model, own_rows[0], profile, seed)
+    task = framework, own_model, plan, own_rows[1], own / "checkpoints", logs
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "rendezvous").unlink(missing_ok=True)
+    count = profile.devices // nodes.count if framework == "pytorch" else 1
     try:
-        if framework == keras_on_torch.NAME:
-            start = model.initial_weights(seed)
-            model = keras_on_torch.Started(model.spec, model.package, model.checkpoint, start)
-        if profile.frozen:
-            model, rows = frozen.prepare(model, profile, seed, rows, folder / "features.npz")
-        plan = BatchPlan(model, rows[0], profile, seed)
-        task = framework, model, plan, rows[1], own / "checkpoints", logs
-        if profile.devices == 1 and framework in FRAMEWORKS:
-            trained = _fit(*task)
-        else:
-            own.mkdir(parents=True, exist_ok=True)
-            (own / "rendezvous").unlink(missing_ok=True)
-            with ExitStack() as stack:
-                agent = None
-                if nodes.count > 1:
-                    agent = stack.enter_context(nodes.met(f"{folder.name} on {profile.devices} devices"))
-                count = profile.devices // nodes.count if framework == "pytorch" else 1
-                parts = workers.run(count, _fit, *task, agent=agent)
-            peak = sum(part.history.peak_bytes for part in parts)
-            trained = replace(parts[0], history=replace(parts[0].history, peak_bytes=peak))
-    except TrainingError as error:
+        with nodes.met(f"{folder.name} on {profile.devices} devices") as agent:
+            parts = workers.run(count, _fit, *task, agent=agent)
+    except (TrainingError, LostError) as error:
         raise TrainingError(f"{framework}: {error}") from None
+    peak = sum(part.history.peak_bytes for part in parts)
+    trained = replace(parts[0], history=replace(parts[0].history, peak_bytes=peak))
     if not nodes.rank:
-        curves.draw_answers(logs, plan.steps, whole, trained, validation)
+        curves.draw(logs, plan.steps, model, trained, rows[1])
     trained.write(own)
     shutil.rmtree(own / "checkpoints")
     return replace(trained, checks=(unchanged,))
 
 
 def _fit(framework: str, *arguments: object) -> Trained:
-    module = importlib.import_module(FITS[framework])
+    module = _module(framework)
     try:
-        with growth() as grown:
-            trained: Trained = module.fit(*arguments)
-    except getattr(module, "OUT_OF_MEMORY", ()) as error:
+        trained: Trained = module.fit(*arguments)
+    except module.OUT_OF_MEMORY as error:
         raise TrainingError(
             f"the memory is too little for a batch: lower batch_size in the profile, or share it by DEVICES. {error}"
         ) from None
-    return replace(trained, history=replace(trained.history, peak_bytes=max(grown)))
+    return replace(trained, history=replace(trained.history, peak_bytes=_peak_bytes()))
 
 
-@contextmanager
-def growth() -> Iterator[list[int]]:
-    """Bytes by which this process has grown, ten times a second until the block ends."""
-    process, done = psutil.Process(), threading.Event()
-    # What was freed before stays with the process otherwise, and would be taken again unseen.
-    gc.collect()
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    start = process.memory_info().rss
-    grown = [0]
+def _gpus(framework: str) -> tuple[int, str | None]:
+    """Return the number of GPUs that a framework sees, and its version of CUDA; None is a build for CPUs."""
+    module = _module(framework)
+    return module.gpus(), module.CUDA
 
-    def watch() -> None:
-        while not done.wait(0.1):
-            grown.append(process.memory_info().rss - start)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield grown
-    finally:
-        done.set()
-        watcher.join()
+def _module(framework: str) -> Any:  # noqa: ANN401
+    if framework == "tensorflow":
+        gpus.prefer_cuda()
+    return importlib.import_module(FITS[framework])
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process was resident in."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Of Linux, `getrusage` has the parent's.
+        found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
+        return int(found[1]) * 1024 if found else 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _labelled(dataset: Dataset, count: int | None) -> tuple[Rows, Rows]:
     """As many training rows, and of the validation rows the same share."""
-    if count is None:
-        return dataset.train, dataset.validation
-    share = min(1.0, count / len(dataset.train))
-    return dataset.train.take(slice(count)), dataset.validation.take(
-        slice(max(1, round(share * len(dataset.validation))))
-    )
+    share = 1.0 if count is None else min(1.0, count / len(dataset.train))
+    validation = slice(max(1, round(share * len(dataset.validation))))
+    return dataset.train.take(slice(count)), dataset.validation.take(validation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import time
 from collections.abc import Mapping
@@ -23,7 +22,9 @@ from models.classification import Classification
 from models.data import Rows
 from models.signature import Arrays
 from pipelines.exporting import reference
+from pipelines.exporting.base import one_line, quiet
 from pipelines.training.record import Trained
+from serving import progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,35 +69,57 @@ class Curves:
             made.append(Summary.Value(tag=tag, metadata=metadata, tensor=buckets))
         self.write(step=step, summary=Summary(value=made))
 
-    def figure(self, step: int, tag: str, figure: Figure) -> None:
-        """Matplotlib's figure, as a picture."""
-        stream, (width, height) = io.BytesIO(), figure.canvas.get_width_height()
-        figure.savefig(stream, format="png")
-        picture = Summary.Image(width=width, height=height, encoded_image_string=stream.getvalue())
-        self.write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
 
+def draw(logs: Path, step: int, model: Model, trained: Trained, validation: Rows) -> None:
+    """Draw the network's graph, a classification's confusion matrix, and some of the pictures that are its input.
 
-def draw_answers(logs: Path, step: int, model: Model, trained: Trained, validation: Rows) -> None:
-    """Draw a classification's confusion matrix, and some of the pictures that are its input."""
+    By PyTorch's writer of events, which imports TensorFlow: not in the processes that train.
+    """
     from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
 
-    spec, rows, curves = model.spec, validation.take(slice(ROWS)), Curves(logs, step)
-    inputs, told = rows.served(spec.signature), [""] * len(rows)
-    if isinstance(spec.task, Classification) and trained.framework in FRAMEWORKS:
-        names, outputs = (
-            spec.task.classes,
-            reference.outputs(model, trained.framework, trained.weights, inputs),
-        )
-        chosen = outputs[spec.task.outputs[0].name].argmax(axis=1)
-        curves.figure(step, "confusion_matrix", _matrix(names, rows.targets, chosen))
-        told = [f"{names[left]}, is {names[right]}" for left, right in zip(chosen, rows.targets, strict=True)]
-    if picture := spec.signature.picture:
-        figure = Figure(figsize=(10, 8), layout="constrained")
-        for axes, values, title in zip(figure.subplots(4, 4).flat, inputs[picture.name], told, strict=False):
-            axes.imshow(values, cmap="gray", vmin=0, vmax=1)
-            axes.set_title(title, fontsize=8)
-            axes.set_axis_off()
-        curves.figure(step, "samples", figure)
+    spec, rows, told = model.spec, validation.take(slice(ROWS)), [""] * ROWS
+    inputs = rows.served(spec.signature)
+    writer: Any
+    with SummaryWriter(str(logs)) as writer:  # type: ignore[no-untyped-call]
+        if trained.framework in FRAMEWORKS:
+            _draw_graph(writer, model, trained)
+            if isinstance(spec.task, Classification):
+                names = spec.task.classes
+                outputs = reference.outputs(model, trained.framework, trained.weights, inputs)
+                chosen = outputs[spec.task.outputs[0].name].argmax(axis=1)
+                writer.add_figure("confusion_matrix", _matrix(names, rows.targets, chosen), step)
+                told = [f"{names[a]}, is {names[b]}" for a, b in zip(chosen, rows.targets, strict=True)]
+        if picture := spec.signature.picture:
+            figure = Figure(figsize=(10, 8), layout="constrained")
+            for axes, values, title in zip(
+                figure.subplots(4, 4).flat, inputs[picture.name], told, strict=False
+            ):
+                axes.imshow(values, cmap="gray", vmin=0, vmax=1)
+                axes.set_title(title, fontsize=8)
+                axes.set_axis_off()
+            writer.add_figure("samples", figure, step)
+
+
+def _draw_graph(writer: Any, model: Model, trained: Trained) -> None:  # noqa: ANN401
+    try:
+        with quiet():
+            if trained.framework == "pytorch":
+                from pipelines.exporting import torch_graph
+
+                network = torch_graph.servable(model, trained.weights)
+                writer.add_graph(network, torch_graph.example(model))
+                return
+            import tensorflow as tf
+
+            from pipelines.exporting import keras_graph
+
+            answer = tf.function(keras_graph.answering(model, keras_graph.network(model, trained.weights)))
+            graph = answer.get_concrete_function(*keras_graph.tensor_specs(model.spec.signature)).graph
+            with tf.summary.create_file_writer(writer.log_dir).as_default():
+                tf.summary.graph(graph)
+    except Exception as error:  # noqa: BLE001 - the network's own code runs here, and has no need of a graph.
+        progress.note(f"TensorBoard has no graph of {trained.framework}'s network: {one_line(error)}")
 
 
 def _matrix(names: tuple[str, ...], targets: NDArray[Any], chosen: NDArray[Any]) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,6 @@ class End(Model):
 
     whole: Model | None = None
     frozen: str = ""
-    start: Weights = field(default_factory=dict)
 
     def build_keras(self) -> keras.Model:
         import keras
@@ -42,15 +41,12 @@ class End(Model):
         assert self.whole is not None
         network = self.whole.build_torch()
         before, behind = _split(network, self.frozen)
-        for part in before:
-            part.requires_grad_(False)
-        network.forward = lambda features: _through(behind, _channels(features, -1, 1))
+        before.requires_grad_(False)
+        network.forward = lambda features: behind(_channels(features, -1, 1))
         return network
 
-    def initial_weights(self, seed: int) -> Weights:
-        return self.start
-
     def from_keras(self, network: keras.Model) -> Weights:
+        assert self.start is not None
         return self.start | super().from_keras(network)
 
     def to_keras(self, weights: Weights, network: keras.Model) -> None:
@@ -58,16 +54,15 @@ class End(Model):
 
 
 def prepare(
-    model: Model, profile: Profile, seed: int, parts: tuple[Rows, Rows], cache: Path
+    model: Model, profile: Profile, parts: tuple[Rows, Rows], cache: Path
 ) -> tuple[Model, tuple[Rows, Rows]]:
     """Return the end that the profile trains, and the features of each part of the rows, which `cache` keeps.
 
-    Raises `ModelError` if the networks have no part of the profile's name.
+    `model` has the weights to start with. Raises `ModelError` if the networks have no part of the profile's name.
     """
     _check(model, profile)
-    start = model.initial_weights(seed)
     if not cache.exists():
-        found = _features(model, profile, start, parts)
+        found = _features(model, profile, parts)
         cache.parent.mkdir(parents=True, exist_ok=True)
         beside = cache.with_name(f".{cache.name}")
         with beside.open("wb") as file:
@@ -76,14 +71,9 @@ def prepare(
     with np.load(cache) as file:
         features = [file[name] for name in file.files]
     row = features[0].shape[1:]
-    if (expected := tuple(model.build_keras().get_layer(profile.frozen).output.shape[1:])) != row:
-        raise ModelError(
-            f"what is frozen ends at {profile.frozen} with {list(expected)} in Keras, with {list(row)} in PyTorch"
-        )
     inputs = (Tensor(FEATURES, "float32", (BATCH, *row)),)
-    end = End(
-        replace(model.spec, inputs=inputs), model.package, whole=model, frozen=profile.frozen, start=start
-    )
+    spec = replace(model.spec, inputs=inputs)
+    end = End(spec, model.package, start=model.start, whole=model, frozen=profile.frozen)
     train, validation = (
         Rows({FEATURES: own}, part.targets) for own, part in zip(features, parts, strict=True)
     )
@@ -91,30 +81,24 @@ def prepare(
 
 
 def _check(model: Model, profile: Profile) -> None:
+    told = f"the profile of {model.spec.name} freezes the network up to {profile.frozen}"
     if len(model.frameworks) < len(FRAMEWORKS):
         raise ModelError(
-            f"the profile of {model.spec.name} freezes the network up to {profile.frozen}: expected a network in both "
-            f"frameworks, there is one in {', '.join(model.frameworks)}"
+            f"{told}: expected a network in both frameworks, it is in {model.frameworks[0]} only"
         )
     if profile.augmentation:
-        raise ModelError(
-            f"the profile of {model.spec.name} freezes the network up to {profile.frozen} and has augmentation: "
-            "features are computed once, so expected one of the two"
-        )
+        raise ModelError(f"{told}, whose features are computed once: expected no augmentation")
     _split(model.build_torch(), profile.frozen)
     if profile.frozen not in {layer.name for layer in model.build_keras().layers}:
-        raise ModelError(
-            f"the profile freezes up to {profile.frozen}, and keras_model.py has no layer of that name"
-        )
+        raise ModelError(f"{told}, and keras_model.py has no layer of that name")
 
 
-def _features(
-    model: Model, profile: Profile, start: Weights, parts: tuple[Rows, Rows]
-) -> list[NDArray[np.float32]]:
+def _features(model: Model, profile: Profile, parts: tuple[Rows, Rows]) -> list[NDArray[np.float32]]:
     import torch
 
+    assert model.start is not None
     network = model.build_torch().eval()
-    model.to_torch(start, network)
+    model.to_torch(model.start, network)
     before, _ = _split(network, profile.frozen)
     total, done, found = sum(map(len, parts)), 0, []
     with torch.inference_mode():
@@ -122,14 +106,14 @@ def _features(
             own = []
             for first in range(0, len(part), ROWS):
                 (values,) = part.take(slice(first, first + ROWS)).served(model.spec.signature).values()
-                own.append(_channels(_through(before, torch.from_numpy(values)), 1, -1).numpy())
+                own.append(_channels(before(torch.from_numpy(values)), 1, -1).numpy())
                 done += len(values)
                 progress.advance(f"features up to {profile.frozen}", done, total)
             found.append(np.concatenate(own))
     return found
 
 
-def _split(network: nn.Module, frozen: str) -> tuple[list[nn.Module], list[nn.Module]]:
+def _split(network: nn.Module, frozen: str) -> tuple[nn.Sequential, nn.Sequential]:
     """Return the network's parts up to the named one, and those behind it."""
     from torch import nn
 
@@ -139,16 +123,10 @@ def _split(network: nn.Module, frozen: str) -> tuple[list[nn.Module], list[nn.Mo
             f"the profile freezes up to {frozen}: expected the PyTorch network to be an nn.Sequential with such a "
             f"part, and parts behind it; it is a {type(network).__name__} of {', '.join(names)}"
         )
-    parts, end = list(network.children()), names.index(frozen) + 1
-    return parts[:end], parts[end:]
+    end = names.index(frozen) + 1
+    return network[:end], network[end:]
 
 
 def _channels(values: Any, here: int, there: int) -> Any:  # noqa: ANN401
     """Move the channels of pictures between Keras's place, in which features are kept, and PyTorch's."""
     return values.movedim(here, there) if values.ndim == 4 else values
-
-
-def _through(parts: list[nn.Module], values: Any) -> Any:  # noqa: ANN401
-    for part in parts:
-        values = part(values)
-    return values

@@ -1,13 +1,22 @@
-"""The reason for which a framework sees no GPU."""
+"""GPUs: TensorFlow's build for them, and the reason for which a framework sees none."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 DRIVER = Path("/proc/driver/nvidia/version")
 DRIVERS = {"12": 525, "13": 580}
 """The first driver that each CUDA runs on: docs.nvidia.com/deploy/cuda-compatibility."""
+TENSORFLOW = Path(sys.prefix) / "tensorflow-cuda"
+"""TensorFlow with libraries of CUDA 12, which would lie in the same folders as those of PyTorch's CUDA 13."""
+
+
+def prefer_cuda() -> None:
+    """Have TensorFlow's build for GPUs, where `make setup DEVICE=gpu` brought it, in a process without TensorFlow."""
+    if (TENSORFLOW / "installed.txt").exists():
+        sys.path.insert(0, str(TENSORFLOW))
 
 
 def why_none(cuda: str | None) -> str:
@@ -16,9 +25,8 @@ def why_none(cuda: str | None) -> str:
     if found is None:
         return "there is no NVIDIA driver"
     if not cuda:
-        installs = "`make setup DEVICE=gpu` installs PyTorch's for CUDA"
-        return f"it is a build for CPUs; {installs}, and DEVICE=auto trains TensorFlow on CPUs beside it"
+        return "it is a build for CPUs (`make setup DEVICE=gpu` installs that for CUDA)"
     least = DRIVERS.get(cuda.split(".")[0], 0)
     if int(found[1]) < least:
-        return f"the NVIDIA driver {found[1]} is too old: CUDA {cuda} needs {least} or newer"
-    return f"the NVIDIA driver {found[1]} lets it see no more: `nvidia-smi` and CUDA_VISIBLE_DEVICES tell"
+        return f"the NVIDIA driver {found[1]} is too old (CUDA {cuda} needs {least} or newer)"
+    return f"the NVIDIA driver {found[1]} lets it see no more (`nvidia-smi` and CUDA_VISIBLE_DEVICES tell)"

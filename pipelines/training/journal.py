@@ -50,11 +50,6 @@ class Journal:
         self.began, self.asked, self.waited, self.warm = 0.0, 0.0, 0.0, False
         self.curves = Curves(logs, self.first * plan.steps_per_epoch) if writes else None
 
-    def draw_graph(self, definition: bytes) -> None:
-        """Draw the network's graph, a serialized GraphDef; a training that goes on has it."""
-        if self.curves is not None and not self.first:
-            self.curves.write(graph_def=definition)
-
     def asks(self) -> None:
         """A step waits for its batch from now on."""
         self.asked = time.monotonic()
@@ -82,10 +77,8 @@ class Journal:
         if not self._is_due(step):
             return
         self._require_finite("loss", loss, step)
-        figures, now = (
-            {"loss": loss, "learning_rate": float(self.rates[epoch * steps + step])},
-            time.monotonic(),
-        )
+        now, rate = time.monotonic(), float(self.rates[epoch * steps + step])
+        figures = {"loss": loss, "learning_rate": rate}
         if step:
             self.paces.append((now - self.last[1]) / (step - self.last[0]))
             figures["step_time"] = self.paces[-1]

@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
+import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
@@ -21,8 +22,6 @@ from pipelines.training.batches import BatchPlan
 from pipelines.training.journal import Journal
 from pipelines.training.record import Epoch, Trained
 
-ON_TORCH = keras.config.backend() == "torch"
-"""True in the process of keras_on_torch.py."""
 CUDA = tf.sysconfig.get_build_info().get("cuda_version")
 OUT_OF_MEMORY = tf.errors.ResourceExhaustedError
 POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
@@ -33,16 +32,14 @@ class PlannedRate(keras.optimizers.schedules.LearningRateSchedule):
     """The plan's learning rates, step by step."""
 
     def __init__(self, rates: list[float]) -> None:
-        self.rates = rates
+        self.rates = np.asarray(rates, np.float32)
 
-    def __call__(self, step: tf.Tensor) -> tf.Tensor | float:
-        if ON_TORCH:
-            return self.rates[min(int(step), len(self.rates) - 1)]
-        rates = tf.constant(self.rates, tf.float32)
-        return tf.gather(rates, tf.minimum(tf.cast(step, tf.int32), len(self.rates) - 1))
+    def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
+        place = keras.ops.minimum(keras.ops.cast(step, "int32"), len(self.rates) - 1)
+        return keras.ops.take(self.rates, place)
 
     def get_config(self) -> dict[str, object]:
-        return {"rates": self.rates}
+        return {"rates": self.rates.tolist()}
 
 
 @keras.saving.register_keras_serializable("tandem")
@@ -91,14 +88,12 @@ def _strategy(device: str, count: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([f"{device}:{number}" for number in range(count)])
 
 
-def run(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> Trained:
-    """Train on the devices, in the precision and on the backend that are set."""
+def run(model: Model, plan: BatchPlan, validation: Rows, journal: Journal, **compiled: Any) -> Trained:  # noqa: ANN401
+    """Train on the devices, in the precision and on the backend that are set; `compiled` are `compile_network`'s."""
     if journal.checkpoint is not None:
         network = keras.saving.load_model(journal.checkpoint)
     else:
-        network = compile_network(model, plan)
-    if not ON_TORCH:
-        journal.draw_graph(_graph(network))
+        network = compile_network(model, plan, **compiled)
     record = Record(journal)
     network.fit(
         batches(plan, journal.first, record.arrivals),
@@ -117,19 +112,12 @@ def run(model: Model, plan: BatchPlan, validation: Rows, journal: Journal) -> Tr
     return Trained("tensorflow", model.from_keras(network), journal.history)
 
 
-def _graph(network: keras.Model) -> bytes:
-    specs = [tf.TensorSpec(own.shape, own.dtype) for own in network.inputs]
-    function = tf.function(lambda *inputs: network(_arranged(inputs), training=False))
-    definition: bytes = function.get_concrete_function(*specs).graph.as_graph_def().SerializeToString()
-    return definition
-
-
-def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
+def compile_network(
+    model: Model, plan: BatchPlan, optimizer: type[keras.optimizers.AdamW] = WholeGradients, xla: bool = True
+) -> keras.Model:
     """The network with the initial weights, ready for `fit`."""
     network = model.build_keras()
     model.to_keras(model.initial_weights(plan.seed), network)
-    # Keras knows its own class, and has a faster one on PyTorch, where gradients are whole.
-    optimizer = keras.optimizers.AdamW if ON_TORCH else WholeGradients
     network.compile(
         optimizer=optimizer(
             PlannedRate(plan.learning_rates().tolist()),
@@ -139,7 +127,7 @@ def compile_network(model: Model, plan: BatchPlan) -> keras.Model:
         loss=model.spec.task.keras_loss(),
         metrics=[model.spec.task.keras_metric()],
         # XLA halves the time of a step on CPUs, and compiles for one device.
-        jit_compile=plan.profile.devices == 1 and not ON_TORCH,
+        jit_compile=xla and plan.profile.devices == 1,
     )
     return network
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.tensorboard._pytorch_graph import graph
 
 from models.base import Model
 from models.data import Rows
@@ -52,9 +48,7 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     # The default of convolutions, whose products have 10 bits instead of 23 then.
     torch.backends.cudnn.allow_tf32 = False
     profile = plan.profile
-    rank, devices = 0, 1
-    if profile.devices > 1:
-        rank, devices = int(os.environ["RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    rank, devices = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = profile.devices // devices
     device = profile.placed(gpus() * nodes)
     if profile.devices > 1:
@@ -64,10 +58,6 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
     journal = Journal(plan, checkpoints, logs, ".ckpt", device, writes=rank == 0)
     network = model.build_torch()
     model.to_torch(model.initial_weights(plan.seed), network)
-    inputs = tuple(_tensors(plan.rows.take(slice(1)).served(model.spec.signature)).values())
-    # A network that cannot be traced, or takes no inputs by place, trains all the same; torch prints the reason.
-    with suppress(Exception), redirect_stdout(None):
-        journal.draw_graph(graph(network, inputs)[0].SerializeToString())  # type: ignore[no-untyped-call]
     trainer = lightning.Trainer(
         max_epochs=profile.epochs,
         accelerator=device,
@@ -86,17 +76,12 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
     )
-    try:
-        trainer.fit(
-            Trainee(network, plan),
-            datamodule=PlannedBatches(plan, validation),
-            ckpt_path=journal.checkpoint,
-            weights_only=True,
-        )
-    except SystemExit:
-        # What Lightning makes of Ctrl-C, which it ignores from then on.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise KeyboardInterrupt from None
+    trainer.fit(
+        Trainee(network, plan),
+        datamodule=PlannedBatches(plan, validation),
+        ckpt_path=journal.checkpoint,
+        weights_only=True,
+    )
     return Trained("pytorch", model.from_torch(network), journal.history)
 
 
@@ -104,16 +89,13 @@ def _meet(file: Path, rank: int, devices: int, nodes: int, backend: str) -> None
     """Let the processes of this machine find each other by a file, and not by a port that others could reach; those of
     several machines by the store of the first."""
     torch.set_num_threads(max(1, torch.get_num_threads() // devices))
-    group = partial(torch.distributed.init_process_group, backend, rank=rank, world_size=devices * nodes)
     place = "127.0.0.1", 9
     if nodes > 1:
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     name = interface(*place)
     os.environ |= {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
-    if nodes > 1:
-        group(store=store(*place))
-    else:
-        group(init_method=f"file://{file}")
+    how: dict[str, Any] = {"store": store(*place)} if nodes > 1 else {"init_method": f"file://{file}"}
+    torch.distributed.init_process_group(backend, rank=rank, world_size=devices * nodes, **how)
 
 
 def _share(checkpoints: Path, device: torch.device) -> None:
@@ -227,17 +209,11 @@ class Record(lightning.Callback):
     def on_train_batch_start(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
         self.journal.gets(time.monotonic())
 
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
-        if self.journal.wants(batch_idx):
+    def on_train_batch_end(self, trainer: lightning.Trainer, *others: Any, **_: Any) -> None:  # noqa: ANN401
+        _module, outputs, _batch, step = others
+        if self.journal.wants(step):
             loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
-            self.journal.step(batch_idx, float(loss))
+            self.journal.step(step, float(loss))
         self.journal.asks()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -252,6 +228,9 @@ class Record(lightning.Callback):
 def quieten() -> None:
     """Lightning's tips and its advice on data loader workers are noise here: the plan makes batches in line."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*`IterableDataset` has `__len__` defined.*")
+    for said in (
+        r"isinstance\(treespec, LeafSpec\)",
+        "does not have many workers",
+        "`IterableDataset` has `__len__`",
+    ):
+        warnings.filterwarnings("ignore", f".*{said}")

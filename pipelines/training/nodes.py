@@ -43,11 +43,14 @@ class Nodes:
         return f"{self.address}:{self.port}"
 
     @contextmanager
-    def met(self, training: str) -> Iterator[Agent]:
+    def met(self, training: str) -> Iterator[Agent | None]:
         """All machines, which train the same until the block ends; `training` says what. An error in it is everyone's.
 
-        Raises `TrainingError` where one does not come, or trains something else.
+        Yields None where there is one. Raises `TrainingError` where one does not come, or trains something else.
         """
+        if self.count == 1:
+            yield None
+            return
         agent = Agent(self)
         try:
             agent.join(training)
@@ -55,7 +58,8 @@ class Nodes:
         except BaseException as error:
             reason = str(error) if isinstance(error, Exception) else f"{self} was interrupted"
             with suppress(RuntimeError):
-                agent.store.compare_set("failed", "", reason)
+                if not agent.lost:
+                    agent.store.compare_set("failed", "", reason)
             raise
         finally:
             agent.leave()
@@ -68,6 +72,8 @@ class Agent:
         self.nodes, self.deadline = nodes, time.monotonic() + nodes.seconds
         self.heard: dict[int, tuple[int, float]] = {}
         """By machine: its last beat, and when that came."""
+        self.lost = False
+        """True once the first machine, which has the store, does not answer."""
         self.store = _listen(nodes) if nodes.rank == 0 else self._connect()
 
     def join(self, training: str) -> None:
@@ -85,6 +91,9 @@ class Agent:
     def watch(self) -> None:
         """Tell the others that this machine is there. Raises `TrainingError` where one is not."""
         with self._first_there():
+            if self.nodes.rank:
+                # The store's own calls wait without end for a machine that has lost its power.
+                socket.create_connection((self.nodes.address, self.nodes.port), LOST_SECONDS).close()
             self._require_no_failure()
             self.store.add(f"beat {self.nodes.rank}", 1)
             for node in self._without("done "):
@@ -101,6 +110,8 @@ class Agent:
         """End this machine's part. The first one waits until the others have read why."""
         deadline = time.monotonic() + LOST_SECONDS
         with suppress(RuntimeError):
+            if self.lost:
+                return
             self.store.set(f"done {self.nodes.rank}", "")
             while self.nodes.rank == 0 and self._without("done ") and time.monotonic() < deadline:
                 time.sleep(0.1)
@@ -135,7 +146,8 @@ class Agent:
     def _first_there(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError:
+        except (OSError, RuntimeError):
+            self.lost = True
             raise TrainingError(f"node 0 of {self.nodes.count} ended, or is lost: see there why") from None
 
 

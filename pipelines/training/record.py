@@ -46,7 +46,7 @@ class History:
     weights_digest: str = ""
     """Of the weights that the training ended with."""
     peak_bytes: int = 0
-    """The largest growth of the memory of all processes while they trained; 0: not recorded."""
+    """The peak of resident memory, of all processes together; 0: not recorded."""
     step_seconds: float = 0.0
     """The median, with its input, without validation and checkpoints; 0: not recorded."""
     precision: str = "float32"

@@ -1,4 +1,4 @@
-"""A training in processes of its own: one for each device (PyTorch), or one that has all devices (TensorFlow)."""
+"""Work in processes of its own, whose progress, results and errors come to this one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, TypeVar
 
 from pipelines.training.nodes import LOST_SECONDS, Agent
-from pipelines.training.record import TrainingError
 from serving import progress
 from serving.errors import TandemError
 
 Result = TypeVar("Result")
+
+
+class LostError(TandemError):
+    """A process that ended before its work did."""
 
 
 def run(
@@ -28,36 +31,41 @@ def run(
 
     `agent` is this machine's where there are several.
 
-    Raises the `TandemError` or `OSError` that a process raised, and `TrainingError` with the rank of one that ended
-    otherwise. In both cases, and on Ctrl-C, all others are ended.
+    Raises the `TandemError` or `OSError` that a process raised, and `LostError` for one that ended otherwise. In both
+    cases, and on Ctrl-C, all others are ended.
     """
     context = multiprocessing.get_context("spawn")  # TensorFlow's threads do not outlive a fork.
     workers, pipes = [], {}
     results: dict[int, Result] = {}
     traces: dict[int, str] = {}
     variables = _variables(count, agent)
+    # Starting it would lift the mask.
+    resource_tracker.ensure_running()
     try:
-        for rank in range(count):
-            receiver, sender = context.Pipe(duplex=False)
-            told = (variables[rank], sender, function, arguments)
-            worker = context.Process(
-                target=_work, args=told, name=f"rank {variables[rank]['RANK']}", daemon=True
-            )
-            worker.start()
-            sender.close()
-            workers.append(worker)
-            pipes[receiver] = rank
-            if agent:
-                agent.watch()
+        # Ctrl-C reaches every process of a terminal, and this one ends the others.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            for rank, own in enumerate(variables):
+                receiver, sender = context.Pipe(duplex=False)
+                given = own, sender, function, arguments
+                worker = context.Process(target=_work, args=given, name=f"rank {own['RANK']}", daemon=True)
+                worker.start()
+                sender.close()
+                workers.append(worker)
+                pipes[receiver] = rank
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         while pipes:
-            ended = []
+            codes = {}
             # One that ends makes the others fail, and is seen before them or with them.
             for pipe in connection.wait(list(pipes), 1 if agent else None):
                 assert isinstance(pipe, connection.Connection)
                 try:
                     kind, *told = pipe.recv()
-                except EOFError:
-                    ended.append(pipes.pop(pipe))
+                except (EOFError, OSError):
+                    rank = pipes.pop(pipe)
+                    workers[rank].join()
+                    codes[rank] = workers[rank].exitcode or 0
                     continue
                 if kind == "error":
                     raise told[0]
@@ -67,13 +75,12 @@ def run(
                     results[pipes.pop(pipe)] = told[0]
                 else:
                     getattr(progress, kind)(*told)
-            if ended:
-                codes = {rank: _exit_code(workers[rank]) for rank in ended}
+            if codes:
                 rank = min(codes, key=lambda rank: codes[rank])
                 if agent and codes[rank] > 0:
                     _blame_others(agent)
                 sys.stderr.write(traces.get(rank, ""))
-                raise TrainingError(_told(variables[rank], codes[rank]))
+                raise LostError(_told(variables[rank], codes[rank]))
             if agent:
                 agent.watch()
     finally:
@@ -81,11 +88,6 @@ def run(
             worker.kill()
             worker.join()
     return [results[rank] for rank in range(count)]
-
-
-def _exit_code(worker: Any) -> int:  # noqa: ANN401
-    worker.join()
-    return int(worker.exitcode)
 
 
 def _blame_others(agent: Agent) -> None:
@@ -107,11 +109,13 @@ def _variables(count: int, agent: Agent | None) -> list[dict[str, str]]:
 
 
 def _told(own: Mapping[str, str], code: int) -> str:
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}, as it says above"
-    return (
-        f"the process of rank {own['RANK']}, of {own['WORLD_SIZE']}, ended {how}; the others were ended, and nothing "
-        "is exported. The same command goes on from the last epoch"
-    )
+    alone = own["WORLD_SIZE"] == "1"
+    who = "its process" if alone else f"the process of rank {own['RANK']}, of {own['WORLD_SIZE']},"
+    if code >= 0:
+        return f"{who} ended with status {code}, as it says above"
+    why = ", as processes do where memory runs out" if code == -signal.SIGKILL else ""
+    how = f"{signal.Signals(-code).name}{why}"
+    return f"{who} ended by {how}; when this is run again, a training goes on from its last epoch"
 
 
 def _work(
@@ -120,8 +124,6 @@ def _work(
     function: Callable[..., object],
     arguments: tuple[object, ...],
 ) -> None:
-    # Ctrl-C reaches every process of a terminal; the parent ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= variables
     progress.relay(lambda *told: pipe.send(told))

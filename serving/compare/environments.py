@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from serving import progress
@@ -26,32 +28,53 @@ def install(pins: Path, folder: Path, base: Path) -> Path:
     Raises `InstallError`.
     """
     python = folder / "bin" / "python"
-    wanted = f"# {base}\n{pins.read_text()}"
-    installed = folder / INSTALLED
-    if python.exists() and installed.exists() and installed.read_text() == wanted:
-        return python
-    uv("venv", "--clear", "--seed", "--python", str(base), str(folder))
-    uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
-    installed.write_text(wanted)
+
+    def make() -> None:
+        uv("venv", "--clear", "--seed", "--python", str(base), str(folder))
+        uv("pip", "install", "--python", str(python), "--only-binary", ":all:", "--requirement", str(pins))
+
+    once(folder, f"# {base}\n{pins.read_text()}", make)
     return python
 
 
 def extend(pins: Path, folder: Path) -> None:
     """Let this process import the packages of these pins from `folder`, where they are installed if they are missing or
     others. What they need is this environment's. Raises `InstallError`."""
-    wanted = f"# {sys.version}\n{pins.read_text()}"
-    installed = folder / INSTALLED
-    if not installed.exists() or installed.read_text() != wanted:
+
+    def make() -> None:
         progress.note(f"installing {folder.name}, once")
-        shutil.rmtree(folder, ignore_errors=True)
         options = ["--target", str(folder), "--python", sys.executable, "--no-deps", "--only-binary", ":all:"]
         try:
             uv("pip", "install", *options, "--requirement", str(pins))
         except InstallError as error:
             raise InstallError(f"{folder.name} cannot be installed: {error}") from None
-        installed.write_text(wanted)
+
+    once(folder, f"# {sys.version}\n{pins.read_text()}", make)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
+
+
+def once(folder: Path, wanted: str, make: Callable[[], None]) -> None:
+    """Call `make`, which fills an empty `folder`, unless that is there as `wanted`; of several processes one does, and
+    the others wait."""
+    installed = folder / INSTALLED
+
+    def is_there() -> bool:
+        return installed.exists() and installed.read_text() == wanted
+
+    if is_there():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.installing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_there():
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                make()
+                installed.write_text(wanted)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
 
 def uv(*arguments: str) -> str:

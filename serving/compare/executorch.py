@@ -34,7 +34,7 @@ class Program:
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
 
-        # Before XNNPACK makes its threads: one for each core.
+        # Before XNNPACK makes its threads, one for each core: Python has no other way than this one of its tests.
         portable_lib._unsafe_reset_threadpool(1)
         try:
             self._program = Runtime.get().load_program(path.read_bytes())
@@ -53,5 +53,9 @@ class Program:
                 raise TargetError(f"expected inputs of at most {list(most)}, got {list(array.shape)}")
         import torch
 
-        outputs = self._forward.execute([torch.from_numpy(np.ascontiguousarray(array)) for array in inputs])
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in inputs]
+        try:
+            outputs = self._forward.execute(tensors)
+        except RuntimeError as error:
+            raise TargetError(f"ExecuTorch refuses these inputs: {error}") from error
         return [output.numpy() for output in outputs]

@@ -149,7 +149,7 @@ class Framework:
     """Duration of the training."""
     score: float | None
     peak_bytes: int
-    """Growth of the process during training; 0 if unknown."""
+    """Peak of resident memory, of all its processes; 0 if unknown."""
     arithmetic: str
     """The precision, and the devices."""
     step_seconds: float

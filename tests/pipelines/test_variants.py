@@ -157,17 +157,29 @@ def compared(settings: Settings, model: Model, dataset: Dataset) -> ComparedRows
     return ComparedRows(settings, model, dataset, VERSION, ["torchserve"], ExitStack(), lambda _: None)
 
 
-def test_executorch_is_left_out_with_its_reason_where_there_is_no_pytorch_network(
-    compared: ComparedRows, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("frameworks", "names", "told"),
+    [
+        (("tensorflow",), ["torchserve"], "fashion has no network in PyTorch"),
+        (FRAMEWORKS, ["litert"], "it goes with torchserve, which is left out, too"),
+    ],
+)
+def test_executorch_is_left_out_with_its_reason(
+    compared: ComparedRows,
+    monkeypatch: pytest.MonkeyPatch,
+    frameworks: tuple[str, ...],
+    names: list[str],
+    told: str,
 ) -> None:
     made: list[str] = []
-    monkeypatch.setattr(Model, "frameworks", ("tensorflow",))
+    monkeypatch.setattr(Model, "frameworks", frameworks)
     published = SimpleNamespace(parameters={}, source="tensorflow")
     monkeypatch.setattr(ComparedRows, "_manifest", lambda *_: published)
     monkeypatch.setattr(ComparedRows, "_variant", lambda _self, variant, *_: made.append(variant.target))
+    compared.names = names
     compared.variants()
-    assert set(made) == {"torchserve"}
-    assert compared.notes == ["executorch is left out: fashion has no network in PyTorch"]
+    assert set(made) == set(names)
+    assert compared.notes == [f"executorch is left out: {told}"]
 
 
 def test_a_converter_that_cannot_be_installed_leaves_its_row_out(

@@ -145,7 +145,8 @@ def _trained(plan: BatchPlan) -> BatchPlan:
     parts = plan.rows.take(slice(size)), plan.rows.take(slice(1))
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "features.npz"
-        end, (rows, _) = frozen.prepare(plan.model, plan.profile, plan.seed, parts, cache)
+        model = replace(plan.model, start=plan.model.initial_weights(plan.seed))
+        end, (rows, _) = frozen.prepare(model, plan.profile, parts, cache)
     return replace(plan, model=end, rows=rows)
 
 

@@ -69,5 +69,5 @@ def test_a_check_that_ends_its_process_is_an_error(
     model: Model, pictures: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executorch, "_run", _end)
-    with pytest.raises(ExportError, match=r"ended its process while it ran model\.pte"):
+    with pytest.raises(ExportError, match=r"cannot run model\.pte: its process ended with status 134"):
         EXPORTER.answer(Path("model.pte"), model, [{"image": pictures[:1]}])

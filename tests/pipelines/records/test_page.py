@@ -91,7 +91,7 @@ def test_a_training_says_what_a_step_took_and_waited_where_it_was_recorded(figur
     epochs = [Epoch(1.5, 0.6, 1.2, 0.7, waiting) for waiting in (0.03, 0.021)]
     history = replace(figures.histories["pytorch"], epochs=epochs, step_seconds=0.0271, peak_bytes=2**27)
     text = page.render(REFUSED, replace(figures, histories={"pytorch": history}))
-    told = "27 ms a step (3.0 % of it waiting for input), 128 MiB more memory, in float32 on 1 cpu"
+    told = "27 ms a step (3.0 % of it waiting for input), 128 MiB of memory at the most, in float32 on 1 cpu"
     assert f"pytorch: {took}, {told}." in text
 
 

@@ -58,8 +58,10 @@ def test_classes_have_a_matrix_and_picture_inputs_samples(
     counted, drawn = [], curves._matrix
     monkeypatch.setattr(curves, "_matrix", lambda *own: counted.append(own) or drawn(*own))
     trained = Trained(framework, model.initial_weights(1), History([], [], 0.0))
-    curves.draw_answers(tmp_path, 7, model, trained, sample)
+    curves.draw(tmp_path, 7, model, trained, sample)
     board = read(tmp_path)
+    names = " ".join(node.name for node in board.Graph().node)
+    assert {"tensorflow": "/stem_conv", "pytorch": "Convolution[stem]/Conv2d[conv]/"}[framework] in names
     assert board.PluginTagToContent("images").keys() == {"confusion_matrix", "samples"}
     for tag in ("confusion_matrix", "samples"):
         (event,) = board.Tensors(tag)
@@ -74,5 +76,5 @@ def test_classes_have_a_matrix_and_picture_inputs_samples(
     spec = replace(
         model.spec, inputs=(replace(model.spec.inputs[0], content="numbers"),), task=Regression(("a",))
     )
-    curves.draw_answers(tmp_path / "other", 7, replace(model, spec=spec), trained, sample)
+    curves.draw(tmp_path / "other", 7, replace(model, spec=spec), trained, sample)
     assert read(tmp_path / "other").Tags()["tensors"] == []

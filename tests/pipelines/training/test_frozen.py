@@ -21,12 +21,13 @@ PROFILE = Profile(epochs=1, peak_learning_rate=1e-3, minimum_score=0, frozen="bl
 def garments() -> Model:
     """With drawn weights: no checkpoint has to be fetched."""
     model = models.base.load("garments")
-    return replace(model, spec=replace(model.spec, checkpoint=None))
+    model = replace(model, spec=replace(model.spec, checkpoint=None))
+    return replace(model, start=model.initial_weights(1))
 
 
 def test_the_end_answers_as_the_whole(garments: Model, sample: Rows, tmp_path: Path) -> None:
     parts, cache = (sample.take(slice(3)), sample.take(slice(3, 5))), tmp_path / "features.npz"
-    end, (train, validation) = frozen.prepare(garments, PROFILE, 1, parts, cache)
+    end, (train, validation) = frozen.prepare(garments, PROFILE, parts, cache)
     assert (len(train), len(validation)) == (3, 2)
     weights = end.initial_weights(1)
     whole, keras_end, torch_end = garments.build_keras(), end.build_keras(), end.build_torch()
@@ -44,7 +45,7 @@ def test_the_end_answers_as_the_whole(garments: Model, sample: Rows, tmp_path: P
     }
     assert end.from_keras(keras_end).keys() == weights.keys() == end.from_torch(torch_end).keys()
     before = cache.stat().st_mtime_ns
-    frozen.prepare(garments, PROFILE, 1, parts, cache)
+    frozen.prepare(garments, PROFILE, parts, cache)
     assert cache.stat().st_mtime_ns == before
 
 
@@ -54,7 +55,10 @@ def test_a_part_that_is_not_there_is_told(garments: Model, sample: Rows, tmp_pat
             replace(PROFILE, frozen="block_99"),
             "freezes up to block_99: expected .* nn.Sequential with such a part",
         ),
-        (replace(PROFILE, augmentation={"flip": True}), "has augmentation: features are computed once"),
+        (
+            replace(PROFILE, augmentation={"flip": True}),
+            "features are computed once: expected no augmentation",
+        ),
     ):
         with pytest.raises(ModelError, match=message):
-            frozen.prepare(garments, profile, 1, (sample, sample), tmp_path / "none.npz")
+            frozen.prepare(garments, profile, (sample, sample), tmp_path / "none.npz")

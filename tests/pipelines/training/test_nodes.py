@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def member(
 ) -> Callable[[], None]:
     def run() -> None:
         with Nodes(2, rank, "127.0.0.1", port, seconds).met(training) as agent:
+            assert agent
             work(agent)
 
     return run
@@ -74,10 +76,17 @@ def test_an_error_of_one_node_ends_all_and_is_told_by_all(port: int) -> None:
     )
 
 
+def cut_off(agent: module.Agent) -> None:
+    agent.nodes = replace(agent.nodes, address="192.0.2.1")
+    agent.watch()
+
+
 def test_a_node_that_falls_silent_is_named(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOST_SECONDS", 1)
     told, _ = together(member(port, 0, watch), member(port, 1, sleep))
     assert str(told).startswith("node 1 of 2 is lost: not a word for 1 s")
+    told = together(member(port, 0, watch), member(port, 1, cut_off))
+    assert str(told[1]) == "node 0 of 2 ended, or is lost: see there why"
 
 
 def test_a_node_that_does_not_come_or_is_another_is_named_in_time(port: int) -> None:

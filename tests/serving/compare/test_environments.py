@@ -1,6 +1,8 @@
 """Packages beside this environment's own: installed once, and never half."""
 
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ def test_packages_are_installed_once_and_again_when_the_pins_change(
 
     def uv(*arguments: str) -> str:
         asked.append(arguments)
+        time.sleep(0.1)
         folder.mkdir()
         (folder / f"module_{len(asked)}.py").touch()
         return ""
@@ -24,8 +27,8 @@ def test_packages_are_installed_once_and_again_when_the_pins_change(
     pins.write_text("one==1\n")
     monkeypatch.setattr(environments, "uv", uv)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    environments.extend(pins, folder)
-    environments.extend(pins, folder)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(environments.extend, [pins] * 2, [folder] * 2))
     assert [("--no-deps" in words, str(folder) in words) for words in asked] == [(True, True)]
     assert sys.path.count(str(folder)) == 1
     pins.write_text("one==2\n")
