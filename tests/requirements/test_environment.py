@@ -195,5 +195,11 @@ def test_a_gpu_s_environment_has_pins_of_its_own() -> None:
     pins, main = ((environment.HERE / name).read_text() for name in ("cuda.txt", "main.txt"))
     (torch,) = re.findall(r"^torch==\S+", main, re.MULTILINE)
     assert f"\n{torch} \\\n    --hash=sha256:" in pins
-    assert re.search(r"^nvidia-cudnn-cu\d+==", pins, re.MULTILINE)
-    assert "://" not in pins
+    tensorflow = (environment.HERE / "tensorflow-cuda.txt").read_text()
+    (wanted,) = re.findall(r"^tensorflow-cpu(==\S+)", main, re.MULTILINE)
+    assert f"\ntensorflow{wanted} \\\n    --hash=sha256:" in tensorflow
+    for own in (pins, tensorflow):
+        assert re.search(r"^nvidia-cudnn-cu\d+==", own, re.MULTILINE)
+        assert "://" not in own
+    names = set(re.findall(r"^(\S+?)==", main, re.MULTILINE)) - {"tensorflow"}
+    assert not names & set(re.findall(r"^(\S+?)==", tensorflow, re.MULTILINE)), "it lies beside them"

@@ -87,7 +87,8 @@ def test_both_learn_and_leave_tensorboard_logs_in_one_folder(
     boards = {framework: read(logs / framework) for framework in FRAMEWORKS}
     tensors, *others = (set(board.Tags()["tensors"]) for board in boards.values())
     assert {"loss", "accuracy", "learning_rate", "step_time", "waiting"} < tensors
-    assert others == [tensors]
+    # PyTorch's writer of graphs has one more.
+    assert others == [tensors | {"step1"}]
     for framework, board in boards.items():
         assert board.PluginTagToContent("images").keys() == {"confusion_matrix", "samples"}
         assert board.Graph().node
