@@ -81,7 +81,7 @@ def draw(logs: Path, step: int, model: Model, trained: Trained, validation: Rows
     spec, rows, told = model.spec, validation.take(slice(ROWS)), [""] * ROWS
     inputs = rows.served(spec.signature)
     writer: Any
-    with SummaryWriter(str(logs)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(logs)) as writer:
         if trained.framework in FRAMEWORKS:
             _draw_graph(writer, model, trained)
             if isinstance(spec.task, Classification):

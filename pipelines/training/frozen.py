@@ -113,7 +113,7 @@ def _features(model: Model, profile: Profile, parts: tuple[Rows, Rows]) -> list[
     return found
 
 
-def _split(network: nn.Module, frozen: str) -> tuple[nn.Sequential, nn.Sequential]:
+def _split(network: nn.Module, frozen: str) -> tuple[nn.Module, nn.Module]:
     """Return the network's parts up to the named one, and those behind it."""
     from torch import nn
 
