@@ -8,7 +8,6 @@ from models.base import Model, Weights
 from pipelines.exporting.base import ExportError, one_line, quiet
 from pipelines.training import workers
 from pipelines.training.keras_on_torch import backend
-from pipelines.training.workers import LostError
 
 
 def write(model: Model, weights: Weights, path: Path) -> None:
@@ -16,10 +15,11 @@ def write(model: Model, weights: Weights, path: Path) -> None:
 
     Raises `ModelError` where the network does not run on PyTorch, `ExportError` where Keras cannot export it.
     """
-    try:
-        workers.run(1, _write, model, weights, path)
-    except LostError as error:
-        raise ExportError(f"Keras on PyTorch cannot export {model.spec.name}: {error}") from None
+    if len(model.spec.inputs) > 1:
+        raise ExportError(
+            f"Keras's .pt2 takes all inputs of {model.spec.name} as one list: servers pass each alone"
+        )
+    workers.run(1, _write, model, weights, path)
 
 
 def _write(model: Model, weights: Weights, path: Path) -> None:
@@ -38,9 +38,8 @@ def _write(model: Model, weights: Weights, path: Path) -> None:
         keras.InputSpec(t.dtype, [n if isinstance(n, int) else None for n in t.shape], name=t.name)
         for t in model.spec.inputs
     ]
-    given = inputs if len(inputs) == 1 else [inputs]
     try:
         with quiet():
-            network.export(path, "torch", False, given, dynamic_shapes=dynamic_shapes(model))
+            network.export(path, "torch", False, inputs, dynamic_shapes=dynamic_shapes(model))
     except Exception as error:
         raise ExportError(f"Keras on PyTorch cannot export {model.spec.name}: {one_line(error)}") from error

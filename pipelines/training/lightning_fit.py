@@ -42,7 +42,9 @@ def fit(model: Model, plan: BatchPlan, validation: Rows, checkpoints: Path, logs
 
     With several devices this is one of as many processes, and torchrun's variables in the environment say which.
     """
-    quieten()
+    # Lightning's tips, and its advice on workers: the plan makes batches in line.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
     lightning.seed_everything(plan.seed, verbose=False)
     torch.use_deterministic_algorithms(True)
     # The default of convolutions, whose products have 10 bits instead of 23 then.
@@ -223,14 +225,3 @@ class Record(lightning.Callback):
         model, network = self.journal.plan.model, pl_module.network
         assert isinstance(network, nn.Module)
         self.journal.epoch(figures, trainer.save_checkpoint, lambda: model.from_torch(network))
-
-
-def quieten() -> None:
-    """Lightning's tips and its advice on data loader workers are noise here: the plan makes batches in line."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for said in (
-        r"isinstance\(treespec, LeafSpec\)",
-        "does not have many workers",
-        "`IterableDataset` has `__len__`",
-    ):
-        warnings.filterwarnings("ignore", f".*{said}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing import connection, resource_tracker
 from typing import Any, TypeVar
 
-from pipelines.training.nodes import LOST_SECONDS, Agent
+from pipelines.training.nodes import LOST_SECONDS, Agent, Nodes
 from serving import progress
 from serving.errors import TandemError
 
@@ -100,12 +100,11 @@ def _blame_others(agent: Agent) -> None:
 
 def _variables(count: int, agent: Agent | None) -> list[dict[str, str]]:
     """The variables that torchrun sets, for each process of this machine."""
-    node, nodes = (agent.nodes.rank, agent.nodes.count) if agent else (0, 1)
-    same: dict[str, object] = {"NODE_RANK": node, "LOCAL_WORLD_SIZE": count, "WORLD_SIZE": nodes * count}
-    if agent:
-        same |= {"MASTER_ADDR": agent.nodes.address, "MASTER_PORT": agent.nodes.port}
-    ranks = [same | {"LOCAL_RANK": rank, "RANK": node * count + rank} for rank in range(count)]
-    return [{name: str(value) for name, value in own.items()} for own in ranks]
+    own = agent.nodes if agent else Nodes()
+    same = {"NODE_RANK": own.rank, "MASTER_ADDR": own.address, "MASTER_PORT": own.port}
+    same |= {"LOCAL_WORLD_SIZE": count, "WORLD_SIZE": own.count * count}
+    ranks = [same | {"LOCAL_RANK": rank, "RANK": own.rank * count + rank} for rank in range(count)]
+    return [{name: str(value) for name, value in rank.items()} for rank in ranks]
 
 
 def _told(own: Mapping[str, str], code: int) -> str:

@@ -41,21 +41,16 @@ class Program:
             self._forward: Any = self._program.load_method("forward")
         except RuntimeError as error:
             raise TargetError(f"ExecuTorch cannot load {path}: {error}") from error
-        meta = self._forward.metadata
-        self.largest = [tuple(meta.input_tensor_meta(i).sizes()) for i in range(meta.num_inputs())]
-        """Each input's shape, with the most rows that memory is planned for."""
 
     def __call__(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the outputs for these inputs, both in the network's order. Raises `TargetError` for more rows than
         memory is planned for."""
-        for array, most in zip(inputs, self.largest, strict=True):
-            if len(array.shape) != len(most) or any(np.greater(array.shape, most)):
-                raise TargetError(f"expected inputs of at most {list(most)}, got {list(array.shape)}")
         import torch
 
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in inputs]
         try:
             outputs = self._forward.execute(tensors)
         except RuntimeError as error:
-            raise TargetError(f"ExecuTorch refuses these inputs: {error}") from error
+            shapes = [list(array.shape) for array in inputs]
+            raise TargetError(f"ExecuTorch refuses inputs of {shapes}: {error}") from error
         return [output.numpy() for output in outputs]

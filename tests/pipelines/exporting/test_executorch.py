@@ -38,6 +38,9 @@ def test_it_answers_as_pytorch_does_any_batch_up_to_its_bound(
     for found, expected in zip(answers, reference.answers(model, "pytorch", weights, calls), strict=True):
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, atol=1e-5, rtol=0)
+    more = {"image": np.resize(pictures, (MOST_ROWS + 1, 28, 28, 1))}
+    with pytest.raises(ExportError, match=r"ExecuTorch refuses inputs of \[\[129, 28, 28, 1\]\]"):
+        EXPORTER.answer(exported("float32"), model, [more])
 
 
 @pytest.mark.thorough

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,15 @@ import models.base
 from models.twins import drawn
 from pipelines import exporting
 from pipelines.exporting import conformance, reference
+from pipelines.exporting.base import ExportError
 from pipelines.training.keras_on_torch import NAME
 from tests.pipelines.exporting.conftest import Answers, Made
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 TARGETS = ["onnxruntime", pytest.param("torchserve", marks=pytest.mark.thorough)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_it_answers_as_keras_on_tensorflow(answers_as_keras: Answers, made: Made, target: str) -> None:
     exporter = exporting.load(target, NAME)
@@ -33,3 +36,10 @@ def test_a_network_of_texts_does_too(target: str, tmp_path: Path) -> None:
     expected = reference.answers(language, "tensorflow", weights, runs)
     for left, right in zip(exporter.answer(tmp_path / exporter.serve, language, runs), expected, strict=True):
         np.testing.assert_allclose(left["logits"], right["logits"], rtol=0, atol=1e-5)
+
+
+def test_several_inputs_are_refused(tmp_path: Path) -> None:
+    model = models.base.load("fashion")
+    several = replace(model, spec=replace(model.spec, inputs=model.spec.inputs * 2))
+    with pytest.raises(ExportError, match="takes all inputs of fashion as one list"):
+        exporting.load("onnxruntime", NAME).write(several, {}, tmp_path, {})

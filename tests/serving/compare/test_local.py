@@ -1,19 +1,16 @@
-"""Runtimes in this process: what they refuse, and the memory of a model."""
+"""Runtimes in this process: the memory of a model."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from models.base import Model
 from serving import repository
 from serving.compare import local
-from serving.compare.executorch import Program
 from serving.compare.local import IN_PROCESS
 from serving.repository import Pointer
 from serving.settings import Settings
-from serving.targets.base import TargetError
 from tests.serving.server.artifacts import images, logits, write_manifest, write_onnx
 
 
@@ -30,11 +27,3 @@ def test_a_model_s_memory_is_what_it_adds_after_a_first_row(tmp_path: Path, mode
     assert 0 <= client.memory < 100 * 2**20
     np.testing.assert_allclose(client.predict({"image": images(2)})["logits"], logits(images(2)), atol=1e-5)
     client.close()
-
-
-@pytest.mark.parametrize("shape", [(129, 2), (1, 3), (2,)])
-def test_more_than_a_program_has_memory_for_is_refused(shape: tuple[int, ...]) -> None:
-    program = object.__new__(Program)
-    program.largest = [(128, 2)]
-    with pytest.raises(TargetError, match=r"at most \[128, 2\], got"):
-        program([np.zeros(shape, np.float32)])
