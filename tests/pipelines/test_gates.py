@@ -26,6 +26,13 @@ def test_refusal_tells_check_figure_and_limit() -> None:
     gates.require([Check("quality", "test accuracy", 0.9, ">=", 0.9)])
 
 
+def test_a_figure_at_its_limit_passes_however_it_is_rounded() -> None:
+    assert 0.92 - 0.91 > 0.01
+    assert Check("quality", "x", 0.92 - 0.91, "<=", 0.01).passed
+    assert Check("quality", "x", 0.89, ">=", 0.9 - 0.01).passed
+    assert not Check("quality", "x", 0.010001, "<=", 0.01).passed
+
+
 def test_nan_never_passes() -> None:
     assert not Check("parity", "x", math.nan, "<=", 1.0).passed
     assert not Check("parity", "x", math.nan, ">=", 0.0).passed

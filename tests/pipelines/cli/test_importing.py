@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from pipelines import cli, data, exporting
 from pipelines.cli import importing
 from pipelines.data.source import DataError
 from pipelines.exporting import reference, roads
+from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError, artifacts
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -66,7 +70,7 @@ def take(path: Path, samples: Path | None = None, key: str = "", trusted: bool =
 def gated(model: Model, target: str, folder: Path) -> artifacts.Gated:
     dataset = data.load(model, folder, 1)
     found = roads.find(model, wanted=(target,))
-    made = exporting.export_all(model, {}, found, folder, dataset, found.form, print)
+    made = exporting.export_all(model, {}, found, folder, dataset, print)
     return artifacts.gate(model, {}, made, artifacts.parity_rows(dataset.test, 1))
 
 
@@ -137,15 +141,13 @@ def test_a_conversion_that_answers_otherwise_is_refused_or_left_out(
         return [{"y": own["y"] + 1} for own in right.answer(path, model, batches)]
 
     found = roads.find(model, wanted=("onnxruntime", "torchserve"))
-    made = exporting.export_all(
-        model, {}, found, tmp_path / "made", Dataset(rows, rows, rows, ""), found.form, print
-    )
+    made = exporting.export_all(model, {}, found, tmp_path / "made", Dataset(rows, rows, rows, ""), print)
     load_exporter = exporting.load
     for broken, raises in (("torchserve", False), ("onnxruntime", True)):
 
         def replaced(target: str, form: str = "", broken: str = broken) -> exporting.Exporter:
             own = load_exporter(target, form)
-            return exporting.replace(own, answer=wrong) if target == broken else own
+            return replace(own, answer=wrong) if target == broken else own
 
         monkeypatch.setattr(exporting, "load", replaced)
         if raises:
@@ -169,15 +171,39 @@ def test_a_converter_that_fails_half_way_takes_its_target_out_and_leaves_nothing
 
     def replaced(target: str, form: str = "") -> exporting.Exporter:
         own = load_exporter(target, form)
-        return exporting.replace(own, write=write) if target in broken else own
+        return replace(own, write=write) if target in broken else own
 
     monkeypatch.setattr(exporting, "load", replaced)
-    made = exporting.export_all(model, {}, found, tmp_path / "made", dataset, found.form, print)
-    assert (set(made.sources), made.closed["torchserve"]) == ({"onnxruntime"}, "no such operation")
+    made = exporting.export_all(model, {}, found, tmp_path / "made", dataset, print)
+    assert (set(made.roads.open), made.roads.closed["torchserve"]) == ({"onnxruntime"}, "no such operation")
     assert list((made.folder / "torchserve").iterdir()) == []
     broken[0] = "onnxruntime"
-    with pytest.raises(ValueError, match="no such"):
-        exporting.export_all(model, {}, found, tmp_path / "again", dataset, found.form, print)
+    with pytest.raises(ExportError, match="onnxruntime: no such operation"):
+        exporting.export_all(model, {}, found, tmp_path / "again", dataset, print)
+
+
+@pytest.mark.parametrize("name", ["fashion", "classification"])
+def test_a_name_that_is_taken_is_refused(dense: Path, folder: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match=f"models/{name} is there already"):
+        importing.take(dense, name, None, "", False, print)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_target_out(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(dense)
+    model = load("mine")
+    found = roads.find(model, wanted=("onnxruntime", "torchserve"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    exporters = {name: exporting.load(name) for name in found.open}
+    exporters["torchserve"] = replace(exporters["torchserve"], write=full)
+    monkeypatch.setattr(exporting, "load", lambda target, _form: exporters[target])
+    with pytest.raises(OSError, match="No space left"):
+        exporting.export_all(model, {}, found, tmp_path / "made", data.load(model, tmp_path, 1), print)
 
 
 def future(path: Path) -> None:

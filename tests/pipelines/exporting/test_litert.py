@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models.base import Model, Weights
-from pipelines.exporting import batching, keras_graph
+from pipelines.exporting import conformance, keras_graph
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.litert import EXPORTER
 from tests.pictures import Images
@@ -40,7 +40,7 @@ def test_rows_may_share_a_run_with_dynamic_range_quantization(
     (tmp_path / "dynamic.tflite").write_bytes(converter.convert())
     assert (tmp_path / "dynamic.tflite").stat().st_size < 4 * 0.4 * sum(map(np.size, weights.values()))
     answer = partial(EXPORTER.answer, tmp_path / "dynamic.tflite", model)
-    assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
+    assert conformance.company_difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
 
 
 def test_the_weights_are_inside_and_shrink_with_the_precision(folder: Path, weights: Weights) -> None:

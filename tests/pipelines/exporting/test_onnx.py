@@ -6,8 +6,8 @@ import onnx
 import pytest
 
 from models.base import Model, Weights
-from pipelines.exporting import batching, onnx_from_tensorflow
-from pipelines.exporting.onnx import EXPORTER, INT8, OPSET
+from pipelines.exporting import conformance
+from pipelines.exporting.onnx import EXPORTER, INT8, OPSET, TF2ONNX_OPSET, write_by_tf2onnx
 from tests.pictures import Images
 from tests.pipelines.exporting.conftest import Answers, Made
 
@@ -29,14 +29,14 @@ def test_the_second_road_by_tensorflow_answers_alike(
     answers_as_keras: Answers, model: Model, weights: Weights, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.onnx"
-    onnx_from_tensorflow.write(model, weights, path)
+    write_by_tf2onnx(model, weights, path)
     answers_as_keras(EXPORTER, path, 1e-5)
     written = onnx.load(path)
     assert [value.name for value in written.graph.input] == ["image"]
     assert [value.name for value in written.graph.output] == ["logits", "probabilities"]
     dimensions = written.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dimensions] == [0, 28, 28, 1], "the batch must be free"
-    assert {o.domain: o.version for o in written.opset_import}[""] == onnx_from_tensorflow.OPSET
+    assert {o.domain: o.version for o in written.opset_import}[""] == TF2ONNX_OPSET
 
 
 def test_dynamic_quantization_is_found_to_depend_on_the_batch(
@@ -46,7 +46,7 @@ def test_dynamic_quantization_is_found_to_depend_on_the_batch(
 
     quantize_dynamic(artifact, tmp_path / "int8.onnx")
     answer = partial(EXPORTER.answer, tmp_path / "int8.onnx", model)
-    assert batching.difference(answer, {"image": pictures}) > 0.01
+    assert conformance.company_difference(answer, {"image": pictures}) > 0.01
 
 
 def test_it_is_one_file_of_the_promised_opset(artifact: Path) -> None:
@@ -77,4 +77,4 @@ def test_int8_keeps_the_signature_and_answers_as_float32_does_nearly(
     before, after = (EXPORTER.run(path, model, {"image": pictures}) for path in (artifact, quantized))
     scale = np.abs(before["logits"]).max()
     assert 0 < np.abs(after["logits"] - before["logits"]).max() < 0.1 * scale
-    assert batching.difference(partial(INT8.answer, quantized, model), {"image": pictures}) < 1e-4
+    assert conformance.company_difference(partial(INT8.answer, quantized, model), {"image": pictures}) < 1e-4

@@ -35,10 +35,10 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Model]:
 
 def test_two_frameworks_reach_all_and_need_no_converter() -> None:
     found = roads.find(load("fashion"))
-    assert set(found.sources) == set(targets.NAMES)
+    assert set(found.origins) == set(targets.NAMES)
     assert not any(road.converter for road in found.open.values())
-    assert found.sources["torchserve"] == "pytorch"
-    assert set(roads.find(load("fashion"), "tensorflow").sources.values()) == {"tensorflow"}
+    assert found.origins["torchserve"] == "pytorch"
+    assert set(roads.find(load("fashion"), "tensorflow").origins.values()) == {"tensorflow"}
 
 
 def test_one_framework_reaches_the_others_targets_by_a_converter(copies: dict[str, Model]) -> None:

@@ -18,7 +18,7 @@ from models.base import Model, ModelError, ModelSpec, Weights
 from models.data import NpzFolder, Rows
 from models.signature import BATCH, Arrays, Tensor
 from pipelines import exporting
-from pipelines.exporting import conformance, keras_graph, onnx, onnx_from_tensorflow, tfjs, tfjs_converter
+from pipelines.exporting import conformance, keras_graph, onnx, tfjs, tfjs_converter
 from pipelines.exporting.base import Exporter, ExportError
 from serving.errors import TandemError
 from tests.pipelines.exporting.zoo.networks import NETWORKS, Network
@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 """Relative to a row's largest output where that is above 1."""
 TF2ONNX = replace(
     onnx.EXPORTER,
-    write=lambda model, weights, folder, _calibration: onnx_from_tensorflow.write(
+    write=lambda model, weights, folder, _calibration: onnx.write_by_tf2onnx(
         model, weights, folder / "model.onnx"
     ),
 )
@@ -215,7 +215,7 @@ def target(exporter: Exporter, model: Specimen, weights: Weights, reference: Any
         if model.network.precision in exporter.files and model.network.precision != "float32":
             return SAME if alike(answer([ordinary])[0], reference(ordinary)) else "gate"
         try:
-            passed = conformance.difference(answer, [reference(run) for run in runs], runs) <= TOLERANCE
+            passed = conformance.difference(answer(runs), [reference(run) for run in runs]) <= TOLERANCE
         except Exception:
             passed = False
         if not passed:
@@ -230,9 +230,7 @@ def target(exporter: Exporter, model: Specimen, weights: Weights, reference: Any
             return SAME if expected is None else "fails"
         if expected is None:
             return "differs"
-        return (
-            SAME if conformance.difference(lambda _: outputs, [expected], [trap]) <= TOLERANCE else "differs"
-        )
+        return SAME if conformance.difference(outputs, [expected]) <= TOLERANCE else "differs"
 
 
 def alike(outputs: Arrays, expected: Arrays) -> bool:
