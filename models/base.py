@@ -285,8 +285,10 @@ def require_fit(weights: Weights, shapes: Mapping[str, tuple[int, ...]], network
 
 
 def count_parameters(weights: Weights) -> int:
-    """Return the number of values, without the batch norms' running statistics."""
-    return sum(array.size for name, array in weights.items() if not name.endswith(("/mean", "/variance")))
+    """Return the number of values, without the batch norms' running statistics; equal arrays, as of tied layers, count
+    once."""
+    arrays = (array for name, array in weights.items() if not name.endswith(("/mean", "/variance")))
+    return sum({(array.shape, array.tobytes()): array.size for array in arrays}.values())
 
 
 def _where(error: Exception, path: Path) -> str:

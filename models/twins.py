@@ -26,9 +26,7 @@ another padding, epsilon or activation is not."""
 
 def check(model: Model, sample: Rows) -> None:
     """Prove that spec and networks fit each other, and that equal weights in two networks give equal answers.
-
-    `sample` are rows of the spec's inputs. Raises `ModelError` with what was expected and what came.
-    """
+    `sample` are rows of the spec's inputs. Raises `ModelError` with what was expected and what came."""
     spec, first = model.spec, model.spec.task.outputs[0]
     inputs = sample.take(slice(ROWS)).served(spec.signature)
     count = batch_size(inputs)

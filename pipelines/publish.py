@@ -145,10 +145,8 @@ def rollback(root: Path, model: str, version: int | None = None) -> int:
 
 
 def settle(root: Path, model: str) -> int:
-    """Repair an interrupted publication: remove half-written folders, and update the targets' pointers.
-
-    Returns the highest version, which may lack files since; 0 if there is none.
-    """
+    """Repair an interrupted publication: remove half-written folders, and update the targets' pointers. Returns the
+    highest version, which may lack files since; 0 if there is none."""
     committed = pointer(root, model)
     complete = versions(root, model)
     last = max([*complete, committed.version if committed else 0])

@@ -123,8 +123,8 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
 
 
 def _profile(model: Model, settings: Settings) -> Profile:
-    devices = {"devices": settings.alone.devices, "device": settings.device}
-    return replace(model.spec.profile(settings.profile), precision=settings.precision, **devices)
+    profile, devices = model.spec.profile(settings.profile), settings.alone.devices
+    return replace(profile, precision=settings.precision, devices=devices, device=settings.device)
 
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
@@ -140,10 +140,8 @@ def export(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = Non
 
 
 def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> int:
-    """Return the published version of this recipe; make it if there is none, or if its files were changed.
-
-    A version that a rollback holds stays until the recipe changes.
-    """
+    """Return the published version of this recipe; make it if there is none, or if its files were changed. A
+    version that a rollback holds stays until the recipe changes."""
     root, name = recipe.settings.repository, recipe.model.spec.name
     publish.settle(root, name)
     now = publish.pointer(root, name)

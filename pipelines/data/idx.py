@@ -9,7 +9,6 @@ import struct
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -25,10 +24,7 @@ TIMEOUT_SECONDS = 60
 
 
 def load(source: IdxPictures, cache: Path, input_name: str, progress: Progress) -> tuple[Rows, Rows]:
-    """Training and test pictures, uint8 [N, H, W, C] with labels uint8 [N], fetched into `cache` on the first call.
-
-    Raises `DataError`.
-    """
+    """Return training and test pictures, uint8 [N, H, W, C] with labels uint8 [N]. Raises `DataError`."""
     if len(files := list(source.sha256)) != 4:
         raise DataError(f"{source.name}: expected the digests of four files in spec.py, it has {len(files)}")
     fetch(source, cache, progress)
@@ -61,12 +57,11 @@ def fetch(source: IdxPictures, cache: Path, progress: Progress) -> None:
     if all(_digest(cache / name) == expected for name, expected in source.sha256.items()):
         return
     cache.mkdir(parents=True, exist_ok=True)
-    attempts: list[tuple[str, Callable[[Path], None]]] = []
+    attempts = {url: partial(_from_url, source, url, progress) for url in source.urls}
     if source.debian_package:
-        attempts.append((f"Debian package {source.debian_package}", partial(_from_debian, source)))
-    attempts += [(url, partial(_from_url, source, url, progress)) for url in source.urls]
+        attempts = {f"Debian package {source.debian_package}": partial(_from_debian, source), **attempts}
     failures = [f"cache {cache}: not there, or not complete"]
-    for name, attempt in attempts:
+    for name, attempt in attempts.items():
         with tempfile.TemporaryDirectory(dir=cache, prefix=".incoming-") as folder:
             try:
                 attempt(Path(folder))

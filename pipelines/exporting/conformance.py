@@ -67,10 +67,8 @@ def noise(like: NDArray[Any], generator: np.random.Generator, scale: float, coun
 
 
 def difference(answers: Sequence[Arrays], expected: Sequence[Arrays], batched: bool = True) -> float:
-    """Return the largest difference of the answers to some runs; relative to a row's largest output if that is above 1.
-
-    Infinite where a run answers with another number of rows, or with NaN where `expected` has none.
-    """
+    """Return the largest difference of the answers to some runs; relative to a row's largest output if that is
+    above 1. Infinite where a run answers with another number of rows, or with NaN where `expected` has none."""
     worst = 0.0
     for right, outputs in zip(expected, answers, strict=True):
         for name, wanted in right.items():
@@ -96,9 +94,7 @@ def alone(folder: Path, file: str, others: Sequence[str]) -> Iterator[Path]:
 
 def untruths(backend: str, folder: Path, file: str, signature: Signature) -> list[str]:
     """Return the names, dtypes and free sizes that an artifact declares differently from the model's signature.
-
-    `folder` holds the artifact and nothing else; `backend` is the one of our server that opens it.
-    """
+    `folder` holds the artifact and nothing else; `backend` is the one of our server that opens it."""
     servable = loader(backend)(folder, file, 1)
     try:
         declared = servable.signatures[DEFAULT_SIGNATURE]

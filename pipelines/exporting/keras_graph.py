@@ -36,10 +36,8 @@ LUMA_BITS = 16
 
 
 def network(model: Model, weights: Weights) -> keras.Model:
-    """Build the Keras network of `model` and set `weights`, without touching their source.
-
-    Raises `ModelError` where names or shapes do not fit.
-    """
+    """Build the Keras network of `model` and set `weights`, without touching their source. Raises `ModelError`
+    where names or shapes do not fit."""
     # Read at TensorFlow's first import; its notices about the CPU would hide our progress.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if model.spec.artifact is not None:
@@ -84,9 +82,7 @@ def finite(model: Model, answer: Answer) -> Answer:
 
 def graph(model: Model, weights: Weights) -> tuple[Any, Answer]:
     """Return the model in TensorFlow: the holder of its variables, and the function from inputs to outputs by name.
-
-    onnx2tf converts a model that is PyTorch's or ONNX only. Raises `ExportError`.
-    """
+    onnx2tf converts a model that is PyTorch's or ONNX only. Raises `ExportError`."""
     artifact = model.spec.artifact
     if "tensorflow" in model.origins or "keras" in model.origins:
         layers = network(model, weights)

@@ -127,10 +127,8 @@ def _name(path: Path, model: Model) -> None:
 
 
 def write_int8(model: Model, weights: Weights, directory: Path, calibration: Arrays) -> None:
-    """Write `model.onnx` with int8 weights, a scale for each channel, and uint8 activations (QDQ).
-
-    Their ranges are read off the first 256 rows of `calibration`. Raises `ExportError`.
-    """
+    """Write `model.onnx` with int8 weights, a scale for each channel, and uint8 activations (QDQ). Their ranges are
+    read off the first 256 rows of `calibration`. Raises `ExportError`."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -68,10 +68,8 @@ def name_outputs(signature: Signature, graph_model: dict[str, Any]) -> dict[str,
 
 
 def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
-    """Run a model.json in Node with TensorFlow.js's wasm backend and the files that the page loads.
-
-    Raises `TargetError` where these cannot be had, and `ExportError` where the model does not run.
-    """
+    """Run a model.json in Node with TensorFlow.js's wasm backend and the files that the page loads. Raises
+    `TargetError` where these cannot be had, and `ExportError` where the model does not run."""
     scripts = install(Settings.from_environment().artifacts.resolve() / "web") / "tensorflowjs"
     signature, counts = model.spec.signature, [batch_size(inputs) for inputs in batches]
     with tempfile.TemporaryDirectory() as folder:

@@ -49,10 +49,8 @@ def servable(model: Model, weights: Weights) -> Servable:
 
 
 def folded(model: Model, weights: Weights) -> nn.Module:
-    """As `servable`, for PyTorch to serve: batch norms folded into their convolutions, weights channels last.
-
-    A network that `torch.fx` cannot trace keeps its batch norms.
-    """
+    """As `servable`, for PyTorch to serve: batch norms folded into their convolutions, weights channels last. A
+    network that `torch.fx` cannot trace keeps its batch norms."""
     result: Any = servable(model, weights)
     if result.positional:
         exported: nn.Module = result

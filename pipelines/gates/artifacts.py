@@ -59,22 +59,13 @@ class Source:
 
 
 def gate(model: Model, trained: Mapping[str, Trained], candidate: Candidate, test: Rows) -> Gated:
-    """Check every artifact against the framework whose weights it has.
-
-    Raises `GateError`, first of all if one was changed since its export.
-    """
-    origins = candidate.roads.origins
-    changed = "files of the artifact that were changed since its export"
-    checks = [
-        Check(
-            "integrity",
-            f"{target}: {changed}",
-            len(repository.broken_seal(candidate.folder / target)),
-            "<=",
-            0,
-        )
-        for target in origins
-    ]
+    """Check every artifact against the framework whose weights it has. Raises `GateError`, first of all if one was
+    changed since its export."""
+    origins, checks = candidate.roads.origins, list[Check]()
+    for target in origins:
+        name = f"{target}: files of the artifact that were changed since its export"
+        changed = repository.broken_seal(candidate.folder / target)
+        checks.append(Check("integrity", name, len(changed), "<=", 0))
     require(checks)
     weights = {
         name: trained[name].weights if name in trained else {} for name in {*origins.values(), *trained}
@@ -160,12 +151,7 @@ def file_checks(
 
 
 def parity(
-    spec: ModelSpec,
-    artifact: str,
-    precision: str,
-    outputs: Arrays,
-    reference: Arrays,
-    targets: NDArray[Any],
+    spec: ModelSpec, artifact: str, precision: str, outputs: Arrays, reference: Arrays, targets: NDArray[Any]
 ) -> list[Check]:
     """Compare an artifact with its source: float32 by every output, less precise ones by their answers."""
     limits, task = spec.tolerances, spec.task
@@ -195,14 +181,9 @@ def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: 
     """Check that a row has the same answer alone and in company. An artifact that fails is published unbatched, or
     refused if its servers always batch, for the reason `always_batched`."""
     why = f" ({always_batched})" if always_batched else ""
-    return Check(
-        "batching",
-        f"{artifact}: largest difference between an answer alone and in company{why}",
-        difference,
-        "<=",
-        spec.tolerances.outputs,
-        "" if always_batched else NOT_BATCHED,
-    )
+    name = f"{artifact}: largest difference between an answer alone and in company{why}"
+    otherwise = "" if always_batched else NOT_BATCHED
+    return Check("batching", name, difference, "<=", spec.tolerances.outputs, otherwise)
 
 
 def size(artifact: str, precision: str, path: Path, parameters: int) -> list[Check]:

@@ -14,10 +14,8 @@ from serving.settings import Settings
 
 
 def manifests(settings: Settings, version: int | None) -> dict[str, Manifest]:
-    """The manifests of a version (None: the published one) by target.
-
-    Raises `ModelError` or `PublishError` where there is no such model or version.
-    """
+    """The manifests of a version (None: the published one) by target. Raises `ModelError` or `PublishError` where
+    there is no such model or version."""
     root, model = settings.repository, settings.model
     models.base.load(model)
     if version is None:

@@ -1,7 +1,5 @@
-"""The recording of a run: every step with its inputs, outputs and checks, then its page and lineage.
-
-Writes `gates.json` and `index.html` to the run's folder, links to them to the training's, and the run to the lineage.
-"""
+"""The recording of a run: every step with its inputs, outputs and checks, then its page and lineage. Writes
+`gates.json` and `index.html` to the run's folder, links to them to the training's, and the run to the lineage."""
 
 from __future__ import annotations
 

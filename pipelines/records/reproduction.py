@@ -33,10 +33,8 @@ class ReproductionError(TandemError):
 def reproduce(
     settings: Settings, version: int | None, report: Callable[[str], None], write: Callable[[str], None]
 ) -> int:
-    """Make a version again, and compare the two. Returns 0 if weights and answers are the same, otherwise 1.
-
-    Raises `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` if the version was changed.
-    """
+    """Make a version again, and compare the two. Returns 0 if weights and answers are the same, otherwise 1. Raises
+    `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` if the version was changed."""
     manifests = provenance.manifests(settings, version)
     manifest = next(iter(manifests.values()))
     for target in manifests:

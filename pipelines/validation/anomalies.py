@@ -1,7 +1,5 @@
-"""Each split against the schema, and splits against each other: figures with limits.
-
-Distances are measured as TensorFlow Data Validation does (anomalies/metrics.cc).
-"""
+"""Each split against the schema, and splits against each other: figures with limits. Distances are measured as
+TensorFlow Data Validation does (anomalies/metrics.cc)."""
 
 from __future__ import annotations
 

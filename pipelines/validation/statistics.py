@@ -23,11 +23,8 @@ BUCKETS = 10
 
 @dataclass(frozen=True)
 class Values:
-    """The values of one input, or of the targets of a regression, in JSON's types.
-
-    They are those that the endpoints take: uint8 pictures are divided by 255. `minimum` to `zeros` are over the
-    finite ones.
-    """
+    """The values of one input, or of the targets of a regression, in JSON's types. They are those that the
+    endpoints take: uint8 pictures are divided by 255. `minimum` to `zeros` are over the finite ones."""
 
     shape: list[int]
     """The shape of one row."""
