@@ -46,8 +46,9 @@ def split(name: str, found: Statistics, spec: ModelSpec, schema: Schema) -> list
     for tensor in spec.inputs:
         values = found.inputs[tensor.name]
         kept = f"uint8 or {tensor.dtype}" if tensor.content == "picture" else tensor.dtype
-        unfit = 0 if fits(values, tensor) else found.rows
-        hold(f"{tensor.name}: rows that are not {kept} {list(tensor.row)}", unfit, 0)
+        unfit = "" if fits(values, tensor) else f" (they are {values.dtype} {values.shape})"
+        what = f"{tensor.name}: rows that are not {kept} {list(tensor.row)}{unfit}"
+        hold(what, found.rows if unfit else 0, 0)
         hold_values(tensor.name, values, schema.inputs[tensor.name])
     if found.targets is not None:
         hold_values("targets", found.targets, schema.label)

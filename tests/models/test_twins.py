@@ -131,6 +131,15 @@ def test_networks_that_are_not_one_are_refused(
         twins.check(models.base.load(NAME), SAMPLE)
 
 
+def test_a_folder_without_a_network_is_refused(folder: Path) -> None:
+    for file in ("torch_model.py", "keras_model.py"):
+        (folder / file).unlink()
+    with pytest.raises(
+        ModelError, match=r"has neither keras_model.py nor torch_model.py: expected a function build"
+    ):
+        models.base.load(NAME)
+
+
 def test_two_rows_are_enough(folder: Path) -> None:
     twins.check(models.base.load(NAME), SAMPLE.take(slice(2)))
 

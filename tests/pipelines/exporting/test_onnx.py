@@ -7,7 +7,7 @@ import pytest
 
 from models.base import Model, Weights
 from pipelines.exporting import conformance
-from pipelines.exporting.onnx import EXPORTER, INT8, OPSET, TF2ONNX_OPSET, write_by_tf2onnx
+from pipelines.exporting.onnx import EXPORTER, INT8, OPSET
 from tests.pictures import Images
 from tests.pipelines.exporting.conftest import Answers, Made
 
@@ -21,22 +21,6 @@ def artifact(made: Made) -> Path:
 
 def test_it_answers_as_keras_does(answers_as_keras: Answers, artifact: Path) -> None:
     answers_as_keras(EXPORTER, artifact, 1e-5)
-
-
-@pytest.mark.thorough
-@pytest.mark.timeout(300)
-def test_the_second_road_by_tensorflow_answers_alike(
-    answers_as_keras: Answers, model: Model, weights: Weights, tmp_path: Path
-) -> None:
-    path = tmp_path / "model.onnx"
-    write_by_tf2onnx(model, weights, path)
-    answers_as_keras(EXPORTER, path, 1e-5)
-    written = onnx.load(path)
-    assert [value.name for value in written.graph.input] == ["image"]
-    assert [value.name for value in written.graph.output] == ["logits", "probabilities"]
-    dimensions = written.graph.input[0].type.tensor_type.shape.dim
-    assert [d.dim_value for d in dimensions] == [0, 28, 28, 1], "the batch must be free"
-    assert {o.domain: o.version for o in written.opset_import}[""] == TF2ONNX_OPSET
 
 
 def test_dynamic_quantization_is_found_to_depend_on_the_batch(
