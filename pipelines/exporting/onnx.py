@@ -113,15 +113,15 @@ def _name(path: Path, model: Model) -> None:
 
     from pipelines.exporting import imported
 
-    artifact, signature = model.spec.artifact, model.spec.signature
-    called = imported.tflite_names(artifact) if artifact is not None and artifact.format == "tflite" else {}
-    known = {tensor.name: tensor for tensor in (*signature.inputs, *signature.outputs)}
+    artifact, signature, names = model.spec.artifact, model.spec.signature, dict[str, str]()
+    if artifact is not None and artifact.format == "tflite":
+        called = imported.tflite_names(artifact).items()
+        names = {**artifact.names, **{tensor: artifact.names.get(name, name) for tensor, name in called}}
+    tensors = {tensor.name: tensor for tensor in (*signature.inputs, *signature.outputs)}
     converted = onnx_ir.load(path)
     for value in (*converted.graph.inputs, *converted.graph.outputs):
-        if artifact is not None:
-            name = called.get(value.name or "", value.name or "")
-            value.name = artifact.names.get(name, name)
-        if tensor := known.get(value.name or ""):
+        value.name = names.get(value.name or "", value.name)
+        if tensor := tensors.get(value.name or ""):
             value.shape = onnx_ir.Shape(list(tensor.shape))
     onnx_ir.save(converted, path)
 

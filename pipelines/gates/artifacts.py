@@ -21,6 +21,7 @@ from pipelines.exporting.base import Exporter, one_line
 from pipelines.gates import Check, require
 from pipelines.training.record import Trained
 from serving import golden, repository
+from serving.targets.base import SAMPLES
 
 PARITY_ROWS = 1_000
 """Test rows on which each artifact is compared with its source framework."""
@@ -82,7 +83,7 @@ def gate(model: Model, trained: Mapping[str, Trained], candidate: Candidate, tes
             closed[target] = f"its artifact is refused: {failed[0]}".replace("FAIL ", "")
             left_out = f"{target} is left out"
             found = [replace(check, otherwise=left_out) if check.refuses else check for check in found]
-        batched[target] = independent_rows(found)
+        batched[target] = target not in closed and independent_rows(found)
         checks += found
     require(checks)
     return Gated(batched, tuple(checks), closed)
@@ -100,7 +101,7 @@ def _target_checks(model: Model, candidate: Candidate, target: str, source: Sour
     variants = exporter.variants(model)
     for precision, file in variants.items():
         label = f"{target} ({exporter.runtime}) {precision} from {roads.told(source.origin)}"
-        others = [name for name in variants.values() if name != file]
+        others = [name for name in (*variants.values(), repository.GOLDEN, SAMPLES) if name != file]
         try:
             with conformance.alone(candidate.folder / target, file, others) as path:
                 checks += file_checks(model, exporter, path, precision, source, label)

@@ -319,6 +319,21 @@ def test_each_format_is_opened_by_what_runs_it(
 
 
 @pytest.mark.slow
+def test_a_saved_model_whose_input_and_output_have_one_name_reaches_onnx(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.f = tf.function(lambda x: {"x": x @ WEIGHTS}, input_signature=[tf.TensorSpec([None, 4], name="x")])
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.f})
+    take(tmp_path / "saved")
+    model, rows = load("mine"), {"x": np.ones((3, 4), np.float32)}
+    exporter = exporting.load("onnxruntime")
+    exporter.write(model, {}, tmp_path, {})
+    found = exporter.run(tmp_path / exporter.serve, model, rows)["x_out"]
+    np.testing.assert_allclose(found, rows["x"] @ WEIGHTS, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_a_saved_model_needs_a_signature_and_no_state(folder: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 

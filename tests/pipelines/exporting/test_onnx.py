@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -62,3 +63,12 @@ def test_int8_keeps_the_signature_and_answers_as_float32_does_nearly(
     scale = np.abs(before["logits"]).max()
     assert 0 < np.abs(after["logits"] - before["logits"]).max() < 0.1 * scale
     assert conformance.company_difference(partial(INT8.answer, quantized, model), {"image": pictures}) < 1e-4
+
+
+def test_int8_of_a_model_that_is_not_batched_takes_one_row(
+    model: Model, weights: Weights, pictures: Images, tmp_path: Path
+) -> None:
+    inputs = (replace(model.spec.inputs[0], shape=(28, 28, 1)),)
+    alone = replace(model, spec=replace(model.spec, inputs=inputs, batched=False))
+    INT8.write(alone, weights, tmp_path, {"image": pictures[:20]})
+    assert INT8.run(tmp_path / INT8.serve, alone, {"image": pictures[:2]})["logits"].shape == (2, 10)
