@@ -205,6 +205,10 @@ def test_a_folder_of_npz_files_is_data(tmp_path: Path) -> None:
         np.savez(folder / "test.npz", **arrays)
         with pytest.raises(DataError, match=message):
             data.load(model, tmp_path, 1)
+    with (folder / "test.npz").open("wb") as file:
+        np.save(file, inputs)
+    with pytest.raises(DataError, match=r"test\.npz cannot be read as \.npz"):
+        data.load(model, tmp_path, 1)
 
 
 @pytest.mark.parametrize(
