@@ -17,8 +17,6 @@ from typing import Any
 from models.base import Model, Weights
 from models.signature import Arrays
 from serving.errors import TandemError
-from serving.server.backends.base import loader
-from serving.server.tensors.signature import DEFAULT_SIGNATURE
 
 SLICE = 100
 """Rows of a run: thousands would take gigabytes in the first layers of a network for pictures."""
@@ -87,6 +85,9 @@ def process(what: str, command: Sequence[str | Path], seconds: int, folder: Path
 
 def run_as_served(backend: str, path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
     """Run an artifact in a backend of our server, on one thread, each batch in a run of its own."""
+    from serving.server.backends.base import loader
+    from serving.server.tensors.signature import DEFAULT_SIGNATURE
+
     folder, file = (path, "") if path.is_dir() else (path.parent, path.name)
     servable, names = loader(backend)(folder, file, 1), [tensor.name for tensor in model.spec.task.outputs]
     return [servable.run(DEFAULT_SIGNATURE, dict(inputs), names) for inputs in batches]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from models.base import ModelSpec
 from models.classification import Classification
@@ -24,6 +23,8 @@ SAMPLES = 10
 
 def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
     """Write the first test row in every request form, and several rows with their right answers as `index.json`."""
+    from PIL import Image
+
     folder.mkdir(parents=True)
     chosen = test.take(np.array([0, *_others(spec, test)]))
     inputs = chosen.served(spec.signature)
