@@ -97,7 +97,6 @@ def run_as_served(backend: str, path: Path, model: Model, batches: Sequence[Arra
 class Exporter:
     """The functions that write an artifact from the weights of either framework and run it in its own runtime."""
 
-    target: str
     files: dict[str, str]
     """Precision (`float32`, `float16`, `int8`) to the path in the artifact's folder ("" is the folder itself);
     the first is the one that is served, and a model may have fewer: `variants`."""

@@ -92,7 +92,6 @@ def _silent() -> Iterator[None]:
 
 
 EXPORTER = Exporter(
-    target="litert",
     files=FILES,
     write=write,
     answer=partial(run_as_served, "litert"),

@@ -209,7 +209,6 @@ def _check_signature(graph: onnx.ModelProto, model: Model) -> None:
 
 
 EXPORTER = Exporter(
-    target="onnxruntime",
     files={"float32": "model.onnx"},
     write=write,
     answer=partial(run_as_served, "onnxruntime"),

@@ -92,7 +92,6 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
 
 
 EXPORTER = Exporter(
-    target="tfjs",
     files={"float32": MODEL_FILE},
     write=write,
     answer=answer,

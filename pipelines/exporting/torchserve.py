@@ -131,7 +131,6 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
 
 
 EXPORTER = Exporter(
-    target="torchserve",
     files={"float32": "model.mar"},
     write=partial(write, "exported", "model.pt2", write_exported),
     answer=answer,

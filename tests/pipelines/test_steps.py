@@ -101,8 +101,8 @@ def sources(
         "answers",
         lambda _model, _framework, weights, calls: [answered(weights, own) for own in calls],
     )
-    exporter = Exporter("", {"float32": "model.npz"}, write, answer)
-    monkeypatch.setattr(exporting, "load", lambda target, _form="": replace(exporter, target=target))
+    exporter = Exporter({"float32": "model.npz"}, write, answer)
+    monkeypatch.setattr(exporting, "load", lambda _target, _form="": exporter)
     monkeypatch.setattr(
         onnx, "write_by_tf2onnx", lambda _model, weights, path: path.write_bytes(_npz(weights))
     )

@@ -92,7 +92,7 @@ def test_a_form_is_held_against_the_framework_s_answers_with_its_version_s_weigh
         found = [reference.outputs(model, "pytorch", weights, batch) for batch in batches]
         return [{name: array + shift for name, array in own.items()} for own in found]
 
-    exporter = Exporter(TARGET, {"float32": "odd.onnx"}, write, answer, runtime="An odd runtime")
+    exporter = Exporter({"float32": "odd.onnx"}, write, answer, runtime="An odd runtime")
     monkeypatch.setattr(exporting, "load", lambda *_: exporter)
     variant = Variant(TARGET, "odd", form="odd")
     if refusal:
