@@ -29,8 +29,8 @@ class ExportError(TandemError):
 
 
 def one_line(error: Exception, longest: int = 500) -> str:
-    """Return an error's message on one line, cut to `longest` characters."""
-    return " ".join(str(error).split())[:longest]
+    """Return an error's message, or its type if it has none, on one line, cut to `longest` characters."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 @contextmanager
