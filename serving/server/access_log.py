@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 
-from serving.server.records import RequestRecord
+from serving.server.metrics import RequestRecord
 
 FIELDS = (
     *("client", "method", "protocol", "model", "version", "code", "status", "rows"),

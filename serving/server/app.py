@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any
 
 from serving.server.bodies import ClientLeftError, Receive, discard, read_body, unless_client_leaves
-from serving.server.errors import BodyTimeoutError, DeadlineError, NotFoundError, UnavailableError, told
+from serving.server.errors import DeadlineError, UnavailableError, told
 from serving.server.http import Request, Response, Route, router
-from serving.server.records import Observe, RequestRecord
+from serving.server.metrics import Observe, RequestRecord
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -19,10 +19,6 @@ CORS = (
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
     (b"access-control-allow-headers", b"*"),
 )
-LONGEST_PATH = 4096
-"""The maximum bytes of a path."""
-PATIENCE_SECONDS = 0.05
-"""Time after which a task waits for the client to leave."""
 LINGER_SECONDS = 2.0
 """Time for a client that is still sending a refused body to read the response."""
 
@@ -86,25 +82,21 @@ class App:
             async with deadline:
                 if self._cors and record.method == "OPTIONS":
                     return Response(b""), unread
-                if len(record.path) > LONGEST_PATH:
-                    raise NotFoundError(f"expected a path of at most {LONGEST_PATH} bytes")
                 handler, variables = self._find(record.method, record.path)
                 body = await read_body(receive, headers, self._max_body_bytes)
                 unread = False
                 record.request_bytes = len(body)
                 request = Request(record.method, record.path, variables, headers, body, record)
-                async with unless_client_leaves(receive, PATIENCE_SECONDS):
+                async with unless_client_leaves(receive):
                     return await handler(request), unread
         except ClientLeftError:
             raise
         except Exception as error:  # noqa: BLE001 - any error becomes a response
-            late = isinstance(error, TimeoutError) and deadline.expired()
-            return _failure(record, self._late(unread) if late else error), unread
-
-    def _late(self, unread: bool) -> DeadlineError:
-        if unread:
-            return BodyTimeoutError(f"the request was not complete within {self._timeout_seconds:g} s")
-        return DeadlineError(f"no response within {self._timeout_seconds:g} s")
+            if isinstance(error, TimeoutError) and deadline.expired():
+                late = "the request was not complete" if unread else "no response"
+                error = DeadlineError(f"{late} within {self._timeout_seconds:g} s")
+                error.status = 408 if unread else 504
+            return _failure(record, error), unread
 
 
 def _failure(record: RequestRecord, error: Exception) -> Response:

@@ -6,12 +6,13 @@ import argparse
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -20,8 +21,7 @@ from serving.server.app import App
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
 from serving.server.lifecycle import StartError, run
-from serving.server.metrics import Metrics
-from serving.server.records import Observe, observers
+from serving.server.metrics import Metrics, Observe, observers
 from serving.server.repository.models import Models
 from serving.server.repository.policies import ModelConfig
 from serving.server.repository.versions import LoadVersion, Serving
@@ -48,10 +48,11 @@ def data_plane(
     """Return a data plane for the models of `find`; `layout` is their expected layout, for messages."""
     metrics = Metrics()
     limits = QueueLimits(options.max_batch_rows, queue=options.max_queue)
-    serving = Serving(load, metrics, limits, options.retries, options.batching)
+    models = Models(find, Serving(load, metrics, limits, options.retries, options.batching), layout)
+    metrics.show(models.loads)
     # Decoding pictures takes long and must not delay runs.
     decoders = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
-    return DataPlane(Models(find, serving, layout), metrics, decoders, platform, options.max_rows)
+    return DataPlane(models, metrics, decoders, platform, options.max_rows)
 
 
 def serve(
@@ -61,15 +62,15 @@ def serve(
     services: Sequence[Service],
     options: argparse.Namespace,
     *observes: Observe,
-) -> None:
-    """Serve routes and services by the flags; exits if the server cannot start."""
+) -> NoReturn:
+    """Serve routes and services by the flags, and end the process: with 0 after a stop, 1 if it cannot start."""
     gc.set_threshold(*COLLECT_AFTER)
     with ExitStack() as stack:
         try:
             every = [plane.metrics.request, *observes]
             if options.access_log != "off":
-                dropped = plane.metrics.dropped_log_line
-                access = AccessLog(options.access_log, options.access_log_sample, dropped)
+                dropped = plane.metrics.dropped_log_lines
+                access = AccessLog(options.access_log, options.access_log_sample, dropped.inc)
                 stack.callback(access.close)
                 every.append(access.write)
             observe = observers(*every)
@@ -79,12 +80,11 @@ def serve(
                 app, interceptors, close = _traced(app, options.otlp_endpoint, command)
                 stack.callback(close)
             make_rpc = partial(RpcServer, services, observe, options, interceptors)
-            clean = run(plane, app, make_rpc, options)
+            run(plane, app, make_rpc, options)
         except (StartError, OSError) as error:
             sys.exit(f"{command}: {error}")
-    if not clean:
-        logging.shutdown()
-        os._exit(0)
+    logging.shutdown()
+    os._exit(0)  # Threads may still load or run a model.
 
 
 def _traced(
@@ -131,3 +131,9 @@ def log_to_stderr(command: str) -> None:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")
     # Else clients could fill the log: it warns of each request that is not HTTP.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+
+
+def end_at_signals() -> None:
+    """End the process at a signal: until it serves, nothing has begun, and importing a runtime takes seconds."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))

@@ -59,8 +59,8 @@ async def discard(receive: Receive, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def unless_client_leaves(receive: Receive, seconds: float) -> AsyncIterator[None]:
-    """Cancel the block with `ClientLeftError` when the client leaves, checked from `seconds` on."""
+async def unless_client_leaves(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the block with `ClientLeftError` when the client leaves."""
     answering = asyncio.current_task()
     left = False
 
@@ -70,10 +70,7 @@ async def unless_client_leaves(receive: Receive, seconds: float) -> AsyncIterato
         if left and answering is not None:
             answering.cancel()
 
-    watches: list[asyncio.Task[None]] = []
-    timer = asyncio.get_running_loop().call_later(
-        seconds, lambda: watches.append(asyncio.create_task(watch()))
-    )
+    watching = asyncio.create_task(watch())
     try:
         yield
     except asyncio.CancelledError:
@@ -81,9 +78,7 @@ async def unless_client_leaves(receive: Receive, seconds: float) -> AsyncIterato
             raise ClientLeftError from None
         raise
     finally:
-        timer.cancel()
-        for task in watches:
-            task.cancel()
+        watching.cancel()
 
 
 async def _inflate(body: bytes, encoding: str, limit: int) -> bytes:

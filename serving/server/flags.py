@@ -81,4 +81,4 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("access-log-sample", _share, 1.0, "the share of successful requests that is logged, 0 to 1")
     add("otlp-endpoint", str, None, "URL of an OpenTelemetry collector to send spans to")
     # Only `tandem-tf-serving` has flags for these.
-    parser.set_defaults(grpc_socket="", grpc_tls=None, grpc_options=(), cors=False, retries=RetryPolicy())
+    parser.set_defaults(grpc_socket="", grpc_options=(), cors=False, retries=RetryPolicy())

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
 import orjson
 
 from serving.server.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, quote
-from serving.server.records import RequestRecord
+from serving.server.metrics import RequestRecord
 
 JSON = "application/json"
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -43,7 +41,7 @@ class Response:
     body: bytes
     content_type: str = JSON
     status: int = 200
-    headers: RawHeaders = field(default=())
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
     @classmethod
     def json(cls, value: object, status: int = 200) -> Response:
@@ -84,21 +82,24 @@ def router(routes: Sequence[Route]) -> Callable[[str, str], tuple[Handler, Mappi
         if not allowed:
             raise NotFoundError(f"nothing is served at {quote(path)}")
         names = sorted(allowed)
-        raise MethodNotAllowedError(
-            f"expected {' or '.join(names)} at {quote(path)}, got {method}",
-            ", ".join([*names, *(["HEAD"] if "GET" in names else [])]),
-        )
+        error = MethodNotAllowedError(f"expected {' or '.join(names)} at {quote(path)}, got {method}")
+        allow = ", ".join([*names, "HEAD"] if "GET" in names else names)
+        error.headers = ((b"allow", allow.encode()),)
+        raise error
 
     return find
 
 
-def parse_json(text: bytes | memoryview) -> object:
-    """Parse JSON by RFC 8259: no NaN, no Infinity, at most 1,024 levels. Raises `InvalidRequestError`."""
+def parse_object(text: bytes | memoryview) -> dict[str, object]:
+    """Parse a JSON object by RFC 8259: no NaN, no Infinity, at most 1,024 levels. Raises `InvalidRequestError`."""
     try:
-        return orjson.loads(text)
+        document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         hint = ""
         # `pos` counts characters, which are bytes in ASCII.
         if re.match(rb"-?(NaN|Infinity)", bytes(text[error.pos : error.pos + 9])):
             hint = "; JSON has no NaN and no Infinity: send such values as binary tensors or over gRPC"
         raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}{hint}") from None
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"expected a JSON object, got {type(document).__name__}")
+    return document

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from serving.server.backends.base import BACKENDS, check_exists, refusal
-from serving.server.errors import ArtifactError, BackendError
+from serving.server.errors import ArtifactError
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
 
 UNRESOLVED = "unresolved custom op"
@@ -43,7 +43,7 @@ class LitertServable:
 
     def __init__(self, interpreter: Interpreter, variables: bool) -> None:
         """`variables`: True if there are variable tensors, to be reset before each run."""
-        self._interpreter: Interpreter | None = interpreter
+        self._interpreter = interpreter
         self._variables = variables
         if interpreter.get_signature_list():  # With the names that the exporter gave to tensors.
             runner = interpreter.get_signature_runner()
@@ -56,8 +56,6 @@ class LitertServable:
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         interpreter = self._interpreter
-        if interpreter is None:
-            raise BackendError(f"{signature} was called after its version was unloaded")
         try:
             shapes = {name: array.shape for name, array in inputs.items()}
             if shapes != self._shapes:
@@ -76,7 +74,7 @@ class LitertServable:
             raise refusal("LiteRT", self.signatures[signature], inputs, str(error)) from error
 
     def close(self) -> None:
-        self._interpreter = None
+        del self._interpreter
 
 
 def _has_variables(content: bytes) -> bool:

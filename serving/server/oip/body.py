@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from serving.server.errors import InvalidRequestError, quote
-from serving.server.http import Request, Response, parse_json
+from serving.server.http import Request, Response, parse_object
 from serving.server.oip import codec
 from serving.server.repository.versions import Version
 from serving.server.tensors.signature import Signature, Tensors, dtype_of, strings
@@ -41,9 +41,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
         name = _picture_input(signature, content_type)
         return InferenceRequest({name: strings([request.body])})
     text, binary = _split(request)
-    document = parse_json(text)
-    if not isinstance(document, dict):
-        raise InvalidRequestError(f"expected a JSON object with inputs, got {type(document).__name__}")
+    document = parse_object(text)
     parameters = parameters_of(document, "request")
     binary_outputs = _flag(parameters, "binary_data_output", False)
     return InferenceRequest(
@@ -51,7 +49,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
         _wanted(document.get("outputs"), signature, binary_outputs),
         binary_outputs,
         _id(document.get("id")),
-        codec.timeout_seconds(parameters),
+        codec.timeout_seconds(parameters.get("timeout", 0)),
     )
 
 
@@ -143,13 +141,9 @@ def _wanted(outputs: object, signature: Signature, binary: bool) -> dict[str, bo
         return {}
     if not isinstance(outputs, list):
         raise InvalidRequestError(f'expected "outputs" to be a list, got {type(outputs).__name__}')
-    wanted = codec.outputs_wanted(outputs, _output, signature)
+    named = ((_name(output, "output"), parameters_of(output, "output")) for output in outputs)
+    wanted = codec.outputs_wanted(len(outputs), named, signature)
     return {name: _flag(parameters, "binary_data", binary) for name, parameters in wanted.items()}
-
-
-def _output(output: Any) -> tuple[str, codec.Parameters]:  # noqa: ANN401 - JSON
-    name = _name(output, "output")
-    return name, parameters_of(output, f"output {quote(name)}")
 
 
 def parameters_of(holder: Mapping[str, Any], what: str) -> codec.Parameters:
@@ -171,6 +165,6 @@ def _flag(parameters: codec.Parameters, name: str, default: bool) -> bool:
 
 
 def _picture_input(signature: Signature, content_type: str) -> str:
-    if len(signature.inputs) != 1 or signature.inputs[0].channels_of_picture is None:
+    if len(signature.inputs) != 1 or signature.inputs[0].picture_size is None:
         raise InvalidRequestError(f"{content_type} needs a model whose one input is a batch of pictures")
     return signature.inputs[0].name

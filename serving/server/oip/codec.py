@@ -13,9 +13,9 @@ import math
 import struct
 import sys
 from binascii import a2b_base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +51,6 @@ NOT_OFFERED = {
 """Unsupported extensions, by the parameter that asks for them."""
 
 Parameters = Mapping[str, Any]
-Output = TypeVar("Output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def describe(
     if spec.name in before:
         raise InvalidRequestError(f"input {quote(name)} is given twice")
     _check_offered(parameters, "input", spec.name)
-    pictures = spec.channels_of_picture is not None
+    pictures = spec.picture_size is not None
     dtype = DTYPES.get(datatype) if isinstance(datatype, str) else None
     if dtype is None or not (dtype == spec.dtype or (pictures and dtype == BYTES)):
         expected = name_of(spec.dtype) + (" (or BYTES: encoded pictures)" if pictures else "")
@@ -103,24 +102,16 @@ def describe(
 
 
 def outputs_wanted(
-    outputs: Sequence[Output], read: Callable[[Output], tuple[str, Parameters]], signature: Signature
+    count: int, outputs: Iterable[tuple[str, Parameters]], signature: Signature
 ) -> dict[str, Parameters]:
-    """Return the parameters of the requested outputs by name; `read` returns both for one output.
-
-    Raises `InvalidRequestError` for too many outputs, repeated ones, and unsupported extensions.
-    """
-    if len(outputs) > len(signature.outputs):
-        raise InvalidRequestError(
-            f"expected each of the outputs {', '.join(signature.output_names)} to be asked for once at most, "
-            f"got {len(outputs)} outputs"
-        )
-    pairs = [read(output) for output in outputs]
-    if len(dict(pairs)) < len(pairs):
-        names = ", ".join(name for name, _ in pairs)
-        raise InvalidRequestError(f"an output is asked for twice: {quote(names)}")
-    for name, parameters in pairs:
+    """Return the parameters of the `count` requested outputs by name. Raises `InvalidRequestError`."""
+    if count > len(signature.outputs):  # Before they are read: a client may name a million.
+        names = ", ".join(signature.output_names)
+        raise InvalidRequestError(f"expected each of the outputs {names} once at most, got {count} outputs")
+    wanted = dict(outputs)
+    for name, parameters in wanted.items():
         _check_offered(parameters, "output", name)
-    return dict(pairs)
+    return wanted
 
 
 def _check_offered(parameters: Parameters, kind: str, name: str) -> None:
@@ -129,9 +120,8 @@ def _check_offered(parameters: Parameters, kind: str, name: str) -> None:
             raise InvalidRequestError(f"{kind} {quote(name)}: this server does not offer {extension}")
 
 
-def timeout_seconds(parameters: Parameters) -> float | None:
+def timeout_seconds(timeout: object) -> float | None:
     """Return the time limit of a request, from `timeout` in microseconds; 0 for none. Raises `InvalidRequestError`."""
-    timeout = parameters.get("timeout", 0)
     if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
         raise InvalidRequestError(
             f"expected timeout to be a number of microseconds, 0 for none, got {quote(timeout)}"
@@ -224,7 +214,7 @@ def _split(tensor: Described, raw: bytes | memoryview) -> list[bytes]:
 
 def _encode(tensor: Described, texts: list[object]) -> list[bytes]:
     encoded = []
-    pictures = tensor.spec.channels_of_picture is not None
+    pictures = tensor.spec.picture_size is not None
     for text in texts:
         if not isinstance(text, str):
             raise tensor.spec.refused(f"expected strings for BYTES, {found_among(texts)}")

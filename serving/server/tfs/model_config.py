@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -83,7 +83,9 @@ class ConfigSource:
         for model in configs.values():
             old = self._configs[model.name].labels if model.name in self._configs else {}
             for label, version in model.labels.items():
-                if not self._may_name(model.name, old, label, version):
+                may_wait = self._options.allow_version_labels_for_unavailable_models
+                may_wait = may_wait and old.get(label, version) == version
+                if not (may_wait or self.available(model.name, version)):
                     raise FailedPreconditionError(
                         f"expected label {quote(label)} to name a version that is available, "
                         f"got version {version} of model {model.name}"
@@ -91,13 +93,6 @@ class ConfigSource:
         if not self._options.file_system_poll_wait_seconds:
             configs = {n: replace(model, policy=cache(model.policy)) for n, model in configs.items()}
         self._configs = configs
-
-    def _may_name(self, model: str, old: Mapping[str, int], label: str, version: int) -> bool:
-        any_version = self._options.force_allow_any_version_labels_for_unavailable_models
-        unused = self._options.allow_version_labels_for_unavailable_models
-        return (
-            any_version or (unused and old.get(label, version) == version) or self.available(model, version)
-        )
 
 
 def configs_of(config: Any) -> dict[str, ModelConfig]:

@@ -29,9 +29,8 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LARGEST = 2**63 - 1
 
 
-def routes(plane: DataPlane, check_methods: bool) -> list[Route]:
-    """Return the routes; `check_methods`: classify and regress only by signatures for these methods."""
-    front = TfsRest(plane, check_methods)
+def routes(plane: DataPlane) -> list[Route]:
+    front = TfsRest(plane)
     return [
         Route("POST", f"{MODEL}:predict", front.predict),
         Route("POST", f"{MODEL}:classify", front.classify),
@@ -45,9 +44,8 @@ def routes(plane: DataPlane, check_methods: bool) -> list[Route]:
 class TfsRest:
     """The handlers; each returns a response or raises a `ServerError`."""
 
-    def __init__(self, plane: DataPlane, check_methods: bool) -> None:
+    def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
-        self._check_methods = check_methods
 
     async def predict(self, request: Request) -> Response:
         """Predict in row form (`instances` -> `predictions`) or column form (`inputs` -> `outputs`)."""
@@ -90,7 +88,7 @@ class TfsRest:
         operation = method.rpartition("/")[2]
         with lease(self._plane, request.record, PROTOCOL, operation, _asked(request)) as version:
             infer = partial(self._plane.infer, version, record=request.record)
-            _, result = await by_examples(infer, version.signatures, method, key, given, self._check_methods)
+            _, result = await by_examples(infer, version.signatures, method, key, given)
             return result
 
 

@@ -20,7 +20,7 @@ from serving.server.errors import (
     TooLargeError,
     UnavailableError,
 )
-from serving.server.records import RequestRecord
+from serving.server.metrics import RequestRecord
 from serving.server.scheduling import QueueLimits, RunQueue
 from serving.server.tensors.signature import Signature, Tensors, TensorSpec
 

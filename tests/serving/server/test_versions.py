@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from serving.server.errors import ArtifactError, NotFoundError, UnavailableError
-from serving.server.metrics import Metrics
-from serving.server.records import RequestRecord
+from serving.server.metrics import Metrics, RequestRecord
 from serving.server.repository.loading import Loaded
 from serving.server.repository.models import Models
 from serving.server.repository.policies import (
@@ -82,14 +81,9 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "fashion")
 
 
-def models(
-    shelf: Shelf,
-    policy: Policy | None = None,
-    retries: RetryPolicy | None = None,
-    metrics: Metrics | None = None,
-) -> Models:
+def models(shelf: Shelf, policy: Policy | None = None, retries: RetryPolicy | None = None) -> Models:
     """What is below the shelf's parent; with `policy`, the shelf alone."""
-    serving = Serving(shelf.load, metrics or Metrics(), QueueLimits(), retries or RetryPolicy())
+    serving = Serving(shelf.load, Metrics(), QueueLimits(), retries or RetryPolicy())
     if policy is None:
         return Models(lambda: models_below(shelf.folder.parent), serving)
     config = ModelConfig("fashion", shelf.folder, policy)
@@ -182,13 +176,13 @@ async def test_a_pointer_rolls_back_and_a_broken_one_changes_nothing(shelf: Shel
     shelf.put(2)
     point(shelf.folder, 2)
     await served.refresh()
-    assert served.model("fashion").loaded == [2]
+    assert list(served.model("fashion").loaded) == [2]
     (shelf.folder / "current.json").write_text("{")
     await served.refresh()
     assert served.model("fashion").version().number == 2
     point(shelf.folder, 1)
     await served.refresh()
-    assert served.model("fashion").loaded == [1]
+    assert list(served.model("fashion").loaded) == [1]
 
 
 async def test_a_deleted_version_or_model_is_let_go(shelf: Shelf) -> None:
@@ -225,13 +219,14 @@ async def test_a_version_is_closed_only_after_a_run_that_nobody_waits_for(shelf:
     await settled()
     assert shelf.open == [1]
     gate.set()
-    await served.close()
+    await served.ended["fashion"].unloaded()
     assert shelf.open == []
 
 
 async def test_a_request_holds_up_the_end_of_its_model_alone(shelf: Shelf) -> None:
     metrics = Metrics()
-    served = models(shelf, metrics=metrics)
+    served = models(shelf)
+    metrics.show(served.loads)
     shelf.put(1)
     await served.refresh()
     with served.model("fashion").version() as old:

@@ -33,8 +33,6 @@ def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "--enable_batching=true",
         f"--batching_parameters_file={folder}/batching",
         f"--monitoring_config_file={folder}/monitoring",
-        "--enable_signature_method_name_check=true",
-        "--enable_serialization_as_tensor_content=true",
         "--tensorflow_session_parallelism=2",
         "--saved_model_tags=serve",
         *(f"--{name}=1" for name in UNIMPLEMENTED),
@@ -50,12 +48,12 @@ def test_flags_that_do_nothing_are_named_in_the_log(flagged: ServerProcess) -> N
 
 
 def test_grpc_on_a_socket_and_with_its_own_arguments(flagged: ServerProcess, tmp_path: Path) -> None:
-    """main.cc, --grpc_socket_path, --grpc_channel_arguments, --enable_serialization_as_tensor_content."""
+    """main.cc, --grpc_socket_path, --grpc_channel_arguments."""
     request = predict_request("default", "two_out", x=floats([1, 2]))
     (socket,) = [word for word in flagged.log.split() if word.startswith("unix:")]
     for address in (flagged.grpc, socket):
         with Grpc(address) as client:
-            assert client.predict(request).outputs["half"].tensor_content == floats([0.5, 1]).tobytes()
+            assert list(client.predict(request).outputs["half"].float_val) == [0.5, 1]
             large = predict_request("default", "two_out", x=floats([1] * 100_000))
             assert code_and_details(client.predict, large)[0] == "RESOURCE_EXHAUSTED"
 
@@ -86,14 +84,6 @@ def test_monitoring_has_a_path_of_its_own(flagged: ServerProcess) -> None:
     """http_server.cc: prometheus_config.path."""
     assert flagged.call("GET", "/monitoring/prometheus/metrics").status == 404
     assert flagged.call("GET", "/own/metrics(1)+").status == 200
-
-
-def test_methods_of_signatures_are_checked(flagged: ServerProcess) -> None:
-    """classifier.cc: with --enable_signature_method_name_check, only by tensorflow/serving/classify."""
-    body = {"signature_name": "classify_native", "examples": [{"x": 2.0}]}
-    answer = flagged.call("POST", "/v1/models/default:classify", body)
-    assert answer.status == 400
-    assert "tensorflow/serving/classify" in answer.error
 
 
 def test_a_config_file_with_labels_and_tflite_is_read_again(models: Path, tmp_path: Path) -> None:
