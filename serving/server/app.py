@@ -86,7 +86,7 @@ class App:
                 body = await read_body(receive, headers, self._max_body_bytes)
                 unread = False
                 record.request_bytes = len(body)
-                request = Request(record.method, record.path, variables, headers, body, record)
+                request = Request(variables, headers, body, record)
                 async with unless_client_leaves(receive):
                     return await handler(request), unread
         except ClientLeftError:

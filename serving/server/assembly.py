@@ -48,7 +48,8 @@ def data_plane(
     """Return a data plane for the models of `find`; `layout` is their expected layout, for messages."""
     metrics = Metrics()
     limits = QueueLimits(options.max_batch_rows, queue=options.max_queue)
-    models = Models(find, Serving(load, metrics, limits, options.retries, options.batching), layout)
+    retries = (options.retries, options.retry_seconds)
+    models = Models(find, Serving(load, metrics, limits, *retries, options.batching), layout)
     metrics.show(models.loads)
     # Decoding pictures takes long and must not delay runs.
     decoders = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
@@ -103,9 +104,7 @@ def _traced(
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise StartError(
-            f"--otlp-endpoint needs the extra otel of a clone: pip install '.[otel]' ({error})"
-        ) from None
+        raise StartError(f"--otlp-endpoint needs the extra otel: pip install '.[otel]' ({error})") from None
     name = os.environ.get("OTEL_SERVICE_NAME", service)
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from serving.server import GRPC_PORT, HTTP_PORT, VERSION
 from serving.server.backends.base import BACKENDS
-from serving.server.repository.policies import RetryPolicy
 
 MEBIBYTE = 1024 * 1024
 Number = TypeVar("Number", int, float)
@@ -81,4 +80,4 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("access-log-sample", _share, 1.0, "the share of successful requests that is logged, 0 to 1")
     add("otlp-endpoint", str, None, "URL of an OpenTelemetry collector to send spans to")
     # Only `tandem-tf-serving` has flags for these.
-    parser.set_defaults(grpc_socket="", grpc_options=(), cors=False, retries=RetryPolicy())
+    parser.set_defaults(grpc_socket="", grpc_options=(), cors=False, retries=0, retry_seconds=0.0)

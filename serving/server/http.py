@@ -20,8 +20,6 @@ JSON = "application/json"
 class Request:
     """One HTTP request; `variables` are the named groups of its route, decoded."""
 
-    method: str
-    path: str
     variables: Mapping[str, str]
     headers: Mapping[bytes, bytes]
     """Headers by lower-case name."""

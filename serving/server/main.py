@@ -82,8 +82,7 @@ def _load_saved_model(options: argparse.Namespace, directory: Path) -> Loaded:
     else:
         from serving.server.backends import tensorflow
 
-        tags = options.saved_model_tags.split(",")
-        load = partial(tensorflow.load, inter_op_threads=options.inter_op, tags=tags)
+        load = partial(tensorflow.load, inter_op_threads=options.inter_op)
     from serving.server.tfs import warm_up
 
     replay = partial(warm_up.replay, max_tensor_bytes=options.max_body_bytes)

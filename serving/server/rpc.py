@@ -156,9 +156,7 @@ class RpcServer:
             record.code = "CANCELLED" if left is None or left > CLOCKS_APART else "DEADLINE_EXCEEDED"
             raise
         except DecodeError:
-            failure: ServerError = InvalidRequestError(
-                f"expected a message as {path} takes it, but it cannot be read"
-            )
+            failure: ServerError = InvalidRequestError(f"expected a request of {path}, got other bytes")
             record.code = failure.code.name
         except Exception as error:  # noqa: BLE001 - any error becomes a status
             failure = told(error, path)

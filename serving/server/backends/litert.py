@@ -26,9 +26,7 @@ def load(directory: Path, file: str, threads: int) -> LitertServable:
         content = path.read_bytes()
         interpreter = Interpreter(model_content=content, num_threads=threads)
         if len(signatures := interpreter.get_signature_list()) > 1:
-            raise ArtifactError(
-                f"expected one signature, got {', '.join(signatures)}: convert each to its own file"
-            )
+            raise ArtifactError(f"expected one signature, got {', '.join(signatures)}: make a file of each")
         servable = LitertServable(interpreter, _has_variables(content))
         _allocate(interpreter, servable.signatures[DEFAULT_SIGNATURE])
     except ArtifactError as error:

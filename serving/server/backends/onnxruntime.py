@@ -133,7 +133,5 @@ def _text(name: str, array: Array) -> Array:
     try:
         texts = [value.decode() for value in array.ravel().tolist()]
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(
-            f"input {name!r}: expected text in UTF-8, got other bytes: {error}"
-        ) from None
+        raise InvalidRequestError(f"input {name!r}: expected text in UTF-8, got: {error}") from None
     return np.array(texts, object).reshape(array.shape)

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from serving.server.errors import ArtifactError, BackendError, FailedPreconditionError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, Signature, Tensors, TensorSpec, shapes
-
-SERVE = ("serve",)
-"""The default tags of the graph to serve."""
 
 # Else it warns of TensorFlow 1 at each load.
 tf.get_logger().setLevel("ERROR")
@@ -25,23 +23,20 @@ tf.get_logger().setLevel("ERROR")
 gc.freeze()
 
 
-def load(
-    directory: Path,
-    file: str,  # noqa: ARG001 - one interface
-    threads: int,
-    inter_op_threads: int = 1,
-    tags: Sequence[str] = SERVE,
-) -> SavedModelServable:
-    """Load the graph with `tags` of the SavedModel in `directory`. The threads are those of the process."""
+def load(directory: Path, _file: str, threads: int, inter_op_threads: int = 1) -> SavedModelServable:
+    """Load the graph of the SavedModel in `directory` that is tagged "serve". The threads are those of the process."""
     with suppress(RuntimeError):  # Set by the first load.
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads)
     try:
-        loaded = tf.saved_model.load(str(directory), list(tags))
-        model = SavedModel.FromString((directory / "saved_model.pb").read_bytes())
-        graph = next(graph for graph in model.meta_graphs if set(graph.meta_info_def.tags) == set(tags))
+        graphs = SavedModel.FromString((directory / "saved_model.pb").read_bytes()).meta_graphs
+        serving = [graph for graph in graphs if "serve" in graph.meta_info_def.tags]
+        if not serving:
+            raise ValueError('expected a graph with the tag "serve", got none')
+        graph = min(serving, key=lambda graph: len(graph.meta_info_def.tags))  # Others are for accelerators.
+        loaded = tf.saved_model.load(str(directory), list(graph.meta_info_def.tags))
         return SavedModelServable(loaded, graph)
-    except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, DecodeError, tf.errors.OpError) as error:
         raise ArtifactError(f"TensorFlow cannot load {directory}: {_first_line(error)}") from error
 
 

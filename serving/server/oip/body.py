@@ -83,9 +83,8 @@ def _split(request: Request) -> tuple[bytes | memoryview, memoryview]:
         return request.body, memoryview(b"")
     body = memoryview(request.body)
     if not (length.isascii() and length.isdigit() and len(length) <= 18 and int(length) <= len(body)):
-        raise InvalidRequestError(
-            f"Inference-Header-Content-Length is {quote(length)}: expected at most the body's {len(body)} bytes"
-        )
+        expected = f"expected an Inference-Header-Content-Length of at most the body's {len(body)} bytes"
+        raise InvalidRequestError(f"{expected}, got {quote(length)}")
     return body[: int(length)], body[int(length) :]
 
 
@@ -102,9 +101,7 @@ def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensor
         size = parameters.get("binary_data_size")
         if (size is None) == (tensor.get("data") is None):
             got = "neither" if size is None else "both"
-            raise described.spec.refused(
-                f'expected either "data" or the parameter binary_data_size, got {got}'
-            )
+            raise described.spec.refused(f'expected "data" or the parameter binary_data_size, got {got}')
         if size is None:
             inputs[name] = codec.from_json(described, tensor["data"])
             continue
@@ -115,9 +112,7 @@ def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensor
         rest = rest[size:]
     if len(rest):
         used = len(binary) - len(rest)
-        raise InvalidRequestError(
-            f"the inputs account for {used} bytes of binary data, but {len(binary)} came"
-        )
+        raise InvalidRequestError(f"expected {used} bytes of binary data for the inputs, got {len(binary)}")
     return inputs
 
 
@@ -151,9 +146,7 @@ def parameters_of(holder: Mapping[str, Any], what: str) -> codec.Parameters:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise InvalidRequestError(
-            f"{what}: expected parameters to be an object, got {type(parameters).__name__}"
-        )
+        raise InvalidRequestError(f"{what}: expected an object of parameters, got {quote(parameters)}")
     return parameters
 
 

@@ -123,9 +123,7 @@ def _check_offered(parameters: Parameters, kind: str, name: str) -> None:
 def timeout_seconds(timeout: object) -> float | None:
     """Return the time limit of a request, from `timeout` in microseconds; 0 for none. Raises `InvalidRequestError`."""
     if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
-        raise InvalidRequestError(
-            f"expected timeout to be a number of microseconds, 0 for none, got {quote(timeout)}"
-        )
+        raise InvalidRequestError(f"expected a timeout in microseconds, 0 for none, got {quote(timeout)}")
     return timeout / 1e6 if timeout else None
 
 
@@ -191,9 +189,7 @@ def to_bytes(value: object) -> bytes:
 
 
 def _not_json(name: str, what: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"output {name!r} holds {what}, which JSON has not: ask for binary_data or gRPC"
-    )
+    return InvalidRequestError(f"output {name!r} holds {what}, which JSON has not: ask for binary_data")
 
 
 def _split(tensor: Described, raw: bytes | memoryview) -> list[bytes]:

@@ -34,9 +34,7 @@ def routes(plane: DataPlane, repository_control: bool) -> list[Route]:
         async def answer(request: Request) -> Response:
             # Pages in browsers of this network must not unload models.
             if request.header("origin") is not None:
-                raise ForbiddenError(
-                    "loading and unloading are refused to pages in browsers (with an Origin)"
-                )
+                raise ForbiddenError("loading and unloading are refused to browsers (with an Origin)")
             description.check_change(repository_control, parameters_of(_document(request), "request"))
             await change(request.variables["model"])
             return Response.json({})

@@ -118,9 +118,7 @@ def _timeout(parameters: Mapping[str, pb.InferParameter]) -> float | None:
 def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        raise InvalidRequestError(
-            f"expected {len(request.inputs)} raw_input_contents, one an input, got {len(raw)}"
-        )
+        raise InvalidRequestError(f"expected {len(request.inputs)} raw_input_contents, got {len(raw)}")
     inputs: Tensors = {}
     for index, tensor in enumerate(request.inputs):
         # One size too many is refused below; a million would take long to copy.
@@ -150,9 +148,8 @@ def _typed(described: codec.Described, tensor: pb.ModelInferRequest.InferInputTe
 
 
 def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) -> pb.ModelInferResponse:
-    response = pb.ModelInferResponse(
-        model_name=version.model, model_version=str(version.number), id=request.id
-    )
+    number = str(version.number)
+    response = pb.ModelInferResponse(model_name=version.model, model_version=number, id=request.id)
     for name, array in outputs.items():
         response.outputs.add(name=name, datatype=codec.name_of(dtype_of(array)), shape=array.shape)
         response.raw_output_contents.append(codec.to_raw(array))

@@ -48,9 +48,7 @@ def load_version(
         raise ArtifactError(_told(error, f"{directory} cannot be loaded")) from error
     try:
         if stamp_of(directory) != before:
-            raise ArtifactError(
-                f"{directory} was changed while it was read: rename versions into their place"
-            )
+            raise ArtifactError(f"{directory} was changed while it was read: rename it into its place")
         if zeros or manifest:
             _warm_up(directory, servable)
         if replay is not None:

@@ -1,4 +1,4 @@
-"""Policies: the versions of a model to serve, and retries of versions that did not load."""
+"""Policies: the models to serve, and their versions."""
 
 from __future__ import annotations
 
@@ -67,15 +67,6 @@ def _holds_versions(folder: Path) -> bool:
         return (folder / repository.POINTER).exists() or bool(repository.versions(folder))
     except OSError:
         return True  # Its policy tells the reason.
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """Retries of a version that did not load and whose files did not change."""
-
-    retries: int = 0
-    seconds: float = 60.0
-    """Time between attempts."""
 
 
 def stamp_of(directory: Path) -> object:

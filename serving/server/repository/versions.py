@@ -15,7 +15,7 @@ from serving.repository import RepositoryError
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError, quote
 from serving.server.metrics import Metrics, Statistics
 from serving.server.repository.loading import Loaded
-from serving.server.repository.policies import ModelConfig, RetryPolicy, stamp_of
+from serving.server.repository.policies import ModelConfig, stamp_of
 from serving.server.scheduling import QueueLimits, RunQueue
 
 log = logging.getLogger("tandem.server")
@@ -31,7 +31,9 @@ class Serving:
     load: LoadVersion
     metrics: Metrics
     queue: QueueLimits
-    retries: RetryPolicy
+    retries: int = 0
+    """How often a version that did not load, and whose files did not change, is tried again."""
+    retry_seconds: float = 60.0
     batching: bool = False
     """True if requests share runs of a version without a manifest."""
 
@@ -57,10 +59,10 @@ class Status:
     when: float = 0.0
     """Time of the last attempt, in seconds of the monotonic clock."""
 
-    def stands(self, stamp: object, retries: RetryPolicy) -> bool:
+    def stands(self, stamp: object, serving: Serving) -> bool:
         """Return True if the version did not load and should not be tried again now."""
-        waits = time.monotonic() - self.when < retries.seconds
-        exhausted = self.attempts > retries.retries
+        waits = time.monotonic() - self.when < serving.retry_seconds
+        exhausted = self.attempts > serving.retries
         return self.fault is not None and self.stamp == stamp and (waits or exhausted)
 
 
@@ -74,12 +76,16 @@ class Version:
         """The stamp of its files."""
         self.servable = loaded.servable
         self.signatures = loaded.servable.signatures
-        self.statistics = Statistics()
+        statistics = self.statistics = Statistics()
         self.finite = loaded.manifest is not None and loaded.manifest.finite
         """True if its manifest forbids NaN, infinity and empty tensors."""
         self.batched = loaded.manifest.batched if loaded.manifest else serving.batching
         """True if requests may share a run, by the manifest or, without one, by --batching."""
-        self._metrics = serving.metrics
+
+        def count(rows: int, seconds: float) -> None:  # No method: a cycle would keep the version in memory.
+            statistics.run(rows, seconds)
+            serving.metrics.run(model, rows, seconds)
+
         self.queues = {
             key: RunQueue(
                 loaded.servable,
@@ -87,7 +93,7 @@ class Version:
                 f"model {model}, version {number}",
                 batched=self.batched and signature.batched,
                 limits=serving.queue,
-                count=self._count,
+                count=count,
             )
             for key, signature in self.signatures.items()
         }
@@ -116,10 +122,6 @@ class Version:
             await self._free.wait()
         await asyncio.gather(*(queue.close() for queue in self.queues.values()))
         await asyncio.to_thread(self.servable.close)
-
-    def _count(self, rows: int, seconds: float) -> None:
-        self.statistics.run(rows, seconds)
-        self._metrics.run(self.model, rows, seconds)
 
 
 class Model:
@@ -221,7 +223,7 @@ class Model:
         old, before = self.loaded.get(number), self.statuses[number]
         if old is not None and old.stamp == stamp:
             return ""
-        if not reload and before.stands(stamp, self._serving.retries):
+        if not reload and before.stands(stamp, self._serving):
             return str(before.fault)
         if old is None:
             self.statuses[number] = Status(State.LOADING)

@@ -16,7 +16,6 @@ from google.protobuf.message import Message
 
 from serving.server import VERSION
 from serving.server.flags import add_common, number, port, seconds_from_0
-from serving.server.repository.policies import RetryPolicy
 from serving.server.tfs.configs_pb2 import BatchingParameters, MonitoringConfig
 
 log = logging.getLogger("tandem.server")
@@ -30,12 +29,12 @@ METRICS_PATH = "/monitoring/prometheus/metrics"
 UNIMPLEMENTED = (
     *("enable_grpc_healthcheck_service", "enable_per_model_batching_parameters", "enable_profiler"),
     *("enable_serialization_as_tensor_content", "enable_signature_method_name_check"),
-    *("flush_filesystem_caches", "force_allow_any_version_labels_for_unavailable_models"),
-    *("grpc_max_threads", "http_num_threads", "mixed_precision", "num_load_threads"),
-    *("num_request_iterations_for_warmup", "num_tflite_interpreters_per_pool", "num_tflite_pools"),
-    *("num_unload_threads", "per_process_gpu_memory_fraction", "platform_config_file"),
+    *("flush_filesystem_caches", "force_allow_any_version_labels_for_unavailable_models", "grpc_max_threads"),
+    *("http_num_threads", "mixed_precision", "num_load_threads", "num_request_iterations_for_warmup"),
+    *("num_tflite_interpreters_per_pool", "num_tflite_pools", "num_unload_threads"),
+    *("per_process_gpu_memory_fraction", "platform_config_file"),
     *("remove_unused_fields_from_bundle_metagraph", "resource_estimation_method"),
-    *("response_compression_level", "rest_api_num_threads", "should_retry_model_load"),
+    *("response_compression_level", "rest_api_num_threads", "saved_model_tags", "should_retry_model_load"),
     *("skip_initialize_tpu", "tensorflow_session_config_file", "tensorflow_session_run_timeout_in_ms"),
     *("thread_pool_factory_config_file", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"),
 )
@@ -110,7 +109,6 @@ def parser() -> argparse.ArgumentParser:
     add("--allow_version_labels_for_unavailable_models", **OFF, help=labels)
     add("--max_num_load_retries", type=int, default=5, help="of a version; below 0: for ever")
     add("--load_retry_interval_micros", type=int, default=60_000_000, help="between such attempts")
-    add("--saved_model_tags", default="serve", help="of the graph to load, separated by commas")
     tflite = "serve model.tflite where a version has it"
     add("--prefer_tflite_model", "--use_tflite_model", **OFF, help=tflite)
     add("--enable_model_warmup", **ON, help="run what assets.extra/tf_serving_warmup_requests holds")
@@ -142,8 +140,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ConfigError("expected --port, --rest_api_port or --grpc_socket_path, got nothing to listen on")
     if options.request_timeout_seconds <= 0:
         options.request_timeout_seconds = DAY
-    count = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
-    options.retries = RetryPolicy(count, max(options.load_retry_interval_micros, 0) / 1e6)
+    options.retries = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
+    options.retry_seconds = max(options.load_retry_interval_micros, 0) / 1e6
     options.poll_seconds = _poll_seconds(options)
     options.intra_op, options.inter_op = _threads(options)
     options.metrics_path = None
@@ -171,7 +169,7 @@ def _poll_seconds(options: argparse.Namespace) -> float:
     """Return the interval at which models and configuration are checked."""
     waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
     if not options.file_system_poll_wait_seconds:  # Then only versions that failed to load are tried again.
-        waits.append(max(options.retries.seconds, 1.0))
+        waits.append(max(options.retry_seconds, 1.0))
     return min([wait for wait in waits if wait > 0], default=DAY)
 
 

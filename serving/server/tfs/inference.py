@@ -88,10 +88,9 @@ async def by_examples(
         )
     examples = _serialized(given)
     found = await infer(Call({INPUTS: examples}, outputs, key, pictures=False))
-    result = (
-        _regressions(found[OUTPUTS], len(examples)) if method == REGRESS else _classes(found, len(examples))
-    )
-    return key, result
+    if method == REGRESS:
+        return key, _regressions(found[OUTPUTS], len(examples))
+    return key, _classes(found, len(examples))
 
 
 def tasks_of(request: Any) -> Any:

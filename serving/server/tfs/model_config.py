@@ -107,14 +107,11 @@ def configs_of(config: Any) -> dict[str, ModelConfig]:
             raise InvalidRequestError(f"expected model {quote(model.name)} once, got it twice")
         path = Path(model.base_path)
         if not path.is_absolute():
-            raise InvalidRequestError(
-                f"model {quote(model.name)}: expected an absolute base_path, got {quote(model.base_path)}"
-            )
+            got = quote(model.base_path)
+            raise InvalidRequestError(f"model {quote(model.name)}: expected an absolute base_path, got {got}")
         if model.model_platform != PLATFORM:
-            raise InvalidRequestError(
-                f'model {quote(model.name)}: expected model_platform: "{PLATFORM}", '
-                f"got {quote(model.model_platform)}"
-            )
+            expected, got = f'model_platform: "{PLATFORM}"', quote(model.model_platform)
+            raise InvalidRequestError(f"model {quote(model.name)}: expected {expected}, got {got}")
         configs[model.name] = ModelConfig(model.name, path, _policy(model), dict(model.version_labels))
     return configs
 

@@ -80,7 +80,8 @@ class TfsRest:
 
     async def malformed(self, request: Request) -> Response:
         """Answer any other path under /v1."""
-        raise InvalidRequestError(f"nothing is served at {request.method} {quote(request.path)}")
+        record = request.record
+        raise InvalidRequestError(f"nothing is served at {record.method} {quote(record.path)}")
 
     async def _infer(self, request: Request, method: str) -> Any:
         document = parse(request.body)
@@ -99,9 +100,8 @@ def _asked(request: Request) -> Any:
     if given["version"]:
         number = int(given["version"][:20])
         if number > LARGEST:
-            raise InvalidRequestError(
-                f"expected a version of at most {LARGEST}, got {quote(given['version'])}"
-            )
+            got = quote(given["version"])
+            raise InvalidRequestError(f"expected a version of at most {LARGEST}, got {got}")
         spec.version.value = number
     return spec
 

@@ -128,21 +128,13 @@ def write_identity(folder: Path, datatype: str) -> Path:
 def write_company(folder: Path, kind: str) -> Path:
     """Write version 1 of a model whose answers for x, float32 [N, 2], depend on the other rows of its run.
 
-    `nonzero`: the indices [?, 2] of the positive elements. `softmax`: over the first axis. `dynamic`: a matrix
-    product of 8 bits, its scale taken from the whole of x. `positive`: the rows whose first element is positive.
+    `nonzero`: the indices [?, 2] of the positive elements. `positive`: the rows whose first element is positive.
     """
-    from onnx.helper import make_node
-
     nodes = {
         "nonzero": [
             node("Greater", "x zero", "found"),
             node("NonZero", "found", "indices"),
             node("Transpose", "indices", "y"),
-        ],
-        "softmax": [node("Softmax", "x", "y", axis=0)],
-        "dynamic": [
-            make_node("DynamicQuantizeLinear", ["x"], ["bytes", "scale", "point"]),
-            node("DequantizeLinear", "bytes scale point", "y"),
         ],
         "positive": [
             node("Gather", "x first", "column", axis=1),

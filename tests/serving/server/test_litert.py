@@ -155,7 +155,7 @@ def test_a_file_with_several_signatures_is_refused_by_their_names(tmp_path: Path
     keys = ["double", "next"]
     converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"), signature_keys=keys)
     (tmp_path / "model.tflite").write_bytes(converter.convert())
-    with pytest.raises(ArtifactError, match="expected one signature, got double, next: convert each"):
+    with pytest.raises(ArtifactError, match="expected one signature, got double, next: make a file"):
         load(tmp_path, "", 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -43,12 +44,22 @@ def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
         ("more", "", "more is not listed"),
         ("model.onnx", None, "is missing"),
         (MANIFEST, "[]", "cannot be read as a manifest"),
+        (MANIFEST, "files", "cannot be loaded: AttributeError"),
+        (MANIFEST, "a folder", "cannot be loaded: IsADirectoryError"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, file: str, content: str | None, reason: str) -> None:
     directory = write_onnx(tmp_path, 1)
     write_manifest(directory, "model.onnx")
-    (directory / file).unlink() if content is None else (directory / file).write_text(content)
+    path = directory / file
+    manifest = path.read_text() if path.name == MANIFEST else ""
+    path.unlink(missing_ok=True)
+    if content == "a folder":
+        path.mkdir()
+    elif content == "files":
+        path.write_text(json.dumps(json.loads(manifest) | {"files": []}))
+    elif content is not None:
+        path.write_text(content)
     with pytest.raises(ArtifactError, match=reason):
         load_version(directory, onnx, 1)
 

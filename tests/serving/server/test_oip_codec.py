@@ -175,7 +175,7 @@ def test_garbage_is_refused_in_few_words(given: tuple[bytes, dict[str, str]]) ->
     raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
     told = ""
     try:
-        parse(Request("POST", "/", {}, raw, body, RequestRecord("POST", "/", "")), SIGNATURE)
+        parse(Request({}, raw, body, RequestRecord("POST", "/", "")), SIGNATURE)
     except REFUSED as error:
         told = str(error)
     assert len(told) < 400

@@ -75,7 +75,6 @@ def test_encoded_pictures_are_decoded(stub: Stub) -> None:
 INVALID = "INVALID_ARGUMENT"
 BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     "unknown output": (asking("labels"), INVALID, "unknown output 'labels'"),
-    "output twice": (asking("logits", "logits"), INVALID, "asked for twice: 'logits, logits'"),
     "other field": (request(typed={"int_contents": [1] * 784}), INVALID, "fp32_contents .* got int_contents"),
     "raw and typed": (request(RAW, typed={"fp32_contents": [1.0]}), INVALID, "got both"),
     "two raw tensors": (request(RAW, RAW), INVALID, "expected 1 raw_input_contents"),

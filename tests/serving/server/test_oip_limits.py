@@ -143,5 +143,5 @@ def test_pages_in_browsers_load_and_unload_nothing(controlled: ServerProcess) ->
     assert controlled.call("GET", "/v2/models/same_bytes/ready").status == 200
     load = "/v2/repository/models/same_bytes/load"
     refused = controlled.call("POST", load, {"parameters": []})
-    assert (refused.status, refused.error) == (400, "request: expected parameters to be an object, got list")
+    assert (refused.status, refused.error) == (400, "request: expected an object of parameters, got []")
     assert controlled.call("POST", load, {"parameters": None}).status == 200

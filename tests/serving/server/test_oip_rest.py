@@ -130,10 +130,10 @@ BAD_BODIES: dict[str, tuple[bytes | dict[str, object], str]] = {
     "unknown output": ({"inputs": [tensor(ONE)], "outputs": [{"name": "labels"}]}, "unknown output 'labels'"),
     "three outputs of two": (
         {"inputs": [tensor(ONE)], "outputs": [{"name": "logits"}] * 3},
-        "outputs logits, probabilities to be asked for once at most, got 3 outputs",
+        "outputs logits, probabilities once at most, got 3 outputs",
     ),
     "timeout of another kind": ({"parameters": {"timeout": "1"}, "inputs": [tensor(ONE)]}, "microseconds"),
-    "no data": ({"inputs": [tensor(ONE, data=...)]}, 'either "data" or .* got neither'),
+    "no data": ({"inputs": [tensor(ONE, data=...)]}, 'expected "data" or .* got neither'),
     "data twice": ({"inputs": [tensor(ONE, parameters={"binary_data_size": 3136})]}, "got both"),
 }
 
@@ -149,11 +149,11 @@ def test_a_bad_body_is_refused_with_what_was_expected(oip: ServerProcess, case: 
 @pytest.mark.parametrize(
     ("body", "length", "message"),
     [
-        (b"", "99999999", "expected at most the body's"),
-        (b"", "9" * 5000, "expected at most the body's"),
+        (b"", "99999999", "of at most the body's 0 bytes"),
+        (b"", "9" * 5000, "of at most the body's 0 bytes"),
         (*binary(b"x" * 3000, 3136), "at most the 3000 that are left, got 3136"),
         (*binary(b"x" * 3000, True), "expected binary_data_size to be a number of bytes"),
-        (*binary(b"x" * 4000, 3136), "account for 3136 bytes of binary data, but 4000 came"),
+        (*binary(b"x" * 4000, 3136), "expected 3136 bytes of binary data for the inputs, got 4000"),
         (*binary(b"x" * 3000), "expected 3136 bytes for FP32 .* got 3000"),
         (
             *binary(struct.pack("<I", 1000) + b"short", datatype="BYTES", shape=[1]),

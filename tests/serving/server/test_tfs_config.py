@@ -15,7 +15,6 @@ from google.protobuf import text_format
 from serving.repository import RepositoryError
 from serving.server.errors import FailedPreconditionError, InvalidRequestError
 from serving.server.main import tandem_tf_serving
-from serving.server.repository.policies import RetryPolicy
 from serving.server.tfs import flags
 from serving.server.tfs.model_config import ConfigSource
 
@@ -123,9 +122,9 @@ RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
         (lambda o: o.batching, "", False),
         (lambda o: o.batching, "--enable_batching=0", False),
         (lambda o: (o.max_batch_rows, o.max_queue), "--max_batch_rows=7 --max_queue=9", (7, 9)),
-        (lambda o: o.retries, "", RetryPolicy(5, 60.0)),
-        (lambda o: o.retries, f"--max_num_load_retries=0 {RETRY_AT_ONCE}", RetryPolicy(0, 0.0)),
-        (lambda o: o.retries, "--max_num_load_retries=-1", RetryPolicy(sys.maxsize, 60.0)),
+        (lambda o: (o.retries, o.retry_seconds), "", (5, 60.0)),
+        (lambda o: (o.retries, o.retry_seconds), f"--max_num_load_retries=0 {RETRY_AT_ONCE}", (0, 0.0)),
+        (lambda o: o.retries, "--max_num_load_retries=-1", sys.maxsize),
         (lambda o: o.request_timeout_seconds, "", 30.0),
         # http_rest_api_handler.cc sets a timeout above 0 only.
         (lambda o: o.request_timeout_seconds, "--rest_api_timeout_in_ms=0", flags.DAY),

@@ -34,7 +34,6 @@ def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         f"--batching_parameters_file={folder}/batching",
         f"--monitoring_config_file={folder}/monitoring",
         "--tensorflow_session_parallelism=2",
-        "--saved_model_tags=serve",
         *(f"--{name}=1" for name in UNIMPLEMENTED),
     )
     with running_tfs(folder, *flags) as server:
