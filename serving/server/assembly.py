@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import logging
 import os
@@ -15,12 +16,13 @@ from functools import partial
 from typing import Any, NoReturn
 
 import grpc
+import uvloop
 
+from serving.server import lifecycle
 from serving.server.access_log import AccessLog
 from serving.server.app import App
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
-from serving.server.lifecycle import StartError, run
 from serving.server.metrics import Metrics, Observe, observers
 from serving.server.repository.models import Models
 from serving.server.repository.policies import ModelConfig
@@ -81,11 +83,13 @@ def serve(
                 app, interceptors, close = _traced(app, options.otlp_endpoint, command)
                 stack.callback(close)
             make_rpc = partial(RpcServer, services, observe, options, interceptors)
-            run(plane, app, make_rpc, options)
-        except (StartError, OSError) as error:
+            # Not closed: that would wait for threads that still load or run a model.
+            runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+            runner.run(lifecycle.serve(plane, app, make_rpc, options))
+        except OSError as error:
             sys.exit(f"{command}: {error}")
     logging.shutdown()
-    os._exit(0)  # Threads may still load or run a model.
+    os._exit(0)
 
 
 def _traced(
@@ -93,8 +97,8 @@ def _traced(
 ) -> tuple[Any, Sequence[grpc.aio.ServerInterceptor[Any, Any]], Callable[[], None]]:
     """Return the application and interceptors with OpenTelemetry's tracing, and a function that sends the last spans.
 
-    `endpoint` is a collector, such as http://127.0.0.1:4318; OTEL_* variables apply. Raises `StartError` if the extra
-    is not installed.
+    `endpoint` is a collector, such as http://127.0.0.1:4318; OTEL_* variables apply. Exits if the extra is not
+    installed.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -104,7 +108,7 @@ def _traced(
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise StartError(f"--otlp-endpoint needs the extra otel: pip install '.[otel]' ({error})") from None
+        sys.exit(f"{service}: --otlp-endpoint needs the extra otel: pip install '.[otel]' ({error})")
     name = os.environ.get("OTEL_SERVICE_NAME", service)
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)

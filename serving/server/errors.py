@@ -69,13 +69,6 @@ class TooLargeError(ServerError):
     status, code = 413, StatusCode.RESOURCE_EXHAUSTED
 
 
-class UnsupportedEncodingError(ServerError):
-    """The body has a Content-Encoding that this server cannot read."""
-
-    status, code = 415, StatusCode.INVALID_ARGUMENT
-    headers = ((b"accept-encoding", b"gzip, deflate"),)
-
-
 class UnimplementedError(ServerError):
     """The operation exists in the protocol, but not in this server."""
 

@@ -12,17 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvicorn
-import uvloop
 
 from serving.server.app import App
 from serving.server.dataplane import DataPlane
 from serving.server.rpc import RpcServer
 
 log = logging.getLogger("tandem.server")
-
-
-class StartError(Exception):
-    """The server cannot start; the message says why."""
 
 
 class _HttpServer(uvicorn.Server):
@@ -33,18 +28,13 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `StartError` if it cannot listen on an address.
+async def serve(
+    plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `OSError` if it cannot listen on an address.
 
     `make_rpc` is called in the event loop, to which grpc.aio binds its server.
     """
-    # Not closed: that would wait for threads that still load or run a model.
-    asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_serve(plane, app, make_rpc, options))
-
-
-async def _serve(
-    plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace
-) -> None:
     rpc = make_rpc()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,7 +84,7 @@ def _bind(host: str, port: int, idle_seconds: float) -> socket.socket:
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # On Linux: drops clients that do not read their response.
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * idle_seconds))
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
+        raise OSError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
     log.info("HTTP on %s:%d", host, bound.getsockname()[1])
     return bound
 
@@ -113,7 +103,7 @@ def _listen(rpc: RpcServer, options: argparse.Namespace) -> None:
         try:
             port = rpc.listen(address)
         except RuntimeError as error:
-            raise StartError(f"cannot listen on {address} (gRPC): {error}") from None
+            raise OSError(f"cannot listen on {address} (gRPC): {error}") from None
         log.info("gRPC on %s", address if address.startswith("unix:") else f"{options.host}:{port}")
 
 

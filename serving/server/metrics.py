@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter as Sums
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
+import prometheus_client as prometheus
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -125,17 +117,17 @@ def observers(*observes: Observe) -> Observe:
 class Metrics:
     """The metrics of one server."""
 
-    content_type = CONTENT_TYPE_LATEST
+    content_type = prometheus.CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = prometheus.CollectorRegistry()
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> prometheus.Histogram:
+            return prometheus.Histogram(name, text, labels, buckets=buckets, registry=registry)
 
         requests = "Requests to models; model and version are empty where none was found."
         labels = ["model", "version", "protocol", "code"]
-        self._requests = Counter("tandem_requests", requests, labels, registry=registry)
+        self._requests = prometheus.Counter("tandem_requests", requests, labels, registry=registry)
         latency = "From a request's first byte to its response; not of requests refused for their own faults."
         self._seconds = histogram("tandem_request_seconds", latency, SECONDS, "model", "protocol")
         waited = "How long requests waited for their run."
@@ -143,8 +135,8 @@ class Metrics:
         self._run_seconds = histogram("tandem_run_seconds", "Runs of a model.", SECONDS, "model")
         self._rows = histogram("tandem_batch_rows", "Rows in a run of a model.", ROWS, "model")
         dropped = "Lines that the access log could not keep up with."
-        self.dropped_log_lines = Counter("tandem_access_log_dropped", dropped, registry=registry)
-        ProcessCollector(registry=registry)
+        self.dropped_log_lines = prometheus.Counter("tandem_access_log_dropped", dropped, registry=registry)
+        prometheus.ProcessCollector(registry=registry)
 
     def show(self, loads: Loads) -> None:
         """Add the loaded versions and the lengths of their queues."""
@@ -169,7 +161,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return prometheus.generate_latest(self.registry)
 
 
 class TfsMetrics:
@@ -178,17 +170,19 @@ class TfsMetrics:
     https://www.tensorflow.org/tfx/serving/serving_config#monitoring_configuration
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def latency(name: str, text: str, label: str) -> Histogram:
+    def __init__(self, registry: prometheus.CollectorRegistry) -> None:
+        def latency(name: str, text: str, label: str) -> prometheus.Histogram:
             labels = ["model_name", "API", label]
-            return Histogram(
+            return prometheus.Histogram(
                 f":tensorflow:serving:{name}", text, labels, buckets=TFS_MICROSECONDS, registry=registry
             )
 
-        # Not a Counter: its name would end with _total.
+        # Not a prometheus.Counter: its name would end with _total.
         name = ":tensorflow:serving:request_count"
         labels = ["model_name", "status"]
-        self._counts = Gauge(name, "Requests to models that are served.", labels, registry=registry)
+        self._counts = prometheus.Gauge(
+            name, "Requests to models that are served.", labels, registry=registry
+        )
         text = "Microseconds from a request's first byte to its response."
         self._latencies = latency("request_latency", text, "entrypoint")
         text = "Microseconds that a request waited for its run, and ran."
@@ -217,7 +211,7 @@ class _LoadedVersions(Collector):
         versions = GaugeMetricFamily("tandem_model_version", text, labels=["model", "version"])
         text = "Requests that wait for a run now."
         depth = GaugeMetricFamily("tandem_queue_depth", text, labels=["model"])
-        waiting: Sums[str] = Sums()
+        waiting: Counter[str] = Counter()
         for model, version, count in self._loads():
             versions.add_metric([model, str(version)], 1)
             waiting[model] += count

@@ -1,6 +1,6 @@
 """Tensors of the Open Inference Protocol: datatypes, raw and JSON forms, descriptions in requests.
 
-Raw form: little-endian, row-major; each element of BYTES is a 4-byte length and that many bytes.
+Raw form: little-endian, as the CPUs of all runtimes; row-major; each of BYTES is a 4-byte length and that many bytes.
 
 Of parameters, the `timeout` of the schedule policy and those of binary tensors have an effect. Others are ignored,
 except for those of extensions that would change the response, which are refused.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 from binascii import a2b_base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ DATATYPES = {
 }
 """The protocol's datatypes, by dtype."""
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
-LITTLE_ENDIAN = {dtype: np.dtype(dtype).newbyteorder("<") for dtype in DATATYPES if dtype != BYTES}
 MAX_ELEMENTS = 2**59
 """Product of the sizes that are not 0: numpy counts bytes in 63 bits."""
 MAX_STRINGS = 2**17
@@ -136,14 +134,14 @@ def from_raw(tensor: Described, raw: bytes | memoryview) -> Array:
     """Read a tensor in raw form. Raises `InvalidRequestError` if the sizes do not match."""
     if tensor.dtype == BYTES:
         return strings(_split(tensor, raw)).reshape(tensor.shape)
-    kind = LITTLE_ENDIAN[tensor.dtype]
-    expected = math.prod(tensor.shape) * kind.itemsize
+    expected = math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
     if len(raw) != expected:
         what = f"{name_of(tensor.dtype)} {list(tensor.shape)}"
         raise tensor.spec.refused(f"expected {expected} bytes for {what}, got {len(raw)}")
     if tensor.dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
         raise tensor.spec.refused("expected bytes of 0 or 1 for BOOL, got others")
-    return np.frombuffer(raw, kind).astype(tensor.dtype, copy=False).reshape(tensor.shape)
+    array: Array = np.frombuffer(raw, tensor.dtype).reshape(tensor.shape)
+    return array
 
 
 def from_json(tensor: Described, data: object) -> Array:
@@ -164,7 +162,7 @@ def check_shape(tensor: Described, shape: tuple[int, ...]) -> None:
 def to_raw(array: Array) -> bytes:
     if array.dtype.hasobject:
         return b"".join(struct.pack("<I", len(value)) + value for value in map(to_bytes, array.flat))
-    return (array if sys.byteorder == "little" else array.byteswap()).tobytes()
+    return array.tobytes()
 
 
 def to_json(name: str, array: Array) -> Array | list[str]:

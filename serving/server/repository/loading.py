@@ -17,9 +17,6 @@ from serving.server.tensors.signature import default_key, example
 
 log = logging.getLogger("tandem.server")
 
-Replay = Callable[[Path, Servable], None]
-"""Run the warm-up requests in a version's folder, if any. Raises `ServerError`."""
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -30,12 +27,16 @@ class Loaded:
 
 
 def load_version(
-    directory: Path, loader: Loader, threads: int, zeros: bool = True, replay: Replay | None = None
+    directory: Path,
+    loader: Loader,
+    threads: int,
+    zeros: bool = True,
+    replay: Callable[[Path, Servable], None] | None = None,
 ) -> Loaded:
     """Load a version, warm it up, and check it against its manifest and golden sample.
 
     `zeros`: run each signature with zeros; a failure is logged. Versions with a manifest always are, as Tandem's
-    models have no state. Raises `ArtifactError` with the reason.
+    models have no state. `replay` runs the folder's own requests. Raises `ArtifactError` with the reason.
     """
     before = stamp_of(directory)
     try:

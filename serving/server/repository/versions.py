@@ -32,7 +32,7 @@ class Serving:
     metrics: Metrics
     queue: QueueLimits
     retries: int = 0
-    """How often a version that did not load, and whose files did not change, is tried again."""
+    """Further attempts to load a version that failed, while its files do not change."""
     retry_seconds: float = 60.0
     batching: bool = False
     """True if requests share runs of a version without a manifest."""

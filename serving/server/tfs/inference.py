@@ -102,8 +102,8 @@ def tasks_of(request: Any) -> Any:
     return request.tasks
 
 
-async def by_tasks(infer: Infer, signatures: Signatures, request: Any) -> Any:
-    """Return a MultiInferenceResponse whose ModelSpecs have no version yet. Raises `ServerError`."""
+async def by_tasks(infer: Infer, signatures: Signatures, request: Any, spec_of: Callable[[str], Any]) -> Any:
+    """Return a MultiInferenceResponse; `spec_of` returns the ModelSpec of a signature. Raises `ServerError`."""
     response = MultiInferenceResponse()
     keys: set[str] = set()
     for task in tasks_of(request):
@@ -116,7 +116,7 @@ async def by_tasks(infer: Infer, signatures: Signatures, request: Any) -> Any:
             raise InvalidRequestError(f"expected tasks by different signatures, got {key} twice")
         keys.add(key)
         field = "classification_result" if method == CLASSIFY else "regression_result"
-        response.results.add(model_spec={"signature_name": key}, **{field: result})
+        response.results.add(model_spec=spec_of(key), **{field: result})
     return response
 
 

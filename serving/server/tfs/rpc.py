@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2,
     regression_pb2,
 )
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError, ServerError, quote
@@ -57,36 +58,30 @@ class PredictionService:
         with lease(self._plane, record, PROTOCOL, "Predict", request.model_spec) as version:
             call = predict_call(request, version.signatures, self._max_tensor_bytes)
             outputs = await self._plane.infer(version, call, record)
-            response = predict_pb2.PredictResponse()
-            _fill(response.model_spec, version, call.signature)
+            response = predict_pb2.PredictResponse(model_spec=_spec(version, call.signature))
             for name, array in outputs.items():
                 to_proto(array, response.outputs[name])
             return response
 
     async def Classify(self, request: Any, record: RequestRecord) -> Any:
-        return await self._infer(request, record, CLASSIFY, classification_pb2.ClassificationResponse())
+        return await self._infer(request, record, CLASSIFY, classification_pb2.ClassificationResponse)
 
     async def Regress(self, request: Any, record: RequestRecord) -> Any:
-        return await self._infer(request, record, REGRESS, regression_pb2.RegressionResponse())
+        return await self._infer(request, record, REGRESS, regression_pb2.RegressionResponse)
 
     async def MultiInference(self, request: Any, record: RequestRecord) -> Any:
         spec = tasks_of(request)[0].model_spec
         with lease(self._plane, record, PROTOCOL, "MultiInference", spec) as version:
             infer = partial(self._plane.infer, version, record=record)
-            response = await by_tasks(infer, version.signatures, request)
-            for result in response.results:
-                _fill(result.model_spec, version, result.model_spec.signature_name)
-            return response
+            return await by_tasks(infer, version.signatures, request, partial(_spec, version))
 
     async def GetModelMetadata(self, request: Any, record: RequestRecord) -> Any:
         """Return the signatures of a version; signature_def is the only metadata field."""
         if set(request.metadata_field) != {"signature_def"}:
             got = quote(", ".join(request.metadata_field)) if request.metadata_field else "none"
             raise InvalidRequestError(f"expected the metadata_field signature_def, got {got}")
-        spec = request.model_spec
-        with lease(self._plane, record, PROTOCOL, "GetModelMetadata", spec) as version:
-            response = get_model_metadata_pb2.GetModelMetadataResponse()
-            _fill(response.model_spec, version)
+        with lease(self._plane, record, PROTOCOL, "GetModelMetadata", request.model_spec) as version:
+            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=_spec(version))
             response.metadata["signature_def"].Pack(signature_defs(version))
             return response
 
@@ -96,9 +91,7 @@ class PredictionService:
             infer = partial(self._plane.infer, version, record=record)
             key = request.model_spec.signature_name
             key, result = await by_examples(infer, version.signatures, method, key, request.input)
-            response.result.CopyFrom(result)
-            _fill(response.model_spec, version, key)
-            return response
+            return response(model_spec=_spec(version, key), result=result)
 
 
 class ModelService:
@@ -129,7 +122,5 @@ class ModelService:
         return model_management_pb2.ReloadConfigResponse(status={"error_code": 0})
 
 
-def _fill(spec: Any, version: Version, key: str = "") -> None:
-    spec.name = version.model
-    spec.signature_name = key
-    spec.version.value = version.number
+def _spec(version: Version, key: str = "") -> Any:
+    return ModelSpec(name=version.model, signature_name=key, version={"value": version.number})

@@ -68,7 +68,7 @@ async def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:
     if kind == "predict_log":
         await infer(predict_call(request, signatures, max_tensor_bytes))
     elif kind == "multi_inference_log":
-        await by_tasks(infer, signatures, request)
+        await by_tasks(infer, signatures, request, lambda _: None)
     else:
         method = CLASSIFY if kind == "classify_log" else REGRESS
         await by_examples(infer, signatures, method, request.model_spec.signature_name, request.input)

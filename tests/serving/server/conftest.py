@@ -7,14 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .artifacts import (
-    IDENTITIES,
-    write_identity,
-    write_manifest,
-    write_onnx,
-    write_saved_models,
-    write_tflite,
-)
+from .artifacts import IDENTITIES, write_identity, write_manifest, write_onnx, write_saved_models
 from .conformance.saved_models import model_config
 from .processes import ServerProcess, running, running_tfs
 
@@ -63,13 +56,4 @@ def tfs(saved_models: Path) -> Iterator[ServerProcess]:
     config.write_text(model_config(fashion=fashion, half_plus_two=f"{saved_models}/half_plus_two"))
     flags = (f"--model_config_file={config}", "--max_body_bytes=1048576", "--enable_batching")
     with running_tfs(saved_models, *flags, models=("fashion", "half_plus_two")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def litert(saved_models: Path) -> Iterator[ServerProcess]:
-    """`tandem-server` with LiteRT and version 1 of `fashion`."""
-    root = saved_models / "litert"
-    write_tflite(root / "repository" / "fashion", saved_models / "fashion" / "1")
-    with running("litert", root) as server:
         yield server

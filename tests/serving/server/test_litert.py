@@ -11,14 +11,12 @@ from typing import Any
 import flatbuffers
 import numpy as np
 import pytest
-import tritonclient.http as triton
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from serving.server.backends.litert import load
 from serving.server.errors import ArtifactError
 
-from .artifacts import images, logits
 from .conformance.saved_models import save, spec
 from .processes import Answer, ServerProcess, assert_matches, infer_body, running
 
@@ -127,20 +125,6 @@ def test_a_file_is_read_once(server: ServerProcess, root: Path) -> None:
     assert_matches("is not loaded: LiteRT cannot load .*not a valid Flatbuffer", refused.error)
     assert values(ask(server, "conv", np.ones((1, 5, 5, 1)))) == [25]
     file.write_bytes(content)
-
-
-@pytest.mark.slow  # TensorFlow is imported, which writes the files.
-def test_batches_of_changing_size_are_answered_and_names_are_kept(litert: ServerProcess) -> None:
-    client = triton.InferenceServerClient(litert.http)
-    for count in (1, 5, 2, 2, 1):
-        batch = images(count, seed=count)
-        given = triton.InferInput("image", list(batch.shape), "FP32")
-        given.set_data_from_numpy(batch)
-        answer = client.infer("fashion", [given])
-        np.testing.assert_allclose(answer.as_numpy("logits"), logits(batch), atol=1e-5)
-        np.testing.assert_allclose(answer.as_numpy("probabilities").sum(1), 1, atol=1e-5)
-    assert client.get_model_metadata("fashion")["platform"] == "litert"
-    client.close()
 
 
 @pytest.mark.slow

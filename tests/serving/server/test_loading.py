@@ -82,15 +82,6 @@ def test_a_version_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> N
         load_version(write_onnx(tmp_path, 1), load, 1)
 
 
-@pytest.mark.parametrize("mislaid", ["model.onnx", "fashion/model.onnx"])
-def test_where_no_model_is_found_the_layout_is_named(tmp_path: Path, mislaid: str) -> None:
-    file = tmp_path / "repository" / mislaid
-    file.parent.mkdir(parents=True)
-    (write_onnx(tmp_path, 1) / "model.onnx").rename(file)
-    with running("onnxruntime", tmp_path, ready=False) as server:
-        server.wait_for_log("no model was found; expected <model>/<version>/model.onnx below")
-
-
 def with_golden(directory: Path, serve: str, version: int, wrong: float = 0) -> Path:
     expected = logits(images(2), version)
     expected[1, 3] += wrong

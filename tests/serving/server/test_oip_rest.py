@@ -44,17 +44,6 @@ def output(answer: Answer, name: str = "logits") -> np.ndarray[Any, Any]:
     return np.array(found["data"], np.float32).reshape(found["shape"])
 
 
-def test_metadata_name_the_version_that_answers_and_the_shapes(oip: ServerProcess) -> None:
-    assert oip.call("GET", "/v2").json()["name"] == "tandem"
-    metadata = oip.call("GET", "/v2/models/fashion").json()
-    assert metadata["versions"] == ["1"]
-    assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 28, 28, 1]}]
-    assert [o["name"] for o in metadata["outputs"]] == ["logits", "probabilities"]
-    # Nothing says that rows may share a run, so there is no batch in Triton's words.
-    config = oip.call("GET", "/v2/models/fashion/config").json()
-    assert (config["max_batch_size"], config["input"][0]["dims"]) == (0, [-1, 28, 28, 1])
-
-
 @pytest.mark.parametrize("path", [INFER, "/v2/models/fashion/versions/1/infer"])
 def test_nested_and_flat_json_give_the_model_s_answer(oip: ServerProcess, path: str) -> None:
     batch = images(3)
@@ -70,7 +59,7 @@ def test_encoded_pictures_are_decoded_in_all_three_ways(oip: ServerProcess, form
     picture = ONE[0] * 0 + np.float32(0.6)  # of one gray, which JPEG keeps
     encoded = encode(picture, form)
     as_json = tensor(np.zeros(1), datatype="BYTES", data=[base64.b64encode(encoded).decode()])
-    raw, length = binary(struct.pack("<I", len(encoded)) + encoded, datatype="BYTES", shape=[1])
+    raw, length = binary(struct.pack("<I", len(encoded)) + encoded, datatype="BYTES", shape=[1, 1])
     for answer in (
         oip.call("POST", INFER, {"inputs": [as_json]}),
         oip.call("POST", INFER, encoded, Content_Type=f"image/{form.lower()}"),
@@ -176,7 +165,6 @@ def test_binary_sizes_that_do_not_match_are_refused(
         ("POST", "/v2/models/fashion/versions/9/infer", 404, "version 9 .* served: 1"),
         ("GET", "/v3/anything", 404, "nothing is served at '/v3/anything'"),
         ("GET", INFER, 405, "expected POST .* got GET"),
-        ("POST", "/v2/repository/models/fashion/load", 403, "need the server's flag --repository-control"),
         ("POST", "/v2/repository/models/fashion/unload", 403, "need the server's flag --repository-control"),
     ],
 )

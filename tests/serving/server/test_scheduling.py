@@ -147,15 +147,6 @@ async def test_a_request_that_is_given_up_is_not_run_and_makes_room() -> None:
     assert servable.runs == [1, 1]
 
 
-async def test_a_record_tells_waiting_from_running() -> None:
-    servable = Doubling()
-    queue = Queue(servable)
-    records = [RequestRecord("", "", "") for _ in range(2)]
-    await behind(servable, queue, *(lambda r=r: queue.ask(x(1, 2), record=r) for r in records))
-    assert [record.rows for record in records] == [2, 2]
-    assert all(record.queue_seconds >= 0.01 and record.run_seconds > 0 for record in records)
-
-
 async def test_the_end_waits_for_a_run_that_nobody_wants_any_more() -> None:
     servable = Doubling()
     queue = Queue(servable)

@@ -28,18 +28,6 @@ def array(answer: Any, name: str) -> Any:
     return tf.make_ndarray(answer.outputs[name])
 
 
-def test_pictures_as_numbers(tfs: ServerProcess, client: Grpc) -> None:
-    rows = value(tfs, "fashion", {"instances": BATCH.tolist()})
-    assert [set(row) for row in rows] == [{"logits", "probabilities"}] * 2
-    np.testing.assert_allclose([row["logits"] for row in rows], logits(BATCH), atol=1e-5)
-    columns = value(tfs, "fashion", {"inputs": {"image": BATCH.tolist()}})
-    np.testing.assert_allclose(columns["logits"], logits(BATCH), atol=1e-5)
-    answer = client.predict(predict_request("fashion", image=BATCH))
-    np.testing.assert_allclose(array(answer, "logits"), logits(BATCH), atol=1e-5)
-    empty = client.predict(predict_request("fashion", image=np.zeros((0, 28, 28, 1), np.float32)))
-    assert array(empty, "logits").shape == (0, 10)
-
-
 def test_pictures_that_the_graph_decodes(tfs: ServerProcess, client: Grpc) -> None:
     files = [encode(picture) for picture in BATCH]
     instances = [{"b64": base64.b64encode(file).decode()} for file in files]

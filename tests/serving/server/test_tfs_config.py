@@ -59,13 +59,6 @@ def test_a_bad_configuration_is_refused_and_changes_nothing(text: str, reason: s
     assert list(source.find()) == ["here"]
 
 
-def test_a_new_configuration_tells_which_models_are_new() -> None:
-    source = ConfigSource(parsed("--model_name=m", "--model_base_path=/models/m"))
-    assert source.replace(message(listed(MODEL, OTHER))) == {"other"}
-    assert source.replace(message("model_config_list {}")) == set()
-    assert source.find() == {}
-
-
 def test_labels_name_versions_that_answer_or_may_not_by_flag(tmp_path: Path) -> None:
     source = ConfigSource(parsed("--model_name=m", "--model_base_path=/models/m"))
     source.available = lambda model, version: (model, version) in {("m", 1), ("m", 2)}
