@@ -45,8 +45,6 @@ class Statistics:
     """Waits of requests for their run."""
     compute: Duration = field(default_factory=Duration)
     """Runs of requests; a shared run counts in full for each of them."""
-    rows: int = 0
-    """The number of answered rows."""
     runs: dict[int, Duration] = field(default_factory=dict)
     """Runs by their number of rows."""
     last: float = 0.0
@@ -63,7 +61,6 @@ class Statistics:
     def run(self, rows: int, seconds: float) -> None:
         """Add a successful run."""
         self.runs.setdefault(rows, Duration()).add(seconds)
-        self.rows += rows
 
 
 @dataclass(slots=True)

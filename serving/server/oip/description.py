@@ -144,7 +144,7 @@ def _statistics(version: Version) -> Document:
         "name": version.model,
         "version": str(version.number),
         "last_inference": int(sums.last * 1000),
-        "inference_count": sums.rows,
+        "inference_count": sum(rows * run.count for rows, run in sums.runs.items()),
         "execution_count": sum(run.count for run in sums.runs.values()),
         "inference_stats": {
             "success": _duration(sums.success),
