@@ -70,6 +70,12 @@ class Answer:
         return message
 
 
+def assert_refused(answer: Answer, status: int, pattern: str) -> None:
+    """Assert that an answer is an error of this status, and that it says what it should."""
+    assert answer.status == status, answer.body
+    assert_matches(pattern, answer.error)
+
+
 class ServerProcess:
     """A running server; `http` and `grpc` are host:port."""
 
@@ -97,6 +103,16 @@ class ServerProcess:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self._pool.request(method, f"http://{self.http}{path}", body=data, headers=names)
         return Answer(answer.status, answer.data, answer.headers)
+
+    def infer_binary(
+        self, model: str, name: str, datatype: str, shape: Sequence[int], raw: bytes, **more: Any
+    ) -> Answer:
+        """One inference by OIP's REST with a binary input."""
+        size = {"binary_data_size": len(raw)}
+        given = {"name": name, "datatype": datatype, "shape": list(shape), "parameters": size}
+        header = json.dumps({"inputs": [given], **more}).encode()
+        length = {"Inference_Header_Content_Length": str(len(header))}
+        return self.call("POST", f"/v2/models/{model}/infer", header + raw, **length)
 
     def wait_for(self, path: str, pattern: str = "", seconds: float = 60) -> Answer:
         """Ask until the answer is a 200 that holds `pattern`."""

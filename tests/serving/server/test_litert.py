@@ -18,7 +18,7 @@ from serving.server.backends.litert import load
 from serving.server.errors import ArtifactError
 
 from .conformance.saved_models import save, spec
-from .processes import Answer, ServerProcess, assert_matches, infer_body, running
+from .processes import Answer, ServerProcess, assert_matches, assert_refused, infer_body, running
 
 
 @dataclass
@@ -105,8 +105,7 @@ def test_memory_is_allotted_at_the_first_shape_that_fits(server: ServerProcess) 
     assert_matches("conv/1, signature serving_default: zeros do not warm it up", server.log)
     assert values(ask(server, "conv", np.ones((1, 5, 6, 1)))) == [25, 25]
     refused = ask(server, "conv", np.ones((1, 4, 6, 1)))
-    assert refused.status == 400
-    assert_matches(r"refused its input: .*; shapes sent: x \[1, 4, 6, 1\]", refused.error)
+    assert_refused(refused, 400, r"refused its input: .*; shapes sent: x \[1, 4, 6, 1\]")
     assert values(ask(server, "conv", np.ones((1, 5, 6, 1)))) == [25, 25]
 
 
@@ -121,8 +120,7 @@ def test_a_file_is_read_once(server: ServerProcess, root: Path) -> None:
     os.truncate(file, 100)
     assert values(ask(server, "conv", np.ones((1, 5, 5, 1)))) == [25]
     refused = server.call("POST", "/v2/repository/models/conv/load", {})
-    assert refused.status == 400
-    assert_matches("is not loaded: LiteRT cannot load .*not a valid Flatbuffer", refused.error)
+    assert_refused(refused, 400, "is not loaded: LiteRT cannot load .*not a valid Flatbuffer")
     assert values(ask(server, "conv", np.ones((1, 5, 5, 1)))) == [25]
     file.write_bytes(content)
 

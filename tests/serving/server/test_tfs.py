@@ -11,7 +11,7 @@ import pytest
 
 from .artifacts import encode, images, logits
 from .conformance.clients import Grpc, code_and_details, floats, predict, predict_request, value
-from .processes import ServerProcess, assert_matches
+from .processes import ServerProcess, assert_matches, assert_refused
 
 BATCH = images(2)
 
@@ -36,8 +36,7 @@ def test_pictures_that_the_graph_decodes(tfs: ServerProcess, client: Grpc) -> No
     answer = client.predict(predict_request("fashion", "encoded", image_bytes=files))
     np.testing.assert_allclose(array(answer, "logits"), logits(BATCH), atol=1e-5)
     refused = predict(tfs, "fashion", {"signature_name": "encoded", "instances": [{"b64": "aGVsbG8="}]})
-    assert refused.status == 400
-    assert_matches("the model refused .*(?i:image|format)", refused.error)
+    assert_refused(refused, 400, "the model refused .*(?i:image|format)")
 
 
 def test_what_is_too_large_is_refused(tfs: ServerProcess, client: Grpc) -> None:
