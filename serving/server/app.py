@@ -61,7 +61,6 @@ class App:
         self._stopping = stopping
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
         path = scope["raw_path"].decode("latin-1")
         client = scope["client"]
         record = RequestRecord(scope["method"], path, f"{client[0]}:{client[1]}" if client else "")
@@ -84,7 +83,10 @@ class App:
         await send({"type": "http.response.body", "body": response.body, "more_body": unread})
         if unread:
             # Closing a connection while its client sends resets it, and the response may be lost.
-            await _discard(receive, LINGER_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while (await receive()).get("more_body", False):
+                        pass
             await send({"type": "http.response.body"})
 
     async def _respond(
@@ -152,14 +154,6 @@ async def _read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: in
             break
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     return body if encoding == "identity" else await _inflate(body, encoding, limit)
-
-
-async def _discard(receive: Receive, seconds: float) -> None:
-    """Read the rest of a body, for at most `seconds`."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while (await receive()).get("more_body", False):
-                pass
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,16 +24,13 @@ from serving.server.access_log import AccessLog
 from serving.server.app import App
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
-from serving.server.metrics import Metrics, Observe, observers
+from serving.server.metrics import Metrics, Observe, RequestRecord
 from serving.server.repository.models import Models
 from serving.server.repository.policies import ModelConfig
 from serving.server.repository.versions import LoadVersion, Serving
 from serving.server.rpc import RpcServer, Service
 from serving.server.scheduling import QueueLimits
 
-PICTURE_THREADS = 2
-EXPORT_SECONDS = 2.0
-"""Time limit for sending spans; a stop waits for the last ones."""
 COLLECT_AFTER = (50_000, 50, 100)
 """Thresholds of the garbage collector.
 
@@ -54,7 +52,7 @@ def data_plane(
     models = Models(find, Serving(load, metrics, limits, *retries, options.batching), layout)
     metrics.show(models.loads)
     # Decoding pictures takes long and must not delay runs.
-    decoders = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
+    decoders = ThreadPoolExecutor(2, thread_name_prefix="picture")
     return DataPlane(models, metrics, decoders, platform, options.max_rows)
 
 
@@ -76,7 +74,12 @@ def serve(
                 access = AccessLog(options.access_log, options.access_log_sample, dropped.inc)
                 stack.callback(access.close)
                 every.append(access.write)
-            observe = observers(*every)
+
+            def observe(record: RequestRecord) -> None:
+                record.seconds = time.perf_counter() - record.begun
+                for one in every:
+                    one(record)
+
             app: Any = App(routes, observe, options, lambda: plane.stopping)
             interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
             if options.otlp_endpoint:
@@ -111,7 +114,8 @@ def _traced(
         sys.exit(f"{service}: --otlp-endpoint needs the extra otel: pip install '.[otel]' ({error})")
     name = os.environ.get("OTEL_SERVICE_NAME", service)
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
-    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
+    # A stop waits for the last spans.
+    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=2.0)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     # One span for each request: those of ASGI messages add nothing.
     traced = OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
@@ -120,8 +124,6 @@ def _traced(
 
 
 def metrics_route(metrics: Metrics, path: str) -> Route:
-    """Return the route of the metrics for Prometheus."""
-
     async def page(_request: Request) -> Response:
         return Response(metrics.page(), metrics.content_type)
 

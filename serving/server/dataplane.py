@@ -36,8 +36,6 @@ class Call:
 
 @dataclass
 class DataPlane:
-    """Leases versions and runs calls."""
-
     models: Models
     metrics: Metrics
     decoders: Executor

@@ -12,7 +12,6 @@ from typing import TypeVar
 from serving.server import GRPC_PORT, HTTP_PORT, VERSION
 from serving.server.backends.base import BACKENDS
 
-MEBIBYTE = 1024 * 1024
 Number = TypeVar("Number", int, float)
 
 
@@ -68,7 +67,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(*names, type=kind, default=default, help=text)
 
     add("host", str, "127.0.0.1", "address to listen on")
-    add("max-body-bytes", _count, 32 * MEBIBYTE, "of a REST or gRPC request")
+    add("max-body-bytes", _count, 32 << 20, "of a REST or gRPC request")
     add("max-rows", _count, 1024, "in one request")
     add("max-batch-rows", _count, 64, "in a run shared by requests")
     add("max-queue", _count, 512, "requests waiting for one model")

@@ -13,8 +13,6 @@ import orjson
 from serving.server.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, quote
 from serving.server.metrics import RequestRecord
 
-JSON = "application/json"
-
 
 @dataclass(slots=True)
 class Request:
@@ -34,10 +32,8 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One HTTP response."""
-
     body: bytes
-    content_type: str = JSON
+    content_type: str = "application/json"
     status: int = 200
     headers: Sequence[tuple[bytes, bytes]] = ()
 
@@ -52,7 +48,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Route:
-    """A method, a regular expression that matches a whole path, and the handler."""
+    """A method ("*": any), a regular expression that matches a whole path, and the handler."""
 
     method: str
     path: str
@@ -73,7 +69,7 @@ def router(routes: Sequence[Route]) -> Callable[[str, str], tuple[Handler, Mappi
             match = pattern.fullmatch(path)
             if match is None:
                 continue
-            if route.method == method or (route.method, method) == ("GET", "HEAD"):
+            if route.method in ("*", method) or (route.method, method) == ("GET", "HEAD"):
                 # Decoded after the match: an escaped slash does not divide the path.
                 return route.handler, {k: text and unquote(text) for k, text in match.groupdict().items()}
             allowed.add(route.method)
@@ -89,9 +85,12 @@ def router(routes: Sequence[Route]) -> Callable[[str, str], tuple[Handler, Mappi
 
 
 def parse_object(text: bytes | memoryview) -> dict[str, object]:
-    """Parse a JSON object by RFC 8259: no NaN, no Infinity, at most 1,024 levels. Raises `InvalidRequestError`."""
+    """Parse a JSON object by RFC 8259: no NaN, no Infinity, at most 1,024 levels; an empty text is {}.
+
+    Raises `InvalidRequestError`.
+    """
     try:
-        document = orjson.loads(text)
+        document = orjson.loads(text or b"{}")
     except orjson.JSONDecodeError as error:
         hint = ""
         # `pos` counts characters, which are bytes in ASCII.

@@ -95,10 +95,7 @@ def _listen(rpc: RpcServer, options: argparse.Namespace) -> None:
         host = f"[{options.host}]" if ":" in options.host else options.host
         addresses.append(f"{host}:{options.grpc_port}")
     if options.grpc_socket:
-        path = Path(options.grpc_socket)
-        if path.is_socket():
-            path.unlink()  # Left by a killed server.
-        addresses.append(f"unix:{path.absolute()}")
+        addresses.append(f"unix:{Path(options.grpc_socket).absolute()}")
     for address in addresses:
         try:
             port = rpc.listen(address)

@@ -18,9 +18,6 @@ from serving.server.metrics import TfsMetrics
 from serving.server.repository.loading import Loaded, load_version
 from serving.server.repository.policies import models_below
 
-TFLITE_FILE = "model.tflite"
-"""The file in a version's folder that --prefer_tflite_model serves."""
-
 log = logging.getLogger("tandem.server")
 
 
@@ -77,7 +74,7 @@ def tandem_tf_serving(arguments: Sequence[str] | None = None) -> None:
 def _load_saved_model(options: argparse.Namespace, directory: Path) -> Loaded:
     """Load a version, with its own requests as the warm-up. Raises `ArtifactError`."""
     # Imported on demand: not every image has both libraries.
-    if options.prefer_tflite_model and (directory / TFLITE_FILE).is_file():
+    if options.prefer_tflite_model and (directory / BACKENDS["litert"]).is_file():
         load = loader("litert")
     else:
         from serving.server.backends import tensorflow

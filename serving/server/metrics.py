@@ -18,9 +18,6 @@ TFS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
 TIMED = frozenset(("OK", "INTERNAL", "DEADLINE_EXCEEDED"))
 """Codes of requests whose duration depends on the server: refusals and cancelled requests do not."""
 
-Loads = Callable[[], Iterable[tuple[str, int, int]]]
-"""Return the loaded versions: each with its model, number, and number of waiting requests."""
-
 
 @dataclass(slots=True)
 class Duration:
@@ -51,7 +48,6 @@ class Statistics:
     """Time of the last response, in seconds since 1970; 0: none yet."""
 
     def request(self, record: RequestRecord) -> None:
-        """Add a finished request."""
         (self.success if record.code == "OK" else self.fail).add(record.seconds)
         if record.run_seconds:
             self.queue.add(record.queue_seconds)
@@ -59,7 +55,6 @@ class Statistics:
         self.last = time.time()
 
     def run(self, rows: int, seconds: float) -> None:
-        """Add a successful run."""
         self.runs.setdefault(rows, Duration()).add(seconds)
 
 
@@ -100,20 +95,7 @@ Observe = Callable[[RequestRecord], None]
 """Called once with each finished request, in the event loop."""
 
 
-def observers(*observes: Observe) -> Observe:
-    """Return an observer that sets a request's duration and calls all `observes`."""
-
-    def finish(record: RequestRecord) -> None:
-        record.seconds = time.perf_counter() - record.begun
-        for observe in observes:
-            observe(record)
-
-    return finish
-
-
 class Metrics:
-    """The metrics of one server."""
-
     content_type = prometheus.CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
@@ -135,8 +117,8 @@ class Metrics:
         self.dropped_log_lines = prometheus.Counter("tandem_access_log_dropped", dropped, registry=registry)
         prometheus.ProcessCollector(registry=registry)
 
-    def show(self, loads: Loads) -> None:
-        """Add the loaded versions and the lengths of their queues."""
+    def show(self, loads: Callable[[], Iterable[tuple[str, int, int]]]) -> None:
+        """Add the loaded versions: `loads` returns the model, number, and count of waiting requests of each."""
         self.registry.register(_LoadedVersions(loads))
 
     def request(self, record: RequestRecord) -> None:
@@ -152,7 +134,6 @@ class Metrics:
             record.statistics.request(record)
 
     def run(self, model: str, rows: int, seconds: float) -> None:
-        """Count a run of a model that succeeded."""
         self._rows.labels(model).observe(rows)
         self._run_seconds.labels(model).observe(seconds)
 
@@ -177,9 +158,7 @@ class TfsMetrics:
         # Not a prometheus.Counter: its name would end with _total.
         name = ":tensorflow:serving:request_count"
         labels = ["model_name", "status"]
-        self._counts = prometheus.Gauge(
-            name, "Requests to models that are served.", labels, registry=registry
-        )
+        self._counts = prometheus.Gauge(name, "Requests to served models.", labels, registry=registry)
         text = "Microseconds from a request's first byte to its response."
         self._latencies = latency("request_latency", text, "entrypoint")
         text = "Microseconds that a request waited for its run, and ran."
@@ -199,11 +178,10 @@ class TfsMetrics:
 
 
 class _LoadedVersions(Collector):
-    def __init__(self, loads: Loads) -> None:
+    def __init__(self, loads: Callable[[], Iterable[tuple[str, int, int]]]) -> None:
         self._loads = loads
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return the state of now."""
         text = "1 for each loaded version."
         versions = GaugeMetricFamily("tandem_model_version", text, labels=["model", "version"])
         text = "Requests that wait for a run now."

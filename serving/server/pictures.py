@@ -13,7 +13,6 @@ from PIL import Image
 from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.tensors.signature import TensorSpec
 
-FORMATS = ("PNG", "JPEG")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MAX_PIXELS = 16_777_216
 """4096 x 4096. The size is in the header, before anything is decoded."""
@@ -55,7 +54,7 @@ def decode(encoded: Sequence[bytes], spec: TensorSpec) -> NDArray[np.float32]:
 def _opened(data: bytes, what: str) -> Iterator[Image.Image]:
     """Open a picture. Raises `InvalidRequestError` if it is invalid or too large."""
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as picture:
+        with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 size = f"{picture.width}x{picture.height}"
                 raise InvalidRequestError(f"{what} is {size}: at most {MAX_PIXELS} pixels are decoded")

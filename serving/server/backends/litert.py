@@ -14,9 +14,6 @@ from serving.server.backends.base import BACKENDS, check_exists, refusal
 from serving.server.errors import ArtifactError
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
 
-UNRESOLVED = "unresolved custom op"
-"""In LiteRT's error for an operator that this build lacks."""
-
 
 def load(directory: Path, file: str, threads: int) -> LitertServable:
     """Open `directory/file` (model.tflite by default)."""
@@ -28,7 +25,12 @@ def load(directory: Path, file: str, threads: int) -> LitertServable:
         if len(signatures := interpreter.get_signature_list()) > 1:
             raise ArtifactError(f"expected one signature, got {', '.join(signatures)}: make a file of each")
         servable = LitertServable(interpreter, _has_variables(content))
-        _allocate(interpreter, servable.signatures[DEFAULT_SIGNATURE])
+        specs = servable.signatures[DEFAULT_SIGNATURE].inputs
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError as error:  # With free sizes, which are 1 here, it may be due to the size.
+            if "unresolved custom op" in str(error) or all(-1 not in (spec.shape or ()) for spec in specs):
+                raise
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from None
     except (ValueError, RuntimeError) as error:
@@ -91,15 +93,6 @@ def _has_variables(content: bytes) -> bool:
     return any(
         graph.Tensors(index).IsVariable() for graph in graphs for index in range(graph.TensorsLength())
     )
-
-
-def _allocate(interpreter: Interpreter, signature: Signature) -> None:
-    """Raise `RuntimeError` if the file can never run. With free sizes, 1 here, the failure may be due to the size."""
-    try:
-        interpreter.allocate_tensors()
-    except RuntimeError as error:
-        if UNRESOLVED in str(error) or all(-1 not in (spec.shape or ()) for spec in signature.inputs):
-            raise
 
 
 def _specs(details: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -14,8 +14,6 @@ from serving.server.backends.base import BACKENDS, check_exists, refusal
 from serving.server.errors import ArtifactError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
 
-FATAL = 4
-
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -103,8 +101,7 @@ class OnnxServable:
         )
         self._strings = {spec.name for spec in self._signature.inputs if spec.dtype == BYTES}
         self._options = ort.RunOptions()
-        # Errors of a run are raised as well.
-        self._options.log_severity_level = FATAL
+        self._options.log_severity_level = 4  # Fatal: errors of a run are raised as well.
         self.signatures = {DEFAULT_SIGNATURE: self._signature}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:

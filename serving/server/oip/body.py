@@ -23,8 +23,6 @@ PICTURES = ("image/png", "image/jpeg")
 
 @dataclass
 class InferenceRequest:
-    """A request for inference."""
-
     inputs: Tensors
     outputs: Mapping[str, bool] = field(default_factory=dict)
     """By name; True for a binary response."""
@@ -38,8 +36,9 @@ class InferenceRequest:
 def parse(request: Request, signature: Signature) -> InferenceRequest:
     content_type = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if content_type in PICTURES:
-        name = _picture_input(signature, content_type)
-        return InferenceRequest({name: strings([request.body])})
+        if len(signature.inputs) != 1 or signature.inputs[0].picture_size is None:
+            raise InvalidRequestError(f"{content_type} needs a model whose one input is a batch of pictures")
+        return InferenceRequest({signature.inputs[0].name: strings([request.body])})
     text, binary = _split(request)
     document = parse_object(text)
     parameters = parameters_of(document, "request")
@@ -155,9 +154,3 @@ def _flag(parameters: codec.Parameters, name: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequestError(f"expected the parameter {name} to be true or false, got {quote(value)}")
     return value
-
-
-def _picture_input(signature: Signature, content_type: str) -> str:
-    if len(signature.inputs) != 1 or signature.inputs[0].picture_size is None:
-        raise InvalidRequestError(f"{content_type} needs a model whose one input is a batch of pictures")
-    return signature.inputs[0].name

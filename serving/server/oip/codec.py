@@ -62,14 +62,9 @@ class Described:
 
 
 def describe(
-    signature: Signature,
-    name: object,
-    datatype: object,
-    shape: object,
-    parameters: Parameters,
-    before: Tensors,
+    signature: Signature, name: object, datatype: object, shape: object, parameters: Parameters, seen: Tensors
 ) -> Described:
-    """Check an input's description; `before` are the inputs that precede it.
+    """Check an input's description; `seen` are the inputs that precede it.
 
     Raises `InvalidRequestError`, or `TooLargeError` for more than `MAX_STRINGS` strings.
     """
@@ -77,7 +72,7 @@ def describe(
     if spec is None:
         known = ", ".join(signature.input_names) or "none"
         raise InvalidRequestError(f"unknown input {quote(name)}; the model has {known}")
-    if spec.name in before:
+    if spec.name in seen:
         raise InvalidRequestError(f"input {quote(name)} is given twice")
     _check_offered(parameters, "input", spec.name)
     pictures = spec.picture_size is not None

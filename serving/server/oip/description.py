@@ -20,12 +20,8 @@ from serving.server.tensors.signature import Signature, TensorSpec, default_key
 
 Document = dict[str, Any]
 
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "parameters")
-SERVER: Document = {
-    "name": "tandem",
-    "version": VERSION,
-    "extensions": [*EXTENSIONS, "schedule_policy", "statistics"],
-}
+EXTENSIONS = "binary_tensor_data model_configuration model_repository parameters schedule_policy statistics"
+SERVER: Document = {"name": "tandem", "version": VERSION, "extensions": EXTENSIONS.split()}
 
 STATES = {
     State.START: "LOADING",

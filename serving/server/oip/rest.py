@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import orjson
+
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import ForbiddenError, InvalidRequestError, UnavailableError, quote
 from serving.server.http import Handler, Request, Response, Route, parse_object
@@ -16,7 +18,7 @@ from serving.server.oip import description
 from serving.server.oip.body import parameters_of, parse, respond
 
 PROTOCOL = "oip-rest"
-OPENAPI = Path(__file__).with_name("openapi.json").read_bytes()
+OPENAPI = orjson.loads(Path(__file__).with_name("openapi.json").read_bytes())
 MODEL = r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[0-9]{1,19}))?"
 REPOSITORY_MODEL = r"/v2/repository/models/(?P<model>[^/]+)"
 
@@ -35,7 +37,8 @@ def routes(plane: DataPlane, repository_control: bool) -> list[Route]:
             # Pages in browsers of this network must not unload models.
             if request.header("origin") is not None:
                 raise ForbiddenError("loading and unloading are refused to browsers (with an Origin)")
-            description.check_change(repository_control, parameters_of(_document(request), "request"))
+            parameters = parameters_of(parse_object(request.body), "request")
+            description.check_change(repository_control, parameters)
             await change(request.variables["model"])
             return Response.json({})
 
@@ -44,7 +47,7 @@ def routes(plane: DataPlane, repository_control: bool) -> list[Route]:
     return [
         Route("POST", f"{MODEL}/infer", partial(_infer, plane)),
         Route("GET", "/v2/?", told(lambda *_: description.SERVER)),
-        Route("GET", r"/v2/(docs|openapi\.json)", _openapi),
+        Route("GET", r"/v2/(docs|openapi\.json)", told(lambda *_: OPENAPI)),
         Route("GET", "/v2/health/live", told(lambda *_: {"live": True})),
         Route("GET", "/v2/health/ready", told(_ready)),
         Route("GET", "/v2/models/stats", told(description.statistics)),
@@ -68,18 +71,10 @@ async def _infer(plane: DataPlane, request: Request) -> Response:
 
 
 async def _index(plane: DataPlane, request: Request) -> Response:
-    ready = _document(request).get("ready")
+    ready = parse_object(request.body).get("ready")
     if ready is not None and not isinstance(ready, bool):
         raise InvalidRequestError(f'expected "ready" to be true or false, got {quote(ready)}')
     return Response.json(description.index(await plane.models.index(), bool(ready)))
-
-
-async def _openapi(_request: Request) -> Response:
-    return Response(OPENAPI)
-
-
-def _document(request: Request) -> dict[str, object]:
-    return parse_object(request.body or b"{}")
 
 
 def _ready(plane: DataPlane, *_: object) -> object:

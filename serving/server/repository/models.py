@@ -38,7 +38,6 @@ class Models:
         return self.started and bool(self._models) and all(model.ready for model in self)
 
     def __iter__(self) -> Iterator[Model]:
-        """Iterate over the models by their names."""
         return iter([self._models[name] for name in sorted(self._models)])
 
     def model(self, name: str) -> Model:
@@ -59,7 +58,6 @@ class Models:
                 yield model.name, number, version.waiting
 
     def available(self, name: str, version: int) -> bool:
-        """Return True if a version of a model is loaded."""
         return name in self._models and version in self._models[name].loaded
 
     def account(self) -> str:

@@ -125,8 +125,6 @@ class Version:
 
 
 class Model:
-    """The versions of one model."""
-
     def __init__(self, config: ModelConfig, serving: Serving) -> None:
         self.config = config
         self.name = config.name

@@ -19,7 +19,6 @@ NAMES = {
     list: "lists",
     str: "strings",
 }
-"""The names of JSON values in messages."""
 BOOLEANS, INTEGERS, NUMBERS = {bool}, {int}, {int, float}
 
 

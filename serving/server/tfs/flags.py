@@ -91,8 +91,13 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--port", type=_port, default=8500, dest="grpc_port", help="gRPC; 0: none")
     add("--grpc_socket_path", default="", dest="grpc_socket", help="gRPC on a Unix socket, too")
-    arguments = "key=value,... for the gRPC server"
-    add("--grpc_channel_arguments", type=_channel_arguments, default=(), dest="grpc_options", help=arguments)
+    add(
+        "--grpc_channel_arguments",
+        type=_channel_arguments,
+        default=(),
+        dest="grpc_options",
+        metavar="K=V,...",
+    )
     add("--rest_api_port", type=_port, dest="http_port", help="REST; none unless it is given; 0: none")
     timeout: dict[str, Any] = {"type": milliseconds, "default": 30.0, "dest": "request_timeout_seconds"}
     add("--rest_api_timeout_in_ms", **timeout, help="of a REST request; 0 or less: a day")
@@ -101,19 +106,15 @@ def parser() -> argparse.ArgumentParser:
     add("--model_name", default="default", help="as in URLs; ignored with --model_config_file")
     add("--model_base_path", type=_path, help="holds <version>/; ignored with --model_config_file")
     add("--model_config_file", type=_path, help="a ModelServerConfig in text form")
-    often = "read it again so often; 0 or less: never"
-    add("--model_config_file_poll_wait_seconds", type=any_seconds, default=0, help=often)
-    often = "look for versions so often; 0: once for each configuration"
-    add("--file_system_poll_wait_seconds", type=seconds_from_0, default=1, help=often)
+    add("--model_config_file_poll_wait_seconds", type=any_seconds, default=0, help="0: never")
+    add("--file_system_poll_wait_seconds", type=seconds_from_0, default=1, help="0: once")
     labels = "let labels that name no version yet name one that does not answer"
     add("--allow_version_labels_for_unavailable_models", **OFF, help=labels)
     add("--max_num_load_retries", type=int, default=5, help="of a version; below 0: for ever")
     add("--load_retry_interval_micros", type=int, default=60_000_000, help="between such attempts")
-    tflite = "serve model.tflite where a version has it"
-    add("--prefer_tflite_model", "--use_tflite_model", **OFF, help=tflite)
+    add("--prefer_tflite_model", "--use_tflite_model", **OFF, help="serve model.tflite if there is one")
     add("--enable_model_warmup", **ON, help="run what assets.extra/tf_serving_warmup_requests holds")
-    shared = "let requests share runs of models that have no manifest"
-    add("--enable_batching", dest="batching", **OFF, help=shared)
+    add("--enable_batching", dest="batching", **OFF, help="share runs of models without a manifest")
     add("--batching_parameters_file", type=_path, help="BatchingParameters in text form")
     add("--tensorflow_session_parallelism", type=int, default=0, help="threads for both of the following")
     add("--tensorflow_intra_op_parallelism", type=int, default=0, help="threads within an operation; 0: one")

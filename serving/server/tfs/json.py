@@ -27,15 +27,13 @@ from serving.server.tensors.signature import (
     strings,
 )
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
 
 def parse(body: bytes) -> dict[str, object]:
     """Parse a request's JSON object; NaN, Infinity and -Infinity are accepted, as in the original.
 
     Raises `InvalidRequestError`.
     """
-    body = body.removeprefix(BYTE_ORDER_MARK)  # Clients on Windows send it, and the original accepts it.
+    body = body.removeprefix(b"\xef\xbb\xbf")  # Clients on Windows send it, and the original accepts it.
     try:
         document = _loads(body)
     except (ValueError, TypeError, RecursionError) as error:
@@ -69,7 +67,10 @@ def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors,
     rows = "instances" in document
     if rows == ("inputs" in document):
         raise InvalidRequestError(f'expected "instances" or "inputs", got {"both" if rows else "neither"}')
-    columns = _rows(document["instances"], signature) if rows else _columns(document["inputs"], signature)
+    columns = document["inputs"] if not rows else _rows(document["instances"], signature)
+    if not _named(columns):
+        columns = {_only_input("inputs", signature): columns}
+    # Others are ignored, as in the original.
     given = (spec for spec in signature.inputs if spec.name in columns)
     return {spec.name: _tensor(spec, columns[spec.name]) for spec in given}, rows
 
@@ -126,12 +127,6 @@ def _rows(instances: object, signature: Signature) -> dict[str, object]:
     return {name: [instance[name] for instance in instances] for name in wanted}
 
 
-def _columns(inputs: object, signature: Signature) -> dict[str, object]:
-    if not isinstance(inputs, dict) or not _named(inputs):
-        return {_only_input("inputs", signature): inputs}
-    return inputs  # Unknown inputs are ignored, as in the original.
-
-
 def _only_input(key: str, signature: Signature) -> str:
     if len(signature.inputs) != 1:
         names = ", ".join(signature.input_names) or "no input"
@@ -139,7 +134,7 @@ def _only_input(key: str, signature: Signature) -> str:
     return signature.input_names[0]
 
 
-def _named(value: object) -> bool:
+def _named(value: object) -> TypeGuard[dict[str, object]]:
     """Return True if this is an object of named values."""
     return isinstance(value, dict) and not _is_b64(value)
 

@@ -19,19 +19,14 @@ from serving.server.tfs.flags import ConfigError, read
 
 log = logging.getLogger("tandem.server")
 
-PLATFORM = "tensorflow"
-
-Available = Callable[[str, int], bool]
-"""Return True if a version of a model is available."""
-
 
 class ConfigSource:
     """The models to serve: one by name and path, or those of a file, which may be polled."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Raises `ConfigError`."""
-        self.available: Available = lambda _model, _version: False
-        """Set after construction, from the server's models."""
+        self.available: Callable[[str, int], bool] = lambda _model, _version: False
+        """Return True if a version of a model is available; set after construction, from the server's models."""
         self._options = options
         self._file: Path | None = options.model_config_file
         self._configs: dict[str, ModelConfig] = {}
@@ -109,8 +104,8 @@ def configs_of(config: Any) -> dict[str, ModelConfig]:
         if not path.is_absolute():
             got = quote(model.base_path)
             raise InvalidRequestError(f"model {quote(model.name)}: expected an absolute base_path, got {got}")
-        if model.model_platform != PLATFORM:
-            expected, got = f'model_platform: "{PLATFORM}"', quote(model.model_platform)
+        if model.model_platform != "tensorflow":
+            expected, got = 'model_platform: "tensorflow"', quote(model.model_platform)
             raise InvalidRequestError(f"model {quote(model.name)}: expected {expected}, got {got}")
         configs[model.name] = ModelConfig(model.name, path, _policy(model), dict(model.version_labels))
     return configs

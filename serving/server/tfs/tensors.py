@@ -11,8 +11,6 @@ import tensorflow as tf
 from serving.server.errors import InvalidRequestError, TooLargeError, quote
 from serving.server.tensors.signature import BYTES, Array, dtype_of
 
-LARGEST = 2**59
-"""Maximum number of elements of a tensor."""
 STRING_BYTES = 24
 """Memory that TensorFlow needs for a string, in addition to its characters."""
 
@@ -53,8 +51,8 @@ def from_proto(name: str, proto: Any, max_bytes: int) -> Array:
     if dtype is None:
         raise InvalidRequestError(f"{what}: dtype {proto.dtype} is not served")
     shape = [dim.size for dim in proto.tensor_shape.dim]
-    # Also if a dimension is 0, the product of the others must fit into 63 bits.
-    countable = math.prod(max(size, 1) for size in shape) < LARGEST
+    # Also if a dimension is 0, the bytes of the others must be a number of 63 bits.
+    countable = math.prod(max(size, 1) for size in shape) < 2**59
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0 or len(shape) > 32 or not countable:
         raise InvalidRequestError(f"{what}: expected the shape of a tensor, got {quote(shape)}")
     count = math.prod(shape)

@@ -23,12 +23,10 @@ from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples, by_task
 
 log = logging.getLogger("tandem.server")
 
-FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-
 
 def replay(directory: Path, servable: Servable, max_tensor_bytes: int) -> None:
     """Run each record of the version's file, if there is one. Raises `ServerError`."""
-    file = directory / FILE
+    file = directory / "assets.extra" / "tf_serving_warmup_requests"
     if not file.exists():
         return
     count = 0

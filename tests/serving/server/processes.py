@@ -79,10 +79,9 @@ def assert_refused(answer: Answer, status: int, pattern: str) -> None:
 class ServerProcess:
     """A running server; `http` and `grpc` are host:port."""
 
-    def __init__(self, command: str, *flags: str, log: Path, http_port: int, grpc_port: int) -> None:
-        self.http = f"127.0.0.1:{http_port}"
-        self.grpc = f"127.0.0.1:{grpc_port}"
-        self.http_port, self.grpc_port = http_port, grpc_port
+    def __init__(self, command: str, ports: tuple[int, int], log: Path, *flags: str) -> None:
+        self.http_port, self.grpc_port = ports
+        self.http, self.grpc = (f"127.0.0.1:{port}" for port in ports)
         self._log = log
         code = f"from serving.server.main import {command}; {command}()"
         with log.open("wb") as output:
@@ -148,35 +147,21 @@ def tandem_server(
 ) -> ServerProcess:
     """Start `tandem-server`, on free ports or these of HTTP and gRPC."""
     http, grpc = ports or (free_port(), free_port())
-    return ServerProcess(
-        "tandem_server",
+    own = (
         f"--backend={backend}",
         f"--model-repository={repository}",
-        f"--http-port={http}",
-        f"--grpc-port={grpc}",
         "--poll-seconds=0.1",
         "--pause-seconds=0",
-        *flags,
-        log=log,
-        http_port=http,
-        grpc_port=grpc,
     )
+    listening = (f"--http-port={http}", f"--grpc-port={grpc}")
+    return ServerProcess("tandem_server", (http, grpc), log, *own, *listening, *flags)
 
 
 def tandem_tf_serving(log: Path, *flags: str) -> ServerProcess:
     """Start `tandem-tf-serving`."""
     http, grpc = free_port(), free_port()
-    return ServerProcess(
-        "tandem_tf_serving",
-        f"--rest_api_port={http}",
-        "--port",
-        str(grpc),
-        "--pause_seconds=0",
-        *flags,
-        log=log,
-        http_port=http,
-        grpc_port=grpc,
-    )
+    own = (f"--rest_api_port={http}", "--port", str(grpc), "--pause_seconds=0")
+    return ServerProcess("tandem_tf_serving", (http, grpc), log, *own, *flags)
 
 
 @contextmanager

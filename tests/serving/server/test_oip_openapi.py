@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 from unittest.mock import Mock
@@ -19,7 +18,7 @@ from serving.server.oip.codec import DTYPES
 from .artifacts import images
 from .processes import ServerProcess
 
-DOCUMENT = json.loads(rest.OPENAPI)
+DOCUMENT = rest.OPENAPI
 OPERATIONS = {
     operation.label: operation
     for operation in (each.ok() for each in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations())

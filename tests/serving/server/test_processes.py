@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 from serving.server import flags
 
 from .artifacts import point, write_onnx
-from .processes import ROOT, ServerProcess, assert_matches, free_port, oip_body, running, tandem_server
+from .processes import ROOT, ServerProcess, assert_matches, free_port, oip_body, running
 
 
 def run(command: str, *given: str) -> subprocess.CompletedProcess[str]:
@@ -61,18 +60,6 @@ def test_a_version_that_cannot_be_read_leaves_the_other_models_serving(tmp_path:
         server.wait_for_log("version 1 is refused")
         error = server.call("GET", "/v2/health/ready").error
         assert_matches("^model other is not ready: version 1 is END: .*IsADirectoryError", error)
-
-
-def test_a_server_that_was_killed_starts_again_on_its_ports(tmp_path: Path) -> None:
-    write_onnx(tmp_path / "repository" / "fashion", 1)
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
-    server.wait_for("/v2/health/ready")
-    server.process.send_signal(signal.SIGKILL)
-    server.process.wait()
-    ports = (server.http_port, server.grpc_port)
-    again = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "again", ports=ports)
-    again.wait_for("/v2/health/ready")
-    assert again.stop() == 0
 
 
 def test_a_stop_does_not_wait_for_a_load(tmp_path: Path) -> None:
