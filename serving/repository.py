@@ -107,8 +107,8 @@ def version_folders(directory: Path) -> dict[int, Path]:
     if not directory.is_dir():
         return {}
     named = [p for p in directory.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir()]
-    found = {int(p.name): p for p in sorted(named, reverse=True)}  # Of 1 and 01 the one that sorts first.
-    return {number: found[number] for number in sorted(found) if number < 2**63}
+    ordered = sorted((int(p.name), p) for p in named)
+    return {number: path for number, path in ordered if number < 2**63}
 
 
 def versions(directory: Path) -> list[int]:

@@ -14,8 +14,7 @@ from serving.server.dataplane import DataPlane
 from serving.server.errors import ForbiddenError, InvalidRequestError, quote
 from serving.server.metrics import Duration
 from serving.server.oip import codec
-from serving.server.repository.models import Entry
-from serving.server.repository.versions import State, Version
+from serving.server.repository.versions import State, Status, Version
 from serving.server.tensors.signature import Signature, TensorSpec, default_key
 
 Document = dict[str, Any]
@@ -23,13 +22,8 @@ Document = dict[str, Any]
 EXTENSIONS = "binary_tensor_data model_configuration model_repository parameters schedule_policy statistics"
 SERVER: Document = {"name": "tandem", "version": VERSION, "extensions": EXTENSIONS.split()}
 
-STATES = {
-    State.START: "LOADING",
-    State.LOADING: "LOADING",
-    State.AVAILABLE: "READY",
-    State.UNLOADING: "UNLOADING",
-    State.END: "UNAVAILABLE",
-}
+STATES = {State.START: "LOADING", State.AVAILABLE: "READY", State.END: "UNAVAILABLE"}
+"""The protocol's names of states, where they differ."""
 
 
 def default(version: Version) -> tuple[str, Signature]:
@@ -80,13 +74,13 @@ def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
     }
 
 
-def index(entries: Iterable[Entry], ready: bool) -> list[Document]:
+def index(entries: Iterable[tuple[str, int | None, Status]], ready: bool) -> list[Document]:
     """Return the repository's index, of all versions or the ready ones."""
     return [
         {
             "name": model,
             "version": "" if version is None else str(version),
-            "state": STATES[status.state],
+            "state": STATES.get(status.state, status.state.value),
             "reason": str(status.fault or ""),
         }
         for model, version, status in entries

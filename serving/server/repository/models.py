@@ -10,9 +10,6 @@ from serving.server.errors import InvalidRequestError, NotFoundError, Unavailabl
 from serving.server.repository.policies import ModelConfig
 from serving.server.repository.versions import Model, Serving, State, Status
 
-Entry = tuple[str, int | None, Status]
-"""A model and a version in the repository's index; None for a model without versions."""
-
 
 class Models:
     def __init__(
@@ -83,10 +80,10 @@ class Models:
         """Unload a model until it is loaded again; returns after its last request. Raises `NotFoundError`."""
         await self._finish(self._unload(name))
 
-    async def index(self) -> list[Entry]:
-        """Return all versions of all models in the repository, sorted."""
+    async def index(self) -> list[tuple[str, int | None, Status]]:
+        """Return all versions of all models in the repository, sorted; None for a model without versions."""
         configs = await asyncio.to_thread(self._find)
-        entries: list[Entry] = []
+        entries: list[tuple[str, int | None, Status]] = []
         for name, config in sorted(({model.name: model.config for model in self} | configs).items()):
             present = await asyncio.to_thread(repository.versions, config.directory)
             absent = "unloaded on request" if name in self._unloaded else "not loaded"

@@ -73,7 +73,6 @@ def _channel_arguments(text: str) -> tuple[tuple[str, str | int], ...]:
 
 
 OFF: dict[str, Any] = {"type": _boolean, "nargs": "?", "const": True, "default": False}
-ON = OFF | {"default": True}
 any_seconds = number(float, math.isfinite, "a number of seconds")
 milliseconds = number(lambda text: int(text) / 1e3, math.isfinite, "a whole number of milliseconds")
 
@@ -113,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max_num_load_retries", type=int, default=5, help="of a version; below 0: for ever")
     add("--load_retry_interval_micros", type=int, default=60_000_000, help="between such attempts")
     add("--prefer_tflite_model", "--use_tflite_model", **OFF, help="serve model.tflite if there is one")
-    add("--enable_model_warmup", **ON, help="run what assets.extra/tf_serving_warmup_requests holds")
+    add("--enable_model_warmup", **OFF | {"default": True}, help="run a version's own requests")
     add("--enable_batching", dest="batching", **OFF, help="share runs of models without a manifest")
     add("--batching_parameters_file", type=_path, help="BatchingParameters in text form")
     add("--tensorflow_session_parallelism", type=int, default=0, help="threads for both of the following")
@@ -143,7 +142,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.request_timeout_seconds = DAY
     options.retries = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
     options.retry_seconds = max(options.load_retry_interval_micros, 0) / 1e6
-    options.poll_seconds = _poll_seconds(options)
+    waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
+    if not options.file_system_poll_wait_seconds:  # Then only versions that failed to load are tried again.
+        waits.append(max(options.retry_seconds, 1.0))
+    options.poll_seconds = min([wait for wait in waits if wait > 0], default=DAY)
     options.intra_op, options.inter_op = _threads(options)
     options.metrics_path = None
     if options.monitoring_config_file is not None:
@@ -164,14 +166,6 @@ def read(flag: str, file: Path, kind: type[AnyMessage], lenient: bool = False) -
     except text_format.ParseError as error:
         expected = f"expected a {kind.DESCRIPTOR.name} in text form"
         raise ConfigError(f"--{flag}={file}: {expected}, got: {error}") from error
-
-
-def _poll_seconds(options: argparse.Namespace) -> float:
-    """Return the interval at which models and configuration are checked."""
-    waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
-    if not options.file_system_poll_wait_seconds:  # Then only versions that failed to load are tried again.
-        waits.append(max(options.retry_seconds, 1.0))
-    return min([wait for wait in waits if wait > 0], default=DAY)
 
 
 def _threads(options: argparse.Namespace) -> tuple[int, int]:

@@ -14,8 +14,6 @@ from serving.server.metrics import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.tfs.tensors import ENUMS
 
-PREDICT = "tensorflow/serving/predict"
-
 
 def lease(plane: DataPlane, record: RequestRecord, protocol: str, operation: str, spec: Any) -> Version:
     """As `DataPlane.lease`, for a ModelSpec. A version that did not load is a `NotFoundError`, as in the original."""
@@ -61,7 +59,7 @@ def signature_defs(version: Version) -> Any:
         made.signature_def[key].CopyFrom(definition)
     for key, signature in {} if saved else version.signatures.items():
         definition = made.signature_def[key]
-        definition.method_name = PREDICT
+        definition.method_name = "tensorflow/serving/predict"
         for specs, infos in ((signature.inputs, definition.inputs), (signature.outputs, definition.outputs)):
             for spec in specs:
                 shape = None if spec.shape is None else [None if size < 0 else size for size in spec.shape]
