@@ -112,18 +112,15 @@ RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
 @pytest.mark.parametrize(
     ("read", "given", "expected"),
     [
-        (lambda o: o.batching, "", False),
         (lambda o: o.batching, "--enable_batching=0", False),
         (lambda o: (o.max_batch_rows, o.max_queue), "--max_batch_rows=7 --max_queue=9", (7, 9)),
         (lambda o: (o.retries, o.retry_seconds), "", (5, 60.0)),
         (lambda o: (o.retries, o.retry_seconds), f"--max_num_load_retries=0 {RETRY_AT_ONCE}", (0, 0.0)),
         (lambda o: o.retries, "--max_num_load_retries=-1", sys.maxsize),
-        (lambda o: o.request_timeout_seconds, "", 30.0),
         # http_rest_api_handler.cc sets a timeout above 0 only.
         (lambda o: o.request_timeout_seconds, "--rest_api_timeout_in_ms=0", flags.DAY),
         (lambda o: (o.intra_op, o.inter_op), "", (1, 1)),
         (lambda o: (o.intra_op, o.inter_op), "--tensorflow_session_parallelism=4", (4, 4)),
-        (lambda o: (o.intra_op, o.inter_op), "--tensorflow_intra_op_parallelism=2", (2, 1)),
         (
             lambda o: (o.intra_op, o.inter_op),
             "--tensorflow_inter_op_parallelism=3 --tensorflow_session_parallelism=2",

@@ -10,7 +10,7 @@ import pytest
 
 from serving.server.tfs.flags import UNIMPLEMENTED
 
-from ..processes import ServerProcess, running_tfs
+from ..processes import ServerProcess, assert_matches, assert_refused, running_tfs
 from .clients import Grpc, code_and_details, eventually, floats, predict, predict_request, value
 from .saved_models import model_config
 
@@ -28,6 +28,7 @@ def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         f"--model_base_path={models}/shapes",
         f"--grpc_socket_path={folder}/grpc",
         "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.max_receive_message_length=100000",
+        "--max_body_bytes=1048576",
         "--rest_api_timeout_in_ms=500",
         "--rest_api_enable_cors_support",
         "--enable_batching=true",
@@ -55,6 +56,19 @@ def test_grpc_on_a_socket_and_with_its_own_arguments(flagged: ServerProcess, tmp
             assert list(client.predict(request).outputs["half"].float_val) == [0.5, 1]
             large = predict_request("default", "two_out", x=floats([1] * 100_000))
             assert code_and_details(client.predict, large)[0] == "RESOURCE_EXHAUSTED"
+
+
+def test_requests_beyond_the_limits(flagged: ServerProcess) -> None:
+    """Tandem's own --max_body_bytes: one value may stand for a whole tensor, but not for gigabytes."""
+    assert_refused(predict(flagged, "default", b" " * 20_000_000), 413, "at most 1048576 bytes")
+    bomb = predict_request("default", "two_out", x=floats([1]))
+    bomb.inputs["x"].tensor_shape.dim[0].size = 10**6
+    bomb.inputs["x"].ClearField("tensor_content")
+    bomb.inputs["x"].float_val[:] = [1]
+    with Grpc(flagged.grpc) as client:
+        code, details = code_and_details(client.predict, bomb)
+    assert code == "RESOURCE_EXHAUSTED"
+    assert_matches("'x': expected at most 1048576 bytes, got 1 values for 4000000 bytes", details)
 
 
 def test_pages_of_other_origins(flagged: ServerProcess) -> None:
