@@ -12,10 +12,9 @@ from models.base import Model
 from models.classification import Classification
 from pipelines.exporting.keras_graph import EXAMPLES_SIGNATURE
 from pipelines.records import fingerprint
-from pipelines.tfx import components, evaluation, sources
+from pipelines.tfx import SPLITS, components, evaluation, sources
 from pipelines.tfx.inputs import Inputs
 from pipelines.tfx.request import Request
-from pipelines.tfx.splits import SPLITS
 
 ARTIFACTS = tfx.types.standard_artifacts
 

@@ -11,7 +11,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 import models.base
 from models.base import Model
-from pipelines.tfx import examples, sources
+from pipelines.tfx import examples
 from pipelines.tfx.request import Request
 
 
@@ -28,16 +28,13 @@ class Inputs:
 
 def prepare(request: Request) -> Inputs:
     """Write the files that do not exist yet."""
-    records = request.folder / "records" / _name(request.data, sources.digest(["pipelines.tfx.examples"]))
-    model = models.base.load(request.model)
-    examples.write(model.spec, request.rows, records)
-    text = text_format.MessageToString(schema(model))
+    text = text_format.MessageToString(schema(models.base.load(request.model)))
     curated = _kept(request.folder / "schema" / _name(text) / "schema.pbtxt", text)
     if not request.published:
-        return Inputs(str(records), str(curated), "", 0)
-    folder = request.folder / "published" / _name(request.published)
-    published = _kept(folder / "statistics.json", request.published)
-    return Inputs(str(records), str(curated), str(published), request.version)
+        return Inputs(str(request.records), str(curated), "", 0)
+    path = request.folder / "published" / _name(request.published) / "statistics.json"
+    published = _kept(path, request.published)
+    return Inputs(str(request.records), str(curated), str(published), request.version)
 
 
 def schema(model: Model) -> schema_pb2.Schema:
@@ -59,5 +56,5 @@ def _kept(path: Path, text: str) -> Path:
     return path
 
 
-def _name(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

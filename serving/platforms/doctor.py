@@ -16,7 +16,7 @@ import psutil
 
 from serving import platforms, targets
 from serving.platforms import engine, process
-from serving.platforms.base import PlatformError
+from serving.platforms.base import MONITORING, PlatformError
 from serving.platforms.ports import require_ports
 from serving.settings import PREFIX, Settings
 from serving.targets.base import TargetError
@@ -99,6 +99,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
         # `deploy` ends them.
         return
     wanted = [(name, *port) for name in targets.NAMES for port in targets.load(name).ports(settings).items()]
+    wanted += [(MONITORING, "HTTP", settings.prometheus_port)] if settings.monitoring else []
     taken = False
     for name, purpose, port in wanted:
         try:
@@ -136,9 +137,9 @@ def _packages() -> Check:
 
 
 def _java() -> Check:
-    from serving.torchserve.launch import find_java
+    from serving.torchserve.launch import java
 
-    return _found("java", lambda: _version(find_java()), "make clean-env setup")
+    return _found("java", lambda: _version(java()), "make clean-env setup")
 
 
 def _node() -> Check:

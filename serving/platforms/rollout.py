@@ -12,6 +12,7 @@ from pathlib import Path
 
 from serving import platforms, targets
 from serving.platforms.base import Platform, PlatformError, Watch
+from serving.platforms.command import beside
 from serving.progress import watching
 from serving.settings import Settings
 from serving.targets.base import Endpoint, Target, TargetError, sample_folder, unreachable
@@ -38,12 +39,12 @@ class Deployment:
 
 @contextlib.contextmanager
 def prepared(settings: Settings, report: Report) -> Iterator[Report]:
-    """Check that targets can be started, and prepare all but a version during the block. Yields a report that raises
-    the `PlatformError` of a failure early."""
+    """Prepare all that targets need but a version during the block. Yields a report that raises the `PlatformError` of
+    a failure early."""
     platform, _ = platforms.choose(settings)
     settings = dataclasses.replace(settings, platform=platform.name)
-    all_targets = [targets.load(name) for name in targets.NAMES]
-    with watching() as watch, platform.preparing(settings, all_targets, watch) as check:
+    wanted = [targets.load(name) for name in targets.NAMES]
+    with watching() as watch, beside(lambda: platform.prepare(settings, wanted, watch)) as check:
 
         def report_unless_failed(line: str) -> None:
             check()
