@@ -39,7 +39,7 @@ class Trial:
         except zipfile.BadZipFile as error:
             raise TargetError(f"{path} is no archive: {error}") from error
         self._folder = folder
-        self.handler = _handler(folder, json.loads((folder / MANIFEST).read_text())["model"]["handler"])
+        self.handler = _handler(folder, json.loads((folder / MANIFEST).read_text())["model"]["handler"])()
         self.handler.initialize(self._context())
 
     def call(self, body: bytes, **headers: str) -> bytes:
