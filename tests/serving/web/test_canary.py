@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(tfjs, "assemble", lambda *_: tmp_path)
+    monkeypatch.setattr(tfjs, "install", lambda *_: tmp_path)
     return settings_in(tmp_path)
 
 

@@ -81,13 +81,12 @@ def upstream(settings: Settings) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def gateway(settings: Settings, upstream: None) -> Iterator[Any]:
-    """A function that asks the gateway; its site is one page and one wasm file."""
-    site = settings.artifacts / "site"
-    site.mkdir()
-    (site / "index.html").write_text("<!doctype html><title>Tandem</title>")
-    (site / "some.wasm").write_bytes(b"\0asm")
+    """A function that asks the gateway; of the page's packages it has one wasm file."""
+    scripts = settings.artifacts / "scripts"
+    (scripts / "litertjs").mkdir(parents=True)
+    (scripts / "litertjs" / "some.wasm").write_bytes(b"\0asm")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tfjs, "assemble", lambda *_: site)
+        patch.setattr(tfjs, "install", lambda *_: scripts)
         with running(settings), urllib3.PoolManager(retries=False, timeout=20) as pool:
             base = f"http://{settings.host}:{settings.tfjs_port}"
             yield lambda path, method="GET", **more: pool.request(method, base + path, **more)
@@ -97,7 +96,7 @@ def gateway(settings: Settings, upstream: None) -> Iterator[Any]:
     ("path", "kind", "cache"),
     [
         ("/", "text/html; charset=utf-8", "no-cache"),
-        ("/some.wasm", "application/wasm", "no-cache"),
+        ("/litertjs/some.wasm", "application/wasm", "no-cache"),
         ("/config.json", "application/json", "no-cache"),
         ("/healthz", "application/json", None),
         ("/tfjs/fashion/current.json", "application/json", "no-cache"),
@@ -225,7 +224,7 @@ def test_a_pointer_to_a_version_that_is_not_there_is_not_served(gateway: Any, se
 def test_open_requests_are_answered_when_it_is_stopped(
     settings: Settings, upstream: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tfjs, "assemble", lambda *_: tmp_path)
+    monkeypatch.setattr(tfjs, "install", lambda *_: tmp_path)
     other = settings_in(tmp_path)
     other = Settings(**{**vars(other), "tf_serving_rest_port": settings.tf_serving_rest_port})
     answers: list[int] = []
