@@ -24,7 +24,7 @@ from typing import Any
 from serving import golden
 from serving.settings import Settings
 from serving.targets.base import TargetError
-from serving.torchserve.archive import MANIFEST
+from serving.torchserve.archive import MANIFEST, SIGNATURE
 from serving.torchserve.config import state
 
 
@@ -53,7 +53,8 @@ class Trial:
     def check_golden(self) -> None:
         """Raise `GoldenError` if the outputs for the archive's golden sample are not the source framework's."""
         if sample := golden.read(self._folder):
-            sample.check(self.handler.outputs(dict(sample.inputs)))
+            names = json.loads((self._folder / SIGNATURE).read_text())["outputs"]
+            sample.check(dict(zip(names, self.handler.infer(dict(sample.inputs)), strict=True)))
 
     def _context(self, *requests: dict[str, str]) -> Any:  # noqa: ANN401
         from ts.context import Context, RequestProcessor

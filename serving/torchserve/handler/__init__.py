@@ -130,8 +130,8 @@ class Handler:
     def predict(self, requests: list[Inputs]) -> list[Answer]:
         """Run the requests, together if the model is batched; returns the body or the error of each."""
         if self.batched and len(requests) > 1:
-            # If the common run fails, each runs alone: only one may be at fault.
-            with suppress(PredictionException):
+            # If they do not fit together, or their run fails, each runs alone: only one may be at fault.
+            with suppress(PredictionException, ValueError):
                 together = {
                     name: np.concatenate([own[name] for own in requests]) for name in self.decoder.inputs
                 }

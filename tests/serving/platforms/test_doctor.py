@@ -19,16 +19,17 @@ def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), platform="process", artifacts=tmp_path / "not" / "yet")
 
 
-def test_a_taken_port_is_found_before_anything_is_trained(settings: Settings) -> None:
+@pytest.mark.parametrize("field", ["tfjs_port", "prometheus_port"])
+def test_a_taken_port_is_found_before_anything_is_trained(settings: Settings, field: str) -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
         port = squatter.getsockname()[1]
-        checks = list(doctor.quick(replace(settings, tfjs_port=port)))
+        checks = list(doctor.quick(replace(settings, monitoring=True, **{field: port})))
     (check,) = [check for check in checks if check.name == f"port {port}"]
     assert check.failed
     assert "listens on it" in check.found
-    assert check.mend == "Stop that, or choose another port: TANDEM_TFJS_PORT=<port>"
+    assert check.mend == f"Stop that, or choose another port: TANDEM_{field.upper()}=<port>"
 
 
 def test_too_little_disk_fails_and_too_little_memory_is_told(

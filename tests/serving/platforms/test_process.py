@@ -176,6 +176,18 @@ def test_monitoring_is_refused_rather_than_left_out(settings: Settings, server: 
         PLATFORM.prepare(replace(settings, monitoring=True), [server], ignore)  # type: ignore[list-item]
 
 
+def test_a_log_is_followed_into_the_file_that_replaces_it(settings: Settings) -> None:
+    log = settings.logs / "tfjs.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("one\ntwo\n")
+    lines = PLATFORM.log(settings, "tfjs", 1, follow=True)
+    assert next(lines) == "two\n"
+    log.rename(log.with_suffix(".log.1"))
+    log.write_text("three\n")
+    assert next(lines) == "three\n"
+    lines.close()  # type: ignore[attr-defined]
+
+
 def test_no_log_is_an_error(settings: Settings) -> None:
     with pytest.raises(PlatformError, match="tfjs has no log yet"):
         list(PLATFORM.log(settings, "tfjs", 5, follow=False))
