@@ -62,15 +62,15 @@ def fetch(
 
 def for_machine(pins: Iterable[str], machine: str) -> list[str]:
     """Return the pins for Linux on `machine`, without their markers."""
-    from packaging.markers import Marker
+    from packaging.requirements import Requirement
 
     environment = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": machine}
-    found = []
-    for pin in pins:
-        name, _, marker = pin.strip().partition(" ; ")
-        if name and not name.startswith("#") and (not marker or Marker(marker).evaluate(environment)):
-            found.append(name)
-    return found
+    wanted = [Requirement(line) for line in pins if line and not line.startswith("#")]
+    return [
+        f"{pin.name}{pin.specifier}"
+        for pin in wanted
+        if pin.marker is None or pin.marker.evaluate(environment)
+    ]
 
 
 def platforms(machine: str, base: Base = BOOKWORM) -> list[str]:
