@@ -119,7 +119,9 @@ def _packages() -> Check:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    installed = {canonicalize_name(d.name): d.version for d in importlib.metadata.distributions()}
+    installed: dict[str, str] = {
+        canonicalize_name(d.name): d.version for d in importlib.metadata.distributions()
+    }
     lines = (ROOT / "requirements" / "main.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if not line.startswith("#")]
     pins = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]

@@ -7,6 +7,7 @@ needs wheels, fetched here with pip's settings and certificates; after a change 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -147,11 +148,15 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
     """Build an image on a base of `find_base`; logs to `settings.logs / build-<name>.log`. Raises `ImageError`."""
     log = settings.logs / f"build-{name}.log"
     build = Build(engine, settings, name, base, report, log)
-    try:
-        with told(log):
-            build.run()
-    finally:
-        shutil.rmtree(build.context, ignore_errors=True)
+    build.context.parent.mkdir(parents=True, exist_ok=True)
+    with build.context.with_suffix(".lock").open("w") as lock:
+        # Another command may build it, too.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            with told(log):
+                build.run()
+        finally:
+            shutil.rmtree(build.context, ignore_errors=True)
 
 
 @dataclass(frozen=True)

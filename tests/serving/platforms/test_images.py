@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -285,6 +286,18 @@ def test_a_failed_build_says_why(
     with pytest.raises(images.ImageError, match=said):
         images.build(Engine(), settings, "tool", BOOKWORM.image, quiet)  # type: ignore[arg-type]
     assert not (settings.artifacts / "docker" / "tool").exists()
+
+
+def test_two_builds_at_once_do_not_take_each_others_context(
+    root: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "fetch", all_wheels)
+    docker_command(tmp_path, monkeypatch, 'sleep 0.2; test -e "$last/Dockerfile"')
+    with ThreadPoolExecutor(2) as pool:
+        builds = [
+            pool.submit(images.build, Engine(), settings, "tool", BOOKWORM.image, quiet) for _ in range(2)
+        ]
+    assert [build.exception() for build in builds] == [None, None]
 
 
 def test_without_a_docker_command_it_is_said(
