@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -125,7 +126,11 @@ def _configure(settings: Settings, launches: dict[str, Launch]) -> str:
         is_root=os.geteuid() == 0,
         programs=programs,
     )
-    # supervisord expands %(name)s.
+    if comment := re.search(r"\S.*\s[;#]", text):
+        raise PlatformError(
+            f"supervisord would read the rest of `{comment[0]}` as a comment; take folders without ` ;` and ` #`"
+        )
+    # supervisord expands %(name)s, in stdout_logfile twice.
     return text.replace("%", "%%") + "\n"
 
 
