@@ -63,12 +63,13 @@ def main() -> None:
         return
     # Before the first thread.
     server = subprocess.Popen(command, env=environment, cwd=state(settings), preexec_fn=_end_with_parent())  # noqa: PLW1509
-    for work in (follow, watch):
-        threading.Thread(target=work, args=(settings, server), daemon=True).start()
     try:
+        for work in (follow, watch):
+            threading.Thread(target=work, args=(settings, server), daemon=True).start()
         code = server.wait()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         time.sleep(LINGER_SECONDS)
         # Its own end takes about three seconds of its supervisor's `stop_seconds`.
         wait_for_queue(settings, seconds=max(1, settings.stop_seconds - 5))
