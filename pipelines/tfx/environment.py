@@ -35,16 +35,12 @@ PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|\s*(Epoch \d+/\d+)"
 def choose(settings: Settings) -> Container | Native:
     """Return the environment for `settings.platform`. Raises `PlatformError` with what each lacks."""
     missing = []
-    if settings.platform in ("auto", "docker"):
-        try:
-            return Container.find()
-        except PlatformError as error:
-            missing.append(f"in a container: {error}")
-    if settings.platform in ("auto", "process"):
-        lacking = Native.lacking()
-        if not lacking:
-            return Native()
-        missing.append(f"natively: {lacking}")
+    for kind, told in ((Container, "in a container"), (Native, "natively")):
+        if settings.platform in ("auto", kind.name):
+            try:
+                return kind.find()
+            except PlatformError as error:
+                missing.append(f"{told}: {error}")
     raise PlatformError(
         "TFX can run nowhere on this machine.\n  "
         + "\n  ".join(missing)
@@ -131,18 +127,19 @@ class Native:
     name: str = "process"
     server_image: str = ""
 
-    @staticmethod
-    def lacking() -> str:
-        """Return the reason why TFX cannot run here; "" if it can."""
+    @classmethod
+    def find(cls) -> Native:
+        """Raise `PlatformError` with the reason if TFX cannot run here."""
         if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-            return f"ml-metadata has no wheel for {sys.platform} on {platform.machine()}"
+            raise PlatformError(f"ml-metadata has no wheel for {sys.platform} on {platform.machine()}")
         library, version = platform.libc_ver()
         if library == "glibc" and tuple(map(int, version.split("."))) < GLIBC:
             wants = f"ml-metadata wants {'.'.join(map(str, GLIBC))} (Debian 13, Ubuntu 24.04)"
-            return f"this machine has glibc {version}, and {wants}"
+            raise PlatformError(f"this machine has glibc {version}, and {wants}")
         if shutil.which(PYTHON) is None:
-            return f"no {PYTHON} is on the PATH (Debian 13: apt-get install python3-venv python3-dev g++)"
-        return ""
+            lacking = f"no {PYTHON} is on the PATH (Debian 13: apt-get install python3-venv python3-dev g++)"
+            raise PlatformError(lacking)
+        return cls()
 
     def prepare(self, settings: Settings, report: Report) -> None:
         venv, done = self._venv(settings), self._venv(settings) / ".done"
