@@ -63,9 +63,9 @@ def everything(settings: Settings) -> Iterator[Check]:
 
 def _folder(artifacts: Path) -> Check:
     folder = _existing(artifacts)
-    if os.access(folder, os.W_OK):
+    if folder.is_dir() and os.access(folder, os.W_OK):
         return Check("artifacts", str(artifacts))
-    return Check("artifacts", f"{folder} cannot be written to", f"{PREFIX}ARTIFACTS=<another folder>")
+    return Check("artifacts", f"{folder} is no folder that can be written to", f"{PREFIX}ARTIFACTS=<another folder>")
 
 
 def _existing(folder: Path) -> Path:

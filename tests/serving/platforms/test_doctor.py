@@ -32,6 +32,12 @@ def test_a_taken_port_is_found_before_anything_is_trained(settings: Settings, fi
     assert check.mend == f"Stop that, or choose another port: TANDEM_{field.upper()}=<port>"
 
 
+def test_a_file_is_no_folder_for_artifacts(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = next(doctor.quick(replace(settings, artifacts=tmp_path / "file")))
+    assert (check.failed, check.mend) == (True, "TANDEM_ARTIFACTS=<another folder>")
+
+
 def test_too_little_disk_fails_and_too_little_memory_is_told(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
