@@ -43,6 +43,10 @@ def swap(settings: Settings, version: int) -> None:
     management = Management(settings, timeout=settings.ready_seconds)
     others = management.versions()
     stage_version(settings, version)
+    if version in others:
+        # Left by a swap that failed later.
+        management.unregister(version)
+        others.remove(version)
     try:
         management.register(staged(settings, version).name)
     except TargetError:

@@ -37,7 +37,7 @@ from serving.targets.base import TargetError
 from serving.targets.torchserve import TARGET
 from serving.targets.torchserve_client import npy_body
 from serving.torchserve.config import MAXIMUM_BODY, management_address, state, temporary
-from serving.torchserve.follow import swap
+from serving.torchserve.follow import stage_version, swap
 from serving.torchserve.management import Management
 from tests.e2e.conftest import until
 from tests.pictures import Images
@@ -309,6 +309,9 @@ class Trickle:
 
 @pytest.mark.thorough
 def test_versions_swap_without_a_failed_request(server: Server, reference: dict[int, Arrays]) -> None:
+    # A swap that failed has left it.
+    stage_version(server.settings, 2)
+    Management(server.settings, timeout=60).register("fashion-2.mar")
     with Trickle(server.settings, reference) as trickle:
         time.sleep(1)
         point(server.settings, 2)
