@@ -117,7 +117,7 @@ def pack(
         archive.MANIFEST: json.dumps(manifest, indent=2).encode(),
         configuration: "".join(f"{key}: {value}\n" for key, value in CONFIGURATION.items()).encode(),
         archive.SIGNATURE: json.dumps(signature, indent=2).encode(),
-        HANDLER.name: HANDLER.read_bytes(),
+        **{f"{HANDLER.name}/{path.name}": path.read_bytes() for path in HANDLER.glob("*.py")},
     }
     archive.write_archive(path, files | written)
 
