@@ -86,6 +86,8 @@ class Profile:
     """Devices that share each batch, in equal parts."""
     device: str = "auto"
     """`cpu`, `gpu`, or `auto`: GPUs where there are as many."""
+    memory_gb: int = 4
+    """Of the machine, in 1e9 bytes: that trainings, exports and five servers need."""
 
     def placed(self, gpus: int) -> str:
         """Return `cpu` or `gpu`, for a framework that sees this number of GPUs."""

@@ -67,6 +67,7 @@ SPEC = ModelSpec(
             peak_learning_rate=1e-3,
             minimum_score=0.8,
             batch_size=100,
+            memory_gb=8,
         ),
     },
 )

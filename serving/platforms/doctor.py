@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from models.base import ModelError, Profile, load
 from serving import platforms, targets
 from serving.platforms import engine, process
 from serving.platforms.base import MONITORING, PlatformError
@@ -24,8 +25,6 @@ from serving.targets.base import TargetError
 ROOT = Path(__file__).parents[2]
 DISK = 2 << 30
 """Bytes for data, trainings and some versions, without the environment."""
-MEMORY = 4_000_000_000
-"""Bytes of memory that trainings, exports and five servers need."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def quick(settings: Settings) -> Iterator[Check]:
     """Run the checks that take less than a second, before minutes of training."""
     yield _folder(settings.artifacts)
     yield _disk(settings.artifacts)
-    yield _memory()
+    yield _memory(settings)
     yield from _ports(settings)
 
 
@@ -80,13 +79,15 @@ def _disk(artifacts: Path) -> Check:
     return Check("disk", f"{free / 2**30:.1f} GiB free, {DISK / 2**30:.0f} needed", mend)
 
 
-def _memory() -> Check:
-    total = psutil.virtual_memory().total
+def _memory(settings: Settings) -> Check:
+    total, needed = psutil.virtual_memory().total, Profile.memory_gb
+    with suppress(ModelError):
+        needed = load(settings.model).spec.profile(settings.profile).memory_gb
     with suppress(OSError, ValueError):
         # The limit of a container.
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    mend = "give this machine more, or close what takes it" if total < MEMORY else ""
-    return Check("memory", f"{total / 1e9:.1f} GB, {MEMORY / 1e9:.0f} usual", mend, needed=False)
+    mend = "give this machine more, or close what takes it" if total < needed * 1e9 else ""
+    return Check("memory", f"{total / 1e9:.1f} GB, {needed} usual", mend, needed=False)
 
 
 def _ports(settings: Settings) -> Iterator[Check]:

@@ -50,6 +50,13 @@ def test_too_little_disk_fails_and_too_little_memory_is_told(
     assert checks["disk"].found == "1.0 GiB free, 2 needed"
     assert checks["memory"].mend
     assert not checks["memory"].failed
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(total=6_000_000_000))
+    tuned = replace(settings, model="garments", profile="tuned")
+    found = [check for own in (settings, tuned) for check in doctor.quick(own) if check.name == "memory"]
+    assert [(check.found, bool(check.mend)) for check in found] == [
+        ("6.0 GB, 4 usual", False),
+        ("6.0 GB, 8 usual", True),
+    ]
 
 
 def test_an_environment_that_is_not_as_pinned_is_named(
