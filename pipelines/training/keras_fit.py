@@ -120,9 +120,7 @@ def compile_network(
     model.to_keras(model.initial_weights(plan.seed), network)
     network.compile(
         optimizer=optimizer(
-            PlannedRate(plan.learning_rates().tolist()),
-            weight_decay=plan.profile.weight_decay,
-            epsilon=1e-8,
+            PlannedRate(plan.learning_rates().tolist()), weight_decay=plan.profile.weight_decay, epsilon=1e-8
         ),
         loss=model.spec.task.keras_loss(),
         metrics=[model.spec.task.keras_metric()],

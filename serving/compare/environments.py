@@ -44,10 +44,7 @@ def extend(pins: Path, folder: Path) -> None:
     def make() -> None:
         progress.note(f"installing {folder.name}, once")
         options = ["--target", str(folder), "--python", sys.executable, "--no-deps", "--only-binary", ":all:"]
-        try:
-            uv("pip", "install", *options, "--requirement", str(pins))
-        except InstallError as error:
-            raise InstallError(f"{folder.name} cannot be installed: {error}") from None
+        uv("pip", "install", *options, "--requirement", str(pins))
 
     once(folder, f"# {sys.version}\n{pins.read_text()}", make)
     if str(folder) not in sys.path:
