@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -16,16 +14,15 @@ import psutil
 
 from models.base import Model, ModelError
 from models.data import Dataset
-from models.signature import Signature
 from pipelines import exporting
 from pipelines.cli import variants
 from pipelines.cli.variants import KERAS, Variant
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
-from serving import golden, platforms, repository, targets
-from serving.compare import conditions, endpoints, environments, executorch, local, peers, servers
+from serving import platforms, repository, targets
+from serving.compare import conditions, endpoints, executorch, local, servers
 from serving.compare.measure import Subject
-from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, PEER, UNREACHABLE, VARIANT, Row
+from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, UNREACHABLE, VARIANT, Row
 from serving.compare.servers import Server
 from serving.errors import TandemError
 from serving.platforms.base import TargetState
@@ -80,7 +77,7 @@ class Rows:
             self._variant(Variant(name, f"from {self.source}", source=self.source), self.source)
 
     def _with_source(self) -> list[str]:
-        return [name for name in self.names if self.source in ("", self._manifest(name).source)]
+        return [name for name in self.names if self.source in ("", self.manifest(name).source)]
 
     def baselines(self) -> None:
         """Add rows of each runtime in process, of each server without a model, and of no server at all."""
@@ -94,13 +91,13 @@ class Rows:
 
     def variants(self) -> None:
         """Add rows of the variants of the published version, each with its runtime in process."""
-        form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
+        form = str(self.manifest("torchserve").parameters.get("torchserve_form", ""))
         if "torchserve" in self.names and "pytorch" not in self.model.frameworks:
             self.notes.append(f"executorch is left out: {self.model.spec.name} has no network in PyTorch")
         for chosen in variants.chosen(self.model, self.names, form):
             if chosen.source and self.source:
                 continue
-            published = self._manifest(chosen.base).source
+            published = self.manifest(chosen.base).source
             source = chosen.source or self.source or published
             variant = replace(chosen, source="" if source == published else source)
             self._variant(variant, source, variant.batched if variant.configuration else None)
@@ -117,36 +114,11 @@ class Rows:
                 executorch.require()
                 self._in_process(target, name, make(), precision, DEVICE)
             except (TandemError, OSError) as error:
-                self._refused(row, error)
+                self.refused(row, error)
             return
         settings = self._started(row, target, make, batched)
         if settings is not None and target in LOCAL:
             self._in_process(target, name, settings, precision)
-
-    def peers(self, folder: Path) -> None:
-        """Add rows of other projects' servers on ONNX Runtime's file."""
-        manifest = self._manifest("onnxruntime")
-        published = self._folder("onnxruntime")
-        sample = golden.read(published)
-        signature = Signature.from_json(manifest.signature)
-        for peer in peers.read(folder):
-            row = Row(peer.name, "-", manifest.source, peer.runs, kind=PEER, server=peer.name)
-            self.say(f"{peer.name}: environment, start")
-            try:
-                environment = self.settings.artifacts / "peers" / peer.name
-                python = environments.install(peer.pins, environment, Path(sys.executable))
-                place = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-")))
-                inputs = sample.inputs if sample else {}
-                file = published / manifest.serve
-                arguments = self.settings, file, signature, inputs, python, place
-                server = self.stack.enter_context(peers.started(peer, *arguments))
-            except (TandemError, OSError) as error:
-                self._refused(row, error)
-                continue
-            row.conditions = conditions.of("", manifest, server.pid, peer.batched)
-            row.artifact_bytes = file.stat().st_size
-            for url in peer.urls(server.settings):
-                self._add(row, endpoints.parse(url).scheme, server, target=url, signature=manifest.signature)
 
     def _started(
         self, row: Row, target: str, make: Callable[[], Settings], batched: bool | None = None
@@ -157,7 +129,7 @@ class Rows:
             server = self.stack.enter_context(servers.started(loaded, own, self.version))
             clients = loaded.clients(server.settings)
         except (TandemError, OSError) as error:
-            self._refused(row, error)
+            self.refused(row, error)
             return None
         folder = repository.version_dir(own.repository, target, own.model, self.version)
         manifest = repository.read_manifest(folder)
@@ -166,17 +138,17 @@ class Rows:
         row.artifact_bytes = _size(folder)
         for protocol, client in clients.items():
             client.close()
-            self._add(row, protocol, server, target=target)
+            self.add(row, protocol, server, target=target)
         return server.settings
 
-    def _add(self, row: Row, protocol: str, server: Server, **how: Any) -> None:  # noqa: ANN401
+    def add(self, row: Row, protocol: str, server: Server, **how: Any) -> None:  # noqa: ANN401
         own = copy.deepcopy(row)
         own.protocol, own.start_seconds = protocol, server.start_seconds
         # What runs in a browser is not in the process that serves its files.
         pid = 0 if row.target == "tfjs" else server.pid
         self.subjects.append(Subject(own, pid, partial(_memory, pid), server.settings, **how))
 
-    def _refused(self, row: Row, error: Exception) -> None:
+    def refused(self, row: Row, error: Exception) -> None:
         if row.framework == KERAS and isinstance(error, ModelError):
             note = f"{row.way} is left out: {error}"
             self.say(note)
@@ -201,18 +173,18 @@ class Rows:
         row.variant, row.precision, row.artifact_bytes = variant, precision, _size(folder)
         self.subjects.append(Subject(row, settings=settings))
 
-    def _folder(self, target: str) -> Path:
+    def folder(self, target: str) -> Path:
         return repository.version_dir(self.settings.repository, target, self.settings.model, self.version)
 
-    def _manifest(self, target: str) -> Manifest:
-        return repository.read_manifest(self._folder(target))
+    def manifest(self, target: str) -> Manifest:
+        return repository.read_manifest(self.folder(target))
 
     def _deployed(self, name: str, state: TargetState | None) -> list[Subject]:
-        target, manifest = targets.load(name), self._manifest(name)
+        target, manifest = targets.load(name), self.manifest(name)
         image = state.image if state else ""
         row = Row(name, "-", manifest.source, runs(self.settings, name, self.version, image))
         row.server, row.image_bytes = target.server, _image_bytes(image)
-        row.artifact_bytes = _size(self._folder(name))
+        row.artifact_bytes = _size(self.folder(name))
         # What runs in a browser is not in the process that serves its files.
         pid = state.pid or 0 if state and name != "tfjs" else 0
         row.conditions = conditions.of(name, manifest, pid)

@@ -85,38 +85,26 @@ def connect(url: str, signature: Signature | None = None) -> Client:
 def _signature(at: Address) -> Signature:
     """Return the signature in the server's metadata."""
     document = _metadata(at)
-    kinds: list[tuple[Tensor, ...]] = []
     try:
         if at.scheme == "tfs+http":
-            document = document["metadata"]["signature_def"]["signature_def"]["serving_default"]
-        for kind in ("inputs", "outputs"):
-            if at.scheme == "tfs+http":
-                described = [
-                    (name, own["dtype"], [one["size"] for one in own["tensor_shape"].get("dim", [])])
-                    for name, own in document[kind].items()
+            own = document["metadata"]["signature_def"]["signature_def"]["serving_default"]
+            inputs, outputs = (
+                [
+                    (name, t["dtype"], [d["size"] for d in t["tensor_shape"].get("dim", [])])
+                    for name, t in k.items()
                 ]
-            else:
-                described = [(own["name"], own["datatype"], own["shape"]) for own in document[kind]]
-            kinds.append(tuple(_tensor(*one) for one in described))
+                for k in (own["inputs"], own["outputs"])
+            )
+        else:
+            inputs, outputs = (
+                [(t["name"], t["datatype"], t["shape"]) for t in document[kind]]
+                for kind in ("inputs", "outputs")
+            )
+        return Signature(tuple(_tensor(*t) for t in inputs), tuple(_tensor(*t) for t in outputs))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TargetError(
             f"{at.model} at {at.host}:{at.port} has metadata of another form: {error!r}"
         ) from None
-    return Signature(*kinds)
-
-
-def _metadata(at: Address) -> Any:  # noqa: ANN401
-    if at.scheme != "oip+grpc":
-        path = f"/v1/models/{at.model}/metadata" if at.scheme == "tfs+http" else f"/v2/models/{at.model}"
-        with closing(HttpConnection(at.host, at.port)) as connection:
-            return connection.json("GET", path)
-    import tritonclient.grpc as triton
-
-    with triton.InferenceServerClient(f"{at.host}:{at.port}") as client:
-        try:
-            return client.get_model_metadata(at.model, as_json=True)
-        except triton.InferenceServerException as error:
-            raise TargetError(f"{at.model} at {at.host}:{at.port} does not answer: {error}") from None
 
 
 def _tensor(name: str, datatype: str, shape: Sequence[Any]) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.cli.profiling.record import DEAREST, PARTS, Profiled
 from pipelines.records import tables
-from pipelines.records.page import template
+from serving.compare.page import template
 from serving.repository import write_atomically
 
 FILE = "index.html"
@@ -42,7 +42,7 @@ def milliseconds(seconds: float | None) -> str:
 
 def write(made: Sequence[Profiled], heading: str, folder: Path) -> None:
     """Write the page with the frameworks side by side."""
-    text = template(Path(__file__).parent, milliseconds).render(
+    text = template(Path(__file__).parent, milliseconds=milliseconds).render(
         made=made,
         title=heading,
         parts=PARTS,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.base import ModelSpec
 from models.classification import Classification
@@ -15,9 +15,7 @@ from pipelines.training.record import History
 from pipelines.validation import Published
 from pipelines.validation.statistics import Statistics
 from serving import repository
-
-if TYPE_CHECKING:
-    import jinja2
+from serving.compare.page import template
 
 FILE = "index.html"
 FOLDER = Path(__file__).parent
@@ -74,22 +72,7 @@ def render(run: Run, figures: Figures) -> str:
         "plots": plots,
         "splits": before | dict(figures.statistics),
     }
-    return template(FOLDER, figure).render(own)
-
-
-def template(folder: Path, filter: Callable[..., str]) -> jinja2.Template:
-    """Return `page.html` of a folder, which may include `page.css`; the function `filter` is a filter in it."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, FOLDER]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters[filter.__name__] = filter
-    return environment.get_template("page.html")
+    return template(FOLDER, figure=figure).render(own)
 
 
 def figure(value: float) -> str:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import models
 from models.artifact import ArtifactError
 from models.base import Model, load
-from models.data import Dataset, Rows
+from models.data import Rows
 from pipelines import cli, data, exporting
 from pipelines.cli import importing
 from pipelines.data.source import DataError
@@ -107,77 +107,80 @@ def test_scalars_branches_and_free_sizes_go_through(tmp_path: Path) -> None:
     assert all(check.passed or check.otherwise for check in found.checks)
 
 
-def test_a_file_that_was_changed_since_is_found(dense: Path, tmp_path: Path) -> None:
-    take(dense)
-    graph = onnx.load(dense)
+def another_graph(path: Path) -> None:
+    graph = onnx.load(path)
     graph.producer_name = "another"
-    onnx.save(graph, dense)
-    with pytest.raises(ArtifactError, match="was changed since it was imported: sha256"):
-        gated(load("mine"), "onnxruntime", tmp_path / "made")
+    onnx.save(graph, path)
 
 
-def test_weights_beside_a_file_that_were_changed_since_are_found(dense: Path, tmp_path: Path) -> None:
+def other_weights(path: Path) -> None:
+    weights = path.parent / "w.data"
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+
+
+@pytest.mark.parametrize("change", [another_graph, other_weights])
+def test_a_file_that_was_changed_since_is_found(
+    dense: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     onnx.save(onnx.load(dense), dense, save_as_external_data=True, location="w.data", size_threshold=0)
     take(dense)
-    weights = dense.parent / "w.data"
-    weights.write_bytes(bytes(len(weights.read_bytes())))
+    change(dense)
     with pytest.raises(ArtifactError, match="was changed since it was imported: sha256"):
         gated(load("mine"), "onnxruntime", tmp_path / "made")
 
 
-def test_a_conversion_that_answers_otherwise_is_refused_or_left_out(
-    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take(dense)
+def replaced(monkeypatch: pytest.MonkeyPatch, target: str, **functions: object) -> None:
+    """Have an exporter with other functions."""
+    original = exporting.load
+
+    def loaded(name: str, form: str = "") -> exporting.Exporter:
+        own = original(name, form)
+        return exporting.replace(own, **functions) if name == target else own
+
+    monkeypatch.setattr(exporting, "load", loaded)
+
+
+def exported(folder: Path) -> exporting.Candidate:
     model = load("mine")
-    right = exporting.load("onnxruntime")
-    rows = Rows({"input_1": np.ones((64, 4), np.float32)}, np.zeros(64, np.float32))
-
-    def wrong(path: Path, model: Model, batches: list) -> list:
-        return [{"y": own["y"] + 1} for own in right.answer(path, model, batches)]
-
     found = roads.find(model, wanted=("onnxruntime", "torchserve"))
-    made = exporting.export_all(
-        model, {}, found, tmp_path / "made", Dataset(rows, rows, rows, ""), found.form, print
-    )
-    load_exporter = exporting.load
-    for broken, raises in (("torchserve", False), ("onnxruntime", True)):
-
-        def replaced(target: str, form: str = "", broken: str = broken) -> exporting.Exporter:
-            own = load_exporter(target, form)
-            return exporting.replace(own, answer=wrong) if target == broken else own
-
-        monkeypatch.setattr(exporting, "load", replaced)
-        if raises:
-            with pytest.raises(GateError, match="largest difference of y"):
-                artifacts.gate(model, {}, made, rows)
-        else:
-            assert "its artifact is refused" in artifacts.gate(model, {}, made, rows).closed["torchserve"]
+    dataset = data.load(model, folder.parent, 1)
+    return exporting.export_all(model, {}, found, folder, dataset, found.form, print)
 
 
-def test_a_converter_that_fails_half_way_takes_its_target_out_and_leaves_nothing(
-    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def wrong(path: Path, model: Model, batches: list) -> list:
+    return [{"y": batch["input_1"] @ WEIGHTS + 1} for batch in batches]
+
+
+def half_way(_model: Model, _weights: object, folder: Path, _calibration: object) -> None:
+    (folder / "half").touch()
+    raise ValueError("no such\noperation")
+
+
+@pytest.mark.parametrize(
+    ("functions", "why", "error"),
+    [
+        ({"answer": wrong}, "its artifact is refused", "largest difference of y"),
+        ({"write": half_way}, "no such operation", "no such"),
+    ],
+)
+def test_a_conversion_that_fails_or_answers_otherwise_is_left_out_and_the_file_itself_refused(
+    dense: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    functions: dict[str, object],
+    why: str,
+    error: str,
 ) -> None:
     take(dense)
-    model = load("mine")
-    dataset, found = data.load(model, tmp_path, 1), roads.find(model, wanted=("onnxruntime", "torchserve"))
-    load_exporter, broken = exporting.load, ["torchserve"]
-
-    def write(_model: Model, _weights: object, folder: Path, _calibration: object) -> None:
-        (folder / "half").touch()
-        raise ValueError("no such\noperation")
-
-    def replaced(target: str, form: str = "") -> exporting.Exporter:
-        own = load_exporter(target, form)
-        return exporting.replace(own, write=write) if target in broken else own
-
-    monkeypatch.setattr(exporting, "load", replaced)
-    made = exporting.export_all(model, {}, found, tmp_path / "made", dataset, found.form, print)
-    assert (set(made.sources), made.closed["torchserve"]) == ({"onnxruntime"}, "no such operation")
-    assert list((made.folder / "torchserve").iterdir()) == []
-    broken[0] = "onnxruntime"
-    with pytest.raises(ValueError, match="no such"):
-        exporting.export_all(model, {}, found, tmp_path / "again", dataset, found.form, print)
+    rows = Rows({"input_1": np.ones((64, 4), np.float32)}, np.zeros(64, np.float32))
+    replaced(monkeypatch, "torchserve", **functions)
+    made = exported(tmp_path / "made")
+    closed = made.closed or artifacts.gate(load("mine"), {}, made, rows).closed
+    assert why in closed["torchserve"]
+    assert not list(made.folder.rglob("half"))
+    replaced(monkeypatch, "onnxruntime", **functions)
+    with pytest.raises((GateError, ValueError), match=error):
+        artifacts.gate(load("mine"), {}, exported(tmp_path / "again"), rows)
 
 
 def future(path: Path) -> None:
