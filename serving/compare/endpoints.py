@@ -107,6 +107,20 @@ def _signature(at: Address) -> Signature:
         ) from None
 
 
+def _metadata(at: Address) -> Any:  # noqa: ANN401
+    if at.scheme != "oip+grpc":
+        path = f"/v1/models/{at.model}/metadata" if at.scheme == "tfs+http" else f"/v2/models/{at.model}"
+        with closing(HttpConnection(at.host, at.port)) as connection:
+            return connection.json("GET", path)
+    import tritonclient.grpc as triton
+
+    with triton.InferenceServerClient(f"{at.host}:{at.port}") as client:
+        try:
+            return client.get_model_metadata(at.model, as_json=True)
+        except triton.InferenceServerException as error:
+            raise TargetError(f"{at.model} at {at.host}:{at.port} does not answer: {error}") from None
+
+
 def _tensor(name: str, datatype: str, shape: Sequence[Any]) -> Tensor:
     if datatype not in DATATYPES:
         raise TargetError(f"{name} is of type {datatype}: our clients know {', '.join(DATATYPES)}")
