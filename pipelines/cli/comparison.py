@@ -85,6 +85,8 @@ def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[
     old = report.load(options.against) if options.against else None
     if old and old.model != model:
         raise ReportError(f"{options.against} is of the model {old.model}: expected one of {model}")
+    if old and old.settings["target_ms"] != plan.target_ms:
+        raise ReportError(f"{options.against} has rates for --target-ms {old.settings['target_ms']:g}")
     folder = settings.artifacts / "reports" / datetime.now().strftime("%Y%m%d-%H%M%S")
     with ExitStack() as stack, waiting("compare", "rows") as wait:
         # Before the long preparation, as it may not be allowed.
@@ -123,6 +125,8 @@ def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[
         for row in made.working:
             row.million_cost = words.million(row, options.price_per_core_hour)
     found = changes(old, made) if old else []
+    if old and any(old.machine[name] != made.machine[name] for name in ("processor", "cores")):
+        made.notes.append(f"{options.against} was measured on another machine.")
     made.notes += map(str, found)
     write(made, folder)
     return made, folder, found

@@ -81,7 +81,7 @@ def decide(report: Report, wish: Wish) -> Decision:
         equal = number and goal != "size" and above[0] == place and are_equal(above[1], figure)
         doubt = f"; its {goal} cannot be told from that of {above[2].name}" if equal else ""
         ranked.append((row, because + doubt))
-    notes = [f"{report.model}, version {report.version}, compared at {report.started}:"]
+    notes = [f"{report.title}, compared at {report.started}:"]
     if wish.runs_on == "mobile":
         notes.append(f"Figures are of runtimes in process on {report.machine['processor']}, not of a phone.")
     if report.partial:

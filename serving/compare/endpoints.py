@@ -85,26 +85,24 @@ def connect(url: str, signature: Signature | None = None) -> Client:
 def _signature(at: Address) -> Signature:
     """Return the signature in the server's metadata."""
     document = _metadata(at)
+    kinds: list[tuple[Tensor, ...]] = []
     try:
         if at.scheme == "tfs+http":
-            own = document["metadata"]["signature_def"]["signature_def"]["serving_default"]
-            inputs, outputs = (
-                [
-                    (name, t["dtype"], [d["size"] for d in t["tensor_shape"].get("dim", [])])
-                    for name, t in k.items()
+            document = document["metadata"]["signature_def"]["signature_def"]["serving_default"]
+        for kind in ("inputs", "outputs"):
+            if at.scheme == "tfs+http":
+                described = [
+                    (name, own["dtype"], [one["size"] for one in own["tensor_shape"].get("dim", [])])
+                    for name, own in document[kind].items()
                 ]
-                for k in (own["inputs"], own["outputs"])
-            )
-        else:
-            inputs, outputs = (
-                [(t["name"], t["datatype"], t["shape"]) for t in document[kind]]
-                for kind in ("inputs", "outputs")
-            )
-        return Signature(tuple(_tensor(*t) for t in inputs), tuple(_tensor(*t) for t in outputs))
+            else:
+                described = [(own["name"], own["datatype"], own["shape"]) for own in document[kind]]
+            kinds.append(tuple(_tensor(*one) for one in described))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TargetError(
             f"{at.model} at {at.host}:{at.port} has metadata of another form: {error!r}"
         ) from None
+    return Signature(*kinds)
 
 
 def _metadata(at: Address) -> Any:  # noqa: ANN401

@@ -193,6 +193,11 @@ class Report:
     schema: int = SCHEMA
 
     @property
+    def title(self) -> str:
+        """The model, and its version if Tandem serves it."""
+        return f"{self.model}, version {self.version}" if self.version else self.model
+
+    @property
     def ways(self) -> list[Row]:
         return [row for row in self.rows if row.is_way]
 

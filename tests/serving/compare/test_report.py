@@ -136,7 +136,8 @@ def test_doubts_are_said() -> None:
     unsure = row("litert", "rest", 1.0, 90, p99=Figure(2.0, 0.1, "too few requests"), generator_us=900)
     unsure.failures = {"TimeoutError: late": 1, "ConnectionError: reset": 2}
     one, two = (
-        row("onnxruntime", name, 2, 9, conditions={"threads": n}) for name, n in (("rest", 1), ("grpc", 2))
+        row(name, "rest", 2, 9, conditions={"threads": n})
+        for name, n in (("onnxruntime", 1), ("torchserve", 2))
     )
     found = said(broken, unsure, one, two, busy_after=0.35, partial=True)
     for part in (
@@ -146,7 +147,7 @@ def test_doubts_are_said() -> None:
         "Latencies that are not sure (*): litert rest",
         "generator takes more than a fifth",
         "the weights of two frameworks",
-        "Not equal between rows: threads (1: onnxruntime rest; 2: onnxruntime grpc)",
+        "Not equal between rows: threads (1: onnxruntime; 2: torchserve)",
         "interrupted",
     ):
         assert part in found
