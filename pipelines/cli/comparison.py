@@ -154,7 +154,10 @@ def lines(made: Report, folder: Path) -> list[str]:
     """Return a report's lines for the terminal: table, conclusions, path of the page."""
     # Spreads are on the page.
     rows = [[re.sub(r" ±[\d.,]+", "", page.COLUMNS[name](row)) for name in TERMINAL] for row in made.rows]
-    told = (textwrap.fill(sentence, COLUMNS) for sentence in (*words.conclusions(made), *made.notes))
+    told = (
+        textwrap.fill(sentence, COLUMNS, break_on_hyphens=False)
+        for sentence in (*words.conclusions(made), *made.notes)
+    )
     return [tables.render([*TERMINAL.values()], rows), "", *told, "", f"report: {folder / page.FILE}"]
 
 

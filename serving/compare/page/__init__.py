@@ -21,18 +21,18 @@ FOLDER = Path(__file__).parent
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "target": lambda row: row.way,
     "protocol": lambda row: row.protocol,
-    "framework": lambda row: row.framework,
-    "runs": lambda row: row.runs,
-    "score": lambda row: _number(row.score, ".4f"),
-    "largest difference": lambda row: _number(row.difference, ".1e"),
     "p50 ms": lambda row: _figure(row.p50, ".2f"),
     "p99 ms": lambda row: _figure(row.p99, ".2f"),
     "req/s": lambda row: _figure(row.goodput, ",.0f"),
     "rows/s": lambda row: _number(max(row.batches.values(), default=None), ",.0f"),
     "CPU us": lambda row: _figure(row.cpu_us, ",.0f") + (" ~" if words.is_unsteady(row.cpu_us) else ""),
+    "score": lambda row: _number(row.score, ".4f"),
+    "largest difference": lambda row: _number(row.difference, ".1e"),
     "start s": lambda row: _number(row.start_seconds, ".1f"),
     "MiB": lambda row: _mebibytes(row.memory_loaded, ",.0f"),
     "artifact MiB": lambda row: _mebibytes(row.artifact_bytes or None, ".2f"),
+    "framework": lambda row: row.framework,
+    "runs": lambda row: row.runs,
 }
 """The columns of the table of all rows."""
 SHORT = (

@@ -79,7 +79,7 @@ def bars(report: Report, name: str, unit: str, scale: float = 1.0) -> Markup:
         axes.set_yticks(places, map(_label, found))
         axes.invert_yaxis()
         axes.set_xlabel(unit)
-        axes.margins(x=0.12)
+        axes.margins(x=0.12, y=0.01)
 
     figures = {row.name: getattr(row, name) for row in report.working}
     plain = {name: getattr(figure, "value", figure) for name, figure in figures.items()}
@@ -100,6 +100,7 @@ def parts(report: Report) -> Markup:
         axes.set_yticks(places, [_label(row.name) for row in rows])
         axes.invert_yaxis()
         axes.set_xlabel("milliseconds")
+        axes.margins(y=0.01)
 
     rows = [row for row in report.working if row.parts]
     return svg(draw, 1.0 + BAR * len(rows), rows)
