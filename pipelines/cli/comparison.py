@@ -133,11 +133,12 @@ def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[
 
 
 def latest(settings: Settings, path: Path | None) -> Report:
-    """Read the report at `path`, or the newest one of the model. Raises `ReportError`."""
+    """Read the report at `path`, or the newest one of the model that Tandem serves. Raises `ReportError`."""
     if path:
         return report.load(path)
     for found in sorted((settings.artifacts / "reports").glob(f"*/{report.FILE}"), reverse=True):
-        if (made := report.load(found)).model == settings.model:
+        made = report.load(found)
+        if made.model == settings.model and made.version:
             return made
     raise ReportError(f"there is no report of {settings.model} to decide from; `make compare` makes one")
 

@@ -215,7 +215,8 @@ class Rows:
 def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
     """Yield the rows of servers that Tandem did not start. Raises `TargetError` for an address that is not valid."""
     for url in urls:
-        yield Subject(Row(url, endpoints.parse(url).scheme, "-", EXTERNAL))
+        at = endpoints.parse(url)
+        yield Subject(Row(f"{at.host}:{at.port}/{at.model}", at.scheme, "-", EXTERNAL), target=url)
 
 
 def _size(folder: Path) -> int:

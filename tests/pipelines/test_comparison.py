@@ -122,7 +122,12 @@ def test_a_decision_is_made_from_the_newest_report_of_the_model(tmp_path: Path) 
     settings = replace(Settings(), artifacts=tmp_path)
     with pytest.raises(ReportError, match="there is no report of fashion"):
         comparison.latest(settings, None)
-    for folder, changes in (("1", {"version": 7}), ("2", {"version": 8}), ("3", {"model": "other"})):
+    for folder, changes in (
+        ("1", {"version": 7}),
+        ("2", {"version": 8}),
+        ("3", {"version": 0}),
+        ("4", {"model": "other"}),
+    ):
         report.save(reports.report(**changes), tmp_path / "reports" / folder)
     assert comparison.latest(settings, None).version == 8
 

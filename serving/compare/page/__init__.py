@@ -47,8 +47,8 @@ def html(report: Report) -> str:
     from serving.compare.page import plots
 
     told = {"conclusions": words.conclusions(report), "columns": COLUMNS, "plots": plots}
-    filters = {"number": _number, "mebibytes": _mebibytes, "listed": _listed}
-    return template(FOLDER, **filters).render(report=report, **told)
+    page = template(FOLDER, number=_number, mebibytes=_mebibytes, listed=_listed)
+    return page.render(report=report, **told)
 
 
 def template(folder: Path, file: str = "page.html", **filters: Callable[..., str]) -> jinja2.Template:

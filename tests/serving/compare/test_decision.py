@@ -53,7 +53,7 @@ def test_the_figures_that_decided_and_the_constraint_that_ruled_out_are_named(me
     )
     assert "-  litert rest: score 0.8900, at least 0.9 is wanted" in said
     assert "-  torchserve rest: memory 500 MiB, at most 256 MiB is wanted" in said
-    assert "-  tf-serving rest: exported but failed: it is gone" in said
+    assert "-  tf-serving rest: failed: it is gone" in said
     assert lines(decide(measured, Wish(p99_ms=0.1)))[1].startswith("No row keeps every constraint")
 
 

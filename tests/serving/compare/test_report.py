@@ -141,7 +141,7 @@ def test_doubts_are_said() -> None:
     )
     found = said(broken, unsure, one, two, busy_after=0.35, partial=True)
     for part in (
-        "tf-serving grpc exported but failed: TargetError: it is gone",
+        "tf-serving grpc failed: TargetError: it is gone",
         "litert rest: 3 requests failed, most by: ConnectionError: reset.",
         "busy after the end (35% of its processors' time was others')",
         "Latencies that are not sure (*): litert rest",
