@@ -72,10 +72,10 @@ def bars(report: Report, name: str, unit: str, scale: float = 1.0) -> Markup:
 
     def draw(axes: Axes) -> None:
         places = range(len(found))
-        drawn = axes.barh(places, [*found.values()], color=[shades[name] for name in found], height=0.7)
-        axes.bar_label(
-            drawn, [f" {v:,.0f}" if v >= 10 else f" {v:.1f}" for v in found.values()], color=INK, fontsize=8
-        )
+        values = list(found.values())
+        drawn = axes.barh(places, values, color=[shades[name] for name in found], height=0.7)
+        labels = [f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in values]
+        axes.bar_label(drawn, labels, padding=3, color=INK, fontsize=8)
         axes.set_yticks(places, map(_label, found))
         axes.invert_yaxis()
         axes.set_xlabel(unit)
