@@ -203,7 +203,9 @@ def _doubts(report: Report) -> list[str]:
         f"CPU a request moved by more than ±{CLEAR:.0%} between rounds (~)": [
             row for row in rows if is_unsteady(row.cpu_us)
         ],
-        "Latencies that are not sure (*)": [row for row in rows if row.p99 and row.p99.reason],
+        "Figures that are not sure (*)": [
+            row for row in rows if any(figure and figure.reason for figure in (row.p99, row.goodput))
+        ],
         "The generator takes more than a fifth of the server's CPU a request, so the highest rate is a lower bound": [
             row for row in rows if row.generator_us and row.cpu_us and row.generator_us > row.cpu_us.value / 5
         ],

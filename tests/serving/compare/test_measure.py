@@ -157,7 +157,7 @@ def test_a_server_is_asked_in_the_protocol_of_its_address(samples: Path, scheme:
 def test_an_endpoint_with_few_requests_has_no_sure_percentiles(samples: Path) -> None:
     """64 requests of one stream, and 100 a second for 2 s."""
     with serving(sleeping(8)) as url, measuring(samples, url) as (measured, (row,)):
-        measured.plan = replace(PLAN, rounds=1, connections=1, target_ms=1000)
+        measured.plan = replace(PLAN, seconds=0.25, rounds=1, connections=1, target_ms=1000)
         measured.latencies()
         measured.rates()
     assert row.p50 is not None

@@ -144,7 +144,7 @@ def test_doubts_are_said() -> None:
         "tf-serving grpc failed: TargetError: it is gone",
         "litert rest: 3 requests failed, most by: ConnectionError: reset.",
         "busy after the end (35% of its processors' time was others')",
-        "Latencies that are not sure (*): litert rest",
+        "Figures that are not sure (*): litert rest",
         "generator takes more than a fifth",
         "the weights of two frameworks",
         "Not equal between rows: threads (1: onnxruntime; 2: torchserve)",
