@@ -26,7 +26,7 @@ from serving import golden, platforms, repository, targets
 from serving.compare import endpoints, page, parts, report, resources, words
 from serving.compare.changes import Change, changes
 from serving.compare.measure import Measuring, Plan, Subject
-from serving.compare.report import FAILED, PEER, Report, ReportError
+from serving.compare.report import FAILED, PEER, Report, ReportError, Row
 from serving.progress import waiting
 from serving.settings import Settings
 from serving.targets.base import TargetError, served_manifest, unreachable
@@ -81,7 +81,7 @@ def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[
             "MLPerf LoadGen is not installed, as it has no wheel for this machine; where a C++ compiler is, "
             "`.venv/bin/uv pip install mlcommons-loadgen` builds it"
         )
-    model = endpoints.parse(options.endpoint[0]).model if options.endpoint else settings.model
+    (model, *_) = [endpoints.parse(url).model for url in options.endpoint] or [settings.model]
     old = report.load(options.against) if options.against else None
     if old and old.model != model:
         raise ReportError(f"{options.against} is of the model {old.model}: expected one of {model}")
@@ -207,7 +207,11 @@ def _foreign(model: str, options: argparse.Namespace) -> Prepared:
         raise TargetError(
             f"{options.samples}: expected as many rows of each input, and one at least: {counts}"
         )
-    found = list(subjects.foreign(tuple(dict.fromkeys(options.endpoint))))
+    found = []
+    for url in dict.fromkeys(options.endpoint):
+        at = endpoints.parse(url)
+        row = Row(f"{at.host}:{at.port}/{at.model}", at.scheme, "-", "a server that Tandem did not start")
+        found.append(Subject(row, target=url))
     return Prepared(_report(model, 0, "score", "-", found, options), found, inputs)
 
 

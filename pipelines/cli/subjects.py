@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from pipelines.cli.variants import KERAS, Variant
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
 from serving import platforms, repository, targets
-from serving.compare import conditions, endpoints, executorch, local, servers
+from serving.compare import conditions, executorch, local, servers
 from serving.compare.measure import Subject
 from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, UNREACHABLE, VARIANT, Row
 from serving.compare.servers import Server
@@ -36,7 +36,6 @@ PROTOCOLS = {"onnxruntime": "oip", "litert": "oip", "tf-serving": "tfs", "torchs
 """The protocols that name the servers without a model."""
 LOCAL = (*local.BACKENDS, "torchserve")
 """Targets whose runtimes run in this process."""
-EXTERNAL = "a server that Tandem did not start"
 
 
 @dataclass
@@ -77,7 +76,7 @@ class Rows:
             self._variant(Variant(name, f"from {self.source}", source=self.source), self.source)
 
     def _with_source(self) -> list[str]:
-        return [name for name in self.names if self.source in ("", self.manifest(name).source)]
+        return [name for name in self.names if self.source in ("", self._manifest(name).source)]
 
     def baselines(self) -> None:
         """Add rows of each runtime in process, of each server without a model, and of no server at all."""
@@ -91,13 +90,13 @@ class Rows:
 
     def variants(self) -> None:
         """Add rows of the variants of the published version, each with its runtime in process."""
-        form = str(self.manifest("torchserve").parameters.get("torchserve_form", ""))
+        form = str(self._manifest("torchserve").parameters.get("torchserve_form", ""))
         if "torchserve" in self.names and "pytorch" not in self.model.frameworks:
             self.notes.append(f"executorch is left out: {self.model.spec.name} has no network in PyTorch")
         for chosen in variants.chosen(self.model, self.names, form):
             if chosen.source and self.source:
                 continue
-            published = self.manifest(chosen.base).source
+            published = self._manifest(chosen.base).source
             source = chosen.source or self.source or published
             variant = replace(chosen, source="" if source == published else source)
             self._variant(variant, source, variant.batched if variant.configuration else None)
@@ -114,7 +113,7 @@ class Rows:
                 executorch.require()
                 self._in_process(target, name, make(), precision, DEVICE)
             except (TandemError, OSError) as error:
-                self.refused(row, error)
+                self._refused(row, error)
             return
         settings = self._started(row, target, make, batched)
         if settings is not None and target in LOCAL:
@@ -129,7 +128,7 @@ class Rows:
             server = self.stack.enter_context(servers.started(loaded, own, self.version))
             clients = loaded.clients(server.settings)
         except (TandemError, OSError) as error:
-            self.refused(row, error)
+            self._refused(row, error)
             return None
         folder = repository.version_dir(own.repository, target, own.model, self.version)
         manifest = repository.read_manifest(folder)
@@ -138,17 +137,17 @@ class Rows:
         row.artifact_bytes = _size(folder)
         for protocol, client in clients.items():
             client.close()
-            self.add(row, protocol, server, target=target)
+            self._add(row, protocol, server, target=target)
         return server.settings
 
-    def add(self, row: Row, protocol: str, server: Server, **how: Any) -> None:  # noqa: ANN401
+    def _add(self, row: Row, protocol: str, server: Server, **how: Any) -> None:  # noqa: ANN401
         own = copy.deepcopy(row)
         own.protocol, own.start_seconds = protocol, server.start_seconds
         # What runs in a browser is not in the process that serves its files.
         pid = 0 if row.target == "tfjs" else server.pid
         self.subjects.append(Subject(own, pid, partial(_memory, pid), server.settings, **how))
 
-    def refused(self, row: Row, error: Exception) -> None:
+    def _refused(self, row: Row, error: Exception) -> None:
         if row.framework == KERAS and isinstance(error, ModelError):
             note = f"{row.way} is left out: {error}"
             self.say(note)
@@ -173,18 +172,18 @@ class Rows:
         row.variant, row.precision, row.artifact_bytes = variant, precision, _size(folder)
         self.subjects.append(Subject(row, settings=settings))
 
-    def folder(self, target: str) -> Path:
+    def _folder(self, target: str) -> Path:
         return repository.version_dir(self.settings.repository, target, self.settings.model, self.version)
 
-    def manifest(self, target: str) -> Manifest:
-        return repository.read_manifest(self.folder(target))
+    def _manifest(self, target: str) -> Manifest:
+        return repository.read_manifest(self._folder(target))
 
     def _deployed(self, name: str, state: TargetState | None) -> list[Subject]:
-        target, manifest = targets.load(name), self.manifest(name)
+        target, manifest = targets.load(name), self._manifest(name)
         image = state.image if state else ""
         row = Row(name, "-", manifest.source, runs(self.settings, name, self.version, image))
         row.server, row.image_bytes = target.server, _image_bytes(image)
-        row.artifact_bytes = _size(self.folder(name))
+        row.artifact_bytes = _size(self._folder(name))
         # What runs in a browser is not in the process that serves its files.
         pid = state.pid or 0 if state and name != "tfjs" else 0
         row.conditions = conditions.of(name, manifest, pid)
@@ -210,13 +209,6 @@ class Rows:
             endpoint.protocol = protocol
             subjects.append(Subject(endpoint, pid, memory))
         return subjects
-
-
-def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
-    """Yield the rows of servers that Tandem did not start. Raises `TargetError` for an address that is not valid."""
-    for url in urls:
-        at = endpoints.parse(url)
-        yield Subject(Row(f"{at.host}:{at.port}/{at.model}", at.scheme, "-", EXTERNAL), target=url)
 
 
 def _size(folder: Path) -> int:

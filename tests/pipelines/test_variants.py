@@ -163,7 +163,7 @@ def test_executorch_is_left_out_with_its_reason_where_there_is_no_pytorch_networ
     made: list[str] = []
     monkeypatch.setattr(Model, "frameworks", ("tensorflow",))
     published = SimpleNamespace(parameters={}, source="tensorflow")
-    monkeypatch.setattr(ComparedRows, "manifest", lambda *_: published)
+    monkeypatch.setattr(ComparedRows, "_manifest", lambda *_: published)
     monkeypatch.setattr(ComparedRows, "_variant", lambda _self, variant, *_: made.append(variant.target))
     compared.variants()
     assert set(made) == {"torchserve"}

@@ -42,7 +42,7 @@ def milliseconds(seconds: float | None) -> str:
 
 def write(made: Sequence[Profiled], heading: str, folder: Path) -> None:
     """Write the page with the frameworks side by side."""
-    text = template(Path(__file__).parent, milliseconds=milliseconds).render(
+    text = template(Path(__file__).parent, milliseconds).render(
         made=made,
         title=heading,
         parts=PARTS,

@@ -72,7 +72,7 @@ def render(run: Run, figures: Figures) -> str:
         "plots": plots,
         "splits": before | dict(figures.statistics),
     }
-    return template(FOLDER, figure=figure).render(own)
+    return template(FOLDER, figure).render(own)
 
 
 def figure(value: float) -> str:

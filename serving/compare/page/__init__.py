@@ -24,13 +24,13 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "p50 ms": lambda row: _figure(row.p50, ".2f"),
     "p99 ms": lambda row: _figure(row.p99, ".2f"),
     "req/s": lambda row: _figure(row.goodput, ",.0f"),
-    "rows/s": lambda row: _number(max(row.batches.values(), default=None), ",.0f"),
+    "rows/s": lambda row: number(max(row.batches.values(), default=None), ",.0f"),
     "CPU us": lambda row: _figure(row.cpu_us, ",.0f") + (" ~" if words.is_unsteady(row.cpu_us) else ""),
-    "score": lambda row: _number(row.score, ".4f"),
-    "largest difference": lambda row: _number(row.difference, ".1e"),
-    "start s": lambda row: _number(row.start_seconds, ".1f"),
-    "MiB": lambda row: _mebibytes(row.memory_loaded, ",.0f"),
-    "artifact MiB": lambda row: _mebibytes(row.artifact_bytes or None, ".2f"),
+    "score": lambda row: number(row.score, ".4f"),
+    "largest difference": lambda row: number(row.difference, ".1e"),
+    "start s": lambda row: number(row.start_seconds, ".1f"),
+    "MiB": lambda row: mebibytes(row.memory_loaded, ",.0f"),
+    "artifact MiB": lambda row: mebibytes(row.artifact_bytes or None, ".2f"),
     "framework": lambda row: row.framework,
     "runs": lambda row: row.runs,
 }
@@ -47,12 +47,12 @@ def html(report: Report) -> str:
     from serving.compare.page import plots
 
     told = {"conclusions": words.conclusions(report), "columns": COLUMNS, "plots": plots}
-    page = template(FOLDER, number=_number, mebibytes=_mebibytes, listed=_listed)
+    page = template(FOLDER, number, mebibytes, listed, file="report.html")
     return page.render(report=report, **told)
 
 
-def template(folder: Path, file: str = "page.html", **filters: Callable[..., str]) -> jinja2.Template:
-    """Return a template of a folder, which may extend `base.html`, with further filters."""
+def template(folder: Path, *filters: Callable[..., str], file: str = "page.html") -> jinja2.Template:
+    """Return a template of a folder, which may extend `base.html`; the functions are filters in it."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -63,7 +63,7 @@ def template(folder: Path, file: str = "page.html", **filters: Callable[..., str
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= filters
+    environment.filters |= {filter.__name__: filter for filter in filters}
     return environment.get_template(file)
 
 
@@ -80,7 +80,7 @@ def markdown(report: Report) -> str:
     targets = [soonest[name] for name in dict.fromkeys(row.target for row in report.rows) if name in soonest]
     tables = [(first, targets), (every, report.rows)]
     told = {"conclusions": words.conclusions(report), "tables": tables}
-    return template(FOLDER, "summary.md").render(report=report, **told)
+    return template(FOLDER, file="summary.md").render(report=report, **told)
 
 
 def comma_separated(report: Report) -> str:
@@ -103,13 +103,13 @@ def _figure(found: Figure | None, form: str) -> str:
     return f"{found.value:{form}}{spread}{' *' if found.reason else ''}"
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def _mebibytes(size: int | None, form: str) -> str:
-    return _number(None if size is None else size / 2**20, form)
+def mebibytes(size: int | None, form: str) -> str:
+    return number(None if size is None else size / 2**20, form)
 
 
-def _listed(values: Mapping[str, float], form: str) -> str:
+def listed(values: Mapping[str, float], form: str) -> str:
     return ", ".join(f"{name} {value:{form}}" for name, value in values.items()) or "-"

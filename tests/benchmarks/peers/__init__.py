@@ -86,7 +86,7 @@ def read(folder: Path = FOLDER) -> list[Peer]:
 
 def add(rows: subjects.Rows) -> None:
     """Add a row for each address of each peer, or one with the reason why it does not run."""
-    published, manifest = rows.folder("onnxruntime"), rows.manifest("onnxruntime")
+    published, manifest = rows._folder("onnxruntime"), rows._manifest("onnxruntime")
     sample, signature = golden.read(published), Signature.from_json(manifest.signature)
     for peer in read():
         runs = f"ONNX Runtime in {peer.pins.read_text().split()[0].replace('==', ' ')}"
@@ -101,9 +101,9 @@ def add(rows: subjects.Rows) -> None:
                 peer.started(rows.settings, file, signature, inputs, python, place)
             )
         except (TandemError, OSError) as error:
-            rows.refused(row, error)
+            rows._refused(row, error)
             continue
         row.conditions = conditions.of("", manifest, server.pid, peer.batched)
         row.artifact_bytes = file.stat().st_size
         for url in peer.urls(server.settings):
-            rows.add(row, endpoints.parse(url).scheme, server, target=url, signature=manifest.signature)
+            rows._add(row, endpoints.parse(url).scheme, server, target=url, signature=manifest.signature)
