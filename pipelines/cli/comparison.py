@@ -32,7 +32,6 @@ from serving.settings import Settings
 from serving.targets.base import TargetError, served_manifest, unreachable
 
 Say = Callable[[str], None]
-SUMMARY = "summary.md"
 TERMINAL = {
     **{name: name for name in ("target", "protocol", "p50 ms", "p99 ms", "req/s", "CPU us", "score")},
     "largest difference": "differs",
@@ -128,27 +127,8 @@ def compare(settings: Settings, options: argparse.Namespace, say: Say) -> tuple[
     if old and any(old.machine[name] != made.machine[name] for name in ("processor", "cores")):
         made.notes.append(f"{options.against} was measured on another machine.")
     made.notes += map(str, found)
-    write(made, folder)
+    page.write(made, folder)
     return made, folder, found
-
-
-def latest(settings: Settings, path: Path | None) -> Report:
-    """Read the report at `path`, or the newest one of the model that Tandem serves. Raises `ReportError`."""
-    if path:
-        return report.load(path)
-    for found in sorted((settings.artifacts / "reports").glob(f"*/{report.FILE}"), reverse=True):
-        made = report.load(found)
-        if made.model == settings.model and made.version:
-            return made
-    raise ReportError(f"there is no report of {settings.model} to decide from; `make compare` makes one")
-
-
-def write(made: Report, folder: Path) -> None:
-    """Write the report as data, page, Markdown and CSV."""
-    report.save(made, folder)
-    (folder / page.FILE).write_text(page.html(made))
-    (folder / SUMMARY).write_text(page.markdown(made))
-    (folder / "rows.csv").write_text(page.comma_separated(made))
 
 
 def lines(made: Report, folder: Path) -> list[str]:

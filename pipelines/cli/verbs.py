@@ -242,13 +242,14 @@ def predict(settings: Settings, options: argparse.Namespace) -> int:
 
 def compare(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines.cli import comparison
+    from serving.compare import page
 
     with showing():
         made, folder, changes = comparison.compare(settings, options, say)
     for line in comparison.lines(made, folder):
         write(line)
     if options.markdown:
-        write((folder / comparison.SUMMARY).read_text())
+        write((folder / page.SUMMARY).read_text())
     if made.partial:
         return 130
     worse = any(change.worse for change in changes)
@@ -266,11 +267,12 @@ def profile(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def decide(settings: Settings, options: argparse.Namespace) -> int:
-    from pipelines.cli import comparison
-    from serving.compare import decision
+    from serving.compare import decision, report
 
     wish = decision.Wish(options.score, options.p99_ms, options.memory_mb, options.runs_on, options.prefer)
-    found = decision.decide(comparison.latest(settings, options.report), wish)
+    reports = settings.artifacts / "reports"
+    made = report.load(options.report) if options.report else decision.latest(reports, settings.model)
+    found = decision.decide(made, wish)
     for line in decision.lines(found):
         write(line)
     return int(not found.ranked)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from serving.compare.report import DEVICE, IN_PROCESS, PEER, Figure, Report, Row, are_equal
+from serving.compare import report
+from serving.compare.report import DEVICE, IN_PROCESS, PEER, Figure, Report, ReportError, Row, are_equal
 
 PROJECTS = Path(__file__).with_name("projects.toml")
 STATES = ("active", "upkeep", "archived")
@@ -50,12 +51,21 @@ class Decision:
     ruled_out: list[tuple[Row, str]]
 
 
+def latest(folder: Path, model: str) -> Report:
+    """Read the newest report of a folder that is of the model as Tandem serves it. Raises `ReportError`."""
+    for found in sorted(folder.glob(f"*/{report.FILE}"), reverse=True):
+        made = report.load(found)
+        if made.model == model and made.version:
+            return made
+    raise ReportError(f"there is no report of {model} to decide from; `make compare` makes one")
+
+
 def projects() -> dict[str, Any]:
     """Return the facts about projects, by target, and their date `as_of`."""
     return tomllib.loads(PROJECTS.read_text())
 
 
-def decide(report: Report, wish: Wish) -> Decision:
+def decide(made: Report, wish: Wish) -> Decision:
     """Rank the rows that meet the constraints. A figure that was not measured meets none.
 
     A phone has no server, so for `mobile` these are the runtimes in process, with the scores of their endpoints.
@@ -65,7 +75,7 @@ def decide(report: Report, wish: Wish) -> Decision:
     words, figure_of = GOALS[goal]
     kept: list[tuple[int, Figure, Row, str]] = []
     ruled_out = []
-    for row in _rows(report, wish):
+    for row in _rows(made, wish):
         project, figure = known.get(row.target, {}), figure_of(row)
         said, broken = _checked(row, wish, project)
         if figure is None or broken:
@@ -81,10 +91,10 @@ def decide(report: Report, wish: Wish) -> Decision:
         equal = number and goal != "size" and above[0] == place and are_equal(above[1], figure)
         doubt = f"; its {goal} cannot be told from that of {above[2].name}" if equal else ""
         ranked.append((row, because + doubt))
-    notes = [f"{report.title}, compared at {report.started}:"]
+    notes = [f"{made.title}, compared at {made.started}:"]
     if wish.runs_on == "mobile":
-        notes.append(f"Figures are of runtimes in process on {report.machine['processor']}, not of a phone.")
-    if report.partial:
+        notes.append(f"Figures are of runtimes in process on {made.machine['processor']}, not of a phone.")
+    if made.partial:
         notes.append("The comparison was interrupted: figures are missing.")
     return Decision(notes, ranked, ruled_out)
 
@@ -97,14 +107,14 @@ def lines(decision: Decision) -> list[str]:
     return [*decision.notes, *found, *(f"-  {row.name}: {why}" for row, why in decision.ruled_out)]
 
 
-def _rows(report: Report, wish: Wish) -> list[Row]:
+def _rows(made: Report, wish: Wish) -> list[Row]:
     """Return the rows to choose from, without other projects' servers."""
     if wish.runs_on != "mobile":
-        return [row for row in report.ways if row.kind != PEER]
-    scores = {row.way: row.score for row in report.ways if row.score is not None}
+        return [row for row in made.ways if row.kind != PEER]
+    scores = {row.way: row.score for row in made.ways if row.score is not None}
     return [
         replace(row, score=scores.get(row.way) if row.score is None else row.score)
-        for row in report.rows
+        for row in made.rows
         if row.kind in (IN_PROCESS, DEVICE)
     ]
 

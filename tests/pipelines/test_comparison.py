@@ -13,7 +13,7 @@ import pytest
 from pipelines.cli import comparison, parsing
 from serving.compare import report
 from serving.compare.changes import Change
-from serving.compare.report import FAILED, Report, ReportError
+from serving.compare.report import FAILED, Report
 from serving.errors import TandemError
 from serving.settings import Settings
 from tests.serving.compare import reports
@@ -116,20 +116,6 @@ def test_answers_that_cannot_be_compared_have_no_difference() -> None:
     )
     found = comparison._parity(reports.report(*rows), answers)
     assert found[0] == [0.0, None, float("inf"), 2.0]
-
-
-def test_a_decision_is_made_from_the_newest_report_of_the_model(tmp_path: Path) -> None:
-    settings = replace(Settings(), artifacts=tmp_path)
-    with pytest.raises(ReportError, match="there is no report of fashion"):
-        comparison.latest(settings, None)
-    for folder, changes in (
-        ("1", {"version": 7}),
-        ("2", {"version": 8}),
-        ("3", {"version": 0}),
-        ("4", {"model": "other"}),
-    ):
-        report.save(reports.report(**changes), tmp_path / "reports" / folder)
-    assert comparison.latest(settings, None).version == 8
 
 
 def test_the_terminal_shows_each_row_in_80_columns(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.compare import words
+from serving.compare import report, words
 from serving.compare.decision import projects
 from serving.compare.report import ENDPOINT, Figure, Report, Row
 
 if TYPE_CHECKING:
     import jinja2
 
-FILE = "index.html"
+FILE, SUMMARY = "index.html", "summary.md"
 FOLDER = Path(__file__).parent
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
@@ -42,13 +42,21 @@ SHORT = (
 """The columns of the table with one row for each target."""
 
 
-def html(report: Report) -> str:
+def write(made: Report, folder: Path) -> None:
+    """Write the report as data, page, Markdown and CSV."""
+    report.save(made, folder)
+    (folder / FILE).write_text(html(made))
+    (folder / SUMMARY).write_text(markdown(made))
+    (folder / "rows.csv").write_text(comma_separated(made))
+
+
+def html(made: Report) -> str:
     """Return the page: one file without references to others."""
     from serving.compare.page import plots
 
-    told = {"conclusions": words.conclusions(report), "columns": COLUMNS, "plots": plots}
+    told = {"conclusions": words.conclusions(made), "columns": COLUMNS, "plots": plots}
     page = template(FOLDER, number, mebibytes, listed, file="report.html")
-    return page.render(report=report, **told)
+    return page.render(report=made, **told)
 
 
 def template(folder: Path, *filters: Callable[..., str], file: str = "page.html") -> jinja2.Template:
@@ -67,29 +75,29 @@ def template(folder: Path, *filters: Callable[..., str], file: str = "page.html"
     return environment.get_template(file)
 
 
-def markdown(report: Report) -> str:
+def markdown(made: Report) -> str:
     """Return a summary for a pull request: the fastest protocol of each target, then all rows."""
     known = projects()
     soonest: dict[str, Row] = {}
-    for row in sorted(report.working, key=lambda row: row.p50.value if row.p50 else float("inf")):
+    for row in sorted(made.working, key=lambda row: row.p50.value if row.p50 else float("inf")):
         if row.kind == ENDPOINT and row.p50:
             soonest.setdefault(row.target, row)
     first = {name: COLUMNS[name] for name in SHORT}
     first["project"] = lambda row: known.get(row.target, {}).get("state", "-")
     every = {name: text for name, text in COLUMNS.items() if name not in ("framework", "artifact MiB")}
-    targets = [soonest[name] for name in dict.fromkeys(row.target for row in report.rows) if name in soonest]
-    tables = [(first, targets), (every, report.rows)]
-    told = {"conclusions": words.conclusions(report), "tables": tables}
-    return template(FOLDER, file="summary.md").render(report=report, **told)
+    targets = [soonest[name] for name in dict.fromkeys(row.target for row in made.rows) if name in soonest]
+    tables = [(first, targets), (every, made.rows)]
+    told = {"conclusions": words.conclusions(made), "tables": tables}
+    return template(FOLDER, file=SUMMARY).render(report=made, **told)
 
 
-def comma_separated(report: Report) -> str:
+def comma_separated(made: Report) -> str:
     """Return the rows as CSV with plain numbers: all fields of a row but lists and tables."""
     stream = io.StringIO()
     names = [name for name, kind in Row.__annotations__.items() if not kind.startswith(("list", "dict"))]
     writer = csv.writer(stream)
     writer.writerow(names)
-    for row in report.rows:
+    for row in made.rows:
         values = [getattr(row, name) for name in names]
         writer.writerow([value.value if isinstance(value, Figure) else value for value in values])
     return stream.getvalue()

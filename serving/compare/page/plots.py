@@ -136,22 +136,16 @@ def frontier(report: Report) -> Markup:
             size = 20 + 100 * np.sqrt(row.artifact_bytes / largest)
             look: dict[str, Any] = {"color": colour(row), "marker": MARKERS[place % len(MARKERS)]}
             axes.scatter(speeds, scores, size, label=_label(way), alpha=0.7, **look)
-        axes.plot(*zip(*undominated(points), strict=True), color=INK, linewidth=0.8)
+        best: list[tuple[float, float]] = []
+        for point in sorted(points, key=lambda point: (point[0], -point[1])):
+            best += [point] if not best or point[1] > best[-1][1] else []
+        axes.plot(*zip(*best, strict=True), color=INK, linewidth=0.8)
         _stretch(axes, "x")
         axes.set(xlabel="p50, milliseconds", ylabel=report.score)
         axes.margins(0.15)
 
     rows = [row for row in report.working if row.score is not None and row.p50 and row.artifact_bytes]
     return svg(draw, HEIGHT, rows)
-
-
-def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (latency, score) that no other beats in both, fastest first."""
-    best: list[tuple[float, float]] = []
-    for latency, score in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or score > best[-1][1]:
-            best.append((latency, score))
-    return best
 
 
 def parity(report: Report) -> Markup:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from serving import targets
-from serving.compare.decision import PLACES, STATES, Wish, decide, lines, projects
-from serving.compare.report import DEVICE, FAILED, IN_PROCESS, Figure, Report
+from serving.compare import report
+from serving.compare.decision import PLACES, STATES, Wish, decide, latest, lines, projects
+from serving.compare.report import DEVICE, FAILED, IN_PROCESS, Figure, Report, ReportError
 
 from . import reports
 from .reports import row
@@ -94,6 +97,15 @@ def test_a_figure_that_is_not_sure_and_a_comparison_that_was_interrupted_say_so(
     said = lines(decide(reports.report(unsure, partial=True), Wish(p99_ms=5)))
     assert "interrupted" in said[1]
     assert "p99 2.00 ms (not sure); project" in said[2]
+
+
+def test_the_newest_report_of_the_model_as_tandem_serves_it_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="there is no report of fashion"):
+        latest(tmp_path, "fashion")
+    versions: list[dict[str, object]] = [{"version": 7}, {"version": 8}, {"version": 0}, {"model": "other"}]
+    for number, changes in enumerate(versions):
+        report.save(reports.report(**changes), tmp_path / str(number))
+    assert latest(tmp_path, "fashion").version == 8
 
 
 def test_every_target_is_known_with_its_source() -> None:
