@@ -134,7 +134,7 @@ def serve(pipe: Connection) -> None:
             try:
                 job: Job = pipe.recv()
             except EOFError:
-                return
+                break
             gc.collect()
             with ExitStack() as opened:
                 try:
@@ -148,6 +148,8 @@ def serve(pipe: Connection) -> None:
                 except Exception as error:  # noqa: BLE001 - any error of a client belongs to its row
                     found = GeneratorError(f"{type(error).__name__}: {error}"[:300])
             pipe.send(found)
+    # At their end runtimes may take seconds, or hang.
+    os._exit(0)
 
 
 def connect(job: Job) -> Client:
