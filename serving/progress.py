@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 8.0
 """After so long without a line, a log repeats the current waits."""
-
-_display: _Log | None = None
 
 
 @dataclass
@@ -40,8 +38,7 @@ class Wait:
     def step(self, text: str) -> None:
         """Begin another step; in a log this is a line."""
         self.text, self.detail, self.share, self.since = text, "", 0.0, time.monotonic()
-        if _display is not None:
-            _display.stepped(self)
+        _display.stepped(self)
 
     def advance(self, detail: str, done: float = 0.0, total: float = 0.0) -> None:
         """Report progress, as often as you like: a log shows it only when it would be silent otherwise."""
@@ -51,19 +48,15 @@ class Wait:
         """Return the time so far, and the time left or the usual time."""
         seconds = now - self.since
         if 0.05 < self.share < 1 and seconds > 3:
-            return f"{spell(seconds)}, about {spell(seconds / self.share - seconds)} left"
-        return f"{spell(seconds)}, usually {spell(self.usually)}" if self.usually else spell(seconds)
+            return f"{_spell(seconds)}, about {_spell(seconds / self.share - seconds)} left"
+        return f"{_spell(seconds)}, usually {_spell(self.usually)}" if self.usually else _spell(seconds)
 
 
 @contextmanager
 def waiting(name: str, text: str, usually: float = 0.0) -> Iterator[Wait]:
     """Show `name` until the block ends, then its last text."""
-    wait = Wait(name, text, usually)
     display = _display
-    if display is None:
-        yield wait
-        return
-    display.opened(wait)
+    wait = display.opened(Wait(name, text, usually))
     try:
         yield wait
     finally:
@@ -73,31 +66,33 @@ def waiting(name: str, text: str, usually: float = 0.0) -> Iterator[Wait]:
 @contextmanager
 def watching() -> Iterator[Callable[[str, str], None]]:
     """Yield a function that shows a text for a name; a text that begins with ready, built or embedded ends its wait."""
-    with ExitStack() as stack:
-        waits: dict[str, tuple[Wait, ExitStack]] = {}
+    display, waits = _display, dict[str, Wait]()
 
-        def tell(name: str, text: str) -> None:
-            if name in waits:
-                waits[name][0].step(text)
-            else:
-                own = stack.enter_context(ExitStack())
-                waits[name] = (own.enter_context(waiting(name, text)), own)
-            if text.startswith(("ready", "built", "embedded")):
-                waits.pop(name)[1].close()
+    def tell(name: str, text: str) -> None:
+        if name in waits:
+            waits[name].step(text)
+        else:
+            waits[name] = display.opened(Wait(name, text))
+        if text.startswith(("ready", "built", "embedded")):
+            display.closed(waits.pop(name))
 
+    try:
         yield tell
+    finally:
+        for wait in waits.values():
+            display.closed(wait)
 
 
 @contextmanager
 def showing(usually: Mapping[str, float] | None = None) -> Iterator[None]:
     """Open the display. `usually` has the usual seconds of steps by the beginning of their line."""
     global _display  # noqa: PLW0603 - a terminal has room for one live display
-    _display = (_Terminal if sys.stdout.isatty() else _Log)(usually or {})
+    before, _display = _display, (_Terminal if sys.stdout.isatty() else _Log)(usually or {})
     try:
         with _display.running():
             yield
     finally:
-        _display = None
+        _display = before
 
 
 def relay(send: Callable[..., None]) -> None:
@@ -108,23 +103,17 @@ def relay(send: Callable[..., None]) -> None:
 
 def say(line: str) -> None:
     """Announce a step."""
-    (_display or _Log({})).say(line)
+    _display.say(line)
 
 
 def note(line: str) -> None:
     """Report a result within the current step."""
-    (_display or _Log({})).note(line)
+    _display.note(line)
 
 
 def advance(detail: str, done: float, total: float) -> None:
     """Report progress of the current step."""
-    if _display is not None:
-        _display.advance(detail, done, total)
-
-
-def spell(seconds: float) -> str:
-    """Return a duration in words: 40 s, 3 min."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    _display.advance(detail, done, total)
 
 
 class _Log:
@@ -149,10 +138,9 @@ class _Log:
             thread.join()
 
     def say(self, line: str) -> None:
-        with self._lock:
-            usually = next((s for start, s in self._usually.items() if line.startswith(start)), 0.0)
-            self._said = Wait("", line, usually)
-            self._write(f"==> {line}{_expected(self._said)}")
+        usually = next((s for start, s in self._usually.items() if line.startswith(start)), 0.0)
+        self._said = Wait("", line, usually)
+        self._write(f"==> {line}{_expected(self._said)}")
 
     def note(self, line: str) -> None:
         self._write(f"    {line}")
@@ -161,10 +149,11 @@ class _Log:
         if self._said is not None:
             self._said.advance(detail, done, total)
 
-    def opened(self, wait: Wait) -> None:
+    def opened(self, wait: Wait) -> Wait:
         with self._lock:
             self._waits.append(wait)
-            self.stepped(wait)
+        self.stepped(wait)
+        return wait
 
     def stepped(self, wait: Wait) -> None:
         self._write(f"==> {wait.name}: {wait.text}{_expected(wait)}")
@@ -200,9 +189,6 @@ class _Relay(_Log):
     def __init__(self, send: Callable[..., None]) -> None:
         super().__init__({})
         self._send = send
-
-    def say(self, line: str) -> None:
-        self._send("say", line)
 
     def note(self, line: str) -> None:
         self._send("note", line)
@@ -245,5 +231,14 @@ class _Terminal(_Log):
         return table
 
 
+def _spell(seconds: float) -> str:
+    """Return a duration in words: 40 s, 3 min."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 def _expected(wait: Wait) -> str:
-    return f" (usually {spell(wait.usually)})" if wait.usually else ""
+    return f" (usually {_spell(wait.usually)})" if wait.usually else ""
+
+
+_display = _Log({})
+"""Prints lines until a command opens another."""

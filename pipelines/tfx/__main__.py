@@ -34,12 +34,12 @@ def run(request: Request, output: Path) -> int:
     """Run the DAG, and write its answer."""
     from tfx import v1 as tfx
 
-    from pipelines.tfx import answers, dag, inputs
+    from pipelines.tfx import answers, dag
 
     quieten()
     error = ""
     try:
-        tfx.orchestration.LocalDagRunner().run(dag.pipeline(request, inputs.prepare(request)))
+        tfx.orchestration.LocalDagRunner().run(dag.pipeline(request))
     except GateError as refusal:
         sys.stderr.write(f"{refusal}\n")
     except Exception as failure:
@@ -60,12 +60,12 @@ def compile(request: Request, file: Path, image: str) -> None:
     from kfp import components
     from tfx import v1 as tfx
 
-    from pipelines.tfx import dag, inputs
+    from pipelines.tfx import dag
 
     kubeflow = tfx.orchestration.experimental
     config = kubeflow.KubeflowV2DagRunnerConfig(default_image=image, use_pipeline_spec_2_1=True)
     runner = kubeflow.KubeflowV2DagRunner(config=config)
-    job = runner.run(dag.pipeline(request, inputs.prepare(request)), write_out=False)
+    job = runner.run(dag.pipeline(request), write_out=False)
     fields = json.loads(job) if isinstance(job, str) else job
     text = yaml.safe_dump(fields["pipelineSpec"])
     components.load_component_from_text(text)

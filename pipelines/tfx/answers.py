@@ -39,15 +39,9 @@ def read(request: Request, error: str) -> Answer:
     if folder := run.folder("InfraValidator", "InfraBlessing"):
         blessed = (folder / "INFRA_BLESSED").exists()
         checks.append(Check("infra", f"loads and answers in {request.server_image}", blessed, ">=", 1))
-    return Answer(run.name, run.steps(), checks, metrics, _pushed(run), error)
-
-
-def _pushed(run: Run) -> str:
-    for artifact in run.outputs("Pusher"):
-        properties = artifact.custom_properties
-        if properties["pushed"].int_value:
-            return str(Path(properties["pushed_destination"].string_value))
-    return ""
+    told = [artifact.custom_properties for artifact in run.outputs("Pusher")]
+    pushed = [str(Path(own["pushed_destination"].string_value)) for own in told if own["pushed"].int_value]
+    return Answer(run.name, run.steps(), checks, metrics, next(iter(pushed), ""), error)
 
 
 class Run:

@@ -17,8 +17,8 @@ import models.base
 from models.data import Dataset
 from pipelines import validation
 from pipelines.gates import Check, GateError
+from pipelines.tfx import SPLITS
 from pipelines.tfx import examples as records
-from pipelines.tfx.splits import SPLITS
 from pipelines.validation import Published, schema, statistics
 
 CHECKS, ANOMALIES = "checks.json", "SchemaDiff.pb"

@@ -12,25 +12,23 @@ from models.base import Model
 from models.classification import Classification
 from pipelines.exporting.keras_graph import EXAMPLES_SIGNATURE
 from pipelines.records import fingerprint
-from pipelines.tfx import components, evaluation, sources
-from pipelines.tfx.inputs import Inputs
+from pipelines.tfx import SPLITS, components, evaluation, inputs, sources
 from pipelines.tfx.request import Request
-from pipelines.tfx.splits import SPLITS
 
 ARTIFACTS = tfx.types.standard_artifacts
 
 
-def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
+def pipeline(request: Request) -> tfx.dsl.Pipeline:
     """Return the DAG of a request."""
     model = models.base.load(request.model)
     task = model.spec.task
     assert isinstance(task, Classification)
     patterns = [tfx.proto.Input.Split(name=name, pattern=f"{name}.gz") for name in SPLITS]
     example_gen = tfx.components.ImportExampleGen(
-        input_base=inputs.records, input_config=tfx.proto.Input(splits=patterns)
+        input_base=str(request.records), input_config=tfx.proto.Input(splits=patterns)
     )
     examples = example_gen.outputs["examples"]
-    gate, of_data = _data_components(model, examples, inputs)
+    gate, of_data = _data_components(request, model, examples)
     trainer = _trainer(request, model, examples)
     trainer.add_upstream_node(gate)
     trained = trainer.outputs["model"]
@@ -69,10 +67,11 @@ def pipeline(request: Request, inputs: Inputs) -> tfx.dsl.Pipeline:
 
 
 def _data_components(
-    model: Model, examples: tfx.dsl.Channel, inputs: Inputs
+    request: Request, model: Model, examples: tfx.dsl.Channel
 ) -> tuple[tfx.dsl.components.base.BaseComponent, list[tfx.dsl.components.base.BaseNode]]:
     """Return the gate before the training, and the components before it."""
-    schema_gen = tfx.components.ImportSchemaGen(schema_file=inputs.schema).with_id("SchemaGen")
+    schema_file = inputs.schema_file(request, model)
+    schema_gen = tfx.components.ImportSchemaGen(schema_file=schema_file).with_id("SchemaGen")
     statistics_gen = tfx.components.StatisticsGen(
         examples=examples,
         schema=schema_gen.outputs["schema"],
@@ -84,8 +83,8 @@ def _data_components(
     rows = components.RowValidator(
         examples=examples,
         model=model.spec.name,
-        published=inputs.published,
-        version=inputs.version,
+        published=inputs.published_file(request),
+        version=request.version,
         sources=_sources(model, "pipelines.tfx.components"),
     )
     gate = components.DataGate(

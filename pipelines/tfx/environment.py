@@ -12,12 +12,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import PIPE, STDOUT
 from typing import TYPE_CHECKING
 
 from pipelines.stages import Report
 from pipelines.tfx.request import Request
-from serving.platforms import engine, images, provision
+from serving.platforms import command, engine, images, provision
 from serving.platforms.base import PlatformError
 from serving.platforms.docker import NOBODY
 from serving.settings import Settings
@@ -36,16 +35,12 @@ PROGRESS = re.compile(r"INFO:absl:Component (\w+) is running|\s*(Epoch \d+/\d+)"
 def choose(settings: Settings) -> Container | Native:
     """Return the environment for `settings.platform`. Raises `PlatformError` with what each lacks."""
     missing = []
-    if settings.platform in ("auto", "docker"):
-        try:
-            return Container.find()
-        except PlatformError as error:
-            missing.append(f"in a container: {error}")
-    if settings.platform in ("auto", "process"):
-        lacking = Native.lacking()
-        if not lacking:
-            return Native()
-        missing.append(f"natively: {lacking}")
+    for kind, told in ((Container, "in a container"), (Native, "natively")):
+        if settings.platform in ("auto", kind.name):
+            try:
+                return kind.find()
+            except PlatformError as error:
+                missing.append(f"{told}: {error}")
     raise PlatformError(
         "TFX can run nowhere on this machine.\n  "
         + "\n  ".join(missing)
@@ -57,22 +52,16 @@ def run(
     where: Container | Native, settings: Settings, request: Request, arguments: Sequence[str], report: Report
 ) -> int:
     """Run TFX's side; its output goes to `tfx.log`, its components and epochs to the user. Returns its status."""
-    settings.logs.mkdir(parents=True, exist_ok=True)
-    with (settings.logs / "tfx.log").open("w") as log, where.command(settings, request) as command:
-        whole = [*command, *arguments]
-        with subprocess.Popen(whole, stdout=PIPE, stderr=STDOUT, text=True, errors="replace") as process:
-            assert process.stdout is not None
-            try:
-                for line in process.stdout:
-                    log.write(line)
-                    log.flush()
-                    if found := PROGRESS.match(line):
-                        report(f"tfx: {found[1] or found[2]}")
-            except BaseException:
-                # The terminal sends it Ctrl-C, but neither SIGTERM nor a broken pipe reaches it.
-                process.terminate()
-                raise
-        return process.wait()
+    log = settings.logs / "tfx.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("")
+
+    def read(line: str) -> None:
+        if found := PROGRESS.match(line):
+            report(f"tfx: {found[1] or found[2]}")
+
+    with where.command(settings, request) as started:
+        return command.run([*started, *arguments], log, read)
 
 
 def _user(client: DockerClient) -> str:
@@ -96,15 +85,9 @@ class Container:
     @classmethod
     def find(cls) -> Container:
         """Ask the engine for the container's user and the server image. Raises `PlatformError` if no engine answers."""
-        from docker.errors import ImageNotFound
-
         with engine.opened() as client:
-            run_as = _user(client)
-            for image in (images.TF_SERVING, images.reference("tf-serving")):
-                with contextlib.suppress(ImageNotFound):
-                    client.images.get(image)
-                    return cls(image, run_as)
-        return cls("", run_as)
+            servers = (images.TF_SERVING, images.reference("tf-serving"))
+            return cls(next((name for name in servers if images.find(client, name)), ""), _user(client))
 
     def prepare(self, settings: Settings, report: Report) -> None:
         provision.build(settings, ["tfx"], lambda name, line: report(f"{name}: {line}"))
@@ -115,26 +98,26 @@ class Container:
 
     @contextlib.contextmanager
     def command(self, settings: Settings, request: Request) -> Iterator[list[str]]:
-        name = f"{settings.project}-tfx-{os.getpid()}"
-        command = ["docker", "run", "--rm", "--init", f"--name={name}", f"--user={self.run_as}"]
-        command += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
+        address, name = engine.find()[0], f"{settings.project}-tfx-{os.getpid()}"
+        # The engine that has built the image, whatever the command line's context is.
+        docker = ["docker", f"--host={address}"]
+        run = [*docker, "run", "--rm", "--init", f"--name={name}", f"--user={self.run_as}"]
+        run += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
         # The same path on both sides: ML Metadata keeps absolute ones, and InfraValidator mounts them.
-        command += [f"--volume={request.folder}:{request.folder}"]
+        run += [f"--volume={request.folder}:{request.folder}"]
         if request.server_image:
             # InfraValidator starts a server on this engine and calls it on this machine's address.
-            socket = Path(engine.find()[0].removeprefix("unix://"))
-            command += ["--network=host", f"--volume={socket}:/var/run/docker.sock"]
-            command += [f"--group-add={socket.stat().st_gid}"]
+            socket = Path(address.removeprefix("unix://"))
+            run += ["--network=host", f"--volume={socket}:/var/run/docker.sock"]
+            run += [f"--group-add={socket.stat().st_gid}"]
         else:
-            command += ["--network=none"]
+            run += ["--network=none"]
         _hand_over(request.folder, self.run_as)
-        environment = os.environ | {"DOCKER_HOST": engine.find()[0]}
         try:
-            yield [*command, images.reference("tfx")]
+            yield [*run, images.reference("tfx")]
         finally:
             # It is gone if it ended by itself.
-            remove = ["docker", "rm", "--force", name]
-            subprocess.run(remove, capture_output=True, env=environment, check=False)
+            subprocess.run([*docker, "rm", "--force", name], capture_output=True, check=False)
 
 
 @dataclass(frozen=True)
@@ -144,18 +127,19 @@ class Native:
     name: str = "process"
     server_image: str = ""
 
-    @staticmethod
-    def lacking() -> str:
-        """Return the reason why TFX cannot run here; "" if it can."""
+    @classmethod
+    def find(cls) -> Native:
+        """Raise `PlatformError` with the reason if TFX cannot run here."""
         if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-            return f"ml-metadata has no wheel for {sys.platform} on {platform.machine()}"
+            raise PlatformError(f"ml-metadata has no wheel for {sys.platform} on {platform.machine()}")
         library, version = platform.libc_ver()
         if library == "glibc" and tuple(map(int, version.split("."))) < GLIBC:
             wants = f"ml-metadata wants {'.'.join(map(str, GLIBC))} (Debian 13, Ubuntu 24.04)"
-            return f"this machine has glibc {version}, and {wants}"
+            raise PlatformError(f"this machine has glibc {version}, and {wants}")
         if shutil.which(PYTHON) is None:
-            return f"no {PYTHON} is on the PATH (Debian 13: apt-get install python3-venv python3-dev g++)"
-        return ""
+            lacking = f"no {PYTHON} is on the PATH (Debian 13: apt-get install python3-venv python3-dev g++)"
+            raise PlatformError(lacking)
+        return cls()
 
     def prepare(self, settings: Settings, report: Report) -> None:
         venv, done = self._venv(settings), self._venv(settings) / ".done"

@@ -16,22 +16,21 @@ from numpy.typing import NDArray
 
 from models.base import ModelSpec
 from models.data import Rows
-from pipelines.tfx import splits
 
 LABEL, NUMBER = "label", "number"
 """The features of the class and of the row's place in its split, which restores the order after Beam's shuffle."""
 BATCH = 2_000
 
 
-def write(spec: ModelSpec, rows: Path, folder: Path) -> None:
-    """Write what `splits.write` wrote to `folder/<split>.gz`, once: ExampleGen tells files by their times, too."""
+def write(spec: ModelSpec, splits: Mapping[str, Rows], folder: Path) -> None:
+    """Write each split to `folder/<split>.gz`, once: ExampleGen tells files by their times, too."""
     if folder.exists():
         return
     beside = folder.with_name(f".incoming-{folder.name}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
-    for name, part in splits.read(rows).items():
+    for name, part in splits.items():
         with tf.io.TFRecordWriter(str(beside / f"{name}.gz"), options) as writer:
             for start in range(0, len(part), BATCH):
                 own = part.take(slice(start, start + BATCH))

@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
 
 from google.protobuf import json_format, text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-import models.base
 from models.base import Model
-from pipelines.tfx import examples, sources
+from pipelines.tfx import examples
 from pipelines.tfx.request import Request
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Paths; "" where nothing is published."""
-
-    records: str
-    schema: str
-    published: str
-    """The published version's statistics, as `statistics.to_json` writes them."""
-    version: int
-
-
-def prepare(request: Request) -> Inputs:
-    """Write the files that do not exist yet."""
-    records = request.folder / "records" / _name(request.data, sources.digest(["pipelines.tfx.examples"]))
-    model = models.base.load(request.model)
-    examples.write(model.spec, request.rows, records)
-    text = text_format.MessageToString(schema(model))
-    curated = _kept(request.folder / "schema" / _name(text) / "schema.pbtxt", text)
-    if not request.published:
-        return Inputs(str(records), str(curated), "", 0)
-    folder = request.folder / "published" / _name(request.published)
-    published = _kept(folder / "statistics.json", request.published)
-    return Inputs(str(records), str(curated), str(published), request.version)
-
-
-def schema(model: Model) -> schema_pb2.Schema:
-    """Return the curated schema of both orchestrators, with the feature that only the records have."""
+def schema_file(request: Request, model: Model) -> str:
+    """Write the curated schema of both orchestrators, with the feature that only the records have; returns its path."""
     curated = json_format.Parse((model.folder / "schema.json").read_text(), schema_pb2.Schema())
     curated.feature.add(
         name=examples.NUMBER,
@@ -49,15 +21,17 @@ def schema(model: Model) -> schema_pb2.Schema:
         presence=schema_pb2.FeaturePresence(min_fraction=1, min_count=1),
         shape=schema_pb2.FixedShape(dim=[schema_pb2.FixedShape.Dim(size=1)]),
     )
-    return curated
+    return _kept(request, "schema.pbtxt", text_format.MessageToString(curated))
 
 
-def _kept(path: Path, text: str) -> Path:
+def published_file(request: Request) -> str:
+    """Write the published version's statistics; returns their path, "" if nothing is published."""
+    return _kept(request, "published.json", request.published) if request.published else ""
+
+
+def _kept(request: Request, name: str, text: str) -> str:
+    path = request.folder / "inputs" / hashlib.sha256(text.encode()).hexdigest()[:16] / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return path
-
-
-def _name(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return str(path)

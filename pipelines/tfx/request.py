@@ -24,8 +24,8 @@ class Request:
     seed: int
     folder: Path
     """The state of this model's runs: records, artifacts, ML Metadata."""
-    data: str
-    """The digest of the rows; they lie in `rows`."""
+    records: Path
+    """The rows of every split, as `examples.write` writes them."""
     published: str = ""
     """The statistics of the published version, as JSON; "" where nothing is published."""
     version: int = 0
@@ -35,23 +35,18 @@ class Request:
     beam: tuple[str, ...] = (IN_MEMORY,)
 
     @property
-    def rows(self) -> Path:
-        """The rows of every split, as `splits.write` wrote them."""
-        return self.folder / "rows" / f"{self.data[:16]}.npz"
-
-    @property
     def metadata(self) -> Path:
         """ML Metadata's SQLite file."""
         return self.folder / "metadata.sqlite"
 
     def write(self, path: Path) -> None:
-        write_atomically(path, json.dumps(asdict(self) | {"folder": str(self.folder)}, indent=1) + "\n")
+        write_atomically(path, json.dumps(asdict(self), indent=1, default=str) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Request:
         fields = json.loads(path.read_text())
         fields |= {"profile": Profile(**fields["profile"]), "beam": tuple(fields["beam"])}
-        return cls(**fields | {"folder": Path(fields["folder"])})
+        return cls(**fields | {name: Path(fields[name]) for name in ("folder", "records")})
 
 
 @dataclass(frozen=True)

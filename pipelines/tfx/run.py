@@ -17,7 +17,7 @@ from pipelines.records import fingerprint
 from pipelines.records.lineage import Artifact, Execution
 from pipelines.records.recording import Recorder
 from pipelines.stages import Orchestrate, Recipe, Report
-from pipelines.tfx import EXTRA, environment, sources, splits
+from pipelines.tfx import EXTRA, environment, sources
 from pipelines.tfx.environment import PINS, Container, Native
 from pipelines.tfx.request import IN_MEMORY, Answer, Request
 from pipelines.training.record import intact
@@ -104,22 +104,24 @@ def orchestrate(
 
 
 def new_request(recipe: Recipe, published: Published | None, beam: str) -> Request:
-    """Return a request for this recipe, and write the file of its rows."""
+    """Return a request for this recipe, and write its records."""
+    from pipelines.tfx import examples
+
     settings, spec = recipe.settings, recipe.model.spec
-    parts = recipe.dataset.splits
-    request = Request(
+    folder, parts = settings.artifacts / "tfx" / spec.name, recipe.dataset.splits
+    contents = data.digest(*parts.values()) + sources.digest(["pipelines.tfx.examples"])
+    records = folder / "records" / hashlib.sha256(contents.encode()).hexdigest()[:16]
+    examples.write(spec, parts, records)
+    return Request(
         model=spec.name,
         profile=spec.profile(settings.profile),
         seed=settings.seed,
-        folder=settings.artifacts / "tfx" / spec.name,
-        data=data.digest(*parts.values()),
+        folder=folder,
+        records=records,
         published="" if published is None else statistics.to_json(published.statistics),
         version=0 if published is None else published.version,
         beam=tuple(shlex.split(beam)) or (IN_MEMORY,),
     )
-    if not request.rows.exists():
-        splits.write(parts, request.rows)
-    return request
 
 
 def ask(where: Container | Native, settings: Settings, request: Request, report: Report) -> Answer:

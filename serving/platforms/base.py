@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from serving.errors import TandemError
 from serving.settings import Settings
 from serving.targets.base import Target
+
+MONITORING = "prometheus"
+"""The service beside the targets."""
 
 
 class PlatformError(TandemError):
@@ -38,11 +40,8 @@ class Platform(Protocol):
 
     name: str
 
-    def preparing(
-        self, settings: Settings, targets: Sequence[Target], watch: Watch
-    ) -> AbstractContextManager[Callable[[], None]]:
-        """Check that the targets can be started, and prepare all but a version during the block. Yields a function
-        that raises the `PlatformError` of a failure early."""
+    def prepare(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> None:
+        """Check that the targets can be started, and make all that they need but a version. Raises `PlatformError`."""
 
     def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
         """Start targets, and restart those with a changed configuration; returns their names without waiting until

@@ -52,7 +52,7 @@ def state_of(container: Container) -> TargetState:
     state = word(container)
     if not attributes["Running"] or attributes["Restarting"]:
         return TargetState(state, image=image)
-    uptime = (datetime.now(UTC) - _moment(attributes["StartedAt"])).total_seconds()
+    uptime = (datetime.now(UTC) - datetime.fromisoformat(attributes["StartedAt"])).total_seconds()
     return TargetState(state, attributes["Pid"], uptime, _memory(container), image)
 
 
@@ -73,7 +73,9 @@ def _memory(container: Container) -> int | None:
 def word(container: Container) -> str:
     attributes: dict[str, Any] = container.attrs["State"]
     if attributes["Restarting"] or attributes["Status"] == "exited":
-        lived = (_moment(attributes["FinishedAt"]) - _moment(attributes["StartedAt"])).total_seconds()
+        lived = (
+            datetime.fromisoformat(attributes["FinishedAt"]) - datetime.fromisoformat(attributes["StartedAt"])
+        ).total_seconds()
         if container.attrs["RestartCount"] >= GIVEN_UP and lived < SHORT_LIFE:
             return "failed"
         return "restarting" if attributes["Restarting"] else "stopped"
@@ -83,8 +85,3 @@ def word(container: Container) -> str:
     return {"created": "stopped", "removing": "stopping", "paused": "stopped"}.get(
         attributes["Status"], "failed"
     )
-
-
-def _moment(text: str) -> datetime:
-    """Parse the engine's time without nanoseconds, which Python 3.11 does not accept."""
-    return datetime.fromisoformat(text[:19] + "+00:00")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.platforms import background, containers, engine
-from serving.platforms.base import PlatformError, TargetState, Watch
+from serving.platforms import containers, engine
+from serving.platforms.base import MONITORING, PlatformError, TargetState, Watch
 from serving.platforms.ports import require_ports
-from serving.platforms.provision import MONITORING, build, built_here, tf_serving_image
+from serving.platforms.provision import build, built_here, make_images, tf_serving_image
 from serving.server import VERSION
 from serving.settings import PREFIX, Settings
 from serving.targets import NAMES
@@ -31,26 +30,25 @@ class DockerPlatform:
 
     name = "docker"
 
-    @contextlib.contextmanager
-    def preparing(
-        self, settings: Settings, targets: Sequence[Target], watch: Watch
-    ) -> Iterator[Callable[[], None]]:
+    def prepare(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> None:
         with engine.opened() as docker:
             _require_project(docker, settings)
-            _require_ports(docker, settings, targets)
-        with background.making(settings, [target.name for target in targets], watch) as check:
-            yield check
+        make_images(settings, [target.name for target in targets], watch)
 
     def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
-        names = [target.name for target in targets] + ([MONITORING] if settings.monitoring else [])
         with engine.opened() as docker:
             before = containers.find(docker, settings)
             up = containers.running(before)
             _require_project(docker, settings)
-            _require_ports(docker, settings, targets)
+            ports = {target.name: target.ports(settings) for target in targets}
+            if settings.monitoring:
+                ports[MONITORING] = {"HTTP": settings.prometheus_port}
+            for name in ports.keys() - up:
+                require_ports(settings, name, ports[name])
             for target in targets:
                 target.configure(settings)
             _require_readable(settings)
+            names = list(ports)
             image = tf_serving_image(docker, settings)
             build(settings, built_here(names, image), watch)
             # Compose needs an image for services that it does not start: any existing one.
@@ -87,12 +85,9 @@ class DockerPlatform:
             container = containers.find(docker, settings).get(target)
             if container is None:
                 raise PlatformError(f"{target} has no log yet; `make deploy` starts it")
-            rest = ""
-            for chunk in container.logs(tail=lines, stream=True, follow=follow):
-                *whole, rest = (rest + chunk.decode(errors="replace")).split("\n")
-                yield from (line + "\n" for line in whole)
-            if rest:
-                yield rest
+            # The engine sends line by line.
+            for line in container.logs(tail=lines, stream=True, follow=follow):
+                yield line.decode(errors="replace")
 
 
 def _require_project(docker: DockerClient, settings: Settings) -> None:
@@ -105,16 +100,6 @@ def _require_project(docker: DockerClient, settings: Settings) -> None:
                 f"container {container.name} belongs to the deployment of {other or 'something else'}. "
                 f"Stop that (`make down` there), or take another name here: {PREFIX}PROJECT=<name>"
             )
-
-
-def _require_ports(docker: DockerClient, settings: Settings, targets: Sequence[Target]) -> None:
-    """Raise `PlatformError` if a port of a server that does not run yet is taken."""
-    up = containers.running(containers.find(docker, settings))
-    for target in targets:
-        if target.name not in up:
-            require_ports(settings, target.name, target.ports(settings))
-    if settings.monitoring and MONITORING not in up:
-        require_ports(settings, MONITORING, {"HTTP": settings.prometheus_port})
 
 
 def _require_readable(settings: Settings) -> None:

@@ -16,7 +16,7 @@ import psutil
 
 from serving import platforms, targets
 from serving.platforms import engine, process
-from serving.platforms.base import PlatformError
+from serving.platforms.base import MONITORING, PlatformError
 from serving.platforms.ports import require_ports
 from serving.settings import PREFIX, Settings
 from serving.targets.base import TargetError
@@ -55,17 +55,19 @@ def everything(settings: Settings) -> Iterator[Check]:
     """Run all checks."""
     yield _packages()
     yield from quick(settings)
-    yield _java()
-    yield _node()
+    yield _found("java", lambda: _version(_java()), "make clean-env setup")
+    yield _found("node", lambda: _version(_node()), "make clean-env setup")
     yield _engine(settings)
     yield _chromium()
 
 
 def _folder(artifacts: Path) -> Check:
     folder = _existing(artifacts)
-    if os.access(folder, os.W_OK):
+    if folder.is_dir() and os.access(folder, os.W_OK):
         return Check("artifacts", str(artifacts))
-    return Check("artifacts", f"{folder} cannot be written to", f"{PREFIX}ARTIFACTS=<another folder>")
+    return Check(
+        "artifacts", f"{folder} is no folder that can be written to", f"{PREFIX}ARTIFACTS=<another folder>"
+    )
 
 
 def _existing(folder: Path) -> Path:
@@ -99,6 +101,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
         # `deploy` ends them.
         return
     wanted = [(name, *port) for name in targets.NAMES for port in targets.load(name).ports(settings).items()]
+    wanted += [(MONITORING, "HTTP", settings.prometheus_port)] if settings.monitoring else []
     taken = False
     for name, purpose, port in wanted:
         try:
@@ -115,36 +118,32 @@ def _ports(settings: Settings) -> Iterator[Check]:
 
 def _packages() -> Check:
     """Compare the environment with its pins."""
-    from packaging.markers import Marker
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
-    wrong = []
-    for line in (ROOT / "requirements" / "main.txt").read_text().splitlines():
-        pin, _, marker = line.partition(" ; ")
-        if pin.startswith("#") or (marker and not Marker(marker).evaluate()):
-            continue
-        name, _, version = pin.partition("==")
-        try:
-            # The CPU build of torch is 2.13.0+cpu.
-            if importlib.metadata.version(name).partition("+")[0] != version:
-                wrong.append(name)
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append(name)
+    installed: dict[str, str] = {
+        canonicalize_name(d.name): d.version for d in importlib.metadata.distributions()
+    }
+    lines = (ROOT / "requirements" / "main.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    pins = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    wrong = [pin.name for pin in pins if installed.get(pin.name, "") not in pin.specifier]
     found = f"Python {machine.python_version()}"
     if wrong:
         return Check("environment", f"{found}, not as pinned: {', '.join(wrong[:4])}", "make clean-env setup")
     return Check("environment", f"{found}, packages as pinned")
 
 
-def _java() -> Check:
-    from serving.torchserve.launch import find_java
+def _java() -> Path:
+    from serving.torchserve.launch import java
 
-    return _found("java", lambda: _version(find_java()), "make clean-env setup")
+    return java()
 
 
-def _node() -> Check:
+def _node() -> Path:
     from serving.web.install import node
 
-    return _found("node", lambda: _version(node()), "make clean-env setup")
+    return node()
 
 
 def _version(program: Path) -> str:

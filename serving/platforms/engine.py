@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
-import json
 import os
 import shutil
 import subprocess
@@ -14,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.platforms.base import PlatformError
-from serving.targets.http import UnixConnection
+from serving.targets.base import TargetError
+from serving.targets.http import HttpConnection
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -35,19 +34,15 @@ def find() -> tuple[str, str]:
             f"the engine at {address} is not reached by a local socket, and the containers read the model "
             "repository from this machine's disk"
         )
-    connection = UnixConnection(address.removeprefix("unix://"), PATIENCE)
+    path = address.removeprefix("unix://")
     try:
-        connection.request("GET", "/version")
-        version: str = json.loads(connection.getresponse().read())["Version"]
-    except PermissionError:
-        raise PlatformError(
-            f"you may not use {address[7:]}: `sudo usermod -aG docker $USER`, then log in again"
-        ) from None
-    except (OSError, ValueError, KeyError, http.client.HTTPException):
-        raise PlatformError(f"no container engine answers at {address[7:]}") from None
-    finally:
-        connection.close()
-    return address, version
+        with contextlib.closing(HttpConnection(f"unix:{path}", timeout=PATIENCE)) as connection:
+            return address, str(connection.json("GET", "/version")["Version"])
+    except (TargetError, LookupError, TypeError) as error:
+        if isinstance(error.__cause__, PermissionError):
+            lacking = f"you may not use {path}: `sudo usermod -aG docker $USER`, then log in again"
+            raise PlatformError(lacking) from None
+        raise PlatformError(f"no container engine answers at {path}") from None
 
 
 @functools.cache

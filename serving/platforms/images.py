@@ -7,17 +7,20 @@ needs wheels, fetched here with pip's settings and certificates; after a change 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import subprocess
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving import targets
-from serving.platforms import wheels
+from serving.platforms import command, wheels
 from serving.platforms.base import PlatformError
-from serving.platforms.builder import LINES, Report, docker_build, environment, for_builder, told
+from serving.platforms.builder import Report, docker_build, environment, told
 from serving.platforms.contexts import (
     ROOT,
     ImageError,
@@ -25,10 +28,11 @@ from serving.platforms.contexts import (
     digest,
     dockerfile,
     fill,
+    plain,
     published,
     stages,
 )
-from serving.platforms.engine import explained
+from serving.platforms.engine import has_buildkit
 from serving.platforms.wheels import BOOKWORM, TRIXIE, Base
 from serving.server import VERSION
 from serving.settings import Settings
@@ -77,10 +81,10 @@ def find(engine: DockerClient, name: str) -> Image | None:
         return None
 
 
-def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> str:
+def find_base(engine: DockerClient, log: Path, report: Report, base: Base = BOOKWORM) -> str:
     """Return the base of images: Debian's image if it is here or can be pulled, else one made of Debian's packages.
 
-    Raises `ImageError`.
+    Raises `ImageError` with the end of `log`.
     """
     from docker.errors import APIError
 
@@ -96,10 +100,9 @@ def find_base(engine: DockerClient, report: Report, base: Base = BOOKWORM) -> st
     else:
         report("ready")
         return base.pinned
-    command = [str(ROOT / "docker" / "base-image"), base.image]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ImageError(f"docker/base-image failed:\n  {explained(done.stdout + done.stderr, LINES)}")
+    with told(log):
+        if command.run([ROOT / "docker" / "base-image", base.image], log, env=environment()):
+            raise ImageError("docker/base-image failed")
     report("built from Debian's packages")
     return base.image
 
@@ -133,37 +136,47 @@ def is_current(engine: DockerClient, settings: Settings, name: str) -> bool:
     text = dockerfile(name)
     files = context_files(settings, text)
     if LABEL not in image.labels:
-        created: str = image.attrs["Created"]
         changed = max(path.stat().st_mtime for path in files.values())
-        return datetime.fromtimestamp(changed, UTC) < datetime.fromisoformat(created[:19] + "+00:00")
+        return datetime.fromtimestamp(changed, UTC) < datetime.fromisoformat(image.attrs["Created"])
     base = find(engine, base_of(name).image) or find(engine, base_of(name).pinned)
     # A removed base is no reason to build.
     base_id = str(base.id) if base else image.labels.get(BASE_LABEL, "")
-    return str(image.labels[LABEL]) == digest(text, files, base_id, _machine(engine))
+    return str(image.labels[LABEL]) == digest(text, files, base_id, machine(engine))
 
 
 def build(engine: DockerClient, settings: Settings, name: str, base: str, report: Report) -> None:
     """Build an image on a base of `find_base`; logs to `settings.logs / build-<name>.log`. Raises `ImageError`."""
-    settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"build-{name}.log"
-    log.write_text("")
     build = Build(engine, settings, name, base, report, log)
-    try:
-        with told(log):
-            build.run()
-    finally:
-        shutil.rmtree(build.context, ignore_errors=True)
+    build.context.parent.mkdir(parents=True, exist_ok=True)
+    with build.context.with_suffix(".lock").open("w") as lock:
+        # Another command may build it, too.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            with told(log):
+                build.run()
+        finally:
+            shutil.rmtree(build.context, ignore_errors=True)
 
 
+@dataclass(frozen=True)
 class Build:
     """The build of an image."""
 
-    def __init__(
-        self, engine: DockerClient, settings: Settings, name: str, base: str, report: Report, log: Path
-    ) -> None:
-        self.engine, self.settings, self.name, self.base, self.report = engine, settings, name, base, report
-        self.base_id, self.machine = str(engine.images.get(base).id), _machine(engine)
-        self.context, self.log = settings.artifacts / "docker" / name, log
+    engine: DockerClient
+    settings: Settings
+    name: str
+    base: str
+    report: Report
+    log: Path
+
+    @property
+    def context(self) -> Path:
+        return self.settings.artifacts / "docker" / self.name
+
+    @cached_property
+    def base_id(self) -> str:
+        return str(self.engine.images.get(self.base).id)
 
     def run(self) -> None:
         """Build the image, and remove its predecessor."""
@@ -195,16 +208,15 @@ class Build:
         ]
         sdists = files.get(f"docker/{self.name}/sdists")
         unwheeled = sdists.read_text().split() if sdists else []
-        arguments = {"BASE": self.base}
-        fetched = self.context / FETCHED
-        try:
-            if wheels.fetch(pins, self.machine, fetched, self.log, base_of(self.name), unwheeled):
-                arguments |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
-            if "serving/web/package-lock.json" in files:
+        arguments, fetched = {"BASE": self.base}, self.context / FETCHED
+        if wheels.fetch(pins, machine(self.engine), fetched, self.log, base_of(self.name), unwheeled):
+            arguments |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+        if "serving/web/package-lock.json" in files:
+            try:
                 scripts = install(self.settings.artifacts / "web")
-                shutil.copytree(scripts, fetched / scripts.name)
-        except TargetError as error:
-            raise ImageError(str(error)) from error
+            except TargetError as error:
+                raise ImageError(str(error)) from error
+            shutil.copytree(scripts, fetched / scripts.name)
         older = self.engine.images.list(name=repository)
         docker_build(self.context, self.log, tag, arguments, self.report, "--target=dependencies")
         for image in older:
@@ -214,12 +226,12 @@ class Build:
 
     def digest(self, text: str) -> str:
         """Return the digest of the sources of a Dockerfile."""
-        return digest(text, context_files(self.settings, text), self.base_id, self.machine)
+        return digest(text, context_files(self.settings, text), self.base_id, machine(self.engine))
 
     def fill(self, text: str) -> dict[str, Path]:
-        """Write the build context of a Dockerfile; returns the files that it copies."""
+        """Write the build context of a Dockerfile for the installed builder; returns the files that it copies."""
         files = context_files(self.settings, text)
-        fill(self.context, self.name, for_builder(text), files)
+        fill(self.context, self.name, text if has_buildkit() else plain(text), files)
         return files
 
     def remove(self, name: str) -> None:
@@ -230,9 +242,10 @@ class Build:
             self.engine.images.remove(name)
 
 
-def _machine(engine: DockerClient) -> str:
-    machine: str = engine.version()["Arch"]
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+def machine(engine: DockerClient) -> str:
+    """Return the engine's machine as in the tags of wheels."""
+    name: str = engine.version()["Arch"]
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
 def _revision() -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
-import time
 import xmlrpc.client
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,35 +34,26 @@ class ProcessPlatform:
 
     name = "process"
 
-    @contextlib.contextmanager
-    def preparing(
-        self, settings: Settings, targets: Sequence[Target], watch: Watch
-    ) -> Iterator[Callable[[], None]]:
+    def prepare(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> None:
         if settings.monitoring:
             raise PlatformError(
                 "Prometheus comes with containers only: PLATFORM=docker, or leave MONITORING out"
             )
-        if not self.states(settings):
-            for target in targets:
-                require_ports(settings, target.name, target.ports(settings))
-        yield lambda: None
 
     def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
-        with _supervisor(settings) as supervisor:
-            if supervisor is None:
-                _end_orphans(settings)
+        states = self.states(settings)
+        if not states:
+            _end_orphans(settings)
         for target in targets:
             target.configure(settings)
         launches = {target.name: target.launch(settings) for target in targets}
-        states = self.states(settings)
         for target in targets:
             if target.name not in states or states[target.name].state in ("stopped", "failed", "stopping"):
                 require_ports(settings, target.name, target.ports(settings))
         settings.logs.mkdir(parents=True, exist_ok=True)
         write_atomically(_configuration(settings), _configure(settings, launches))
-        with _supervisor(settings) as supervisor:
-            if supervisor is None:
-                _start_supervisor(settings)
+        if not states:
+            _start_supervisor(settings)
         with _supervisor(settings) as supervisor:
             if supervisor is None:
                 raise PlatformError(f"supervisord does not answer; see {settings.logs}/supervisor.log")
@@ -95,14 +85,15 @@ class ProcessPlatform:
         path = settings.logs / f"{target}.log"
         if not path.exists():
             raise PlatformError(f"{target} has no log yet; `make deploy` starts it")
-        with path.open(errors="replace") as file:
-            yield from deque(file, maxlen=lines)
-            while follow:
-                line = file.readline()
-                if line:
-                    yield line
-                else:
-                    time.sleep(0.2)
+        # By its name: supervisord begins a new file after 10 MB.
+        command = ["tail", f"-n{lines}", *(["-F"] if follow else []), str(path)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
+        ) as tail:
+            try:
+                yield from tail.stdout or ()
+            finally:
+                tail.terminate()
 
 
 def _configuration(settings: Settings) -> Path:
@@ -135,7 +126,11 @@ def _configure(settings: Settings, launches: dict[str, Launch]) -> str:
         is_root=os.geteuid() == 0,
         programs=programs,
     )
-    # supervisord expands %(name)s.
+    if comment := re.search(r"\S.*\s[;#]", text):
+        raise PlatformError(
+            f"supervisord would read the rest of `{comment[0]}` as a comment; take folders without ` ;` and ` #`"
+        )
+    # supervisord expands %(name)s, in stdout_logfile twice.
     return text.replace("%", "%%") + "\n"
 
 

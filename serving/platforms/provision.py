@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from serving import targets
 from serving.platforms import containers, images
-from serving.platforms.base import PlatformError, Watch
+from serving.platforms.base import MONITORING, PlatformError, Watch
 from serving.platforms.engine import opened
 from serving.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-MONITORING = "prometheus"
 
 
 def make_images(settings: Settings, wanted: Sequence[str], watch: Watch) -> None:
@@ -83,7 +81,8 @@ def build(settings: Settings, names: Sequence[str], watch: Watch) -> None:
                 continue
             wanted = images.base_of(name)
             if wanted.image not in bases:
-                bases[wanted.image] = images.find_base(docker, lambda line: watch("base", line), wanted)
+                log, report = settings.logs / "base-image.log", functools.partial(watch, "base")
+                bases[wanted.image] = images.find_base(docker, log, report, wanted)
                 images.require_startable(docker, bases[wanted.image])
             started = time.monotonic()
             images.build(docker, settings, name, bases[wanted.image], functools.partial(watch, name))

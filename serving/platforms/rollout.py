@@ -12,6 +12,7 @@ from pathlib import Path
 
 from serving import platforms, targets
 from serving.platforms.base import Platform, PlatformError, Watch
+from serving.platforms.command import beside
 from serving.progress import watching
 from serving.settings import Settings
 from serving.targets.base import Endpoint, Target, TargetError, sample_folder, unreachable
@@ -38,12 +39,12 @@ class Deployment:
 
 @contextlib.contextmanager
 def prepared(settings: Settings, report: Report) -> Iterator[Report]:
-    """Check that targets can be started, and prepare all but a version during the block. Yields a report that raises
-    the `PlatformError` of a failure early."""
+    """Prepare all that targets need but a version during the block. Yields a report that raises the `PlatformError` of
+    a failure early."""
     platform, _ = platforms.choose(settings)
     settings = dataclasses.replace(settings, platform=platform.name)
-    all_targets = [targets.load(name) for name in targets.NAMES]
-    with watching() as watch, platform.preparing(settings, all_targets, watch) as check:
+    wanted = [targets.load(name) for name in targets.NAMES]
+    with watching() as watch, beside(lambda: platform.prepare(settings, wanted, watch)) as check:
 
         def report_unless_failed(line: str) -> None:
             check()
@@ -81,47 +82,46 @@ def wait_until_ready(
     """Wait until each target serves `version`; targets with another version are told to swap."""
     since = time.monotonic()
     told: set[str] = set()
-    shown: set[str] = set()
-    waiting = {target.name: target for target in all_targets}
+    shown = set(started)
     # Other services have no version.
-    beside = [name for name in started if name not in waiting]
-    while waiting or beside:
+    waiting: dict[str, Target | None] = dict.fromkeys(started) | {
+        target.name: target for target in all_targets
+    }
+    while waiting:
         states = platform.states(settings)
         seconds = time.monotonic() - since
-        for name in [*waiting, *beside]:
-            state = states.get(name)
-            if state is None or state.state == "failed":
+        for name, target in list(waiting.items()):
+            now = states[name].state if name in states else "failed"
+            if now == "failed":
                 last = "".join(platform.log(settings, name, 15, follow=False))
                 raise TargetError(f"{name} does not stay up; the end of its log:\n{last}")
-        for name in [name for name in beside if states[name].state == "running"]:
-            watch(name, f"ready, {seconds:.1f} s")
-            beside.remove(name)
-        for name, target in list(waiting.items()):
-            served = target.served_version(settings)
-            now = states[name].state
-            if served == version and now == "running":
-                watch(name, f"ready, version {served}, {seconds:.1f} s")
+            served = target.served_version(settings) if target else None
+            if now == "running" and (target is None or served == version):
+                watch(
+                    name, f"ready, version {served}, {seconds:.1f} s" if target else f"ready, {seconds:.1f} s"
+                )
                 del waiting[name]
                 continue
-            if served is None and name not in shown and name not in started:
-                # Started targets are shown already.
+            if served is None and name not in shown:
                 watch(name, f"{now}, waiting for its answer")
             shown.add(name)
-            if served not in (None, version) and name not in told:
+            if target and served not in (None, version) and name not in told:
                 told.add(name)
                 watch(name, f"swapping version {served} for {version}")
                 target.activate(settings, version)
-            elif seconds > SETTLE_SECONDS and (refusal := _refusal(settings, platform, target, version)):
+                continue
+            if target and seconds > SETTLE_SECONDS and (why := _refusal(settings, platform, target, version)):
                 stays = f"version {served} is served on" if served else "nothing is served"
-                raise TargetError(f"{name} refuses version {version}, {stays}: {refusal}")
-            elif seconds > settings.ready_seconds:
+                raise TargetError(f"{name} refuses version {version}, {stays}: {why}")
+            if seconds > settings.ready_seconds:
                 answer = f"answers with version {served}" if served else "does not answer"
+                expected = f", expected version {version}" if target else ""
                 last = "".join(platform.log(settings, name, 15, follow=False))
                 raise TargetError(
-                    f"{name} {answer} after {settings.ready_seconds} s and is {states[name].state}, expected "
-                    f"version {version}; the end of its log:\n{last}"
+                    f"{name} {answer} after {settings.ready_seconds} s and is {now}{expected}; "
+                    f"the end of its log:\n{last}"
                 )
-        if waiting or beside:
+        if waiting:
             time.sleep(0.25)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.platforms import command
 from serving.platforms.contexts import ImageError
-
-LEGACY = {"x86_64": ("manylinux2014", "manylinux2010", "manylinux1"), "aarch64": ("manylinux2014",)}
 
 
 @dataclass(frozen=True)
@@ -64,30 +62,28 @@ def fetch(
 
 def for_machine(pins: Iterable[str], machine: str) -> list[str]:
     """Return the pins for Linux on `machine`, without their markers."""
-    from packaging.markers import Marker
+    from packaging.requirements import Requirement
 
     environment = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": machine}
-    found = []
-    for pin in pins:
-        name, _, marker = pin.strip().partition(" ; ")
-        if name and not name.startswith("#") and (not marker or Marker(marker).evaluate(environment)):
-            found.append(name)
-    return found
+    wanted = [Requirement(line) for line in pins if line and not line.startswith("#")]
+    return [
+        f"{pin.name}{pin.specifier}"
+        for pin in wanted
+        if pin.marker is None or pin.marker.evaluate(environment)
+    ]
 
 
 def platforms(machine: str, base: Base = BOOKWORM) -> list[str]:
-    """Return the wheel tags for `base`, newest first."""
+    """Return the wheel tags for `base`, newest first; pip adds those that are older than manylinux2014."""
     tags = [f"manylinux_2_{minor}" for minor in range(base.glibc, 4, -1)]
-    return [f"{tag}_{machine}" for tag in (*tags, *LEGACY.get(machine, ()))]
+    return [f"{tag}_{machine}" for tag in (*tags, "manylinux2014")]
 
 
 def _download(arguments: list[str], machine: str, folder: Path, log: Path, base: Base) -> bool:
-    command = [sys.executable, "-m", "pip", "download", f"--dest={folder}", "--no-deps", "--progress-bar=off"]
+    pip = [sys.executable, "-m", "pip", "download", f"--dest={folder}", "--no-deps", "--progress-bar=off"]
     # uv, which chose the pins, ignores upper bounds of Python's version.
-    command += ["--only-binary=:all:", "--implementation=cp", "--ignore-requires-python"]
-    command += [f"--python-version={base.python}"]
-    command += [f"--abi={abi}" for abi in (f"cp{base.python.replace('.', '')}", "abi3", "none")]
-    command += [f"--platform={tag}" for tag in platforms(machine, base)]
-    with log.open("a") as output:
-        done = subprocess.run([*command, *arguments], stdout=output, stderr=subprocess.STDOUT, check=False)
-    return done.returncode == 0
+    pip += ["--only-binary=:all:", "--implementation=cp", "--ignore-requires-python"]
+    pip += [f"--python-version={base.python}"]
+    pip += [f"--abi={abi}" for abi in (f"cp{base.python.replace('.', '')}", "abi3", "none")]
+    pip += [f"--platform={tag}" for tag in platforms(machine, base)]
+    return command.run([*pip, *arguments], log) == 0

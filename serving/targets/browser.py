@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,7 @@ class BrowserClient:
         self.address, self.signature = address, signature
         self.version: int | None = None
         """The version of the last response."""
-        self._playwright: Playwright | None = None
-        self._browser: Browser | None = None
+        self._opened = ExitStack()
         self._page: Page | None = None
         # Playwright's sync interface belongs to one thread, and refuses one that runs an event loop or
         # another Playwright.
@@ -79,20 +79,16 @@ class BrowserClient:
     def _open(self) -> Page:
         from playwright.sync_api import sync_playwright
 
-        self._playwright = sync_playwright().start()
-        self._browser = launch_chromium(self._playwright)
-        self._page = self._browser.new_page()
+        playwright = self._opened.enter_context(sync_playwright())
+        self._page = self._opened.enter_context(launch_chromium(playwright)).new_page()
         self._page.goto(self.address)
         # Waiting for a function evaluates a string in the page, which its Content-Security-Policy forbids.
         self._page.wait_for_selector("[data-ready]", state="attached", timeout=READY_MILLISECONDS)
         return self._page
 
     def _close(self) -> None:
-        if self._browser is not None:
-            self._browser.close()
-        if self._playwright is not None:
-            self._playwright.stop()
-        self._playwright = self._browser = self._page = None
+        self._opened.close()
+        self._page = None
 
 
 def launch_chromium(playwright: Playwright) -> Browser:

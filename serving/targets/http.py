@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shlex
 import socket
 from collections.abc import Callable
 from contextlib import closing
@@ -18,8 +19,6 @@ from serving.settings import Settings
 from serving.targets.base import Endpoint, Target, TargetError
 
 Read = TypeVar("Read")
-UNREADABLE = (TargetError, LookupError, TypeError, ValueError, AttributeError)
-"""Errors of reading the response of an unexpected server."""
 
 
 @dataclass(frozen=True)
@@ -110,28 +109,23 @@ class HttpClient:
         self._http.close()
 
 
-def ask(
-    target: Target,
-    settings: Settings,
-    path: str,
-    read: Callable[[Any], Read],
-    headers: dict[str, str] | None = None,
-) -> Read | None:
-    """GET JSON from a running target; returns what `read` makes of it, or None after any failure."""
+def ask(target: Target, settings: Settings, read: Callable[[HttpConnection], Read]) -> Read | None:
+    """Return what `read` reads from a running target; None after any failure."""
     with closing(HttpConnection(settings.host, target.port(settings, "http"), timeout=5)) as connection:
         try:
-            return read(connection.json("GET", path, headers=headers))
-        except UNREADABLE:
+            return read(connection)
+        except (TargetError, LookupError, TypeError, ValueError, AttributeError):
+            # Another server may listen there.
             return None
 
 
-def endpoints(target: Target, settings: Settings, predict: str, body: str) -> list[Endpoint]:
-    """Return the endpoints of a target with REST, gRPC and metrics; `body` is curl's body for the path `predict`."""
+def endpoints(target: Target, settings: Settings, predict: str, *body: str) -> list[Endpoint]:
+    """Return the endpoints of a target with REST, gRPC and metrics; `body` are curl's options for `predict`."""
     purpose = "metrics" if "metrics" in target.container.ports else "http"
     rest = f"http://{settings.host}:{target.port(settings, 'http')}{predict}"
     metrics = f"http://{settings.host}:{target.port(settings, purpose)}{target.container.metrics}"
     return [
-        Endpoint("REST", rest, f"curl -s {rest} {body}"),
+        Endpoint("REST", rest, shlex.join(["curl", "-s", rest, *body])),
         Endpoint("gRPC", f"{settings.host}:{target.port(settings, 'grpc')}"),
         Endpoint("metrics", metrics, f"curl -s {metrics}"),
     ]

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from serving.repository import model_dir
 from serving.server import GRPC_PORT, HTTP_PORT
 from serving.settings import Settings
 from serving.targets.base import Client, Container, Endpoint, Launch, Target, served_signature
-from serving.targets.http import UNREADABLE, HttpConnection, ask, endpoints
+from serving.targets.http import HttpConnection, ask, endpoints
 
 CONTAINER = Container("server", {"http": HTTP_PORT, "grpc": GRPC_PORT})
 
@@ -44,23 +43,21 @@ class OpenInferenceTarget(Target):
         return Launch(command)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
-        return endpoints(
-            self, settings, f"/v2/models/{settings.model}/infer", f"-d @{samples}/inference.json"
-        )
+        predict = f"/v2/models/{settings.model}/infer"
+        return endpoints(self, settings, predict, "-d", f"@{samples}/inference.json")
 
     def served_version(self, settings: Settings) -> int | None:
         path = f"/v2/models/{settings.model}"
-        return ask(self, settings, path, lambda metadata: max(map(int, metadata["versions"])))
+        return ask(self, settings, lambda http: max(map(int, http.json("GET", path)["versions"])))
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
-        with closing(HttpConnection(settings.host, self.port(settings, "http"), timeout=5)) as connection:
-            try:
-                answer = connection.exchange("GET", f"/v2/models/{settings.model}/versions/{version}")
-                error = str(json.loads(answer.body)["error"]) if answer.status >= 400 else ""
-            except UNREADABLE:
-                return ""
-        found = re.search(r"is not served \((.+)\); served:", error, re.DOTALL)
-        return found[1] if found else ""
+        def read(http: HttpConnection) -> str:
+            answer = http.exchange("GET", f"/v2/models/{settings.model}/versions/{version}")
+            error = json.loads(answer.body)["error"] if answer.status >= 400 else ""
+            found = re.search(r"is not served \((.+)\); served:", error, re.DOTALL)
+            return found[1] if found else ""
+
+        return ask(self, settings, read) or ""
 
     def clients(self, settings: Settings) -> dict[str, Client]:
         from serving.targets.open_inference_client import BinaryRestClient, GrpcClient, RestClient

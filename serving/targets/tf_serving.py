@@ -9,12 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from serving.repository import model_dir, served_version, write_atomically
 from serving.settings import Settings
 from serving.targets.base import Client, Container, Endpoint, Launch, Target, TargetError, served_signature
-from serving.targets.http import ask, endpoints
+from serving.targets.http import HttpConnection, ask, endpoints
 
 CONFIG = """model_config_list {{
   config {{
@@ -62,7 +61,7 @@ class TensorFlowServing(Target):
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
         predict = f"/v1/models/{settings.model}:predict"
-        return endpoints(self, settings, predict, f"-d @{samples}/instances.json")
+        return endpoints(self, settings, predict, "-d", f"@{samples}/instances.json")
 
     def served_version(self, settings: Settings) -> int | None:
         states = self._versions(settings)
@@ -75,13 +74,13 @@ class TensorFlowServing(Target):
     def _versions(self, settings: Settings) -> dict[int, tuple[str, str]]:
         """Return the state and the error of each version that the server knows."""
 
-        def read(status: Any) -> dict[int, tuple[str, str]]:  # noqa: ANN401
+        def read(http: HttpConnection) -> dict[int, tuple[str, str]]:
             return {
                 int(own["version"]): (own["state"], str(own.get("status", {}).get("error_message", "")))
-                for own in status["model_version_status"]
+                for own in http.json("GET", f"/v1/models/{settings.model}")["model_version_status"]
             }
 
-        return ask(self, settings, f"/v1/models/{settings.model}", read) or {}
+        return ask(self, settings, read) or {}
 
     def activate(self, settings: Settings, version: int) -> None:
         root = CONTAINER_MODELS if settings.platform == "docker" else settings.repository / self.name

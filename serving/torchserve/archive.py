@@ -12,7 +12,8 @@ from serving.repository import GOLDEN
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 SIGNATURE = "signature.json"
-HANDLER = Path(__file__).with_name("handler.py")
+HANDLER = Path(__file__).with_name("handler")
+"""The package of our handler."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time in a zip: equal contents give equal archives."""
 

@@ -1,104 +1,93 @@
-"""Swaps the running server to the version that the pointer names: `python -m serving.torchserve.follow <pid>`.
-
-A child of the server, whose process id is its argument; it exits with the server.
-"""
+"""Versions and health of the running server: swaps to the version that the pointer names, the file of health checks."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
+import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from contextlib import closing, suppress
 
-from serving.repository import RepositoryError, model_dir, served_version
+from serving.repository import RepositoryError, model_dir, served_version, verify, version_dir
 from serving.settings import Settings
 from serving.targets.base import TargetError
+from serving.targets.http import HttpConnection
+from serving.torchserve.archive import stage
 from serving.torchserve.config import ready_marker, staged
-from serving.torchserve.drain import wait_for_queue
-from serving.torchserve.launch import stage_version
 from serving.torchserve.management import Management
+from serving.torchserve.trial import attempt
 
-POLL_SECONDS = 1
+POLL_SECONDS = 1.0
 SETTLE_SECONDS = 0.5
 """Maximum time of a call between the lookup of the default version and its queue."""
 
 
+def stage_version(settings: Settings, version: int) -> None:
+    """Put a published version into the model store and try it. Raises `ManifestError` or `TargetError`."""
+    directory = version_dir(settings.repository, "torchserve", settings.model, version)
+    manifest = verify(directory)
+    archive = staged(settings, version)
+    stage(directory / manifest.serve, archive, version, batched=manifest.batched)
+    try:
+        attempt(settings, archive, version)
+    except TargetError:
+        archive.unlink()
+        raise
+
+
 def swap(settings: Settings, version: int) -> None:
-    """Register `version`, wait for its worker, make it the default, and unregister the others.
+    """Register `version`, which waits for its worker, make it the default, and unregister the others.
 
     Raises `ManifestError` if the version differs from its manifest, and `TargetError` if it is refused or not ready in
     `settings.ready_seconds`; then the old version stays.
     """
     management = Management(settings, timeout=settings.ready_seconds)
-    registered = management.versions(settings.model)
-    if version not in registered:
-        stage_version(settings, version)
-        management.register(settings.model, staged(settings, version).name)
+    others = management.versions()
+    stage_version(settings, version)
+    if version in others:
+        # Left by a swap that failed later.
+        management.unregister(version)
+        others.remove(version)
     try:
-        _wait_until_ready(management, settings, version)
+        management.register(staged(settings, version).name)
     except TargetError:
-        if registered and version not in registered:
-            management.unregister(settings.model, version)
+        management.unregister(version)
         raise
-    management.set_default(settings.model, version)
-    others = [other for other in registered if other != version]
-    if others:
-        time.sleep(SETTLE_SECONDS)
+    management.set_default(version)
+    time.sleep(SETTLE_SECONDS)
     for other in others:
         # Unregistering kills the worker at once.
         wait_for_queue(settings, other)
-        management.unregister(settings.model, other)
+        management.unregister(other)
         staged(settings, other).unlink(missing_ok=True)
 
 
-def is_ready(description: Mapping[str, Any]) -> bool:
-    """Return True if a version, described by `Management.describe`, has a ready worker."""
-    return any(worker["status"] == "READY" for worker in description["workers"])
+def wait_for_queue(settings: Settings, version: int | None = None, seconds: float | None = None) -> None:
+    """Wait until a version (None: the default one) has answered all accepted calls.
 
-
-def watch(settings: Settings, server: int) -> None:
-    """Touch the file of the health checks every second while a worker is ready, until the server ends.
-
-    TorchServe answers `/ping` with 200 before a worker has loaded the model and after it was killed, and gives up a
-    worker that does not start again in five minutes. Without a worker for `settings.ready_seconds`, end the server,
-    so that its supervisor restarts it.
+    Its queue is served in order, so a call of our own is the last one; it waits `seconds` (`settings.ready_seconds`).
     """
-    marker, answered = ready_marker(settings), time.monotonic()
-    while os.getppid() == server:
-        with contextlib.suppress(TargetError):
-            # A failed call says nothing about the worker: the file ages.
-            running = Management(settings, timeout=3).describe(settings.model)
-            if running and is_ready(running):
-                answered = time.monotonic()
-                marker.touch()
-            else:
-                marker.unlink(missing_ok=True)
-        if time.monotonic() - answered > settings.ready_seconds:
-            sys.stderr.write(f"torchserve: no worker answers for {settings.ready_seconds} s; starting anew\n")
-            os.kill(server, signal.SIGTERM)
-            return
-        time.sleep(POLL_SECONDS)
+    path = f"/predictions/{settings.model}" + ("" if version is None else f"/{version}")
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
+    timeout = settings.ready_seconds if seconds is None else seconds
+    # Without a worker there are no calls to lose.
+    with closing(HttpConnection(host, settings.torchserve_rest_port, timeout)) as http, suppress(TargetError):
+        http.exchange("POST", path, b"")
 
 
-def main() -> None:
-    """Follow the pointer until the server ends. Each version is tried once."""
-    settings, server = Settings.from_environment(), int(sys.argv[1])
+def follow(settings: Settings, server: subprocess.Popen[bytes]) -> None:
+    """Swap to the version that the pointer names until the server ends. Each version is tried once."""
     folder = model_dir(settings.repository, "torchserve", settings.model)
     tried: int | None = None
-    # A swap takes up to `ready_seconds`, and the old version answers meanwhile.
-    watcher = threading.Thread(target=watch, args=(settings, server), daemon=True)
-    watcher.start()
-    while watcher.is_alive():
-        watcher.join(POLL_SECONDS)
+    while server.poll() is None:
+        time.sleep(POLL_SECONDS)
         try:
             version = served_version(folder)
             if version is None or version == tried:
                 continue
-            running = _running(settings)
+            running = None
+            with suppress(TargetError):
+                # It does not answer while it starts.
+                running = Management(settings).describe()
             if not running:
                 continue
             tried = version
@@ -108,25 +97,25 @@ def main() -> None:
             sys.stderr.write(f"{error}; version {version} is not served\n")
 
 
-def _running(settings: Settings) -> dict[str, Any] | None:
-    """Return the default version; None while the server starts."""
-    try:
-        return Management(settings).describe(settings.model)
-    except TargetError:
-        return None
+def watch(settings: Settings, server: subprocess.Popen[bytes]) -> None:
+    """Touch the file of the health checks every second while a worker is ready, until the server ends.
 
-
-def _wait_until_ready(management: Management, settings: Settings, version: int) -> None:
-    end = time.monotonic() + settings.ready_seconds
-    while time.monotonic() < end:
-        description = management.describe(settings.model, version)
-        if description and is_ready(description):
+    TorchServe answers `/ping` with 200 before a worker has loaded the model and after it was killed, and gives up a
+    worker that does not start again in five minutes. Without a worker for `settings.ready_seconds`, end the server,
+    so that its supervisor restarts it.
+    """
+    marker, answered = ready_marker(settings), time.monotonic()
+    while server.poll() is None:
+        with suppress(TargetError):
+            # A failed call says nothing about the worker: the file ages.
+            running = Management(settings, timeout=3).describe()
+            if running and any(worker["status"] == "READY" for worker in running["workers"]):
+                answered = time.monotonic()
+                marker.touch()
+            else:
+                marker.unlink(missing_ok=True)
+        if time.monotonic() - answered > settings.ready_seconds:
+            sys.stderr.write(f"torchserve: no worker answers for {settings.ready_seconds} s; starting anew\n")
+            server.terminate()
             return
-        time.sleep(0.2)
-    raise TargetError(
-        f"torchserve: the worker of version {version} was not ready within {settings.ready_seconds} s"
-    )
-
-
-if __name__ == "__main__":
-    main()
+        time.sleep(POLL_SECONDS)

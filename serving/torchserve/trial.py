@@ -6,10 +6,10 @@ process of its own, which compiled code may crash.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -23,14 +23,14 @@ from typing import Any
 
 from serving.settings import Settings
 from serving.targets.base import TargetError
-from serving.torchserve.archive import MANIFEST
+from serving.torchserve.archive import MANIFEST, SIGNATURE
 from serving.torchserve.config import state
 
 
 class Trial:
     """An archive's loaded handler. Raises `TargetError` if there is none, and as the handler does."""
 
-    def __init__(self, path: Path, folder: str) -> None:
+    def __init__(self, path: Path, folder: Path) -> None:
         """Unpack `path` into the empty `folder`."""
         try:
             with zipfile.ZipFile(path) as packed:
@@ -38,8 +38,7 @@ class Trial:
         except zipfile.BadZipFile as error:
             raise TargetError(f"{path} is no archive: {error}") from error
         self._folder = folder
-        name = json.loads((Path(folder) / MANIFEST).read_text())["model"]["handler"]
-        self.handler = _handler(Path(folder) / name)()
+        self.handler = _handler(folder, json.loads((folder / MANIFEST).read_text())["model"]["handler"])()
         self.handler.initialize(self._context())
 
     def call(self, body: bytes, **headers: str) -> bytes:
@@ -50,10 +49,19 @@ class Trial:
             raise TargetError(f"its handler answered {answer.decode(errors='replace')[:300]}")
         return answer
 
+    def check_golden(self) -> None:
+        """Raise `GoldenError` if the outputs for the archive's golden sample are not the source framework's."""
+        # It imports numpy, and `tandem status` this module.
+        from serving import golden
+
+        if sample := golden.read(self._folder):
+            names = json.loads((self._folder / SIGNATURE).read_text())["outputs"]
+            sample.check(dict(zip(names, self.handler.infer(dict(sample.inputs)), strict=True)))
+
     def _context(self, *requests: dict[str, str]) -> Any:  # noqa: ANN401
         from ts.context import Context, RequestProcessor
 
-        context = Context("model", self._folder, None, len(requests), None, "")
+        context = Context("model", str(self._folder), None, len(requests), None, "")
         context.request_processor = [RequestProcessor(headers) for headers in requests]
         return context
 
@@ -65,7 +73,7 @@ def trial(path: Path) -> Iterator[Trial]:
     try:
         # Compiled code stays mapped until the process ends.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            yield Trial(path, folder)
+            yield Trial(path, Path(folder))
     finally:
         logging.root.setLevel(level)
 
@@ -86,27 +94,37 @@ def attempt(settings: Settings, path: Path, version: int) -> None:
 
 
 def main() -> None:
-    """Try the archive; exits with a line about a failure."""
+    """Try the archive and its golden sample; exits with a line about a failure."""
     try:
         with trial(Path(sys.argv[1])) as archive:
             archive.call(b"", describe="True")
+            archive.check_golden()
     except Exception as error:  # noqa: BLE001 - runtimes raise any exception
         sys.exit(" ".join(str(error).split())[:1000] or type(error).__name__)
 
 
-def _handler(path: Path) -> Any:  # noqa: ANN401
-    """Return the only class of a handler's file, which may import files beside it."""
-    if not path.exists():
-        raise TargetError(f"the archive holds no {path.name}")
-    sys.path.insert(0, str(path.parent))
+def _handler(folder: Path, name: str) -> Any:  # noqa: ANN401
+    """Return the only class of a handler's module, imported as TorchServe does."""
+    from ts.utils.util import list_classes_from_module
+
+    module = name.removesuffix(".py")
+    sys.path.insert(0, str(folder))
     try:
-        found = runpy.run_path(str(path), run_name="packed_handler")
+        (handler,) = list_classes_from_module(importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise TargetError(f"the archive holds no {name}") from None
     finally:
-        sys.path.remove(str(path.parent))
-    (handler,) = (
-        own for own in found.values() if isinstance(own, type) and own.__module__ == "packed_handler"
-    )
+        sys.path.remove(str(folder))
+        # The next archive has modules of the same names.
+        for own in [own for own, loaded in list(sys.modules.items()) if _lies_in(loaded, folder)]:
+            del sys.modules[own]
     return handler
+
+
+def _lies_in(module: object, folder: Path) -> bool:
+    return str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Install the browser's runtimes from npm, for the page and the parity gate, and assemble the gateway's site."""
+"""Install the browser's runtimes from npm, for the page and the parity gate."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from serving.progress import waiting
@@ -36,8 +34,9 @@ def install(destination: Path) -> Path:
     folder = destination / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
     if folder.is_dir():
         return folder
-    with _beside(folder) as scripts, tempfile.TemporaryDirectory() as name:
-        work = Path(name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".npm.") as name:
+        work, scripts = Path(name), Path(name) / "scripts"
         for file in PACKAGE_FILES:
             shutil.copyfile(HERE / file, work / file)
         with waiting("npm", "fetching TensorFlow.js, LiteRT.js and ONNX Runtime Web", usually=8):
@@ -47,27 +46,12 @@ def install(destination: Path) -> Path:
         )
         if done.returncode:
             raise TargetError(f"tfjs: is serving/web/package-lock.json whole? {done.stderr.strip()[-500:]}")
-    return folder
-
-
-def assemble(destination: Path) -> Path:
-    """Make and return the folder that the gateway serves: the page and its packages.
-
-    Its name is a digest of its contents, so a folder never changes under a running gateway. Raises `TargetError`.
-    """
-    scripts = install(destination)
-    page = sorted((HERE / "page").iterdir())
-    digest = hashlib.sha256(scripts.name.encode())
-    for file in page:
-        digest.update(file.name.encode() + file.read_bytes())
-    folder = destination / f"site-{digest.hexdigest()[:16]}"
-    if folder.is_dir():
-        return folder
-    with _beside(folder) as site:
-        for file in page:
-            shutil.copyfile(file, site / file.name)
-        # As links: the wasm files have 70 MB.
-        shutil.copytree(scripts, site, copy_function=os.link, dirs_exist_ok=True)
+        try:
+            scripts.rename(folder)
+        except OSError:
+            # Another process may have made it.
+            if not folder.is_dir():
+                raise
     return folder
 
 
@@ -107,18 +91,3 @@ def _npm(*arguments: str, folder: Path) -> None:
             "tfjs: npm could not fetch the packages of the page; it takes its registry, proxy and certificates from "
             f"your npm settings (`npm config list`). It said:\n  {said}"
         )
-
-
-@contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """Yield a new folder, renamed to `folder` at the end of the block unless another process has made it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        work = Path(name) / folder.name
-        work.mkdir()
-        yield work
-        try:
-            work.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise

@@ -23,8 +23,8 @@ from docker import DockerClient
 from models.signature import Arrays
 from serving import repository, targets
 from serving.platforms import engine, images
+from serving.platforms.base import MONITORING
 from serving.platforms.docker import NOBODY
-from serving.platforms.provision import MONITORING
 from serving.settings import PREFIX
 from tests.e2e.conftest import PORTS, Stack, until
 from tests.serving.gateway import free_ports
@@ -243,7 +243,7 @@ def test_torchserves_management_does_not_leave_its_container(stack: Stack, docke
     assert (is_socket, others) == ("True", "0o0")
     # As another user of the container, whose ports are all on addresses that offer inference or that nobody reaches.
     client = "from serving.torchserve.management import Management; from serving.settings import Settings; "
-    client += "print(Management(Settings.from_environment()).versions('fashion'))"
+    client += "print(Management(Settings.from_environment()).versions())"
     assert own.exec_run(["python", "-c", client]).output.decode() == f"[{stack.version}]\n"
     assert own.exec_run(["python", "-c", client], user="12345").exit_code != 0
 

@@ -102,6 +102,12 @@ def test_what_was_started_beside_the_targets_is_waited_for() -> None:
     assert [line.split(",")[0] for line in lines] == ["a: ready", "b: ready"]
 
 
+def test_what_was_started_beside_the_targets_is_not_waited_for_without_end() -> None:
+    platform = FakePlatform([{"a": "running", "b": "unhealthy"}])
+    with pytest.raises(TargetError, match="b does not answer after 1 s and is unhealthy; the end of its log"):
+        wait(platform, FakeTarget("a", [2]), started=("a", "b"))
+
+
 def test_a_version_that_a_server_refuses_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "SETTLE_SECONDS", 0)
     platform = FakePlatform([{"a": "running"}])

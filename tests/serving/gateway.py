@@ -1,4 +1,4 @@
-"""A real gateway on free ports, over a small repository in a temporary folder."""
+"""A real gateway on free ports, over a small repository in a temporary folder, and stand-ins for servers behind it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 import os
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,31 @@ def settings_in(artifacts: Path) -> Settings:
 def serve_version(settings: Settings, version: int) -> None:
     """Move the pointer of tfjs."""
     write_pointer(model_dir(settings.repository, "tfjs", settings.model) / POINTER, Pointer(version))
+
+
+@contextmanager
+def answering(answer: Callable[[str, bytes], bytes], port: int = 0) -> Iterator[int]:
+    """A server on loopback that answers any request by its path and body; yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            said = answer(self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
 
 
 @contextmanager

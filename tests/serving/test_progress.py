@@ -84,7 +84,7 @@ def test_on_a_terminal_what_ended_are_lines_and_the_rest_is_a_table(monkeypatch:
     assert "starting" not in after
 
 
-def test_without_a_display_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_display_a_wait_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.waiting("npm", "fetching"):
         pass
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "==> npm: fetching\n"

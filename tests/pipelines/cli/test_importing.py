@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 import models
 from models.artifact import ArtifactError
 from models.base import Model, load
-from models.data import Rows
+from models.data import Dataset, Rows
 from pipelines import cli, data, exporting
 from pipelines.cli import importing
 from pipelines.data.source import DataError
 from pipelines.exporting import reference, roads
+from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError, artifacts
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -66,7 +70,7 @@ def take(path: Path, samples: Path | None = None, key: str = "", trusted: bool =
 def gated(model: Model, target: str, folder: Path) -> artifacts.Gated:
     dataset = data.load(model, folder, 1)
     found = roads.find(model, wanted=(target,))
-    made = exporting.export_all(model, {}, found, folder, dataset, found.form, print)
+    made = exporting.export_all(model, {}, found, folder, dataset, print)
     return artifacts.gate(model, {}, made, artifacts.parity_rows(dataset.test, 1))
 
 
@@ -107,80 +111,99 @@ def test_scalars_branches_and_free_sizes_go_through(tmp_path: Path) -> None:
     assert all(check.passed or check.otherwise for check in found.checks)
 
 
-def another_graph(path: Path) -> None:
-    graph = onnx.load(path)
-    graph.producer_name = "another"
-    onnx.save(graph, path)
-
-
-def other_weights(path: Path) -> None:
-    weights = path.parent / "w.data"
-    weights.write_bytes(bytes(len(weights.read_bytes())))
-
-
-@pytest.mark.parametrize("change", [another_graph, other_weights])
-def test_a_file_that_was_changed_since_is_found(
-    dense: Path, tmp_path: Path, change: Callable[[Path], None]
-) -> None:
-    onnx.save(onnx.load(dense), dense, save_as_external_data=True, location="w.data", size_threshold=0)
+def test_a_file_that_was_changed_since_is_found(dense: Path, tmp_path: Path) -> None:
     take(dense)
-    change(dense)
+    graph = onnx.load(dense)
+    graph.producer_name = "another"
+    onnx.save(graph, dense)
     with pytest.raises(ArtifactError, match="was changed since it was imported: sha256"):
         gated(load("mine"), "onnxruntime", tmp_path / "made")
 
 
-def replaced(monkeypatch: pytest.MonkeyPatch, target: str, **functions: object) -> None:
-    """Have an exporter with other functions."""
-    original = exporting.load
-
-    def loaded(name: str, form: str = "") -> exporting.Exporter:
-        own = original(name, form)
-        return exporting.replace(own, **functions) if name == target else own
-
-    monkeypatch.setattr(exporting, "load", loaded)
+def test_weights_beside_a_file_that_were_changed_since_are_found(dense: Path, tmp_path: Path) -> None:
+    onnx.save(onnx.load(dense), dense, save_as_external_data=True, location="w.data", size_threshold=0)
+    take(dense)
+    weights = dense.parent / "w.data"
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    with pytest.raises(ArtifactError, match="was changed since it was imported: sha256"):
+        gated(load("mine"), "onnxruntime", tmp_path / "made")
 
 
-def exported(folder: Path) -> exporting.Candidate:
-    model = load("mine")
-    found = roads.find(model, wanted=("onnxruntime", "torchserve"))
-    dataset = data.load(model, folder.parent, 1)
-    return exporting.export_all(model, {}, found, folder, dataset, found.form, print)
-
-
-def wrong(path: Path, model: Model, batches: list) -> list:
-    return [{"y": batch["input_1"] @ WEIGHTS + 1} for batch in batches]
-
-
-def half_way(_model: Model, _weights: object, folder: Path, _calibration: object) -> None:
-    (folder / "half").touch()
-    raise ValueError("no such\noperation")
-
-
-@pytest.mark.parametrize(
-    ("functions", "why", "error"),
-    [
-        ({"answer": wrong}, "its artifact is refused", "largest difference of y"),
-        ({"write": half_way}, "no such operation", "no such"),
-    ],
-)
-def test_a_conversion_that_fails_or_answers_otherwise_is_left_out_and_the_file_itself_refused(
-    dense: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    functions: dict[str, object],
-    why: str,
-    error: str,
+def test_a_conversion_that_answers_otherwise_is_refused_or_left_out(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(dense)
+    model = load("mine")
+    right = exporting.load("onnxruntime")
     rows = Rows({"input_1": np.ones((64, 4), np.float32)}, np.zeros(64, np.float32))
-    replaced(monkeypatch, "torchserve", **functions)
-    made = exported(tmp_path / "made")
-    closed = {**made.closed, **artifacts.gate(load("mine"), {}, made, rows).closed}
-    assert why in closed["torchserve"]
-    assert not list(made.folder.rglob("half"))
-    replaced(monkeypatch, "onnxruntime", **functions)
-    with pytest.raises((GateError, ValueError), match=error):
-        artifacts.gate(load("mine"), {}, exported(tmp_path / "again"), rows)
+
+    def wrong(path: Path, model: Model, batches: list) -> list:
+        return [{"y": own["y"] + 1} for own in right.answer(path, model, batches)]
+
+    found = roads.find(model, wanted=("onnxruntime", "torchserve"))
+    made = exporting.export_all(model, {}, found, tmp_path / "made", Dataset(rows, rows, rows, ""), print)
+    load_exporter = exporting.load
+    for broken, raises in (("torchserve", False), ("onnxruntime", True)):
+
+        def replaced(target: str, form: str = "", broken: str = broken) -> exporting.Exporter:
+            own = load_exporter(target, form)
+            return replace(own, answer=wrong) if target == broken else own
+
+        monkeypatch.setattr(exporting, "load", replaced)
+        if raises:
+            with pytest.raises(GateError, match="largest difference of y"):
+                artifacts.gate(model, {}, made, rows)
+        else:
+            assert "its artifact is refused" in artifacts.gate(model, {}, made, rows).closed["torchserve"]
+
+
+def test_a_converter_that_fails_half_way_takes_its_target_out_and_leaves_nothing(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(dense)
+    model = load("mine")
+    dataset, found = data.load(model, tmp_path, 1), roads.find(model, wanted=("onnxruntime", "torchserve"))
+    load_exporter, broken = exporting.load, ["torchserve"]
+
+    def write(_model: Model, _weights: object, folder: Path, _calibration: object) -> None:
+        (folder / "half").touch()
+        raise ValueError("no such\noperation")
+
+    def replaced(target: str, form: str = "") -> exporting.Exporter:
+        own = load_exporter(target, form)
+        return replace(own, write=write) if target in broken else own
+
+    monkeypatch.setattr(exporting, "load", replaced)
+    made = exporting.export_all(model, {}, found, tmp_path / "made", dataset, print)
+    assert (set(made.roads.open), made.roads.closed["torchserve"]) == ({"onnxruntime"}, "no such operation")
+    assert list((made.folder / "torchserve").iterdir()) == []
+    broken[0] = "onnxruntime"
+    with pytest.raises(ExportError, match="onnxruntime: no such operation"):
+        exporting.export_all(model, {}, found, tmp_path / "again", dataset, print)
+
+
+@pytest.mark.parametrize("name", ["fashion", "classification"])
+def test_a_name_that_is_taken_is_refused(dense: Path, folder: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match=f"models/{name} is there already"):
+        importing.take(dense, name, None, "", False, print)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_target_out(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(dense)
+    model = load("mine")
+    found = roads.find(model, wanted=("onnxruntime", "torchserve"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    exporters = {name: exporting.load(name) for name in found.open}
+    exporters["torchserve"] = replace(exporters["torchserve"], write=full)
+    monkeypatch.setattr(exporting, "load", lambda target, _form: exporters[target])
+    with pytest.raises(OSError, match="No space left"):
+        exporting.export_all(model, {}, found, tmp_path / "made", data.load(model, tmp_path, 1), print)
 
 
 def future(path: Path) -> None:
@@ -293,6 +316,21 @@ def test_each_format_is_opened_by_what_runs_it(
     rows = np.random.default_rng(1).random((5, 4), np.float32)
     found = reference.outputs(model, kind, {}, {taken.name: rows})
     np.testing.assert_allclose(found[given.name], rows @ WEIGHTS, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_saved_model_whose_input_and_output_have_one_name_reaches_onnx(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.f = tf.function(lambda x: {"x": x @ WEIGHTS}, input_signature=[tf.TensorSpec([None, 4], name="x")])
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.f})
+    take(tmp_path / "saved")
+    model, rows = load("mine"), {"x": np.ones((3, 4), np.float32)}
+    exporter = exporting.load("onnxruntime")
+    exporter.write(model, {}, tmp_path, {})
+    found = exporter.run(tmp_path / exporter.serve, model, rows)["x_out"]
+    np.testing.assert_allclose(found, rows["x"] @ WEIGHTS, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

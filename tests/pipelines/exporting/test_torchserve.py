@@ -56,14 +56,14 @@ def test_an_archive_holds_what_the_handler_needs(model: Model, tmp_path: Path) -
         assert packed.testzip() is None
         assert packed.namelist() == [
             "MAR-INF/MANIFEST.json",
-            "handler.py",
+            *(f"handler/{name}.py" for name in ("__init__", "bodies", "networks")),
             "model-config.yaml",
             "model.onnx",
             "signature.json",
         ]
         signature = json.loads(packed.read("signature.json"))
         manifest = json.loads(packed.read("MAR-INF/MANIFEST.json"))
-        handler = packed.read("handler.py").decode()
+        handler = "".join(packed.read(name).decode() for name in packed.namelist() if "handler/" in name)
     told = {"form": "exported", "runtime": "PyTorch (torch.export)", "instruction_set": {}}
     assert signature == model.spec.signature.to_json() | told
     assert manifest["model"]["modelName"] == "fashion"

@@ -7,6 +7,9 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -65,5 +68,10 @@ def test_an_engine_comes_first_unless_processes_are_wanted(
     machine("2.41", True)
     monkeypatch.setattr(engine, "find", lambda: ("unix:///engine", "27"))
     monkeypatch.setattr(Container, "find", classmethod(lambda cls: cls("", "1:1")))
-    assert isinstance(environment.choose(Settings()), Container)
+    found = environment.choose(Settings())
+    assert isinstance(found, Container)
+    request: Any = SimpleNamespace(server_image="", folder=Path("/nowhere"))
+    monkeypatch.setattr(environment, "_hand_over", lambda *_: None)
+    with found.command(Settings(), request) as command:
+        assert command[:3] == ["docker", "--host=unix:///engine", "run"], "not that of another context"
     assert isinstance(environment.choose(dataclasses.replace(Settings(), platform="process")), Native)

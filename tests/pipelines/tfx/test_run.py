@@ -17,7 +17,7 @@ from models.regression import Regression
 from pipelines.gates import Check, GateError
 from pipelines.records.recording import Recorder
 from pipelines.stages import Recipe
-from pipelines.tfx import environment, run, splits
+from pipelines.tfx import environment, examples, run
 from pipelines.tfx.request import Answer, Request, Step
 from pipelines.training import record
 from pipelines.training.record import Epoch, History, Trained
@@ -122,9 +122,9 @@ def test_a_request_comes_over_as_it_was(recipe: Recipe, tmp_path: Path) -> None:
     assert json.loads(request.published)["train"]["rows"] == 310
     request.write(tmp_path / "request.json")
     assert Request.read(tmp_path / "request.json") == request
-    parts = splits.read(request.rows)
-    assert np.array_equal(parts["test"].inputs["image"], recipe.dataset.test.inputs["image"])
-    assert set(parts) == set(splits.SPLITS)
+    test = examples.read([str(request.records / "test.gz")], recipe.model.spec)
+    assert np.array_equal(test.inputs["image"], recipe.dataset.test.inputs["image"])
+    assert np.array_equal(test.targets, recipe.dataset.test.targets)
 
 
 def test_what_tfx_is_doing_is_said_and_ctrl_c_ends_it(recipe: Recipe, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from models.base import Model
 from models.data import Dataset, Rows
-from pipelines.tfx import EXTRA, splits
+from pipelines.tfx import EXTRA
 from pipelines.training.batches import BatchPlan
 from pipelines.training.record import Trained
 from tests.pipelines.tfx import samples
@@ -29,8 +29,7 @@ def records(model: Model, dataset: Dataset, tmp_path_factory: pytest.TempPathFac
     from pipelines.tfx import examples
 
     folder = tmp_path_factory.mktemp("records")
-    splits.write(dataset.splits, folder / "pictures.npz")
-    examples.write(model.spec, folder / "pictures.npz", folder / "1")
+    examples.write(model.spec, dataset.splits, folder / "1")
     return folder / "1"
 
 
@@ -82,7 +81,7 @@ def test_trainer_trains_as_every_run_does_and_answers_examples_and_pictures_alik
 
     signatures = tf.saved_model.load(str(folder)).signatures
     assert {"serving_default", "encoded", "serving_examples"} <= set(signatures)
-    raw = list(tf.data.TFRecordDataset(str(records / "sample.gz"), "GZIP").as_numpy_iterator())
+    raw = list(tf.data.TFRecordDataset(str(records / "test.gz"), "GZIP").as_numpy_iterator())
     pictures = dataset.test.take(slice(len(raw))).served(model.spec.signature)["image"]
     by_example = signatures["serving_examples"](examples=tf.constant(raw))
     by_picture = signatures["serving_default"](image=tf.constant(pictures))

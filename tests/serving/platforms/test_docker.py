@@ -12,12 +12,12 @@ import yaml
 
 from serving import targets
 from serving.platforms import containers, docker, engine, images, provision
-from serving.platforms.base import PlatformError
+from serving.platforms.base import MONITORING, PlatformError
 from serving.settings import PREFIX, Settings
 
 COMPOSE = docker.COMPOSE_FILE.read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
-SERVERS = [*targets.NAMES, provision.MONITORING]
+SERVERS = [*targets.NAMES, MONITORING]
 VARIABLES = {"IMAGE_VERSION", "TF_SERVING_IMAGE", "MODEL_VERSION", "PIPELINE_IMAGE"}
 
 
@@ -57,9 +57,7 @@ def test_published_ports_are_those_of_the_settings(name: str) -> None:
     }
     assert all(default == own for default, own in published.items())
     expected = (
-        {settings.prometheus_port}
-        if name == provision.MONITORING
-        else set(targets.load(name).ports(settings).values())
+        {settings.prometheus_port} if name == MONITORING else set(targets.load(name).ports(settings).values())
     )
     assert set(published) == expected
 

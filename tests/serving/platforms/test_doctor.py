@@ -19,16 +19,23 @@ def settings(tmp_path: Path) -> Settings:
     return replace(Settings(), platform="process", artifacts=tmp_path / "not" / "yet")
 
 
-def test_a_taken_port_is_found_before_anything_is_trained(settings: Settings) -> None:
+@pytest.mark.parametrize("field", ["tfjs_port", "prometheus_port"])
+def test_a_taken_port_is_found_before_anything_is_trained(settings: Settings, field: str) -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
         port = squatter.getsockname()[1]
-        checks = list(doctor.quick(replace(settings, tfjs_port=port)))
+        checks = list(doctor.quick(replace(settings, monitoring=True, **{field: port})))
     (check,) = [check for check in checks if check.name == f"port {port}"]
     assert check.failed
     assert "listens on it" in check.found
-    assert check.mend == "Stop that, or choose another port: TANDEM_TFJS_PORT=<port>"
+    assert check.mend == f"Stop that, or choose another port: TANDEM_{field.upper()}=<port>"
+
+
+def test_a_file_is_no_folder_for_artifacts(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = next(doctor.quick(replace(settings, artifacts=tmp_path / "file")))
+    assert (check.failed, check.mend) == (True, "TANDEM_ARTIFACTS=<another folder>")
 
 
 def test_too_little_disk_fails_and_too_little_memory_is_told(
@@ -61,15 +68,11 @@ def test_an_engine_and_a_browser_are_needed_only_where_they_are_used(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    doctor.engine.find.cache_clear()
+    monkeypatch.setattr(doctor.engine, "find", doctor.engine.find.__wrapped__)
     monkeypatch.setattr("serving.targets.browser.installed_chromium", lambda: "")
-    try:
-        checks = {check.name: check for check in doctor.everything(settings)}
-        assert checks["engine"].mend
-        assert checks["chromium"].mend
-        assert not checks["engine"].failed
-        assert not checks["chromium"].failed
-        checks = {check.name: check for check in doctor.everything(replace(settings, platform="docker"))}
-        assert checks["engine"].failed
-    finally:
-        doctor.engine.find.cache_clear()
+    checks = {check.name: check for check in doctor.everything(settings)}
+    for name in ("engine", "chromium"):
+        assert checks[name].mend
+        assert not checks[name].failed
+    checks = {check.name: check for check in doctor.everything(replace(settings, platform="docker"))}
+    assert checks["engine"].failed

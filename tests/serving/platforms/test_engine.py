@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socketserver
 import tempfile
@@ -27,22 +28,16 @@ class Engine(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b'{"Version": "99.1"}')
 
-    def address_string(self) -> str:
-        return "a socket"
-
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is remembered from one test to the next."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    engine.find.cache_clear()
-    engine.compose.cache_clear()
-    yield
-    engine.find.cache_clear()
-    engine.compose.cache_clear()
+    for name in ("find", "compose"):
+        monkeypatch.setattr(engine, name, functools.cache(getattr(engine, name).__wrapped__))
 
 
 @pytest.fixture

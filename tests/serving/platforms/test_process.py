@@ -72,7 +72,7 @@ def until(condition: Callable[[], Any], seconds: float = 20) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
-    settings = replace(Settings(), artifacts=tmp_path / "with space", stop_seconds=3)
+    settings = replace(Settings(), artifacts=tmp_path / 'with 100 % "space"', stop_seconds=3)
     yield settings
     PLATFORM.down(settings)
 
@@ -172,9 +172,26 @@ def test_a_server_that_cannot_start_is_failed_in_the_end(settings: Settings, ser
 
 
 def test_monitoring_is_refused_rather_than_left_out(settings: Settings, server: WebServer) -> None:
-    preparing = PLATFORM.preparing(replace(settings, monitoring=True), [server], ignore)  # type: ignore[list-item]
-    with pytest.raises(PlatformError, match="PLATFORM=docker, or leave MONITORING out"), preparing:
-        pass
+    with pytest.raises(PlatformError, match="PLATFORM=docker, or leave MONITORING out"):
+        PLATFORM.prepare(replace(settings, monitoring=True), [server], ignore)  # type: ignore[list-item]
+
+
+def test_a_log_is_followed_into_the_file_that_replaces_it(settings: Settings) -> None:
+    log = settings.logs / "tfjs.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("one\ntwo\n")
+    lines = PLATFORM.log(settings, "tfjs", 1, follow=True)
+    assert next(lines) == "two\n"
+    log.rename(log.with_suffix(".log.1"))
+    log.write_text("three\n")
+    assert next(lines) == "three\n"
+    lines.close()  # type: ignore[attr-defined]
+
+
+def test_a_folder_that_supervisord_cannot_read_is_named(settings: Settings, server: WebServer) -> None:
+    odd = replace(settings, artifacts=settings.artifacts / "c #1")
+    with pytest.raises(PlatformError, match="c #` as a comment; take folders without"):
+        PLATFORM.up(odd, [server], ignore)  # type: ignore[list-item]
 
 
 def test_no_log_is_an_error(settings: Settings) -> None:

@@ -1,16 +1,11 @@
 import json
 import re
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -34,30 +29,12 @@ from serving.targets.browser import BrowserClient, launch_chromium
 from serving.targets.tfjs import TARGET
 from tests.pictures import Images, as_floats
 from tests.pipelines.test_publish import manifests
-from tests.serving.gateway import running, serve_version, settings_in
+from tests.serving.gateway import answering, running, serve_version, settings_in
 
 SCREENSHOTS = Path(__file__).parents[3] / "build" / "screenshots"
 """Where they are left, to be looked at."""
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-
-
-class RowsUpstream(BaseHTTPRequestHandler):
-    """A TF Serving that always answers the same row."""
-
-    row: dict[str, Any]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert np.array(body["instances"]).shape == (1, 28, 28, 1)
-        answer = json.dumps({"predictions": [self.row]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
 
 
 def signature() -> Signature:
@@ -113,17 +90,16 @@ def settings(
         )
         write_manifest(folder, described)
     serve_version(settings, 1)
-    # What it answers is right for the first sample only.
+    # What TF Serving's stand-in answers is right for the first sample only.
     row = np.exp(logits[0]) / np.exp(logits[0]).sum()
-    RowsUpstream.row = {"logits": logits[0].tolist(), "probabilities": row.tolist()}
-    upstream = ThreadingHTTPServer((settings.host, settings.tf_serving_rest_port), RowsUpstream)
-    thread = threading.Thread(target=upstream.serve_forever)
-    thread.start()
-    with running(settings):
+    predictions = [{"logits": logits[0].tolist(), "probabilities": row.tolist()}]
+
+    def predict(_path: str, body: bytes) -> bytes:
+        assert np.array(json.loads(body)["instances"]).shape == (1, 28, 28, 1)
+        return json.dumps({"predictions": predictions}).encode()
+
+    with answering(predict, settings.tf_serving_rest_port), running(settings):
         yield settings
-    upstream.shutdown()
-    thread.join()
-    upstream.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -152,39 +128,6 @@ def test_a_moved_pointer_changes_the_next_prediction(
         outputs = client.predict({"image": pictures[:3]})
         assert client.version == version
         np.testing.assert_allclose(outputs["logits"][:, 0] - logits[:3, 0], version - 1, atol=1e-4)
-
-
-def test_a_page_that_is_slow_to_start_is_waited_for(settings: Settings) -> None:
-    gateway = f"http://{settings.host}:{settings.tfjs_port}"
-
-    class SlowLine(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/config.json":
-                time.sleep(1)
-            try:
-                with urlopen(gateway + self.path) as answer:
-                    status, headers, body = answer.status, answer.headers, answer.read()
-            except HTTPError as error:
-                status, headers, body = error.code, error.headers, error.read()
-            self.send_response(status)
-            for name in ("Content-Type", "Content-Security-Policy"):
-                if name in headers:
-                    self.send_header(name, headers[name])
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    line = ThreadingHTTPServer((settings.host, 0), SlowLine)
-    threading.Thread(target=line.serve_forever).start()
-    client = BrowserClient(f"http://{settings.host}:{line.server_port}/", signature())
-    try:
-        assert client.predict({"image": np.zeros((1, 28, 28, 1), np.float32)})["logits"].shape == (1, 10)
-    finally:
-        client.close()
-        line.shutdown()
-        line.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from serving import targets
 from serving.settings import Settings
+
+
+@pytest.mark.parametrize("name", [name for name in targets.NAMES if name != "tfjs"])
+def test_the_line_to_paste_names_its_sample_by_one_word(tmp_path: Path, name: str) -> None:
+    samples = tmp_path / "mit raum"
+    curl = targets.load(name).endpoints(Settings(), 1, samples)[0].curl
+    assert shlex.split(curl)[-1].removeprefix("@").startswith(f"{samples}/")
 
 
 def test_what_only_training_needs_does_not_restart_a_server(tmp_path: Path) -> None:

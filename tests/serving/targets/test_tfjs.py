@@ -14,7 +14,7 @@ from tests.serving.gateway import settings_in
 def test_it_is_launched_on_its_port_with_paths_and_neighbours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.targets.tfjs.assemble", lambda *_: tmp_path / "site")
+    monkeypatch.setattr("serving.targets.tfjs.install", lambda *_: tmp_path / "site")
     settings = Settings(artifacts=tmp_path, tfjs_port=1234, litert_rest_port=4321, stop_seconds=9)
     launch = TARGET.launch(settings)
     assert TARGET.ports(settings) == {"HTTP": 1234}

@@ -1,4 +1,4 @@
-"""The process beside TorchServe: the file that health checks read, and the end of a server without a worker."""
+"""The thread beside TorchServe: the file that health checks read, and the end of a server without a worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,34 +26,30 @@ READY = Path(__file__).parents[3] / "docker" / "bin" / "torchserve-ready"
 class Management(http.server.BaseHTTPRequestHandler):
     """A management API with one model, whose worker's state the test sets."""
 
-    worker: str | None = "READY"
+    worker = "READY"
 
     def do_GET(self) -> None:
-        workers = [{"status": self.worker}] if self.worker else []
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps([{"modelVersion": "1", "workers": workers}]).encode())
+        described = [{"modelVersion": "1", "workers": [{"status": self.worker}]}]
+        self.wfile.write(json.dumps(described).encode())
 
     def log_message(self, format: str, *arguments: object) -> None: ...
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The process that is followed."""
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """The process that is watched."""
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
-    monkeypatch.setenv("TANDEM_ARTIFACTS", str(tmp_path))
-    monkeypatch.setenv("TANDEM_READY_SECONDS", "1")
     with subprocess.Popen(["sleep", "60"]) as process:
-        monkeypatch.setattr(os, "getppid", lambda: process.pid if process.poll() is None else 1)
-        monkeypatch.setattr(sys, "argv", ["follow", str(process.pid)])
         yield process
         process.kill()
 
 
 def test_a_server_that_has_no_worker_for_long_is_ended(
-    server: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
+    server: subprocess.Popen[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    follow.main()
+    follow.watch(Settings(artifacts=tmp_path, ready_seconds=1), server)
     assert server.wait(10) == -signal.SIGTERM
     assert capsys.readouterr().err == "torchserve: no worker answers for 1 s; starting anew\n"
 
@@ -62,13 +57,9 @@ def test_a_server_that_has_no_worker_for_long_is_ended(
 def test_the_health_check_passes_while_a_worker_answers(
     server: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TANDEM_READY_SECONDS", "60")
-    settings = Settings.from_environment()
+    settings = Settings(artifacts=tmp_path)
     marker = ready_marker(settings)
     marker.parent.mkdir(parents=True)
-
-    class Own(Management): ...
-
     (tmp_path / "started").touch()
 
     def passes() -> bool:
@@ -76,20 +67,19 @@ def test_the_health_check_passes_while_a_worker_answers(
         script = script.replace("-newer /proc/1", f"-newer {tmp_path / 'started'}")
         return subprocess.run(["sh", "-c", script]).returncode == 0
 
-    with UnixStreamServer(str(tmp_path / "management.sock"), Own) as api:
+    with UnixStreamServer(str(tmp_path / "management.sock"), Management) as api:
         threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         (marker.parent / "management").write_text(f"unix:{tmp_path / 'management.sock'}")
         assert not passes()
-        following = threading.Thread(target=follow.main)
-        following.start()
+        watching = threading.Thread(target=follow.watch, args=(settings, server))
+        watching.start()
         until(passes, 5)
-        Own.worker = "UNLOADING"
+        monkeypatch.setattr(Management, "worker", "UNLOADING")
         until(lambda: not passes(), 5)
-        Own.worker = "READY"
+        monkeypatch.setattr(Management, "worker", "READY")
         until(passes, 5)
         server.kill()
-        server.wait()
-        following.join(10)
+        watching.join(10)
         api.shutdown()
     now = time.time()
     for started, renewed, expected in (

@@ -27,52 +27,45 @@ GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.random((5, *SHAPE), np.float32)
 
 
-node = onnx.helper.make_node
-FIRST_TEN = [node("Identity", ["ten"], ["logits"])]
-COMPANY_COUNTS = [
-    node("ReduceMax", ["ten", "first"], ["largest"], keepdims=1),
-    node("Sub", ["ten", "largest"], ["logits"]),
-]
+FIRST_TEN = "logits = Identity(ten)"
+COMPANY_COUNTS = "largest = ReduceMax<keepdims = 1>(ten, first) logits = Sub(ten, largest)"
 """Each row minus the largest of the run: no row's answer is its own."""
-DARK_ROWS_VANISH = [
-    node("Slice", ["ten", "first", "second", "axes"], ["column"]),
-    node("Reshape", ["column", "all"], ["list"]),
-    node("Greater", ["list", "half"], ["bright"]),
-    node("Compress", ["ten", "bright"], ["logits"], axis=0),
-]
+DARK_ROWS_VANISH = """
+column = Slice(ten, first, second, axes)
+list = Reshape(column, all)
+bright = Greater(list, half)
+logits = Compress<axis = 0>(ten, bright)
+"""
 """Only rows whose first pixel is above one half."""
+NETWORK = """
+network (float[batch, 28, 28, 1] image) => (float[found, 10] logits, float[found, 10] probabilities)
+<int64[2] rows = {0, 784}, int64[1] first = {0}, int64[1] second = {1}, int64[1] ends = {10}, int64[1] axes = {1},
+ int64[1] all = {-1}, float half = {0.5}> {
+  flat = Reshape(image, rows)
+  ten = Slice(flat, first, ends, axes)
+  %s
+  probabilities = Softmax<axis = 1>(logits)
+}"""
+"""logits are made from `ten`, the first ten pixels; probabilities = their softmax."""
 
 
-def network(path: Path, nodes: list[onnx.NodeProto]) -> None:
-    """logits are made from `ten`, the first ten pixels; probabilities = their softmax."""
-    tensor = onnx.helper.make_tensor_value_info
-    constants = {"rows": [0, 784], "first": [0], "second": [1], "ends": [10], "axes": [1], "all": [-1]}
-    values = [onnx.numpy_helper.from_array(np.array(v, np.int64), name) for name, v in constants.items()]
-    graph = onnx.helper.make_graph(
-        [
-            node("Reshape", ["image", "rows"], ["flat"]),
-            node("Slice", ["flat", "first", "ends", "axes"], ["ten"]),
-            *nodes,
-            node("Softmax", ["logits"], ["probabilities"], axis=1),
-        ],
-        "first-ten",
-        [tensor("image", onnx.TensorProto.FLOAT, ["batch", *SHAPE])],
-        [tensor(name, onnx.TensorProto.FLOAT, ["found", 10]) for name in ("logits", "probabilities")],
-        [*values, onnx.numpy_helper.from_array(np.array(0.5, np.float32), "half")],
-    )
-    opset = [onnx.helper.make_opsetid("", 20)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), path)
-
-
-def loaded(folder: Path, nodes: list[onnx.NodeProto], **signature: bool) -> Handler:
+def load(folder: Path, network: str, signature: dict[str, Any]) -> Handler:
     folder.mkdir(exist_ok=True)
-    network(folder / "model.onnx", nodes)
-    common: dict[str, Any] = models.base.load("fashion").spec.signature.to_json()
-    (folder / "signature.json").write_text(json.dumps(common | signature))
+    graph = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> {network}')
+    onnx.save(graph, folder / "model.onnx")
+    (folder / "signature.json").write_text(json.dumps(signature))
     handler = Handler()
     manifest = {"model": {"modelName": "fashion", "modelVersion": "7"}}
     handler.initialize(Context("fashion", str(folder), manifest, 1, None, "0.12.0"))
     return handler
+
+
+def loaded(folder: Path, nodes: str, **signature: bool) -> Handler:
+    return load(folder, NETWORK % nodes, models.base.load("fashion").spec.signature.to_json() | signature)
+
+
+def numbers(*shape: str, dtype: str = "float32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "content": "numbers"}
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +232,6 @@ BAD: dict[str, tuple[bytes, str]] = {
     "no batch dimension": (rows(np.zeros(SHAPE).tolist()), r"got shape \[28, 28, 1\]"),
     "ragged": (rows([[[[1]], [[1], [2]]]]), "unequal lengths"),
     "strings": (rows(np.full((1, *SHAPE), "x").tolist()), "no number"),
-    "nulls": (rows(np.full((1, *SHAPE), None).tolist()), "no number"),
     "booleans": (rows(np.full((1, *SHAPE), True).tolist()), "no number"),
     "mixed with a wrong picture": (
         rows([encoded(picture()), [[1]]]),
@@ -251,13 +243,11 @@ BAD: dict[str, tuple[bytes, str]] = {
     "broken base64": (rows([{"b64": "%%%"}]), r"instances\[0\]: expected base64"),
     "base64 of no picture": (rows([encoded(b"hello")]), r"instances\[0\]: expected a PNG or JPEG"),
     "npy of float64": (npy(IMAGES.astype(np.float64)), "expected float32 .* got dtype float64"),
-    "npy of uint8": (npy(IMAGES.astype(np.uint8)), "got dtype uint8"),
     "npy of the other byte order": (npy(IMAGES.astype(">f4")), "got dtype >f4"),
     "npy of pickles": (npy(np.array([{}], object), allow_pickle=True), "got dtype object"),
     "npy of wrong shape": (npy(IMAGES[0]), r"got shape \[28, 28, 1\]"),
     "npy that is empty": (npy(IMAGES[:0]), "at least one row"),
     "npy with NaN": (npy(np.full((1, *SHAPE), np.nan, np.float32)), "NaN or infinity"),
-    "npy with infinity": (npy(np.full((1, *SHAPE), -np.inf, np.float32)), "NaN or infinity"),
     "npy cut short": (npy(IMAGES)[:-1], "expected 15680 bytes of data .* got 15679"),
     "npy with more behind it": (npy(IMAGES) + b"\0", "expected 15680 bytes of data .* got 15681"),
     "npy that claims terabytes": (claiming((10**12, *SHAPE)), "got 0"),
@@ -269,7 +259,6 @@ BAD: dict[str, tuple[bytes, str]] = {
         "header cannot be read",
     ),
     "picture cut short": (picture()[:-60], "cannot be decoded"),
-    "PNG that is only its magic": (b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
     "JPEG that is only its magic": (b"\xff\xd8\xff", "cannot be decoded"),
     "GIF": (picture("GIF"), "begin with b'GIF89a|begin with b'GIF87a"),
     "16 bits a channel": (sixteen_bits(), "8 bits a channel"),
@@ -385,26 +374,18 @@ def test_a_bad_grpc_request_in_a_batch_is_answered_alone(handler: Handler) -> No
     assert [status for status, _ in answers] == [400, 200]
 
 
+def test_requests_of_different_free_sizes_do_not_fail_each_other(tmp_path: Path) -> None:
+    network = "negated (float[batch, length] x) => (float[batch, length] y) { y = Neg(x) }"
+    free = {"inputs": {"x": numbers("batch", "length")}, "outputs": {"y": numbers("batch", "length")}}
+    handler = load(tmp_path, network, free | {"batched": True})
+    answers = serve(handler, {"body": rows([[1.0, 2.0]])}, {"body": rows([[3.0]])})
+    assert answers == [(200, {"predictions": [{"y": [-1.0, -2.0]}]}), (200, {"predictions": [{"y": [-3.0]}]})]
+
+
 def test_a_model_that_is_not_batched_takes_columns_and_scalars(tmp_path: Path) -> None:
-    tensor = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [node("Cast", ["k"], ["factor"], to=onnx.TensorProto.FLOAT), node("Mul", ["x", "factor"], ["y"])],
-        "scaled",
-        [tensor("x", onnx.TensorProto.FLOAT, ["length"]), tensor("k", onnx.TensorProto.INT64, [])],
-        [tensor("y", onnx.TensorProto.FLOAT, ["length"])],
-    )
-    opset = [onnx.helper.make_opsetid("", 18)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "model.onnx")
-    tensors = {
-        "inputs": {
-            "x": {"dtype": "float32", "shape": ["length"], "content": "numbers"},
-            "k": {"dtype": "int64", "shape": [], "content": "numbers"},
-        },
-        "outputs": {"y": {"dtype": "float32", "shape": ["length"], "content": "numbers"}},
-    }
-    (tmp_path / "signature.json").write_text(json.dumps(tensors))
-    handler = Handler()
-    handler.initialize(Context("scaled", str(tmp_path), {"model": {}}, 1, None, "0.12.0"))
+    network = "scaled (float[length] x, int64 k) => (float[length] y) { f = Cast<to = 1>(k) y = Mul(x, f) }"
+    inputs = {"x": numbers("length"), "k": numbers(dtype="int64")}
+    handler = load(tmp_path, network, {"inputs": inputs, "outputs": {"y": numbers("length")}})
 
     def answer(inputs: object) -> Any:
         (found,) = handler.answer([{"body": json.dumps({"inputs": inputs}).encode()}], [False])

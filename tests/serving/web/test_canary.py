@@ -1,9 +1,7 @@
 """Two versions behind the gateway, by weight."""
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,40 +9,12 @@ import urllib3
 
 from serving.settings import Settings
 from serving.targets import tfjs
-from tests.serving.gateway import free_ports, running, settings_in
-
-
-class Version(ThreadingHTTPServer):
-    """A model server that answers with its own name."""
-
-    def __init__(self, name: str, port: int) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
-        self.name = name
-
-    def __enter__(self) -> "Version":
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Version
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.server.name.encode())
-
-    def log_message(self, *arguments: object) -> None: ...
+from tests.serving.gateway import answering, free_ports, running, settings_in
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(tfjs, "assemble", lambda *_: tmp_path)
+    monkeypatch.setattr(tfjs, "install", lambda *_: tmp_path)
     return settings_in(tmp_path)
 
 
@@ -73,10 +43,10 @@ def ask(gateway: str, times: int) -> Counter[str]:
 
 
 def test_requests_are_divided_by_weight(gateway: str, ports: tuple[int, int]) -> None:
-    with Version("current", ports[0]), Version("candidate", ports[1]):
+    with answering(lambda *_: b"current", ports[0]), answering(lambda *_: b"candidate", ports[1]):
         assert ask(gateway, 100) == {"current": 90, "candidate": 10}
 
 
 def test_the_share_of_one_that_is_not_there_goes_to_the_other(gateway: str, ports: tuple[int, int]) -> None:
-    with Version("current", ports[0]):
+    with answering(lambda *_: b"current", ports[0]):
         assert ask(gateway, 30) == {"current": 30}

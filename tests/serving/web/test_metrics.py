@@ -33,12 +33,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def gateway(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+def gateway(settings: Settings) -> Iterator[Ask]:
     """A function that asks the gateway."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "index.html").write_text("<!doctype html>")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tfjs, "assemble", lambda *_: site)
+        patch.setattr(tfjs, "install", lambda *_: settings.artifacts)
         with running(settings), urllib3.PoolManager(retries=False, timeout=20) as pool:
             base = f"http://{settings.host}:{settings.tfjs_port}"
             yield lambda path: pool.request("GET", base + path)
