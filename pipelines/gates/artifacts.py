@@ -71,28 +71,28 @@ def gate(model: Model, trained: Mapping[str, Trained], candidate: Candidate, tes
     weights = {
         name: trained[name].weights if name in trained else {} for name in {*origins.values(), *trained}
     }
-    sources = {name: Source(model, name, own, test) for name, own in weights.items()}
+    sources = {name: Source(model, name, values, test) for name, values in weights.items()}
     if isinstance(model.spec.data, Samples) and not samples.given(model):
         checks.append(Check("parity", "rows of samples that were given", 0, ">=", 1, DRAWN))
     if model.frameworks == FRAMEWORKS:
         checks += _cross_checks(model, weights["tensorflow"], sources["tensorflow"])
     closed, batched = {}, {}
     for target, origin in origins.items():
-        found = _target_checks(model, candidate, target, sources[origin])
-        if (failed := [check for check in found if check.refuses]) and roads.optional(model, target):
+        results = _target_checks(model, candidate, target, sources[origin])
+        if (failed := [check for check in results if check.refuses]) and roads.optional(model, target):
             closed[target] = f"its artifact is refused: {failed[0]}".replace("FAIL ", "")
             left_out = f"{target} is left out"
-            found = [replace(check, otherwise=left_out) if check.refuses else check for check in found]
-        batched[target] = target not in closed and independent_rows(found)
-        checks += found
+            results = [replace(check, otherwise=left_out) if check.refuses else check for check in results]
+        batched[target] = target not in closed and independent_rows(results)
+        checks += results
     require(checks)
     return Gated(batched, tuple(checks), closed)
 
 
 def independent_rows(checks: Sequence[Check]) -> bool:
     """Return True if the checks of an artifact allow that requests share its runs."""
-    own = [check.passed for check in checks if check.gate == "batching"]
-    return bool(own) and all(own)
+    passed = [check.passed for check in checks if check.gate == "batching"]
+    return bool(passed) and all(passed)
 
 
 def _target_checks(model: Model, candidate: Candidate, target: str, source: Source) -> list[Check]:
