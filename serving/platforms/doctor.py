@@ -65,7 +65,9 @@ def _folder(artifacts: Path) -> Check:
     folder = _existing(artifacts)
     if folder.is_dir() and os.access(folder, os.W_OK):
         return Check("artifacts", str(artifacts))
-    return Check("artifacts", f"{folder} is no folder that can be written to", f"{PREFIX}ARTIFACTS=<another folder>")
+    return Check(
+        "artifacts", f"{folder} is no folder that can be written to", f"{PREFIX}ARTIFACTS=<another folder>"
+    )
 
 
 def _existing(folder: Path) -> Path:
