@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.errors import TandemError
+from serving.repository import file_digest
 
 FORMATS = {
     "onnx": "the .onnx file",
@@ -57,10 +58,9 @@ class Artifact:
 
 def digest(path: Path) -> str:
     """Return the sha256 of a file, or of the names and contents of a folder's files or of an .onnx with its data."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-    elif not (files := _external(path)):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else _external(path)
+    if not files:
+        return file_digest(path)
     root, whole = path if path.is_dir() else path.parent, hashlib.sha256()
     for file in files:
         whole.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
@@ -79,5 +79,5 @@ def _external(path: Path) -> list[Path]:
     except DecodeError:
         return []
     entries = (entry for tensor in graph.graph.initializer for entry in tensor.external_data)
-    found = [path.parent / name for name in sorted({e.value for e in entries if e.key == "location"})]
-    return [path, *(file for file in found if file.is_file())] if found else []
+    files = [path.parent / name for name in sorted({e.value for e in entries if e.key == "location"})]
+    return [path, *(file for file in files if file.is_file())] if files else []

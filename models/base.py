@@ -32,6 +32,9 @@ NETWORKS = {"tensorflow": "keras_model", "pytorch": "torch_model"}
 """The module of a model's folder that builds a framework's network."""
 
 
+PRECISIONS = ("float32", "float16", "int8")
+
+
 class ModelError(TandemError):
     """A model's folder is missing or incomplete."""
 
@@ -63,8 +66,8 @@ class Profile:
     epoch_rows: int | None = None
     """Training rows of an epoch, drawn by seed; None takes all."""
     frozen: str = ""
-    """The last part of the network that is not trained; "" trains all of it. A part is a child of the PyTorch network,
-    an `nn.Sequential`, and the Keras layer of that name."""
+    """The last part that is not trained: a child of the PyTorch network, an `nn.Sequential`, and the Keras layer of
+    that name; "" trains all of them."""
     weight_decay: float = 1e-2
     augmentation: dict[str, Any] = field(default_factory=dict)
     """Options of the data source's `augment`, which changes a training batch; {} leaves it as it is."""
@@ -118,7 +121,7 @@ class ModelSpec:
     data: DataSource
     profiles: dict[str, Profile] = field(default_factory=dict)
     tolerances: Tolerances = field(default_factory=Tolerances)
-    precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    precisions: tuple[str, ...] = PRECISIONS
     checkpoint: Checkpoint | None = None
     batched: bool = True
     artifact: Artifact | None = None
@@ -184,12 +187,9 @@ class Model:
         from models import bridge, pretrained, single
 
         if self.frameworks == FRAMEWORKS:
-            weights = self.from_keras(self.build_keras())
-            drawn = bridge.initial({name: array.shape for name, array in weights.items()}, seed)
-        elif "tensorflow" in self.frameworks:
-            drawn = single.initial_keras(self.build_keras, seed)
+            drawn = bridge.initial(self.from_keras(self.build_keras()), seed)
         else:
-            drawn = single.initial_torch(self.build_torch, seed)
+            drawn = single.initial(self, seed)
         return drawn | pretrained.weights(self)
 
     def from_keras(self, network: keras.Model) -> Weights:
@@ -220,8 +220,8 @@ class Model:
         """`RULES` of the folder's weights.py, if it exists: rules for layers that the bridge does not know."""
         if importlib.util.find_spec(f"{self.package}.weights") is None:
             return ()
-        found: tuple[Any, ...] = importlib.import_module(f"{self.package}.weights").RULES
-        return found
+        rules: tuple[Any, ...] = importlib.import_module(f"{self.package}.weights").RULES
+        return rules
 
     def _build(self, module: str) -> Any:  # noqa: ANN401
         path = self.folder / f"{module}.py"
@@ -250,15 +250,21 @@ def load(name: str) -> Model:
         )
     try:
         spec = importlib.import_module(f"models.{name}.spec").SPEC
+        if not isinstance(spec, ModelSpec):
+            raise ModelError(f"{where}: expected SPEC to be a ModelSpec, it is {type(spec).__name__}")
+        if isinstance(spec.inputs, Tensor):
+            raise ModelError(f"{where}: expected inputs=(Tensor(...),), with a comma; it is no tuple")
+        faults = spec.signature.faults(spec.batched, IMPORTED if spec.artifact else DTYPES)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{where} cannot be read: {_where(error, Path(where))}") from error
-    if not isinstance(spec, ModelSpec):
-        raise ModelError(f"{where}: expected SPEC to be a ModelSpec, it is {type(spec).__name__}")
     if spec.name != name:
-        raise ModelError(f"{where}: expected the name {name!r}, it says {spec.name!r}")
-    faults = spec.signature.faults(spec.batched, IMPORTED if spec.artifact else DTYPES)
+        faults.append(f"expected the name {name!r}, it is {spec.name!r}")
+    if "float32" not in spec.precisions or not set(spec.precisions) <= set(PRECISIONS):
+        faults.append(f"expected the precisions float32, and float16 or int8 too; they are {spec.precisions}")
     if faults:
-        raise ModelError(f"{where}: the signature is wrong\n  " + "\n  ".join(faults))
+        raise ModelError(f"{where} is wrong\n  " + "\n  ".join(faults))
     model = Model(spec, f"models.{name}")
     if not model.origins:
         raise ModelError(
@@ -279,8 +285,10 @@ def require_fit(weights: Weights, shapes: Mapping[str, tuple[int, ...]], network
 
 
 def count_parameters(weights: Weights) -> int:
-    """Return the number of trained values, without the batch norms' running statistics."""
-    return sum(array.size for name, array in weights.items() if not name.endswith(("/mean", "/variance")))
+    """Return the number of values, without the batch norms' running statistics; equal arrays, as of tied layers, count
+    once."""
+    arrays = (array for name, array in weights.items() if not name.endswith(("/mean", "/variance")))
+    return sum({(array.shape, array.tobytes()): array.size for array in arrays}.values())
 
 
 def _where(error: Exception, path: Path) -> str:

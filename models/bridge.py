@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import keras
     from torch import nn
 
-IGNORED = ("num_batches_tracked",)
 SMALL_EMBEDDING = 0.05
 """Standard deviation of a drawn embedding."""
 
@@ -104,12 +103,12 @@ def pair(network: keras.Model, twin: nn.Module, rules: tuple[Rule, ...] = ()) ->
         )
 
 
-def initial(shapes: dict[str, tuple[int, ...]], seed: int) -> Weights:
-    """Draw weights of these shapes: He normal convolutions (He et al. 2015), LeCun normal matrices."""
+def initial(like: Weights, seed: int) -> Weights:
+    """Draw weights of the same shapes: He normal convolutions (He et al. 2015), LeCun normal matrices."""
     generator = np.random.default_rng(seed)
     weights: Weights = {}
-    for name, shape in sorted(shapes.items()):
-        role = name.rpartition("/")[2]
+    for name, array in sorted(like.items()):
+        role, shape = name.rpartition("/")[2], array.shape
         if role.endswith(("kernel", "recurrent")):
             deviation = np.sqrt((2 if len(shape) > 2 else 1) / np.prod(shape[:-1]))
             weights[name] = generator.normal(0, deviation, shape).astype(np.float32)
@@ -162,8 +161,9 @@ def _torch_walk(parent: nn.Module, prefix: str, known: dict[str, Rule]) -> Itera
     for child, module in parent.named_children():
         path, kind = f"{prefix}{child}", type(module).__name__
         if kind in known:
-            found = (*module.named_parameters(), *module.named_buffers())
-            variables = {name: tensor for name, tensor in found if name not in IGNORED}
+            variables = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            # A batch norm's counter.
+            variables.pop("num_batches_tracked", None)
             yield Layer(path.replace(".", "_"), known[kind].kind, module, known[kind].torch, variables)
         else:
             yield from _torch_walk(module, f"{path}.", known)
@@ -187,14 +187,17 @@ def _fitted(weights: Weights, layers: list[Layer], network: str) -> Iterator[tup
 
 
 def _differences(left: Layer, right: Layer) -> list[str]:
-    types = f"{type(left.layer).__name__} in Keras, {type(right.layer).__name__} in PyTorch"
     if left.kind != right.kind:
+        types = f"{type(left.layer).__name__} in Keras, {type(right.layer).__name__} in PyTorch"
         return [f"{left.name} is a {types}"]
-    drawn = {name: array.shape for name, array in left.read().items()}
-    other = {name: array.shape for name, array in right.read().items()}
-    if drawn != other:
-        return [f"{left.name}: {_told(drawn)} in Keras, {_told(other)} in PyTorch"]
-    weights = initial(drawn, seed=1)
+    read = left.read()
+    keras_shapes, torch_shapes = (
+        ", ".join(f"{name.rpartition('/')[2]} {list(array.shape)}" for name, array in sorted(arrays.items()))
+        for arrays in (read, right.read())
+    )
+    if keras_shapes != torch_shapes:
+        return [f"{left.name}: {keras_shapes} in Keras, {torch_shapes} in PyTorch"]
+    weights = initial(read, seed=1)
     back = right.side.common(right.layer, right.own(weights))
     if any(not np.array_equal(array, weights[f"{left.name}/{role}"]) for role, array in back.items()):
         return [f"{left.name}: weights do not come back from PyTorch as they were"]
@@ -202,18 +205,11 @@ def _differences(left: Layer, right: Layer) -> list[str]:
     return [
         f"{left.name}: {fact} is {here[fact]} in Keras, {there[fact]} in PyTorch"
         for fact in here.keys() & there.keys()
-        if not _same(here[fact], there[fact])
+        if not np.allclose(here[fact], there[fact], rtol=1e-6, atol=0)
     ]
 
 
-def _told(shapes: dict[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name.rpartition('/')[2]} {list(shape)}" for name, shape in sorted(shapes.items()))
-
-
-def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
-    return bool(np.allclose(left, right, rtol=1e-6)) if isinstance(left, float) else bool(left == right)
-
-
 def _array(variable: Any) -> Array:  # noqa: ANN401
-    values = variable.detach().cpu() if hasattr(variable, "detach") else variable
-    return np.array(values.numpy(), np.float32)
+    return np.array(
+        (variable.detach().cpu() if hasattr(variable, "detach") else variable).numpy(), np.float32
+    )

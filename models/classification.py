@@ -40,8 +40,7 @@ class Classification(Task):
         """One-hot, float32 [N, classes]: Keras smooths no others."""
         import numpy as np
 
-        one_hot: NDArray[Any] = np.eye(len(self.classes), dtype=np.float32)[targets]
-        return one_hot
+        return np.asarray(np.eye(len(self.classes), dtype=np.float32)[targets])
 
     def keras_loss(self) -> keras.losses.Loss:
         import keras
@@ -72,15 +71,14 @@ class Classification(Task):
     def metrics(self, output: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
         """Return `accuracy`, `macro_f1`, and `accuracy/<class>` for each class with rows."""
         chosen = output.argmax(axis=1)
-        right = chosen == targets
-        result = {"accuracy": float(right.mean()), "macro_f1": 0.0}
-        f1 = []
+        result, f1 = {"accuracy": float((chosen == targets).mean())}, []
         for index, name in enumerate(self.classes):
-            own, told = targets == index, chosen == index
-            if own.any():
-                result[f"accuracy/{name}"] = float(right[own].mean())
-            if own.any() or told.any():
-                f1.append(2 * float((own & told).sum()) / float(own.sum() + told.sum()))
+            actual, predicted = targets == index, chosen == index
+            both = float((actual & predicted).sum())
+            if actual.any():
+                result[f"accuracy/{name}"] = both / float(actual.sum())
+            if actual.any() or predicted.any():
+                f1.append(2 * both / float(actual.sum() + predicted.sum()))
         return result | {"macro_f1": sum(f1) / max(1, len(f1))}
 
     def margin(self, metric: str, profile: Profile) -> float | None:

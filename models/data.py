@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """`inputs` by name and `targets` (classes int64 [N], or float32 [N, outputs]), each with N rows.
-
-    A picture may be kept as uint8 [N, H, W, C]: endpoints take it as float32, divided by 255.
-    """
+    """`inputs` by name and `targets` (classes int64 [N], or float32 [N, outputs]), each with N rows. A picture may
+    be kept as uint8 [N, H, W, C]: endpoints take it as float32, divided by 255."""
 
     inputs: Arrays
     targets: NDArray[Any]

@@ -33,12 +33,12 @@ class Inference(Task):
 
     def told(self, outputs: Arrays) -> str:
         """Return the first values of each output, as text."""
-        found = []
+        texts = []
         for tensor in self.tensors:
             values = outputs[tensor.name].ravel()
             shown = " ".join(map(_shown, values[:MOST_TOLD].tolist()))
-            found.append(f"{tensor.name} {shown}{' ...' if values.size > MOST_TOLD else ''}")
-        return "; ".join(found)
+            texts.append(f"{tensor.name} {shown}{' ...' if values.size > MOST_TOLD else ''}")
+        return "; ".join(texts)
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,7 @@ The common form of a layer's weights:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -71,13 +71,15 @@ KERNEL = {"kernel": "kernel", "bias": "bias"}
 TORCH_KERNEL = {"kernel": "weight", "bias": "bias"}
 NORM = {"scale": "gamma", "offset": "beta", "mean": "moving_mean", "variance": "moving_variance"}
 TORCH_NORM = {"scale": "weight", "offset": "bias", "mean": "running_mean", "variance": "running_var"}
-PARTS = ("query", "key", "value")
-ATTENTION = {f"{part}_{role}": f"{part}/{role}" for part in PARTS for role in KERNEL} | {
-    f"output_{role}": f"attention_output/{role}" for role in KERNEL
+PARTS = {"query": "q_proj_", "key": "k_proj_", "value": "v_proj_", "output": "out_proj."}
+ATTENTION = {
+    f"{part}_{role}": f"{'attention_output' if part == 'output' else part}/{role}"
+    for part in PARTS
+    for role in KERNEL
 }
 TORCH_ATTENTION = {
-    f"{p}_{role}": f"{p[0]}_proj_{name}" for p in PARTS for role, name in TORCH_KERNEL.items()
-} | {f"output_{role}": f"out_proj.{name}" for role, name in TORCH_KERNEL.items()}
+    f"{part}_{role}": start + name for part, start in PARTS.items() for role, name in TORCH_KERNEL.items()
+}
 RECURRENT = {"kernel": "kernel", "recurrent": "recurrent_kernel", "bias": "bias"}
 TORCH_RECURRENT = {"kernel": "weight_ih_l0", "recurrent": "weight_hh_l0"}
 
@@ -110,9 +112,7 @@ def _channels_last(layer: Network, role: str, array: Array) -> Array:
 
 def _flattened(layer: Network) -> NDArray[np.intp] | None:
     """Return the places of PyTorch's row in Keras's, where a Flatten of channels made it; otherwise None."""
-    node = _inbound(layer)
-    while node is not None:
-        before = node.operation
+    for before in _ancestors(layer):
         if type(before).__name__ == "Flatten":
             shape = before.input.shape[1:]
             # Two dimensions are channels in PyTorch's order after a convolution, and steps of a sequence else.
@@ -121,24 +121,24 @@ def _flattened(layer: Network) -> NDArray[np.intp] | None:
             return None
         if not _keeps_places(before):
             return None
-        node = _inbound(before)
     return None
 
 
 def _convolved(layer: Network) -> bool:
-    while (node := _inbound(layer)) is not None:
-        layer = node.operation
-        if type(layer).__name__.startswith(("Conv", "DepthwiseConv")):
+    for before in _ancestors(layer):
+        kind = type(before).__name__
+        if kind.startswith(("Conv", "DepthwiseConv")):
             return True
-        if not _keeps_places(layer) and "Pooling" not in type(layer).__name__:
+        if not _keeps_places(before) and "Pooling" not in kind:
             return False
     return False
 
 
-def _inbound(layer: Network) -> Any:  # noqa: ANN401
-    """Return the node of a layer's input; None if it has several or none."""
-    nodes = getattr(layer, "_inbound_nodes", None)
-    return nodes[0].parent_nodes[0] if nodes and len(nodes[0].parent_nodes) == 1 else None
+def _ancestors(layer: Network) -> Iterator[Network]:
+    """Yield the layers before one, up to the first that has several inputs or none."""
+    while (nodes := getattr(layer, "_inbound_nodes", None)) and len(nodes[0].parent_nodes) == 1:
+        layer = nodes[0].parent_nodes[0].operation
+        yield layer
 
 
 def _keeps_places(layer: Network) -> bool:
@@ -199,20 +199,16 @@ class TorchAttention(Side):
         return arrays
 
 
-def _heads(layer: Network) -> dict[str, Any]:
-    return {"heads": layer.num_heads}
-
-
 class TorchRecurrent(Side):
     """PyTorch's recurrent layers, which have two biases: Keras's GRU has both, its LSTM the sum."""
 
     def common(self, layer: Network, arrays: Arrays) -> Arrays:
         ordered = {name: _gates(layer, array) for name, array in arrays.items()}
-        found = super().common(layer, ordered)
+        result = super().common(layer, ordered)
         if "bias_ih_l0" in ordered:
             biases = np.stack([ordered["bias_ih_l0"], ordered["bias_hh_l0"]])
-            found["bias"] = biases if _is_gru(layer) else biases.sum(axis=0)
-        return found
+            result["bias"] = biases if _is_gru(layer) else biases.sum(axis=0)
+        return result
 
     def own(self, layer: Network, common: Arrays) -> Arrays:
         arrays = super().own(layer, {role: array for role, array in common.items() if role != "bias"})
@@ -234,17 +230,28 @@ def _gates(module: Network, array: Array) -> Array:
     return np.concatenate([update, reset, new])
 
 
-def _recurrent_facts(layer: Network) -> dict[str, Any]:
+def _epsilon(layer: Network) -> dict[str, Any]:
+    return {"epsilon": layer.epsilon if hasattr(layer, "epsilon") else layer.eps}
+
+
+def _norm_facts(layer: Network) -> dict[str, Any]:
+    # PyTorch's momentum is the weight of the new batch, Keras's that of the old average.
+    momentum = layer.momentum if hasattr(layer, "epsilon") else 1 - (layer.momentum or 0)
+    return _epsilon(layer) | {"momentum": momentum}
+
+
+def _heads(layer: Network) -> dict[str, Any]:
+    return {"heads": layer.num_heads}
+
+
+def _reset(layer: Network) -> dict[str, Any]:
     """PyTorch always resets after the product."""
     return {"reset after the product": getattr(layer, "reset_after", True)}
 
 
+FLATTENED = _channels_first, _channels_last
 RULES = (
-    Rule(
-        "dense",
-        Side(("Dense",), KERNEL, _channels_first, _channels_last),
-        Side(("Linear",), TORCH_KERNEL, *TORCH_ORDER),
-    ),
+    Rule("dense", Side(("Dense",), KERNEL, *FLATTENED), Side(("Linear",), TORCH_KERNEL, *TORCH_ORDER)),
     Rule(
         "convolution",
         Side(("Conv1D", "Conv2D", "Conv3D"), KERNEL, facts=_convolution_facts),
@@ -269,49 +276,28 @@ RULES = (
     ),
     Rule(
         "batch normalization",
-        Side(
-            ("BatchNormalization",),
-            NORM,
-            _channels_first,
-            _channels_last,
-            lambda layer: {"epsilon": layer.epsilon, "momentum": float(layer.momentum)},
-        ),
-        Side(
-            ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
-            TORCH_NORM,
-            # PyTorch's momentum is the weight of the new batch, Keras's that of the old average.
-            facts=lambda module: {"epsilon": module.eps, "momentum": 1 - (module.momentum or 0)},
-        ),
+        Side(("BatchNormalization",), NORM, *FLATTENED, _norm_facts),
+        Side(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), TORCH_NORM, facts=_norm_facts),
     ),
     Rule(
         "layer normalization",
-        Side(
-            ("LayerNormalization",),
-            NORM,
-            _channels_first,
-            _channels_last,
-            lambda layer: {"epsilon": layer.epsilon},
-        ),
-        Side(("LayerNorm",), TORCH_NORM, facts=lambda module: {"epsilon": module.eps}),
+        Side(("LayerNormalization",), NORM, *FLATTENED, _epsilon),
+        Side(("LayerNorm",), TORCH_NORM, facts=_epsilon),
     ),
     Rule(
-        "embedding",
-        Side(("Embedding",), {"table": "embeddings"}),
-        Side(("Embedding",), {"table": "weight"}),
+        "embedding", Side(("Embedding",), {"table": "embeddings"}), Side(("Embedding",), {"table": "weight"})
     ),
     Rule(
         "attention",
         Side(("MultiHeadAttention",), ATTENTION, _attention, _attention_own, _heads),
         TorchAttention(("MultiheadAttention",), TORCH_ATTENTION, *TORCH_ORDER, _heads),
     ),
-    Rule(
-        "gru",
-        Side(("GRU",), RECURRENT, facts=_recurrent_facts),
-        TorchRecurrent(("GRU",), TORCH_RECURRENT, *TORCH_ORDER, _recurrent_facts),
-    ),
-    Rule(
-        "lstm",
-        Side(("LSTM",), RECURRENT, facts=_recurrent_facts),
-        TorchRecurrent(("LSTM",), TORCH_RECURRENT, *TORCH_ORDER, _recurrent_facts),
+    *(
+        Rule(
+            kind.lower(),
+            Side((kind,), RECURRENT, facts=_reset),
+            TorchRecurrent((kind,), TORCH_RECURRENT, *TORCH_ORDER, _reset),
+        )
+        for kind in ("GRU", "LSTM")
     ),
 )

@@ -24,7 +24,9 @@ def weights(model: Model) -> Weights:
 
     try:
         read = torch.load(model.checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        if others := [repr(key) for key, value in dict(read).items() if not torch.is_tensor(value)]:
+            raise TypeError(f"{', '.join(others[:5])} is no tensor")
+    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"{model.checkpoint}: expected a PyTorch state dict, with tensors and nothing else: {reason}"
@@ -33,6 +35,7 @@ def weights(model: Model) -> Weights:
     expected = network.state_dict()
     state = _renamed(model, read)
     wrong = [f"{name} is not in the network" for name in state.keys() - expected.keys()]
+    wrong += [f"{name} has NaN in it" for name, tensor in state.items() if tensor.isnan().any()]
     wrong += [
         f"{name} is {list(state[name].shape)}, the network's {list(expected[name].shape)}"
         for name in state.keys() & expected.keys()
@@ -47,7 +50,7 @@ def weights(model: Model) -> Weights:
         for name, tensor in expected.items()
     }
     network.load_state_dict(blank | state)
-    return {name: array for name, array in model.from_torch(network).items() if np.isfinite(array).all()}
+    return {name: array for name, array in model.from_torch(network).items() if not np.isnan(array).any()}
 
 
 def _renamed(model: Model, state: dict[str, Any]) -> dict[str, Any]:

@@ -65,9 +65,8 @@ class Regression(Task):
         spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
         r2 = 1 - (error**2).sum(axis=0) / spread.clip(1e-12)
         result = {"r2": float(r2.mean()), "mse": float((error**2).mean()), "mae": float(abs(error).mean())}
-        if len(self.quantities) > 1:
-            result |= {f"r2/{name}": float(own) for name, own in zip(self.quantities, r2, strict=True)}
-        return result
+        each = zip(self.quantities, r2, strict=True) if len(self.quantities) > 1 else ()
+        return result | {f"r2/{name}": float(value) for name, value in each}
 
     def margin(self, metric: str, profile: Profile) -> float | None:
         if metric.startswith("r2/"):
@@ -76,6 +75,5 @@ class Regression(Task):
 
     def told(self, outputs: Arrays) -> str:
         """Return each quantity with its value, as text."""
-        return ", ".join(
-            f"{name} {own:.6g}" for name, own in zip(self.quantities, outputs["value"][0], strict=True)
-        )
+        values = zip(self.quantities, outputs["value"][0], strict=True)
+        return ", ".join(f"{name} {value:.6g}" for name, value in values)

@@ -110,26 +110,24 @@ class Signature:
     def faults(self, batched: bool = True, dtypes: tuple[str, ...] = DTYPES) -> list[str]:
         """Return the faults of the signature, as messages for the author of the spec, which says `batched`."""
         tensors = (*self.inputs, *self.outputs)
-        found = [fault for tensor in tensors for fault in tensor.faults(dtypes)]
+        faults = [fault for tensor in tensors for fault in tensor.faults(dtypes)]
         if len({tensor.name for tensor in tensors}) < len(tensors) or not self.inputs:
-            found.append("expected at least one input, and no name twice among inputs and outputs")
-        wanted = f"a shape ('{BATCH}', then sizes; batched=False in spec.py takes one row a call)"
-        wanted = wanted if batched else f"a shape without '{BATCH}', as the model is not batched"
+            faults.append("expected at least one input, and no name twice among inputs and outputs")
+        expected = f"a shape without '{BATCH}', as the model is not batched"
+        if batched:
+            expected = f"a shape ('{BATCH}', then sizes; batched=False in spec.py takes one row a call)"
         wrong = [tensor for tensor in tensors if tensor.batched != batched]
-        return [*found, *(f"{tensor.name}: expected {wanted}, it is {tensor.shape}" for tensor in wrong)]
+        return faults + [f"{tensor.name}: expected {expected}, it is {tensor.shape}" for tensor in wrong]
 
     def calls(self, arrays: Arrays, size: int) -> list[dict[str, NDArray[Any]]]:
         """Split rows into calls: up to `size` in each, or one if the model is not batched."""
         import numpy as np
 
         count = batch_size(arrays)
-        if not self.batched:
-            # A row of scalars is no array by itself.
-            return [
-                {name: np.asarray(array[row], array.dtype) for name, array in arrays.items()}
-                for row in range(count)
-            ]
-        return [rows(arrays, slice(start, start + size)) for start in range(0, count, size)]
+        if self.batched:
+            return [rows(arrays, slice(start, start + size)) for start in range(0, count, size)]
+        # A row of scalars is no array by itself.
+        return [{name: np.asarray(a[row], a.dtype) for name, a in arrays.items()} for row in range(count)]
 
     def gathered(self, answers: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
         """Join the answers to `calls`, row by row; flat if rows of a model that is not batched differ in shape."""
@@ -154,15 +152,13 @@ class Signature:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Signature:
         """Read the form of `to_json`. Raises `KeyError` or `TypeError` for any other."""
-        return cls(
-            *(
-                tuple(
-                    Tensor(name, own["dtype"], tuple(own["shape"]), own["content"])
-                    for name, own in fields[kind].items()
-                )
-                for kind in ("inputs", "outputs")
+        inputs, outputs = (
+            tuple(
+                Tensor(name, t["dtype"], tuple(t["shape"]), t["content"]) for name, t in fields[kind].items()
             )
+            for kind in ("inputs", "outputs")
         )
+        return cls(inputs, outputs)
 
 
 def encode_text(text: str, length: int) -> NDArray[np.int32]:

@@ -6,12 +6,11 @@ models/bridge.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.base import Weights, require_fit
+from models.base import Model, Weights, require_fit
 
 if TYPE_CHECKING:
     import keras
@@ -45,21 +44,18 @@ def to_torch(weights: Weights, network: nn.Module, _rules: object = ()) -> None:
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
 
 
-def initial_keras(build: Callable[[], keras.Model], seed: int) -> Weights:
-    """Draw Keras's own initial weights by seed."""
-    import keras
+def initial(model: Model, seed: int) -> Weights:
+    """Draw the framework's own initial weights by seed."""
+    if "tensorflow" in model.frameworks:
+        import keras
 
-    keras.utils.set_random_seed(seed)
-    return from_keras(build())
-
-
-def initial_torch(build: Callable[[], nn.Module], seed: int) -> Weights:
-    """Draw PyTorch's own initial weights by seed."""
+        keras.utils.set_random_seed(seed)
+        return from_keras(model.build_keras())
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return from_torch(build())
+        return from_torch(model.build_torch())
 
 
 def _keras(network: keras.Model) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from models import bridge
 from models.base import FRAMEWORKS, NETWORKS, Model, ModelError, Weights
 from models.data import Rows
-from models.signature import Arrays
+from models.signature import Arrays, batch_size
 
 if TYPE_CHECKING:
     import keras
@@ -25,11 +26,10 @@ another padding, epsilon or activation is not."""
 
 def check(model: Model, sample: Rows) -> None:
     """Prove that spec and networks fit each other, and that equal weights in two networks give equal answers.
-
-    `sample` are rows of the spec's inputs. Raises `ModelError` with what was expected and what came.
-    """
+    `sample` are rows of the spec's inputs. Raises `ModelError` with what was expected and what came."""
     spec, first = model.spec, model.spec.task.outputs[0]
     inputs = sample.take(slice(ROWS)).served(spec.signature)
+    count = batch_size(inputs)
     networks: dict[str, Any] = {}
     if "tensorflow" in model.frameworks:
         networks["tensorflow"] = model.build_keras()
@@ -47,22 +47,26 @@ def check(model: Model, sample: Rows) -> None:
             raise ModelError(
                 f"{where} fails on the inputs of spec.py: {type(error).__name__}: {error}"
             ) from error
-        if answer.shape[:1] != (ROWS,) or not first.admits(answer.shape[1:]) or answer.dtype != first.dtype:
+        if answer.shape[:1] != (count,) or not first.admits(answer.shape[1:]) or answer.dtype != first.dtype:
             raise ModelError(
-                f"{where}: expected {first.name} {first.dtype} {[ROWS, *first.row]} for {ROWS} rows, as the "
+                f"{where}: expected {first.name} {first.dtype} {[count, *first.row]} for {count} rows, as the "
                 f"{spec.task.kind} of spec.py has it; it gives {answer.dtype} {list(answer.shape)}"
             )
         answers.append(answer)
     if len(answers) == 1:
         return
     left, right = answers
-    apart = float(np.abs(left - right).max())
-    if not apart <= DIFFERENCE * max(1.0, float(np.abs(left).max())):
+    if not _alike(left, right):
+        apart = float(np.abs(left - right).max())
         raise ModelError(
             f"the networks of {spec.name} have the same weights and answer differently, by up to {apart:.2g}"
             f"{_first_apart(model, networks, inputs)}: compare keras_model.py and torch_model.py "
             "for padding, activations (is GELU exact or approximate?), masks, the order of axes"
         )
+
+
+def _alike(left: NDArray[Any], right: NDArray[Any]) -> bool:
+    return bool(np.abs(left - right).max() <= DIFFERENCE * max(1.0, float(np.abs(left).max())))
 
 
 def _equalize(model: Model, network: keras.Model, twin: nn.Module) -> None:
@@ -86,26 +90,22 @@ def _first_apart(model: Model, networks: Mapping[str, Any], inputs: Arrays) -> s
     network, twin = (networks[framework] for framework in FRAMEWORKS)
     seen: dict[str, NDArray[Any]] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:  # noqa: ANN401
-            seen[name] = (output[0] if isinstance(output, tuple) else output).numpy()
-
-        return hook
+    def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:  # noqa: ANN401
+        seen[name] = (output[0] if isinstance(output, tuple) else output).numpy()
 
     for layer in bridge.torch_layers(twin, model.rules):
-        layer.layer.register_forward_hook(keep(layer.name))
+        layer.layer.register_forward_hook(partial(keep, layer.name))
     run_torch(twin, inputs)
     try:
-        layers = [one for one in bridge.keras_layers(network, model.rules) if one.name in seen]
-        outputs = keras.Model(network.inputs, [one.layer.output for one in layers])(list(inputs.values()))
+        layers = [layer for layer in bridge.keras_layers(network, model.rules) if layer.name in seen]
+        outputs = keras.Model(network.inputs, [layer.layer.output for layer in layers])(list(inputs.values()))
     except (AttributeError, ValueError, RuntimeError):
         # A layer within a layer has no output of its own in the graph.
         return ""
     for layer, output in zip(layers, outputs, strict=True):
         left, right = output.numpy(), seen[layer.name]
         orders = [order for order in (right, np.moveaxis(right, 1, -1)) if order.shape == left.shape]
-        scale = max(1.0, float(np.abs(left).max()))
-        if not any(np.abs(left - order).max() <= DIFFERENCE * scale for order in orders):
+        if not any(_alike(left, order) for order in orders):
             return f"; {layer.name} ({type(layer.layer).__name__}) is the first layer whose answers differ"
     return "; the answers of all layers with weights are equal: it is what comes after them"
 
@@ -113,7 +113,7 @@ def _first_apart(model: Model, networks: Mapping[str, Any], inputs: Arrays) -> s
 def drawn(weights: Weights) -> Weights:
     """Draw weights of these shapes without zeros and ones, so that a part that is left out changes the answers."""
     generator = np.random.default_rng(2)
-    result = bridge.initial({name: array.shape for name, array in weights.items()}, seed=1)
+    result = bridge.initial(weights, seed=1)
     for name, array in result.items():
         if name.endswith("/variance"):
             result[name] = generator.uniform(0.5, 2, array.shape).astype(np.float32)
@@ -125,34 +125,25 @@ def drawn(weights: Weights) -> Weights:
 def run_keras(network: keras.Model, inputs: Arrays) -> NDArray[Any]:
     """Return the network's own output in inference mode."""
     values = [inputs[tensor.name] for tensor in network.inputs]
-    answer = network(values if len(values) > 1 else values[0], training=False)
-    result: NDArray[Any] = answer.numpy()
-    return result
+    return np.asarray(network(values if len(values) > 1 else values[0], training=False))
 
 
 def run_torch(network: nn.Module, inputs: Arrays) -> NDArray[Any]:
     """Return the network's own output; its `forward` takes the inputs by name."""
     import torch
 
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
     with torch.inference_mode():
-        answer = network.eval()(
-            **{name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()}
-        )
-    result: NDArray[Any] = answer.numpy()
-    return result
+        return np.asarray(network.eval()(**tensors))
 
 
 def _check_keras_inputs(model: Model, network: keras.Model) -> None:
-    expected = {t.name: (t.dtype, t.row) for t in model.spec.inputs}
-    found = {
-        t.name: (str(t.dtype), tuple(-1 if n is None else n for n in t.shape[1:])) for t in network.inputs
-    }
-    if list(found.items()) != list(expected.items()):
+    expected = ", ".join(f"{t.name} {t.dtype} {list(t.row)}" for t in model.spec.inputs)
+    found = ", ".join(
+        f"{t.name} {t.dtype} {[-1 if n is None else n for n in t.shape[1:]]}" for t in network.inputs
+    )
+    if found != expected:
         raise ModelError(
-            f"models/{model.spec.name}/keras_model.py: expected the inputs, in this order, {_told(expected)}; "
-            f"it has {_told(found)}"
+            f"models/{model.spec.name}/keras_model.py: expected the inputs, in this order, {expected}; "
+            f"it has {found or 'none'}"
         )
-
-
-def _told(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> str:
-    return ", ".join(f"{name} {dtype} {list(row)}" for name, (dtype, row) in tensors.items()) or "none"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +30,9 @@ class Version:
     folders: Mapping[str, Path]
 
 
-def pointer_path(root: Path, model: str) -> Path:
-    """Return the path of the pointer that commits a publication of `model`."""
-    return root / f"{model}.json"
-
-
 def pointer(root: Path, model: str) -> Pointer | None:
     """Return the pointer to the published version; None before the first."""
-    return repository.read_pointer(pointer_path(root, model))
+    return repository.read_pointer(root / f"{model}.json")
 
 
 def published(root: Path, model: str) -> Pointer:
@@ -65,12 +61,10 @@ def versions(root: Path, model: str) -> list[int]:
 def find(root: Path, model: str, fingerprint: str) -> int | None:
     """Return the newest version with this fingerprint; None if there is none."""
     for version in reversed(versions(root, model)):
-        folder = repository.version_dir(root, targets.NAMES[0], model, version)
-        try:
+        with suppress(ManifestError):
+            folder = repository.version_dir(root, targets.NAMES[0], model, version)
             if repository.read_manifest(folder).fingerprint == fingerprint:
                 return version
-        except ManifestError:
-            continue
     return None
 
 
@@ -82,14 +76,12 @@ def publish(
     `manifests` have no version yet; the files that they name are those that passed the gates. `statistics` are the
     data's, as JSON by split. Raises `PublishError`; the published version then stays.
     """
-    settle(root, model)
-    version = max(versions(root, model), default=0) + 1
-    incoming = {}
+    version = settle(root, model) + 1
+    incoming = {
+        target: repository.model_dir(root, target, model) / f".incoming-{version}" for target in targets.NAMES
+    }
     try:
-        for target in targets.NAMES:
-            beside = repository.model_dir(root, target, model) / f".incoming-{version}"
-            incoming[target] = beside
-            shutil.rmtree(beside, ignore_errors=True)
+        for target, beside in incoming.items():
             shutil.copytree(candidate / target, beside)
             files = repository.file_digests(beside)
             if manifests[target].files not in ({}, files):
@@ -107,8 +99,9 @@ def publish(
             shutil.rmtree(beside, ignore_errors=True)
         raise PublishError(f"version {version} of {model} could not be written: {error}") from error
     point(root, model, version)
-    folders = {target: repository.version_dir(root, target, model, version) for target in targets.NAMES}
-    return Version(version, folders)
+    return Version(
+        version, {name: repository.version_dir(root, name, model, version) for name in targets.NAMES}
+    )
 
 
 def statistics(root: Path, model: str, version: int) -> str | None:
@@ -124,7 +117,7 @@ def point(root: Path, model: str, version: int, held: bool = False) -> None:
         raise PublishError(f"version {version} of {model} was tampered with, what is served stays: {found}")
     before = pointer(root, model) or Pointer(version)
     previous = before.previous if before.version == version else before.version
-    repository.write_pointer(pointer_path(root, model), Pointer(version, previous, held))
+    repository.write_pointer(root / f"{model}.json", Pointer(version, previous, held))
     settle(root, model)
 
 
@@ -151,8 +144,9 @@ def rollback(root: Path, model: str, version: int | None = None) -> int:
     return target
 
 
-def settle(root: Path, model: str) -> None:
-    """Repair an interrupted publication: remove half-written folders, and update the targets' pointers."""
+def settle(root: Path, model: str) -> int:
+    """Repair an interrupted publication: remove half-written folders, and update the targets' pointers. Returns the
+    highest version, which may lack files since; 0 if there is none."""
     committed = pointer(root, model)
     complete = versions(root, model)
     last = max([*complete, committed.version if committed else 0])
@@ -165,3 +159,4 @@ def settle(root: Path, model: str) -> None:
                 shutil.rmtree(folder / str(version))
         if committed and repository.read_pointer(folder / POINTER) != committed:
             repository.write_pointer(folder / POINTER, committed)
+    return last

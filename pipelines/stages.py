@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,17 @@ from pipelines.data import checkpoint
 from pipelines.exporting import Candidate, roads
 from pipelines.exporting.roads import Roads
 from pipelines.gates import artifacts, networks
-from pipelines.gates.artifacts import Gated
 from pipelines.gates.networks import Evaluated
 from pipelines.publish import PublishError, Version
 from pipelines.records import fingerprint, recording
+from pipelines.records.manifests import manifests, published_metrics, published_statistics
 from pipelines.records.recording import Recorder
 from pipelines.training.nodes import Nodes
 from pipelines.training.record import History, Trained
 from pipelines.validation import Published, Validated, schema, statistics
-from serving import progress, repository, targets
+from serving import progress, targets
 from serving.errors import TandemError
-from serving.repository import Manifest, ManifestError
+from serving.repository import Manifest
 from serving.settings import Settings
 
 Report = Callable[[str], None]
@@ -62,18 +60,11 @@ class Recipe:
     @property
     def folder(self) -> Path:
         """The folder of this training; trainings of other recipes lie beside it."""
-        return self._folder(self.training_fingerprint)
-
-    @property
-    def float32_folder(self) -> Path:
-        """The folder of the same training in float32; it may not exist."""
-        plain = dataclasses.replace(self.settings.alone, precision="float32")
-        return self._folder(fingerprint.training(self.model, plain, self.dataset.digest))
-
-    def _folder(self, training_fingerprint: str) -> Path:
-        own = self.settings
-        name = f"{self.model.spec.name}-{own.profile}-seed{own.seed}-{training_fingerprint[:10]}"
-        return own.own / "runs" / name
+        settings = self.settings
+        name = (
+            f"{self.model.spec.name}-{settings.profile}-seed{settings.seed}-{self.training_fingerprint[:10]}"
+        )
+        return settings.own / "runs" / name
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -91,16 +82,15 @@ class Recipe:
     @property
     def roads(self) -> Roads:
         """The way to each target, or the reason why there is none."""
-        own = self.settings
-        wanted = tuple(filter(None, own.targets.split(",")))
-        return roads.find(self.model, own.source, own.torchserve_form, wanted)
+        wanted = [name.strip() for name in self.settings.targets.split(",") if name.strip()]
+        return roads.find(self.model, self.settings.source, self.settings.torchserve_form, wanted)
 
     @property
     def code(self) -> dict[str, Any]:
         """The code of a version: commit, fingerprint, libraries."""
         libraries = fingerprint.libraries(fingerprint.TRAINING_LIBRARIES + fingerprint.EXPORTING_LIBRARIES)
-        commit = fingerprint.git_commit()
-        return {"git_commit": commit, "fingerprint": self.version_fingerprint, "libraries": libraries}
+        code = {"git_commit": fingerprint.git_commit(), "fingerprint": self.version_fingerprint}
+        return code | {"libraries": libraries}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -132,9 +122,9 @@ def load_recipe(settings: Settings, report: Report) -> Recipe:
     return recipe
 
 
-def _profile(model: Model, own: Settings) -> Profile:
-    profile = model.spec.profile(own.profile)
-    return dataclasses.replace(profile, precision=own.precision, devices=own.alone.devices, device=own.device)
+def _profile(model: Model, settings: Settings) -> Profile:
+    profile, devices = model.spec.profile(settings.profile), settings.alone.devices
+    return replace(profile, precision=settings.precision, devices=devices, device=settings.device)
 
 
 def train(recipe: Recipe, report: Report) -> dict[str, Trained]:
@@ -150,10 +140,8 @@ def export(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = Non
 
 
 def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | None = None) -> int:
-    """Return the published version of this recipe; make it if there is none, or if its files were changed.
-
-    A version that a rollback holds stays until the recipe changes.
-    """
+    """Return the published version of this recipe; make it if there is none, or if its files were changed. A
+    version that a rollback holds stays until the recipe changes."""
     root, name = recipe.settings.repository, recipe.model.spec.name
     publish.settle(root, name)
     now = publish.pointer(root, name)
@@ -170,16 +158,15 @@ def ensure_published(recipe: Recipe, report: Report, orchestrate: Orchestrate | 
         return existing
     if now.version == existing:
         report(f"version {existing} is up to date: nothing to train, export or publish")
-    else:
-        if damage := publish.damage(root, name, now.version):
-            raise PublishError(
-                f"version {now.version}, which a rollback holds, was changed since it was published: {damage}; "
-                f"`tandem publish --version {existing}` goes on with version {existing}"
-            )
-        report(
-            f"version {now.version} is held by a rollback, though these sources are version {existing}; "
-            f"`tandem publish --version {existing}` goes on with that"
+        return existing
+    way_out = f"`tandem publish --version {existing}` goes on with version {existing}"
+    if damage := publish.damage(root, name, now.version):
+        raise PublishError(
+            f"version {now.version}, which a rollback holds, was changed since it was published: {damage}; {way_out}"
         )
+    report(
+        f"version {now.version} is held by a rollback, though these sources are version {existing}; {way_out}"
+    )
     return now.version
 
 
@@ -213,8 +200,7 @@ def _trained(
 
 
 def _exported(recipe: Recipe, run: Recorder, trained: Mapping[str, Trained], report: Report) -> Candidate:
-    reached = recipe.roads
-    inputs = recipe.model, trained, reached, recipe.candidate, recipe.dataset, reached.form
+    inputs = recipe.model, trained, recipe.roads, recipe.candidate, recipe.dataset
     return run.step("Exporter", exporting.export_all, *inputs, lambda target: report(f"export {target}"))
 
 
@@ -235,8 +221,7 @@ def _publish(recipe: Recipe, run: Recorder, report: Report, orchestrate: Orchest
             report(str(check))
     candidate = candidate.without(gated.closed)
     described = manifests(recipe, trained, run.last(Evaluated), candidate, gated)
-    validated = run.last(Validated) or Validated({}, ())
-    version = run.step("Pusher", push, root, candidate, described, validated)
+    version = run.step("Pusher", _push, root, candidate, described, run.last(Validated))
     shutil.rmtree(candidate.folder)
     report(f"published version {version.number}")
     return version
@@ -246,105 +231,27 @@ def _in_float32(recipe: Recipe, report: Report) -> dict[str, History]:
     """Return the histories of the same trainings in float32; none if this is float32, or they do not exist."""
     if recipe.profile.precision == "float32":
         return {}
-    found = {
-        framework: plain.history
-        for framework in FRAMEWORKS
-        if (plain := Trained.read(framework, recipe.float32_folder / framework)) is not None
-    }
+    settings = replace(recipe.settings.alone, precision="float32")
+    trained = fingerprint.training(recipe.model, settings, recipe.dataset.digest)
+    folder = replace(recipe, training_fingerprint=trained).folder
+    found = {name: plain.history for name in FRAMEWORKS if (plain := Trained.read(name, folder / name))}
     if not found:
         report("the same training in float32 is not there to compare with; `make train` makes it")
     return found
 
 
-def push(
-    root: Path, candidate: Candidate, described: Mapping[str, Manifest], validated: Validated
+def _push(
+    root: Path, candidate: Candidate, described: Mapping[str, Manifest], validated: Validated | None
 ) -> Version:
-    """Publish a candidate as the next version. Raises `PublishError`."""
     model = next(iter(described.values())).model
-    return publish.publish(root, model, candidate.folder, described, statistics.to_json(validated.statistics))
-
-
-def manifests(
-    recipe: Recipe,
-    trained: Mapping[str, Trained],
-    evaluated: Evaluated | None,
-    candidate: Candidate,
-    gated: Gated,
-) -> dict[str, Manifest]:
-    """Return the manifest of each artifact, without its version."""
-    spec, code, files = recipe.model.spec, recipe.code, candidate.files
-    metrics = evaluated.metrics.items() if evaluated else ()
-    converters = {target: road.converter for target, road in recipe.roads.open.items()}
-    exporters = {target: candidate.exporter(target) for target in targets.NAMES}
-    common: dict[str, Any] = {
-        "model": spec.name,
-        "version": 0,
-        "signature": spec.signature.to_json(),
-        "task": spec.task.to_json(),
-        "metrics": {
-            f"{framework}/{name}": value for framework, own in metrics for name, value in own.items()
-        },
-        "data_digest": recipe.dataset.digest,
-        "seed": recipe.settings.seed,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": recipe.parameters,
-        "weights": {framework: result.digest for framework, result in trained.items()},
-        # Data that passed its checks has no NaN; an imported model may take it.
-        "finite": bool(trained),
-    }
-    return {
-        target: Manifest(
-            target=target,
-            source=candidate.sources.get(target, ""),
-            files=files[target],
-            serve=exporter.serve,
-            runtime=exporter.runtime,
-            converter=converters.get(target, ""),
-            unreachable=candidate.closed.get(target, ""),
-            instruction_set=dict(exporter.instruction_set),
-            export_seconds=candidate.seconds(target),
-            batched=gated.batched.get(target, False),
-            **common | code,
-        )
-        for target, exporter in exporters.items()
-    }
-
-
-def published_statistics(root: Path, model: str) -> Published | None:
-    """Return the published version's statistics; None if there are none, or if they have another form."""
-    now = publish.pointer(root, model)
-    text = None if now is None else publish.statistics(root, model, now.version)
-    if now is None or text is None:
-        return None
-    try:
-        return Published(now.version, statistics.from_json(text))
-    except (KeyError, TypeError):
-        return None
-
-
-def published_metrics(root: Path, model: str) -> dict[str, dict[str, float]]:
-    """Return the published version's metrics by framework; empty if there is none."""
-    now = publish.pointer(root, model)
-    if now is None:
-        return {}
-    try:
-        manifest = repository.read_manifest(
-            repository.version_dir(root, targets.NAMES[0], model, now.version)
-        )
-    except ManifestError:
-        return {}
-    found: dict[str, dict[str, float]] = {framework: {} for framework in FRAMEWORKS}
-    for key, value in manifest.metrics.items():
-        framework, _, metric = key.partition("/")
-        found[framework][metric] = value
-    return found
+    found = validated.statistics if validated else {}
+    return publish.publish(root, model, candidate.folder, described, statistics.to_json(found))
 
 
 def configure_containers(settings: Settings) -> None:
     """Write the configuration of the servers that compose starts."""
-    settings = dataclasses.replace(settings, platform="docker")
     for name in targets.NAMES:
-        targets.load(name).configure(settings)
+        targets.load(name).configure(replace(settings, platform="docker"))
 
 
 @contextmanager

@@ -102,13 +102,18 @@ def statistics_path(root: Path, model: str, version: int) -> Path:
     return root / "statistics" / model / f"{version}.json"
 
 
-def versions(directory: Path) -> list[int]:
-    """Return the versions in a model's folder, ascending; other names than integers are ignored."""
+def version_folders(directory: Path) -> dict[int, Path]:
+    """Return the versions in a model's folder, ascending; other names than integers of 63 bits are ignored."""
     if not directory.is_dir():
-        return []
-    return sorted(
-        int(p.name) for p in directory.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir()
-    )
+        return {}
+    named = [p for p in directory.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir()]
+    ordered = sorted((int(p.name), p) for p in named)
+    return {number: path for number, path in ordered if number < 2**63}
+
+
+def versions(directory: Path) -> list[int]:
+    """Return the numbers of `version_folders`."""
+    return list(version_folders(directory))
 
 
 def read_pointer(path: Path) -> Pointer | None:
@@ -118,7 +123,7 @@ def read_pointer(path: Path) -> Pointer | None:
         return Pointer(int(fields["version"]), fields["previous"], bool(fields["held"]))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise RepositoryError(
             f"{path}: expected a pointer with version, previous and held: {error}"
         ) from error

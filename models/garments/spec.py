@@ -1,7 +1,5 @@
 """The numbers of the model: EfficientNet-Lite0 (Google, 2020), trained on ImageNet, with a new head for garments.
-
-Transfer learning: the weights come from a checkpoint, and a profile trains the part behind its `frozen` one.
-"""
+Transfer learning: the weights come from a checkpoint, and a profile trains the part behind its `frozen` one."""
 
 from models.base import Checkpoint, ModelSpec, Profile, Tolerances
 from models.fashion.spec import SPEC as FASHION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from rich.pretty import pretty_repr
 
 import models
 from models.artifact import Artifact, ArtifactError, digest
-from models.base import Model, ModelSpec, Tolerances, names
+from models.base import Model, ModelSpec, Tolerances
 from models.data import Samples
 from models.inference import Inference
 from models.signature import BATCH, IMPORTED, Signature, Tensor
@@ -60,7 +61,8 @@ def take(
     kind = _kind(path)
     if not name.isidentifier() or not name.islower():
         raise ArtifactError(f"--name {name!r}: expected small letters, digits and underscores")
-    if name in names():
+    # A folder would also hide a module of ours, as models/task.py.
+    if importlib.util.find_spec(f"models.{name}"):
         raise ArtifactError(f"models/{name} is there already: take another --name, or remove it")
     own = Artifact(str(path), kind, digest(path), key, trusted=trusted)
     found = formats.opened(own)

@@ -198,9 +198,8 @@ def _exported(
     seconds = time.monotonic() - started
     test = artifacts.parity_rows(dataset.test, settings.seed)
     label = f"{variant.target} {variant.name}"
-    checks, batching = artifacts.variant_checks(
-        model, exporter, folder / file, variant.precision, judge, trained.weights, test, label
-    )
+    origin = artifacts.Source(model, judge, trained.weights, test)
+    checks = artifacts.file_checks(model, exporter, folder / file, variant.precision, origin, label)
     require(checks)
     # A server that reads a golden sample refuses less precise answers.
     if variant.precision == "float32" or variant.target == EXECUTORCH:
@@ -216,7 +215,7 @@ def _exported(
         export_seconds=round(seconds, 2),
         runtime=exporter.runtime,
         instruction_set=dict(exporter.instruction_set),
-        batched=batching.passed,
+        batched=artifacts.independent_rows(checks),
     )
 
 

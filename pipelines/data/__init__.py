@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from models.base import Model
+from models.classification import Classification
 from models.data import Dataset, IdxPictures, NpzFolder, OwnData, Rows, Samples
 from models.signature import Arrays
 from pipelines.data import idx, npz, samples
@@ -37,17 +38,12 @@ def load(model: Model, artifacts: Path, seed: int, progress: Progress | None = N
         return Dataset(rows, rows, rows, digest(rows))
     else:
         train, test = _own(model, cache)
-    if not len(train) or not len(test):
+    train, test = (_checked(part, model, name) for part, name in ((train, "training"), (test, "test")))
+    if len(train) < VALIDATION_SHARE or not len(test):
         raise DataError(
-            f"the data of {source.name}: expected rows to train and to test, got {len(train)} and {len(test)}"
+            f"the data of {source.name}: expected {VALIDATION_SHARE} rows or more to train and some to test, got "
+            f"{len(train)} and {len(test)}"
         )
-    expected = sorted(tensor.name for tensor in model.spec.inputs), model.spec.task.target_row
-    for part in (train, test):
-        if (found := (sorted(part.inputs), part.targets.shape[1:])) != expected:
-            raise DataError(
-                f"the data of {source.name}: expected the inputs {', '.join(expected[0])} and targets {expected[1]}, "
-                f"as spec.py has them; it has {', '.join(found[0])} and targets {found[1]}"
-            )
     order = np.random.default_rng(seed).permutation(len(train))
     count = len(train) // VALIDATION_SHARE
     held_out, rest = np.sort(order[:count]), np.sort(order[count:])
@@ -57,6 +53,32 @@ def load(model: Model, artifacts: Path, seed: int, progress: Progress | None = N
         test=test,
         digest=idx.digest(source) if isinstance(source, IdxPictures) else digest(train, test),
     )
+
+
+def _checked(part: Rows, model: Model, name: str) -> Rows:
+    """Return the rows, their targets as int64 classes or float32 quantities. Raises `DataError` if they do not fit."""
+    task, where = model.spec.task, f"the {name} data of {model.spec.data.name}"
+    if not isinstance(part, Rows):
+        raise DataError(f"{where}: expected Rows, got {type(part).__name__}")
+    inputs, targets = {key: np.asarray(array) for key, array in part.inputs.items()}, np.asarray(part.targets)
+    names = sorted(tensor.name for tensor in model.spec.inputs)
+    if sorted(inputs) != names or targets.shape[1:] != task.target_row:
+        raise DataError(
+            f"{where}: expected the inputs {', '.join(names)} and targets {task.target_row}, as spec.py has them; "
+            f"it has {', '.join(sorted(inputs))} and targets {targets.shape[1:]}"
+        )
+    arrays = {**inputs, "targets": targets}
+    counts = {array.shape[:1] for array in arrays.values()}
+    if len(counts) > 1 or () in counts or any(array.dtype.kind not in "biuf" for array in arrays.values()):
+        shapes = ", ".join(f"{key} {array.dtype} {list(array.shape)}" for key, array in arrays.items())
+        raise DataError(f"{where}: expected numbers, and as many rows of each; it has {shapes}")
+    with np.errstate(invalid="ignore"):
+        kept = targets.astype(np.float32 if task.target_row else np.int64)
+    if isinstance(task, Classification) and (kept != targets).any():
+        raise DataError(
+            f"{where}: expected classes as whole numbers; they are {targets[kept != targets][:5]}"
+        )
+    return Rows(inputs, kept)
 
 
 def augment(model: Model, inputs: Arrays, generator: np.random.Generator, options: dict[str, Any]) -> Arrays:

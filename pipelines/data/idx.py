@@ -7,10 +7,10 @@ import hashlib
 import shutil
 import struct
 import tempfile
-import urllib.error
 import urllib.request
-from collections.abc import Callable
+import zlib
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,10 @@ TIMEOUT_SECONDS = 60
 
 
 def load(source: IdxPictures, cache: Path, input_name: str, progress: Progress) -> tuple[Rows, Rows]:
-    """Training and test pictures, uint8 [N, H, W, C] with labels int64 [N], fetched into `cache` on the first call.
-
-    Raises `DataError`.
-    """
+    """Return training and test pictures, uint8 [N, H, W, C] with labels uint8 [N]. Raises `DataError`."""
+    if len(files := list(source.sha256)) != 4:
+        raise DataError(f"{source.name}: expected the digests of four files in spec.py, it has {len(files)}")
     fetch(source, cache, progress)
-    files = list(source.sha256)
     return _read(cache, input_name, *files[:2]), _read(cache, input_name, *files[2:])
 
 
@@ -59,17 +57,20 @@ def fetch(source: IdxPictures, cache: Path, progress: Progress) -> None:
     if all(_digest(cache / name) == expected for name, expected in source.sha256.items()):
         return
     cache.mkdir(parents=True, exist_ok=True)
-    attempts: list[tuple[str, Callable[[Path], None]]] = []
+    attempts = {url: partial(_from_url, source, url, progress) for url in source.urls}
     if source.debian_package:
-        attempts.append((f"Debian package {source.debian_package}", partial(_from_debian, source)))
-    attempts += [(url, partial(_from_url, source, url, progress)) for url in source.urls]
+        attempts = {f"Debian package {source.debian_package}": partial(_from_debian, source), **attempts}
     failures = [f"cache {cache}: not there, or not complete"]
-    for name, attempt in attempts:
+    for name, attempt in attempts.items():
         with tempfile.TemporaryDirectory(dir=cache, prefix=".incoming-") as folder:
             try:
                 attempt(Path(folder))
-                _accept(source, Path(folder), cache)
-            except (DataError, urllib.error.URLError, OSError, EOFError) as error:
+                for file, expected in source.sha256.items():
+                    if (found := _digest(Path(folder) / file)) != expected:
+                        raise DataError(f"{file} has sha256 {found or '(no file)'}, expected {expected}")
+                for file in source.sha256:
+                    (Path(folder) / file).replace(cache / file)
+            except (DataError, OSError, EOFError, zlib.error, HTTPException) as error:
                 failures.append(f"{name}: {error}")
             else:
                 return
@@ -78,15 +79,6 @@ def fetch(source: IdxPictures, cache: Path, progress: Progress) -> None:
         + "\n  ".join(failures)
         + f"\nPut {', '.join(source.sha256)} (uncompressed) into {cache} and run this again."
     )
-
-
-def _accept(source: IdxPictures, folder: Path, cache: Path) -> None:
-    for name, expected in source.sha256.items():
-        found = _digest(folder / name)
-        if found != expected:
-            raise DataError(f"{name} has sha256 {found or '(no file)'}, expected {expected}")
-    for name in source.sha256:
-        (folder / name).replace(cache / name)
 
 
 def _digest(path: Path) -> str:
@@ -132,13 +124,7 @@ def _unpack(packed: Path, to: Path) -> None:
 
 def _read(folder: Path, input_name: str, images_file: str, labels_file: str) -> Rows:
     images, labels = read_idx(folder / images_file), read_idx(folder / labels_file)
-    if images.ndim not in (3, 4) or labels.ndim != 1 or len(images) != len(labels):
-        raise DataError(
-            f"{folder}: expected as many labels in {labels_file} as pictures [N, H, W] or [N, H, W, C] in "
-            f"{images_file}, they are {list(labels.shape)} and {list(images.shape)}"
-        )
-    pictures = images if images.ndim == 4 else images[..., np.newaxis]
-    return Rows({input_name: pictures}, labels.astype(np.int64))
+    return Rows({input_name: images if images.ndim == 4 else images[..., np.newaxis]}, labels)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,10 @@ def load(source: NpzFolder, cache: Path) -> tuple[Rows, Rows]:
 def _rows(path: Path) -> Rows:
     expected = f"an array for each input, and {TARGET!r}, all with the same number of rows"
     arrays = read(path, expected)
-    target = arrays.pop(TARGET, None)
-    lengths = {len(array) for array in arrays.values()}
-    if target is None or not arrays or lengths != {len(target)}:
-        told = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise DataError(f"{path}: expected {expected}; it has {told or 'no input'}")
-    return Rows(arrays, target.astype(np.int64) if target.ndim == 1 else target.astype(np.float32))
+    if TARGET not in arrays:
+        raise DataError(f"{path}: expected {expected}; it has {', '.join(arrays) or 'nothing'}")
+    target = arrays.pop(TARGET)
+    return Rows(arrays, target)
 
 
 def read(path: Path, expected: str) -> dict[str, NDArray[Any]]:
@@ -39,5 +38,5 @@ def read(path: Path, expected: str) -> dict[str, NDArray[Any]]:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"{path} is missing: expected {expected}") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as .npz: expected {expected}: {error}") from error

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from models.base import Model
 from models.data import Rows
-from models.signature import STRING, Signature, Tensor
+from models.signature import STRING, Signature, Tensor, batch_size
 from pipelines.data import npz
 from pipelines.data.source import DataError
+from serving import golden
 
 FILE = "samples.npz"
 DRAWN = 64
@@ -28,12 +29,12 @@ def given(model: Model) -> bool:
 
 def load(model: Model) -> Rows:
     """Return rows without targets. Raises `DataError`."""
-    path = model.folder / FILE
-    inputs = read(path, model.spec.signature) if path.exists() else draw(model.spec.signature)
-    count = max(DRAWN, len(next(iter(inputs.values()))))
+    signature = model.spec.signature
+    inputs = read(model.folder / FILE, signature) if given(model) else draw(signature)
+    count = max(DRAWN, batch_size(inputs))
     # At least as many as the largest request has: the first ones repeat.
     inputs = {name: np.resize(array, (count, *array.shape[1:])) for name, array in inputs.items()}
-    return Rows(inputs, np.zeros(len(next(iter(inputs.values()))), np.float32))
+    return Rows(inputs, np.zeros(count, np.float32))
 
 
 def read(path: Path, signature: Signature) -> dict[str, NDArray[Any]]:
@@ -55,9 +56,7 @@ def read(path: Path, signature: Signature) -> dict[str, NDArray[Any]]:
                 f"they are {dtype} {list(array.shape)}"
             )
         if dtype == STRING:
-            texts: NDArray[Any] = np.empty(array.size, object)
-            texts[:] = [text.encode() if isinstance(text, str) else text for text in array.ravel().tolist()]
-            arrays[tensor.name] = texts.reshape(array.shape)
+            arrays[tensor.name] = np.array(golden.texts(array), object).reshape(array.shape)
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1 or not min(counts.values()):
         raise DataError(f"{path}: expected as many rows of each input, and one at least; it has {counts}")
@@ -73,9 +72,8 @@ def draw(signature: Signature) -> dict[str, NDArray[Any]]:
     def rows(tensor: Tensor) -> NDArray[Any]:
         shape = (DRAWN, *(sizes[size] if isinstance(size, str) else size for size in tensor.inner))
         if tensor.dtype == STRING:
-            drawn: NDArray[Any] = np.empty(int(np.prod(shape)), object)
-            drawn[:] = [b"sample %d" % place for place in range(drawn.size)]
-            return drawn.reshape(shape)
+            texts = [b"sample %d" % place for place in range(int(np.prod(shape)))]
+            return np.array(texts, object).reshape(shape)
         if tensor.dtype.startswith("float"):
             return generator.random(shape).astype(tensor.dtype)
         return generator.integers(0, 2, shape).astype(tensor.dtype)

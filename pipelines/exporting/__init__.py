@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.base import Model
@@ -18,6 +18,7 @@ from pipelines.exporting.onnx2tf import ConverterMissingError
 from pipelines.exporting.roads import Roads
 from pipelines.training.record import Trained
 from serving import golden, repository, targets
+from serving.errors import TandemError
 from serving.golden import Golden
 from serving.targets.base import SAMPLES
 
@@ -25,6 +26,8 @@ CALIBRATION_ROWS = 500
 """Validation rows that calibrate int8 quantization."""
 GOLDEN_ROWS = 2
 """Validation rows in the golden sample of each artifact, which its server checks."""
+DISK_FULL = "No space left"
+"""In the error of a conversion that may succeed another time."""
 
 
 def load(target: str, form: str = "") -> Exporter:
@@ -37,18 +40,14 @@ def load(target: str, form: str = "") -> Exporter:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An artifact for every target that is reached in `folder / target`, waiting for the gates."""
+    """An artifact for every open target in `folder / target`, waiting for the gates; tfjs always has the samples."""
 
     folder: Path
-    sources: Mapping[str, str]
-    """By target: the framework whose weights it has, or the format of the file that it is made from."""
-    torchserve_form: str = ""
-    closed: Mapping[str, str] = field(default_factory=dict)
-    """The reasons of the targets without an artifact; the folder of tfjs has the samples all the same."""
+    roads: Roads
 
     def exporter(self, target: str) -> Exporter:
         """Return the exporter of a target's artifact."""
-        return load(target, self.torchserve_form)
+        return load(target, self.roads.form)
 
     def seconds(self, target: str) -> float:
         """Return the seconds of its export."""
@@ -58,9 +57,7 @@ class Candidate:
     @property
     def files(self) -> dict[str, dict[str, str]]:
         """The digests in each target's seal, by file."""
-        return {
-            target: repository.read_seal(self.folder / target) for target in (*self.sources, *self.closed)
-        }
+        return {target: repository.read_seal(self.folder / target) for target in targets.NAMES}
 
     def without(self, failed: Mapping[str, str]) -> Candidate:
         """Return the candidate without the artifacts of these targets, and with their reasons."""
@@ -68,8 +65,7 @@ class Candidate:
             with _sealed(self.folder / target) as beside:
                 if (samples := self.folder / target / SAMPLES).exists():
                     shutil.copytree(samples, beside / SAMPLES)
-        sources = {target: origin for target, origin in self.sources.items() if target not in failed}
-        return replace(self, sources=sources, closed={**self.closed, **failed})
+        return Candidate(self.folder, self.roads.without(failed))
 
 
 def export_all(
@@ -78,24 +74,21 @@ def export_all(
     found: Roads,
     folder: Path,
     dataset: Dataset,
-    torchserve_form: str,
     report: Callable[[str], None],
 ) -> Candidate:
     """Write the artifact of every open target to `folder / target`, unless it is there already.
 
-    Each has its source's golden sample, and appears complete and sealed, by a rename; `repository.broken_seal` finds
-    later changes. That of tfjs has the version's samples beside it. An optional target whose converter fails is closed.
-    Raises `ExportError` if another's fails.
+    Each has its source's golden sample, and appears complete and sealed; that of tfjs has the version's samples beside
+    it. An optional target whose converter fails is closed. Raises `ExportError` if another's fails.
     """
     signature = model.spec.signature
     calibration = dataset.validation.take(slice(CALIBRATION_ROWS)).served(signature)
     sample = signature.calls(calibration, GOLDEN_ROWS)[0]
-    weights = {name: trained[name].weights if name in trained else {} for name in set(found.sources.values())}
+    weights = {name: trained[name].weights if name in trained else {} for name in set(found.origins.values())}
     goldens = {
         name: Golden(sample, reference.answers(model, name, own, [sample])[0], model.spec.tolerances.outputs)
         for name, own in weights.items()
     }
-    closed = dict(found.closed)
     for target in targets.NAMES:
         if (folder / target / repository.GOLDEN).exists():
             continue
@@ -104,23 +97,25 @@ def export_all(
                 report(f"{target} by {road.converter}" if road.converter else target)
                 started = time.monotonic()
                 try:
-                    load(target, torchserve_form).write(model, weights[road.origin], beside, calibration)
+                    load(target, found.form).write(model, weights[road.origin], beside, calibration)
                     golden.write(beside, goldens[road.origin])
                 except Exception as error:
-                    if isinstance(error, ConverterMissingError) or not roads.optional(model, target):
-                        raise
-                    closed[target] = one_line(error)
-                    report(f"{target} is not reached: {closed[target]}")
+                    passing = isinstance(error, ConverterMissingError) or DISK_FULL in str(error)
+                    if passing or not roads.optional(model, target):
+                        if isinstance(error, TandemError | OSError):
+                            raise
+                        raise ExportError(f"{target}: {one_line(error, 2_000)}") from error
+                    report(f"{target} is not reached: {one_line(error)}")
+                    found = found.without({target: one_line(error)})
                     shutil.rmtree(beside)
                     beside.mkdir()
                 repository.write_atomically(_seconds(folder, target), f"{time.monotonic() - started:.2f}")
             if target == "tfjs":
                 samples.write(model.spec, dataset.test, beside / SAMPLES)
-    if len(closed) == len(targets.NAMES):
-        reasons = "\n  ".join(f"{target}: {why}" for target, why in closed.items())
+    if not found.open:
+        reasons = "\n  ".join(f"{target}: {why}" for target, why in found.closed.items())
         raise ExportError(f"no target is reached:\n  {reasons}")
-    sources = {target: origin for target, origin in found.sources.items() if target not in closed}
-    return Candidate(folder, sources, torchserve_form, closed)
+    return Candidate(folder, found)
 
 
 @contextmanager
@@ -130,8 +125,8 @@ def _sealed(done: Path) -> Iterator[Path]:
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     yield beside
-    repository.write_seal(beside, done)
     shutil.rmtree(done, ignore_errors=True)
+    repository.write_seal(beside, done)
     beside.replace(done)
 
 

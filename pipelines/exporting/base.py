@@ -20,8 +20,6 @@ from serving.errors import TandemError
 
 SLICE = 100
 """Rows of a run: thousands would take gigabytes in the first layers of a network for pictures."""
-
-
 TELLING = r"error|not (yet )?(supported|implemented)"
 """Words in the output of a program that failed which mark the lines with the reason."""
 
@@ -31,8 +29,8 @@ class ExportError(TandemError):
 
 
 def one_line(error: Exception, longest: int = 500) -> str:
-    """Return an error's message on one line, cut to `longest` characters."""
-    return " ".join(str(error).split())[:longest]
+    """Return an error's message, or its type if it has none, on one line, cut to `longest` characters."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 @contextmanager
@@ -50,7 +48,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def traced(model: Model, network: str = "torch_model") -> Iterator[None]:
-    """Raise `ExportError` if PyTorch cannot trace the graph of the model's network."""
+    """Raise `ExportError` if PyTorch cannot trace the model's network."""
     try:
         yield
     except TandemError:
@@ -85,15 +83,20 @@ def process(what: str, command: Sequence[str | Path], seconds: int, folder: Path
         raise ExportError(f"{what} failed: {' '.join((telling or lines)[-3:])[:600] or 'it says nothing'}")
 
 
+def run_as_served(backend: str, path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
+    """Run an artifact in a backend of our server, on one thread, each batch in a run of its own."""
+    from serving.server.backends.base import loader
+    from serving.server.tensors.signature import DEFAULT_SIGNATURE
+
+    folder, file = (path, "") if path.is_dir() else (path.parent, path.name)
+    servable, names = loader(backend)(folder, file, 1), [tensor.name for tensor in model.spec.task.outputs]
+    return [servable.run(DEFAULT_SIGNATURE, dict(inputs), names) for inputs in batches]
+
+
 @dataclass(frozen=True)
 class Exporter:
-    """One artifact: the functions that write it for a target from bridged weights and run it in its own runtime.
+    """The functions that write an artifact from the weights of either framework and run it in its own runtime."""
 
-    Any framework's weights fit, because the bridge is exact: an exporter builds the network of the framework
-    whose converter it uses, sets the weights, and converts.
-    """
-
-    target: str
     files: dict[str, str]
     """Precision (`float32`, `float16`, `int8`) to the path in the artifact's folder ("" is the folder itself);
     the first is the one that is served, and a model may have fewer: `variants`."""

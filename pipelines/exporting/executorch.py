@@ -105,7 +105,6 @@ def _quantized(program: ExportedProgram, model: Model, calibration: Arrays) -> E
 
 
 EXPORTER = Exporter(
-    target="executorch",
     files={"float32": "model.pte"},
     write=partial(write, "float32"),
     answer=answer,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from models.signature import Arrays
 from pipelines.exporting import imported, onnx
 from pipelines.exporting.base import one_line
 
-Found: TypeAlias = "tuple[str, str, Sequence[int | str | None]]"
+TensorInFile: TypeAlias = "tuple[str, str, Sequence[int | str | None]]"
 """A tensor in a file: its name, its dtype by our names, and its sizes; anything but a number above 0 is free."""
 
 ADVICE = {
@@ -33,8 +34,8 @@ UNSAFE = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "Wri
 class Opened:
     """A file's inputs, outputs and function, all by the names in the file."""
 
-    inputs: Sequence[Found]
-    outputs: Sequence[Found]
+    inputs: Sequence[TensorInFile]
+    outputs: Sequence[TensorInFile]
     run: Callable[[Arrays], Arrays]
     key: str = "serving_default"
     """The name of a SavedModel's signature."""
@@ -64,20 +65,15 @@ def _onnx(artifact: Artifact) -> Opened:
         raise ArtifactError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {artifact.path}: {told}. {advice}"
         ) from error
-    if wrong := [f"{a.name} ({a.type})" for a in session.get_inputs() if a.type not in DTYPES]:
+    arguments = session.get_inputs(), session.get_outputs()
+    wrong, others = ([f"{a.name} ({a.type})" for a in part if a.type not in DTYPES] for part in arguments)
+    if wrong:
         raise ArtifactError(f"{artifact.path}: expected inputs that are tensors, got {', '.join(wrong)}")
-    others = [f"{a.name} ({a.type})" for a in session.get_outputs() if a.type not in DTYPES]
     inputs, outputs = (
-        [(a.name, DTYPES[a.type], a.shape) for a in arguments if a.type in DTYPES]
-        for arguments in (session.get_inputs(), session.get_outputs())
+        [(a.name, DTYPES[a.type], a.shape) for a in part if a.type in DTYPES] for part in arguments
     )
-    names = [name for name, *_ in outputs]
-    return Opened(
-        inputs,
-        outputs,
-        lambda given: onnx.run(session, names, given),
-        note=f"left out, for they are no tensors: {', '.join(others)}" if others else "",
-    )
+    note = f"left out, for they are no tensors: {', '.join(others)}" if others else ""
+    return Opened(inputs, outputs, partial(onnx.run, session, [name for name, *_ in outputs]), note=note)
 
 
 def _served(artifact: Artifact) -> Opened:
@@ -97,16 +93,13 @@ def _served(artifact: Artifact) -> Opened:
     known = list(servable.signatures)
     key = key or ("serving_default" if "serving_default" in known else known[0] if len(known) == 1 else "")
     if key not in known:
-        told = f"it has {', '.join(known)}: name one by --signature" if known else "it has none"
-        raise ArtifactError(f"{path}: expected a signature to call, {told}")
+        there = f"it has {', '.join(known)}: name one by --signature" if known else "it has none"
+        raise ArtifactError(f"{path}: expected a signature to call, {there}")
     signature = servable.signatures[key]
-    specs = (*signature.inputs, *signature.outputs)
-    if unknown := [spec.name for spec in specs if spec.shape is None]:
+    both = signature.inputs, signature.outputs
+    if unknown := [spec.name for part in both for spec in part if spec.shape is None]:
         raise ArtifactError(f"{path}: expected a rank of every tensor, {', '.join(unknown)} can be anything")
-    inputs, outputs = (
-        [(spec.name, spec.dtype, spec.shape or ()) for spec in own]
-        for own in (signature.inputs, signature.outputs)
-    )
+    inputs, outputs = ([(spec.name, spec.dtype, spec.shape or ()) for spec in part] for part in both)
     return Opened(inputs, outputs, lambda given: servable.run(key, dict(given), signature.output_names), key)
 
 
@@ -115,10 +108,9 @@ def _require_safe(artifact: Artifact) -> None:
 
     model = SavedModel.FromString((Path(artifact.path) / "saved_model.pb").read_bytes())
     graphs = [meta.graph_def for meta in model.meta_graphs]
+    functions = [function for graph in graphs for function in graph.library.function]
     operations = {node.op for graph in graphs for node in graph.node}
-    operations |= {
-        node.op for graph in graphs for function in graph.library.function for node in function.node_def
-    }
+    operations |= {node.op for function in functions for node in function.node_def}
     if (unsafe := sorted(operations & UNSAFE)) and not artifact.trusted:
         raise ArtifactError(
             f"{artifact.path} runs Python or touches files ({', '.join(unsafe)}): {imported.UNTRUSTED}"
@@ -143,11 +135,9 @@ def _keras(artifact: Artifact) -> Opened:
         outputs = named(network(values if len(values) > 1 else values[0], training=False))
         return {name: output.numpy() for name, output in outputs.items()}
 
-    def found(tensors: Iterable[tuple[str, Any]]) -> list[Found]:
-        return [(name, str(tensor.dtype), tensor.shape) for name, tensor in tensors]
-
-    inputs = found((tensor.name, tensor) for tensor in network.inputs)
-    return Opened(inputs, found(named(network.output).items()), run)
+    inputs = [(tensor.name, str(tensor.dtype), tensor.shape) for tensor in network.inputs]
+    outputs = [(name, str(tensor.dtype), tensor.shape) for name, tensor in named(network.output).items()]
+    return Opened(inputs, outputs, run)
 
 
 def _pt2(artifact: Artifact) -> Opened:
@@ -156,28 +146,32 @@ def _pt2(artifact: Artifact) -> Opened:
     program = imported.exported_program(artifact)
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
 
-    def found(names: Sequence[Any], prefix: str = "") -> list[Found]:
-        tensors: list[Found] = []
-        for place, name in enumerate(names):
-            value = values.get(name)
-            if not isinstance(value, torch.Tensor):
-                raise ArtifactError(
-                    f"{artifact.path}: expected tensors to go in and out, {name} is {value!r}"
-                )
-            sizes = [size if isinstance(size, int) else str(size) for size in value.shape]
-            dtype = str(value.dtype).removeprefix("torch.")
-            tensors.append((f"{prefix}_{place}" if prefix else str(name), dtype, sizes))
-        return tensors
+    def tensors(names: Sequence[Any]) -> list[TensorInFile]:
+        if wrong := [
+            f"{name} is {values.get(name)!r}" for name in names if not torch.is_tensor(values.get(name))
+        ]:
+            raise ArtifactError(f"{artifact.path}: expected tensors to go in and out, {', '.join(wrong)}")
+        return [
+            (
+                str(name),
+                str(values[name].dtype).removeprefix("torch."),
+                [size if isinstance(size, int) else str(size) for size in values[name].shape],
+            )
+            for name in names
+        ]
 
-    inputs = found(program.graph_signature.user_inputs)
-    outputs = found(program.graph_signature.user_outputs, "output")
+    inputs = tensors(program.graph_signature.user_inputs)
+    outputs = [
+        (f"output_{place}", dtype, sizes)
+        for place, (_, dtype, sizes) in enumerate(tensors(program.graph_signature.user_outputs))
+    ]
     network = program.module()
 
     def run(given: Arrays) -> Arrays:
         with torch.inference_mode():
             answer = network(*(torch.from_numpy(np.array(given[name])) for name, *_ in inputs))
-        values = answer if isinstance(answer, list | tuple) else [answer]
-        return {name: value.numpy() for (name, *_), value in zip(outputs, values, strict=True)}
+        answers = answer if isinstance(answer, list | tuple) else [answer]
+        return {name: value.numpy() for (name, *_), value in zip(outputs, answers, strict=True)}
 
     return Opened(inputs, outputs, run)
 

@@ -45,10 +45,8 @@ def exported_program(artifact: Artifact) -> ExportedProgram:
 
 
 def onnx_graph(artifact: Artifact) -> onnx.ModelProto:
-    """The graph of an .onnx file with all its weights, its inputs and outputs named as in the spec.
-
-    Raises `ArtifactError`.
-    """
+    """The graph of an .onnx file with all its weights, its inputs and outputs named as in the spec. Raises
+    `ArtifactError`."""
     import onnx
     import onnx_ir
 

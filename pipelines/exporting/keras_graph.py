@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from models.artifact import digest
 from models.base import Model, Weights
 from models.signature import STRING, Signature, Tensor
 from pipelines.exporting import imported, onnx, onnx2tf
 from pipelines.exporting.base import ExportError
+from serving.repository import file_digest
 
 if TYPE_CHECKING:
     import keras
@@ -36,10 +36,8 @@ LUMA_BITS = 16
 
 
 def network(model: Model, weights: Weights) -> keras.Model:
-    """Build the Keras network of `model` and set `weights`, without touching their source.
-
-    Raises `ModelError` where names or shapes do not fit.
-    """
+    """Build the Keras network of `model` and set `weights`, without touching their source. Raises `ModelError`
+    where names or shapes do not fit."""
     # Read at TensorFlow's first import; its notices about the CPU would hide our progress.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if model.spec.artifact is not None:
@@ -75,24 +73,16 @@ def finite(model: Model, answer: Answer) -> Answer:
     them on, and only the graph can refuse them."""
     import tensorflow as tf
 
-    def checked(*values: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return answer(
-            *(
-                tf.debugging.check_numerics(value, f"{t.name}: expected finite numbers, got NaN or infinity")
-                if t.dtype.startswith("float")
-                else value
-                for t, value in zip(model.spec.inputs, values, strict=True)
-            )
-        )
+    def check(tensor: Tensor, value: tf.Tensor) -> tf.Tensor:
+        message = f"{tensor.name}: expected finite numbers, got NaN or infinity"
+        return tf.debugging.check_numerics(value, message) if tensor.dtype.startswith("float") else value
 
-    return checked
+    return lambda *values: answer(*map(check, model.spec.inputs, values))
 
 
 def graph(model: Model, weights: Weights) -> tuple[Any, Answer]:
     """Return the model in TensorFlow: the holder of its variables, and the function from inputs to outputs by name.
-
-    onnx2tf converts a model that is PyTorch's or ONNX only. Raises `ExportError`.
-    """
+    onnx2tf converts a model that is PyTorch's or ONNX only. Raises `ExportError`."""
     artifact = model.spec.artifact
     if "tensorflow" in model.origins or "keras" in model.origins:
         layers = network(model, weights)
@@ -102,7 +92,7 @@ def graph(model: Model, weights: Weights) -> tuple[Any, Answer]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.export(model, weights, path)
-        key = digest(path)
+        key = file_digest(path)
         if key not in _converted:
             # Kept for the three targets that need it.
             _converted[key] = tempfile.TemporaryDirectory()
@@ -180,12 +170,8 @@ def write_saved_model(
         )
     if examples:
         # A record holds integers as int64.
-        features = {
-            tensor.name: tf.io.FixedLenFeature(
-                tensor.row, tf.float32 if tensor.dtype == "float32" else tf.int64
-            )
-            for tensor in signature.inputs
-        }
+        dtypes = {"float32": tf.float32, "int32": tf.int64}
+        features = {t.name: tf.io.FixedLenFeature(t.row, dtypes[t.dtype]) for t in signature.inputs}
 
         def answer_examples(examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
             parsed = tf.io.parse_example(examples, features)

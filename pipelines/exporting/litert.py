@@ -8,13 +8,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from models.base import Model, Weights
-from models.signature import Arrays, batch_size, rows
+from models.signature import Arrays, rows
 from pipelines.exporting import imported, keras_graph
-from pipelines.exporting.base import Exporter, ExportError, quiet
+from pipelines.exporting.base import Exporter, ExportError, quiet, run_as_served
 
 FILES = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
 CALIBRATION_ROWS = 256
@@ -30,30 +31,17 @@ def write(model: Model, weights: Weights, folder: Path, calibration: Arrays) -> 
     if artifact is not None and artifact.format == "tflite":
         (folder / EXPORTER.serve).write_bytes(imported.tflite(artifact))
         return
-    if not batch_size(calibration):
+    calls = model.spec.signature.calls(rows(calibration, slice(CALIBRATION_ROWS)), 1)
+    if not calls:
         raise ExportError("litert: int8 needs rows to calibrate on, and there are none")
     with tempfile.TemporaryDirectory() as saved_model:
         keras_graph.write_saved_model(model, weights, Path(saved_model), served=False)
         for precision, name in EXPORTER.variants(model).items():
-            (folder / name).write_bytes(_convert(saved_model, precision, calibration))
+            (folder / name).write_bytes(_convert(saved_model, precision, calls))
 
 
-def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
-    """Run a .tflite file in LiteRT as our server opens it."""
-    from serving.server.backends.base import loader
-    from serving.server.tensors.signature import DEFAULT_SIGNATURE
-
-    servable = loader("litert")(path.parent, path.name, 2)
-    names = [tensor.name for tensor in model.spec.task.outputs]
-    return [servable.run(DEFAULT_SIGNATURE, dict(inputs), names) for inputs in batches]
-
-
-def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
+def _convert(saved_model: str, precision: str, calls: Sequence[Arrays]) -> bytes:
     import tensorflow as tf
-
-    def representative() -> Iterator[Arrays]:
-        for index in range(min(batch_size(calibration), CALIBRATION_ROWS)):
-            yield rows(calibration, slice(index, index + 1))
 
     converter: Any = tf.lite.TFLiteConverter.from_saved_model(
         saved_model, signature_keys=[keras_graph.FLOAT_SIGNATURE]
@@ -63,7 +51,7 @@ def _convert(saved_model: str, precision: str, calibration: Arrays) -> bytes:
         converter.target_spec.supported_types = [tf.float16]
     elif precision == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = representative
+        converter.representative_dataset = lambda: iter(calls)
         # Indices and masks have no int8 form: what needs one has it, the rest stays as it is.
         converter.target_spec.supported_ops = [
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
@@ -104,10 +92,9 @@ def _silent() -> Iterator[None]:
 
 
 EXPORTER = Exporter(
-    target="litert",
     files=FILES,
     write=write,
-    answer=answer,
+    answer=partial(run_as_served, "litert"),
     runtime="LiteRT",
     backend="litert",
 )

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.base import Model, Weights
-from models.signature import Arrays, batch_size, rows
-from pipelines.exporting.base import Exporter, ExportError, one_line, quiet, traced
+from models.signature import Arrays, rows
+from pipelines.exporting.base import Exporter, ExportError, one_line, quiet, run_as_served, traced
 from pipelines.training.keras_on_torch import NAME as KERAS_ON_TORCH
 from serving import golden
+from serving.errors import TandemError
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-OPSET = 20
+OPSET, TF2ONNX_OPSET = 20, 18
 CALIBRATION_ROWS = 256
 
 
@@ -34,31 +37,51 @@ def export(model: Model, weights: Weights, path: Path) -> None:
     """Write the model to `path` and check it: PyTorch's graph, the imported .onnx, or tf2onnx's."""
     import onnx
 
-    from pipelines.exporting import imported, onnx_from_tensorflow
+    from pipelines.exporting import imported
 
     artifact = model.spec.artifact
     if artifact is not None and artifact.format == "onnx":
         onnx.save(imported.onnx_graph(artifact), path)
         return
-    by_torch = bool({"pytorch", "pt2"} & set(model.origins))
-    if by_torch:
+    if {"pytorch", "pt2"} & set(model.origins):
         from pipelines.exporting.torch_graph import servable
 
         _export_torch(servable(model, weights), model, path)
     else:
-        onnx_from_tensorflow.write(model, weights, path)
+        write_by_tf2onnx(model, weights, path)
+        _name(path, model)
     graph = onnx.load(path)
-    if not by_torch:
-        _name(graph, model)
-        onnx.save(graph, path)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path.name} is not valid ONNX: {error}") from error
     _check_signature(graph, model)
-    opset = {used.domain: used.version for used in graph.opset_import}[""]
-    if by_torch and opset != OPSET:
-        raise ExportError(f"ONNX of {model.spec.name}: expected opset {OPSET}, it has {opset}")
+
+
+def write_by_tf2onnx(model: Model, weights: Weights, path: Path) -> None:
+    """Write the model's graph in TensorFlow, or its .tflite file, to an ONNX file. Raises `ExportError`."""
+    from pipelines.exporting import keras_graph
+
+    artifact = model.spec.artifact
+    try:
+        if artifact is not None and artifact.format == "tflite":
+            import tf2onnx
+
+            logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+            tf2onnx.convert.from_tflite(str(artifact.file()), opset=TF2ONNX_OPSET, output_path=str(path))
+            return
+        _held, answer = keras_graph.graph(model, weights)
+
+        import tensorflow as tf
+        import tf2onnx
+
+        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+        specs = keras_graph.tensor_specs(model.spec.signature)
+        tf2onnx.convert.from_function(tf.function(answer), specs, opset=TF2ONNX_OPSET, output_path=str(path))
+    except TandemError:
+        raise
+    except Exception as error:
+        raise ExportError(f"tf2onnx failed: {one_line(error)}") from error
 
 
 def _export_torch(network: Any, model: Model, path: Path) -> None:  # noqa: ANN401
@@ -84,37 +107,33 @@ def _export_torch(network: Any, model: Model, path: Path) -> None:  # noqa: ANN4
     program.save(path, external_data=False)
 
 
-def _name(graph: onnx.ModelProto, model: Model) -> None:
+def _name(path: Path, model: Model) -> None:
     """Put the spec's names on inputs, outputs and free dimensions of what tf2onnx wrote, or PyTorch from a program."""
     import onnx_ir
 
     from pipelines.exporting import imported
 
-    artifact, signature = model.spec.artifact, model.spec.signature
-    called = imported.tflite_names(artifact) if artifact is not None and artifact.format == "tflite" else {}
-    known = {tensor.name: tensor for tensor in (*signature.inputs, *signature.outputs)}
-    converted = onnx_ir.from_proto(graph)
+    artifact, signature, names = model.spec.artifact, model.spec.signature, dict[str, str]()
+    if artifact is not None and artifact.format == "tflite":
+        called = imported.tflite_names(artifact).items()
+        names = {**artifact.names, **{tensor: artifact.names.get(name, name) for tensor, name in called}}
+    tensors = {tensor.name: tensor for tensor in (*signature.inputs, *signature.outputs)}
+    converted = onnx_ir.load(path)
     for value in (*converted.graph.inputs, *converted.graph.outputs):
-        if artifact is not None:
-            name = called.get(value.name or "", value.name or "")
-            value.name = artifact.names.get(name, name)
-        if tensor := known.get(value.name or ""):
+        value.name = names.get(value.name or "", value.name)
+        if tensor := tensors.get(value.name or ""):
             value.shape = onnx_ir.Shape(list(tensor.shape))
-    graph.CopyFrom(onnx_ir.to_proto(converted))
+    onnx_ir.save(converted, path)
 
 
 def write_int8(model: Model, weights: Weights, directory: Path, calibration: Arrays) -> None:
-    """Write `model.onnx` with int8 weights, a scale for each channel, and uint8 activations (QDQ).
-
-    Their ranges are read off the first 256 rows of `calibration`. Raises `ExportError`.
-    """
+    """Write `model.onnx` with int8 weights, a scale for each channel, and uint8 activations (QDQ). Their ranges are
+    read off the first 256 rows of `calibration`. Raises `ExportError`."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Rows(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            count = min(batch_size(calibration), CALIBRATION_ROWS)
-            self.left = iter([rows(calibration, slice(row, row + 1)) for row in range(count)])
+        left = iter(model.spec.signature.calls(rows(calibration, slice(CALIBRATION_ROWS)), 1))
 
         def get_next(self) -> Arrays | None:
             return next(self.left, None)
@@ -136,7 +155,6 @@ def write_int8(model: Model, weights: Weights, directory: Path, calibration: Arr
 def write_keras(model: Model, weights: Weights, directory: Path, _calibration: Arrays) -> None:
     """Write `model.onnx` from the program that Keras exports on PyTorch: its own ONNX takes TorchScript for free sizes,
     and fails at layer normalization. Raises `ModelError` or `ExportError`."""
-    import onnx
     import torch
 
     from pipelines.exporting import keras_on_torch
@@ -146,19 +164,17 @@ def write_keras(model: Model, weights: Weights, directory: Path, _calibration: A
         exported = Path(folder) / "model.pt2"
         keras_on_torch.write(model, weights, exported)
         _export_torch(torch.export.load(exported), model, path)
-    graph = onnx.load(path)
-    _name(graph, model)
-    onnx.save(graph, path)
+    _name(path, model)
 
 
-def answer(path: Path, model: Model, batches: Sequence[Arrays], optimized: bool = True) -> list[Arrays]:
-    """Run the file with ONNX Runtime on one thread, with its graph optimizations or without any."""
-    opened, names = session(path, optimized), [tensor.name for tensor in model.spec.task.outputs]
+def answer_unoptimized(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
+    """Run the file without ONNX Runtime's graph optimizations."""
+    opened, names = session(path, optimized=False), [tensor.name for tensor in model.spec.task.outputs]
     return [run(opened, names, inputs) for inputs in batches]
 
 
 def session(path: Path, optimized: bool = True) -> onnxruntime.InferenceSession:
-    """Open a file in ONNX Runtime, without its log on stderr."""
+    """Open a file in ONNX Runtime on one thread, without its log on stderr."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -193,10 +209,9 @@ def _check_signature(graph: onnx.ModelProto, model: Model) -> None:
 
 
 EXPORTER = Exporter(
-    target="onnxruntime",
     files={"float32": "model.onnx"},
     write=write,
-    answer=answer,
+    answer=partial(run_as_served, "onnxruntime"),
     runtime="ONNX Runtime",
     backend="onnxruntime",
 )

@@ -46,17 +46,19 @@ class Roads:
     """The form that TorchServe runs: one of `torchserve.FORMS`."""
 
     @property
-    def sources(self) -> dict[str, str]:
-        """The origin of each open target's weights."""
+    def origins(self) -> dict[str, str]:
+        """By open target: the framework whose weights it has, or the format of the file that it is made from."""
         return {target: road.origin for target, road in self.open.items()}
+
+    def without(self, reasons: Mapping[str, str]) -> Roads:
+        """Return the roads with these targets closed, by their reasons."""
+        left = {target: road for target, road in self.open.items() if target not in reasons}
+        return Roads(left, {**self.closed, **reasons}, self.form)
 
 
 def find(model: Model, source: str = "", form: str = "exported", wanted: Collection[str] = ()) -> Roads:
     """Return the roads of a model. `source` is the framework of all weights, if a model has both; `form` is what
-    TorchServe runs of a PyTorch network; `wanted`, if not empty, are the only targets to open.
-
-    Raises `ExportError` for a target that does not exist.
-    """
+    TorchServe runs of a PyTorch network; `wanted`, if not empty, are the only targets to open. Raises `ExportError`."""
     if unknown := sorted(set(wanted) - set(targets.NAMES)):
         raise ExportError(
             f"--targets: there is no target {unknown[0]!r}; there are: {', '.join(targets.NAMES)}"
@@ -88,17 +90,17 @@ def optional(model: Model, target: str) -> bool:
 def unable(target: str, signature: Signature) -> str:
     """Return the reason why a target cannot serve a signature; "" if it can."""
     tensors = (*signature.inputs, *signature.outputs)
-    if target == "tfjs":
-        if wrong := [f"{t.name} is {t.dtype}" for t in tensors if t.dtype not in DTYPES]:
-            return f"the browser's page knows {' and '.join(DTYPES)} only, and {', '.join(wrong)}"
-        if not signature.batched:
-            return "the browser's page sends rows, and the model is not batched"
-        if free := [t.name for t in tensors if t.free]:
-            return f"the browser's page sends rows of one size, and sizes of {', '.join(free)} are free"
     strings = [tensor.name for tensor in tensors if tensor.dtype == STRING]
     if target in ("litert", "torchserve") and strings:
         return f"it takes and gives numbers only, and {', '.join(strings)} is text"
-    return ""
+    if target != "tfjs":
+        return ""
+    if wrong := [f"{t.name} is {t.dtype}" for t in tensors if t.dtype not in DTYPES]:
+        return f"the browser's page knows {' and '.join(DTYPES)} only, and {', '.join(wrong)}"
+    if not signature.batched:
+        return "the browser's page sends rows, and the model is not batched"
+    free = ", ".join(tensor.name for tensor in tensors if tensor.free)
+    return f"the browser's page sends rows of one size, and sizes of {free} are free" if free else ""
 
 
 def told(origin: str) -> str:

@@ -23,6 +23,8 @@ SAMPLES = 10
 
 def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
     """Write the first test row in every request form, and several rows with their right answers as `index.json`."""
+    from PIL import Image
+
     folder.mkdir(parents=True)
     chosen = test.take(np.array([0, *_others(spec, test)]))
     inputs = chosen.served(spec.signature)
@@ -32,29 +34,22 @@ def write(spec: ModelSpec, test: Rows, folder: Path) -> None:
     write_atomically(folder / "instances.json", json.dumps(request) + "\n")
     write_atomically(folder / "inference.json", json.dumps(inference_request(first, spec.signature)) + "\n")
     index = []
-    for number in range(len(chosen)):
-        known = not isinstance(spec.task, Inference)
-        answer = _answer(spec, chosen.targets[number]) if known else f"sample {number + 1}"
-        sample: dict[str, Any] = {"answer": answer}
+    for number, target in enumerate(chosen.targets):
+        sample: dict[str, Any] = {"answer": _answer(spec, number, target)}
         for tensor in spec.inputs:
             values = inputs[tensor.name][number]
             if spec.signature.picture:
-                name = "picture.png" if number == 0 else f"picture-{number}.png"
-                _write_picture(folder / name, values)
-                sample["file"] = name
+                sample["file"] = f"picture-{number}.png" if number else "picture.png"
+                pixels = np.rint(values * 255).astype(np.uint8)
+                Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+                    folder / sample["file"]
+                )
             elif tensor.content == "text":
                 sample[tensor.name] = decode_text(values)
             else:
                 sample[tensor.name] = plain(np.asarray(values, inputs[tensor.name].dtype))
         index.append(sample)
     write_atomically(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write_picture(path: Path, values: Any) -> None:  # noqa: ANN401
-    from PIL import Image
-
-    pixels = np.rint(values * 255).astype(np.uint8)
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
 
 
 def _others(spec: ModelSpec, test: Rows) -> list[int]:
@@ -65,7 +60,9 @@ def _others(spec: ModelSpec, test: Rows) -> list[int]:
     return [int(places[0]) + 1 for places in found if len(places)]
 
 
-def _answer(spec: ModelSpec, target: Any) -> str:  # noqa: ANN401
+def _answer(spec: ModelSpec, number: int, target: Any) -> str:  # noqa: ANN401
     if isinstance(spec.task, Classification):
         return spec.task.classes[int(target)]
+    if isinstance(spec.task, Inference):
+        return f"sample {number + 1}"
     return ", ".join(f"{value:.6g}" for value in target)

@@ -30,7 +30,6 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
 
 
 EXPORTER = Exporter(
-    target="tf-serving",
     files={"float32": ""},
     write=write,
     answer=answer,

@@ -36,13 +36,7 @@ def write(model: Model, weights: Weights, folder: Path, _calibration: Arrays) ->
 
 def convert(saved_model: str, folder: Path) -> None:
     """Write the graph model of a SavedModel. Raises `ExportError`."""
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pipelines.exporting.tfjs_converter",
-        saved_model,
-        folder,
-    ]
+    command = [sys.executable, "-m", "pipelines.exporting.tfjs_converter", saved_model, str(folder)]
     process("TensorFlow.js's converter", command, CONVERT_SECONDS)
 
 
@@ -54,17 +48,16 @@ def name_outputs(signature: Signature, graph_model: dict[str, Any]) -> dict[str,
     TensorFlow numbers the outputs of a signature in the order of their names, as Identity, Identity_1, and so on.
     Raises `ExportError` where the graph has others.
     """
-    found = {output["name"]: output for output in graph_model["signature"]["outputs"].values()}
+    written = {output["name"]: output for output in graph_model["signature"]["outputs"].values()}
     numbered = {
-        f"Identity_{number}:0" if number else "Identity:0": name
+        name: f"Identity_{number}:0" if number else "Identity:0"
         for number, name in enumerate(sorted(tensor.name for tensor in signature.outputs))
     }
-    if found.keys() != numbered.keys():
+    if written.keys() != set(numbered.values()):
         raise ExportError(
-            f"tfjs: expected the outputs {sorted(numbered)}, the converter wrote {sorted(found)}"
+            f"tfjs: expected the outputs {sorted(numbered.values())}, the converter wrote {sorted(written)}"
         )
-    tensors = {name: found[tensor] for tensor, name in numbered.items()}
-    named = {tensor.name: tensors[tensor.name] for tensor in signature.outputs}
+    named = {tensor.name: written[numbered[tensor.name]] for tensor in signature.outputs}
     # Makes `predict` answer with a map of these names; it pairs them with the outputs by position.
     metadata = {**graph_model.get("userDefinedMetadata", {}), "structuredOutputKeys": list(named)}
     return {
@@ -75,10 +68,8 @@ def name_outputs(signature: Signature, graph_model: dict[str, Any]) -> dict[str,
 
 
 def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
-    """Run a model.json in Node with TensorFlow.js's wasm backend and the files that the page loads.
-
-    Raises `TargetError` where these cannot be had, and `ExportError` where the model does not run.
-    """
+    """Run a model.json in Node with TensorFlow.js's wasm backend and the files that the page loads. Raises
+    `TargetError` where these cannot be had, and `ExportError` where the model does not run."""
     scripts = install(Settings.from_environment().artifacts.resolve() / "web") / "tensorflowjs"
     signature, counts = model.spec.signature, [batch_size(inputs) for inputs in batches]
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +92,6 @@ def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
 
 
 EXPORTER = Exporter(
-    target="tfjs",
     files={"float32": MODEL_FILE},
     write=write,
     answer=answer,

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx.experimental.optimization import fuse
-from torch.fx.proxy import TraceError
 
 from models.base import Model, Weights
 from models.signature import Arrays
@@ -49,18 +48,15 @@ def servable(model: Model, weights: Weights) -> Servable:
 
 
 def folded(model: Model, weights: Weights) -> nn.Module:
-    """As `servable`, for PyTorch to serve: batch norms folded into their convolutions, weights channels last.
-
-    A network that `torch.fx` cannot trace keeps its batch norms.
-    """
-    result: Any = servable(model, weights)
+    """As `servable`, for PyTorch to serve: batch norms folded into their convolutions, weights channels last. A
+    network that `torch.fx` cannot trace keeps its batch norms."""
+    result = servable(model, weights)
     if result.positional:
-        exported: nn.Module = result
-        return exported
-    with contextlib.suppress(TraceError, TypeError, NotImplementedError):
+        return result
+    with contextlib.suppress(Exception):
         result.network = fuse(result.network)
-    served: nn.Module = result.to(memory_format=torch.channels_last)
-    return served
+    channels_last: nn.Module = result.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return channels_last
 
 
 def program(network: nn.Module, model: Model, most: int | None = None) -> ExportedProgram:

@@ -1,7 +1,5 @@
-"""PyTorch to TorchServe: a .mar that holds the network in one of three forms, the handler, and its signature.
-
-The forms are the exported program, compiled code, and the ONNX graph.
-"""
+"""PyTorch to TorchServe: a .mar that holds the network in one of three forms, the handler, and its signature. The
+forms are the exported program, compiled code, and the ONNX graph."""
 
 from __future__ import annotations
 
@@ -108,9 +106,7 @@ def pack(
     from model_archiver.model_packaging_utils import ModelExportUtils
 
     configuration = "model-config.yaml"
-    config = ModelArchiverConfig(
-        model_name=model.spec.name, handler=handler, version="0", config_file=configuration
-    )
+    config = ModelArchiverConfig(model.spec.name, handler, version="0", config_file=configuration)
     manifest = json.loads(ModelExportUtils.generate_manifest_json(config)) | {"createdOn": ""}
     signature = model.spec.signature.to_json() | {
         "form": form,
@@ -127,17 +123,14 @@ def pack(
 
 
 def answer(path: Path, model: Model, batches: Sequence[Arrays]) -> list[Arrays]:
-    """Unpack the archive and call the handler in it as TorchServe's worker would.
-
-    Raises `TargetError` with what the handler answered.
-    """
+    """Unpack the archive and call the handler in it as TorchServe's worker would. Raises `TargetError` with what
+    the handler answered."""
     with trial(path) as archive:
         signature = model.spec.signature
         return [outputs(archive.call(npy_body(inputs, signature.batched)), signature) for inputs in batches]
 
 
 EXPORTER = Exporter(
-    target="torchserve",
     files={"float32": "model.mar"},
     write=partial(write, "exported", "model.pt2", write_exported),
     answer=answer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Return True if the figure keeps the limit; NaN never does."""
-        return bool(RELATIONS[self.relation](self.figure, self.limit))
+        """Return True if the figure keeps the limit, to nine digits; NaN never does."""
+        at_limit = math.isclose(self.figure, self.limit, rel_tol=1e-9)
+        return at_limit or bool(RELATIONS[self.relation](self.figure, self.limit))
 
     @property
     def refuses(self) -> bool:
@@ -43,10 +45,9 @@ class Check:
 
     def __str__(self) -> str:
         verdict = "FAIL" if self.refuses else "ok  " if self.passed else "note"
-        told = (
-            f"{verdict} {self.gate}: {self.name} {self.figure:.6g} (limit {self.relation} {self.limit:.6g})"
-        )
-        return told if self.passed or self.refuses else f"{told}: {self.otherwise}"
+        limit = f"(limit {self.relation} {self.limit:.6g})"
+        consequence = "" if self.passed or self.refuses else f": {self.otherwise}"
+        return f"{verdict} {self.gate}: {self.name} {self.figure:.6g} {limit}{consequence}"
 
 
 def require(checks: Sequence[Check]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,12 @@ from models.base import FRAMEWORKS, Model, ModelSpec, Weights, count_parameters
 from models.data import Rows, Samples
 from models.signature import Arrays
 from pipelines.data import samples
-from pipelines.exporting import Candidate, conformance, onnx, onnx_from_tensorflow, reference, roads
+from pipelines.exporting import Candidate, conformance, onnx, reference, roads
 from pipelines.exporting.base import Exporter, one_line
-from pipelines.exporting.batching import difference
 from pipelines.gates import Check, require
 from pipelines.training.record import Trained
 from serving import golden, repository
+from serving.targets.base import SAMPLES
 
 PARITY_ROWS = 1_000
 """Test rows on which each artifact is compared with its source framework."""
@@ -46,189 +47,112 @@ class Gated:
     closed: Mapping[str, str] = field(default_factory=dict)
 
 
+class Source:
+    """A framework with trained weights, or an imported file, and its answers, which artifacts are compared with."""
+
+    def __init__(self, model: Model, origin: str, weights: Weights, test: Rows) -> None:
+        signature = model.spec.signature
+        self.origin, self.parameters, self.targets = origin, count_parameters(weights), test.targets
+        self.inputs = test.served(signature)
+        self.outputs = reference.outputs(model, origin, weights, self.inputs)
+        self.runs = conformance.batches(self.inputs, signature.batched)
+        self.answers = reference.answers(model, origin, weights, self.runs)
+
+
 def gate(model: Model, trained: Mapping[str, Trained], candidate: Candidate, test: Rows) -> Gated:
-    """Check every artifact against the framework whose weights it has.
-
-    Raises `GateError`, first of all if one was changed since its export.
-    """
-    folder, sources = candidate.folder, candidate.sources
-    weights = {
-        name: trained[name].weights if name in trained else {} for name in {*sources.values(), *trained}
-    }
-    sealed = [
-        Check(
-            "integrity",
-            f"{target}: files of the artifact that were changed since its export",
-            len(repository.broken_seal(folder / target)),
-            "<=",
-            0,
-        )
-        for target in sources
-    ]
-    require(sealed)
-    by_target = artifact_checks(model, weights, candidate, test)
-    closed: dict[str, str] = {}
-    _leave_out(model, by_target, closed)
-    if isinstance(model.spec.data, Samples) and not samples.given(model):
-        sealed.append(Check("parity", "rows of samples that were given", 0, ">=", 1, DRAWN))
-    checks = sealed + [check for own in by_target.values() for check in own]
+    """Check every artifact against the framework whose weights it has. Raises `GateError`, first of all if one was
+    changed since its export."""
+    origins, checks = candidate.roads.origins, list[Check]()
+    for target in origins:
+        name = f"{target}: files of the artifact that were changed since its export"
+        changed = repository.broken_seal(candidate.folder / target)
+        checks.append(Check("integrity", name, len(changed), "<=", 0))
     require(checks)
-    candidate = replace(candidate, sources={t: own for t, own in sources.items() if t not in closed})
-    found = batching_checks(model, candidate, test.served(model.spec.signature))
-    _leave_out(model, found, closed)
-    return Gated(
-        {target: bool(own) and all(check.passed for check in own) for target, own in found.items()},
-        (*checks, *(check for own in found.values() for check in own)),
-        closed,
-    )
-
-
-def _leave_out(model: Model, by_target: dict[str, list[Check]], closed: dict[str, str]) -> None:
-    """Close each optional target that has a refused check, so that the check does not refuse the version."""
-    for target, own in by_target.items():
-        failed = [check for check in own if check.refuses]
-        if target and failed and roads.optional(model, target):
-            closed[target] = f"its artifact is refused: {failed[0]}".replace("FAIL ", "")
-            out = f"{target} is left out"
-            by_target[target] = [replace(check, otherwise=out) if check.refuses else check for check in own]
-
-
-def artifact_checks(
-    model: Model, weights: Mapping[str, Weights], candidate: Candidate, test: Rows
-) -> dict[str, list[Check]]:
-    """Return by target the parity and size of its artifact's variants, and by "" those of tf2onnx's ONNX."""
-    signature = model.spec.signature
-    inputs = test.served(signature)
-    expected = {name: reference.outputs(model, name, own, inputs) for name, own in weights.items()}
-    runs = conformance.batches(inputs, signature.batched)
-    extreme = {name: reference.answers(model, name, own, runs) for name, own in weights.items()}
-    result: dict[str, list[Check]] = {}
-    for target, source in candidate.sources.items():
-        said = expected[source], extreme[source]
-        try:
-            result[target] = _target_checks(model, weights[source], candidate, target, test, said)
-        except Exception as error:
-            if not roads.optional(model, target):
-                raise
-            label = f"{target}: artifacts that do not run ({one_line(error)})"
-            result[target] = [Check("parity", label, 1, "<=", 0)]
+    weights = {
+        name: trained[name].weights if name in trained else {} for name in {*origins.values(), *trained}
+    }
+    sources = {name: Source(model, name, values, test) for name, values in weights.items()}
+    if isinstance(model.spec.data, Samples) and not samples.given(model):
+        checks.append(Check("parity", "rows of samples that were given", 0, ">=", 1, DRAWN))
     if model.frameworks == FRAMEWORKS:
-        cross = candidate.folder / ".cross-check.onnx"
-        onnx_from_tensorflow.write(model, weights["tensorflow"], cross)
-        outputs = onnx.EXPORTER.run(cross, model, inputs)
-        name = "onnx by tf2onnx from tensorflow"
-        result[""] = parity(model.spec, name, "float32", outputs, expected["tensorflow"], test.targets)
-    return result
+        checks += _cross_checks(model, weights["tensorflow"], sources["tensorflow"])
+    closed, batched = {}, {}
+    for target, origin in origins.items():
+        results = _target_checks(model, candidate, target, sources[origin])
+        if (failed := [check for check in results if check.refuses]) and roads.optional(model, target):
+            closed[target] = f"its artifact is refused: {failed[0]}".replace("FAIL ", "")
+            left_out = f"{target} is left out"
+            results = [replace(check, otherwise=left_out) if check.refuses else check for check in results]
+        batched[target] = target not in closed and independent_rows(results)
+        checks += results
+    require(checks)
+    return Gated(batched, tuple(checks), closed)
 
 
-def _target_checks(
-    model: Model,
-    weights: Weights,
-    candidate: Candidate,
-    target: str,
-    test: Rows,
-    said: tuple[Arrays, Sequence[Arrays]],
-) -> list[Check]:
-    """Check one target's artifact; `said` are its source's answers to the rows and to `conformance.batches`."""
-    signature, (expected, extreme) = model.spec.signature, said
-    runs = conformance.batches(test.served(signature), signature.batched)
-    exporter = candidate.exporter(target)
+def independent_rows(checks: Sequence[Check]) -> bool:
+    """Return True if the checks of an artifact allow that requests share its runs."""
+    passed = [check.passed for check in checks if check.gate == "batching"]
+    return bool(passed) and all(passed)
+
+
+def _target_checks(model: Model, candidate: Candidate, target: str, source: Source) -> list[Check]:
+    """Check each variant of one target's artifact."""
+    exporter, checks = candidate.exporter(target), list[Check]()
     variants = exporter.variants(model)
-    checks: list[Check] = []
     for precision, file in variants.items():
-        name = f"{target} ({exporter.runtime}) {precision} from {roads.told(candidate.sources[target])}"
-        with conformance.alone(candidate.folder / target, file, whole=len(variants) == 1) as path:
-            checks += _file_checks(model, exporter, path, precision, expected, weights, test, name)
-            if exporter.backend:
-                faults = conformance.untruths(
-                    exporter.backend, path.parent if file else path, file, signature
-                )
-                told = f": {'; '.join(faults)}" if faults else ""
-                label = f"{name}: inputs and outputs declared otherwise{told}"
-                checks.append(Check("parity", label, len(faults), "<=", 0))
-            if precision != "float32":
-                continue
-            answers: dict[str, Any] = {name: exporter.answer}
-            if exporter.backend == "onnxruntime":
-                answers[f"{name}, unoptimized"] = partial(onnx.answer, optimized=False)
-            checks += [
-                _furthest(model.spec, label, partial(answer, path, model), extreme, runs)
-                for label, answer in answers.items()
-            ]
+        label = f"{target} ({exporter.runtime}) {precision} from {roads.told(source.origin)}"
+        others = [name for name in (*variants.values(), repository.GOLDEN, SAMPLES) if name != file]
+        try:
+            with conformance.alone(candidate.folder / target, file, others) as path:
+                checks += file_checks(model, exporter, path, precision, source, label)
+                if exporter.backend:
+                    folder = path.parent if file else path
+                    faults = conformance.untruths(exporter.backend, folder, file, model.spec.signature)
+                    name = f"{label}: inputs and outputs declared otherwise{': ' * bool(faults)}{'; '.join(faults)}"
+                    checks.append(Check("parity", name, len(faults), "<=", 0))
+        except Exception as error:  # noqa: BLE001 - runtimes raise any exception
+            name = f"{label}: artifacts that do not run ({one_line(error)})"
+            checks.append(Check("parity", name, 1, "<=", 0))
     return checks
 
 
-def _furthest(
-    spec: ModelSpec,
-    label: str,
-    answer: conformance.Answer,
-    expected: Sequence[Arrays],
-    runs: Sequence[Arrays],
-) -> Check:
-    apart = conformance.difference(answer, expected, runs, spec.signature.batched)
-    return Check("parity", f"{label}: {FURTHEST}", apart, "<=", spec.tolerances.outputs)
+def _cross_checks(model: Model, weights: Weights, source: Source) -> list[Check]:
+    """Check the ONNX that tf2onnx makes of the TensorFlow network, the second way to that format."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.write_by_tf2onnx(model, weights, path)
+        outputs = onnx.EXPORTER.run(path, model, source.inputs)
+    label = "onnx by tf2onnx from tensorflow"
+    return parity(model.spec, label, "float32", outputs, source.outputs, source.targets)
 
 
-def _file_checks(
-    model: Model,
-    exporter: Exporter,
-    path: Path,
-    precision: str,
-    expected: Arrays,
-    weights: Weights,
-    test: Rows,
-    label: str,
+def file_checks(
+    model: Model, exporter: Exporter, path: Path, precision: str, source: Source, label: str
 ) -> list[Check]:
-    """Check one file of an artifact: its parity with `expected`, the source's answers, and its size."""
-    outputs = exporter.run(path, model, test.served(model.spec.signature))
-    checks = parity(model.spec, label, precision, outputs, expected, test.targets)
-    if weights:
+    """Check one file of an artifact: parity with its source, size, and batching."""
+    spec, signature = model.spec, model.spec.signature
+    outputs = exporter.run(path, model, source.inputs)
+    checks = parity(spec, label, precision, outputs, source.outputs, source.targets)
+    if source.parameters:
         # An artifact of one variant may have its weights in files of their own.
         whole = len(exporter.variants(model)) == 1 and path.is_file()
-        checks += size(label, precision, path.parent if whole else path, count_parameters(weights))
-    return checks
-
-
-def variant_checks(
-    model: Model,
-    exporter: Exporter,
-    path: Path,
-    precision: str,
-    source: str,
-    weights: Weights,
-    test: Rows,
-    label: str,
-) -> tuple[list[Check], Check]:
-    """Check parity and size of an artifact that is not published, and its batching."""
-    inputs, answer = test.served(model.spec.signature), partial(exporter.answer, path, model)
-    expected = reference.outputs(model, source, weights, inputs)
-    checks = _file_checks(model, exporter, path, precision, expected, weights, test, label)
+        checks += size(label, precision, path.parent if whole else path, source.parameters)
+    answer = partial(exporter.answer, path, model)
     if precision == "float32":
-        runs = conformance.batches(inputs, model.spec.signature.batched)
-        extreme = reference.answers(model, source, weights, runs)
-        checks.append(_furthest(model.spec, label, answer, extreme, runs))
-    return checks, batching(model.spec, label, difference(answer, inputs), exporter.always_batched)
-
-
-def batching_checks(model: Model, candidate: Candidate, inputs: Arrays) -> dict[str, list[Check]]:
-    """Check, by target, that each variant of its artifact gives a row the same answer alone and in company."""
-    checks: dict[str, list[Check]] = {target: [] for target in candidate.sources}
-    if model.spec.signature.batched:
-        for target, own in checks.items():
-            exporter = candidate.exporter(target)
-            for precision, file in exporter.variants(model).items():
-                apart = difference(partial(exporter.answer, candidate.folder / target / file, model), inputs)
-                own.append(batching(model.spec, f"{target} {precision}", apart, exporter.always_batched))
+        ways: dict[str, Callable[[Sequence[Arrays]], list[Arrays]]] = {label: answer}
+        if exporter.backend == "onnxruntime":
+            ways[f"{label}, unoptimized"] = partial(onnx.answer_unoptimized, path, model)
+        for name, run in ways.items():
+            apart = conformance.difference(run(source.runs), source.answers, signature.batched)
+            checks.append(Check("parity", f"{name}: {FURTHEST}", apart, "<=", spec.tolerances.outputs))
+    if signature.batched:
+        apart = conformance.company_difference(answer, source.inputs)
+        checks.append(batching(spec, label, apart, exporter.always_batched))
     return checks
 
 
 def parity(
-    spec: ModelSpec,
-    artifact: str,
-    precision: str,
-    outputs: Arrays,
-    reference: Arrays,
-    targets: NDArray[Any],
+    spec: ModelSpec, artifact: str, precision: str, outputs: Arrays, reference: Arrays, targets: NDArray[Any]
 ) -> list[Check]:
     """Compare an artifact with its source: float32 by every output, less precise ones by their answers."""
     limits, task = spec.tolerances, spec.task
@@ -258,14 +182,9 @@ def batching(spec: ModelSpec, artifact: str, difference: float, always_batched: 
     """Check that a row has the same answer alone and in company. An artifact that fails is published unbatched, or
     refused if its servers always batch, for the reason `always_batched`."""
     why = f" ({always_batched})" if always_batched else ""
-    return Check(
-        "batching",
-        f"{artifact}: largest difference between an answer alone and in company{why}",
-        difference,
-        "<=",
-        spec.tolerances.outputs,
-        "" if always_batched else NOT_BATCHED,
-    )
+    name = f"{artifact}: largest difference between an answer alone and in company{why}"
+    otherwise = "" if always_batched else NOT_BATCHED
+    return Check("batching", name, difference, "<=", spec.tolerances.outputs, otherwise)
 
 
 def size(artifact: str, precision: str, path: Path, parameters: int) -> list[Check]:

@@ -13,8 +13,6 @@ from pipelines.training.record import PARITY_STEPS, History, Trained, loss_diffe
 
 Metrics = Mapping[str, Mapping[str, float]]
 """By framework: the task's metrics on the test rows."""
-
-
 REDUCED_LOSS = 0.03
 """Largest relative difference of two losses in the first steps where one training is not in float32."""
 REDUCED_SCORE = 0.005
@@ -43,14 +41,10 @@ def evaluate(
     float32, by framework, if this one has another precision.
     """
     spec, test = model.spec, dataset.test
-    inputs = test.served(spec.signature)
-    first = spec.task.outputs[0].name
-    metrics = {
-        framework: spec.task.metrics(
-            reference.outputs(model, framework, result.weights, inputs)[first], test.targets
-        )
-        for framework, result in trained.items()
-    }
+    inputs, metrics = test.served(spec.signature), {}
+    for framework, result in trained.items():
+        outputs = reference.outputs(model, framework, result.weights, inputs)
+        metrics[framework] = spec.task.metrics(outputs[spec.task.outputs[0].name], test.targets)
     checks = quality(spec, profile, metrics, published)
     histories = [result.history for result in trained.values()]
     if len(histories) == 1:
@@ -64,23 +58,16 @@ def evaluate(
     return Evaluated(metrics, tuple(checks))
 
 
-def quality(
-    spec: ModelSpec,
-    profile: Profile,
-    found: Mapping[str, Mapping[str, float]],
-    published: Mapping[str, Mapping[str, float]],
-) -> list[Check]:
-    """Check each framework's metrics against the profile, the published version and the other framework.
-
-    Both mappings are metrics by framework; `published` is empty before the first version.
-    """
+def quality(spec: ModelSpec, profile: Profile, found: Metrics, published: Metrics) -> list[Check]:
+    """Check each framework's metrics against the profile, the published version (if any) and the other framework."""
     checks, score = [], spec.task.score
     for framework, now in found.items():
         checks.append(Check("quality", f"{framework}: test {score}", now[score], ">=", profile.minimum_score))
         for name, before in published.get(framework, {}).items():
-            if (margin := spec.task.margin(name, profile)) is not None:
+            # Classes and tasks may be others now.
+            if name in now and (margin := spec.task.margin(name, profile)) is not None:
                 label = f"{framework}: {name} against the published version"
-                checks.append(Check("quality", label, now.get(name, 0.0), ">=", before - margin))
+                checks.append(Check("quality", label, now[name], ">=", before - margin))
     scores = [now[score] for now in found.values()]
     if len(scores) > 1:
         apart = max(scores) - min(scores)

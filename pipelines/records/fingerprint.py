@@ -26,7 +26,7 @@ MODELS, PIPELINES = (Path(str(package.__file__)).parent for package in (models, 
 
 def training(model: Model, settings: Settings, data_digest: str) -> str:
     """Return the digest of a training's sources, settings, data and libraries."""
-    sources = [*MODELS.glob("*.py"), *model.folder.glob("*.py")]
+    sources = [*MODELS.glob("*.py"), *model.folder.rglob("*.py")]
     sources += [*(PIPELINES / "data").glob("*.py"), *(PIPELINES / "training").glob("*.py")]
     return _digest(sources, [_values(settings, TRAINED), data_digest, libraries(TRAINING_LIBRARIES)])
 
@@ -43,11 +43,11 @@ def version_of(model: Model, settings: Settings, training_fingerprint: str) -> s
 
 def libraries(names: tuple[str, ...]) -> dict[str, str]:
     """Return the versions of the installed libraries among `names`."""
-    found = {}
+    versions = {}
     for name in names:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def git_commit() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import models.base
 from pipelines import publish
@@ -14,10 +14,8 @@ from serving.settings import Settings
 
 
 def manifests(settings: Settings, version: int | None) -> dict[str, Manifest]:
-    """The manifests of a version (None: the published one) by target.
-
-    Raises `ModelError` or `PublishError` where there is no such model or version.
-    """
+    """The manifests of a version (None: the published one) by target. Raises `ModelError` or `PublishError` where
+    there is no such model or version."""
     root, model = settings.repository, settings.model
     models.base.load(model)
     if version is None:
@@ -69,8 +67,13 @@ def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str
     if run is None:
         rows.append(["run", f"not in {settings.lineage}: what is above is from the manifest"])
     else:
-        data = [one for step in run.executions for one in step.inputs if one.type == "Examples"][:1]
-        rows[0][1] = " ".join([*(one.name for one in data), rows[0][1]])
+        names = [
+            artifact.name
+            for step in run.executions
+            for artifact in step.inputs
+            if artifact.type == "Examples"
+        ]
+        rows[0][1] = " ".join([*names[:1], rows[0][1]])
         rows.append(["run", f"{run.id} by the {run.orchestrator} runner, {run.seconds:.0f} s"])
         rows.append(["page", str(settings.artifacts / run.page)])
     head = f"version {manifest.version} of {manifest.model}, made {manifest.created}, {served}"
@@ -79,9 +82,9 @@ def _origin(settings: Settings, manifest: Manifest, run: Run | None) -> list[str
 
 def _step(step: Execution) -> list[str]:
     used = step.inputs, step.outputs
-    read, written = (", ".join(dict.fromkeys(one.name for one in artifacts)) for artifacts in used)
+    read, written = (", ".join(dict.fromkeys(artifact.name for artifact in part)) for part in used)
     return [step.type, step.state, f"{step.seconds:.1f} s", read, written]
 
 
-def _listed(values: dict[str, object] | dict[str, str]) -> str:
+def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value != "")

@@ -1,7 +1,5 @@
-"""The recording of a run: every step with its inputs, outputs and checks, then its page and lineage.
-
-Writes `gates.json` and `index.html` to the run's folder, links to them to the training's, and the run to the lineage.
-"""
+"""The recording of a run: every step with its inputs, outputs and checks, then its page and lineage. Writes
+`gates.json` and `index.html` to the run's folder, links to them to the training's, and the run to the lineage."""
 
 from __future__ import annotations
 
@@ -56,24 +54,22 @@ class Recorder:
         Raises the step's errors, and `GateError` if a check of its result refuses.
         """
         started, result, state = time.monotonic(), None, "complete"
-        named = [value for value in values if isinstance(value, str) and value in FRAMEWORKS]
-        properties = {"framework": named[0]} if named else {}
         try:
             result = function(*values, **options)
             state = "cached" if getattr(result, "cached", False) else "complete"
             self.require(getattr(result, "checks", ()))
+            return result
         except BaseException as error:
             if isinstance(error, GateError) and result is None:
                 self.checks += error.checks
             state = _state(error)
             raise
-        else:
-            return result
         finally:
             self.values += [*values, result]
             inputs = tuple(artifact for value in values for artifact in self.described(value))
-            seconds = round(time.monotonic() - started, 3)
-            outputs = tuple(self.described(result))
+            framework = next((value for value in values if value in FRAMEWORKS), None)
+            properties = {"framework": framework} if framework else {}
+            seconds, outputs = round(time.monotonic() - started, 3), tuple(self.described(result))
             self.executions.append(Execution(type, state, seconds, inputs, outputs, properties))
 
     def require(self, checks: Sequence[Check]) -> None:
@@ -81,13 +77,9 @@ class Recorder:
         self.checks += checks
         require(checks)
 
-    def every(self, kind: type[V]) -> list[V]:
-        """Return the values of a type."""
-        return [value for value in self.values if isinstance(value, kind)]
-
     def last(self, kind: type[V]) -> V | None:
         """Return the last value of a type; None if there is none."""
-        return next(reversed(self.every(kind)), None)
+        return next((value for value in reversed(self.values) if isinstance(value, kind)), None)
 
     def described(self, value: object) -> list[Artifact]:
         """Return the lineage's artifacts of a value."""
@@ -97,38 +89,38 @@ class Recorder:
                 return [Artifact("Examples", name, f"data/{name}", value.digest)]
             case Schema(path=path):
                 return [Artifact("Schema", path.name, str(path), repository.file_digest(path))]
-            case Published():
-                root = self.artifacts / "repository"
-                path = repository.statistics_path(root, self.spec.name, value.version)
-                return [self._statistics(f"version {value.version}", path)]
+            case Published(version=version):
+                path = repository.statistics_path(self.artifacts / "repository", self.spec.name, version)
+                return [self._stored("ExampleStatistics", f"version {version}", path)]
             case Validated():
                 path = self.folder / "statistics.json"
                 repository.write_atomically(path, statistics.to_json(value.statistics))
-                return [self._statistics(path.name, path)]
+                return [self._stored("ExampleStatistics", path.name, path)]
             case Trained(framework=name):
-                return [Artifact("Model", name, self._uri(self.folder / name), value.digest)]
-            case Evaluated():
-                metrics = value.metrics.items()
-                return [Artifact("ModelEvaluation", name, properties=dict(own)) for name, own in metrics]
-            case Candidate():
-                files = value.files.items()
-                return [self._folder("ExportedModel", name, value.folder / name, own) for name, own in files]
-            case Version():
-                folders = value.folders.items()
-                files_of = {name: repository.read_manifest(folder).files for name, folder in folders}
-                return [self._folder("PushedModel", name, folder, files_of[name]) for name, folder in folders]
+                return [self._stored("Model", name, self.folder / name, value.digest)]
+            case Evaluated(metrics=metrics):
+                return [
+                    Artifact("ModelEvaluation", name, properties=dict(own)) for name, own in metrics.items()
+                ]
+            case Candidate(folder=folder, files=files):
+                digests = {name: lineage.digest(own) for name, own in files.items()}
+                return [
+                    self._stored("ExportedModel", name, folder / name, own) for name, own in digests.items()
+                ]
+            case Version(folders=folders):
+                digests = {
+                    n: lineage.digest(repository.read_manifest(own).files) for n, own in folders.items()
+                }
+                return [
+                    self._stored("PushedModel", name, folders[name], own) for name, own in digests.items()
+                ]
             case Mapping():
                 return [artifact for own in value.values() for artifact in self.described(own)]
         return []
 
-    def _statistics(self, name: str, path: Path) -> Artifact:
-        return Artifact("ExampleStatistics", name, self._uri(path), repository.file_digest(path))
-
-    def _folder(self, type: str, name: str, folder: Path, files: Mapping[str, str]) -> Artifact:
-        return Artifact(type, name, self._uri(folder), lineage.digest(files))
-
-    def _uri(self, path: Path) -> str:
-        return path.relative_to(self.artifacts).as_posix()
+    def _stored(self, type: str, name: str, path: Path, digest: str = "") -> Artifact:
+        uri = path.relative_to(self.artifacts).as_posix()
+        return Artifact(type, name, uri, digest or repository.file_digest(path))
 
 
 @contextmanager
@@ -167,22 +159,14 @@ def recorded(recipe: Recipe, report: Callable[[str], None]) -> Iterator[Recorder
 
 def _write(folder: Path, record: Run, run: Recorder) -> Path:
     """Write `gates.json` (every check with its figure, limit and verdict) and the page; returns the page."""
-    validated, evaluated = run.last(Validated), run.last(Evaluated)
-    figures = page.Figures(
-        spec=run.spec,
-        checks=run.checks,
-        statistics=validated.statistics if validated else {},
-        published=run.last(Published),
-        histories={trained.framework: trained.history for trained in run.every(Trained)},
-        metrics=evaluated.metrics if evaluated else {},
-    )
+    evaluated, path = run.last(Evaluated), folder / page.FILE
     gates = {
         "passed": not any(check.refuses for check in run.checks),
-        "metrics": figures.metrics,
+        "metrics": evaluated.metrics if evaluated else {},
         "checks": [dataclasses.asdict(check) | {"passed": check.passed} for check in run.checks],
     }
     repository.write_atomically(folder / GATES, json.dumps(gates, indent=1) + "\n")
-    path = page.write(folder, record, figures)
+    repository.write_atomically(path, page.render(record, run.spec, run.checks, run.values))
     for file in (GATES, page.FILE):
         # The link is replaced atomically.
         beside = run.folder / f".incoming-{file}"

@@ -13,13 +13,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 import models.base
 from pipelines import data, exporting
 from pipelines.records import fingerprint, provenance, tables
 from pipelines.training.record import Trained
-from serving import repository
+from serving import golden, repository
 from serving.errors import TandemError
 from serving.repository import Manifest
 from serving.settings import PREFIX, Settings
@@ -35,10 +33,8 @@ class ReproductionError(TandemError):
 def reproduce(
     settings: Settings, version: int | None, report: Callable[[str], None], write: Callable[[str], None]
 ) -> int:
-    """Make a version again, and compare the two. Returns 0 if weights and answers are the same, otherwise 1.
-
-    Raises `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` if the version was changed.
-    """
+    """Make a version again, and compare the two. Returns 0 if weights and answers are the same, otherwise 1. Raises
+    `ReproductionError`, `ModelError`, `PublishError`, and `ManifestError` if the version was changed."""
     manifests = provenance.manifests(settings, version)
     manifest = next(iter(manifests.values()))
     for target in manifests:
@@ -102,7 +98,7 @@ def _checked_out(project: Path, commit: str, folder: Path) -> Path:
     archive, code = folder / "code.tar", folder / "code"
     command = ["git", "archive", "--output", str(archive), f"{commit}:./"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    if done.returncode:
         raise ReproductionError(f"commit {commit} cannot be had from {project}: {done.stderr.strip()}")
     shutil.unpack_archive(archive, code, filter="data")
     archive.unlink()
@@ -114,14 +110,11 @@ def _make(own: Settings, manifest: Manifest, code: Path, folder: Path) -> None:
     (folder / "data").symlink_to(own.artifacts / "data")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
     values = manifest.parameters | {"artifacts": folder, "model": own.model, "platform": own.platform}
-    environment |= {
-        PREFIX + key.upper(): str(value) for key, value in values.items() if key != "orchestrator"
-    }
-    command = [sys.executable, "-m", "pipelines.cli", "export"]
-    if "orchestrator" in manifest.parameters:
-        command.append(f"--orchestrator={manifest.parameters['orchestrator']}")
+    orchestrator = values.pop("orchestrator", "default")
+    environment |= {PREFIX + key.upper(): str(value) for key, value in values.items()}
+    command = [sys.executable, "-m", "pipelines.cli", "export", f"--orchestrator={orchestrator}"]
     done = subprocess.run(command, cwd=code, env=environment | {"PYTHONPATH": str(code)}, check=False)
-    if done.returncode != 0:
+    if done.returncode:
         raise ReproductionError(
             f"`tandem export` in {code} ended with status {done.returncode}; its lines are above"
         )
@@ -150,16 +143,15 @@ def _same_answers(
     for target, manifest in manifests.items():
         served = repository.version_dir(settings.repository, target, manifest.model, manifest.version)
         rebuilt = repository.file_digests(candidate / target)
-        names = rebuilt.keys() | manifest.files.keys()
-        differing = sorted(name for name in names if rebuilt.get(name) != manifest.files.get(name))
+        differing = sorted({name for name, _digest in rebuilt.items() ^ manifest.files.items()})
         if not differing:
             rows.append([target, "the same bytes", "-", "every file"])
             continue
-        exporter = exporting.load(target)
+        exporter = exporting.load(target, manifest.parameters.get("torchserve_form", ""))
         before, now = (
             exporter.run(folder / exporter.serve, model, inputs) for folder in (served, candidate / target)
         )
-        difference = max(float(np.max(np.abs(before[name] - now[name]))) for name in before)
+        difference = max(golden.difference(now[name], before[name]) for name in before)
         result &= difference <= model.spec.tolerances.outputs
         files, why = ", ".join(differing), exporter.unequal_bytes
         rows.append([target, "differ", f"{difference:.1e}", f"{files}: {why}" if why else files])

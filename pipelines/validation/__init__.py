@@ -1,7 +1,5 @@
-"""The data gate: checks of the data before minutes of training are spent on it.
-
-The same checks for both frameworks, over numpy: `docs/validation.md` lists them with their limits.
-"""
+"""The data gate: checks of the data before minutes of training are spent on it. The same checks for both
+frameworks, over numpy: `docs/validation.md` lists them with their limits."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ TFX reads the same file: `google.protobuf.json_format.Parse(text, schema_pb2.Sch
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,10 @@ LABEL = "label"
 
 @dataclass(frozen=True)
 class Feature:
-    """One input, or the label. Ranges and thresholds may be missing (None): then nothing is held against them.
+    """One input, or the label; limits that are None do not count.
 
-    `skew` and `drift` are how far two splits may be from each other: Jensen-Shannon divergences of the histograms
-    (base 2, 0..1), or the largest difference of the classes' shares. Skew is between the splits of one run, drift is
-    from the published version.
+    `skew` is the largest distance between the splits of a run, `drift` from the published version: Jensen-Shannon
+    divergences of the histograms (base 2, 0..1), or the largest difference of the classes' shares.
     """
 
     minimum: float | None = None
@@ -49,14 +49,9 @@ class Schema:
     least_rows: int
 
 
-def path(model: Model) -> Path:
-    """Return the path of a model's schema."""
-    return model.folder / FILE
-
-
 def load(model: Model) -> Schema:
     """Read a model's schema. Raises `ModelError` where it is missing, damaged, or at odds with the spec."""
-    file, spec = path(model), model.spec
+    file, spec = model.folder / FILE, model.spec
     classes = spec.task.classes if isinstance(spec.task, Classification) else ()
     try:
         fields = json.loads(file.read_text())
@@ -73,7 +68,7 @@ def load(model: Model) -> Schema:
         )
     except FileNotFoundError:
         raise ModelError(f"{file} is missing: copy that of models/fashion and change it") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         names = ", ".join(repr(name) for name in (*(tensor.name for tensor in spec.inputs), LABEL))
         raise ModelError(
             f"{file} cannot be read: expected a Schema of TensorFlow Metadata as JSON, with the features "
@@ -94,6 +89,12 @@ def load(model: Model) -> Schema:
 def _feature(fields: dict[str, Any], distance: str) -> Feature:
     domain = fields.get("float_domain") or fields.get("int_domain") or {}
     comparators = [fields.get(f"{kind}_comparator", {}) for kind in ("skew", "drift")]
-    thresholds = [own.get(distance, {}).get("threshold") for own in comparators]
-    found = [domain.get("min"), domain.get("max"), *thresholds]
-    return Feature(*(None if value is None else float(value) for value in found))
+    limits = [
+        domain.get("min"),
+        domain.get("max"),
+        *(own.get(distance, {}).get("threshold") for own in comparators),
+    ]
+    feature = Feature(*(None if limit is None else float(limit) for limit in limits))
+    if feature.range and not -math.inf < feature.range[0] <= feature.range[1] < math.inf:
+        raise ValueError(f"{fields['name']} has the range {feature.range}")
+    return feature

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,8 @@ BUCKETS = 10
 
 @dataclass(frozen=True)
 class Values:
-    """The values of one input, or of the targets of a regression, in JSON's types.
-
-    They are those that the endpoints take: uint8 pictures are divided by 255. `minimum` to `zeros` are over the
-    finite ones.
-    """
+    """The values of one input, or of the targets of a regression, in JSON's types. They are those that the
+    endpoints take: uint8 pictures are divided by 255. `minimum` to `zeros` are over the finite ones."""
 
     shape: list[int]
     """The shape of one row."""
@@ -44,39 +41,33 @@ class Values:
     the schema has no range."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Statistics:
     """One split. Lists by class have the order of the labels, and are empty where there are no classes."""
 
     rows: int
     inputs: dict[str, Values]
-    targets: Values | None
-    """The targets of a regression."""
-    classes: list[int]
-    """The number of rows of each class."""
-    unknown_labels: int
-    constant: int
-    """Pictures of one colour."""
     duplicates: int
     """Rows whose inputs equal another row's in this split."""
-    class_means: list[list[float]]
+    targets: Values | None = None
+    """The targets of a regression."""
+    classes: list[int] = field(default_factory=list)
+    """The number of rows of each class."""
+    unknown_labels: int = 0
+    constant: int = 0
+    """Pictures of one colour."""
+    class_means: list[list[float]] = field(default_factory=list)
     """The mean picture of each class, flat; zeros if a class is missing."""
-    agreement: list[float]
+    agreement: list[float] = field(default_factory=list)
     """The share of each class's pictures that are nearest to its mean picture in the training split."""
 
 
 def of_dataset(dataset: Dataset, spec: ModelSpec, schema: Schema) -> dict[str, Statistics]:
     """Return the statistics of every split by name."""
-    means = mean_pictures(dataset.train, spec)
+    images, means = pictures(dataset.train, spec), None
+    if images is not None and isinstance(spec.task, Classification):
+        means = class_means(images, dataset.train.targets, len(spec.task.classes))
     return {name: of(part, spec, schema, means) for name, part in dataset.splits.items()}
-
-
-def mean_pictures(rows: Rows, spec: ModelSpec) -> NDArray[np.float32] | None:
-    """Return the mean picture of each class, [classes, H * W * C]; None if there are no pictures or no classes."""
-    images = pictures(rows, spec)
-    if images is None or not isinstance(spec.task, Classification):
-        return None
-    return class_means(images, rows.targets, len(spec.task.classes))
 
 
 def pictures(rows: Rows, spec: ModelSpec) -> NDArray[Any] | None:
@@ -86,34 +77,27 @@ def pictures(rows: Rows, spec: ModelSpec) -> NDArray[Any] | None:
 
 
 def of(rows: Rows, spec: ModelSpec, schema: Schema, means: NDArray[np.float32] | None) -> Statistics:
-    """Return the statistics of some rows. `means` are the training split's mean pictures."""
-    images = pictures(rows, spec)
-    classes, unknown, targets = [], 0, None
-    if isinstance(spec.task, Classification):
-        count = len(spec.task.classes)
-        known = (rows.targets >= 0) & (rows.targets < count)
-        classes = np.bincount(rows.targets[known].astype(np.int64), minlength=count).tolist()
-        unknown = int(np.sum(~known))
-    else:
-        targets = values_of(rows.targets, schema.label)
-    constant, own_means, agreeing = 0, np.array([]), list[float]()
-    if images is not None and images.size:
-        flat = images.reshape(len(images), -1)
-        constant = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
-    if images is not None and means is not None:
-        own_means = class_means(images, rows.targets, len(means)).astype(float)
-        agreeing = agreement(images, rows.targets, means)
-    return Statistics(
+    """Return the statistics of some rows. `means` are the training split's mean pictures, if they are pictures."""
+    images, task = pictures(rows, spec), spec.task
+    result = Statistics(
         rows=len(rows),
         inputs={name: values_of(array, schema.inputs[name]) for name, array in rows.inputs.items()},
-        targets=targets,
-        classes=classes,
-        unknown_labels=unknown,
-        constant=constant,
         duplicates=len(rows) - len(distinct(rows)),
-        class_means=np.round(own_means, 4).tolist(),
-        agreement=agreeing,
     )
+    if isinstance(task, Classification):
+        known = rows.targets[(rows.targets >= 0) & (rows.targets < len(task.classes))]
+        result.classes = np.bincount(known, minlength=len(task.classes)).tolist()
+        result.unknown_labels = len(rows) - len(known)
+    else:
+        result.targets = values_of(rows.targets, schema.label)
+    if images is not None and images.size:
+        flat = images.reshape(len(images), -1)
+        result.constant = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
+    if images is not None and means is not None:
+        own_means = class_means(images, rows.targets, len(means)).astype(float)
+        result.class_means = np.round(own_means, 4).tolist()
+        result.agreement = agreement(images, rows.targets, means)
+    return result
 
 
 def values_of(array: NDArray[Any], feature: Feature) -> Values:
@@ -125,8 +109,8 @@ def values_of(array: NDArray[Any], feature: Feature) -> Values:
     mean = float(values @ counts) / total
     histogram: list[int] = []
     if feature.range is not None:
-        found, _ = np.histogram(np.clip(values, *feature.range), BUCKETS, feature.range, weights=counts)
-        histogram = [int(count) for count in found]
+        inside = np.clip(values, *feature.range)
+        histogram = np.histogram(inside, BUCKETS, feature.range, weights=counts)[0].astype(int).tolist()
     return Values(
         shape=list(array.shape[1:]),
         dtype=str(array.dtype),
@@ -151,10 +135,8 @@ def class_means(images: NDArray[Any], labels: NDArray[Any], classes: int) -> NDA
     """Return the mean picture of each class, float32 [classes, H * W * C], values 0..1; zeros if a class is missing."""
     flat = _flat(images)
     means = np.zeros((classes, flat.shape[1]), np.float32)
-    for label in range(classes):
-        own = flat[labels == label]
-        if len(own):
-            means[label] = own.mean(axis=0) / scale(images)
+    for label in np.intersect1d(labels, range(classes)):
+        means[label] = flat[labels == label].mean(axis=0) / scale(images)
     return means
 
 
@@ -163,18 +145,15 @@ def agreement(images: NDArray[Any], labels: NDArray[Any], means: NDArray[np.floa
 
     Labels that are swapped or drawn at random lower it long before they lower a trained network's accuracy.
     """
-    flat = _flat(images)
-    nearest = np.full(len(flat), -1)
+    flat, nearest = _flat(images), np.full(len(images), -1)
     if flat.shape[1] == means.shape[1]:
         half_norms = np.sum(means**2, axis=1) / 2
         for start in range(0, len(flat), CHUNK):
             part = flat[start : start + CHUNK].astype(np.float32) / scale(images)
             nearest[start : start + CHUNK] = np.argmax(part @ means.T - half_norms, axis=1)
     right = nearest == labels
-    return [
-        float(right[labels == label].mean()) if (labels == label).any() else 0.0
-        for label in range(len(means))
-    ]
+    own = (right[labels == label] for label in range(len(means)))
+    return [float(part.mean()) if len(part) else 0.0 for part in own]
 
 
 def _flat(images: NDArray[Any]) -> NDArray[Any]:
@@ -194,21 +173,21 @@ def to_json(statistics: Mapping[str, Statistics]) -> str:
 
 
 def from_json(text: str) -> dict[str, Statistics]:
-    """Read the JSON of `to_json`. Raises `TypeError` or `KeyError` for an older form."""
-    found = {}
+    """Read the JSON of `to_json`. Raises `ValueError`, `TypeError` or `KeyError` for another form."""
+    splits = {}
     for name, fields in json.loads(text).items():
-        inputs = {key: Values(**own) for key, own in fields["inputs"].items()}
+        inputs = {key: Values(**values) for key, values in fields["inputs"].items()}
         targets = None if fields["targets"] is None else Values(**fields["targets"])
-        found[name] = Statistics(**fields | {"inputs": inputs, "targets": targets})
-    return found
+        splits[name] = Statistics(**fields | {"inputs": inputs, "targets": targets})
+    return splits
 
 
-def _value_counts(images: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _value_counts(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the distinct values, ascending, and their counts, from which all sums over millions of pixels are made."""
-    if images.dtype == np.uint8:
-        parts = (images[start : start + CHUNK].ravel() for start in range(0, len(images), CHUNK))
+    if array.dtype == np.uint8:
+        parts = (array[start : start + CHUNK].ravel() for start in range(0, len(array), CHUNK))
         counts = sum((np.bincount(part, minlength=256) for part in parts), np.zeros(256, np.int64))
         levels = np.flatnonzero(counts)
-        return (levels.astype(np.float32) / scale(images)).astype(np.float64), counts[levels]
-    values, counts = np.unique(images, return_counts=True)
+        return (levels.astype(np.float32) / scale(array)).astype(np.float64), counts[levels]
+    values, counts = np.unique(array, return_counts=True)
     return values.astype(np.float64), counts

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 
-from serving.server.records import RequestRecord
+from serving.server.metrics import RequestRecord
 
 FIELDS = (
     *("client", "method", "protocol", "model", "version", "code", "status", "rows"),
@@ -22,8 +22,6 @@ MOST_WAITING = 10_000
 """Lines that wait for the disk; further ones are dropped, so that the log delays no response."""
 MOST_CHARACTERS = 500
 """Characters of a path in the log."""
-STOP_SECONDS = 5.0
-"""Time limit for writing the last lines."""
 
 
 class AccessLog:
@@ -52,7 +50,7 @@ class AccessLog:
     def close(self) -> None:
         """Write the waiting lines."""
         self._waiting.put(None)
-        self._thread.join(STOP_SECONDS)
+        self._thread.join(5)  # A disk may be slow for longer.
         with suppress(OSError):
             self._file.flush()
 

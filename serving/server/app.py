@@ -1,17 +1,27 @@
-"""The ASGI application: routes, limits, a deadline, and errors as JSON."""
+"""The ASGI application: bodies within limits, routes, a deadline, and errors as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from serving.server.bodies import ClientLeftError, Receive, discard, read_body, unless_client_leaves
-from serving.server.errors import BodyTimeoutError, DeadlineError, NotFoundError, UnavailableError, told
+from serving.server.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    TooLargeError,
+    UnavailableError,
+    quote,
+    told,
+)
 from serving.server.http import Request, Response, Route, router
-from serving.server.records import Observe, RequestRecord
+from serving.server.metrics import Observe, RequestRecord
 
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+"""ASGI's receive."""
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CORS = (
@@ -19,12 +29,14 @@ CORS = (
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
     (b"access-control-allow-headers", b"*"),
 )
-LONGEST_PATH = 4096
-"""The maximum bytes of a path."""
-PATIENCE_SECONDS = 0.05
-"""Time after which a task waits for the client to leave."""
+WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""zlib's name for each content encoding."""
 LINGER_SECONDS = 2.0
 """Time for a client that is still sending a refused body to read the response."""
+
+
+class ClientLeftError(Exception):
+    """The client closed its connection before the response."""
 
 
 class App:
@@ -49,7 +61,6 @@ class App:
         self._stopping = stopping
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
         path = scope["raw_path"].decode("latin-1")
         client = scope["client"]
         record = RequestRecord(scope["method"], path, f"{client[0]}:{client[1]}" if client else "")
@@ -72,7 +83,10 @@ class App:
         await send({"type": "http.response.body", "body": response.body, "more_body": unread})
         if unread:
             # Closing a connection while its client sends resets it, and the response may be lost.
-            await discard(receive, LINGER_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while (await receive()).get("more_body", False):
+                        pass
             await send({"type": "http.response.body"})
 
     async def _respond(
@@ -86,25 +100,21 @@ class App:
             async with deadline:
                 if self._cors and record.method == "OPTIONS":
                     return Response(b""), unread
-                if len(record.path) > LONGEST_PATH:
-                    raise NotFoundError(f"expected a path of at most {LONGEST_PATH} bytes")
                 handler, variables = self._find(record.method, record.path)
-                body = await read_body(receive, headers, self._max_body_bytes)
+                body = await _read_body(receive, headers, self._max_body_bytes)
                 unread = False
                 record.request_bytes = len(body)
-                request = Request(record.method, record.path, variables, headers, body, record)
-                async with unless_client_leaves(receive, PATIENCE_SECONDS):
+                request = Request(variables, headers, body, record)
+                async with _unless_client_leaves(receive):
                     return await handler(request), unread
         except ClientLeftError:
             raise
         except Exception as error:  # noqa: BLE001 - any error becomes a response
-            late = isinstance(error, TimeoutError) and deadline.expired()
-            return _failure(record, self._late(unread) if late else error), unread
-
-    def _late(self, unread: bool) -> DeadlineError:
-        if unread:
-            return BodyTimeoutError(f"the request was not complete within {self._timeout_seconds:g} s")
-        return DeadlineError(f"no response within {self._timeout_seconds:g} s")
+            if isinstance(error, TimeoutError) and deadline.expired():
+                late = "the request was not complete" if unread else "no response"
+                error = DeadlineError(f"{late} within {self._timeout_seconds:g} s")
+                error.status = 408 if unread else 504
+            return _failure(record, error), unread
 
 
 def _failure(record: RequestRecord, error: Exception) -> Response:
@@ -113,3 +123,72 @@ def _failure(record: RequestRecord, error: Exception) -> Response:
     response = Response.json({"error": str(failure)}, failure.status)
     response.headers = failure.headers
     return response
+
+
+async def _read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
+    """Read a request's body and inflate it; `limit` bytes are allowed before and after.
+
+    Raises `TooLargeError`, `InvalidRequestError` or `ClientLeftError`.
+    """
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+    if encoding != "identity" and encoding not in WINDOW_BITS:
+        expected = "expected a plain body or one of gzip or deflate"
+        error = InvalidRequestError(f"{expected}, got Content-Encoding {quote(encoding)}")
+        error.status, error.headers = 415, ((b"accept-encoding", b"gzip, deflate"),)
+        raise error
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLargeError(f"expected a body of at most {limit} bytes, got one of {declared.decode()}")
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise TooLargeError(f"expected a body of at most {limit} bytes, got more")
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            break
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return body if encoding == "identity" else await _inflate(body, encoding, limit)
+
+
+@asynccontextmanager
+async def _unless_client_leaves(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the block with `ClientLeftError` when the client leaves."""
+    answering = asyncio.current_task()
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        left = (await receive())["type"] == "http.disconnect"
+        if left and answering is not None:
+            answering.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if left:
+            raise ClientLeftError from None
+        raise
+    finally:
+        watching.cancel()
+
+
+async def _inflate(body: bytes, encoding: str, limit: int) -> bytes:
+    inflating = zlib.decompressobj(WINDOW_BITS[encoding])
+    try:
+        # In a thread: the event loop has other requests to serve.
+        inflated = await asyncio.to_thread(inflating.decompress, body, limit + 1)
+    except zlib.error as error:
+        raise InvalidRequestError(f"expected a body in {encoding}, but it cannot be read: {error}") from None
+    if len(inflated) > limit:
+        raise TooLargeError(f"expected a body of at most {limit} bytes decompressed, got more")
+    if not inflating.eof or inflating.unused_data:
+        what = "more follows its end" if inflating.eof else "it is cut short"
+        raise InvalidRequestError(f"expected a body of one {encoding} stream, but {what}")
+    return inflated

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
+import uvloop
 
+from serving.server import lifecycle
 from serving.server.access_log import AccessLog
 from serving.server.app import App
 from serving.server.dataplane import DataPlane
 from serving.server.http import Request, Response, Route
-from serving.server.lifecycle import StartError, run
-from serving.server.metrics import Metrics
-from serving.server.records import Observe, observers
+from serving.server.metrics import Metrics, Observe, RequestRecord
 from serving.server.repository.models import Models
 from serving.server.repository.policies import ModelConfig
 from serving.server.repository.versions import LoadVersion, Serving
 from serving.server.rpc import RpcServer, Service
 from serving.server.scheduling import QueueLimits
 
-PICTURE_THREADS = 2
-EXPORT_SECONDS = 2.0
-"""Time limit for sending spans; a stop waits for the last ones."""
 COLLECT_AFTER = (50_000, 50, 100)
 """Thresholds of the garbage collector.
 
@@ -48,10 +48,12 @@ def data_plane(
     """Return a data plane for the models of `find`; `layout` is their expected layout, for messages."""
     metrics = Metrics()
     limits = QueueLimits(options.max_batch_rows, queue=options.max_queue)
-    serving = Serving(load, metrics, limits, options.retries, options.batching)
+    retries = (options.retries, options.retry_seconds)
+    models = Models(find, Serving(load, metrics, limits, *retries, options.batching), layout)
+    metrics.show(models.loads)
     # Decoding pictures takes long and must not delay runs.
-    decoders = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
-    return DataPlane(Models(find, serving, layout), metrics, decoders, platform, options.max_rows)
+    decoders = ThreadPoolExecutor(2, thread_name_prefix="picture")
+    return DataPlane(models, metrics, decoders, platform, options.max_rows)
 
 
 def serve(
@@ -61,30 +63,36 @@ def serve(
     services: Sequence[Service],
     options: argparse.Namespace,
     *observes: Observe,
-) -> None:
-    """Serve routes and services by the flags; exits if the server cannot start."""
+) -> NoReturn:
+    """Serve routes and services by the flags, and end the process: with 0 after a stop, 1 if it cannot start."""
     gc.set_threshold(*COLLECT_AFTER)
     with ExitStack() as stack:
         try:
             every = [plane.metrics.request, *observes]
             if options.access_log != "off":
-                dropped = plane.metrics.dropped_log_line
-                access = AccessLog(options.access_log, options.access_log_sample, dropped)
+                dropped = plane.metrics.dropped_log_lines
+                access = AccessLog(options.access_log, options.access_log_sample, dropped.inc)
                 stack.callback(access.close)
                 every.append(access.write)
-            observe = observers(*every)
+
+            def observe(record: RequestRecord) -> None:
+                record.seconds = time.perf_counter() - record.begun
+                for one in every:
+                    one(record)
+
             app: Any = App(routes, observe, options, lambda: plane.stopping)
             interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = ()
             if options.otlp_endpoint:
                 app, interceptors, close = _traced(app, options.otlp_endpoint, command)
                 stack.callback(close)
             make_rpc = partial(RpcServer, services, observe, options, interceptors)
-            clean = run(plane, app, make_rpc, options)
-        except (StartError, OSError) as error:
+            # Not closed: that would wait for threads that still load or run a model.
+            runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+            runner.run(lifecycle.serve(plane, app, make_rpc, options))
+        except OSError as error:
             sys.exit(f"{command}: {error}")
-    if not clean:
-        logging.shutdown()
-        os._exit(0)
+    logging.shutdown()
+    os._exit(0)
 
 
 def _traced(
@@ -92,8 +100,8 @@ def _traced(
 ) -> tuple[Any, Sequence[grpc.aio.ServerInterceptor[Any, Any]], Callable[[], None]]:
     """Return the application and interceptors with OpenTelemetry's tracing, and a function that sends the last spans.
 
-    `endpoint` is a collector, such as http://127.0.0.1:4318; OTEL_* variables apply. Raises `StartError` if the extra
-    is not installed.
+    `endpoint` is a collector, such as http://127.0.0.1:4318; OTEL_* variables apply. Exits if the extra is not
+    installed.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -103,12 +111,11 @@ def _traced(
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise StartError(
-            f"--otlp-endpoint needs the extra otel of a clone: pip install '.[otel]' ({error})"
-        ) from None
+        sys.exit(f"{service}: --otlp-endpoint needs the extra otel: pip install '.[otel]' ({error})")
     name = os.environ.get("OTEL_SERVICE_NAME", service)
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
-    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
+    # A stop waits for the last spans.
+    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=2.0)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     # One span for each request: those of ASGI messages add nothing.
     traced = OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
@@ -117,8 +124,6 @@ def _traced(
 
 
 def metrics_route(metrics: Metrics, path: str) -> Route:
-    """Return the route of the metrics for Prometheus."""
-
     async def page(_request: Request) -> Response:
         return Response(metrics.page(), metrics.content_type)
 
@@ -131,3 +136,9 @@ def log_to_stderr(command: str) -> None:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")
     # Else clients could fill the log: it warns of each request that is not HTTP.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+
+
+def end_at_signals() -> None:
+    """End the process at a signal: until it serves, nothing has begun, and importing a runtime takes seconds."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))

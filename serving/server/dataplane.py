@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from serving.server import pictures
 from serving.server.errors import DeadlineError, InvalidRequestError, TooLargeError, quote
-from serving.server.metrics import Metrics
-from serving.server.records import RequestRecord
+from serving.server.metrics import Metrics, RequestRecord
 from serving.server.repository.models import Models
 from serving.server.repository.versions import Version
 from serving.server.tensors.signature import (
@@ -37,8 +36,6 @@ class Call:
 
 @dataclass
 class DataPlane:
-    """Leases versions and runs calls."""
-
     models: Models
     metrics: Metrics
     decoders: Executor
@@ -69,7 +66,7 @@ class DataPlane:
         found = self.models.model(model)
         record.model = model
         version = found.version(number, label)
-        record.version = str(version.number)
+        record.version, record.statistics = str(version.number), version.statistics
         return version
 
     async def infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
@@ -78,32 +75,37 @@ class DataPlane:
         Raises `InvalidRequestError` if the call does not fit the signature, `TooLargeError` for too many rows,
         `DeadlineError`, and as the queue and the runtime do.
         """
-        try:
-            async with asyncio.timeout(call.timeout):
-                return await self._infer(version, call, record)
-        except TimeoutError:
-            allowed = f"the {call.timeout:g} s that the request allows"
-            raise DeadlineError(f"no response within {allowed}; allow more, or send less at once") from None
-
-    async def _infer(self, version: Version, call: Call, record: RequestRecord) -> Tensors:
         signature = signature_of(version.signatures, call.signature)
         outputs = _wanted(signature, call.outputs)
-        inputs = signature.complete(call.inputs)
+        signature.check_names(call.inputs)
+        inputs = dict(call.inputs)
+        encoded: list[TensorSpec] = []
         for spec in signature.inputs:
-            array = inputs.get(spec.name)
-            if array is None:
+            if (array := inputs.get(spec.name)) is None:
                 continue
-            encoded = call.pictures and array.dtype.hasobject and spec.channels_of_picture is not None
-            if not encoded:
+            if call.pictures and array.dtype.hasobject and spec.picture_size is not None:
+                encoded.append(spec)
+            else:
                 spec.check(array, version.finite)
             if array.ndim and len(array) > self.max_rows and spec.batched:
                 rows = f"input {spec.name!r} has {len(array)} rows"
                 raise TooLargeError(f"{rows}: at most {self.max_rows} in one request")
-            if encoded:
-                inputs[spec.name] = await asyncio.get_running_loop().run_in_executor(
-                    self.decoders, pictures.decode, _encoded(spec, array), spec
-                )
-        return await version.queues[call.signature].run(inputs, outputs, record)
+        try:
+            async with asyncio.timeout(call.timeout):
+                for spec in encoded:
+                    inputs[spec.name] = await self._decode(spec, inputs[spec.name])
+                return await version.queues[call.signature].run(inputs, outputs, record)
+        except TimeoutError:
+            allowed = f"the {call.timeout:g} s that the request allows"
+            raise DeadlineError(f"no response within {allowed}; allow more, or send less at once") from None
+
+    async def _decode(self, spec: TensorSpec, array: Array) -> Array:
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]  # [N, 1], the only form of some clients
+        if array.ndim != 1 or array.size == 0:
+            raise spec.refused(f"expected encoded pictures, shape [-1]; got {list(array.shape)}")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.decoders, pictures.decode, list(array), spec)
 
 
 def _wanted(signature: Signature, wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -114,11 +116,3 @@ def _wanted(signature: Signature, wanted: tuple[str, ...]) -> tuple[str, ...]:
         if name not in known:
             raise InvalidRequestError(f"unknown output {quote(name)}; the model has {', '.join(known)}")
     return tuple(dict.fromkeys(wanted))
-
-
-def _encoded(spec: TensorSpec, array: Array) -> list[bytes]:
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]  # [N, 1], the only form of some clients
-    if array.ndim != 1 or array.size == 0:
-        raise spec.refused(f"expected encoded pictures, shape [-1]; got {list(array.shape)}")
-    return list(array)

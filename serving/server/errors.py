@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from reprlib import Repr
-from typing import ClassVar
 
 from grpc import StatusCode
 
@@ -28,8 +27,8 @@ def quote(value: object) -> str:
 class ServerError(Exception):
     """A request failed; the server is at fault unless a subclass says otherwise."""
 
-    status: ClassVar[int] = 500
-    code: ClassVar[StatusCode] = StatusCode.INTERNAL
+    status = 500
+    code = StatusCode.INTERNAL
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """HTTP headers for the response."""
 
@@ -63,23 +62,11 @@ class MethodNotAllowedError(ServerError):
 
     status, code = 405, StatusCode.UNIMPLEMENTED
 
-    def __init__(self, message: str, allowed: str) -> None:
-        """`allowed` is the value of the header `Allow`."""
-        super().__init__(message)
-        self.headers = ((b"allow", allowed.encode()),)
-
 
 class TooLargeError(ServerError):
     """The request exceeds a limit of the server; smaller requests are answered."""
 
     status, code = 413, StatusCode.RESOURCE_EXHAUSTED
-
-
-class UnsupportedEncodingError(ServerError):
-    """The body has a Content-Encoding that this server cannot read."""
-
-    status, code = 415, StatusCode.INVALID_ARGUMENT
-    headers = ((b"accept-encoding", b"gzip, deflate"),)
 
 
 class UnimplementedError(ServerError):
@@ -99,12 +86,6 @@ class DeadlineError(ServerError):
     """The response exceeds the time limit of the client or the configuration."""
 
     status, code = 504, StatusCode.DEADLINE_EXCEEDED
-
-
-class BodyTimeoutError(DeadlineError):
-    """The client took too long to send its request."""
-
-    status = 408
 
 
 class BackendError(ServerError):

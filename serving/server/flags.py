@@ -11,9 +11,7 @@ from typing import TypeVar
 
 from serving.server import GRPC_PORT, HTTP_PORT, VERSION
 from serving.server.backends.base import BACKENDS
-from serving.server.repository.policies import RetryPolicy
 
-MEBIBYTE = 1024 * 1024
 Number = TypeVar("Number", int, float)
 
 
@@ -69,7 +67,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(*names, type=kind, default=default, help=text)
 
     add("host", str, "127.0.0.1", "address to listen on")
-    add("max-body-bytes", _count, 32 * MEBIBYTE, "of a REST or gRPC request")
+    add("max-body-bytes", _count, 32 << 20, "of a REST or gRPC request")
     add("max-rows", _count, 1024, "in one request")
     add("max-batch-rows", _count, 64, "in a run shared by requests")
     add("max-queue", _count, 512, "requests waiting for one model")
@@ -81,4 +79,4 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("access-log-sample", _share, 1.0, "the share of successful requests that is logged, 0 to 1")
     add("otlp-endpoint", str, None, "URL of an OpenTelemetry collector to send spans to")
     # Only `tandem-tf-serving` has flags for these.
-    parser.set_defaults(grpc_socket="", grpc_tls=None, grpc_options=(), cors=False, retries=RetryPolicy())
+    parser.set_defaults(grpc_socket="", grpc_options=(), cors=False, retries=0, retry_seconds=0.0)

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
 import orjson
 
 from serving.server.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, quote
-from serving.server.records import RequestRecord
-
-JSON = "application/json"
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
+from serving.server.metrics import RequestRecord
 
 
 @dataclass(slots=True)
 class Request:
     """One HTTP request; `variables` are the named groups of its route, decoded."""
 
-    method: str
-    path: str
     variables: Mapping[str, str]
     headers: Mapping[bytes, bytes]
     """Headers by lower-case name."""
@@ -38,12 +32,10 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One HTTP response."""
-
     body: bytes
-    content_type: str = JSON
+    content_type: str = "application/json"
     status: int = 200
-    headers: RawHeaders = field(default=())
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
     @classmethod
     def json(cls, value: object, status: int = 200) -> Response:
@@ -56,7 +48,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Route:
-    """A method, a regular expression that matches a whole path, and the handler."""
+    """A method ("*": any), a regular expression that matches a whole path, and the handler."""
 
     method: str
     path: str
@@ -77,28 +69,34 @@ def router(routes: Sequence[Route]) -> Callable[[str, str], tuple[Handler, Mappi
             match = pattern.fullmatch(path)
             if match is None:
                 continue
-            if route.method == method or (route.method, method) == ("GET", "HEAD"):
+            if route.method in ("*", method) or (route.method, method) == ("GET", "HEAD"):
                 # Decoded after the match: an escaped slash does not divide the path.
                 return route.handler, {k: text and unquote(text) for k, text in match.groupdict().items()}
             allowed.add(route.method)
         if not allowed:
             raise NotFoundError(f"nothing is served at {quote(path)}")
         names = sorted(allowed)
-        raise MethodNotAllowedError(
-            f"expected {' or '.join(names)} at {quote(path)}, got {method}",
-            ", ".join([*names, *(["HEAD"] if "GET" in names else [])]),
-        )
+        error = MethodNotAllowedError(f"expected {' or '.join(names)} at {quote(path)}, got {method}")
+        allow = ", ".join([*names, "HEAD"] if "GET" in names else names)
+        error.headers = ((b"allow", allow.encode()),)
+        raise error
 
     return find
 
 
-def parse_json(text: bytes | memoryview) -> object:
-    """Parse JSON by RFC 8259: no NaN, no Infinity, at most 1,024 levels. Raises `InvalidRequestError`."""
+def parse_object(text: bytes | memoryview) -> dict[str, object]:
+    """Parse a JSON object by RFC 8259: no NaN, no Infinity, at most 1,024 levels; an empty text is {}.
+
+    Raises `InvalidRequestError`.
+    """
     try:
-        return orjson.loads(text)
+        document = orjson.loads(text or b"{}")
     except orjson.JSONDecodeError as error:
         hint = ""
         # `pos` counts characters, which are bytes in ASCII.
         if re.match(rb"-?(NaN|Infinity)", bytes(text[error.pos : error.pos + 9])):
             hint = "; JSON has no NaN and no Infinity: send such values as binary tensors or over gRPC"
         raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}{hint}") from None
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"expected a JSON object, got {type(document).__name__}")
+    return document

@@ -12,21 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvicorn
-import uvloop
 
 from serving.server.app import App
 from serving.server.dataplane import DataPlane
-from serving.server.errors import ServerError
 from serving.server.rpc import RpcServer
 
 log = logging.getLogger("tandem.server")
-
-CLOSE_SECONDS = 0.5
-"""Time limit for unloading models after the last response."""
-
-
-class StartError(Exception):
-    """The server cannot start; the message says why."""
 
 
 class _HttpServer(uvicorn.Server):
@@ -37,25 +28,13 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def run(plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace) -> bool:
-    """Serve until SIGTERM or SIGINT. Raises `StartError` if it cannot listen on an address.
+async def serve(
+    plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `OSError` if it cannot listen on an address.
 
-    Returns False if a thread is still loading or running a model: then only `os._exit` ends the process.
     `make_rpc` is called in the event loop, to which grpc.aio binds its server.
     """
-    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    clean = True
-    try:
-        clean = runner.run(_serve(plane, app, make_rpc, options))
-        return clean
-    finally:
-        if clean:  # `close` would wait for the thread.
-            runner.close()
-
-
-async def _serve(
-    plane: DataPlane, app: App, make_rpc: Callable[[], RpcServer], options: argparse.Namespace
-) -> bool:
     rpc = make_rpc()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -82,31 +61,19 @@ async def _serve(
         )
     )
     await rpc.start()
-    serving = [asyncio.create_task(_poll(plane, rpc, options.poll_seconds))]
-    if http_socket is not None:
-        serving.append(asyncio.create_task(http.serve(sockets=[http_socket])))
+    poll = asyncio.create_task(_poll(plane, rpc, options.poll_seconds))
+    serving = [] if http_socket is None else [asyncio.create_task(http.serve(sockets=[http_socket]))]
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([stopped, *serving], return_when=asyncio.FIRST_COMPLETED)
     plane.stopping = True
-    poll = serving.pop(0)
     poll.cancel()
     await rpc.set_serving(False)
     waits = (options.pause_seconds, options.grace_seconds)
     log.info("not ready; stopping in %g s, then what has begun has %g s to finish", *waits)
     await asyncio.sleep(options.pause_seconds)
     http.should_exit = True
-    end = asyncio.get_running_loop().time() + options.grace_seconds
     await asyncio.gather(rpc.stop(options.grace_seconds), *serving)
-    clean = not plane.models.loading
-    try:
-        async with asyncio.timeout_at(end + CLOSE_SECONDS):
-            await plane.models.close()
-    except TimeoutError:
-        clean = False
     log.info("stopped")
-    with contextlib.suppress(asyncio.CancelledError):
-        await poll  # If it ended by itself, its exception is the reason of the stop.
-    return clean
 
 
 def _bind(host: str, port: int, idle_seconds: float) -> socket.socket:
@@ -117,7 +84,7 @@ def _bind(host: str, port: int, idle_seconds: float) -> socket.socket:
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # On Linux: drops clients that do not read their response.
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * idle_seconds))
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
+        raise OSError(f"cannot listen on {host}:{port} (HTTP): {error.strerror}") from None
     log.info("HTTP on %s:%d", host, bound.getsockname()[1])
     return bound
 
@@ -128,25 +95,26 @@ def _listen(rpc: RpcServer, options: argparse.Namespace) -> None:
         host = f"[{options.host}]" if ":" in options.host else options.host
         addresses.append(f"{host}:{options.grpc_port}")
     if options.grpc_socket:
-        path = Path(options.grpc_socket)
-        if path.is_socket():
-            path.unlink()  # Left by a killed server.
-        addresses.append(f"unix:{path.absolute()}")
+        addresses.append(f"unix:{Path(options.grpc_socket).absolute()}")
     for address in addresses:
         try:
-            port = rpc.listen(address, options.grpc_tls)
+            port = rpc.listen(address)
         except RuntimeError as error:
-            raise StartError(f"cannot listen on {address} (gRPC): {error}") from None
+            raise OSError(f"cannot listen on {address} (gRPC): {error}") from None
         log.info("gRPC on %s", address if address.startswith("unix:") else f"{options.host}:{port}")
 
 
 async def _poll(plane: DataPlane, rpc: RpcServer, seconds: float) -> None:
     was_ready: bool | None = None
+    fault = ""
     while True:
         try:
             await plane.models.refresh()
-        except (OSError, ServerError):
-            log.exception("the models could not be refreshed; loaded versions stay")
+            fault = ""
+        except Exception as error:  # One bad folder must not end the server.
+            if repr(error) != fault:
+                log.exception("the models could not be refreshed; loaded versions stay")
+            fault = repr(error)
         if plane.ready != was_ready:
             was_ready = plane.ready
             log.info("ready" if was_ready else "not ready: %s", *([] if was_ready else [plane.account()]))

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.server.errors import InvalidRequestError, ServerError, told
-from serving.server.records import Observe, RequestRecord
+from serving.server.metrics import Observe, RequestRecord
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Method = Callable[[Any, RequestRecord], Awaitable[Message]]
+Method = Callable[[Any, RequestRecord], Awaitable[Any]]
+"""Return the response to a request, as a message or as JSON of one. Raises `ServerError`."""
 Answer = Callable[[bytes, Context], Awaitable[bytes]]
 
 CLOCKS_APART = 0.1
@@ -40,14 +42,13 @@ OPTIONS: dict[str, str | int] = {
 
 @dataclass(frozen=True)
 class Service:
-    """A service and its implementation: an object with a coroutine for each served method.
+    """A service and its served methods, by name.
 
-    A method takes a request and its record, and returns the response or raises a `ServerError`. A streaming method is
-    called for each request of its stream; an error ends the stream.
+    A streaming method is called for each request of its stream; an error ends the stream.
     """
 
     descriptor: ServiceDescriptor
-    servicer: object
+    methods: Mapping[str, Method]
 
 
 class RpcServer:
@@ -77,10 +78,8 @@ class RpcServer:
         reflected = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(reflected, self._server)
 
-    def listen(self, address: str, tls: grpc.ServerCredentials | None = None) -> int:
+    def listen(self, address: str) -> int:
         """Listen on "host:port" or "unix:path"; returns the port. Raises `RuntimeError`."""
-        if tls is not None:
-            return self._server.add_secure_port(address, tls)
         return self._server.add_insecure_port(address)
 
     async def start(self) -> None:
@@ -105,16 +104,13 @@ class RpcServer:
 
     def _handlers(self, service: Service) -> grpc.GenericRpcHandler[Any, Any]:
         handlers = {}
-        for method in service.descriptor.methods:
-            function = getattr(service.servicer, method.name, None)
-            if function is None:
-                continue
-            path = f"/{service.descriptor.full_name}/{method.name}"
-            answer = partial(self._answer, path, function, GetMessageClass(method.input_type).FromString)
+        for name, function in service.methods.items():
+            method = service.descriptor.methods_by_name[name]
+            answer = partial(self._answer, f"/{service.descriptor.full_name}/{name}", function, method)
             if method.client_streaming:
-                handlers[method.name] = grpc.stream_stream_rpc_method_handler(self._stream(answer))
+                handlers[name] = grpc.stream_stream_rpc_method_handler(self._stream(answer))
             else:
-                handlers[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(answer))
+                handlers[name] = grpc.unary_unary_rpc_method_handler(self._unary(answer))
         return grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers)
 
     def _unary(self, answer: Answer) -> Any:  # noqa: ANN401 - a behaviour as grpcio's stubs do not know it
@@ -140,7 +136,7 @@ class RpcServer:
         self._calls -= 1
 
     async def _answer(
-        self, path: str, function: Method, parse: Callable[[bytes], Message], request: bytes, context: Context
+        self, path: str, function: Method, method: MethodDescriptor, request: bytes, context: Context
     ) -> bytes:
         """Return the response, or end the call with a status code.
 
@@ -149,7 +145,10 @@ class RpcServer:
         record = RequestRecord("gRPC", path, context.peer().removeprefix("ipv4:"))
         record.request_bytes = len(request)
         try:
-            response = (await function(parse(request), record)).SerializeToString()
+            answer = await function(GetMessageClass(method.input_type).FromString(request), record)
+            if isinstance(answer, dict):
+                answer = ParseDict(answer, GetMessageClass(method.output_type)())
+            response: bytes = answer.SerializeToString()
             record.response_bytes = len(response)
             return response
         except asyncio.CancelledError:
@@ -157,9 +156,7 @@ class RpcServer:
             record.code = "CANCELLED" if left is None or left > CLOCKS_APART else "DEADLINE_EXCEEDED"
             raise
         except DecodeError:
-            failure: ServerError = InvalidRequestError(
-                f"expected a message as {path} takes it, but it cannot be read"
-            )
+            failure: ServerError = InvalidRequestError(f"expected a request of {path}, got other bytes")
             record.code = failure.code.name
         except Exception as error:  # noqa: BLE001 - any error becomes a status
             failure = told(error, path)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
 from serving.server.backends.base import Servable
 from serving.server.errors import BackendError, ServerError, TooLargeError, UnavailableError
-from serving.server.records import RequestRecord
-from serving.server.tensors.signature import Tensors, shapes
+from serving.server.metrics import RequestRecord
+from serving.server.tensors.signature import Tensors, shapes, size_of
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,6 @@ class Job:
         )
 
 
-Run = tuple[int, float]
-"""The rows and seconds of a successful run."""
-
-
 class RunQueue:
     """The queue. Everything but the runs happens in the event loop."""
 
@@ -100,7 +97,7 @@ class RunQueue:
 
     async def run(self, inputs: Tensors, outputs: tuple[str, ...], record: RequestRecord) -> Tensors:
         """Compute `outputs`. Raises `UnavailableError` if the queue is full, and as the run does."""
-        size = sum(array.nbytes for array in inputs.values())
+        size = size_of(inputs)
         if size > self._limits.queue_bytes:
             raise TooLargeError(f"expected inputs of at most {self._limits.queue_bytes} bytes, got {size}")
         if self._is_full(size):
@@ -167,53 +164,43 @@ class RunQueue:
         return batch
 
     def _work(self, loop: asyncio.AbstractEventLoop, batch: list[Job]) -> None:
-        runs = self._execute(batch)
+        """Run a batch, in the thread. If a shared run fails, each job runs alone: one bad request fails alone."""
         with suppress(RuntimeError):  # The loop is closed.
-            loop.call_soon_threadsafe(self._finish, batch, runs)
+            if not self._run(loop, batch) and len(batch) > 1:
+                for job in batch:
+                    self._run(loop, [job])
+            loop.call_soon_threadsafe(self._finish, batch)
 
-    def _execute(self, jobs: list[Job]) -> list[Run]:
-        """Set the result of each job, in the thread; return the successful runs.
+    def _run(self, loop: asyncio.AbstractEventLoop, jobs: list[Job]) -> bool:
+        """Run `jobs` at once and set their results; return True if it succeeds.
 
-        If a shared run fails, each job runs alone: a bad request does not fail others.
+        If they may share runs, every output must have their rows.
         """
-        answer = self._attempt(jobs)
-        if len(jobs) == 1:
-            jobs[0].result = answer
-        elif isinstance(answer, Exception):
-            return [run for job in jobs for run in self._execute([job])]
-        else:
-            start = 0
-            for job in jobs:
-                job.result = {name: array[start : start + job.rows] for name, array in answer.items()}
-                start += job.rows
-        if isinstance(answer, Exception):
-            return []
-        return [(sum(job.rows for job in jobs), jobs[0].ended - jobs[0].started)]
-
-    def _attempt(self, jobs: list[Job]) -> Tensors | Exception:
-        """Run all of `jobs` at once. If they may share runs, every output must have their rows."""
         rows = sum(job.rows for job in jobs)
+        results: Sequence[Tensors | Exception]
         started = time.perf_counter()
-        answer: Tensors | Exception
         try:
-            answer = self._servable.run(self._signature, _joined(jobs), jobs[0].outputs)
-            wrong = {n: a for n, a in answer.items() if jobs[0].shares and a.shape[:1] != (rows,)}
+            outputs = self._servable.run(self._signature, _joined(jobs), jobs[0].outputs)
+            wrong = {n: a for n, a in outputs.items() if jobs[0].shares and a.shape[:1] != (rows,)}
             if wrong:
                 expected = f"expected {rows} rows in each output for {rows} rows of input"
-                answer = BackendError(f"{self._name}: {expected}, got {shapes(wrong)}")
+                raise BackendError(f"{self._name}: {expected}, got {shapes(wrong)}")
+            results = _parted(outputs, jobs)
         except ServerError as error:
             # Its traceback would hold this frame and the jobs.
-            answer = error.with_traceback(None)
+            results = [error.with_traceback(None)] * len(jobs)
         except Exception as error:  # noqa: BLE001 - any error of a runtime belongs to the caller
-            answer = BackendError(f"{self._name}: the runtime failed: {type(error).__name__}: {error}")
+            told = f"the runtime failed: {type(error).__name__}: {error}"
+            results = [BackendError(f"{self._name}: {told}")] * len(jobs)
         ended = time.perf_counter()
-        for job in jobs:
-            job.started, job.ended = started, ended
-        return answer
+        for job, result in zip(jobs, results, strict=True):
+            job.started, job.ended, job.result = started, ended, result
+        succeeded = not isinstance(results[0], Exception)
+        if succeeded:
+            loop.call_soon_threadsafe(self._count, rows, ended - started)
+        return succeeded
 
-    def _finish(self, batch: list[Job], runs: list[Run]) -> None:
-        for run in runs:
-            self._count(*run)
+    def _finish(self, batch: list[Job]) -> None:
         for job in batch:
             if job.answer.done():
                 continue
@@ -228,3 +215,11 @@ def _joined(jobs: list[Job]) -> Tensors:
     if len(jobs) == 1:
         return jobs[0].inputs
     return {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+
+
+def _parted(outputs: Tensors, jobs: list[Job]) -> list[Tensors]:
+    if len(jobs) == 1:
+        return [outputs]
+    ends = list(accumulate(job.rows for job in jobs))
+    rows = [slice(end - job.rows, end) for job, end in zip(jobs, ends, strict=True)]
+    return [{name: array[part] for name, array in outputs.items()} for part in rows]

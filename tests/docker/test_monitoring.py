@@ -18,8 +18,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.platforms import images
-from serving.server.metrics import Metrics
-from serving.server.records import RequestRecord
+from serving.server.metrics import Metrics, RequestRecord
 from serving.targets import NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -74,11 +73,11 @@ def family(name: str) -> str:
 def exported() -> set[str]:
     """What the endpoints tell: our server's own page, and TorchServe's own list."""
     metrics = Metrics()
-    metrics.loaded("fashion", "1", lambda: 0)
+    metrics.show(lambda: [("fashion", 1, 0)])
     metrics.request(
         RequestRecord("POST", "/", "", protocol="oip-rest", model="fashion", version="1", run_seconds=0.001)
     )
-    metrics.run("fashion", "1", 1, 0.001)
+    metrics.run("fashion", 1, 0.001)
     ours = {s.name for f in text_string_to_metric_families(metrics.page().decode()) for s in f.samples}
     spec = find_spec("ts")
     assert spec is not None

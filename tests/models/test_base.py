@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import models
@@ -31,6 +32,12 @@ def test_a_copied_folder_is_a_model_of_its_own(tmp_path: Path, monkeypatch: pyte
     network = mine.build_torch()
     mine.to_torch(mine.initial_weights(seed=1), network)
     assert type(network).__module__ == "models.mine.torch_model"
+
+
+def test_tied_layers_are_counted_once() -> None:
+    table = np.arange(12, dtype=np.float32).reshape(3, 4)
+    weights = {"table.weight": table, "head.weight": table.copy(), "norm/mean": np.ones(4, np.float32)}
+    assert models.base.count_parameters(weights) == 12
 
 
 def test_model_stays_small(model: models.base.Model) -> None:

@@ -51,6 +51,12 @@ def test_what_it_has_is_taken_and_the_rest_is_drawn(model: Model, tmp_path: Path
         (lambda state: {**state, "tail.bias": state["classifier.bias"]}, "tail.bias is not in the network"),
         (lambda _: {}, "has no weight of the network's"),
         (lambda _: {"a": Code()}, "expected a PyTorch state dict, with tensors and nothing else"),
+        (lambda state: {"state_dict": state}, "tensors and nothing else: 'state_dict' is no tensor"),
+        (lambda state: [*state.values()], "tensors and nothing else: "),
+        (
+            lambda state: {**state, "classifier.bias": state["classifier.bias"] / 0 * 0},
+            "classifier.bias has NaN",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -46,6 +46,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('Tensor("image"', 'Tensor("logits"', "no name twice among inputs and outputs"),
         ("SPEC = ModelSpec(", "SPEC = dict(", "expected SPEC to be a ModelSpec, it is dict"),
         (
+            '"picture"),),',
+            '"picture")),',
+            r"expected inputs=\(Tensor\(...\),\), with a comma",
+        ),
+        (
+            "    task=",
+            '    precisions=("fp16",),\n    task=',
+            r"expected the precisions float32, .*fp16",
+        ),
+        (
             "MEAN, STD = ",
             "MEAN, STD = nothing, ",
             "spec.py cannot be read: line 8: NameError: name 'nothing'",
@@ -119,6 +129,19 @@ def test_networks_that_are_not_one_are_refused(
         path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ModelError, match=message):
         twins.check(models.base.load(NAME), SAMPLE)
+
+
+def test_a_folder_without_a_network_is_refused(folder: Path) -> None:
+    for file in ("torch_model.py", "keras_model.py"):
+        (folder / file).unlink()
+    with pytest.raises(
+        ModelError, match=r"has neither keras_model.py nor torch_model.py: expected a function build"
+    ):
+        models.base.load(NAME)
+
+
+def test_two_rows_are_enough(folder: Path) -> None:
+    twins.check(models.base.load(NAME), SAMPLE.take(slice(2)))
 
 
 def test_both_wrong_in_the_same_way_is_told_against_the_spec(folder: Path) -> None:

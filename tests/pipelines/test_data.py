@@ -106,11 +106,17 @@ def test_a_changed_download_is_refused_and_not_kept(
     assert not list((tmp_path / "data" / "cache").iterdir())
 
 
-def test_a_cut_off_download_is_refused(tmp_path: Path, files: dict[str, bytes], publisher: str) -> None:
+def test_a_cut_off_or_damaged_download_is_refused(
+    tmp_path: Path, files: dict[str, bytes], publisher: str
+) -> None:
     packed = tmp_path / "publisher" / "t10k-images-idx3-ubyte.gz"
-    packed.write_bytes(packed.read_bytes()[:-20])
-    with pytest.raises(DataError, match="could not get the pictures"):
-        data.load(source(files, publisher), tmp_path, 1)
+    for content in (
+        packed.read_bytes()[:-20],
+        packed.read_bytes()[:40] + b"other" + packed.read_bytes()[45:],
+    ):
+        packed.write_bytes(content)
+        with pytest.raises(DataError, match="could not get the pictures"):
+            data.load(source(files, publisher), tmp_path, 1)
 
 
 @pytest.mark.slow
@@ -169,15 +175,49 @@ def test_a_folder_of_npz_files_is_data(tmp_path: Path) -> None:
     ):
         data.load(model, tmp_path, 1)
     folder.mkdir(parents=True)
-    inputs = np.zeros((24, 2), np.float32)
-    np.savez(folder / "train.npz", a=inputs, target=np.arange(24))
-    np.savez(folder / "test.npz", a=inputs, target=np.arange(23))
-    with pytest.raises(DataError, match=r"test\.npz: .* it has a \[24, 2\]"):
-        data.load(model, tmp_path, 1)
-    np.savez(folder / "test.npz", a=inputs, target=np.arange(24))
-    with pytest.raises(DataError, match=r"expected the inputs image and targets \(\), .*; it has a and"):
-        data.load(model, tmp_path, 1)
+    inputs, target = np.zeros((24, 2), np.float32), np.arange(24)
     for split in ("train", "test"):
-        np.savez(folder / f"{split}.npz", image=inputs, target=np.arange(24))
+        np.savez(folder / f"{split}.npz", image=inputs, target=target)
     dataset = data.load(model, tmp_path, 1)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (22, 2, 24)
+    for arrays, message in (
+        ({"image": inputs}, "test\\.npz: expected an array for each input, and 'target', .*; it has image"),
+        (
+            {"a": inputs, "target": target},
+            r"the test data of mine: expected the inputs image .*; it has a and",
+        ),
+        (
+            {"image": inputs, "target": inputs},
+            r"expected the inputs image and targets \(\), .* targets \(2,\)",
+        ),
+        (
+            {"image": inputs, "target": target[:23]},
+            r"as many rows of each; it has image float32 \[24, 2\], targets",
+        ),
+        ({"image": np.float32(1), "target": target}, r"as many rows of each; it has image float32 \[\]"),
+        ({"image": inputs.astype(str), "target": target}, "expected numbers, .*; it has image <U"),
+        ({"image": inputs, "target": target / 2}, r"classes as whole numbers; they are \[0\.5 1\.5"),
+        (
+            {"image": inputs[:0], "target": target[:0]},
+            "expected 12 rows or more to train .* got 24 and 0",
+        ),
+    ):
+        np.savez(folder / "test.npz", **arrays)
+        with pytest.raises(DataError, match=message):
+            data.load(model, tmp_path, 1)
+    with (folder / "test.npz").open("wb") as file:
+        np.save(file, inputs)
+    with pytest.raises(DataError, match=r"test\.npz cannot be read as \.npz"):
+        data.load(model, tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [(7, "fails to load: TypeError"), (([], []), "expected Rows, got list")]
+)
+def test_what_a_models_own_data_returns_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: object, message: str
+) -> None:
+    model = load("language")
+    monkeypatch.setattr("models.language.data.load", lambda _cache: given)
+    with pytest.raises(DataError, match=message):
+        data.load(model, tmp_path, 1)

@@ -10,10 +10,11 @@ import pytest
 
 from models.base import Model
 from models.classification import Classification
+from models.data import Dataset, Rows
 from models.regression import Regression
-from pipelines import gates
+from pipelines import gates, training
 from pipelines.gates import Check, GateError, artifacts, networks
-from pipelines.training.record import History
+from pipelines.training.record import History, Trained
 
 
 def failing(checks: list[Check]) -> list[str]:
@@ -24,6 +25,13 @@ def test_refusal_tells_check_figure_and_limit() -> None:
     with pytest.raises(GateError, match=r"FAIL quality: test accuracy 0\.5 \(limit >= 0\.9\)"):
         gates.require([Check("quality", "test accuracy", 0.5, ">=", 0.9)])
     gates.require([Check("quality", "test accuracy", 0.9, ">=", 0.9)])
+
+
+def test_a_figure_at_its_limit_passes_however_it_is_rounded() -> None:
+    assert 0.92 - 0.91 > 0.01
+    assert Check("quality", "x", 0.92 - 0.91, "<=", 0.01).passed
+    assert Check("quality", "x", 0.89, ">=", 0.9 - 0.01).passed
+    assert not Check("quality", "x", 0.010001, "<=", 0.01).passed
 
 
 def test_nan_never_passes() -> None:
@@ -143,3 +151,14 @@ def test_size_sees_a_file_without_weights(tmp_path: Path) -> None:
     assert failing(artifacts.size("litert", "float32", path, 79_000)) == []
     (tmp_path / "more").write_bytes(bytes(3_000_000))
     assert len(failing(artifacts.size("tf-serving", "float32", tmp_path, 79_000))) == 1
+
+
+def test_a_training_that_was_changed_is_refused(model: Model, sample: Rows, tmp_path: Path) -> None:
+    weights = {"classifier/bias": np.zeros(10, np.float32)}
+    Trained("pytorch", weights, History([], [], 0.0)).write(tmp_path / "pytorch")
+    np.savez(tmp_path / "pytorch" / "weights.npz", **{"classifier/bias": weights["classifier/bias"] + 1})
+    task = model, model.spec.profile("smoke"), 1, Dataset(sample, sample, sample, ""), tmp_path
+    with pytest.raises(
+        GateError, match=r"pytorch: trainings in .* that were changed since they ended 1 \(limit"
+    ):
+        training.train("pytorch", *task)

@@ -79,6 +79,16 @@ def test_rollback_goes_back_by_pointer_and_forth_again(root: Path, candidate: Pa
     assert publish.pointer(root, "fashion") == Pointer(4, 1, held=False)
 
 
+def test_a_version_whose_folder_was_removed_is_followed_by_the_next_number(
+    root: Path, candidate: Path
+) -> None:
+    publish.publish(root, "fashion", candidate, manifests("a"))
+    shutil.rmtree(repository.version_dir(root, "litert", "fashion", 1))
+    assert publish.find(root, "fashion", "a") is None
+    assert publish.publish(root, "fashion", candidate, manifests("a")).number == 2
+    assert served(root) == {2}
+
+
 def test_nothing_to_roll_back_to_is_an_error(root: Path, candidate: Path) -> None:
     with pytest.raises(PublishError, match="no version of fashion is published"):
         publish.rollback(root, "fashion")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipelines.exporting import Candidate
 from pipelines.exporting.roads import Roads
 from pipelines.gates import Check, GateError, artifacts, networks
 from pipelines.gates.networks import Evaluated
-from pipelines.records import lineage
+from pipelines.records import fingerprint, lineage
 from pipelines.stages import Recipe
 from pipelines.training.record import History, Trained
 from serving import repository, targets
@@ -64,7 +65,7 @@ def deploy(
             (folder / target).mkdir(parents=True, exist_ok=True)
             (folder / target / "model.bin").write_text(folder.name)
             repository.write_seal(folder / target, folder / target)
-        return Candidate(folder, found.sources)
+        return Candidate(folder, found)
 
     def note(*_: object) -> None:
         made.append(asked[-1])
@@ -85,6 +86,17 @@ def deploy(
         )
 
     return run
+
+
+def test_a_file_in_a_subfolder_of_the_model_is_one_of_its_sources(
+    settings: Settings, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model.folder, tmp_path / "fashion")
+    monkeypatch.setattr(Model, "folder", tmp_path / "fashion")
+    before = fingerprint.training(model, settings, "digest")
+    (tmp_path / "fashion" / "blocks").mkdir()
+    (tmp_path / "fashion" / "blocks" / "attention.py").write_text("HEADS = 4\n")
+    assert fingerprint.training(model, settings, "digest") != before
 
 
 def published(settings: Settings) -> int | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.base import ModelSpec
 from models.classification import Classification
 from pipelines.gates import Check
+from pipelines.gates.networks import Evaluated
 from pipelines.records.lineage import Run
-from pipelines.training.record import History
-from pipelines.validation import Published
-from pipelines.validation.statistics import Statistics
-from serving import repository
+from pipelines.training.record import Trained
+from pipelines.validation import Published, Validated
 
 if TYPE_CHECKING:
     import jinja2
@@ -23,58 +21,36 @@ FILE = "index.html"
 FOLDER = Path(__file__).parent
 
 
-@dataclass
-class Figures:
-    """The results of a run; a run that ended early leaves the later ones empty."""
-
-    spec: ModelSpec
-    checks: list[Check] = field(default_factory=list)
-    statistics: Mapping[str, Statistics] = field(default_factory=dict)
-    published: Published | None = None
-    """The version that is served during the run."""
-    histories: Mapping[str, History] = field(default_factory=dict)
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """The task's metrics on the test rows, by framework."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes of a classification; empty otherwise."""
-        return self.spec.task.classes if isinstance(self.spec.task, Classification) else ()
-
-    @property
-    def overall(self) -> list[str]:
-        """The metrics over all classes."""
-        return [name for own in list(self.metrics.values())[:1] for name in own if "/" not in name]
-
-
-def write(folder: Path, run: Run, figures: Figures) -> Path:
-    """Write the page of a run into its folder; returns the file."""
-    path = folder / FILE
-    repository.write_atomically(path, render(run, figures))
-    return path
-
-
-def render(run: Run, figures: Figures) -> str:
-    """Return the page's HTML."""
+def render(run: Run, spec: ModelSpec, checks: Sequence[Check], values: Sequence[object]) -> str:
+    """Return the page's HTML. `values` are what the steps took and gave: a run that ended early has fewer."""
     from pipelines.records.page import plots
 
-    published = figures.published
+    last: dict[type, Any] = {type(value): value for value in values}
+    published, validated, evaluated = (last.get(kind) for kind in (Published, Validated, Evaluated))
+    statistics, metrics = validated.statistics if validated else {}, evaluated.metrics if evaluated else {}
     before = {}
     if published and "train" in published.statistics:
         before[f"version {published.version}, train"] = published.statistics["train"]
-    own: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "run": run,
-        "figures": figures,
-        "failed": [check for check in figures.checks if check.refuses],
-        "noted": [check for check in figures.checks if not check.passed and not check.refuses],
+        "checks": checks,
+        "failed": [check for check in checks if check.refuses],
+        "noted": [check for check in checks if not check.passed and not check.refuses],
         "gates": {
-            gate: [check for check in figures.checks if check.gate == gate]
-            for gate in dict.fromkeys(check.gate for check in figures.checks)
+            gate: [check for check in checks if check.gate == gate]
+            for gate in dict.fromkeys(check.gate for check in checks)
         },
         "plots": plots,
-        "splits": before | dict(figures.statistics),
+        "published": published,
+        "statistics": statistics,
+        "splits": before | statistics,
+        "watched": spec.task.watched,
+        "histories": {value.framework: value.history for value in values if isinstance(value, Trained)},
+        "metrics": metrics,
+        "overall": [name for own in list(metrics.values())[:1] for name in own if "/" not in name],
+        "classes": spec.task.classes if isinstance(spec.task, Classification) else (),
     }
-    return template(FOLDER, figure).render(own)
+    return template(FOLDER, figure).render(fields)
 
 
 def template(folder: Path, filter: Callable[..., str]) -> jinja2.Template:

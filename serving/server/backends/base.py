@@ -37,8 +37,6 @@ Loader = Callable[[Path, str, int], Servable]
 BACKENDS = {"onnxruntime": "model.onnx", "litert": "model.tflite", "tensorflow": "saved_model.pb"}
 """The runtimes, each with its default file in a version's folder."""
 
-OUT_OF_MEMORY = ("bad_alloc", "allocate memory")
-
 
 def loader(backend: str) -> Loader:
     """Return the loader of one of `BACKENDS`; imports its library."""
@@ -55,6 +53,6 @@ def check_exists(path: Path) -> None:
 def refusal(runtime: str, signature: Signature, inputs: Tensors, reason: str) -> ServerError:
     """Return the error of a failed run: 400 if the client could have sent other shapes, else 500."""
     fixed = all(spec.shape is not None and -1 not in spec.shape for spec in signature.inputs)
-    if fixed or any(words in reason for words in OUT_OF_MEMORY):
+    if fixed or "bad_alloc" in reason or "allocate memory" in reason:
         return BackendError(f"{runtime} failed: {reason}; shapes: {shapes(inputs)}")
     return InvalidRequestError(f"the model refused its input: {reason}; shapes sent: {shapes(inputs)}")

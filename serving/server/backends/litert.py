@@ -11,11 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from serving.server.backends.base import BACKENDS, check_exists, refusal
-from serving.server.errors import ArtifactError, BackendError
+from serving.server.errors import ArtifactError
 from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tensors, TensorSpec
-
-UNRESOLVED = "unresolved custom op"
-"""In LiteRT's error for an operator that this build lacks."""
 
 
 def load(directory: Path, file: str, threads: int) -> LitertServable:
@@ -26,11 +23,14 @@ def load(directory: Path, file: str, threads: int) -> LitertServable:
         content = path.read_bytes()
         interpreter = Interpreter(model_content=content, num_threads=threads)
         if len(signatures := interpreter.get_signature_list()) > 1:
-            raise ArtifactError(
-                f"expected one signature, got {', '.join(signatures)}: convert each to its own file"
-            )
+            raise ArtifactError(f"expected one signature, got {', '.join(signatures)}: make a file of each")
         servable = LitertServable(interpreter, _has_variables(content))
-        _allocate(interpreter, servable.signatures[DEFAULT_SIGNATURE])
+        specs = servable.signatures[DEFAULT_SIGNATURE].inputs
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError as error:  # With free sizes, which are 1 here, it may be due to the size.
+            if "unresolved custom op" in str(error) or all(-1 not in (spec.shape or ()) for spec in specs):
+                raise
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from None
     except (ValueError, RuntimeError) as error:
@@ -43,7 +43,7 @@ class LitertServable:
 
     def __init__(self, interpreter: Interpreter, variables: bool) -> None:
         """`variables`: True if there are variable tensors, to be reset before each run."""
-        self._interpreter: Interpreter | None = interpreter
+        self._interpreter = interpreter
         self._variables = variables
         if interpreter.get_signature_list():  # With the names that the exporter gave to tensors.
             runner = interpreter.get_signature_runner()
@@ -56,8 +56,6 @@ class LitertServable:
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         interpreter = self._interpreter
-        if interpreter is None:
-            raise BackendError(f"{signature} was called after its version was unloaded")
         try:
             shapes = {name: array.shape for name, array in inputs.items()}
             if shapes != self._shapes:
@@ -76,7 +74,7 @@ class LitertServable:
             raise refusal("LiteRT", self.signatures[signature], inputs, str(error)) from error
 
     def close(self) -> None:
-        self._interpreter = None
+        del self._interpreter
 
 
 def _has_variables(content: bytes) -> bool:
@@ -95,15 +93,6 @@ def _has_variables(content: bytes) -> bool:
     return any(
         graph.Tensors(index).IsVariable() for graph in graphs for index in range(graph.TensorsLength())
     )
-
-
-def _allocate(interpreter: Interpreter, signature: Signature) -> None:
-    """Raise `RuntimeError` if the file can never run. With free sizes, 1 here, the failure may be due to the size."""
-    try:
-        interpreter.allocate_tensors()
-    except RuntimeError as error:
-        if UNRESOLVED in str(error) or all(-1 not in (spec.shape or ()) for spec in signature.inputs):
-            raise
 
 
 def _specs(details: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

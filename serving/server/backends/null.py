@@ -14,8 +14,8 @@ from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, Tenso
 
 def load(directory: Path, _file: str, _threads: int) -> NullServable:
     """Return a servable with the signature of the manifest."""
-    signature = read_manifest(directory).signature
-    return NullServable(Signature(_specs(signature["inputs"]), _specs(signature["outputs"])))
+    inputs, outputs = (_specs(read_manifest(directory).signature[key]) for key in ("inputs", "outputs"))
+    return NullServable(Signature(inputs, outputs))
 
 
 class NullServable:

@@ -11,10 +11,8 @@ import onnxruntime as ort
 
 from serving.repository import GOLDEN, MANIFEST
 from serving.server.backends.base import BACKENDS, check_exists, refusal
-from serving.server.errors import ArtifactError, BackendError, InvalidRequestError
+from serving.server.errors import ArtifactError, InvalidRequestError
 from serving.server.tensors.signature import BYTES, DEFAULT_SIGNATURE, Array, Signature, Tensors, TensorSpec
-
-FATAL = 4
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -87,7 +85,7 @@ class OnnxServable:
     """An ONNX Runtime session with the signature `serving_default`."""
 
     def __init__(self, session: ort.InferenceSession, version: str) -> None:
-        self._session: ort.InferenceSession | None = session
+        self._session = session
         optional = session.get_overridable_initializers()
         made = [argument for argument in session.get_outputs() if argument.type in DTYPES]
         left_out = [f"{a.name} ({a.type})" for a in session.get_outputs() if a.type not in DTYPES]
@@ -103,13 +101,10 @@ class OnnxServable:
         )
         self._strings = {spec.name for spec in self._signature.inputs if spec.dtype == BYTES}
         self._options = ort.RunOptions()
-        # Errors of a run are raised as well.
-        self._options.log_severity_level = FATAL
+        self._options.log_severity_level = 4  # Fatal: errors of a run are raised as well.
         self.signatures = {DEFAULT_SIGNATURE: self._signature}
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        if self._session is None:
-            raise BackendError(f"{signature} was called after its version was unloaded")
         if self._strings:
             inputs = inputs | {name: _text(name, inputs[name]) for name in self._strings & inputs.keys()}
         try:
@@ -119,7 +114,7 @@ class OnnxServable:
         return dict(zip(outputs, values, strict=True))
 
     def close(self) -> None:
-        self._session = None
+        del self._session
 
 
 def _spec(argument: ort.NodeArg, any_rank: bool = False) -> TensorSpec:
@@ -135,7 +130,5 @@ def _text(name: str, array: Array) -> Array:
     try:
         texts = [value.decode() for value in array.ravel().tolist()]
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(
-            f"input {name!r}: expected text in UTF-8, got other bytes: {error}"
-        ) from None
+        raise InvalidRequestError(f"input {name!r}: expected text in UTF-8, got: {error}") from None
     return np.array(texts, object).reshape(array.shape)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from serving.server.errors import InvalidRequestError, quote
-from serving.server.http import Request, Response, parse_json
+from serving.server.http import Request, Response, parse_object
 from serving.server.oip import codec
 from serving.server.repository.versions import Version
 from serving.server.tensors.signature import Signature, Tensors, dtype_of, strings
@@ -23,8 +23,6 @@ PICTURES = ("image/png", "image/jpeg")
 
 @dataclass
 class InferenceRequest:
-    """A request for inference."""
-
     inputs: Tensors
     outputs: Mapping[str, bool] = field(default_factory=dict)
     """By name; True for a binary response."""
@@ -38,12 +36,11 @@ class InferenceRequest:
 def parse(request: Request, signature: Signature) -> InferenceRequest:
     content_type = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if content_type in PICTURES:
-        name = _picture_input(signature, content_type)
-        return InferenceRequest({name: strings([request.body])})
+        if len(signature.inputs) != 1 or signature.inputs[0].picture_size is None:
+            raise InvalidRequestError(f"{content_type} needs a model whose one input is a batch of pictures")
+        return InferenceRequest({signature.inputs[0].name: strings([request.body])})
     text, binary = _split(request)
-    document = parse_json(text)
-    if not isinstance(document, dict):
-        raise InvalidRequestError(f"expected a JSON object with inputs, got {type(document).__name__}")
+    document = parse_object(text)
     parameters = parameters_of(document, "request")
     binary_outputs = _flag(parameters, "binary_data_output", False)
     return InferenceRequest(
@@ -51,7 +48,7 @@ def parse(request: Request, signature: Signature) -> InferenceRequest:
         _wanted(document.get("outputs"), signature, binary_outputs),
         binary_outputs,
         _id(document.get("id")),
-        codec.timeout_seconds(parameters),
+        codec.timeout_seconds(parameters.get("timeout", 0)),
     )
 
 
@@ -85,9 +82,8 @@ def _split(request: Request) -> tuple[bytes | memoryview, memoryview]:
         return request.body, memoryview(b"")
     body = memoryview(request.body)
     if not (length.isascii() and length.isdigit() and len(length) <= 18 and int(length) <= len(body)):
-        raise InvalidRequestError(
-            f"Inference-Header-Content-Length is {quote(length)}: expected at most the body's {len(body)} bytes"
-        )
+        expected = f"expected an Inference-Header-Content-Length of at most the body's {len(body)} bytes"
+        raise InvalidRequestError(f"{expected}, got {quote(length)}")
     return body[: int(length)], body[int(length) :]
 
 
@@ -104,9 +100,7 @@ def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensor
         size = parameters.get("binary_data_size")
         if (size is None) == (tensor.get("data") is None):
             got = "neither" if size is None else "both"
-            raise described.spec.refused(
-                f'expected either "data" or the parameter binary_data_size, got {got}'
-            )
+            raise described.spec.refused(f'expected "data" or the parameter binary_data_size, got {got}')
         if size is None:
             inputs[name] = codec.from_json(described, tensor["data"])
             continue
@@ -117,9 +111,7 @@ def _inputs(tensors: object, signature: Signature, binary: memoryview) -> Tensor
         rest = rest[size:]
     if len(rest):
         used = len(binary) - len(rest)
-        raise InvalidRequestError(
-            f"the inputs account for {used} bytes of binary data, but {len(binary)} came"
-        )
+        raise InvalidRequestError(f"expected {used} bytes of binary data for the inputs, got {len(binary)}")
     return inputs
 
 
@@ -143,13 +135,9 @@ def _wanted(outputs: object, signature: Signature, binary: bool) -> dict[str, bo
         return {}
     if not isinstance(outputs, list):
         raise InvalidRequestError(f'expected "outputs" to be a list, got {type(outputs).__name__}')
-    wanted = codec.outputs_wanted(outputs, _output, signature)
+    named = ((_name(output, "output"), parameters_of(output, "output")) for output in outputs)
+    wanted = codec.outputs_wanted(len(outputs), named, signature)
     return {name: _flag(parameters, "binary_data", binary) for name, parameters in wanted.items()}
-
-
-def _output(output: Any) -> tuple[str, codec.Parameters]:  # noqa: ANN401 - JSON
-    name = _name(output, "output")
-    return name, parameters_of(output, f"output {quote(name)}")
 
 
 def parameters_of(holder: Mapping[str, Any], what: str) -> codec.Parameters:
@@ -157,9 +145,7 @@ def parameters_of(holder: Mapping[str, Any], what: str) -> codec.Parameters:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise InvalidRequestError(
-            f"{what}: expected parameters to be an object, got {type(parameters).__name__}"
-        )
+        raise InvalidRequestError(f"{what}: expected an object of parameters, got {quote(parameters)}")
     return parameters
 
 
@@ -168,9 +154,3 @@ def _flag(parameters: codec.Parameters, name: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequestError(f"expected the parameter {name} to be true or false, got {quote(value)}")
     return value
-
-
-def _picture_input(signature: Signature, content_type: str) -> str:
-    if len(signature.inputs) != 1 or signature.inputs[0].channels_of_picture is None:
-        raise InvalidRequestError(f"{content_type} needs a model whose one input is a batch of pictures")
-    return signature.inputs[0].name

@@ -1,6 +1,6 @@
 """Tensors of the Open Inference Protocol: datatypes, raw and JSON forms, descriptions in requests.
 
-Raw form: little-endian, row-major; each element of BYTES is a 4-byte length and that many bytes.
+Raw form: little-endian, as the CPUs of all runtimes; row-major; each of BYTES is a 4-byte length and that many bytes.
 
 Of parameters, the `timeout` of the schedule policy and those of binary tensors have an effect. Others are ignored,
 except for those of extensions that would change the response, which are refused.
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 from binascii import a2b_base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,6 @@ DATATYPES = {
 }
 """The protocol's datatypes, by dtype."""
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
-LITTLE_ENDIAN = {dtype: np.dtype(dtype).newbyteorder("<") for dtype in DATATYPES if dtype != BYTES}
 MAX_ELEMENTS = 2**59
 """Product of the sizes that are not 0: numpy counts bytes in 63 bits."""
 MAX_STRINGS = 2**17
@@ -51,7 +49,6 @@ NOT_OFFERED = {
 """Unsupported extensions, by the parameter that asks for them."""
 
 Parameters = Mapping[str, Any]
-Output = TypeVar("Output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +62,9 @@ class Described:
 
 
 def describe(
-    signature: Signature,
-    name: object,
-    datatype: object,
-    shape: object,
-    parameters: Parameters,
-    before: Tensors,
+    signature: Signature, name: object, datatype: object, shape: object, parameters: Parameters, seen: Tensors
 ) -> Described:
-    """Check an input's description; `before` are the inputs that precede it.
+    """Check an input's description; `seen` are the inputs that precede it.
 
     Raises `InvalidRequestError`, or `TooLargeError` for more than `MAX_STRINGS` strings.
     """
@@ -80,10 +72,10 @@ def describe(
     if spec is None:
         known = ", ".join(signature.input_names) or "none"
         raise InvalidRequestError(f"unknown input {quote(name)}; the model has {known}")
-    if spec.name in before:
+    if spec.name in seen:
         raise InvalidRequestError(f"input {quote(name)} is given twice")
     _check_offered(parameters, "input", spec.name)
-    pictures = spec.channels_of_picture is not None
+    pictures = spec.picture_size is not None
     dtype = DTYPES.get(datatype) if isinstance(datatype, str) else None
     if dtype is None or not (dtype == spec.dtype or (pictures and dtype == BYTES)):
         expected = name_of(spec.dtype) + (" (or BYTES: encoded pictures)" if pictures else "")
@@ -103,24 +95,16 @@ def describe(
 
 
 def outputs_wanted(
-    outputs: Sequence[Output], read: Callable[[Output], tuple[str, Parameters]], signature: Signature
+    count: int, outputs: Iterable[tuple[str, Parameters]], signature: Signature
 ) -> dict[str, Parameters]:
-    """Return the parameters of the requested outputs by name; `read` returns both for one output.
-
-    Raises `InvalidRequestError` for too many outputs, repeated ones, and unsupported extensions.
-    """
-    if len(outputs) > len(signature.outputs):
-        raise InvalidRequestError(
-            f"expected each of the outputs {', '.join(signature.output_names)} to be asked for once at most, "
-            f"got {len(outputs)} outputs"
-        )
-    pairs = [read(output) for output in outputs]
-    if len(dict(pairs)) < len(pairs):
-        names = ", ".join(name for name, _ in pairs)
-        raise InvalidRequestError(f"an output is asked for twice: {quote(names)}")
-    for name, parameters in pairs:
+    """Return the parameters of the `count` requested outputs by name. Raises `InvalidRequestError`."""
+    if count > len(signature.outputs):  # Before they are read: a client may name a million.
+        names = ", ".join(signature.output_names)
+        raise InvalidRequestError(f"expected each of the outputs {names} once at most, got {count} outputs")
+    wanted = dict(outputs)
+    for name, parameters in wanted.items():
         _check_offered(parameters, "output", name)
-    return dict(pairs)
+    return wanted
 
 
 def _check_offered(parameters: Parameters, kind: str, name: str) -> None:
@@ -129,13 +113,10 @@ def _check_offered(parameters: Parameters, kind: str, name: str) -> None:
             raise InvalidRequestError(f"{kind} {quote(name)}: this server does not offer {extension}")
 
 
-def timeout_seconds(parameters: Parameters) -> float | None:
+def timeout_seconds(timeout: object) -> float | None:
     """Return the time limit of a request, from `timeout` in microseconds; 0 for none. Raises `InvalidRequestError`."""
-    timeout = parameters.get("timeout", 0)
     if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
-        raise InvalidRequestError(
-            f"expected timeout to be a number of microseconds, 0 for none, got {quote(timeout)}"
-        )
+        raise InvalidRequestError(f"expected a timeout in microseconds, 0 for none, got {quote(timeout)}")
     return timeout / 1e6 if timeout else None
 
 
@@ -148,14 +129,14 @@ def from_raw(tensor: Described, raw: bytes | memoryview) -> Array:
     """Read a tensor in raw form. Raises `InvalidRequestError` if the sizes do not match."""
     if tensor.dtype == BYTES:
         return strings(_split(tensor, raw)).reshape(tensor.shape)
-    kind = LITTLE_ENDIAN[tensor.dtype]
-    expected = math.prod(tensor.shape) * kind.itemsize
+    expected = math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
     if len(raw) != expected:
         what = f"{name_of(tensor.dtype)} {list(tensor.shape)}"
         raise tensor.spec.refused(f"expected {expected} bytes for {what}, got {len(raw)}")
     if tensor.dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
         raise tensor.spec.refused("expected bytes of 0 or 1 for BOOL, got others")
-    return np.frombuffer(raw, kind).astype(tensor.dtype, copy=False).reshape(tensor.shape)
+    array: Array = np.frombuffer(raw, tensor.dtype).reshape(tensor.shape)
+    return array
 
 
 def from_json(tensor: Described, data: object) -> Array:
@@ -176,7 +157,7 @@ def check_shape(tensor: Described, shape: tuple[int, ...]) -> None:
 def to_raw(array: Array) -> bytes:
     if array.dtype.hasobject:
         return b"".join(struct.pack("<I", len(value)) + value for value in map(to_bytes, array.flat))
-    return (array if sys.byteorder == "little" else array.byteswap()).tobytes()
+    return array.tobytes()
 
 
 def to_json(name: str, array: Array) -> Array | list[str]:
@@ -201,9 +182,7 @@ def to_bytes(value: object) -> bytes:
 
 
 def _not_json(name: str, what: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"output {name!r} holds {what}, which JSON has not: ask for binary_data or gRPC"
-    )
+    return InvalidRequestError(f"output {name!r} holds {what}, which JSON has not: ask for binary_data")
 
 
 def _split(tensor: Described, raw: bytes | memoryview) -> list[bytes]:
@@ -224,7 +203,7 @@ def _split(tensor: Described, raw: bytes | memoryview) -> list[bytes]:
 
 def _encode(tensor: Described, texts: list[object]) -> list[bytes]:
     encoded = []
-    pictures = tensor.spec.channels_of_picture is not None
+    pictures = tensor.spec.picture_size is not None
     for text in texts:
         if not isinstance(text, str):
             raise tensor.spec.refused(f"expected strings for BYTES, {found_among(texts)}")

@@ -12,38 +12,25 @@ from typing import Any
 from serving.server import VERSION
 from serving.server.dataplane import DataPlane
 from serving.server.errors import ForbiddenError, InvalidRequestError, quote
-from serving.server.metrics import Duration, Statistics
+from serving.server.metrics import Duration
 from serving.server.oip import codec
-from serving.server.repository.models import Entry
-from serving.server.repository.versions import State, Version
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from serving.server.repository.versions import State, Status, Version
+from serving.server.tensors.signature import Signature, TensorSpec, default_key
 
 Document = dict[str, Any]
 
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "parameters")
-SERVER: Document = {
-    "name": "tandem",
-    "version": VERSION,
-    "extensions": [*EXTENSIONS, "schedule_policy", "statistics"],
-}
+EXTENSIONS = "binary_tensor_data model_configuration model_repository parameters schedule_policy statistics"
+SERVER: Document = {"name": "tandem", "version": VERSION, "extensions": EXTENSIONS.split()}
 
-PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorflow": "tensorflow_savedmodel"}
-"""Triton's names of backends, in model configurations."""
-
-STATES = {
-    State.START: "LOADING",
-    State.LOADING: "LOADING",
-    State.AVAILABLE: "READY",
-    State.UNLOADING: "UNLOADING",
-    State.END: "UNAVAILABLE",
-}
+STATES = {State.START: "LOADING", State.AVAILABLE: "READY", State.END: "UNAVAILABLE"}
+"""The protocol's names of states, where they differ."""
 
 
 def default(version: Version) -> tuple[str, Signature]:
     """Return the signature that the protocol calls, and its key. Raises `InvalidRequestError` if there is none."""
     if not version.signatures:
         raise InvalidRequestError(f"model {version.model} has no signature to call")
-    key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in version.signatures else min(version.signatures)
+    key = default_key(version.signatures)
     return key, version.signatures[key]
 
 
@@ -62,7 +49,7 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
     _, signature = default(model.version(number))
     document: Document = {
         "name": name,
-        "versions": [str(loaded) for loaded in model.loaded],
+        "versions": [str(loaded) for loaded in sorted(model.loaded)],
         "platform": plane.platform,
         "inputs": [_tensor(spec) for spec in signature.inputs],
         "outputs": [_tensor(spec) for spec in signature.outputs],
@@ -79,7 +66,7 @@ def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
     batched = version.batched and signature.batched
     return {
         "name": name,
-        "platform": PLATFORMS.get(plane.platform, plane.platform),
+        "platform": plane.platform,
         "backend": plane.platform,
         "max_batch_size": plane.max_rows if batched else 0,
         "input": [_configured(spec, batched) for spec in signature.inputs],
@@ -87,29 +74,28 @@ def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
     }
 
 
-def index(entries: Iterable[Entry], ready: bool) -> list[Document]:
+def index(entries: Iterable[tuple[str, int | None, Status]], ready: bool) -> list[Document]:
     """Return the repository's index, of all versions or the ready ones."""
     return [
         {
-            "name": entry.model,
-            "version": "" if entry.version is None else str(entry.version),
-            "state": STATES[entry.state],
-            "reason": entry.reason,
+            "name": model,
+            "version": "" if version is None else str(version),
+            "state": STATES.get(status.state, status.state.value),
+            "reason": str(status.fault or ""),
         }
-        for entry in entries
-        if not ready or entry.state is State.AVAILABLE
+        for model, version, status in entries
+        if not ready or status.state is State.AVAILABLE
     ]
 
 
 def statistics(plane: DataPlane, name: str, number: int | None) -> Document:
     """Return statistics of a version, of a model's versions (no number), or of all models ("")."""
-    models = [plane.models.model(each) for each in ([name] if name else plane.models.names)]
-    found = [
-        _statistics(model.name, loaded, plane.metrics.statistics(model.name, str(loaded)))
-        for model in models
-        for loaded in (model.loaded if number is None else [model.version(number).number])
+    versions = [
+        version
+        for model in ([plane.models.model(name)] if name else plane.models)
+        for version in (model.loaded.values() if number is None else [model.version(number)])
     ]
-    return {"model_stats": found}
+    return {"model_stats": [_statistics(version) for version in versions]}
 
 
 def check_change(allowed: bool, parameters: Mapping[str, object]) -> None:
@@ -140,23 +126,25 @@ def _shape(spec: TensorSpec) -> tuple[int, ...]:
     return (-1,) if spec.shape is None else spec.shape
 
 
-def _statistics(name: str, version: int, sums: Statistics) -> Document:
+def _statistics(version: Version) -> Document:
+    sums = version.statistics
     none = _duration(Duration())
     copies = {"compute_input": none, "compute_output": none}  # part of a run here
-    durations = {
-        "success": sums.success,
-        "fail": sums.fail,
-        "queue": sums.queue,
-        "compute_infer": sums.compute,
-    }
-    told = {name: _duration(duration) for name, duration in durations.items()}
     return {
-        "name": name,
-        "version": str(version),
+        "name": version.model,
+        "version": str(version.number),
         "last_inference": int(sums.last * 1000),
-        "inference_count": sums.rows,
+        "inference_count": sum(rows * run.count for rows, run in sums.runs.items()),
         "execution_count": sum(run.count for run in sums.runs.values()),
-        "inference_stats": {**told, **copies, "cache_hit": none, "cache_miss": none},
+        "inference_stats": {
+            "success": _duration(sums.success),
+            "fail": _duration(sums.fail),
+            "queue": _duration(sums.queue),
+            "compute_infer": _duration(sums.compute),
+            **copies,
+            "cache_hit": none,
+            "cache_miss": none,
+        },
         "batch_stats": [
             {"batch_size": rows, "compute_infer": _duration(run), **copies}
             for rows, run in sorted(sums.runs.items())

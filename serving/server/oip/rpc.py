@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
 
-from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from serving.server.dataplane import Call, DataPlane
 from serving.server.errors import InvalidRequestError, ServerError, quote
+from serving.server.metrics import RequestRecord
 from serving.server.oip import codec, description
 from serving.server.oip import open_inference_pb2 as pb
-from serving.server.records import RequestRecord
+from serving.server.oip.description import Document
 from serving.server.repository.versions import Version
-from serving.server.rpc import Service
+from serving.server.rpc import Method, Service
 from serving.server.tensors.json_numbers import MAX_DIMENSIONS, numbers
 from serving.server.tensors.signature import Array, Signature, Tensors, dtype_of, strings
 
@@ -29,104 +31,94 @@ CONTENTS = {
 
 def services(plane: DataPlane, repository_control: bool) -> list[Service]:
     """Return the service. Without `repository_control`, loading and unloading are refused."""
-    descriptor = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-    return [Service(descriptor, OipGrpc(plane, repository_control))]
+
+    def told(describe: Callable[[Any], Document]) -> Method:
+        async def answer(request: Message, _record: RequestRecord) -> Document:
+            return describe(request)
+
+        return answer
+
+    def changed(change: Callable[[str], Awaitable[None]]) -> Method:
+        async def answer(request: pb.RepositoryModelLoadRequest, _record: RequestRecord) -> Document:
+            description.check_change(repository_control, request.parameters)
+            await change(request.model_name)
+            return {}
+
+        return answer
+
+    async def index(request: pb.RepositoryIndexRequest, _record: RequestRecord) -> Document:
+        return {"models": description.index(await plane.models.index(), request.ready)}
+
+    methods: dict[str, Method] = {
+        "ServerLive": told(lambda _: {"live": True}),
+        "ServerReady": told(lambda _: {"ready": plane.ready}),
+        "ServerMetadata": told(lambda _: description.SERVER),
+        "ModelReady": told(partial(_readiness, plane)),
+        "ModelMetadata": told(lambda asked: description.metadata(plane, *_target(asked))),
+        "ModelConfig": told(lambda asked: {"config": description.configuration(plane, *_target(asked))}),
+        "ModelStatistics": told(lambda asked: description.statistics(plane, *_target(asked))),
+        "RepositoryIndex": index,
+        "RepositoryModelLoad": changed(plane.models.load),
+        "RepositoryModelUnload": changed(plane.models.unload),
+        "ModelInfer": partial(_infer, plane),
+        "ModelStreamInfer": partial(_stream_infer, plane),
+    }
+    return [Service(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], methods)]
 
 
-class OipGrpc:
-    def __init__(self, plane: DataPlane, repository_control: bool) -> None:
-        self._plane = plane
-        self._repository_control = repository_control
+def _readiness(plane: DataPlane, request: pb.ModelReadyRequest) -> Document:
+    try:
+        description.readiness(plane, *_target(request))
+    except ServerError:
+        return {"ready": False}
+    return {"ready": True}
 
-    async def ServerLive(self, _request: pb.ServerLiveRequest, _record: RequestRecord) -> Message:
-        return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, _request: pb.ServerReadyRequest, _record: RequestRecord) -> Message:
-        return pb.ServerReadyResponse(ready=self._plane.ready)
+async def _infer(
+    plane: DataPlane, request: pb.ModelInferRequest, record: RequestRecord
+) -> pb.ModelInferResponse:
+    number = _number(request.model_version)
+    with plane.lease(record, PROTOCOL, request.model_name, number) as version:
+        key, signature = description.default(version)
+        inputs = _inputs(request, signature)
+        pairs = ((output.name, output.parameters) for output in request.outputs)
+        outputs = codec.outputs_wanted(len(request.outputs), pairs, signature)
+        call = Call(inputs, tuple(outputs), key, timeout=_timeout(request.parameters))
+        return _respond(version, request, await plane.infer(version, call, record))
 
-    async def ModelReady(self, request: pb.ModelReadyRequest, _record: RequestRecord) -> Message:
-        try:
-            description.readiness(self._plane, request.name, _number(request.version))
-        except ServerError:
-            return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
 
-    async def ServerMetadata(self, _request: pb.ServerMetadataRequest, _record: RequestRecord) -> Message:
-        return ParseDict(description.SERVER, pb.ServerMetadataResponse())
+async def _stream_infer(plane: DataPlane, request: pb.ModelInferRequest, record: RequestRecord) -> Message:
+    """Answer one request of a stream; an error does not end the stream."""
+    try:
+        return pb.ModelStreamInferResponse(infer_response=await _infer(plane, request, record))
+    except ServerError as error:
+        record.code = error.code.name
+        failed = pb.ModelInferResponse(id=request.id)
+        return pb.ModelStreamInferResponse(error_message=str(error), infer_response=failed)
 
-    async def ModelMetadata(self, request: pb.ModelMetadataRequest, _record: RequestRecord) -> Message:
-        document = description.metadata(self._plane, request.name, _number(request.version))
-        return ParseDict(document, pb.ModelMetadataResponse())
 
-    async def ModelConfig(self, request: pb.ModelConfigRequest, _record: RequestRecord) -> Message:
-        document = description.configuration(self._plane, request.name, _number(request.version))
-        return ParseDict({"config": document}, pb.ModelConfigResponse())
-
-    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, _record: RequestRecord) -> Message:
-        document = description.statistics(self._plane, request.name, _number(request.version))
-        return ParseDict(document, pb.ModelStatisticsResponse())
-
-    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _record: RequestRecord) -> Message:
-        models = description.index(await self._plane.models.index(), request.ready)
-        return ParseDict({"models": models}, pb.RepositoryIndexResponse())
-
-    async def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, _record: RequestRecord
-    ) -> Message:
-        description.check_change(self._repository_control, request.parameters)
-        await self._plane.models.load(request.model_name)
-        return pb.RepositoryModelLoadResponse()
-
-    async def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, _record: RequestRecord
-    ) -> Message:
-        description.check_change(self._repository_control, request.parameters)
-        await self._plane.models.unload(request.model_name)
-        return pb.RepositoryModelUnloadResponse()
-
-    async def ModelInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> pb.ModelInferResponse:
-        number = _number(request.model_version)
-        with self._plane.lease(record, PROTOCOL, request.model_name, number) as version:
-            key, signature = description.default(version)
-            inputs = _inputs(request, signature)
-            outputs = codec.outputs_wanted(request.outputs, lambda o: (o.name, o.parameters), signature)
-            call = Call(inputs, tuple(outputs), key, timeout=_timeout(request.parameters))
-            return _respond(version, request, await self._plane.infer(version, call, record))
-
-    async def ModelStreamInfer(self, request: pb.ModelInferRequest, record: RequestRecord) -> Message:
-        """Answer one request of a stream; an error does not end the stream."""
-        try:
-            return pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, record))
-        except ServerError as error:
-            record.code = error.code.name
-            answer = pb.ModelStreamInferResponse(error_message=str(error))
-            answer.infer_response.id = request.id
-            return answer
+def _target(request: Any) -> tuple[str, int | None]:  # noqa: ANN401 - a request for a model
+    return request.name, _number(request.version)
 
 
 def _number(version: str) -> int | None:
     if not version:
         return None
-    if not (version.isascii() and version.isdigit() and len(version) <= 18):
+    if not (version.isascii() and version.isdigit() and len(version) <= 19):
         raise InvalidRequestError(f"expected a version number, got {quote(version)}")
     return int(version)
 
 
 def _timeout(parameters: Mapping[str, pb.InferParameter]) -> float | None:
-    if "timeout" not in parameters:
-        return None
-    value = parameters["timeout"]
-    return codec.timeout_seconds(
-        {"timeout": getattr(value, value.WhichOneof("parameter_choice") or "", None)}
-    )
+    given = parameters.get("timeout")
+    choice = given.WhichOneof("parameter_choice") if given is not None else None
+    return codec.timeout_seconds(getattr(given, choice) if choice else 0)
 
 
 def _inputs(request: pb.ModelInferRequest, signature: Signature) -> Tensors:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        raise InvalidRequestError(
-            f"expected {len(request.inputs)} raw_input_contents, one an input, got {len(raw)}"
-        )
+        raise InvalidRequestError(f"expected {len(request.inputs)} raw_input_contents, got {len(raw)}")
     inputs: Tensors = {}
     for index, tensor in enumerate(request.inputs):
         # One size too many is refused below; a million would take long to copy.
@@ -156,9 +148,8 @@ def _typed(described: codec.Described, tensor: pb.ModelInferRequest.InferInputTe
 
 
 def _respond(version: Version, request: pb.ModelInferRequest, outputs: Tensors) -> pb.ModelInferResponse:
-    response = pb.ModelInferResponse(
-        model_name=version.model, model_version=str(version.number), id=request.id
-    )
+    number = str(version.number)
+    response = pb.ModelInferResponse(model_name=version.model, model_version=number, id=request.id)
     for name, array in outputs.items():
         response.outputs.add(name=name, datatype=codec.name_of(dtype_of(array)), shape=array.shape)
         response.raw_output_contents.append(codec.to_raw(array))

@@ -13,12 +13,9 @@ from serving.server.backends import null
 from serving.server.backends.base import Loader, Servable
 from serving.server.errors import ArtifactError, ServerError
 from serving.server.repository.policies import stamp_of
-from serving.server.tensors.signature import DEFAULT_SIGNATURE, example
+from serving.server.tensors.signature import default_key, example
 
 log = logging.getLogger("tandem.server")
-
-Replay = Callable[[Path, Servable], None]
-"""Run the warm-up requests in a version's folder, if any. Raises `ServerError`."""
 
 
 @dataclass(frozen=True)
@@ -30,58 +27,52 @@ class Loaded:
 
 
 def load_version(
-    directory: Path, loader: Loader, threads: int, zeros: bool = True, replay: Replay | None = None
+    directory: Path,
+    loader: Loader,
+    threads: int,
+    zeros: bool = True,
+    replay: Callable[[Path, Servable], None] | None = None,
 ) -> Loaded:
     """Load a version, warm it up, and check it against its manifest and golden sample.
 
     `zeros`: run each signature with zeros; a failure is logged. Versions with a manifest always are, as Tandem's
-    models have no state. Raises `ArtifactError` with the reason.
+    models have no state. `replay` runs the folder's own requests. Raises `ArtifactError` with the reason.
     """
-    if not directory.is_dir():
-        raise ArtifactError(f"{directory} does not exist")
     before = stamp_of(directory)
-    manifest = _manifest(directory)
-    if manifest and manifest.serve == repository.MANIFEST:
-        loader = null.load
     try:
-        servable = loader(directory, manifest.serve if manifest else "", threads)
-    except ArtifactError:
-        raise
-    except Exception as error:
-        # Any error of a runtime refuses the version; the server goes on.
-        raise ArtifactError(f"{directory} cannot be loaded: {type(error).__name__}: {error}") from error
-    if stamp_of(directory) != before:
-        servable.close()
-        raise ArtifactError(f"{directory} was changed while it was read: rename versions into their place")
-    if zeros or manifest:
-        _warm_up(directory, servable)
+        if not directory.is_dir():
+            raise ArtifactError(f"{directory} does not exist")
+        manifest = repository.verify(directory) if (directory / repository.MANIFEST).exists() else None
+        load = null.load if manifest and manifest.serve == repository.MANIFEST else loader
+        servable = load(directory, manifest.serve if manifest else "", threads)
+    except Exception as error:  # Any error of a runtime or a file refuses the version; the server goes on.
+        raise ArtifactError(_told(error, f"{directory} cannot be loaded")) from error
     try:
+        if stamp_of(directory) != before:
+            raise ArtifactError(f"{directory} was changed while it was read: rename it into its place")
+        if zeros or manifest:
+            _warm_up(directory, servable)
         if replay is not None:
             replay(directory, servable)
         if manifest and repository.GOLDEN in manifest.files:
             _check_golden(directory, servable)
     except Exception as error:
         servable.close()
-        told = error if isinstance(error, ServerError | GoldenError) else f"{type(error).__name__}: {error}"
-        what = "is refused" if isinstance(error, GoldenError) else "loads but does not run"
-        raise ArtifactError(f"{directory} {what}: {told}") from error
+        raise ArtifactError(_told(error, f"{directory} is refused")) from error
     return Loaded(servable, manifest)
 
 
-def _manifest(directory: Path) -> repository.Manifest | None:
-    if not (directory / repository.MANIFEST).exists():
-        return None
-    try:
-        return repository.verify(directory)
-    except repository.RepositoryError as error:
-        raise ArtifactError(str(error)) from error
+def _told(error: Exception, what: str) -> str:
+    if isinstance(error, ArtifactError | repository.RepositoryError):
+        return str(error)  # They name the file.
+    known = isinstance(error, ServerError | GoldenError)
+    return f"{what}: {error}" if known else f"{what}: {type(error).__name__}: {error}"
 
 
 def _check_golden(directory: Path, servable: Servable) -> None:
     sample = golden.read(directory)
     if sample is not None:
-        keys = servable.signatures
-        key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in keys else next(iter(keys))
+        key = default_key(servable.signatures)
         sample.check(servable.run(key, dict(sample.inputs), list(sample.outputs)))
 
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
 
 from serving import repository
 from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError, quote
 from serving.server.repository.policies import ModelConfig
-from serving.server.repository.versions import Model, Serving, State
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A version in the repository's index; a model without versions has one entry with None."""
-
-    model: str
-    version: int | None
-    state: State
-    reason: str = ""
+from serving.server.repository.versions import Model, Serving, State, Status
 
 
 class Models:
@@ -34,7 +23,7 @@ class Models:
         self._unloaded: set[str] = set()
         """Models that were unloaded on request."""
         self.ended: dict[str, Model] = {}
-        """Models that are no longer configured, for the status of their versions."""
+        """Models that are no longer configured or were unloaded, for the status of their versions."""
         self.started = False
         """True after the first refresh."""
         self._refreshing = asyncio.Lock()
@@ -43,15 +32,10 @@ class Models:
     @property
     def ready(self) -> bool:
         """Return True if there are models and all are ready."""
-        return self.started and bool(self._models) and all(model.ready for model in self._models.values())
+        return self.started and bool(self._models) and all(model.ready for model in self)
 
-    @property
-    def loading(self) -> bool:
-        return any(s.state is State.LOADING for m in self._models.values() for s in m.statuses.values())
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(self._models)
+    def __iter__(self) -> Iterator[Model]:
+        return iter([self._models[name] for name in sorted(self._models)])
 
     def model(self, name: str) -> Model:
         """Return a model by name. Raises `NotFoundError` or, while the server starts, `UnavailableError`."""
@@ -60,12 +44,17 @@ class Models:
                 raise UnavailableError("the server is starting: no model is loaded yet")
             if name in self._unloaded:
                 raise NotFoundError(f"model {quote(name)} was unloaded on request; load it to call it again")
-            served = ", ".join(self.names) or "none"
+            served = ", ".join(sorted(self._models)) or "none"
             raise NotFoundError(f"model {quote(name)} is not served; served: {served}")
         return self._models[name]
 
+    def loads(self) -> Iterator[tuple[str, int, int]]:
+        """Return the model, number, and number of waiting requests of each loaded version."""
+        for model in self:
+            for number, version in model.loaded.items():
+                yield model.name, number, version.waiting
+
     def available(self, name: str, version: int) -> bool:
-        """Return True if a version of a model is loaded."""
         return name in self._models and version in self._models[name].loaded
 
     def account(self) -> str:
@@ -73,24 +62,11 @@ class Models:
         if not self._models:
             found = f"no model was found{self._layout}"
             return found if self.started else "the server is starting: no model is loaded yet"
-        return "; ".join(model.account() for model in self._models.values() if not model.ready)
+        return "; ".join(model.account() for model in self if not model.ready)
 
     async def refresh(self) -> None:
         """Check every model's folder once. Raises as `find` does."""
-        async with self._refreshing:
-            configs = await asyncio.to_thread(self._find)
-            for name, config in configs.items():
-                if name in self._models:
-                    self._models[name].config = config
-                elif name not in self._unloaded:
-                    self._models[name] = Model(config, self._serving)
-                    if name in self.ended:
-                        self._models[name].statuses.update(self.ended.pop(name).statuses)
-            for name in [name for name in self._models if name not in configs]:
-                self.ended[name] = self._models.pop(name)
-                self.ended[name].end()
-            await asyncio.gather(*(model.refresh() for model in self._models.values()))
-            self.started = True
+        await self._finish(self._refresh())
 
     async def load(self, name: str) -> None:
         """Load a model from the repository, also if its files have changed; returns when it is ready.
@@ -104,20 +80,25 @@ class Models:
         """Unload a model until it is loaded again; returns after its last request. Raises `NotFoundError`."""
         await self._finish(self._unload(name))
 
-    async def index(self) -> list[Entry]:
-        """Return all versions of all models in the repository, sorted."""
+    async def index(self) -> list[tuple[str, int | None, Status]]:
+        """Return all versions of all models in the repository, sorted; None for a model without versions."""
         configs = await asyncio.to_thread(self._find)
-        entries: list[Entry] = []
-        for name, config in sorted(({n: m.config for n, m in self._models.items()} | configs).items()):
+        entries: list[tuple[str, int | None, Status]] = []
+        for name, config in sorted(({model.name: model.config for model in self} | configs).items()):
             present = await asyncio.to_thread(repository.versions, config.directory)
-            entries += _entries(name, self._models.get(name), present, name in self._unloaded)
+            absent = "unloaded on request" if name in self._unloaded else "not loaded"
+            statuses = dict.fromkeys(present, Status(State.END, NotFoundError(absent)))
+            model = self._models.get(name)
+            if model is not None:
+                known = model.statuses.items()
+                statuses |= {
+                    n: status for n, status in known if status.state is not State.END or status.fault
+                }
+            if not statuses:
+                absent = absent if model is None else model.account()
+                entries.append((name, None, Status(State.END, NotFoundError(absent))))
+            entries += [(name, number, statuses[number]) for number in sorted(statuses)]
         return entries
-
-    async def close(self) -> None:
-        """Unload all models, each after its last request."""
-        for model in self._models.values():
-            model.end()
-        await asyncio.gather(*(m.unloaded() for m in (*self._models.values(), *self.ended.values())))
 
     async def _finish(self, change: Coroutine[None, None, None]) -> None:
         # A cancelled request must not leave a model half loaded.
@@ -126,13 +107,22 @@ class Models:
         task.add_done_callback(self._changes.discard)
         await asyncio.shield(task)
 
+    async def _refresh(self) -> None:
+        async with self._refreshing:
+            configs = await asyncio.to_thread(self._find)
+            for name, config in configs.items():
+                if name not in self._unloaded:
+                    self._configure(config)
+            for name in self._models.keys() - configs.keys():
+                self._end(name)
+            await asyncio.gather(*(model.refresh() for model in self))
+            self.started = True
+
     async def _load(self, name: str) -> None:
         async with self._refreshing:
             config = await self._config(name)
             self._unloaded.discard(name)
-            model = self._models.setdefault(name, Model(config, self._serving))
-            model.config = config
-            fault = await model.refresh(reload=True)
+            fault = await self._configure(config).refresh(reload=True)
             if fault:
                 raise InvalidRequestError(f"model {name!r} is not loaded: {fault}")
 
@@ -141,11 +131,22 @@ class Models:
             if name not in self._unloaded:
                 await self._config(name)
             self._unloaded.add(name)
-            model = self._models.pop(name, None)
-            if model is not None:
-                model.end()
-        if model is not None:  # Outside of the lock: requests may take long.
-            await model.unloaded()
+            if name in self._models:
+                self._end(name)
+        if name in self.ended:  # Outside of the lock: requests may take long.
+            await self.ended[name].unloaded()
+
+    def _configure(self, config: ModelConfig) -> Model:
+        name = config.name
+        if name not in self._models:
+            ended = name in self.ended
+            self._models[name] = self.ended.pop(name) if ended else Model(config, self._serving)
+        self._models[name].config = config
+        return self._models[name]
+
+    def _end(self, name: str) -> None:
+        self.ended[name] = self._models.pop(name)
+        self.ended[name].end()
 
     async def _config(self, name: str) -> ModelConfig:
         configs = await asyncio.to_thread(self._find)
@@ -153,14 +154,3 @@ class Models:
             held = ", ".join(sorted(configs)) or "none"
             raise NotFoundError(f"the repository holds no model {quote(name)}; it holds: {held}")
         return configs[name]
-
-
-def _entries(name: str, model: Model | None, present: list[int], unloaded: bool) -> list[Entry]:
-    absent = "unloaded on request" if unloaded else "not loaded"
-    entries = {number: Entry(name, number, State.END, absent) for number in present}
-    for number, status in (model.statuses if model else {}).items():
-        if status.state is not State.END or status.fault is not None:
-            entries[number] = Entry(name, number, status.state, str(status.fault or ""))
-    if not entries:
-        return [Entry(name, None, State.END, absent if model is None else model.account())]
-    return [entries[number] for number in sorted(entries)]

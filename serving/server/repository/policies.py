@@ -1,4 +1,4 @@
-"""Policies: the versions of a model to serve, and retries of versions that did not load."""
+"""Policies: the models to serve, and their versions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from serving import repository
 
-Policy = Callable[[Path], list[int]]
-"""Return the versions to serve of a model's folder. Raises `RepositoryError`."""
+Policy = Callable[[Path], dict[int, Path]]
+"""Return the versions to serve of a model's folder, each with its own folder, ascending. Raises `RepositoryError`."""
 
 
 @dataclass(frozen=True)
@@ -23,52 +23,50 @@ class ModelConfig:
     """Version numbers by label."""
 
 
-def folder_of(directory: Path, version: int) -> Path:
-    """Return the folder of a version; its name may have leading zeros."""
-    plain = directory / str(version)
-    if plain.is_dir() or not directory.is_dir():
-        return plain
-    named = (p for p in directory.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir())
-    return next((p for p in sorted(named) if int(p.name) == version), plain)
-
-
-def pointed(directory: Path) -> list[int]:
+def pointed(directory: Path) -> dict[int, Path]:
     """Return the version of the pointer file, else the highest."""
     version = repository.served_version(directory)
-    return [] if version is None else [version]
+    return {} if version is None else specific(version)(directory)
 
 
 def latest(count: int = 1) -> Policy:
-    return lambda directory: every(directory)[-count:]
+    return lambda directory: dict(list(every(directory).items())[-count:])
 
 
-def every(directory: Path) -> list[int]:
+def every(directory: Path) -> dict[int, Path]:
     """Return all versions. Raises `RepositoryError` for a missing folder, which may come back."""
     if not directory.is_dir():
         raise repository.RepositoryError(f"could not find base path {directory}")
-    return sorted(set(repository.versions(directory)))
+    return repository.version_folders(directory)
 
 
 def specific(*numbers: int) -> Policy:
-    return lambda directory: sorted(numbers)  # noqa: ARG005 - independent of the folder
+    """Return a policy of these versions, also of those that have no folder yet."""
+
+    def policy(directory: Path) -> dict[int, Path]:
+        found = repository.version_folders(directory)
+        return {number: found.get(number, directory / str(number)) for number in sorted(numbers)}
+
+    return policy
 
 
 def models_below(root: Path) -> dict[str, ModelConfig]:
-    """Return the models of a model repository: each folder that holds a version or a pointer."""
+    """Return the models of a model repository: each folder that holds a version or a pointer.
+
+    Folders with unprintable names are ignored: JSON and the metrics cannot hold all of them.
+    """
     if not root.is_dir():
         return {}
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    models = [p for p in folders if (p / repository.POINTER).exists() or repository.versions(p)]
-    return {p.name: ModelConfig(p.name, p, pointed) for p in models}
+    models = [p.name for p in folders if p.name.isprintable() and _holds_versions(p)]
+    return {name: ModelConfig(name, root / name, pointed) for name in models}
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """Retries of a version that did not load and whose files did not change."""
-
-    retries: int = 0
-    seconds: float = 60.0
-    """Time between attempts."""
+def _holds_versions(folder: Path) -> bool:
+    try:
+        return (folder / repository.POINTER).exists() or bool(repository.versions(folder))
+    except OSError:
+        return True  # Its policy tells the reason.
 
 
 def stamp_of(directory: Path) -> object:

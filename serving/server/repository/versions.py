@@ -8,17 +8,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Self
 
 from serving.repository import RepositoryError
 from serving.server.errors import InvalidRequestError, NotFoundError, ServerError, UnavailableError, quote
-from serving.server.metrics import Metrics
+from serving.server.metrics import Metrics, Statistics
 from serving.server.repository.loading import Loaded
-from serving.server.repository.policies import ModelConfig, RetryPolicy, folder_of, stamp_of
+from serving.server.repository.policies import ModelConfig, stamp_of
 from serving.server.scheduling import QueueLimits, RunQueue
-from serving.server.tensors.signature import Signatures
 
 log = logging.getLogger("tandem.server")
 
@@ -33,7 +31,9 @@ class Serving:
     load: LoadVersion
     metrics: Metrics
     queue: QueueLimits
-    retries: RetryPolicy
+    retries: int = 0
+    """Further attempts to load a version that failed, while its files do not change."""
+    retry_seconds: float = 60.0
     batching: bool = False
     """True if requests share runs of a version without a manifest."""
 
@@ -50,24 +50,20 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a version, and the error that ended it, if any."""
+    """The state of a version; for one that did not load also the error, its files, and the attempts so far."""
 
     state: State
     fault: ServerError | None = None
+    stamp: object = None
+    attempts: int = 0
+    when: float = 0.0
+    """Time of the last attempt, in seconds of the monotonic clock."""
 
-
-@dataclass(frozen=True)
-class Refusal:
-    """A version that did not load: the stamp of its files, the number of attempts, the time of the last one."""
-
-    stamp: object
-    attempts: int
-    when: float
-
-    def stands(self, stamp: object, retries: RetryPolicy) -> bool:
-        """Return True if the version should not be tried again now."""
-        waits = time.monotonic() - self.when < retries.seconds
-        return self.stamp == stamp and (waits or self.attempts > retries.retries)
+    def stands(self, stamp: object, serving: Serving) -> bool:
+        """Return True if the version did not load and should not be tried again now."""
+        waits = time.monotonic() - self.when < serving.retry_seconds
+        exhausted = self.attempts > serving.retries
+        return self.fault is not None and self.stamp == stamp and (waits or exhausted)
 
 
 class Version:
@@ -79,11 +75,17 @@ class Version:
         self.stamp = stamp
         """The stamp of its files."""
         self.servable = loaded.servable
-        self.signatures: Signatures = loaded.servable.signatures
+        self.signatures = loaded.servable.signatures
+        statistics = self.statistics = Statistics()
         self.finite = loaded.manifest is not None and loaded.manifest.finite
         """True if its manifest forbids NaN, infinity and empty tensors."""
         self.batched = loaded.manifest.batched if loaded.manifest else serving.batching
         """True if requests may share a run, by the manifest or, without one, by --batching."""
+
+        def count(rows: int, seconds: float) -> None:  # No method: a cycle would keep the version in memory.
+            statistics.run(rows, seconds)
+            serving.metrics.run(model, rows, seconds)
+
         self.queues = {
             key: RunQueue(
                 loaded.servable,
@@ -91,7 +93,7 @@ class Version:
                 f"model {model}, version {number}",
                 batched=self.batched and signature.batched,
                 limits=serving.queue,
-                count=partial(serving.metrics.run, model, str(number)),
+                count=count,
             )
             for key, signature in self.signatures.items()
         }
@@ -108,7 +110,9 @@ class Version:
         if self._free is not None and self._leases == 0:
             self._free.set()
 
+    @property
     def waiting(self) -> int:
+        """The number of requests that wait for a run."""
         return sum(queue.waiting for queue in self.queues.values())
 
     async def unload(self) -> None:
@@ -121,29 +125,23 @@ class Version:
 
 
 class Model:
-    """The versions of one model."""
-
     def __init__(self, config: ModelConfig, serving: Serving) -> None:
         self.config = config
         self.name = config.name
         """The name in URLs."""
         self.statuses: dict[int, Status] = {}
+        self.loaded: dict[int, Version] = {}
+        """The versions that answer."""
         self._serving = serving
-        self._loaded: dict[int, Version] = {}
         self._current: Version | None = None
-        self._refused: dict[int, Refusal] = {}
         self._complaint = ""
+        """The reason why the folder could not be read at the last check."""
         self._unloading: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> bool:
         """Return True if there is a current version."""
         return self._current is not None
-
-    @property
-    def loaded(self) -> list[int]:
-        """The versions that answer, ascending."""
-        return sorted(self._loaded)
 
     def version(self, number: int | None = None, label: str = "") -> Version:
         """Return a loaded version by its number or label, by default the current one.
@@ -156,14 +154,14 @@ class Model:
             if self._current is None:
                 raise UnavailableError(self.account())
             return self._current
-        if number not in self._loaded:
-            served = ", ".join(map(str, self.loaded)) or "none"
+        if number not in self.loaded:
+            served = ", ".join(map(str, sorted(self.loaded))) or "none"
             status = self.statuses.get(number)
             if status is not None and status.state is State.LOADING:
                 raise UnavailableError(f"version {number} of model {self.name} is loading; served: {served}")
             why = f" ({status.fault})" if status is not None and status.fault is not None else ""
             raise NotFoundError(f"version {number} of model {self.name} is not served{why}; served: {served}")
-        return self._loaded[number]
+        return self.loaded[number]
 
     def number_of(self, label: str) -> int:
         """Return the version of a label. Raises `InvalidRequestError`."""
@@ -178,7 +176,8 @@ class Model:
             f"version {number} is {status.state}" + (f": {status.fault}" if status.fault else "")
             for number, status in sorted(self.statuses.items())
         ]
-        return f"model {self.name} is not ready: {'; '.join(reasons) or 'no version was found'}"
+        reason = "; ".join(reasons) or self._complaint or "no version was found"
+        return f"model {self.name} is not ready: {reason}"
 
     async def refresh(self, reload: bool = False) -> str:
         """Check the folder once: load new versions, make one current, unload the rest; returns an error or "".
@@ -188,42 +187,42 @@ class Model:
         try:
             wanted = await asyncio.to_thread(self.config.policy, self.config.directory)
         except (RepositoryError, OSError) as error:
-            self._complain(f"{error}; model {self.name} stays as it is")
-            return str(error)
-        new = [number for number in wanted if number not in self._loaded and number not in self._refused]
-        self.statuses.update(dict.fromkeys(new, Status(State.START)))
-        faults = [await self._try(n, reload) for n in wanted if reload or n not in self._loaded]
+            if str(error) != self._complaint:
+                log.error("%s; model %s stays as it is", error, self.name)
+            self._complaint = str(error)
+            return self._complaint
+        self._complaint = ""
+        known = self.loaded.keys() | {number for number, status in self.statuses.items() if status.fault}
+        self.statuses.update(dict.fromkeys(wanted.keys() - known, Status(State.START)))
+        faults = [await self._try(n, wanted[n], reload) for n in wanted if reload or n not in self.loaded]
         fault = next(filter(None, faults), "") if wanted else self.account()
-        serving = [number for number in wanted if number in self._loaded]
+        serving = [number for number in wanted if number in self.loaded]
         if wanted and not serving:
             return fault  # The loaded versions stay.
-        self._complaint = ""
-        current = self._loaded[max(serving)] if serving else None
+        current = self.loaded[max(serving)] if serving else None
         if current is not None and current is not self._current:
             log.info("model %s: version %d answers", self.name, current.number)
         self._current = current
-        self._unload(number for number in self.loaded if number not in serving)
+        self._unload(self.loaded.keys() - serving)
         return fault
 
     def end(self) -> None:
         """Accept no more requests, and unload each version after its last one."""
         self._current = None
-        self._unload(self.loaded)
+        self._unload(self.loaded.keys())
 
     async def unloaded(self) -> None:
         """Wait until all versions are unloaded that `end` or a swap has retired."""
         await asyncio.gather(*self._unloading)
 
-    async def _try(self, number: int, reload: bool) -> str:
+    async def _try(self, number: int, directory: Path, reload: bool) -> str:
         """Load a version, replacing a loaded one of the same number; returns an error or ""."""
-        directory = await asyncio.to_thread(folder_of, self.config.directory, number)
         stamp = await asyncio.to_thread(stamp_of, directory)
-        old = self._loaded.get(number)
+        old, before = self.loaded.get(number), self.statuses[number]
         if old is not None and old.stamp == stamp:
             return ""
-        refusal = self._refused.get(number)
-        if refusal is not None and not reload and refusal.stands(stamp, self._serving.retries):
-            return str(self.statuses[number].fault)
+        if not reload and before.stands(stamp, self._serving):
+            return str(before.fault)
         if old is None:
             self.statuses[number] = Status(State.LOADING)
         try:
@@ -232,41 +231,30 @@ class Model:
             serving = f"version {self._current.number} goes on serving" if self._current else "none serves"
             log.error("model %s: version %d is refused: %s; %s", self.name, number, error, serving)
             if old is None:
-                attempts = refusal.attempts + 1 if refusal is not None and refusal.stamp == stamp else 1
-                self._refused[number] = Refusal(stamp, attempts, time.monotonic())
-                self.statuses[number] = Status(State.END, error)
+                attempts = before.attempts + 1 if before.stamp == stamp else 1
+                self.statuses[number] = Status(State.END, error, stamp, attempts, time.monotonic())
             return str(error)
-        self._refused.pop(number, None)
-        version = self._loaded[number] = Version(self.name, number, loaded, self._serving, stamp)
+        version = self.loaded[number] = Version(self.name, number, loaded, self._serving, stamp)
         if self._current is None or self._current is old:
             self._current = version  # Answers while others load.
         self.statuses[number] = Status(State.AVAILABLE)
-        self._serving.metrics.loaded(self.name, str(number), version.waiting)
         if old is not None:
             log.info("model %s: version %d is loaded anew, for its files have changed", self.name, number)
             self._let_go(old)
         return ""
 
     def _unload(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
+        for number in sorted(numbers):
             self.statuses[number] = Status(State.UNLOADING)
-            self._let_go(self._loaded.pop(number))
+            self._let_go(self.loaded.pop(number))
 
     def _let_go(self, version: Version) -> None:
-        number = version.number
-
         async def unload() -> None:
             await version.unload()
-            self._serving.metrics.unloaded(self.name, str(number), version.waiting)
-            if number not in self._loaded:  # It may have been loaded again.
-                self.statuses[number] = Status(State.END)
-            log.info("model %s: version %d is unloaded", self.name, number)
+            if self.statuses[version.number].state is State.UNLOADING:  # It may be loading again.
+                self.statuses[version.number] = Status(State.END)
+            log.info("model %s: version %d is unloaded", self.name, version.number)
 
         task = asyncio.create_task(unload())
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:
-            log.error("%s", text)
-        self._complaint = text

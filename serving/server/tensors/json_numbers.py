@@ -19,7 +19,6 @@ NAMES = {
     list: "lists",
     str: "strings",
 }
-"""The names of JSON values in messages."""
 BOOLEANS, INTEGERS, NUMBERS = {bool}, {int}, {int, float}
 
 
@@ -56,9 +55,8 @@ def flatten(name: str, data: object) -> tuple[list[Any], tuple[int, ...]]:
     while data and isinstance(data[0], list):
         even = set(map(type, data)) == {list} and len(set(map(len, data))) == 1
         if not even or len(shape) == MAX_DIMENSIONS:
-            raise InvalidRequestError(
-                f"input {quote(name)}: expected lists of equal lengths, at most {MAX_DIMENSIONS} levels deep"
-            )
+            expected = f"expected lists of equal lengths, at most {MAX_DIMENSIONS} levels deep"
+            raise InvalidRequestError(f"input {quote(name)}: {expected}")
         shape.append(len(data[0]))
         data = list(chain.from_iterable(data))
     return data, tuple(shape)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import ml_dtypes  # noqa: F401 - teaches numpy the dtype bfloat16
 import numpy as np
@@ -37,7 +37,7 @@ class TensorSpec:
 
         `finite`: it must also have at least one row, no NaN and no infinity.
         """
-        if array.dtype is not self.numpy and dtype_of(array) != self.dtype:
+        if dtype_of(array) != self.dtype:
             raise self.refused(f"expected dtype {self.dtype}, got {dtype_of(array)}")
         shape = list(array.shape)
         if self.shape is not None and (
@@ -55,21 +55,17 @@ class TensorSpec:
         return InvalidRequestError(f"input {self.name!r}: {why}")
 
     @cached_property
-    def numpy(self) -> np.dtype[np.generic]:
-        """The numpy dtype in this machine's byte order."""
-        return np.dtype(object if self.dtype == BYTES else self.dtype)
-
-    @cached_property
     def batched(self) -> bool:
         """Return True if the first dimension is free."""
         return self.shape is not None and self.shape[:1] == (-1,)
 
     @cached_property
-    def channels_of_picture(self) -> int | None:
-        """C if this is a batch of float32 pictures [-1, H, W, C] with C of 1, 3 or 4; else None."""
-        if self.dtype != "float32" or not self.batched or self.shape is None or len(self.shape) != 4:
+    def picture_size(self) -> tuple[int, int, int] | None:
+        """(H, W, C) if this is a batch of float32 pictures [-1, H, W, C] with C of 1, 3 or 4; else None."""
+        if self.dtype != "float32" or self.shape is None or not self.batched or len(self.shape) != 4:
             return None
-        return self.shape[3] if self.shape[3] in (1, 3, 4) else None
+        _, height, width, channels = self.shape
+        return (height, width, channels) if channels in (1, 3, 4) else None
 
 
 @dataclass(frozen=True)
@@ -78,24 +74,19 @@ class Signature:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    method: str = "tensorflow/serving/predict"
-    defaults: Tensors = field(default_factory=dict, compare=False)
-    """Values of inputs that a request leaves out."""
     optional: frozenset[str] = frozenset()
     """Inputs that have a default in the graph."""
     left_out: tuple[str, ...] = ()
     """Outputs that are no tensors and are not served: "name (type)"."""
 
-    def complete(self, given: Tensors) -> Tensors:
-        """Return the given inputs and the defaults of others. Raises `InvalidRequestError` for wrong names."""
-        inputs = self.defaults | given
-        if not self.required <= inputs.keys() <= self.names:
+    def check_names(self, given: Collection[str]) -> None:
+        """Raise `InvalidRequestError` unless these are names of inputs, and all required ones."""
+        if not self.required <= set(given) <= self.names:
             names = self.input_names
             raise InvalidRequestError(
                 f"expected input{'s' if len(names) > 1 else ''} {', '.join(names) or '(none)'}, "
-                f"got {quote(', '.join(inputs)) if inputs else 'none'}"
+                f"got {quote(', '.join(given)) if given else 'none'}"
             )
-        return inputs
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
@@ -133,11 +124,23 @@ def signature_of(
     return signatures[key]
 
 
+def default_key(signatures: Signatures) -> str:
+    """Return the key of the signature to call where none is named: `serving_default`, or the first by name."""
+    return DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures)
+
+
 def strings(values: Sequence[bytes]) -> Array:
     """Return a flat tensor of strings."""
     array: Array = np.empty(len(values), object)
     array[:] = values
     return array
+
+
+def size_of(tensors: Tensors) -> int:
+    """Return the bytes of tensors, with those of their strings."""
+    arrays = tensors.values()
+    texts = (text for array in arrays if array.dtype.hasobject for text in array.ravel().tolist())
+    return sum(array.nbytes for array in arrays) + sum(len(text) for text in texts)
 
 
 def shapes(tensors: Tensors) -> str:
@@ -147,12 +150,7 @@ def shapes(tensors: Tensors) -> str:
 
 def dtype_of(array: Array) -> str:
     """Return the name of an array's dtype, as in `TensorSpec.dtype`."""
-    return _name_of(array.dtype)
-
-
-@lru_cache(64)  # numpy takes 10 us to make the name.
-def _name_of(dtype: np.dtype[np.generic]) -> str:
-    return BYTES if dtype == np.object_ else dtype.name
+    return BYTES if array.dtype.hasobject else array.dtype.name
 
 
 def is_floating(array: Array) -> bool:

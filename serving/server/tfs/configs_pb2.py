@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n serving/server/tfs/configs.proto\x12\x06tandem\x1a\x1egoogle/protobuf/wrappers.proto\"0\n\x10PrometheusConfig\x12\x0e\n\x06\x65nable\x18\x01 \x01(\x08\x12\x0c\n\x04path\x18\x02 \x01(\t\"G\n\x10MonitoringConfig\x12\x33\n\x11prometheus_config\x18\x01 \x01(\x0b\x32\x18.tandem.PrometheusConfig\"^\n\tSSLConfig\x12\x12\n\nserver_key\x18\x01 \x01(\t\x12\x13\n\x0bserver_cert\x18\x02 \x01(\t\x12\x11\n\tcustom_ca\x18\x03 \x01(\t\x12\x15\n\rclient_verify\x18\x04 \x01(\x08\"\x84\x01\n\x12\x42\x61tchingParameters\x12\x33\n\x0emax_batch_size\x18\x01 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x39\n\x14max_enqueued_batches\x18\x03 \x01(\x0b\x32\x1b.google.protobuf.Int64Valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n serving/server/tfs/configs.proto\x12\x06tandem\x1a\x1egoogle/protobuf/wrappers.proto\"0\n\x10PrometheusConfig\x12\x0e\n\x06\x65nable\x18\x01 \x01(\x08\x12\x0c\n\x04path\x18\x02 \x01(\t\"G\n\x10MonitoringConfig\x12\x33\n\x11prometheus_config\x18\x01 \x01(\x0b\x32\x18.tandem.PrometheusConfig\"\x84\x01\n\x12\x42\x61tchingParameters\x12\x33\n\x0emax_batch_size\x18\x01 \x01(\x0b\x32\x1b.google.protobuf.Int64Value\x12\x39\n\x14max_enqueued_batches\x18\x03 \x01(\x0b\x32\x1b.google.protobuf.Int64Valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMETHEUSCONFIG']._serialized_end=124
   _globals['_MONITORINGCONFIG']._serialized_start=126
   _globals['_MONITORINGCONFIG']._serialized_end=197
-  _globals['_SSLCONFIG']._serialized_start=199
-  _globals['_SSLCONFIG']._serialized_end=293
-  _globals['_BATCHINGPARAMETERS']._serialized_start=296
-  _globals['_BATCHINGPARAMETERS']._serialized_end=428
+  _globals['_BATCHINGPARAMETERS']._serialized_start=200
+  _globals['_BATCHINGPARAMETERS']._serialized_end=332
 # @@protoc_insertion_point(module_scope)

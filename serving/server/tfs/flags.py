@@ -8,19 +8,15 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import grpc
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from serving.server import VERSION
 from serving.server.flags import add_common, number, port, seconds_from_0
-from serving.server.repository.policies import RetryPolicy
-from serving.server.tfs.configs_pb2 import BatchingParameters, MonitoringConfig, SSLConfig
+from serving.server.tfs.configs_pb2 import BatchingParameters, MonitoringConfig
 
 log = logging.getLogger("tandem.server")
 
@@ -32,15 +28,19 @@ DAY = 86_400.0
 METRICS_PATH = "/monitoring/prometheus/metrics"
 UNIMPLEMENTED = (
     *("enable_grpc_healthcheck_service", "enable_per_model_batching_parameters", "enable_profiler"),
-    *("flush_filesystem_caches", "grpc_max_threads", "http_num_threads", "mixed_precision"),
-    *("num_load_threads", "num_tflite_interpreters_per_pool", "num_tflite_pools", "num_unload_threads"),
-    *("per_process_gpu_memory_fraction", "platform_config_file", "resource_estimation_method"),
-    *("remove_unused_fields_from_bundle_metagraph", "response_compression_level", "rest_api_num_threads"),
-    *("should_retry_model_load", "skip_initialize_tpu", "tensorflow_session_config_file"),
-    *("tensorflow_session_run_timeout_in_ms", "thread_pool_factory_config_file", "use_alts_credentials"),
-    *("xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"),
+    *("enable_serialization_as_tensor_content", "enable_signature_method_name_check"),
+    *("flush_filesystem_caches", "force_allow_any_version_labels_for_unavailable_models", "grpc_max_threads"),
+    *("http_num_threads", "mixed_precision", "num_load_threads", "num_request_iterations_for_warmup"),
+    *("num_tflite_interpreters_per_pool", "num_tflite_pools", "num_unload_threads"),
+    *("per_process_gpu_memory_fraction", "platform_config_file"),
+    *("remove_unused_fields_from_bundle_metagraph", "resource_estimation_method"),
+    *("response_compression_level", "rest_api_num_threads", "saved_model_tags", "should_retry_model_load"),
+    *("skip_initialize_tpu", "tensorflow_session_config_file", "tensorflow_session_run_timeout_in_ms"),
+    *("thread_pool_factory_config_file", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"),
 )
 """Flags of the original without effect here."""
+ENCRYPTION = ("ssl_config_file", "use_alts_credentials")
+"""Flags that are refused: without their effect, whoever gives them would send in the clear."""
 
 
 class ConfigError(Exception):
@@ -73,7 +73,6 @@ def _channel_arguments(text: str) -> tuple[tuple[str, str | int], ...]:
 
 
 OFF: dict[str, Any] = {"type": _boolean, "nargs": "?", "const": True, "default": False}
-ON = OFF | {"default": True}
 any_seconds = number(float, math.isfinite, "a number of seconds")
 milliseconds = number(lambda text: int(text) / 1e3, math.isfinite, "a whole number of milliseconds")
 
@@ -91,49 +90,37 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--port", type=_port, default=8500, dest="grpc_port", help="gRPC; 0: none")
     add("--grpc_socket_path", default="", dest="grpc_socket", help="gRPC on a Unix socket, too")
-    arguments = "key=value,... for the gRPC server"
-    add("--grpc_channel_arguments", type=_channel_arguments, default=(), dest="grpc_options", help=arguments)
-    add("--ssl_config_file", type=_path, help="an SSLConfig in text form: gRPC by TLS only")
-    add("--rest_api_port", type=_port, dest="http_port", help="REST; none unless it is given; 0: none")
-    limit = "of a REST request; 0 or less: a day"
     add(
-        "--rest_api_timeout_in_ms",
-        type=milliseconds,
-        default=30.0,
-        dest="request_timeout_seconds",
-        help=limit,
+        "--grpc_channel_arguments",
+        type=_channel_arguments,
+        default=(),
+        dest="grpc_options",
+        metavar="K=V,...",
     )
+    add("--rest_api_port", type=_port, dest="http_port", help="REST; none unless it is given; 0: none")
+    timeout: dict[str, Any] = {"type": milliseconds, "default": 30.0, "dest": "request_timeout_seconds"}
+    add("--rest_api_timeout_in_ms", **timeout, help="of a REST request; 0 or less: a day")
     add("--rest_api_enable_cors_support", **OFF, dest="cors", help="let any page call REST")
     add("--monitoring_config_file", type=_path, help="a MonitoringConfig in text form: where metrics lie")
     add("--model_name", default="default", help="as in URLs; ignored with --model_config_file")
     add("--model_base_path", type=_path, help="holds <version>/; ignored with --model_config_file")
     add("--model_config_file", type=_path, help="a ModelServerConfig in text form")
-    often = "read it again so often; 0 or less: never"
-    add("--model_config_file_poll_wait_seconds", type=any_seconds, default=0, help=often)
-    often = "look for versions so often; 0: once for each configuration"
-    add("--file_system_poll_wait_seconds", type=seconds_from_0, default=1, help=often)
+    add("--model_config_file_poll_wait_seconds", type=any_seconds, default=0, help="0: never")
+    add("--file_system_poll_wait_seconds", type=seconds_from_0, default=1, help="0: once")
     labels = "let labels that name no version yet name one that does not answer"
     add("--allow_version_labels_for_unavailable_models", **OFF, help=labels)
-    labels = "let all labels name versions that do not answer"
-    add("--force_allow_any_version_labels_for_unavailable_models", **OFF, help=labels)
     add("--max_num_load_retries", type=int, default=5, help="of a version; below 0: for ever")
     add("--load_retry_interval_micros", type=int, default=60_000_000, help="between such attempts")
-    add("--saved_model_tags", default="serve", help="of the graph to load, separated by commas")
-    tflite = "serve model.tflite where a version has it"
-    add("--prefer_tflite_model", "--use_tflite_model", **OFF, help=tflite)
-    add("--enable_model_warmup", **ON, help="run what assets.extra/tf_serving_warmup_requests holds")
-    add("--num_request_iterations_for_warmup", type=int, default=0, help="so many times each; 0: once")
-    shared = "let requests share runs of models that have no manifest"
-    add("--enable_batching", dest="batching", **OFF, help=shared)
+    add("--prefer_tflite_model", "--use_tflite_model", **OFF, help="serve model.tflite if there is one")
+    add("--enable_model_warmup", **OFF | {"default": True}, help="run a version's own requests")
+    add("--enable_batching", dest="batching", **OFF, help="share runs of models without a manifest")
     add("--batching_parameters_file", type=_path, help="BatchingParameters in text form")
-    add("--enable_signature_method_name_check", **OFF, help="classify and regress only by such signatures")
-    add("--enable_serialization_as_tensor_content", **OFF, help="answer Predict with tensor_content")
     add("--tensorflow_session_parallelism", type=int, default=0, help="threads for both of the following")
     add("--tensorflow_intra_op_parallelism", type=int, default=0, help="threads within an operation; 0: one")
     add("--tensorflow_inter_op_parallelism", type=int, default=0, help="operations at a time; 0: one")
-    for name in UNIMPLEMENTED:
+    for name in (*UNIMPLEMENTED, *ENCRYPTION):
         add(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
-    add("--version", action="version", version=_versions())
+    add("--version", action="version", version=f"TensorFlow ModelServer: {VERSION} (Tandem's stand-in)")
     return made
 
 
@@ -146,55 +133,39 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in UNIMPLEMENTED:
         if getattr(options, name) is not None:
             log.warning("--%s is accepted, but does nothing in Tandem's embedded server", name)
+    for name in ENCRYPTION:
+        if getattr(options, name) not in (None, "", "0", "false"):
+            raise ConfigError(f"--{name} is not implemented here: put a gateway with TLS before this server")
     if not (options.grpc_port or options.http_port or options.grpc_socket):
         raise ConfigError("expected --port, --rest_api_port or --grpc_socket_path, got nothing to listen on")
     if options.request_timeout_seconds <= 0:
         options.request_timeout_seconds = DAY
-    count = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
-    options.retries = RetryPolicy(count, max(options.load_retry_interval_micros, 0) / 1e6)
-    options.poll_seconds = _poll_seconds(options)
+    options.retries = options.max_num_load_retries if options.max_num_load_retries >= 0 else sys.maxsize
+    options.retry_seconds = max(options.load_retry_interval_micros, 0) / 1e6
+    waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
+    if not options.file_system_poll_wait_seconds:  # Then only versions that failed to load are tried again.
+        waits.append(max(options.retry_seconds, 1.0))
+    options.poll_seconds = min([wait for wait in waits if wait > 0], default=DAY)
     options.intra_op, options.inter_op = _threads(options)
     options.metrics_path = None
     if options.monitoring_config_file is not None:
-        prometheus = read(
-            "monitoring_config_file", options.monitoring_config_file, MonitoringConfig
-        ).prometheus_config
-        options.metrics_path = (prometheus.path or METRICS_PATH) if prometheus.enable else None
-    if options.ssl_config_file is not None:
-        options.grpc_tls = _tls(options.ssl_config_file)
+        given = read("monitoring_config_file", options.monitoring_config_file, MonitoringConfig)
+        path = given.prometheus_config.path or METRICS_PATH
+        options.metrics_path = path if given.prometheus_config.enable else None
     if options.batching_parameters_file is not None:
         _read_batching_parameters(options)
     return options
 
 
 def read(flag: str, file: Path, kind: type[AnyMessage], lenient: bool = False) -> AnyMessage:
-    """Read the message in text form from a flag's file; `lenient`: log unknown fields instead of refusing them.
-
-    Raises `ConfigError`.
-    """
+    """Read the message in text form from a flag's file; `lenient`: pass over unknown fields. Raises `ConfigError`."""
     try:
-        text = file.read_text()
-        try:
-            return text_format.Parse(text, kind())
-        except text_format.ParseError as error:
-            if not lenient:
-                raise
-            known = ", ".join(kind.DESCRIPTOR.fields_by_name)
-            log.warning("--%s=%s: only %s act here: %s", flag, file, known, error)
-            return text_format.Parse(text, kind(), allow_unknown_field=True)
+        return text_format.Parse(file.read_text(), kind(), allow_unknown_field=lenient)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--{flag}={file}: {error}") from error
     except text_format.ParseError as error:
-        name = kind.DESCRIPTOR.name
-        raise ConfigError(f"--{flag}={file}: expected a {name} in text form, got: {error}") from error
-
-
-def _poll_seconds(options: argparse.Namespace) -> float:
-    """Return the interval at which models and configuration are checked."""
-    waits = [options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds]
-    if not options.file_system_poll_wait_seconds:  # Then only versions that failed to load are tried again.
-        waits.append(max(options.retries.seconds, 1.0))
-    return min([wait for wait in waits if wait > 0], default=DAY)
+        expected = f"expected a {kind.DESCRIPTOR.name} in text form"
+        raise ConfigError(f"--{flag}={file}: {expected}, got: {error}") from error
 
 
 def _threads(options: argparse.Namespace) -> tuple[int, int]:
@@ -216,27 +187,10 @@ def _read_batching_parameters(options: argparse.Namespace) -> None:
     if not options.batching:
         raise ConfigError("--batching_parameters_file needs --enable_batching")
     given = read("batching_parameters_file", file, BatchingParameters, lenient=True)
+    log.warning("--batching_parameters_file=%s: only max_batch_size and max_enqueued_batches act here", file)
     for field, parameter in given.ListFields():
         if parameter.value < 1:
             got = f"expected {field.name} of at least 1, got {parameter.value}"
             raise ConfigError(f"--batching_parameters_file={file}: {got}")
     options.max_batch_rows = given.max_batch_size.value or options.max_batch_rows
     options.max_queue = options.max_batch_rows * given.max_enqueued_batches.value or options.max_queue
-
-
-def _tls(file: Path) -> grpc.ServerCredentials:
-    config = read("ssl_config_file", file, SSLConfig)
-    pair = (config.server_key.encode(), config.server_cert.encode())
-    if not all(text.lstrip().startswith(b"-----BEGIN ") for text in pair):
-        raise ConfigError(f"--ssl_config_file={file}: expected server_key and server_cert in PEM, got others")
-    if config.client_verify and not config.custom_ca:
-        raise ConfigError(f"--ssl_config_file={file}: client_verify needs custom_ca, got none")
-    return grpc.ssl_server_credentials([pair], config.custom_ca.encode() or None, config.client_verify)
-
-
-def _versions() -> str:
-    tensorflow = "unknown"
-    for package in ("tensorflow", "tensorflow-cpu"):
-        with suppress(PackageNotFoundError):
-            tensorflow = version(package)
-    return f"TensorFlow ModelServer: {VERSION} (Tandem's stand-in)\nTensorFlow Library: {tensorflow}"

@@ -39,8 +39,6 @@ INPUTS, SCORES, CLASSES, OUTPUTS = "inputs", "scores", "classes", "outputs"
 Infer = Callable[[Call], Awaitable[Tensors]]
 """Runs a call of a version."""
 
-INT64 = range(-(2**63), 2**63)
-
 
 def input_of(document: Mapping[str, object]) -> Any:
     """Return the Input for the "examples" and "context" of a REST request. Raises `InvalidRequestError`."""
@@ -73,16 +71,14 @@ def predict_call(request: Any, signatures: Signatures, max_bytes: int) -> Call:
 
 
 async def by_examples(
-    infer: Infer, signatures: Signatures, method: str, key: str, given: Any, checked: bool
+    infer: Infer, signatures: Signatures, method: str, key: str, given: Any
 ) -> tuple[str, Any]:
     """Run the examples of an Input; returns the key of the signature and its result.
 
-    `checked`: the signature must have been saved for the method. Raises `InvalidRequestError`, and as `infer` does.
+    Raises `InvalidRequestError`, and as `infer` does.
     """
     key = key or DEFAULT_SIGNATURE
     signature = signature_of(signatures, key)
-    if checked and signature.method != method:
-        raise InvalidRequestError(f"expected a signature for {method}, but {key} is for {signature.method}")
     wanted = (OUTPUTS,) if method == REGRESS else (CLASSES, SCORES)
     outputs = tuple(name for name in wanted if name in signature.output_names)
     if signature.input_names != (INPUTS,) or not outputs or len(signature.outputs) > len(wanted):
@@ -92,10 +88,9 @@ async def by_examples(
         )
     examples = _serialized(given)
     found = await infer(Call({INPUTS: examples}, outputs, key, pictures=False))
-    result = (
-        _regressions(found[OUTPUTS], len(examples)) if method == REGRESS else _classes(found, len(examples))
-    )
-    return key, result
+    if method == REGRESS:
+        return key, _regressions(found[OUTPUTS], len(examples))
+    return key, _classes(found, len(examples))
 
 
 def tasks_of(request: Any) -> Any:
@@ -107,22 +102,21 @@ def tasks_of(request: Any) -> Any:
     return request.tasks
 
 
-async def by_tasks(infer: Infer, signatures: Signatures, request: Any, checked: bool) -> Any:
-    """Return a MultiInferenceResponse whose ModelSpecs have no version yet. Raises `ServerError`."""
+async def by_tasks(infer: Infer, signatures: Signatures, request: Any, spec_of: Callable[[str], Any]) -> Any:
+    """Return a MultiInferenceResponse; `spec_of` returns the ModelSpec of a signature. Raises `ServerError`."""
     response = MultiInferenceResponse()
     keys: set[str] = set()
     for task in tasks_of(request):
         method = task.method_name
         if method not in (CLASSIFY, REGRESS):
             raise UnimplementedError(f"expected tasks by {CLASSIFY} or {REGRESS}, got {quote(method)}")
-        key, result = await by_examples(
-            infer, signatures, method, task.model_spec.signature_name, request.input, checked
-        )
+        name = task.model_spec.signature_name
+        key, result = await by_examples(infer, signatures, method, name, request.input)
         if key in keys:
             raise InvalidRequestError(f"expected tasks by different signatures, got {key} twice")
         keys.add(key)
         field = "classification_result" if method == CLASSIFY else "regression_result"
-        response.results.add(model_spec={"signature_name": key}, **{field: result})
+        response.results.add(model_spec=spec_of(key), **{field: result})
     return response
 
 
@@ -161,11 +155,10 @@ def _example(value: object) -> Any:
         items = [_item(name, item) for item in (content if isinstance(content, list) else [content])]
         kinds = sorted({kind for kind, _ in items})
         if len(kinds) > 1:
-            got = ", ".join(kinds)
-            raise InvalidRequestError(f"feature {quote(name)}: expected values of one type, got {got}")
-        feature = made.features.feature[name]
+            expected = f"feature {quote(name)}: expected values of one type"
+            raise InvalidRequestError(f"{expected}, got {', '.join(kinds)}")
         for kind, item in items:
-            getattr(feature, kind).value.append(item)
+            getattr(made.features.feature[name], kind).value.append(item)
     return made
 
 
@@ -174,10 +167,9 @@ def _item(name: str, value: object) -> tuple[str, bytes | int | float]:
     decoded = string_of(value)
     if decoded is not None:
         return "bytes_list", decoded
-    if isinstance(value, int) and value in INT64:  # bool too: features have no booleans
+    if isinstance(value, int) and -(2**63) <= value < 2**63:  # bool too: features have no booleans
         return "int64_list", int(value)
     if isinstance(value, float):
         return "float_list", value
-    raise InvalidRequestError(
-        f"feature {quote(name)}: expected numbers of 64 bits, strings or base64 data, got {quote(value)}"
-    )
+    expected = "expected numbers of 64 bits, strings or base64 data"
+    raise InvalidRequestError(f"feature {quote(name)}: {expected}, got {quote(value)}")

@@ -27,24 +27,31 @@ from serving.server.tensors.signature import (
     strings,
 )
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
 
 def parse(body: bytes) -> dict[str, object]:
     """Parse a request's JSON object; NaN, Infinity and -Infinity are accepted, as in the original.
 
     Raises `InvalidRequestError`.
     """
-    body = body.removeprefix(BYTE_ORDER_MARK)  # Clients on Windows send it, and the original accepts it.
+    body = body.removeprefix(b"\xef\xbb\xbf")  # Clients on Windows send it, and the original accepts it.
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if b"NaN" not in body and b"Infinity" not in body:
-            raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}") from None
-        document = _parse_with_nan(body)
+        document = _loads(body)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}") from None
     if not isinstance(document, dict):
         raise InvalidRequestError(f"expected a JSON object, got {quote(document)}")
     return document
+
+
+def _loads(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise
+        document = json.loads(body)
+        orjson.dumps(document)  # Raises for what it would not read, such as half a surrogate pair.
+        return document
 
 
 def signature_name(document: Mapping[str, object]) -> str:
@@ -60,7 +67,10 @@ def read(document: Mapping[str, object], signature: Signature) -> tuple[Tensors,
     rows = "instances" in document
     if rows == ("inputs" in document):
         raise InvalidRequestError(f'expected "instances" or "inputs", got {"both" if rows else "neither"}')
-    columns = _rows(document["instances"], signature) if rows else _columns(document["inputs"], signature)
+    columns = document["inputs"] if not rows else _rows(document["instances"], signature)
+    if not _named(columns):
+        columns = {_only_input("inputs", signature): columns}
+    # Others are ignored, as in the original.
     given = (spec for spec in signature.inputs if spec.name in columns)
     return {spec.name: _tensor(spec, columns[spec.name]) for spec in given}, rows
 
@@ -101,40 +111,20 @@ def wrap(key: str, value: object) -> bytes:
     return b'{\n    "%b": %b\n}' % (key.encode(), _dumps(value))
 
 
-def _parse_with_nan(body: bytes) -> object:
-    try:
-        document = json.loads(body)
-        orjson.dumps(document)  # Raises for what it would not read, such as half a surrogate pair.
-        return document
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidRequestError(f"expected JSON, but it cannot be read: {error}") from None
-
-
 def _rows(instances: object, signature: Signature) -> dict[str, object]:
     if not isinstance(instances, list) or not instances:
         raise InvalidRequestError(f'expected "instances" to be a list of rows, got {quote(instances)}')
-    named = [_named(instance) for instance in instances]
-    if not any(named):
+    if not any(map(_named, instances)):
         return {_only_input("instances", signature): instances}
-    required = signature.required - signature.defaults.keys()
-    keys = instances[0].keys() if named[0] else required
+    wanted = instances[0].keys() if _named(instances[0]) else signature.required
     for index, instance in enumerate(instances):
-        if not named[index]:
-            raise InvalidRequestError(
-                f'row {index} of "instances": expected an object, like other rows; got none'
-            )
-        if not required <= instance.keys() <= signature.names or instance.keys() != keys:
+        keys = instance.keys() if _named(instance) else None
+        if keys is None or not signature.required <= keys <= signature.names or keys != wanted:
             raise InvalidRequestError(
                 f'row {index} of "instances": expected values of {", ".join(signature.input_names)}, the same in '
-                f"each row; got {quote(', '.join(instance)) if instance else 'none'}"
+                f"each row; got {quote(', '.join(keys)) if keys else 'none'}"
             )
-    return {name: [instance[name] for instance in instances] for name in keys}
-
-
-def _columns(inputs: object, signature: Signature) -> dict[str, object]:
-    if not isinstance(inputs, dict) or not _named(inputs):
-        return {_only_input("inputs", signature): inputs}
-    return inputs  # Unknown inputs are ignored, as in the original.
+    return {name: [instance[name] for instance in instances] for name in wanted}
 
 
 def _only_input(key: str, signature: Signature) -> str:
@@ -144,7 +134,7 @@ def _only_input(key: str, signature: Signature) -> str:
     return signature.input_names[0]
 
 
-def _named(value: object) -> bool:
+def _named(value: object) -> TypeGuard[dict[str, object]]:
     """Return True if this is an object of named values."""
     return isinstance(value, dict) and not _is_b64(value)
 
@@ -159,17 +149,16 @@ def _tensor(spec: TensorSpec, value: object) -> Array:
         raise UnimplementedError(f"input {spec.name!r}: {spec.dtype} has no JSON; send it over gRPC")
     if spec.dtype != BYTES:
         return numbers(spec.name, spec.dtype, value)
-    flat, shape = flatten(spec.name, value)
-    found = [_string(spec, item) for item in flat]
+    items, shape = flatten(spec.name, value)
+    found = []
+    for item in items:
+        text = string_of(item)
+        if text is None:
+            raise spec.refused(
+                f'expected strings or {{"b64": "..."}} in lists of equal lengths, got {quote(item)}'
+            )
+        found.append(text)
     return strings(found).reshape(shape)
-
-
-def _string(spec: TensorSpec, value: object) -> bytes:
-    found = string_of(value)
-    if found is None:
-        expected = 'strings or {"b64": "..."} in lists of equal lengths'
-        raise InvalidRequestError(f"input {spec.name!r}: expected {expected}, got {quote(value)}")
-    return found
 
 
 def _dumps(value: object) -> bytes:

@@ -10,7 +10,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
 from serving.server.dataplane import DataPlane
 from serving.server.errors import InvalidRequestError, NotFoundError, UnavailableError, quote
-from serving.server.records import RequestRecord
+from serving.server.metrics import RequestRecord
 from serving.server.repository.versions import Version
 from serving.server.tfs.tensors import ENUMS
 
@@ -59,7 +59,7 @@ def signature_defs(version: Version) -> Any:
         made.signature_def[key].CopyFrom(definition)
     for key, signature in {} if saved else version.signatures.items():
         definition = made.signature_def[key]
-        definition.method_name = signature.method
+        definition.method_name = "tensorflow/serving/predict"
         for specs, infos in ((signature.inputs, definition.inputs), (signature.outputs, definition.outputs)):
             for spec in specs:
                 shape = None if spec.shape is None else [None if size < 0 else size for size in spec.shape]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,19 +19,14 @@ from serving.server.tfs.flags import ConfigError, read
 
 log = logging.getLogger("tandem.server")
 
-PLATFORM = "tensorflow"
-
-Available = Callable[[str, int], bool]
-"""Return True if a version of a model is available."""
-
 
 class ConfigSource:
     """The models to serve: one by name and path, or those of a file, which may be polled."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Raises `ConfigError`."""
-        self.available: Available = lambda _model, _version: False
-        """Set after construction, from the server's models."""
+        self.available: Callable[[str, int], bool] = lambda _model, _version: False
+        """Return True if a version of a model is available; set after construction, from the server's models."""
         self._options = options
         self._file: Path | None = options.model_config_file
         self._configs: dict[str, ModelConfig] = {}
@@ -83,7 +78,9 @@ class ConfigSource:
         for model in configs.values():
             old = self._configs[model.name].labels if model.name in self._configs else {}
             for label, version in model.labels.items():
-                if not self._may_name(model.name, old, label, version):
+                may_wait = self._options.allow_version_labels_for_unavailable_models
+                may_wait = may_wait and old.get(label, version) == version
+                if not (may_wait or self.available(model.name, version)):
                     raise FailedPreconditionError(
                         f"expected label {quote(label)} to name a version that is available, "
                         f"got version {version} of model {model.name}"
@@ -91,13 +88,6 @@ class ConfigSource:
         if not self._options.file_system_poll_wait_seconds:
             configs = {n: replace(model, policy=cache(model.policy)) for n, model in configs.items()}
         self._configs = configs
-
-    def _may_name(self, model: str, old: Mapping[str, int], label: str, version: int) -> bool:
-        any_version = self._options.force_allow_any_version_labels_for_unavailable_models
-        unused = self._options.allow_version_labels_for_unavailable_models
-        return (
-            any_version or (unused and old.get(label, version) == version) or self.available(model, version)
-        )
 
 
 def configs_of(config: Any) -> dict[str, ModelConfig]:
@@ -112,14 +102,11 @@ def configs_of(config: Any) -> dict[str, ModelConfig]:
             raise InvalidRequestError(f"expected model {quote(model.name)} once, got it twice")
         path = Path(model.base_path)
         if not path.is_absolute():
-            raise InvalidRequestError(
-                f"model {quote(model.name)}: expected an absolute base_path, got {quote(model.base_path)}"
-            )
-        if model.model_platform != PLATFORM:
-            raise InvalidRequestError(
-                f'model {quote(model.name)}: expected model_platform: "{PLATFORM}", '
-                f"got {quote(model.model_platform)}"
-            )
+            got = quote(model.base_path)
+            raise InvalidRequestError(f"model {quote(model.name)}: expected an absolute base_path, got {got}")
+        if model.model_platform != "tensorflow":
+            expected, got = 'model_platform: "tensorflow"', quote(model.model_platform)
+            raise InvalidRequestError(f"model {quote(model.name)}: expected {expected}, got {got}")
         configs[model.name] = ModelConfig(model.name, path, _policy(model), dict(model.version_labels))
     return configs
 

@@ -25,73 +25,69 @@ PROTOCOL = "tfs-rest"
 VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 MODEL = rf"(?ai:/v1/models/(?P<model>[^/:]+){VERSION})"
 """Case-insensitive but for names, as in the original."""
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LARGEST = 2**63 - 1
 
 
-def routes(plane: DataPlane, check_methods: bool) -> list[Route]:
-    """Return the routes; `check_methods`: classify and regress only by signatures for these methods."""
-    front = TfsRest(plane, check_methods)
+def routes(plane: DataPlane) -> list[Route]:
     return [
-        Route("POST", f"{MODEL}:predict", front.predict),
-        Route("POST", f"{MODEL}:classify", front.classify),
-        Route("POST", f"{MODEL}:regress", front.regress),
-        Route("GET", f"{MODEL}/metadata", front.metadata),
-        Route("GET", f"{MODEL}(?ai:/metadata)?", front.status),
-        *(Route(method, "(?ai:/v1)/.*", front.malformed) for method in METHODS),
+        Route("POST", f"{MODEL}:predict", partial(_predict, plane)),
+        Route("POST", f"{MODEL}:classify", partial(_classify, plane)),
+        Route("POST", f"{MODEL}:regress", partial(_regress, plane)),
+        Route("GET", f"{MODEL}/metadata", partial(_metadata, plane)),
+        Route("GET", f"{MODEL}(?ai:/metadata)?", partial(_status, plane)),
+        Route("*", "(?ai:/v1)/.*", _malformed),
     ]
 
 
-class TfsRest:
-    """The handlers; each returns a response or raises a `ServerError`."""
+async def _predict(plane: DataPlane, request: Request) -> Response:
+    """Predict in row form (`instances` -> `predictions`) or column form (`inputs` -> `outputs`)."""
+    document = parse(request.body)
+    key = signature_name(document) or DEFAULT_SIGNATURE
+    with lease(plane, request.record, PROTOCOL, "predict", _asked(request)) as version:
+        inputs, rows = read(document, signature_of(version.signatures, key))
+        # A picture is hundreds of lists, which the garbage collector would traverse while requests queue.
+        del document
+        call = Call(inputs, signature=key, pictures=False)
+        return Response(write(await plane.infer(version, call, request.record), rows))
 
-    def __init__(self, plane: DataPlane, check_methods: bool) -> None:
-        self._plane = plane
-        self._check_methods = check_methods
 
-    async def predict(self, request: Request) -> Response:
-        """Predict in row form (`instances` -> `predictions`) or column form (`inputs` -> `outputs`)."""
-        document = parse(request.body)
-        key = signature_name(document) or DEFAULT_SIGNATURE
-        with lease(self._plane, request.record, PROTOCOL, "predict", _asked(request)) as version:
-            inputs, rows = read(document, signature_of(version.signatures, key))
-            # A picture is hundreds of lists, which the garbage collector would traverse while requests queue.
-            del document
-            call = Call(inputs, signature=key, pictures=False)
-            outputs = await self._plane.infer(version, call, request.record)
-            return Response(write(outputs, rows))
+async def _classify(plane: DataPlane, request: Request) -> Response:
+    result = await _infer(plane, request, CLASSIFY)
+    # As doubles they would be written with more digits than a float has.
+    rows = [[[c.label, np.float32(c.score)] for c in row.classes] for row in result.classifications]
+    return Response(wrap("results", rows))
 
-    async def classify(self, request: Request) -> Response:
-        result = await self._infer(request, CLASSIFY)
-        rows = [[[c.label, _float32(c.score)] for c in row.classes] for row in result.classifications]
-        return Response(wrap("results", rows))
 
-    async def regress(self, request: Request) -> Response:
-        result = await self._infer(request, REGRESS)
-        return Response(wrap("results", [_float32(r.value) for r in result.regressions]))
+async def _regress(plane: DataPlane, request: Request) -> Response:
+    result = await _infer(plane, request, REGRESS)
+    return Response(wrap("results", [np.float32(r.value) for r in result.regressions]))
 
-    async def status(self, request: Request) -> Response:
-        return _indented(_document(statuses(self._plane, _asked(request))))
 
-    async def metadata(self, request: Request) -> Response:
-        spec = _asked(request)
-        with lease(self._plane, request.record, PROTOCOL, "metadata", spec) as version:
-            asked = {"name": spec.name, "signature_name": "", "version": str(version.number)}
-            definitions = {"signature_def": _document(signature_defs(version))}
-            return _indented({"model_spec": asked, "metadata": definitions})
+async def _infer(plane: DataPlane, request: Request, method: str) -> Any:
+    document = parse(request.body)
+    key, given = signature_name(document), input_of(document)
+    operation = method.rpartition("/")[2]
+    with lease(plane, request.record, PROTOCOL, operation, _asked(request)) as version:
+        infer = partial(plane.infer, version, record=request.record)
+        _, result = await by_examples(infer, version.signatures, method, key, given)
+        return result
 
-    async def malformed(self, request: Request) -> Response:
-        """Answer any other path under /v1."""
-        raise InvalidRequestError(f"nothing is served at {request.method} {quote(request.path)}")
 
-    async def _infer(self, request: Request, method: str) -> Any:
-        document = parse(request.body)
-        key, given = signature_name(document), input_of(document)
-        operation = method.rpartition("/")[2]
-        with lease(self._plane, request.record, PROTOCOL, operation, _asked(request)) as version:
-            infer = partial(self._plane.infer, version, record=request.record)
-            _, result = await by_examples(infer, version.signatures, method, key, given, self._check_methods)
-            return result
+async def _status(plane: DataPlane, request: Request) -> Response:
+    return _indented(_document(statuses(plane, _asked(request))))
+
+
+async def _metadata(plane: DataPlane, request: Request) -> Response:
+    spec = _asked(request)
+    with lease(plane, request.record, PROTOCOL, "metadata", spec) as version:
+        asked = {"name": spec.name, "signature_name": "", "version": str(version.number)}
+        definitions = {"signature_def": _document(signature_defs(version))}
+        return _indented({"model_spec": asked, "metadata": definitions})
+
+
+async def _malformed(request: Request) -> Response:
+    record = request.record
+    raise InvalidRequestError(f"nothing is served at {record.method} {quote(record.path)}")
 
 
 def _asked(request: Request) -> Any:
@@ -101,9 +97,8 @@ def _asked(request: Request) -> Any:
     if given["version"]:
         number = int(given["version"][:20])
         if number > LARGEST:
-            raise InvalidRequestError(
-                f"expected a version of at most {LARGEST}, got {quote(given['version'])}"
-            )
+            got = quote(given["version"])
+            raise InvalidRequestError(f"expected a version of at most {LARGEST}, got {got}")
         spec.version.value = number
     return spec
 
@@ -118,8 +113,3 @@ def _document(message: Any) -> dict[str, Any]:
 def _indented(document: object) -> Response:
     """Return JSON with protobuf's line breaks: scripts search for '"state": "AVAILABLE"'."""
     return Response(json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
-
-
-def _float32(value: float) -> np.float32:
-    # As a double it would be written with more digits than a float has.
-    return np.float32(value)

@@ -23,22 +23,16 @@ from serving.server.tfs.inference import CLASSIFY, REGRESS, by_examples, by_task
 
 log = logging.getLogger("tandem.server")
 
-FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-MAX_RECORDS = 1000
 
-
-def replay(directory: Path, servable: Servable, times: int, max_tensor_bytes: int) -> None:
-    """Run each record of the version's file, if there is one, `times` times. Raises `ServerError`."""
-    file = directory / FILE
+def replay(directory: Path, servable: Servable, max_tensor_bytes: int) -> None:
+    """Run each record of the version's file, if there is one. Raises `ServerError`."""
+    file = directory / "assets.extra" / "tf_serving_warmup_requests"
     if not file.exists():
         return
     count = 0
     for count, record in enumerate(_records(file), 1):
-        if count > MAX_RECORDS:
-            raise InvalidRequestError(f"{file}: expected at most {MAX_RECORDS} records, got more")
         try:
-            for _ in range(times):
-                asyncio.run(_run(record, servable, max_tensor_bytes))
+            asyncio.run(_run(record, servable, max_tensor_bytes))
         except ServerError as error:
             raise InvalidRequestError(f"record {count} of {file}: {error}") from error
     log.info("%s: warmed up by %d requests of its own", directory, count)
@@ -58,11 +52,11 @@ def _records(file: Path) -> Iterator[Any]:
 async def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:
     async def infer(call: Call) -> Tensors:
         signature = signature_of(signatures, call.signature)
-        inputs = signature.complete(call.inputs)
+        signature.check_names(call.inputs)
         for spec in signature.inputs:
-            if spec.name in inputs:
-                spec.check(inputs[spec.name])
-        return servable.run(call.signature, inputs, call.outputs or signature.output_names)
+            if spec.name in call.inputs:
+                spec.check(call.inputs[spec.name])
+        return servable.run(call.signature, call.inputs, call.outputs or signature.output_names)
 
     signatures = servable.signatures
     kind = record.WhichOneof("log_type")
@@ -72,7 +66,7 @@ async def _run(record: Any, servable: Servable, max_tensor_bytes: int) -> None:
     if kind == "predict_log":
         await infer(predict_call(request, signatures, max_tensor_bytes))
     elif kind == "multi_inference_log":
-        await by_tasks(infer, signatures, request, False)
+        await by_tasks(infer, signatures, request, lambda _: None)
     else:
         method = CLASSIFY if kind == "classify_log" else REGRESS
-        await by_examples(infer, signatures, method, request.model_spec.signature_name, request.input, False)
+        await by_examples(infer, signatures, method, request.model_spec.signature_name, request.input)

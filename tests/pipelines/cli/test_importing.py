@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from pipelines import cli, data, exporting
 from pipelines.cli import importing
 from pipelines.data.source import DataError
 from pipelines.exporting import reference, roads
+from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError, artifacts
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -66,7 +70,7 @@ def take(path: Path, samples: Path | None = None, key: str = "", trusted: bool =
 def gated(model: Model, target: str, folder: Path) -> artifacts.Gated:
     dataset = data.load(model, folder, 1)
     found = roads.find(model, wanted=(target,))
-    made = exporting.export_all(model, {}, found, folder, dataset, found.form, print)
+    made = exporting.export_all(model, {}, found, folder, dataset, print)
     return artifacts.gate(model, {}, made, artifacts.parity_rows(dataset.test, 1))
 
 
@@ -137,15 +141,13 @@ def test_a_conversion_that_answers_otherwise_is_refused_or_left_out(
         return [{"y": own["y"] + 1} for own in right.answer(path, model, batches)]
 
     found = roads.find(model, wanted=("onnxruntime", "torchserve"))
-    made = exporting.export_all(
-        model, {}, found, tmp_path / "made", Dataset(rows, rows, rows, ""), found.form, print
-    )
+    made = exporting.export_all(model, {}, found, tmp_path / "made", Dataset(rows, rows, rows, ""), print)
     load_exporter = exporting.load
     for broken, raises in (("torchserve", False), ("onnxruntime", True)):
 
         def replaced(target: str, form: str = "", broken: str = broken) -> exporting.Exporter:
             own = load_exporter(target, form)
-            return exporting.replace(own, answer=wrong) if target == broken else own
+            return replace(own, answer=wrong) if target == broken else own
 
         monkeypatch.setattr(exporting, "load", replaced)
         if raises:
@@ -169,15 +171,39 @@ def test_a_converter_that_fails_half_way_takes_its_target_out_and_leaves_nothing
 
     def replaced(target: str, form: str = "") -> exporting.Exporter:
         own = load_exporter(target, form)
-        return exporting.replace(own, write=write) if target in broken else own
+        return replace(own, write=write) if target in broken else own
 
     monkeypatch.setattr(exporting, "load", replaced)
-    made = exporting.export_all(model, {}, found, tmp_path / "made", dataset, found.form, print)
-    assert (set(made.sources), made.closed["torchserve"]) == ({"onnxruntime"}, "no such operation")
+    made = exporting.export_all(model, {}, found, tmp_path / "made", dataset, print)
+    assert (set(made.roads.open), made.roads.closed["torchserve"]) == ({"onnxruntime"}, "no such operation")
     assert list((made.folder / "torchserve").iterdir()) == []
     broken[0] = "onnxruntime"
-    with pytest.raises(ValueError, match="no such"):
-        exporting.export_all(model, {}, found, tmp_path / "again", dataset, found.form, print)
+    with pytest.raises(ExportError, match="onnxruntime: no such operation"):
+        exporting.export_all(model, {}, found, tmp_path / "again", dataset, print)
+
+
+@pytest.mark.parametrize("name", ["fashion", "classification"])
+def test_a_name_that_is_taken_is_refused(dense: Path, folder: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match=f"models/{name} is there already"):
+        importing.take(dense, name, None, "", False, print)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_target_out(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(dense)
+    model = load("mine")
+    found = roads.find(model, wanted=("onnxruntime", "torchserve"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    exporters = {name: exporting.load(name) for name in found.open}
+    exporters["torchserve"] = replace(exporters["torchserve"], write=full)
+    monkeypatch.setattr(exporting, "load", lambda target, _form: exporters[target])
+    with pytest.raises(OSError, match="No space left"):
+        exporting.export_all(model, {}, found, tmp_path / "made", data.load(model, tmp_path, 1), print)
 
 
 def future(path: Path) -> None:
@@ -290,6 +316,21 @@ def test_each_format_is_opened_by_what_runs_it(
     rows = np.random.default_rng(1).random((5, 4), np.float32)
     found = reference.outputs(model, kind, {}, {taken.name: rows})
     np.testing.assert_allclose(found[given.name], rows @ WEIGHTS, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_saved_model_whose_input_and_output_have_one_name_reaches_onnx(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.f = tf.function(lambda x: {"x": x @ WEIGHTS}, input_signature=[tf.TensorSpec([None, 4], name="x")])
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.f})
+    take(tmp_path / "saved")
+    model, rows = load("mine"), {"x": np.ones((3, 4), np.float32)}
+    exporter = exporting.load("onnxruntime")
+    exporter.write(model, {}, tmp_path, {})
+    found = exporter.run(tmp_path / exporter.serve, model, rows)["x_out"]
+    np.testing.assert_allclose(found, rows["x"] @ WEIGHTS, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

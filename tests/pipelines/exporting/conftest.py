@@ -12,7 +12,7 @@ from models.base import Model, Weights
 from models.data import Rows
 from models.twins import drawn
 from pipelines import exporting
-from pipelines.exporting import batching, keras_graph
+from pipelines.exporting import conformance, keras_graph
 from pipelines.exporting.base import Exporter
 from tests.pictures import Images, as_floats
 
@@ -58,6 +58,6 @@ def answers_as_keras(model: Model, weights: Weights, pictures: Images) -> Answer
             np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=tolerance / 10, rtol=0)
             assert outputs["logits"].dtype == outputs["probabilities"].dtype == np.float32
         answer = partial(exporter.answer, path, model)
-        assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
+        assert conformance.company_difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
 
     return check

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from models.signature import BATCH, Arrays, Signature, Tensor
+from models.signature import BATCH, Signature, Tensor
 from pipelines.exporting import conformance
 from tests.pictures import Images
 from tests.serving.server.artifacts import write_onnx
@@ -37,13 +37,11 @@ WRONG: dict[str, Callable[[Images], np.ndarray]] = {
 
 @pytest.mark.parametrize("fault", ["", *WRONG])
 def test_a_difference_that_no_test_picture_shows_is_found(fault: str) -> None:
-    def answer(runs: Sequence[Arrays]) -> list[Arrays]:
-        return [{"logits": WRONG.get(fault, logits)(run["image"])} for run in runs]
-
     runs = conformance.batches({"image": IMAGES})
     assert [len(run["image"]) for run in runs] == [1, 3, 64, 3, 3, 3]
     assert np.abs(runs[-1]["image"]).max() > 1e3
-    apart = conformance.difference(answer, [{"logits": logits(run["image"])} for run in runs], runs)
+    answers = [{"logits": WRONG.get(fault, logits)(run["image"])} for run in runs]
+    apart = conformance.difference(answers, [{"logits": logits(run["image"])} for run in runs])
     assert apart > 0.5 if fault else apart == 0
 
 
@@ -59,9 +57,9 @@ def test_an_artifact_that_declares_another_signature_is_named(tmp_path: Path) ->
 
 
 def test_an_artifact_is_alone_with_what_is_published_with_it(tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_text("model")
-    (tmp_path / "weights.bin").write_text("weights")
-    with conformance.alone(tmp_path, "model.bin", whole=False) as path:
-        assert [p.name for p in path.parent.iterdir()] == ["model.bin"]
-    with conformance.alone(tmp_path, "", whole=True) as path:
-        assert sorted(p.name for p in path.iterdir()) == ["model.bin", "weights.bin"]
+    for name in ("model.bin", "weights.bin", "other.bin"):
+        (tmp_path / name).touch()
+    with conformance.alone(tmp_path, "model.bin", ["other.bin"]) as path:
+        assert sorted(p.name for p in path.parent.iterdir()) == ["model.bin", "weights.bin"]
+    with conformance.alone(tmp_path, "", []) as path:
+        assert len(list(path.iterdir())) == 3

@@ -9,7 +9,7 @@ import pytest
 
 from models.base import Model, Weights
 from models.signature import Tensor
-from pipelines.exporting import batching, executorch, reference
+from pipelines.exporting import conformance, executorch, reference
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.executorch import EXPORTER, FORMS, MOST_ROWS
 from serving.compare.environments import InstallError
@@ -50,7 +50,9 @@ def test_int8_is_smaller_and_answers_as_float32_does_nearly(
     before, after = (EXPORTER.run(path, model, {"image": pictures}) for path in (whole, quantized))
     scale = np.abs(before["logits"]).max()
     assert 0 < np.abs(after["logits"] - before["logits"]).max() < 0.1 * scale
-    assert batching.difference(partial(EXPORTER.answer, quantized, model), {"image": pictures}) < 1e-4
+    assert (
+        conformance.company_difference(partial(EXPORTER.answer, quantized, model), {"image": pictures}) < 1e-4
+    )
     assert "executorch" not in "".join(capfd.readouterr())
 
 

@@ -1,11 +1,8 @@
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from models.base import Model, Weights
-from pipelines.exporting import batching, keras_graph
 from pipelines.exporting.base import ExportError
 from pipelines.exporting.litert import EXPORTER
 from tests.pictures import Images
@@ -24,23 +21,6 @@ def test_it_answers_as_keras_does(
     answers_as_keras: Answers, folder: Path, precision: str, tolerance: float
 ) -> None:
     answers_as_keras(EXPORTER, folder / EXPORTER.files[precision], tolerance)
-
-
-def test_rows_may_share_a_run_with_dynamic_range_quantization(
-    model: Model, weights: Weights, pictures: Images, tmp_path: Path
-) -> None:
-    """LiteRT reads the scale of its activations off each row, where ONNX Runtime reads it off the whole batch."""
-    import tensorflow as tf
-
-    keras_graph.write_saved_model(model, weights, tmp_path / "saved", served=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(tmp_path / "saved"), signature_keys=[keras_graph.FLOAT_SIGNATURE]
-    )
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    (tmp_path / "dynamic.tflite").write_bytes(converter.convert())
-    assert (tmp_path / "dynamic.tflite").stat().st_size < 4 * 0.4 * sum(map(np.size, weights.values()))
-    answer = partial(EXPORTER.answer, tmp_path / "dynamic.tflite", model)
-    assert batching.difference(answer, {"image": pictures}) <= model.spec.tolerances.outputs
 
 
 def test_the_weights_are_inside_and_shrink_with_the_precision(folder: Path, weights: Weights) -> None:

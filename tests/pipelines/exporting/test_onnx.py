@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import onnx
 import pytest
 
 from models.base import Model, Weights
-from pipelines.exporting import batching, onnx_from_tensorflow
+from pipelines.exporting import conformance
 from pipelines.exporting.onnx import EXPORTER, INT8, OPSET
 from tests.pictures import Images
 from tests.pipelines.exporting.conftest import Answers, Made
@@ -23,22 +24,6 @@ def test_it_answers_as_keras_does(answers_as_keras: Answers, artifact: Path) -> 
     answers_as_keras(EXPORTER, artifact, 1e-5)
 
 
-@pytest.mark.thorough
-@pytest.mark.timeout(300)
-def test_the_second_road_by_tensorflow_answers_alike(
-    answers_as_keras: Answers, model: Model, weights: Weights, tmp_path: Path
-) -> None:
-    path = tmp_path / "model.onnx"
-    onnx_from_tensorflow.write(model, weights, path)
-    answers_as_keras(EXPORTER, path, 1e-5)
-    written = onnx.load(path)
-    assert [value.name for value in written.graph.input] == ["image"]
-    assert [value.name for value in written.graph.output] == ["logits", "probabilities"]
-    dimensions = written.graph.input[0].type.tensor_type.shape.dim
-    assert [d.dim_value for d in dimensions] == [0, 28, 28, 1], "the batch must be free"
-    assert {o.domain: o.version for o in written.opset_import}[""] == onnx_from_tensorflow.OPSET
-
-
 def test_dynamic_quantization_is_found_to_depend_on_the_batch(
     model: Model, artifact: Path, pictures: Images, tmp_path: Path
 ) -> None:
@@ -46,7 +31,7 @@ def test_dynamic_quantization_is_found_to_depend_on_the_batch(
 
     quantize_dynamic(artifact, tmp_path / "int8.onnx")
     answer = partial(EXPORTER.answer, tmp_path / "int8.onnx", model)
-    assert batching.difference(answer, {"image": pictures}) > 0.01
+    assert conformance.company_difference(answer, {"image": pictures}) > 0.01
 
 
 def test_it_is_one_file_of_the_promised_opset(artifact: Path) -> None:
@@ -77,4 +62,13 @@ def test_int8_keeps_the_signature_and_answers_as_float32_does_nearly(
     before, after = (EXPORTER.run(path, model, {"image": pictures}) for path in (artifact, quantized))
     scale = np.abs(before["logits"]).max()
     assert 0 < np.abs(after["logits"] - before["logits"]).max() < 0.1 * scale
-    assert batching.difference(partial(INT8.answer, quantized, model), {"image": pictures}) < 1e-4
+    assert conformance.company_difference(partial(INT8.answer, quantized, model), {"image": pictures}) < 1e-4
+
+
+def test_int8_of_a_model_that_is_not_batched_takes_one_row(
+    model: Model, weights: Weights, pictures: Images, tmp_path: Path
+) -> None:
+    inputs = (replace(model.spec.inputs[0], shape=(28, 28, 1)),)
+    alone = replace(model, spec=replace(model.spec, inputs=inputs, batched=False))
+    INT8.write(alone, weights, tmp_path, {"image": pictures[:20]})
+    assert INT8.run(tmp_path / INT8.serve, alone, {"image": pictures[:2]})["logits"].shape == (2, 10)

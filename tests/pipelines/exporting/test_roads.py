@@ -14,7 +14,7 @@ from models.artifact import FORMATS, Artifact
 from models.base import Model, load
 from models.signature import Signature, Tensor
 from pipelines.exporting import onnx, reference, roads
-from pipelines.exporting.base import ExportError
+from pipelines.exporting.base import ExportError, one_line
 from serving import targets
 
 TWO = ("tf-serving", "litert", "tfjs")
@@ -35,10 +35,10 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Model]:
 
 def test_two_frameworks_reach_all_and_need_no_converter() -> None:
     found = roads.find(load("fashion"))
-    assert set(found.sources) == set(targets.NAMES)
+    assert set(found.origins) == set(targets.NAMES)
     assert not any(road.converter for road in found.open.values())
-    assert found.sources["torchserve"] == "pytorch"
-    assert set(roads.find(load("fashion"), "tensorflow").sources.values()) == {"tensorflow"}
+    assert found.origins["torchserve"] == "pytorch"
+    assert set(roads.find(load("fashion"), "tensorflow").origins.values()) == {"tensorflow"}
 
 
 def test_one_framework_reaches_the_others_targets_by_a_converter(copies: dict[str, Model]) -> None:
@@ -88,6 +88,11 @@ def test_targets_that_are_not_wanted_are_left_out_and_unknown_ones_refused() -> 
     assert "TANDEM_TARGETS" in found.closed["tfjs"]
     with pytest.raises(ExportError, match="there is no target 'redis'"):
         roads.find(load("fashion"), wanted=("redis",))
+
+
+def test_a_reason_is_never_empty_which_would_mean_that_the_target_is_reached() -> None:
+    assert one_line(ValueError("no such\n  operation")) == "no such operation"
+    assert one_line(NotImplementedError()) == "NotImplementedError"
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.base import Model, ModelError
-from models.data import Dataset, Rows
+from models.base import Model, ModelError, ModelSpec
+from models.data import Dataset, NpzFolder, Rows
+from models.regression import Regression
+from models.signature import Tensor
 from pipelines.gates import Check
 from pipelines.validation import Published, schema, validate
 from pipelines.validation.anomalies import infinity_norm, jensen_shannon_divergence
@@ -82,6 +83,28 @@ def test_what_the_schema_does_not_limit_is_not_compared(
     assert not [check.name for check in checks if "Jensen" in check.name or "L-infinity" in check.name]
 
 
+def test_a_range_that_is_new_in_the_schema_is_no_drift(model: Model, dataset: Dataset, rules: Schema) -> None:
+    free = replace(rules, inputs={"image": schema.Feature(drift=0.01)})
+    first = validate(dataset, model.spec, free, None)
+    assert failing(validate(dataset, model.spec, rules, Published(1, first.statistics)).checks) == []
+
+
+def test_targets_of_a_regression_are_held_against_the_schema(model: Model) -> None:
+    spec = ModelSpec(
+        "price", (Tensor("x", "float32", ("batch", 1)),), Regression(("price",)), NpzFolder("price")
+    )
+    generator = np.random.default_rng(1)
+    parts = [
+        Rows({"x": generator.random((30, 1), np.float32)}, generator.random((30, 1), np.float32))
+        for _ in range(3)
+    ]
+    parts[2].targets[:2] = [[np.nan], [2.5]]
+    limits = Schema(Path(), {"x": schema.Feature(minimum=0)}, schema.Feature(0, 2), 1)
+    checks = validate(Dataset(*parts, digest=""), spec, limits, None).checks
+    assert failing(checks) == ["test: targets: values that are not finite", "test: targets: largest value"]
+    assert "test: x: smallest value" in [check.name for check in checks], "one limit is one check"
+
+
 def test_a_published_version_of_other_classes_or_of_no_data_is_no_yardstick(
     model: Model, dataset: Dataset, rules: Schema
 ) -> None:
@@ -107,16 +130,19 @@ def test_the_shipped_schema_fits_its_spec(model: Model) -> None:
             lambda fields: fields["feature"][1]["int_domain"].update(max=8),
             r"has labels 0\.0 to 8\.0, spec\.py has 10 classes",
         ),
+        (
+            lambda fields: fields["feature"][0]["float_domain"].update(min=2),
+            r"ValueError image has the range \(2\.0, 1\.0\)",
+        ),
     ],
 )
 def test_a_schema_that_cannot_be_meant_is_refused(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: object, message: str
 ) -> None:
-    shutil.copytree(model.folder, tmp_path / "models")
-    fields = json.loads((tmp_path / "models" / schema.FILE).read_text())
+    fields = json.loads((model.folder / schema.FILE).read_text())
     harm(fields)  # type: ignore[operator]
-    (tmp_path / "models" / schema.FILE).write_text(json.dumps(fields))
-    monkeypatch.setattr(schema, "path", lambda _model: tmp_path / "models" / schema.FILE)
+    (tmp_path / schema.FILE).write_text(json.dumps(fields))
+    monkeypatch.setattr(Model, "folder", tmp_path)
     with pytest.raises(ModelError, match=message):
         schema.load(model)
 
@@ -124,7 +150,7 @@ def test_a_schema_that_cannot_be_meant_is_refused(
 def test_a_missing_schema_says_where_to_take_one_from(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "path", lambda _model: tmp_path / schema.FILE)
+    monkeypatch.setattr(Model, "folder", tmp_path)
     with pytest.raises(ModelError, match=r"schema\.json is missing: copy that of models/fashion"):
         schema.load(model)
 

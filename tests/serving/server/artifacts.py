@@ -15,7 +15,7 @@ from PIL import Image
 
 from serving.repository import MANIFEST, Manifest, Pointer, file_digests, write_atomically, write_pointer
 
-from .conformance.saved_models import save, spec, write_half_plus
+from .conformance.saved_models import save, spec
 
 WEIGHTS: NDArray[np.float32] = (np.arange(7840, dtype=np.float32).reshape(784, 10) % 7 - 3) / np.float32(784)
 
@@ -128,21 +128,13 @@ def write_identity(folder: Path, datatype: str) -> Path:
 def write_company(folder: Path, kind: str) -> Path:
     """Write version 1 of a model whose answers for x, float32 [N, 2], depend on the other rows of its run.
 
-    `nonzero`: the indices [?, 2] of the positive elements. `softmax`: over the first axis. `dynamic`: a matrix
-    product of 8 bits, its scale taken from the whole of x. `positive`: the rows whose first element is positive.
+    `nonzero`: the indices [?, 2] of the positive elements. `positive`: the rows whose first element is positive.
     """
-    from onnx.helper import make_node
-
     nodes = {
         "nonzero": [
             node("Greater", "x zero", "found"),
             node("NonZero", "found", "indices"),
             node("Transpose", "indices", "y"),
-        ],
-        "softmax": [node("Softmax", "x", "y", axis=0)],
-        "dynamic": [
-            make_node("DynamicQuantizeLinear", ["x"], ["bytes", "scale", "point"]),
-            node("DequantizeLinear", "bytes scale point", "y"),
         ],
         "positive": [
             node("Gather", "x first", "column", axis=1),
@@ -189,35 +181,17 @@ def point(folder: Path, version: int) -> None:
     write_pointer(folder / "current.json", Pointer(version))
 
 
-def write_saved_models(root: Path) -> None:
-    """Write `fashion` in versions 1 and 2 (with the signature `encoded`) and `half_plus_two` in version 2."""
-    for version in (1, 2):
-        _write_fashion(root / "fashion" / str(version), version)
-    write_half_plus(root / "half_plus_two", 2)
-
-
-def _write_fashion(directory: Path, version: int) -> None:
+def write_saved_model(directory: Path) -> None:
+    """Write version 1 of `fashion` as a SavedModel."""
     import tensorflow as tf
 
-    weights = tf.Variable(WEIGHTS * version)
+    weights = tf.Variable(WEIGHTS)
 
     def answer(image: tf.Tensor) -> dict[str, tf.Tensor]:
         values = tf.reshape(image, [-1, 784]) @ weights
         return {"logits": values, "probabilities": tf.nn.softmax(values)}
 
-    def encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        def decode(picture: tf.Tensor) -> tf.Tensor:
-            pixels = tf.io.decode_image(picture, channels=1, expand_animations=False)
-            return tf.ensure_shape(tf.cast(pixels, tf.float32) / 255.0, [28, 28, 1])
-
-        decoded = tf.TensorSpec([28, 28, 1], tf.float32)
-        return answer(tf.map_fn(decode, image_bytes, fn_output_signature=decoded))
-
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "serving_default": (answer, [spec("image", None, 28, 28, 1)]),
-        "encoded": (encoded, [spec("image_bytes", None, dtype="string")]),
-    }
-    save(directory, signatures, weights)
+    save(directory, {"serving_default": (answer, [spec("image", None, 28, 28, 1)])}, weights)
 
 
 def write_tflite(folder: Path, saved_model: Path) -> None:

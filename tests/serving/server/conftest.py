@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .artifacts import (
-    IDENTITIES,
-    write_identity,
-    write_manifest,
-    write_onnx,
-    write_saved_models,
-    write_tflite,
-)
-from .conformance.saved_models import model_config
-from .processes import ServerProcess, running, running_tfs
+from .artifacts import IDENTITIES, write_identity, write_manifest, write_onnx, write_saved_model
+from .processes import ServerProcess, running
 
 
 @pytest.fixture(scope="session")
@@ -49,27 +41,7 @@ def controlled(repository: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session")
 def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the SavedModels `fashion` and `half_plus_two`."""
+    """A folder with the SavedModel of `fashion`, version 1."""
     root = tmp_path_factory.mktemp("saved_models")
-    write_saved_models(root)
+    write_saved_model(root / "fashion" / "1")
     return root
-
-
-@pytest.fixture(scope="session")
-def tfs(saved_models: Path) -> Iterator[ServerProcess]:
-    """`tandem-tf-serving` with version 1 of `fashion` and `half_plus_two`, bodies of up to 1 MiB."""
-    config = saved_models / "models.config"
-    fashion = f"{saved_models}/fashion model_version_policy {{ specific {{ versions: 1 }} }}"
-    config.write_text(model_config(fashion=fashion, half_plus_two=f"{saved_models}/half_plus_two"))
-    flags = (f"--model_config_file={config}", "--max_body_bytes=1048576", "--enable_batching")
-    with running_tfs(saved_models, *flags, models=("fashion", "half_plus_two")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def litert(saved_models: Path) -> Iterator[ServerProcess]:
-    """`tandem-server` with LiteRT and version 1 of `fashion`."""
-    root = saved_models / "litert"
-    write_tflite(root / "repository" / "fashion", saved_models / "fashion" / "1")
-    with running("litert", root) as server:
-        yield server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -44,6 +44,8 @@ class Client:
         self._channel = grpc.aio.insecure_channel(server.grpc)
         self._stub = rpc.GRPCInferenceServiceStub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self.ready = {"rest": True, "grpc": True}
+        """The server's readiness at the last look."""
 
     async def close(self) -> None:
         await self._session.close()
@@ -60,19 +62,23 @@ class Client:
         response = await self._stub.ModelInfer(infer_request())
         return _judged(response.model_version, np.frombuffer(response.raw_output_contents[0], np.float32))
 
-    async def rest_ready(self) -> bool:
-        try:
+    async def follow(self) -> None:
+        """Look at the server's readiness by both protocols, for ever."""
+        while True:
+            self.ready = {"rest": await self._rest_ready(), "grpc": await self._grpc_ready()}
+            await asyncio.sleep(0.2)
+
+    async def _rest_ready(self) -> bool:
+        with suppress(aiohttp.ClientError):
             async with self._session.get(f"{self._base}/v2/health/ready") as response:
                 return response.status == 200
-        except aiohttp.ClientError:
-            return False
+        return False
 
-    async def grpc_ready(self) -> bool:
-        try:
+    async def _grpc_ready(self) -> bool:
+        with suppress(grpc.aio.AioRpcError):
             answer = await self._health.Check(health_pb2.HealthCheckRequest())
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        return False
 
 
 def _judged(version: str, values: Any) -> str:

@@ -70,13 +70,18 @@ class Answer:
         return message
 
 
+def assert_refused(answer: Answer, status: int, pattern: str) -> None:
+    """Assert that an answer is an error of this status, and that it says what it should."""
+    assert answer.status == status, answer.body
+    assert_matches(pattern, answer.error)
+
+
 class ServerProcess:
     """A running server; `http` and `grpc` are host:port."""
 
-    def __init__(self, command: str, *flags: str, log: Path, http_port: int, grpc_port: int) -> None:
-        self.http = f"127.0.0.1:{http_port}"
-        self.grpc = f"127.0.0.1:{grpc_port}"
-        self.http_port, self.grpc_port = http_port, grpc_port
+    def __init__(self, command: str, ports: tuple[int, int], log: Path, *flags: str) -> None:
+        self.http_port, self.grpc_port = ports
+        self.http, self.grpc = (f"127.0.0.1:{port}" for port in ports)
         self._log = log
         code = f"from serving.server.main import {command}; {command}()"
         with log.open("wb") as output:
@@ -97,6 +102,16 @@ class ServerProcess:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self._pool.request(method, f"http://{self.http}{path}", body=data, headers=names)
         return Answer(answer.status, answer.data, answer.headers)
+
+    def infer_binary(
+        self, model: str, name: str, datatype: str, shape: Sequence[int], raw: bytes, **more: Any
+    ) -> Answer:
+        """One inference by OIP's REST with a binary input."""
+        size = {"binary_data_size": len(raw)}
+        given = {"name": name, "datatype": datatype, "shape": list(shape), "parameters": size}
+        header = json.dumps({"inputs": [given], **more}).encode()
+        length = {"Inference_Header_Content_Length": str(len(header))}
+        return self.call("POST", f"/v2/models/{model}/infer", header + raw, **length)
 
     def wait_for(self, path: str, pattern: str = "", seconds: float = 60) -> Answer:
         """Ask until the answer is a 200 that holds `pattern`."""
@@ -132,35 +147,21 @@ def tandem_server(
 ) -> ServerProcess:
     """Start `tandem-server`, on free ports or these of HTTP and gRPC."""
     http, grpc = ports or (free_port(), free_port())
-    return ServerProcess(
-        "tandem_server",
+    own = (
         f"--backend={backend}",
         f"--model-repository={repository}",
-        f"--http-port={http}",
-        f"--grpc-port={grpc}",
         "--poll-seconds=0.1",
         "--pause-seconds=0",
-        *flags,
-        log=log,
-        http_port=http,
-        grpc_port=grpc,
     )
+    listening = (f"--http-port={http}", f"--grpc-port={grpc}")
+    return ServerProcess("tandem_server", (http, grpc), log, *own, *listening, *flags)
 
 
 def tandem_tf_serving(log: Path, *flags: str) -> ServerProcess:
     """Start `tandem-tf-serving`."""
     http, grpc = free_port(), free_port()
-    return ServerProcess(
-        "tandem_tf_serving",
-        f"--rest_api_port={http}",
-        "--port",
-        str(grpc),
-        "--pause_seconds=0",
-        *flags,
-        log=log,
-        http_port=http,
-        grpc_port=grpc,
-    )
+    own = (f"--rest_api_port={http}", "--port", str(grpc), "--pause_seconds=0")
+    return ServerProcess("tandem_tf_serving", (http, grpc), log, *own, *flags)
 
 
 @contextmanager

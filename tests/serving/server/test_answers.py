@@ -26,7 +26,6 @@ from .conformance.clients import predict_request
 from .processes import ServerProcess, running, running_tfs
 
 OUTPUTS: dict[str, tuple[str, ...]] = {"fashion": ("logits", "probabilities")}
-FAULTS = ("shape", "output", "model")
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Request:
     seed: int
     outputs: tuple[str, ...]
     id: str
-    fault: str
-    """What is wrong with it; "": nothing."""
+    wrong: bool
+    """True if the shape of its input is wrong."""
 
     @property
     def array(self) -> Any:
@@ -51,23 +50,13 @@ class Request:
     @property
     def sent(self) -> Any:
         """What the client sends as its input."""
-        return self.array[:, :1] if self.fault == "shape" else self.array
-
-    @property
-    def addressee(self) -> str:
-        """The model that the client names."""
-        return "none" if self.fault == "model" else self.model
-
-    @property
-    def wanted(self) -> list[str]:
-        """The outputs that the client names; none: all."""
-        return [*self.outputs, *(["none"] if self.fault == "output" else [])]
+        return self.array[:, :1] if self.wrong else self.array
 
     @property
     def refusal(self) -> str:
         """What the error says; "": there is none."""
-        if self.fault:
-            return {"shape": "shape", "output": "output", "model": "none"}[self.fault]
+        if self.wrong:
+            return "shape"
         # Its manifest says that it keeps rows apart; that is wrong for such rows, and shows in their number.
         lies = self.model == "positive" and (self.array[:, 0] <= 0).any()
         return "model positive, version 1: expected" if lies else ""
@@ -80,18 +69,10 @@ class Request:
             np.testing.assert_allclose(array, self._expected(name), atol=1e-5, err_msg=f"{self} {name}")
 
     def _expected(self, name: str) -> Any:
-        x = self.array
-        if self.model in ("fashion", "softmax"):
-            values = logits(x) if self.model == "fashion" else x
-            exponents = np.exp(values)
-            whole = exponents.sum(1, keepdims=True) if self.model == "fashion" else exponents.sum(0)
-            return values if name == "logits" else exponents / whole
-        if self.model == "dynamic":
-            low, high = min(x.min(), 0), max(x.max(), 0)
-            scale = np.float32((high - low) / 255)
-            point = np.rint(-low / scale)
-            return (np.clip(np.rint(x / scale) + point, 0, 255) - point) * scale
-        return np.argwhere(x > 0) if self.model == "nonzero" else x
+        if self.model != "fashion":
+            return np.argwhere(self.array > 0) if self.model == "nonzero" else self.array
+        values = logits(self.array)
+        return values if name == "logits" else np.exp(values) / np.exp(values).sum(1, keepdims=True)
 
 
 class Oip:
@@ -114,11 +95,11 @@ class Oip:
         )
         tensor.set_data_from_numpy(request.sent, **options)
         # A binary answer to a request that names no output is asked for by a parameter of the whole.
-        names = request.wanted or (OUTPUTS.get(request.model, ("y",)) if options else ())
+        names = request.outputs or (OUTPUTS.get(request.model, ("y",)) if options else ())
         outputs = [library.InferRequestedOutput(name, **options) for name in names]
         try:
             answer = await self._client.infer(
-                request.addressee,
+                request.model,
                 [tensor],
                 outputs=outputs or None,
                 request_id=request.id,
@@ -149,9 +130,7 @@ class Tfs:
         await self._channel.close(None)
 
     async def _rest(self, request: Request) -> dict[str, Any] | str:
-        if request.fault == "output":
-            return "REST has no choice of outputs"
-        url = f"{self._address}/v1/models/{request.addressee}:predict"
+        url = f"{self._address}/v1/models/{request.model}:predict"
         async with self._session.post(url, json={"inputs": request.sent.tolist()}) as response:
             document = await response.json()
         if response.status != 200:
@@ -163,8 +142,8 @@ class Tfs:
         import tensorflow as tf
         from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-        message = predict_request(request.addressee, image=request.sent)
-        message.output_filter[:] = request.wanted
+        message = predict_request(request.model, image=request.sent)
+        message.output_filter[:] = request.outputs
         stub: Any = PredictionServiceStub(self._channel)
         try:
             answer = await stub.Predict(message)
@@ -177,12 +156,11 @@ class Tfs:
 
 @pytest.fixture(scope="module")
 def onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """`fashion` and `positive`, whose manifests allow batching, and three models without manifests."""
+    """`fashion` and `positive`, whose manifests allow batching, and `nonzero` without a manifest."""
     root = tmp_path_factory.mktemp("answers")
     write_manifest(write_onnx(root / "repository" / "fashion", 1), batched=True, finite=True)
     write_manifest(write_company(root / "repository" / "positive", "positive"), batched=True)
-    for kind in ("nonzero", "softmax", "dynamic"):
-        write_company(root / "repository" / kind, kind)
+    write_company(root / "repository" / "nonzero", "nonzero")
     with running("onnxruntime", root) as server:
         yield server
 
@@ -207,7 +185,7 @@ def tensorflow(saved_models: Path) -> Iterator[ServerProcess]:
         yield server
 
 
-MODELS = ("fashion", "positive", "nonzero", "softmax", "dynamic")
+MODELS = ("fashion", "positive", "nonzero")
 ENDPOINTS = [
     pytest.param(fixture, client, kind, models, id=f"{fixture}-{kind}", marks=marks)
     for fixture, client, kinds, models, marks in (
@@ -220,7 +198,7 @@ ENDPOINTS = [
 
 
 def requests(models: tuple[str, ...]) -> st.SearchStrategy[list[Request]]:
-    """What some clients ask at the same time; one in six asks something wrong."""
+    """What some clients ask at the same time; one in six sends a wrong shape."""
 
     def of(model: str) -> st.SearchStrategy[Request]:
         names = OUTPUTS.get(model, ("y",))
@@ -231,7 +209,7 @@ def requests(models: tuple[str, ...]) -> st.SearchStrategy[list[Request]]:
             st.integers(0, 1000),
             st.sampled_from([(), *((name,) for name in names), tuple(reversed(names))]),
             st.text("ab0-_", max_size=8),
-            st.sampled_from(["", "", "", "", "", *FAULTS]),
+            st.sampled_from([False] * 5 + [True]),
         )
 
     return st.lists(st.sampled_from(models).flatmap(of), min_size=4, max_size=24)
@@ -276,11 +254,13 @@ async def test_requests_do_share_runs_where_the_manifest_allows_it(
         found = [float(page.split(name)[1].split()[0]) if name in page else 0.0 for name in wanted]
         return found[0], found[1]
 
-    before = rows()
+    rows_before, runs_before = rows()
     client = Oip(onnxruntime, kind)
-    asked = [Request("fashion", 1, seed, (), "", "") for seed in range(64)]
-    await asyncio.gather(*(client.ask(one) for one in asked))
+    for turn in range(1, 11):  # Which requests meet depends on the machine.
+        await asyncio.gather(*(client.ask(Request("fashion", 1, seed, (), "", False)) for seed in range(64)))
+        ran, runs = rows()
+        assert ran - rows_before == 64 * turn
+        if runs - runs_before < 64 * turn:
+            break
     await client.close()
-    after = rows()
-    assert after[0] - before[0] == 64
-    assert after[1] - before[1] < 64
+    assert runs - runs_before < 64 * turn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,7 @@ from serving.server.backends.base import BACKENDS, Servable, loader
 from serving.server.errors import ArtifactError
 from serving.server.repository.loading import load_version
 
-from .artifacts import images, logits, point, write_manifest, write_onnx, write_tflite
-from .processes import assert_matches, oip_body, running
+from .artifacts import images, logits, write_manifest, write_onnx, write_tflite
 
 onnx = loader("onnxruntime")
 
@@ -43,12 +43,22 @@ def test_the_manifest_names_the_file_to_serve(tmp_path: Path) -> None:
         ("more", "", "more is not listed"),
         ("model.onnx", None, "is missing"),
         (MANIFEST, "[]", "cannot be read as a manifest"),
+        (MANIFEST, "files", "cannot be loaded: AttributeError"),
+        (MANIFEST, "a folder", "cannot be loaded: IsADirectoryError"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, file: str, content: str | None, reason: str) -> None:
     directory = write_onnx(tmp_path, 1)
     write_manifest(directory, "model.onnx")
-    (directory / file).unlink() if content is None else (directory / file).write_text(content)
+    path = directory / file
+    manifest = path.read_text() if path.name == MANIFEST else ""
+    path.unlink(missing_ok=True)
+    if content == "a folder":
+        path.mkdir()
+    elif content == "files":
+        path.write_text(json.dumps(json.loads(manifest) | {"files": []}))
+    elif content is not None:
+        path.write_text(content)
     with pytest.raises(ArtifactError, match=reason):
         load_version(directory, onnx, 1)
 
@@ -69,15 +79,6 @@ def test_a_version_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> N
 
     with pytest.raises(ArtifactError, match="was changed while it was read"):
         load_version(write_onnx(tmp_path, 1), load, 1)
-
-
-@pytest.mark.parametrize("mislaid", ["model.onnx", "fashion/model.onnx"])
-def test_where_no_model_is_found_the_layout_is_named(tmp_path: Path, mislaid: str) -> None:
-    file = tmp_path / "repository" / mislaid
-    file.parent.mkdir(parents=True)
-    (write_onnx(tmp_path, 1) / "model.onnx").rename(file)
-    with running("onnxruntime", tmp_path, ready=False) as server:
-        server.wait_for_log("no model was found; expected <model>/<version>/model.onnx below")
 
 
 def with_golden(directory: Path, serve: str, version: int, wrong: float = 0) -> Path:
@@ -106,6 +107,8 @@ def test_a_version_that_does_not_answer_its_golden_sample_is_refused_with_both_f
     figures = r"golden sample: logits differs by 0\.0[12]\d* from .* the limit is 1e-05"
     with pytest.raises(ArtifactError, match=figures):
         load_version(with_golden(directory, serve, 1, wrong=0.02), loader(backend), 1)
+    with pytest.raises(ArtifactError, match=r"logits differs by inf .* the limit is 1e-05"):
+        load_version(with_golden(directory, serve, 1, wrong=float("nan")), loader(backend), 1)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"tolerance": 1, "inputs": {"image": 1}, "outputs": {}}'])
@@ -115,16 +118,3 @@ def test_a_golden_sample_that_cannot_be_read_refuses_the_version(tmp_path: Path,
     write_manifest(directory, "model.onnx")
     with pytest.raises(ArtifactError, match="cannot be read as a golden sample"):
         load_version(directory, onnx, 1)
-
-
-def test_the_version_before_a_refused_one_goes_on(tmp_path: Path) -> None:
-    folder = tmp_path / "repository" / "fashion"
-    with_golden(write_onnx(folder, 1), "model.onnx", 1)
-    with_golden(write_onnx(folder, 2), "model.onnx", 2, wrong=float("nan"))
-    point(folder, 1)
-    with running("onnxruntime", tmp_path) as server:
-        point(folder, 2)
-        server.wait_for_log("version 2 is refused")
-        assert_matches("logits differs by inf .* the limit is 1e-05", server.log)
-        answer = server.call("POST", "/v2/models/fashion/infer", oip_body())
-        assert (answer.status, answer.json()["model_version"]) == (200, "1")

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as npst
 
 from serving.server.errors import InvalidRequestError, TooLargeError
 from serving.server.http import Request
+from serving.server.metrics import RequestRecord
 from serving.server.oip import codec
 from serving.server.oip.body import HEADER_LENGTH, parse
-from serving.server.records import RequestRecord
 from serving.server.tensors.signature import Array, Signature, TensorSpec, dtype_of, strings
 
 from .test_json_numbers import KINDS, values
@@ -175,7 +175,7 @@ def test_garbage_is_refused_in_few_words(given: tuple[bytes, dict[str, str]]) ->
     raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
     told = ""
     try:
-        parse(Request("POST", "/", {}, raw, body, RequestRecord("POST", "/", "")), SIGNATURE)
+        parse(Request({}, raw, body, RequestRecord("POST", "/", "")), SIGNATURE)
     except REFUSED as error:
         told = str(error)
     assert len(told) < 400

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from .artifacts import encode, images, logits
+from .artifacts import images, logits
 from .processes import ServerProcess, assert_matches
 
 SERVICE = "inference.GRPCInferenceService"
@@ -58,24 +57,9 @@ def test_typed_contents_work_as_well_as_raw_ones(stub: Stub) -> None:
     np.testing.assert_allclose(np.frombuffer(raw.raw_output_contents[0], "<f4"), logits(ONE)[0], atol=1e-5)
 
 
-def test_encoded_pictures_are_decoded(stub: Stub) -> None:
-    batch = images(3)
-    encoded = [encode(picture) for picture in batch]
-    raw = b"".join(struct.pack("<I", len(each)) + each for each in encoded)
-    for asked in (
-        request(datatype="BYTES", shape=[3], typed={"bytes_contents": encoded}),
-        request(raw, datatype="BYTES", shape=[3]),
-        request(raw, datatype="BYTES", shape=[3, 1]),
-    ):
-        answer = stub.ModelInfer(asked)
-        found = np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(3, 10)
-        np.testing.assert_allclose(found, logits(batch), atol=1e-5)
-
-
 INVALID = "INVALID_ARGUMENT"
 BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     "unknown output": (asking("labels"), INVALID, "unknown output 'labels'"),
-    "output twice": (asking("logits", "logits"), INVALID, "asked for twice: 'logits, logits'"),
     "other field": (request(typed={"int_contents": [1] * 784}), INVALID, "fp32_contents .* got int_contents"),
     "raw and typed": (request(RAW, typed={"fp32_contents": [1.0]}), INVALID, "got both"),
     "two raw tensors": (request(RAW, RAW), INVALID, "expected 1 raw_input_contents"),

@@ -22,24 +22,16 @@ PINS = ROOT / "tests" / "benchmarks" / "peers" / "kserve.txt"
 SCRIPT = Path(__file__).with_name("kserve_client.py")
 
 
-@pytest.fixture(scope="session")
-def kserve_python() -> Path:
-    """The interpreter of an environment with kserve, made once."""
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kserve_s_clients_get_the_model_s_answer_in_every_form(oip: ServerProcess) -> None:
     try:
-        return environments.install(PINS, CACHE / "kserve", Path(sys.executable))
+        python = environments.install(PINS, CACHE / "kserve", Path(sys.executable))
     except environments.InstallError as error:
         if re.search("error sending request|dns error", str(error)):
             pytest.skip(f"no package index can be reached: {str(error)[-300:]}")
         raise
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_kserve_s_clients_get_the_model_s_answer_in_every_form(
-    oip: ServerProcess, kserve_python: Path
-) -> None:
-    command = [kserve_python, SCRIPT, oip.http, oip.grpc]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run([python, SCRIPT, oip.http, oip.grpc], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     answers = json.loads(ran.stdout.splitlines()[-1])
     expected = logits(np.full((1, 28, 28, 1), 0.5, np.float32))[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import psutil
 import pytest
 
 from .artifacts import node, save_onnx
-from .processes import Answer, ServerProcess, assert_matches, infer_body, running
+from .processes import Answer, ServerProcess, assert_matches, assert_refused, infer_body, running
 
 
 def write_scale(folder: Path, by: float) -> None:
@@ -75,8 +74,7 @@ def test_what_the_graph_refuses_is_the_client_s_fault(
     server: ServerProcess, model: str, inputs: dict[str, Any], message: str
 ) -> None:
     answer = ask(server, model, **inputs)
-    assert answer.status == 400, answer.body
-    assert_matches(message, answer.error)
+    assert_refused(answer, 400, message)
 
 
 def test_empty_tensors_and_tensors_of_any_rank_are_the_model_s_business(server: ServerProcess) -> None:
@@ -128,8 +126,7 @@ def test_weights_are_those_of_the_load_until_a_load_is_asked_for(tmp_path: Path)
         os.truncate(weights, 1000)
         assert factors() == {2}
         refused = load()
-        assert refused.status == 400
-        assert_matches("is not loaded: .*weights|is not loaded: .*by.*out of bounds", refused.error)
+        assert_refused(refused, 400, "is not loaded: .*weights|is not loaded: .*by.*out of bounds")
         assert factors() == {2}
         write_scale(folder, 5)
         assert load().status == 200
@@ -155,12 +152,8 @@ def test_memory_does_not_grow_with_the_shapes_that_came(tmp_path: Path) -> None:
         memory = psutil.Process(server.process.pid).memory_info
 
         def run(height: int, width: int) -> None:
-            size = {"binary_data_size": height * width * 4}
-            given = {"name": "x", "datatype": "FP32", "shape": [1, 1, height, width], "parameters": size}
-            header = json.dumps({"inputs": [given]}).encode()
-            length = {"Inference_Header_Content_Length": str(len(header))}
-            body = header + bytes(height * width * 4)
-            assert server.call("POST", "/v2/models/net/infer", body, **length).status == 200
+            raw = bytes(height * width * 4)
+            assert server.infer_binary("net", "x", "FP32", [1, 1, height, width], raw).status == 200
 
         run(1024, 1024)
         first = memory().rss

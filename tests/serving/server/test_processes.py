@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 from serving.server import flags
 
 from .artifacts import point, write_onnx
-from .processes import ROOT, ServerProcess, free_port, oip_body, running, tandem_server
+from .processes import ROOT, ServerProcess, assert_matches, free_port, oip_body, running
 
 
 def run(command: str, *given: str) -> subprocess.CompletedProcess[str]:
@@ -25,6 +24,9 @@ def run(command: str, *given: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_server_without_models_lives_but_is_not_ready_until_one_is_published(tmp_path: Path) -> None:
+    mislaid = tmp_path / "repository" / "fashion" / "model.onnx"
+    mislaid.parent.mkdir(parents=True)
+    mislaid.touch()
     with running("onnxruntime", tmp_path, ready=False) as server:
         server.wait_for("/v2/health/live")
         server.wait_for_log("not ready: no model was found")
@@ -50,16 +52,14 @@ def test_a_pointer_to_a_version_that_is_not_there_answers_503_with_the_reason(tm
         assert server.call("GET", "/v2/health/live").status == 200
 
 
-def test_a_server_that_was_killed_starts_again_on_its_ports(tmp_path: Path) -> None:
+def test_a_version_that_cannot_be_read_leaves_the_other_models_serving(tmp_path: Path) -> None:
     write_onnx(tmp_path / "repository" / "fashion", 1)
-    server = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "log")
-    server.wait_for("/v2/health/ready")
-    server.process.send_signal(signal.SIGKILL)
-    server.process.wait()
-    ports = (server.http_port, server.grpc_port)
-    again = tandem_server("onnxruntime", tmp_path / "repository", tmp_path / "again", ports=ports)
-    again.wait_for("/v2/health/ready")
-    assert again.stop() == 0
+    (tmp_path / "repository" / "other" / "1" / "manifest.json").mkdir(parents=True)
+    with running("onnxruntime", tmp_path, ready=False) as server:
+        server.wait_for("/v2/models/fashion/ready")
+        server.wait_for_log("version 1 is refused")
+        error = server.call("GET", "/v2/health/ready").error
+        assert_matches("^model other is not ready: version 1 is END: .*IsADirectoryError", error)
 
 
 def test_a_stop_does_not_wait_for_a_load(tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +17,6 @@ from .load import infer_request, slow_request
 from .processes import ServerProcess, running
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +93,3 @@ def test_unknown_methods_and_broken_messages_are_refused(server: ServerProcess) 
         assert (code, INFER in details) == ("INVALID_ARGUMENT", True)
         long = partial(channel.unary_unary(INFER), b"", metadata=[("k", "v" * 100_000)])
         assert failure(long)[0] == "RESOURCE_EXHAUSTED"
-
-
-@pytest.mark.parametrize("words", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", PREFACE + b"\xff" * 1000])
-def test_what_no_grpc_client_sends_ends_with_its_connection(
-    server: ServerProcess, stub: Any, words: bytes
-) -> None:
-    with socket.create_connection(("127.0.0.1", server.grpc_port), timeout=0.5) as connection:
-        with suppress(ConnectionError, TimeoutError):
-            connection.sendall(words)
-            while connection.recv(65536):
-                pass
-        assert stub.ModelInfer(infer_request(), timeout=20).model_version == "1"

@@ -9,18 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from serving.server.backends.base import Servable
-from serving.server.errors import (
-    BackendError,
-    InvalidRequestError,
-    ServerError,
-    TooLargeError,
-    UnavailableError,
-)
-from serving.server.records import RequestRecord
+from serving.server.errors import BackendError, InvalidRequestError, TooLargeError, UnavailableError
+from serving.server.metrics import RequestRecord
 from serving.server.scheduling import QueueLimits, RunQueue
 from serving.server.tensors.signature import Signature, Tensors, TensorSpec
 
@@ -155,15 +147,6 @@ async def test_a_request_that_is_given_up_is_not_run_and_makes_room() -> None:
     assert servable.runs == [1, 1]
 
 
-async def test_a_record_tells_waiting_from_running() -> None:
-    servable = Doubling()
-    queue = Queue(servable)
-    records = [RequestRecord("", "", "") for _ in range(2)]
-    await behind(servable, queue, *(lambda r=r: queue.ask(x(1, 2), record=r) for r in records))
-    assert [record.rows for record in records] == [2, 2]
-    assert all(record.queue_seconds >= 0.01 and record.run_seconds > 0 for record in records)
-
-
 async def test_the_end_waits_for_a_run_that_nobody_wants_any_more() -> None:
     servable = Doubling()
     queue = Queue(servable)
@@ -178,73 +161,40 @@ async def test_the_end_waits_for_a_run_that_nobody_wants_any_more() -> None:
 
 
 class Faulty(Doubling):
-    """Fails, or gives one row too many, as soon as a row is 7."""
+    """Raises, or gives one row too many, if a row is 7."""
 
-    def __init__(self, fault: str) -> None:
+    def __init__(self, raises: bool) -> None:
         super().__init__()
-        self._fault = fault
+        self._raises = raises
 
     def run(self, signature: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         answer: dict[str, Any] = dict(super().run(signature, inputs, outputs))
         given: Any = inputs["x"]
         if (given == 7).any():
-            if self._fault == "raises":
+            if self._raises:
                 raise MemoryError("no room")
-            name = outputs[-1]
-            answer[name] = np.concatenate([answer[name], answer[name][:1]])
+            answer["y"] = np.concatenate([answer["y"], answer["y"][:1]])
         return answer
 
 
-REQUESTS = st.lists(
-    st.tuples(
-        st.lists(st.integers(-1, 9).map(float), max_size=5),
-        st.integers(1, 2),
-        st.sampled_from([("y",), ("z",), ("y", "z"), ("z", "y")]),
-        st.integers(0, 2),
-    ),
-    min_size=1,
-    max_size=20,
-)
-"""Rows, width, outputs wanted, and turns of the event loop before the request."""
+@pytest.mark.parametrize("raises", [True, False])
+async def test_a_request_that_fails_in_a_shared_run_fails_alone_and_with_the_model_s_name(
+    raises: bool,
+) -> None:
+    servable = Faulty(raises)
+    queue = Queue(servable)
+    first, refused, failed, last = await behind(
+        servable, queue, *(lambda n=n: queue.y(n, n) for n in (1, -1, 7, 3))
+    )
+    assert (first, last) == ([2.0, 2.0], [6.0, 6.0])
+    assert isinstance(refused, InvalidRequestError)
+    assert isinstance(failed, BackendError)
+    assert "model m, version 1: " in str(failed)
+    assert servable.runs == [1, 8, 2, 2, 2, 2]
+    assert queue.counted == [1, 2, 2]
 
 
-@settings(max_examples=150, deadline=None)
-@given(REQUESTS, st.booleans(), st.sampled_from(["raises", "rows"]), st.integers(1, 12))
-def test_each_caller_gets_its_own_rows(requests: list[Any], batched: bool, fault: str, most: int) -> None:
-    """A request that the model refuses, fails on or answers with other rows fails alone, with the model's name."""
-
-    async def ask(
-        queue: Queue, values: list[float], width: int, outputs: tuple[str, ...], turns: int
-    ) -> None:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        given = np.array([[value + column / 8 for column in range(width)] for value in values], np.float32)
-        given = given.reshape(len(values), width)
-        answer: Tensors | ServerError
-        try:
-            answer = await queue.ask({"x": given}, outputs)
-        except ServerError as error:
-            answer = error
-        # Without batching the number of rows is the model's own business.
-        strict = batched or fault == "raises"
-        if -1 in values:
-            assert isinstance(answer, InvalidRequestError)
-            return
-        if strict and 7 in values:
-            assert isinstance(answer, BackendError)
-            assert "model m, version 1: " in str(answer)
-            return
-        assert isinstance(answer, dict), answer
-        assert tuple(answer) == outputs
-        for name, array in answer.items():
-            expected = 2 * given if name == "y" else -given
-            np.testing.assert_array_equal(array[: len(given)], expected)
-            assert len(array) - len(given) in ((0,) if strict else (0, 1))
-
-    async def everyone() -> None:
-        servable = Faulty(fault)
-        queue = Queue(servable, batched=batched, batch_rows=most)
-        await asyncio.gather(*(ask(queue, *request) for request in requests))
-        await queue.close()
-
-    asyncio.run(everyone())
+async def test_waiting_strings_count_with_their_bytes() -> None:
+    queue = Queue(Doubling(), queue_bytes=1000)
+    with pytest.raises(TooLargeError, match="at most 1000 bytes, got 1016"):
+        await queue.ask({"x": np.array([b"a" * 500, b"b" * 500], object)})

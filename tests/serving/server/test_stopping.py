@@ -7,8 +7,8 @@ import json
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -25,8 +25,6 @@ from .load import Client, slow_request, steadily
 from .processes import ServerProcess, infer_body, oip_body, running, tandem_server
 
 PAUSE = "--pause-seconds=1"
-POLL_SECONDS = 0.2
-"""Between two looks of a client at a server's readiness."""
 SLOW = "/v2/models/slow/infer"
 
 
@@ -36,48 +34,6 @@ def repository(tmp_path: Path) -> Path:
     write_manifest(write_onnx(tmp_path / "repository" / "fashion", 1), batched=True)
     point(tmp_path / "repository" / "fashion", 1)
     return tmp_path / "repository"
-
-
-class Balancer:
-    """Sends each request to one of the servers that were ready at its last look."""
-
-    def __init__(self, clients: list[Client]) -> None:
-        self._ready: dict[str, dict[Client, bool]] = {
-            kind: dict.fromkeys(clients, True) for kind in ("rest", "grpc")
-        }
-
-    def serves(self, client: Client) -> bool:
-        return all(ready[client] for ready in self._ready.values())
-
-    async def follow(self, kind: str, client: Client) -> None:
-        """Look at one server's readiness, by REST or gRPC, for ever."""
-        while True:
-            self._ready[kind][client] = await getattr(client, f"{kind}_ready")()
-            await asyncio.sleep(POLL_SECONDS)
-
-    def call(self, kind: str) -> Callable[[], Awaitable[str]]:
-        async def ask() -> str:
-            client = random.choice([client for client, ready in self._ready[kind].items() if ready])
-            outcome: str = await getattr(client, kind)()
-            return outcome
-
-        return ask
-
-
-@asynccontextmanager
-async def following(servers: list[ServerProcess]) -> AsyncIterator[tuple[Balancer, list[Client]]]:
-    clients = [Client(server) for server in servers]
-    balancer = Balancer(clients)
-    looks = [
-        asyncio.create_task(balancer.follow(kind, client)) for kind in ("rest", "grpc") for client in clients
-    ]
-    try:
-        yield balancer, clients
-    finally:
-        for look in looks:
-            look.cancel()
-        for client in clients:
-            await client.close()
 
 
 @pytest.mark.slow
@@ -90,9 +46,20 @@ async def test_clients_that_follow_readiness_lose_nothing_in_a_rolling_update(
     servers = [start("left"), start("right")]
     for server in servers:
         server.wait_for("/v2/health/ready")
-    async with following(servers) as (balancer, clients):
-        calls = [balancer.call("rest"), balancer.call("grpc")]
-        async with steadily(*calls, interval=0.005) as outcomes:
+    clients = [Client(server) for server in servers]
+
+    def balanced(kind: str) -> Callable[[], Awaitable[str]]:
+        async def ask() -> str:
+            outcome: str = await getattr(random.choice([c for c in clients if c.ready[kind]]), kind)()
+            return outcome
+
+        return ask
+
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            stack.push_async_callback(client.close)
+            stack.callback(asyncio.create_task(client.follow()).cancel)
+        async with steadily(balanced("rest"), balanced("grpc"), interval=0.005) as outcomes:
             for turn in range(3):
                 index = turn % 2
                 await asyncio.sleep(0.5)
@@ -102,7 +69,7 @@ async def test_clients_that_follow_readiness_lose_nothing_in_a_rolling_update(
                 servers[index] = start(f"again{turn}", ports)
                 await asyncio.to_thread(servers[index].wait_for, "/v2/health/ready")
                 async with asyncio.timeout(20):
-                    while not balancer.serves(clients[index]):
+                    while not all(clients[index].ready.values()):
                         await asyncio.sleep(0.05)
     assert [set(outcome) for outcome in outcomes] == [{"ok"}, {"ok"}], outcomes
     assert min(outcome["ok"] for outcome in outcomes) > 500

@@ -53,9 +53,8 @@ def test_every_dtype_and_form_is_what_tensorflow_makes_of_it(dtype: str, shape: 
     from serving.server.tfs.tensors import to_proto
 
     given = tensor(dtype, shape)
-    made = [TensorProto(), TensorProto(), tf.make_tensor_proto(given)]
+    made = [TensorProto(), tf.make_tensor_proto(given)]
     to_proto(given, made[0])
-    to_proto(given, made[1], as_content=True)
     for one in made:
         for back in (read(TensorProto.FromString(one.SerializeToString())), tf.make_ndarray(one)):
             assert (back.dtype, back.shape) == (given.dtype, given.shape)

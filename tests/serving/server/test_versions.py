@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from serving.server.errors import ArtifactError, NotFoundError, UnavailableError
-from serving.server.metrics import Metrics
-from serving.server.records import RequestRecord
+from serving.server.metrics import Metrics, RequestRecord
 from serving.server.repository.loading import Loaded
 from serving.server.repository.models import Models
 from serving.server.repository.policies import (
     ModelConfig,
     Policy,
-    RetryPolicy,
     latest,
     models_below,
 )
@@ -82,14 +80,9 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "fashion")
 
 
-def models(
-    shelf: Shelf,
-    policy: Policy | None = None,
-    retries: RetryPolicy | None = None,
-    metrics: Metrics | None = None,
-) -> Models:
+def models(shelf: Shelf, policy: Policy | None = None, retries: int = 0) -> Models:
     """What is below the shelf's parent; with `policy`, the shelf alone."""
-    serving = Serving(shelf.load, metrics or Metrics(), QueueLimits(), retries or RetryPolicy())
+    serving = Serving(shelf.load, Metrics(), QueueLimits(), retries, 0.0 if retries else 60.0)
     if policy is None:
         return Models(lambda: models_below(shelf.folder.parent), serving)
     config = ModelConfig("fashion", shelf.folder, policy)
@@ -153,7 +146,7 @@ async def test_a_bad_version_is_tried_again_only_when_its_files_change(shelf: Sh
 
 
 async def test_a_bad_version_is_tried_again_so_often_and_no_more(shelf: Shelf) -> None:
-    served = models(shelf, retries=RetryPolicy(2, 0.0))
+    served = models(shelf, retries=2)
     shelf.put(1, bad=True)
     for _ in range(5):
         await served.refresh()
@@ -182,13 +175,49 @@ async def test_a_pointer_rolls_back_and_a_broken_one_changes_nothing(shelf: Shel
     shelf.put(2)
     point(shelf.folder, 2)
     await served.refresh()
-    assert served.model("fashion").loaded == [2]
-    (shelf.folder / "current.json").write_text("{")
-    await served.refresh()
-    assert served.model("fashion").version().number == 2
+    assert list(served.model("fashion").loaded) == [2]
+    for broken in ("{", "[" * 100_000, '{"version": 1e999, "previous": null, "held": false}'):
+        (shelf.folder / "current.json").write_text(broken)
+        await served.refresh()
+        assert served.model("fashion").version().number == 2
     point(shelf.folder, 1)
     await served.refresh()
-    assert served.model("fashion").loaded == [1]
+    assert list(served.model("fashion").loaded) == [1]
+
+
+async def test_a_load_goes_on_when_its_caller_leaves(shelf: Shelf) -> None:
+    served = models(shelf)
+    shelf.put(1)
+    shelf.gate.clear()
+    reload = asyncio.create_task(served.refresh())
+    await settled()
+    reload.cancel()
+    shelf.gate.set()
+    await settled()
+    assert (served.ready, shelf.loads) == (True, [1])
+
+
+async def test_a_model_that_comes_back_knows_which_of_its_versions_still_answer(shelf: Shelf) -> None:
+    served = models(shelf)
+    shelf.put(1)
+    await served.refresh()
+    with served.model("fashion").version():
+        elsewhere = shelf.folder.rename(shelf.folder.parent / ".elsewhere")
+        await served.refresh()
+        elsewhere.rename(shelf.folder)
+        shelf.put(2)
+        await served.refresh()
+        assert served.model("fashion").statuses[1].state is State.UNLOADING
+    await settled()
+    assert served.model("fashion").statuses[1].state is State.END
+
+
+def test_names_that_json_metrics_or_protobuf_cannot_hold_are_no_models_and_no_versions(
+    tmp_path: Path,
+) -> None:
+    for name in ("größe/1", "bytes\udcff/1", "line\n/1", f"large/{2**63}"):
+        (tmp_path / name).mkdir(parents=True)
+    assert list(models_below(tmp_path)) == ["größe"]
 
 
 async def test_a_deleted_version_or_model_is_let_go(shelf: Shelf) -> None:
@@ -225,13 +254,14 @@ async def test_a_version_is_closed_only_after_a_run_that_nobody_waits_for(shelf:
     await settled()
     assert shelf.open == [1]
     gate.set()
-    await served.close()
+    await served.ended["fashion"].unloaded()
     assert shelf.open == []
 
 
 async def test_a_request_holds_up_the_end_of_its_model_alone(shelf: Shelf) -> None:
     metrics = Metrics()
-    served = models(shelf, metrics=metrics)
+    served = models(shelf)
+    metrics.show(served.loads)
     shelf.put(1)
     await served.refresh()
     with served.model("fashion").version() as old:

@@ -28,15 +28,13 @@ ELSE = "\nThe same everywhere: "
 
 def verdicts() -> dict[str, dict[str, str]]:
     """The verdicts on the page, by network and column."""
-    rows, _, plain = PAGE.read_text().removeprefix(TEXT).partition(ELSE)
-    told = {name: cell for name, cell, _note in _cells(rows)} | dict.fromkeys(_names(plain), "")
-    return {network.name: _read(network, told[network.name]) for network in NETWORKS if network.name in told}
+    cells = _read()
+    return {own.name: _verdicts(own, cells[own.name][0]) for own in NETWORKS if own.name in cells}
 
 
 def notes() -> dict[str, str]:
     """Advice, by network."""
-    rows, _, plain = PAGE.read_text().removeprefix(TEXT).partition(ELSE)
-    return {name: note for name, _cell, note in _cells(rows)} | dict.fromkeys(_names(plain), "")
+    return {name: note for name, (_cell, note) in _read().items()}
 
 
 def text(found: dict[str, dict[str, str]]) -> str:
@@ -60,18 +58,18 @@ def _cell(found: dict[str, str]) -> str:
     return "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in columns.items())
 
 
-def _read(network: Network, cell: str) -> dict[str, str]:
+def _verdicts(network: Network, cell: str) -> dict[str, str]:
     parts = [part.split(": ") for part in cell.split("; ") if part]
-    told = {column: verdict for verdict, columns in parts for column in columns.split(", ")}
-    return {column: told.get(column, SAME) if reached(network, column) else "" for column in COLUMNS}
+    found = {column: verdict for verdict, columns in parts for column in columns.split(", ")}
+    return {column: found.get(column, SAME) if reached(network, column) else "" for column in COLUMNS}
 
 
-def _cells(rows: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows.splitlines()]
-
-
-def _names(plain: str) -> list[str]:
-    return " ".join(plain.split()).removesuffix(".").split("; ")
+def _read() -> dict[str, tuple[str, str]]:
+    """The cells of verdicts and notes on the page, by network."""
+    rows, _, plain = PAGE.read_text().removeprefix(TEXT).partition(ELSE)
+    cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in rows.splitlines())
+    names = " ".join(plain.split()).removesuffix(".").split("; ")
+    return {name: (cell, note) for name, cell, note in cells} | dict.fromkeys(names, ("", ""))
 
 
 def _wrapped(names: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from serving.server.tfs.flags import UNIMPLEMENTED
 
-from ..processes import ServerProcess, running_tfs
+from ..processes import ServerProcess, assert_matches, assert_refused, running_tfs
 from .clients import Grpc, code_and_details, eventually, floats, predict, predict_request, value
 from .saved_models import model_config
 
@@ -28,15 +28,13 @@ def flagged(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         f"--model_base_path={models}/shapes",
         f"--grpc_socket_path={folder}/grpc",
         "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.max_receive_message_length=100000",
+        "--max_body_bytes=1048576",
         "--rest_api_timeout_in_ms=500",
         "--rest_api_enable_cors_support",
         "--enable_batching=true",
         f"--batching_parameters_file={folder}/batching",
         f"--monitoring_config_file={folder}/monitoring",
-        "--enable_signature_method_name_check=true",
-        "--enable_serialization_as_tensor_content=true",
         "--tensorflow_session_parallelism=2",
-        "--saved_model_tags=serve",
         *(f"--{name}=1" for name in UNIMPLEMENTED),
     )
     with running_tfs(folder, *flags) as server:
@@ -50,14 +48,27 @@ def test_flags_that_do_nothing_are_named_in_the_log(flagged: ServerProcess) -> N
 
 
 def test_grpc_on_a_socket_and_with_its_own_arguments(flagged: ServerProcess, tmp_path: Path) -> None:
-    """main.cc, --grpc_socket_path, --grpc_channel_arguments, --enable_serialization_as_tensor_content."""
+    """main.cc, --grpc_socket_path, --grpc_channel_arguments."""
     request = predict_request("default", "two_out", x=floats([1, 2]))
     (socket,) = [word for word in flagged.log.split() if word.startswith("unix:")]
     for address in (flagged.grpc, socket):
         with Grpc(address) as client:
-            assert client.predict(request).outputs["half"].tensor_content == floats([0.5, 1]).tobytes()
+            assert list(client.predict(request).outputs["half"].float_val) == [0.5, 1]
             large = predict_request("default", "two_out", x=floats([1] * 100_000))
             assert code_and_details(client.predict, large)[0] == "RESOURCE_EXHAUSTED"
+
+
+def test_requests_beyond_the_limits(flagged: ServerProcess) -> None:
+    """Tandem's own --max_body_bytes: one value may stand for a whole tensor, but not for gigabytes."""
+    assert_refused(predict(flagged, "default", b" " * 20_000_000), 413, "at most 1048576 bytes")
+    bomb = predict_request("default", "two_out", x=floats([1]))
+    bomb.inputs["x"].tensor_shape.dim[0].size = 10**6
+    bomb.inputs["x"].ClearField("tensor_content")
+    bomb.inputs["x"].float_val[:] = [1]
+    with Grpc(flagged.grpc) as client:
+        code, details = code_and_details(client.predict, bomb)
+    assert code == "RESOURCE_EXHAUSTED"
+    assert_matches("'x': expected at most 1048576 bytes, got 1 values for 4000000 bytes", details)
 
 
 def test_pages_of_other_origins(flagged: ServerProcess) -> None:
@@ -86,14 +97,6 @@ def test_monitoring_has_a_path_of_its_own(flagged: ServerProcess) -> None:
     """http_server.cc: prometheus_config.path."""
     assert flagged.call("GET", "/monitoring/prometheus/metrics").status == 404
     assert flagged.call("GET", "/own/metrics(1)+").status == 200
-
-
-def test_methods_of_signatures_are_checked(flagged: ServerProcess) -> None:
-    """classifier.cc: with --enable_signature_method_name_check, only by tensorflow/serving/classify."""
-    body = {"signature_name": "classify_native", "examples": [{"x": 2.0}]}
-    answer = flagged.call("POST", "/v1/models/default:classify", body)
-    assert answer.status == 400
-    assert "tensorflow/serving/classify" in answer.error
 
 
 def test_a_config_file_with_labels_and_tflite_is_read_again(models: Path, tmp_path: Path) -> None:
