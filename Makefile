@@ -61,7 +61,7 @@ images: $(VENV)/.main ## build the container images that are missing or older th
 	@$(TANDEM) $@
 
 compare: $(VENV)/.dev ## measure every endpoint side by side: artifacts/reports/<time>/index.html [VARIANTS=1] [PEERS=1]
-	@requirements/browser && $(TANDEM) compare $(if $(VARIANTS),--variants) $(if $(PEERS),--peers tests/benchmarks/peers)
+	@requirements/browser && $(if $(PEERS),$(VENV)/bin/python -m tests.benchmarks.peers,$(TANDEM) compare) $(if $(VARIANTS),--variants)
 
 profile: $(VENV)/.main ## trace training steps and runs of artifacts: artifacts/profiles/<time>/index.html
 	@$(TANDEM) $@

@@ -7,11 +7,16 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pipelines.cli import parsing, verbs
 from pipelines.cli.verbs import complain
 from serving.errors import TandemError
 from serving.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from pipelines.cli.subjects import Rows
 
 # Read by TensorFlow when it is first imported: its notices would drown our own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,14 +29,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 INTERRUPTED = 130
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 1 where it failed, 2 where it was called wrongly, 130 on Ctrl-C."""
+def main(arguments: list[str] | None = None, more: Sequence[Callable[[Rows], None]] = ()) -> int:
+    """Run one verb; returns the exit status: 0, 1 where it failed, 2 where it was called wrongly, 130 on Ctrl-C.
+
+    `more` adds rows to a comparison.
+    """
     top = parsing.parser()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
         argcomplete.autocomplete(top)
     options = top.parse_args(arguments)
+    options.more = more
     # SIGTERM ends a stage as Ctrl-C does, which removes unfinished files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The servers in containers have another user, who must read the repository and the configuration.

@@ -102,7 +102,6 @@ def _compare(own: argparse.ArgumentParser) -> None:
         action="store_true",
         help="other precisions, forms, batching, and Keras trained on PyTorch as rows, too",
     )
-    add("--peers", type=Path, metavar="DIR", help="other projects' servers as rows, too, by DIR/peers.toml")
     add("--source", choices=FRAMEWORKS, help="give all rows this framework's weights")
     add("--seconds", type=float, default=0.8, help="seconds of each reading (default: 0.8)")
     add("--rounds", type=int, default=3, help="rounds in which the rows take turns (default: 3)")

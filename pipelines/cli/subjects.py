@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,16 +14,15 @@ import psutil
 
 from models.base import Model, ModelError
 from models.data import Dataset
-from models.signature import Signature
 from pipelines import exporting
 from pipelines.cli import variants
 from pipelines.cli.variants import KERAS, Variant
 from pipelines.exporting.base import ExportError
 from pipelines.gates import GateError
-from serving import golden, platforms, repository, targets
-from serving.compare import conditions, endpoints, environments, executorch, local, peers, servers
+from serving import platforms, repository, targets
+from serving.compare import conditions, executorch, local, servers
 from serving.compare.measure import Subject
-from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, PEER, UNREACHABLE, VARIANT, Row
+from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, UNREACHABLE, VARIANT, Row
 from serving.compare.servers import Server
 from serving.errors import TandemError
 from serving.platforms.base import TargetState
@@ -39,7 +36,6 @@ PROTOCOLS = {"onnxruntime": "oip", "litert": "oip", "tf-serving": "tfs", "torchs
 """The protocols that name the servers without a model."""
 LOCAL = (*local.BACKENDS, "torchserve")
 """Targets whose runtimes run in this process."""
-EXTERNAL = "a server that Tandem did not start"
 
 
 @dataclass
@@ -122,31 +118,6 @@ class Rows:
         settings = self._started(row, target, make, batched)
         if settings is not None and target in LOCAL:
             self._in_process(target, name, settings, precision)
-
-    def peers(self, folder: Path) -> None:
-        """Add rows of other projects' servers on ONNX Runtime's file."""
-        manifest = self._manifest("onnxruntime")
-        published = self._folder("onnxruntime")
-        sample = golden.read(published)
-        signature = Signature.from_json(manifest.signature)
-        for peer in peers.read(folder):
-            row = Row(peer.name, "-", manifest.source, peer.runs, kind=PEER, server=peer.name)
-            self.say(f"{peer.name}: environment, start")
-            try:
-                environment = self.settings.artifacts / "peers" / peer.name
-                python = environments.install(peer.pins, environment, Path(sys.executable))
-                place = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-")))
-                inputs = sample.inputs if sample else {}
-                file = published / manifest.serve
-                arguments = self.settings, file, signature, inputs, python, place
-                server = self.stack.enter_context(peers.started(peer, *arguments))
-            except (TandemError, OSError) as error:
-                self._refused(row, error)
-                continue
-            row.conditions = conditions.of("", manifest, server.pid, peer.batched)
-            row.artifact_bytes = file.stat().st_size
-            for url in peer.urls(server.settings):
-                self._add(row, endpoints.parse(url).scheme, server, target=url, signature=manifest.signature)
 
     def _started(
         self, row: Row, target: str, make: Callable[[], Settings], batched: bool | None = None
@@ -238,12 +209,6 @@ class Rows:
             endpoint.protocol = protocol
             subjects.append(Subject(endpoint, pid, memory))
         return subjects
-
-
-def foreign(urls: tuple[str, ...]) -> Iterator[Subject]:
-    """Yield the rows of servers that Tandem did not start. Raises `TargetError` for an address that is not valid."""
-    for url in urls:
-        yield Subject(Row(url, endpoints.parse(url).scheme, "-", EXTERNAL))
 
 
 def _size(folder: Path) -> int:

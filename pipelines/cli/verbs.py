@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipelines import publish as publishing
@@ -25,6 +27,15 @@ USUALLY = {"data": 5, "gates: quality": 30, "export litert": 10, "export": 5, "g
 """Seconds of the steps on two cores, by the beginning of their lines."""
 
 
+@contextmanager
+def _changing(settings: Settings) -> Iterator[None]:
+    """Let no other command change the artifacts during the block, and show its progress."""
+    from pipelines import stages
+
+    with stages.exclusive(settings), showing(USUALLY):
+        yield
+
+
 def deploy(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines import stages
     from serving.platforms import doctor
@@ -35,7 +46,7 @@ def deploy(settings: Settings, options: argparse.Namespace) -> int:
         (complain if check.needed else say)(f"{check.name}: {check.found}. {check.mend}")
     if any(check.failed for check in checks):
         return 1
-    with stages.exclusive(settings), showing(USUALLY):
+    with _changing(settings):
         recipe, orchestrate = _orchestrated(_recipe(settings), options)
         with rollout.prepared(settings, say) as told:
             version = stages.ensure_published(recipe, told, orchestrate)
@@ -51,7 +62,7 @@ def train(settings: Settings, _options: argparse.Namespace) -> None:
     from pipelines import stages
     from pipelines.training.record import loss_difference
 
-    with stages.exclusive(settings), showing(USUALLY):
+    with _changing(settings):
         recipe = stages.load_recipe(settings, say)
         trained = stages.train(recipe, say)
     for framework, result in trained.items():
@@ -76,7 +87,7 @@ def train(settings: Settings, _options: argparse.Namespace) -> None:
 def export(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
-    with stages.exclusive(settings), showing(USUALLY):
+    with _changing(settings):
         recipe, orchestrate = _orchestrated(_recipe(settings), options)
         folder = stages.export(recipe, say, orchestrate)
     say(f"artifacts are in {folder}; publishing holds them against the gates")
@@ -85,7 +96,7 @@ def export(settings: Settings, options: argparse.Namespace) -> None:
 def publish(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
-    with stages.exclusive(settings), showing(USUALLY):
+    with _changing(settings):
         if options.version is not None:
             publishing.point(settings.repository, settings.model, options.version)
             _swap(settings, options.version)
@@ -99,7 +110,7 @@ def publish(settings: Settings, options: argparse.Namespace) -> None:
 def pipeline(settings: Settings, options: argparse.Namespace) -> None:
     from pipelines import stages
 
-    with stages.exclusive(settings), showing(USUALLY):
+    with _changing(settings):
         recipe = stages.load_recipe(settings, say)
         if options.compile:
             from pipelines.tfx import run
@@ -144,9 +155,7 @@ def _orchestrated(recipe: Recipe, options: argparse.Namespace) -> tuple[Recipe, 
 
 
 def rollback(settings: Settings, options: argparse.Namespace) -> None:
-    from pipelines import stages
-
-    with stages.exclusive(settings), showing(USUALLY):
+    with _changing(settings):
         version = publishing.rollback(settings.repository, settings.model, options.version)
         say(f"version {version} is published")
         _swap(settings, version)
@@ -179,23 +188,22 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
     states = platform.states(settings)
     current = repository.served_version(repository.model_dir(settings.repository, "tfjs", settings.model))
     closed = unreachable(settings, current) if current else {}
-    rows, running = [], []
+    rows, running, ready = [], [], []
     for name in targets.NAMES:
         target, state = targets.load(name), states.get(name)
         version = target.served_version(settings) if state else None
         address = target.endpoints(settings, version or 0, settings.artifacts)[0].address
         # Without its path, so that a row fits into 80 columns.
-        host = "/".join(address.split("/")[:3])
+        row = [name, "-", "stopped", "-", "-", "-", "/".join(address.split("/")[:3])]
         if state:
             pid, memory = str(state.pid or "-"), tables.size(state.memory)
-            uptime = tables.duration(state.uptime_seconds)
-            rows.append([name, pid, state.state, str(version or "-"), uptime, memory, host])
+            row[1:6] = pid, state.state, str(version or "-"), tables.duration(state.uptime_seconds), memory
             served = runs(settings, name, version, state.image)
             running.append([name, "the page, without the model" if name in closed else served])
         elif name in closed:
-            rows.append([name, "-", "not reached", "-", "-", "-", "-"])
-        else:
-            rows.append([name, "-", "stopped", "-", "-", "-", host])
+            row[2], row[6] = "not reached", "-"
+        rows.append(row)
+        ready += [name] if version else []
     write(f"platform {platform.name} ({why})")
     write(tables.render(["target", "pid", "state", "version", "uptime", "memory", "address"], rows))
     if running:
@@ -204,10 +212,9 @@ def status(settings: Settings, _options: argparse.Namespace) -> int:
         write(f"prometheus is {beside.state}: http://{settings.host}:{settings.prometheus_port}")
     for name, reason in closed.items():
         write(f"{name} is not reached: {reason}")
-    ready = sum(row[3] != "-" for row in rows)
-    missing = sum(row[3] == "-" and row[0] not in closed for row in rows)
+    missing = set(targets.NAMES) - {*ready, *closed}
     if missing:
-        write(f"{ready} of {len(rows)} targets answer; `make deploy` starts the others")
+        write(f"{len(ready)} of {len(rows)} targets answer; `make deploy` starts the others")
     return 1 if missing else 0
 
 
@@ -235,17 +242,19 @@ def predict(settings: Settings, options: argparse.Namespace) -> int:
 
 def compare(settings: Settings, options: argparse.Namespace) -> int:
     from pipelines.cli import comparison
+    from serving.compare import page
 
     with showing():
         made, folder, changes = comparison.compare(settings, options, say)
     for line in comparison.lines(made, folder):
         write(line)
     if options.markdown:
-        write((folder / comparison.SUMMARY).read_text())
+        write((folder / page.SUMMARY).read_text())
     if made.partial:
         return 130
     worse = any(change.worse for change in changes)
-    return int(any(not row.works for row in made.rows) or (worse and options.fail_on == "regression"))
+    failed = any(not row.works or row.failures for row in made.rows)
+    return int(failed or (worse and options.fail_on == "regression"))
 
 
 def profile(settings: Settings, options: argparse.Namespace) -> None:
@@ -258,11 +267,12 @@ def profile(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def decide(settings: Settings, options: argparse.Namespace) -> int:
-    from pipelines.cli import comparison
-    from serving.compare import decision
+    from serving.compare import decision, report
 
     wish = decision.Wish(options.score, options.p99_ms, options.memory_mb, options.runs_on, options.prefer)
-    found = decision.decide(comparison.latest(settings, options.report), wish)
+    reports = settings.artifacts / "reports"
+    made = report.load(options.report) if options.report else decision.latest(reports, settings.model)
+    found = decision.decide(made, wish)
     for line in decision.lines(found):
         write(line)
     return int(not found.ranked)

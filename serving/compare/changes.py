@@ -30,10 +30,14 @@ class Change:
 
 
 def changes(old: Report, new: Report) -> list[Change]:
-    """Return differences beyond both spreads, and rows that stopped or began to work, in the new report's order."""
+    """Return differences beyond both spreads, and rows that stopped or began to work, in the new report's order.
+
+    Rows of targets and variants that the new report was not asked for are left out.
+    """
     before, after = ({row.name: row for row in report.rows} for report in (old, new))
     found = [change for name, row in after.items() if name in before for change in _of_row(before[name], row)]
-    lost = [name for name, row in before.items() if row.works and name not in after]
+    asked = {row.way for row in new.rows}
+    lost = [name for name, row in before.items() if row.works and name not in after and row.way in asked]
     return found + [Change(name, "state", 1, 0, True) for name in lost]
 
 

@@ -39,10 +39,10 @@ def differences(report: Report) -> list[str]:
     """Return a sentence for each condition that differs between working rows, without variants."""
     found = []
     for name in WARNED:
-        values: dict[str, list[str]] = {}
+        values: dict[str, dict[str, None]] = {}
         for row in report.working:
             if row.kind != VARIANT and (value := row.conditions.get(name, UNTOLD)) != UNTOLD:
-                values.setdefault(str(value), []).append(row.name)
+                values.setdefault(str(value), {})[row.target] = None
         if len(values) > 1:
             told = "; ".join(f"{value}: {', '.join(names)}" for value, names in values.items())
             found.append(f"Not equal between rows: {name} ({told}).")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from serving.compare.report import PEER, Figure, Report, Row, are_equal
+from serving.compare import report
+from serving.compare.report import DEVICE, IN_PROCESS, PEER, Figure, Report, ReportError, Row, are_equal
 
 PROJECTS = Path(__file__).with_name("projects.toml")
 STATES = ("active", "upkeep", "archived")
@@ -44,8 +45,19 @@ class Wish:
 class Decision:
     """The rows that meet the constraints, best first, with their figures; the others with the reason."""
 
+    notes: list[str]
+    """The comparison that the figures are from, and their doubts."""
     ranked: list[tuple[Row, str]]
     ruled_out: list[tuple[Row, str]]
+
+
+def latest(folder: Path, model: str) -> Report:
+    """Read the newest report of a folder that is of the model as Tandem serves it. Raises `ReportError`."""
+    for found in sorted(folder.glob(f"*/{report.FILE}"), reverse=True):
+        made = report.load(found)
+        if made.model == model and made.version:
+            return made
+    raise ReportError(f"there is no report of {model} to decide from; `make compare` makes one")
 
 
 def projects() -> dict[str, Any]:
@@ -53,16 +65,17 @@ def projects() -> dict[str, Any]:
     return tomllib.loads(PROJECTS.read_text())
 
 
-def decide(report: Report, wish: Wish) -> Decision:
-    """Rank the rows that meet the constraints. A figure that was not measured meets none."""
+def decide(made: Report, wish: Wish) -> Decision:
+    """Rank the rows that meet the constraints. A figure that was not measured meets none.
+
+    A phone has no server, so for `mobile` these are the runtimes in process, with the scores of their endpoints.
+    """
     known = projects()
     goal = wish.prefer if wish.prefer in GOALS else "latency"
     words, figure_of = GOALS[goal]
     kept: list[tuple[int, Figure, Row, str]] = []
     ruled_out = []
-    for row in report.ways:
-        if row.kind == PEER:
-            continue
+    for row in _rows(made, wish):
         project, figure = known.get(row.target, {}), figure_of(row)
         said, broken = _checked(row, wish, project)
         if figure is None or broken:
@@ -78,7 +91,12 @@ def decide(report: Report, wish: Wish) -> Decision:
         equal = number and goal != "size" and above[0] == place and are_equal(above[1], figure)
         doubt = f"; its {goal} cannot be told from that of {above[2].name}" if equal else ""
         ranked.append((row, because + doubt))
-    return Decision(ranked, ruled_out)
+    notes = [f"{made.title}, compared at {made.started}:"]
+    if wish.runs_on == "mobile":
+        notes.append(f"Figures are of runtimes in process on {made.machine['processor']}, not of a phone.")
+    if made.partial:
+        notes.append("The comparison was interrupted: figures are missing.")
+    return Decision(notes, ranked, ruled_out)
 
 
 def lines(decision: Decision) -> list[str]:
@@ -86,7 +104,19 @@ def lines(decision: Decision) -> list[str]:
     found = [f"{place}. {row.name}: {why}" for place, (row, why) in enumerate(decision.ranked, 1)]
     if not found:
         found = ["No row keeps every constraint; loosen the one that ruled out most:"]
-    return found + [f"-  {row.name}: {why}" for row, why in decision.ruled_out]
+    return [*decision.notes, *found, *(f"-  {row.name}: {why}" for row, why in decision.ruled_out)]
+
+
+def _rows(made: Report, wish: Wish) -> list[Row]:
+    """Return the rows to choose from, without other projects' servers."""
+    if wish.runs_on != "mobile":
+        return [row for row in made.ways if row.kind != PEER]
+    scores = {row.way: row.score for row in made.ways if row.score is not None}
+    return [
+        replace(row, score=scores.get(row.way) if row.score is None else row.score)
+        for row in made.rows
+        if row.kind in (IN_PROCESS, DEVICE)
+    ]
 
 
 def _checked(row: Row, wish: Wish, project: dict[str, Any]) -> tuple[list[str], str]:
@@ -95,17 +125,18 @@ def _checked(row: Row, wish: Wish, project: dict[str, Any]) -> tuple[list[str], 
         return [], f"{row.state}: {row.reason}"
     if wish.runs_on is not None and wish.runs_on not in project.get("runs_on", ()):
         return [], f"does not run on {wish.runs_on}"
-    held = row.memory_loaded or row.memory_idle
+    held = row.memory_idle if row.memory_loaded is None else row.memory_loaded
     constraints = (
         ("score", "", ".4f", row.score, wish.score, "at least"),
         ("p99", " ms", ".2f", row.p99.value if row.p99 else None, wish.p99_ms, "at most"),
-        ("memory", " MiB", ".0f", held / 2**20 if held else None, wish.memory_mb, "at most"),
+        ("memory", " MiB", ".0f", None if held is None else held / 2**20, wish.memory_mb, "at most"),
     )
     said = []
     for name, unit, form, value, limit, side in constraints:
         if limit is None:
             continue
-        figure = f"{name} {'unknown' if value is None else f'{value:{form}}'}{unit}"
+        figure = "unknown" if value is None else f"{value:{form}}{unit}"
+        figure = f"{name} {figure}" + (" (not sure)" if name == "p99" and row.p99 and row.p99.reason else "")
         if value is None or (value < limit if side == "at least" else value > limit):
             return [], f"{figure}, {side} {limit:g}{unit} is wanted"
         said.append(figure)

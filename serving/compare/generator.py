@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +29,8 @@ WARM_UP = 5
 """Requests before the measurement, for connections and new shapes."""
 PATIENCE_SECONDS = 60.0
 """Time limit of a generator beyond its readings: start, warm-up, waiting requests."""
+CLOSE_SECONDS = 5.0
+"""Time for a generator to close its clients, which may have a browser or temporary files."""
 
 
 class GeneratorError(Exception):
@@ -48,9 +51,8 @@ class Job:
     """`answers`, or a scenario of LoadGen."""
     seconds: float = 1.0
     rate: float = 0.0
-    """Requests a second: offered, or expected if all are sent at once."""
+    """Requests that are offered a second."""
     target_ms: float = 0.0
-    expected_ms: float = 1.0
     connections: int = 1
     rows: int = 1
     """Samples in one request."""
@@ -58,6 +60,12 @@ class Job:
     """The server's process, for its CPU time; 0: none."""
     signature: dict[str, Any] = field(default_factory=dict)
     """The signature, for addresses without metadata."""
+
+    def read(self) -> Arrays:
+        """Read the samples."""
+        # The comparison has written them; texts are objects.
+        with np.load(self.samples, allow_pickle=True) as stored:
+            return {name: stored[name] for name in stored.files}
 
 
 @dataclass(frozen=True)
@@ -88,12 +96,15 @@ class Generator:
         return self._process.is_alive()
 
     def close(self) -> None:
+        """End the process after it has closed its clients, or without that if it is still busy."""
+        self._pipe.close()
+        self._process.join(CLOSE_SECONDS)
         self._process.kill()
         self._process.join()
 
     def do(self, job: Job) -> Result:
         """Run a job. Raises `GeneratorError` with its error, or if it takes too long: then the process is ended."""
-        allowed = 4 * job.seconds + PATIENCE_SECONDS
+        allowed = load.LONGEST * job.seconds + PATIENCE_SECONDS
         try:
             self._pipe.send(job)
             if not self._pipe.poll(allowed):
@@ -101,6 +112,7 @@ class Generator:
                 raise GeneratorError(f"no result within {allowed:.0f} s: requests get no answer")
             found: Result | GeneratorError = self._pipe.recv()
         except (EOFError, ConnectionError):
+            self.close()
             raise GeneratorError("the generator has ended without a word") from None
         if isinstance(found, GeneratorError):
             raise found
@@ -108,29 +120,36 @@ class Generator:
 
 
 def serve(pipe: Connection) -> None:
-    """Run the jobs from a pipe, and send their results or `GeneratorError` back."""
+    """Run the jobs from a pipe until it is closed, and send their results or `GeneratorError` back."""
+    # At Ctrl-C the comparison closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Runtimes, above all TensorFlow, print lines.
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     # A pause of 100 ms would count as the server's.
     gc.disable()
     kept: list[Client] = []
-    with suppress(EOFError, KeyboardInterrupt):
+    with ExitStack() as until_closed:
         while True:
-            job: Job = pipe.recv()
-            gc.collect()
-            clients = kept
             try:
-                if not kept:
-                    clients = [connect(job) for _ in range(job.connections)]
-                if job.protocol in KEPT:
-                    kept = clients
-                pipe.send(work(job, clients))
-            except Exception as error:  # noqa: BLE001 - any error of a client belongs to its row
-                pipe.send(GeneratorError(f"{type(error).__name__}: {error}"[:300]))
-            finally:
-                for client in clients if clients is not kept else []:
-                    client.close()
+                job: Job = pipe.recv()
+            except EOFError:
+                break
+            gc.collect()
+            with ExitStack() as opened:
+                try:
+                    clients = kept or [
+                        opened.enter_context(closing(connect(job))) for _ in range(job.connections)
+                    ]
+                    if job.protocol in KEPT:
+                        kept = clients
+                        until_closed.push(opened.pop_all())
+                    found: Result | GeneratorError = work(job, clients)
+                except Exception as error:  # noqa: BLE001 - any error of a client belongs to its row
+                    found = GeneratorError(f"{type(error).__name__}: {error}"[:300])
+            pipe.send(found)
+    # At their end runtimes may take seconds, or hang.
+    os._exit(0)
 
 
 def connect(job: Job) -> Client:
@@ -138,7 +157,7 @@ def connect(job: Job) -> Client:
     if "://" in job.target:
         return endpoints.connect(job.target, Signature.from_json(job.signature) if job.signature else None)
     if job.protocol in (local.IN_PROCESS, local.NOTHING):
-        return local.connect(job.settings, job.target, job.protocol)
+        return local.connect(job.settings, job.target, job.protocol, rows(job.read(), slice(1)))
     clients = targets.load(job.target).clients(job.settings)
     chosen = clients.pop(job.protocol)
     for other in clients.values():
@@ -148,19 +167,24 @@ def connect(job: Job) -> Client:
 
 def work(job: Job, clients: Sequence[Client]) -> Result:
     """Run a job over these clients. Raises as the first requests do."""
-    with np.load(job.samples) as stored:
-        samples = {name: stored[name] for name in stored.files}
+    samples = job.read()
     length = len(next(iter(samples.values())))
     batches = [rows(samples, slice(start, start + job.rows)) for start in range(0, length, job.rows)]
     if job.scenario == ANSWERS:
         return Result(answers=joined([clients[0].predict(batch) for batch in batches]))
+    fastest = float("inf")
     for client in clients:
         for batch in batches[:WARM_UP]:
+            began = time.perf_counter()
             client.predict(batch)
+            fastest = min(fastest, time.perf_counter() - began)
     spent = [0.0]
     calls = [_call(client, batches, spent) for client in clients]
     server, own = resources.cpu_seconds(job.pid), time.process_time()
-    reading = _read(job, calls, length // job.rows)
+    # The last batch may be a short one.
+    count = max(1, length // job.rows)
+    goals = {"rate": job.rate, "target_ms": job.target_ms, "fastest_ms": 1000 * fastest}
+    reading = load.read(job.scenario, calls, count, job.seconds, **goals)
     after, own = resources.cpu_seconds(job.pid), time.process_time() - own
     sent = max(1, len(reading.latencies) + sum(reading.failures.values()))
     cpu = None if server is None or after is None else after - server
@@ -168,14 +192,6 @@ def work(job: Job, clients: Sequence[Client]) -> Result:
         cpu = spent[0]
     memory = clients[0].memory if isinstance(clients[0], local.Local) else None
     return Result(reading, {}, None if cpu is None else cpu / sent * 1e6, own / sent * 1e6, memory)
-
-
-def _read(job: Job, calls: list[load.Call], count: int) -> load.Reading:
-    if job.scenario == load.SINGLE:
-        return load.single_stream(calls[0], count, job.seconds, job.expected_ms)
-    if job.scenario == load.POISSON:
-        return load.poisson(calls, count, job.seconds, job.rate, job.target_ms)
-    return load.offline(calls, count, job.seconds, job.rate)
 
 
 def _call(client: Client, batches: Sequence[Arrays], spent: list[float]) -> load.Call:

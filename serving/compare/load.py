@@ -24,6 +24,10 @@ FEWEST = 64
 """Minimum of requests for LoadGen's percentiles of one stream."""
 FEWEST_POISSON = 470
 """Minimum of requests for LoadGen's 99th percentile: 459 if none is late."""
+SHORTEST = 2_000
+"""Nanoseconds; LoadGen cannot send requests in less, and would prepare too many."""
+LONGEST = 4
+"""A reading takes at most so many times its seconds: a slow endpoint may need longer for enough requests."""
 
 Call = Callable[[int], None]
 """Send one request with the samples of an index, over its own connection. Raises if it fails."""
@@ -47,45 +51,51 @@ class Reading:
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
 
-def single_stream(call: Call, samples: int, seconds: float, expected_ms: float) -> Reading:
-    """Send one request at a time for `seconds`; `expected_ms` is the approximate latency."""
-    expected = max(1, int(expected_ms * MILLISECOND))
-    return _run(SINGLE, [call], samples, seconds, FEWEST, single_stream_expected_latency_ns=expected)
+def read(
+    scenario: str,
+    calls: list[Call],
+    samples: int,
+    seconds: float,
+    rate: float = 0.0,
+    target_ms: float = 0.0,
+    fastest_ms: float = 0.0,
+) -> Reading:
+    """Run a scenario over `calls` for `seconds`, and until there are enough requests for LoadGen:
 
-
-def poisson(calls: list[Call], samples: int, seconds: float, rate: float, target_ms: float) -> Reading:
-    """Send requests at random times, `rate` a second on average, over `calls`.
-
-    Valid if 99 % are answered within `target_ms`, waiting included, and there are enough requests for LoadGen.
+    `SINGLE` sends one request at a time, `OFFLINE` sends them as fast as they are answered, and `POISSON` at random
+    times, `rate` a second on average; that is valid if 99 % are answered within `target_ms`, waiting included.
+    `fastest_ms` is the latency of the fastest request that was seen.
     """
-    target = {
+    if scenario == OFFLINE:
+        # It is read twice: LoadGen prepares its requests by the expected rate.
+        first = _run(OFFLINE, calls, samples, seconds / 4, 1, offline_expected_qps=20.0)
+        expected = {"offline_expected_qps": max(1.0, first.rate)}
+        return first if first.failures else _run(OFFLINE, calls, samples, seconds, 1, **expected)
+    if scenario == SINGLE:
+        # Half of it, so that LoadGen does not run out of the requests that it has prepared.
+        expected = {"single_stream_expected_latency_ns": max(SHORTEST, int(fastest_ms * MILLISECOND / 2))}
+        return _run(SINGLE, calls, samples, seconds, FEWEST, **expected)
+    goal = {
         "server_target_qps": rate,
         "server_target_latency_ns": int(target_ms * MILLISECOND),
         "server_target_latency_percentile": 0.99,
     }
-    return _run(POISSON, calls, samples, seconds, FEWEST_POISSON, **target)
-
-
-def offline(calls: list[Call], samples: int, seconds: float, expected_rate: float) -> Reading:
-    """Send requests over `calls` as fast as they are answered."""
-    # LoadGen prepares 1.1 times as many requests.
-    return _run(OFFLINE, calls, samples, seconds, 1, offline_expected_qps=max(1.0, expected_rate))
+    return _run(POISSON, calls, samples, seconds, FEWEST_POISSON, **goal)
 
 
 def _run(
-    scenario: str, calls: list[Call], samples: int, seconds: float, fewest: int, **target: float
+    scenario: str, calls: list[Call], samples: int, seconds: float, fewest: int, **goals: float
 ) -> Reading:
-    """Run LoadGen for `seconds` and at least `fewest` requests, with further settings `target`."""
+    """Run LoadGen for `seconds` and at least `fewest` requests, with further settings `goals`."""
     import mlperf_loadgen as lg
 
     settings = lg.TestSettings()
     settings.scenario = getattr(lg.TestScenario, scenario)
     settings.mode = lg.TestMode.PerformanceOnly
     settings.min_duration_ms = int(seconds * 1000)
-    # A slow endpoint may need longer for enough requests.
-    settings.max_duration_ms = int(seconds * 4000)
+    settings.max_duration_ms = int(seconds * LONGEST * 1000)
     settings.min_query_count = fewest
-    for name, value in target.items():
+    for name, value in goals.items():
         setattr(settings, name, value)
     failures: Counter[str] = Counter()
     failed: set[int] = set()

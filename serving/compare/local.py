@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import psutil
 
-from models.signature import STRING, Arrays, Signature
+from models.signature import Arrays
 from serving.compare import executorch
-from serving.errors import TandemError
 from serving.repository import Manifest, version_dir
 from serving.server.backends.base import loader
-from serving.server.errors import ServerError
 from serving.server.tensors.signature import DEFAULT_SIGNATURE
 from serving.settings import Settings
 from serving.targets.base import Client, served_manifest
@@ -43,9 +40,12 @@ class Local(NamedTuple):
     """Bytes that the model added to this process, read after a first row."""
 
 
-def connect(settings: Settings, target: str, protocol: str) -> Client:
+def connect(settings: Settings, target: str, protocol: str, row: Arrays | None = None) -> Client:
     """Return a client without a server: one of `BACKENDS` on one thread, as in our server, the handler of TorchServe's
-    archive, an ExecuTorch program, or nothing, to measure the cost of the generator."""
+    archive, an ExecuTorch program, or nothing, to measure the cost of the generator.
+
+    With a `row` of inputs it reads the memory that the model adds.
+    """
     if protocol == NOTHING:
         return Local(lambda _: {}, lambda: None)
     manifest = served_manifest(settings, target)
@@ -55,9 +55,8 @@ def connect(settings: Settings, target: str, protocol: str) -> Client:
     importlib.import_module(LIBRARIES[target])
     before = psutil.Process().memory_info().rss
     client = _opened(target, path, manifest)
-    # A model may not take a free size of 1.
-    with suppress(ServerError, TandemError, RuntimeError):
-        client.predict(_row(Signature.from_json(manifest.signature)))
+    if row is not None:
+        client.predict(row)
         client = client._replace(memory=max(0, psutil.Process().memory_info().rss - before))
     return client
 
@@ -80,15 +79,3 @@ def _opened(target: str, path: Path, manifest: Manifest) -> Local:
         )
     servable = loader(BACKENDS[target])(path, manifest.serve, 1)
     return Local(lambda inputs: servable.run(DEFAULT_SIGNATURE, dict(inputs), outputs), servable.close)
-
-
-def _row(signature: Signature) -> Arrays:
-    """Return one row of zeros or empty texts."""
-    return {
-        t.name: np.full(
-            [size if isinstance(size, int) else 1 for size in t.shape],
-            b"" if t.dtype == STRING else 0,
-            object if t.dtype == STRING else t.dtype,
-        )
-        for t in signature.inputs
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from models.signature import Arrays
-from serving.compare import load, local
+from serving.compare import load
 from serving.compare.generator import ANSWERS, KEPT, Generator, GeneratorError, Job, Result
 from serving.compare.report import DEVICE, FAILED, IN_PROCESS, NULL, Figure, Point, Row
 from serving.progress import Wait
@@ -19,8 +20,6 @@ from serving.settings import Settings
 SHARES = (0.5, 0.75, 0.9)
 """The offered rates, as shares of an endpoint's capacity."""
 BISECTIONS = 2
-EXPECTED_MS = {local.NOTHING: 0.002, local.IN_PROCESS: 0.1}
-"""Expected latencies that are far from a millisecond: LoadGen prepares its requests by them."""
 ANSWER_SECONDS = 100.0
 """A quarter of the time limit for the answers to all samples."""
 
@@ -99,30 +98,25 @@ class Measuring:
         return result.answers if result else {}
 
     def latencies(self) -> None:
-        """Measure one request at a time, in turns: percentiles and CPU time."""
+        """Measure one request at a time, in turns: percentiles and CPU time; of the finished rounds at Ctrl-C."""
         results: dict[str, list[Result]] = {subject.row.name: [] for subject in self.subjects}
-        for number in range(self.plan.rounds):
-            self.say(f"one request at a time, round {number + 1} of {self.plan.rounds}")
+        try:
+            for number in range(self.plan.rounds):
+                self.say(f"one request at a time, round {number + 1} of {self.plan.rounds}")
+                for subject in self._working():
+                    if not subject.row.is_way and 0 < number < self.plan.rounds - 1:
+                        continue  # Two rounds are enough for rows that are only subtracted.
+                    if result := self._run(subject, scenario=load.SINGLE):
+                        results[subject.row.name].append(result)
+        finally:
             for subject in self._working():
-                if not subject.row.is_way and 0 < number < self.plan.rounds - 1:
-                    continue  # Two rounds are enough for rows that are only subtracted.
-                before = results[subject.row.name]
-                expected = EXPECTED_MS.get(subject.row.protocol, 1.0)
-                if before and before[-1].reading:
-                    expected = float(np.median(before[-1].reading.latencies))
-                result = self._run(subject, scenario=load.SINGLE, expected_ms=expected)
-                if result and result.reading and result.reading.latencies:
-                    before.append(result)
-        for subject in self._working():
-            _tell_latency(subject.row, results[subject.row.name])
+                _tell_latency(subject.row, results[subject.row.name])
 
     def rates(self) -> None:
         """Measure requests at random times: the curve up to saturation, and the highest sustained rate."""
-        for subject in self._working():
-            if not subject.takes_load:
-                continue
+        for subject in (subject for subject in self._working() if subject.takes_load):
             most = self._capacity(subject, 1, self.plan.connections, self.plan.seconds)
-            if most is None:
+            if not most:
                 continue
             self.say(f"{subject.row.name}: rates up to {most:.0f} a second")
             sweep = subject.row.sweep
@@ -134,38 +128,32 @@ class Measuring:
                 sweep += self._offer(subject, sum(_between(sweep, most)) / 2)
             good, bad = _between(sweep, most)
             reason = "" if good else f"p99 is above {self.plan.target_ms:g} ms at every rate that was tried"
+            if 0 < good * load.LONGEST * self.plan.seconds < load.FEWEST_POISSON:
+                reason = f"fewer than {load.FEWEST_POISSON} requests at this rate"
             subject.row.goodput = Figure(good, (bad - good) / 2 if good else 0.0, reason)
             sweep.sort(key=lambda point: point.offered)
             subject.row.memory_loaded = subject.memory()
 
     def batches(self) -> None:
         """Measure rows a second by the size of a request, one request at a time."""
-        for subject in self._working():
-            if subject.row.kind == NULL:
-                continue
+        for subject in (subject for subject in self._working() if subject.row.kind != NULL):
             self.say(f"{subject.row.name}: requests of {', '.join(map(str, self.plan.batches))} rows")
             for size in self.plan.batches:
-                rate = self._capacity(subject, size, 1, self.plan.seconds / 2)
-                if rate is not None:
+                if rate := self._capacity(subject, size, 1, self.plan.seconds / 2):
                     subject.row.batches[str(size)] = rate * size
 
-    def _capacity(self, subject: Subject, rows: int, connections: int, longer: float) -> float | None:
-        """Return the capacity in requests a second, from a short reading and then a longer one."""
-        rate = 20.0
-        for seconds in (self.plan.seconds / 4, longer):
-            what = {"seconds": seconds, "rate": rate, "rows": rows, "connections": connections}
-            result = self._run(subject, scenario=load.OFFLINE, **what)
-            if not result or not result.reading or not result.reading.rate:
-                return None
-            rate = result.reading.rate
-        return rate
+    def _capacity(self, subject: Subject, rows: int, connections: int, seconds: float) -> float:
+        """Return the capacity in requests a second; 0 if the row fails."""
+        what = {"seconds": seconds, "rows": rows, "connections": connections}
+        result = self._run(subject, scenario=load.OFFLINE, **what)
+        return result.reading.rate if result and result.reading else 0.0
 
     def _offer(self, subject: Subject, rate: float) -> list[Point]:
         """Offer a rate; returns its point, or none if nothing was answered."""
         target = self.plan.target_ms
         what = {"rate": rate, "target_ms": target, "connections": self.plan.connections}
         result = self._run(subject, scenario=load.POISSON, **what)
-        if not result or not result.reading or not result.reading.latencies:
+        if not result or not result.reading:
             return []
         reading = result.reading
         p50, p99 = (float(np.percentile(reading.latencies, percent)) for percent in (50, 99))
@@ -195,15 +183,15 @@ class Measuring:
         found = 0
         for subject in self._working():
             found += self.plan.rounds + 2 * subject.row.is_way
-            found += subject.takes_load * (3 + len(SHARES) + BISECTIONS)
-            found += (subject.row.kind != NULL) * 2 * len(self.plan.batches)
+            found += subject.takes_load * (2 + len(SHARES) + BISECTIONS)
+            found += (subject.row.kind != NULL) * len(self.plan.batches)
         return found
 
     def _working(self) -> list[Subject]:
         return [subject for subject in self.subjects if subject.row.works]
 
     def _run(self, subject: Subject, **what: Any) -> Result | None:  # noqa: ANN401
-        """Return a generator's result; None if the row fails, which is then recorded in it."""
+        """Return a generator's result; None if the row fails or answers nothing, which is then recorded in it."""
         row = subject.row
         if not row.works:
             return None
@@ -212,19 +200,21 @@ class Measuring:
         if self.wait is not None:
             self.wait.advance(row.name, self.done, self._readings())
         self.done += 1
+        reason = ""
         try:
-            result = self._generator(subject).do(
-                Job(*where, pid=subject.pid, signature=subject.signature, **fields)
-            )
+            job = Job(*where, pid=subject.pid, signature=subject.signature, **fields)
+            result = self._generator(subject).do(job)
         except GeneratorError as error:
-            row.state, row.reason = FAILED, str(error)
-            self.say(f"{row.name}: {error}")
+            reason = str(error)
+        else:
+            row.memory_loaded = row.memory_loaded if result.memory is None else result.memory
+            if result.reading is not None:
+                row.failures = dict(Counter(row.failures) + Counter(result.reading.failures))
+                reason = "" if result.reading.latencies else result.reading.fault or "no request was answered"
+        if reason:
+            row.state, row.reason = FAILED, reason
+            self.say(f"{row.name}: {reason}")
             return None
-        if result.memory is not None:
-            row.memory_loaded = result.memory
-        if result.reading is not None:
-            for words, count in result.reading.failures.items():
-                row.failures[words] = row.failures.get(words, 0) + count
         return result
 
 
@@ -239,14 +229,16 @@ def _tell_latency(row: Row, results: Sequence[Result]) -> None:
     readings = [result.reading for result in results if result.reading is not None]
     if not readings:
         return
-    reason = next((reading.fault for reading in readings if reading.fault), "")
+    fault = next((reading.fault for reading in readings if reading.fault), "")
+    every = np.concatenate([reading.latencies for reading in readings])
+    few = f"fewer than {load.FEWEST_POISSON} requests" if len(every) < load.FEWEST_POISSON else ""
     row.p50, row.p90, row.p99 = (
         Figure.of([float(np.percentile(reading.latencies, percent)) for reading in readings], reason)
-        for percent in (50, 90, 99)
+        for percent, reason in ((50, fault), (90, fault), (99, fault or few))
     )
-    every = np.concatenate([reading.latencies for reading in readings])
     row.quantiles = [round(float(value), 4) for value in np.percentile(every, range(101))]
     cpu = [result.cpu_us for result in results if result.cpu_us is not None]
     row.cpu_us = Figure.of(cpu) if cpu else None
-    own = [result.generator_us for result in results if result.generator_us is not None]
-    row.generator_us = float(np.median(own))
+    row.generator_us = float(
+        np.median([own for result in results if (own := result.generator_us) is not None])
+    )

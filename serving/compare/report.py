@@ -13,7 +13,7 @@ from serving.errors import TandemError
 from serving.repository import write_atomically
 
 SCHEMA = 3
-WORKS, FAILED, UNREACHABLE = "works", "exported but failed", "not reachable"
+WORKS, FAILED, UNREACHABLE = "works", "failed", "not reachable"
 ENDPOINT, VARIANT, PEER, IN_PROCESS, NULL = "endpoint", "variant", "peer", "in process", "null"
 """The kinds of rows: a deployed target, a variant of one, another project's server, the runtime without a server, a
 server without a model."""
@@ -191,6 +191,11 @@ class Report:
     """True if it was interrupted."""
     notes: list[str] = field(default_factory=list)
     schema: int = SCHEMA
+
+    @property
+    def title(self) -> str:
+        """The model, and its version if Tandem serves it."""
+        return f"{self.model}, version {self.version}" if self.version else self.model
 
     @property
     def ways(self) -> list[Row]:

@@ -19,7 +19,7 @@ import psutil
 
 from serving.compare.resources import processes
 from serving.settings import Settings
-from serving.targets.base import Target, TargetError
+from serving.targets.base import Target, TargetError, port_setting
 
 LOG_LINES = 6
 """Lines of a failed server's log in its row's reason."""
@@ -39,9 +39,7 @@ def started(target: Target, settings: Settings, version: int) -> AbstractContext
 
     Raises `TargetError` with the end of its log if it is not ready within `settings.ready_seconds`.
     """
-    own = target.name.replace("-", "_")
-    names = [field.name for field in dataclasses.fields(settings)]
-    names = [name for name in names if name.startswith(f"{own}_") and name.endswith("_port")]
+    names = [port_setting(target.name, purpose) for purpose in target.container.ports]
     ports: dict[str, Any] = dict(zip(names, free_ports(len(names)), strict=True))
     settings = dataclasses.replace(settings, platform="process", host="127.0.0.1", **ports)
     target.configure(settings)

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from serving.compare import conditions
-from serving.compare.report import CLEAR, DEVICE, ENDPOINT, IN_PROCESS, NULL, Figure, Report, Row, are_equal
+from serving.compare.report import CLEAR, ENDPOINT, NULL, Figure, Report, Row, are_equal
 
 QUIET = 0.1
 """The share of CPU time of other processes above which figures are doubtful."""
@@ -65,14 +65,16 @@ def conclusions(report: Report) -> list[str]:
         *(_best(report, name) for name in QUESTIONS),
         *(_equal(report, name) for name in ("p50", "goodput", "cpu_us")),
         _parts(report),
-        _smallest(report),
         *_precisions(report),
-        _devices(report),
         _parity(report),
         _frameworks(report),
         _training(report),
-        _one_source(report),
         *(f"{row.name} {row.state}: {row.reason}" for row in report.rows if not row.works),
+        *(
+            f"{row.name}: {sum(row.failures.values())} requests failed, most by: {most}."
+            for row in report.rows
+            if row.works and (most := max(row.failures, key=lambda words: row.failures[words], default=""))
+        ),
         *_doubts(report),
     ]
     return [sentence for sentence in found if sentence]
@@ -143,29 +145,6 @@ def _precisions(report: Report) -> list[str]:
     return list(found.values())
 
 
-def _devices(report: Report) -> str:
-    """The runtimes of phones side by side, where there is more than LiteRT."""
-    rows = [row for row in report.rows if row.works and row.p50 and row.protocol == IN_PROCESS]
-    rows = [row for row in rows if row.kind == DEVICE or row.target == "litert"]
-    if all(row.kind != DEVICE for row in rows):
-        return ""
-    told = [
-        f"{row.way} {_ms(row.p50.value)} (file {row.artifact_bytes / 2**20:.2f} MiB, "
-        f"memory {(row.memory_loaded or 0) / 2**20:.1f} MiB)"
-        for row in rows
-        if row.p50
-    ]
-    return f"On one thread here, the runtimes of phones answer a row in {', '.join(told)}."
-
-
-def _smallest(report: Report) -> str:
-    rows = sorted((row for row in report.working if row.artifact_bytes), key=lambda row: row.artifact_bytes)
-    if not rows or rows[-1].artifact_bytes < (1 + CLEAR) * rows[0].artifact_bytes:
-        return ""
-    low, high = (f"{row.way}'s ({row.artifact_bytes / 2**20:.2f} MiB)" for row in (rows[0], rows[-1]))
-    return f"The smallest artifact is {low}, the largest {high}."
-
-
 def _parity(report: Report) -> str:
     rows = [row for row in report.working if row.difference is not None and row.precision == "float32"]
     if not rows:
@@ -205,20 +184,6 @@ def _training(report: Report) -> str:
     return f"An epoch took {seconds}; {report.score} is {scores}; their ways are {lines} lines of code."
 
 
-def _one_source(report: Report) -> str:
-    """Keras's network on PyTorch, beside the one that is written for it."""
-    found = {one.name: one for one in report.frameworks if one.step_seconds}
-    own, native = found.get("keras-on-pytorch"), found.get("pytorch")
-    if own is None or native is None:
-        return ""
-    score = "" if own.score is None else f", {report.score} {own.score:.4f}"
-    return (
-        f"keras_model.py trains on PyTorch, too: {1000 * own.step_seconds:.0f} ms a step, torch_model.py "
-        f"{1000 * native.step_seconds:.0f} ms when that trained; first losses within {own.loss_difference:.1g} of "
-        f"TensorFlow's{score}, exported to {_listed(list(own.export_seconds))}."
-    )
-
-
 def _doubts(report: Report) -> list[str]:
     rows, found = report.working, []
     for when, busy in (("before the start", report.busy_before), ("after the end", report.busy_after)):
@@ -238,8 +203,8 @@ def _doubts(report: Report) -> list[str]:
         f"CPU a request moved by more than ±{CLEAR:.0%} between rounds (~)": [
             row for row in rows if is_unsteady(row.cpu_us)
         ],
-        "Too few requests for a sure 99th percentile": [
-            row for row in rows if row.p99 and row.p99.reason and not row.failures
+        "Figures that are not sure (*)": [
+            row for row in rows if any(figure and figure.reason for figure in (row.p99, row.goodput))
         ],
         "The generator takes more than a fifth of the server's CPU a request, so the highest rate is a lower bound": [
             row for row in rows if row.generator_us and row.cpu_us and row.generator_us > row.cpu_us.value / 5

@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serving import golden
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from serving.torchserve.archive import MANIFEST, SIGNATURE
@@ -52,6 +51,9 @@ class Trial:
 
     def check_golden(self) -> None:
         """Raise `GoldenError` if the outputs for the archive's golden sample are not the source framework's."""
+        # It imports numpy, and `tandem status` this module.
+        from serving import golden
+
         if sample := golden.read(self._folder):
             names = json.loads((self._folder / SIGNATURE).read_text())["outputs"]
             sample.check(dict(zip(names, self.handler.infer(dict(sample.inputs)), strict=True)))

@@ -39,25 +39,18 @@ def written(folder: Path, **changes: Any) -> str:
     return str(report.save(reports.report(*rows), folder))
 
 
-def test_every_limit_is_kept_by_figures_that_keep_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert overhead.main([written(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    # (800 - 200) / (800 - 200), and (1150 - 200) / (1400 - 200).
-    assert "overhead by JSON, as a share of triton's    <= 1.2  1.00    reached" in said
-    assert "overhead by gRPC, as a share of mlserver's  <= 1    0.79    reached" in said
-    assert "onnxruntime: memory, MiB                    <= 140  100.00  reached" in said
-    assert "MISSED" not in said
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        # (800 - 200) / (800 - 200), and (1150 - 200) / (1400 - 200).
         (
-            {"cpu_us": Figure(1290)},
-            ["<= 1.2  1.82    MISSED", "<= 1    1.56    MISSED", "<= 1.7  1.82    MISSED"],
+            {},
+            [
+                "triton's    <= 1.2  1.00    reached",
+                "gRPC, as a share of mlserver's  <= 1    0.79    reached",
+            ],
         ),
+        ({"cpu_us": Figure(1290)}, ["<= 1.2  1.82    MISSED", "<= 1    1.56    MISSED"]),
         ({"start_seconds": 1.6}, ["start, s                       <= 1.5  1.60    MISSED"]),
         ({"memory_loaded": 141 * 2**20}, ["<= 140  141.00  MISSED"]),
         ({"cpu_us": None}, ["-       not measured"]),
@@ -66,7 +59,7 @@ def test_every_limit_is_kept_by_figures_that_keep_it(
 def test_a_limit_that_is_missed_or_was_not_measured_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: list[str]
 ) -> None:
-    assert overhead.main([written(tmp_path, **change)]) == 1
+    assert overhead.main([written(tmp_path, **change)]) == bool(change)
     said = capsys.readouterr().out
     for part in words:
         assert part in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from pipelines.cli import comparison, parsing
+from serving.compare import report
 from serving.compare.changes import Change
 from serving.compare.report import FAILED, Report
+from serving.errors import TandemError
 from serving.settings import Settings
-from serving.targets.base import TargetError
+from tests.serving.compare import reports
 from tests.serving.compare.scripted import serving, sleeping
 
 
@@ -55,13 +58,69 @@ def test_servers_are_compared_by_what_they_answer_and_take(tmp_path: Path, sampl
     ("words", "message"),
     [
         (["--endpoint", "oip+http://h:1/m"], "--endpoint and --samples need each other"),
-        (["--rows", "8"], "--rows 8: expected at least 64"),
-        (["--peers", "/nowhere"], "/nowhere/peers.toml describes no servers"),
+        (["tfjs", "--endpoint", "oip+http://h:1/m", "--samples", "x.npz"], "expected no target"),
+        (
+            ["--endpoint", "http://h:1/m", "--samples", "x.npz"],
+            "is no address of an endpoint: expected one of oip",
+        ),
+        (["--rows", "0"], "--rows 0: expected more than 0"),
+        (["--fail-on", "regression"], "--fail-on needs --against"),
+        (["--against", "OTHER"], "is of the model other: expected one of fashion"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_started(
     tmp_path: Path, words: list[str], message: str
 ) -> None:
-    with pytest.raises(TargetError, match=message):
-        compared(tmp_path, *words)
-    assert not list(tmp_path.iterdir())
+    other = report.save(reports.report(model="other"), tmp_path / "other")
+    with pytest.raises(TandemError, match=message):
+        compared(tmp_path / "artifacts", *(word.replace("OTHER", str(other)) for word in words))
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as .npz"),
+        (b"PK\3\4 cut off", "cannot be read as .npz"),
+        ([1.0, 2.0], "cannot be read as .npz"),
+        ({"x": [[1.0]], "y": []}, "expected as many rows of each input, and one at least: {'x': 1, 'y': 0}"),
+        ({"x": 1.0}, "one at least: {'x': 0}"),
+    ],
+)
+def test_samples_that_are_none_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    path = tmp_path / "samples.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with path.open("wb") as file:
+            np.savez(file, **content) if isinstance(content, dict) else np.save(file, content)
+    with pytest.raises(TandemError, match=re.escape(message)):
+        compared(tmp_path, "--samples", str(path), "--endpoint", "oip+http://127.0.0.1:1/m")
+    assert list((tmp_path / "reports").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_measurement(
+    tmp_path: Path, samples: Path
+) -> None:
+    (tmp_path / "reports").touch()
+    with pytest.raises(OSError, match="reports"):
+        compared(tmp_path, "--samples", str(samples), "--endpoint", "oip+http://127.0.0.1:1/m")
+
+
+def test_answers_that_cannot_be_compared_have_no_difference() -> None:
+    """Servers that Tandem did not start may call their outputs otherwise, or answer in other shapes."""
+    rows = [reports.row(name, "rest", 1, 1) for name in ("a", "b", "c", "d")]
+    one = np.ones((2, 3), np.float32)
+    answers = dict(
+        zip([row.name for row in rows], ({"y": one}, {"z": one}, {"y": one[0]}, {"y": one * 3}), strict=True)
+    )
+    found = comparison._parity(reports.report(*rows), answers)
+    assert found[0] == [0.0, None, float("inf"), 2.0]
+
+
+def test_the_terminal_shows_each_row_in_80_columns(tmp_path: Path) -> None:
+    *lines, where = comparison.lines(reports.report(), tmp_path)
+    assert where == f"report: {tmp_path / 'index.html'}"
+    text = "\n".join(lines)
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    assert re.search(r"^torchserve +rest +6.10 +12.20 +90 +6,100 +0.9000 +6.1e-07$", text, re.MULTILINE)

@@ -35,7 +35,6 @@ MODULES = {
 }
 RUNTIMES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 """The library of each runtime."""
-PRECISIONS = ("float32", "bf16")
 IMPORTED_ROWS = 64
 """Rows of a run of an imported artifact, which has no profile."""
 
@@ -129,8 +128,8 @@ def _plan(recipe: stages.Recipe) -> BatchPlan:
         return BatchPlan(recipe.model, data.test, Profile(1, 0.0, 0.0, batch_size=size), seed)
     # The traces do not tell several devices apart.
     profile = replace(recipe.profile, devices=1, device="cpu")
-    if profile.precision not in PRECISIONS:
-        raise ProfilingError(f"profiles run on the CPU, which has no {profile.precision}")
+    if profile.precision != "float32":
+        raise ProfilingError(f"profiles are of float32, and not of {profile.precision}")
     plan = BatchPlan(recipe.model, data.train.take(slice(profile.training_rows)), profile, seed)
     if not plan.steps_per_epoch:
         raise ProfilingError(f"{len(plan.rows)} training rows fill no batch of {profile.batch_size}")

@@ -26,11 +26,7 @@ NOTE = (
 def profile(plan: BatchPlan, steps: int, folder: Path) -> Profiled:
     """Time, then trace, the steps that `fit` takes, without what Keras does between them."""
     keras.utils.set_random_seed(plan.seed)
-    keras.config.set_dtype_policy(keras_fit.POLICIES[plan.profile.precision])
-    try:
-        network = keras_fit.compile_network(plan.model, plan)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    network = keras_fit.compile_network(plan.model, plan)
     batches = iter(keras_fit.batches(plan, 0).repeat())
 
     def run(steps: int, clock: Clock) -> Clock:

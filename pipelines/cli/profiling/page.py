@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.cli.profiling.record import DEAREST, PARTS, Profiled
 from pipelines.records import tables
-from pipelines.records.page import template
+from serving.compare.page import template
 from serving.repository import write_atomically
 
 FILE = "index.html"

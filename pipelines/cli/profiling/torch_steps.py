@@ -28,11 +28,10 @@ def profile(plan: BatchPlan, steps: int, folder: Path) -> Profiled:
     loss_of = plan.model.spec.task.torch_loss
     # Made in line, as for `fit`.
     batches = chain.from_iterable(EpochBatches(plan, epoch, 0, 1) for epoch in count())
-    lower = plan.profile.precision == "bf16"
 
     def run(steps: int, clock: Clock) -> Clock:
         for inputs, targets in islice(clock.waited(batches), steps):
-            with clock("forward"), torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            with clock("forward"):
                 loss = loss_of(trainee.network(**inputs), targets)
             with clock("backward"):
                 optimizer.zero_grad()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.base import ModelSpec
 from models.classification import Classification
@@ -13,9 +13,7 @@ from pipelines.gates.networks import Evaluated
 from pipelines.records.lineage import Run
 from pipelines.training.record import Trained
 from pipelines.validation import Published, Validated
-
-if TYPE_CHECKING:
-    import jinja2
+from serving.compare.page import template
 
 FILE = "index.html"
 FOLDER = Path(__file__).parent
@@ -51,21 +49,6 @@ def render(run: Run, spec: ModelSpec, checks: Sequence[Check], values: Sequence[
         "classes": spec.task.classes if isinstance(spec.task, Classification) else (),
     }
     return template(FOLDER, figure).render(fields)
-
-
-def template(folder: Path, filter: Callable[..., str]) -> jinja2.Template:
-    """Return `page.html` of a folder, which may include `page.css`; the function `filter` is a filter in it."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, FOLDER]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters[filter.__name__] = filter
-    return environment.get_template("page.html")
 
 
 def figure(value: float) -> str:

@@ -4,128 +4,101 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from serving.compare import words
+from serving.compare import report, words
 from serving.compare.decision import projects
-from serving.compare.report import ENDPOINT, Figure, Framework, Report, Row
+from serving.compare.report import ENDPOINT, Figure, Report, Row
 
-FILE = "index.html"
+if TYPE_CHECKING:
+    import jinja2
+
+FILE, SUMMARY = "index.html", "summary.md"
+FOLDER = Path(__file__).parent
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "target": lambda row: row.way,
     "protocol": lambda row: row.protocol,
-    "framework": lambda row: row.framework,
-    "runs": lambda row: row.runs,
-    "score": lambda row: _number(row.score, ".4f"),
-    "largest difference": lambda row: _number(row.difference, ".1e"),
     "p50 ms": lambda row: _figure(row.p50, ".2f"),
     "p99 ms": lambda row: _figure(row.p99, ".2f"),
     "req/s": lambda row: _figure(row.goodput, ",.0f"),
-    "rows/s": lambda row: _number(max(row.batches.values(), default=None), ",.0f"),
+    "rows/s": lambda row: number(max(row.batches.values(), default=None), ",.0f"),
     "CPU us": lambda row: _figure(row.cpu_us, ",.0f") + (" ~" if words.is_unsteady(row.cpu_us) else ""),
-    "start s": lambda row: _number(row.start_seconds, ".1f"),
-    "MiB": lambda row: _mebibytes(row.memory_loaded, ",.0f"),
-    "artifact MiB": lambda row: _mebibytes(row.artifact_bytes or None, ".2f"),
+    "score": lambda row: number(row.score, ".4f"),
+    "largest difference": lambda row: number(row.difference, ".1e"),
+    "start s": lambda row: number(row.start_seconds, ".1f"),
+    "MiB": lambda row: mebibytes(row.memory_loaded, ",.0f"),
+    "artifact MiB": lambda row: mebibytes(row.artifact_bytes or None, ".2f"),
+    "framework": lambda row: row.framework,
+    "runs": lambda row: row.runs,
 }
 """The columns of the table of all rows."""
-FIRST = ("target", "protocol", "runs", "artifact MiB", "score", "largest difference")
-SHORT = (*FIRST, "p50 ms", "p99 ms", "req/s", "start s", "MiB")
+SHORT = (
+    *("target", "protocol", "runs", "artifact MiB", "score", "largest difference"),
+    *("p50 ms", "p99 ms", "req/s", "start s", "MiB"),
+)
 """The columns of the table with one row for each target."""
-CONDITIONS: dict[str, Callable[[Row], str]] = {
-    "row": lambda row: row.name,
-    "state": lambda row: f"{row.state}: {row.reason}" if row.reason else row.state,
-    "kind": lambda row: row.kind,
-    "precision": lambda row: row.precision,
-    "threads": lambda row: str(row.conditions.get("threads", "-")),
-    "processes": lambda row: str(row.conditions.get("processes", "-")),
-    "batched": lambda row: str(row.conditions.get("batched", "-")),
-    "instruction set": lambda row: str(row.conditions.get("instruction set", "-")),
-    "idle MiB": lambda row: _mebibytes(row.memory_idle, ",.0f"),
-    "image MiB": lambda row: _mebibytes(row.image_bytes, ",.0f"),
-    "a million costs": lambda row: _number(row.million_cost, ".2g"),
-}
-"""The columns of the table of conditions."""
-FRAMEWORKS: dict[str, Callable[[Framework], str]] = {
-    "framework": lambda own: f"{own.name} ({own.library})",
-    "epochs": lambda own: str(len(own.epochs)),
-    "seconds an epoch": lambda own: _number(own.seconds / len(own.epochs) if own.epochs else None, ".1f"),
-    "trained in": lambda own: own.arithmetic,
-    "ms a step": lambda own: _number(1000 * own.step_seconds or None, ".1f"),
-    "waits for input": lambda own: _number(own.waiting, ".1%"),
-    "losses apart": lambda own: _number(own.loss_difference, ".1e"),
-    "peak MiB": lambda own: _mebibytes(own.peak_bytes or None, ",.0f"),
-    "score": lambda own: _number(own.score, ".4f"),
-    "export seconds": lambda own: _listed(own.export_seconds, ".1f"),
-    "lines of code": lambda own: _listed(own.lines, ""),
-}
-"""The columns of the table of frameworks."""
-PLAIN = ("target", "variant", "protocol", "kind", "framework", "precision", "state", "score", "difference")
-FIGURES = ("p50", "p90", "p99", "goodput", "cpu_us")
-LAST = ("start_seconds", "memory_idle", "memory_loaded", "artifact_bytes", "image_bytes", "million_cost")
-"""The columns of the CSV."""
 
 
-def html(report: Report) -> str:
+def write(made: Report, folder: Path) -> None:
+    """Write the report as data, page, Markdown and CSV."""
+    report.save(made, folder)
+    (folder / FILE).write_text(html(made))
+    (folder / SUMMARY).write_text(markdown(made))
+    (folder / "rows.csv").write_text(comma_separated(made))
+
+
+def html(made: Report) -> str:
     """Return the page: one file without references to others."""
-    import jinja2
-
     from serving.compare.page import plots
 
+    told = {"conclusions": words.conclusions(made), "columns": COLUMNS, "plots": plots}
+    page = template(FOLDER, number, mebibytes, listed, file="report.html")
+    return page.render(report=made, **told)
+
+
+def template(folder: Path, *filters: Callable[..., str], file: str = "page.html") -> jinja2.Template:
+    """Return a template of a folder, which may extend `base.html`; the functions are filters in it."""
+    import jinja2
+
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        loader=jinja2.FileSystemLoader([folder, FOLDER]),
+        autoescape=file.endswith(".html"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return environment.get_template("report.html").render(
-        report=report,
-        conclusions=words.conclusions(report),
-        columns=COLUMNS,
-        conditions=CONDITIONS,
-        frameworks=FRAMEWORKS,
-        plots=plots.all_of(report),
-    )
+    environment.filters |= {filter.__name__: filter for filter in filters}
+    return environment.get_template(file)
 
 
-def markdown(report: Report) -> str:
+def markdown(made: Report) -> str:
     """Return a summary for a pull request: the fastest protocol of each target, then all rows."""
     known = projects()
     soonest: dict[str, Row] = {}
-    for row in sorted(report.working, key=lambda row: row.p50.value if row.p50 else float("inf")):
+    for row in sorted(made.working, key=lambda row: row.p50.value if row.p50 else float("inf")):
         if row.kind == ENDPOINT and row.p50:
             soonest.setdefault(row.target, row)
-    targets = {row.target: soonest[row.target] for row in report.rows if row.target in soonest}
     first = {name: COLUMNS[name] for name in SHORT}
     first["project"] = lambda row: known.get(row.target, {}).get("state", "-")
     every = {name: text for name, text in COLUMNS.items() if name not in ("framework", "artifact MiB")}
-    machine = report.machine
-    lines = [
-        f"### {report.model}, version {report.version}: every way to production, measured",
-        "",
-        *(f"- {sentence}" for sentence in words.conclusions(report)),
-        *_table(first, list(targets.values())),
-        *_table(every, report.rows),
-        "",
-        f"{machine['processor']}, {machine['cores']} cores; platform {report.platform}; {report.started}.",
-    ]
-    return "\n".join(lines) + "\n"
+    targets = [soonest[name] for name in dict.fromkeys(row.target for row in made.rows) if name in soonest]
+    tables = [(first, targets), (every, made.rows)]
+    told = {"conclusions": words.conclusions(made), "tables": tables}
+    return template(FOLDER, file=SUMMARY).render(report=made, **told)
 
 
-def _table(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> list[str]:
-    head = ["", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    return head + [f"| {' | '.join(text(row) for text in columns.values())} |" for row in rows]
-
-
-def comma_separated(report: Report) -> str:
-    """Return the rows as CSV with plain numbers."""
+def comma_separated(made: Report) -> str:
+    """Return the rows as CSV with plain numbers: all fields of a row but lists and tables."""
     stream = io.StringIO()
+    names = [name for name, kind in Row.__annotations__.items() if not kind.startswith(("list", "dict"))]
     writer = csv.writer(stream)
-    writer.writerow([*PLAIN, *FIGURES, *LAST])
-    for row in report.rows:
-        values = [getattr(row, name) for name in (*PLAIN, *FIGURES, *LAST)]
+    writer.writerow(names)
+    for row in made.rows:
+        values = [getattr(row, name) for name in names]
         writer.writerow([value.value if isinstance(value, Figure) else value for value in values])
     return stream.getvalue()
 
@@ -138,13 +111,13 @@ def _figure(found: Figure | None, form: str) -> str:
     return f"{found.value:{form}}{spread}{' *' if found.reason else ''}"
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def _mebibytes(size: int | None, form: str) -> str:
-    return _number(None if size is None else size / 2**20, form)
+def mebibytes(size: int | None, form: str) -> str:
+    return number(None if size is None else size / 2**20, form)
 
 
-def _listed(values: Mapping[str, float], form: str) -> str:
+def listed(values: Mapping[str, float], form: str) -> str:
     return ", ".join(f"{name} {value:{form}}" for name, value in values.items()) or "-"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from serving.compare.parts import PARTS
-from serving.compare.report import Framework, Report, Row
+from serving.compare.report import Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,189 +39,140 @@ EXACT = 1e-9
 """Smaller differences are drawn as none."""
 
 
-class Plot(NamedTuple):
-    """A plot of `items`, each a row or a framework; without items it is left out."""
+def latencies(report: Report) -> Markup:
+    """Draw the shares of one request's latencies at a time."""
 
-    title: str
-    text: str
-    """Its description."""
-    items: Sequence[Any]
-    draw: Callable[[Axes, Any], None]
-    inches: float = 0.0
-    """The height of an item, if they lie below each other."""
+    def draw(axes: Axes) -> None:
+        for row in rows:
+            axes.plot(row.quantiles, range(len(row.quantiles)), label=_label(row.name), **_line(rows, row))
+        _stretch(axes, "x")
+        axes.set(xlabel="milliseconds", ylabel="share of requests, %")
+
+    rows = _distinct([row for row in report.working if row.quantiles])
+    return svg(draw, HEIGHT, rows)
 
 
-def all_of(report: Report) -> list[tuple[str, str, Markup]]:
-    """Return title, description and drawing of each plot with figures."""
-    rows, target = report.working, report.settings["target_ms"]
+def load(report: Report) -> Markup:
+    """Draw the 99th percentile of the latency by the offered rate."""
+
+    def draw(axes: Axes) -> None:
+        for row in rows:
+            offered, p99 = zip(*((point.offered, point.p99) for point in row.sweep), strict=True)
+            axes.plot(offered, p99, marker="o", label=_label(row.name), **_line(rows, row))
+        axes.axhline(report.settings["target_ms"], color=INK, linewidth=0.8, linestyle="--")
+        _stretch(axes, "x", "y")
+        axes.set(xlabel="requests offered a second", ylabel="p99, milliseconds")
+
+    rows = _distinct([row for row in report.working if row.sweep])
+    return svg(draw, HEIGHT, rows)
+
+
+def bars(report: Report, name: str, unit: str, scale: float = 1.0) -> Markup:
+    """Draw a figure of each row, divided by `scale`."""
+
+    def draw(axes: Axes) -> None:
+        places = range(len(found))
+        values = list(found.values())
+        drawn = axes.barh(places, values, color=[shades[name] for name in found], height=0.7)
+        labels = [f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in values]
+        axes.bar_label(drawn, labels, padding=3, color=INK, fontsize=8)
+        axes.set_yticks(places, map(_label, found))
+        axes.invert_yaxis()
+        axes.set_xlabel(unit)
+        axes.margins(x=0.12, y=0.01)
+
+    figures = {row.name: getattr(row, name) for row in report.working}
+    plain = {name: getattr(figure, "value", figure) for name, figure in figures.items()}
+    found = {name: value / scale for name, value in plain.items() if value}
+    shades = {row.name: colour(row) for row in report.working}
+    return svg(draw, 1.0 + BAR * len(found), found)
+
+
+def parts(report: Report) -> Markup:
+    """Draw the parts of each row's median."""
+
+    def draw(axes: Axes) -> None:
+        left, places = np.zeros(len(rows)), range(len(rows))
+        for name, shade in zip(PARTS, SHADES, strict=True):
+            values = np.array([row.parts[name] for row in rows])
+            axes.barh(places, values, left=left, label=name, color=shade, height=0.7)
+            left += values
+        axes.set_yticks(places, [_label(row.name) for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("milliseconds")
+        axes.margins(y=0.01)
+
+    rows = [row for row in report.working if row.parts]
+    return svg(draw, 1.0 + BAR * len(rows), rows)
+
+
+def training(report: Report) -> Markup:
+    """Draw the losses by epoch of each framework."""
+
+    def draw(axes: Axes) -> None:
+        for own, shade in zip(curves, ("#e69f00", "#0072b2", OTHER), strict=False):
+            epochs = range(1, len(own.epochs) + 1)
+            for name, style in (("loss", "-"), ("validation_loss", "--")):
+                losses = [epoch[name] for epoch in own.epochs]
+                label = own.name if name == "loss" else None
+                axes.plot(epochs, losses, style, color=shade, marker="o", markersize=3, label=label)
+        axes.set(xlabel="epoch", ylabel="loss")
+        axes.set_xticks(range(1, 1 + max(len(own.epochs) for own in curves)))
+
+    curves = [own for own in report.frameworks if own.epochs]
+    return svg(draw, HEIGHT, curves)
+
+
+def frontier(report: Report) -> Markup:
+    """Draw score, speed and size of each row, and the line of those that no other beats."""
+
+    def draw(axes: Axes) -> None:
+        points = [(row.p50.value if row.p50 else 0.0, row.score or 0.0) for row in rows]
+        largest, ways = max(row.artifact_bytes for row in rows), [row.way for row in rows]
+        # In a legend: names at the points would overlap, as the rows of a framework have one score.
+        for place, way in enumerate(dict.fromkeys(ways)):
+            own = [number for number, other in enumerate(ways) if other == way]
+            row, (speeds, scores) = rows[own[0]], zip(*(points[number] for number in own), strict=True)
+            size = 20 + 100 * np.sqrt(row.artifact_bytes / largest)
+            look: dict[str, Any] = {"color": colour(row), "marker": MARKERS[place % len(MARKERS)]}
+            axes.scatter(speeds, scores, size, label=_label(way), alpha=0.7, **look)
+        best: list[tuple[float, float]] = []
+        for point in sorted(points, key=lambda point: (point[0], -point[1])):
+            best += [point] if not best or point[1] > best[-1][1] else []
+        axes.plot(*zip(*best, strict=True), color=INK, linewidth=0.8)
+        _stretch(axes, "x")
+        axes.set(xlabel="p50, milliseconds", ylabel=report.score)
+        axes.margins(0.15)
+
+    rows = [row for row in report.working if row.score is not None and row.p50 and row.artifact_bytes]
+    return svg(draw, HEIGHT, rows)
+
+
+def parity(report: Report) -> Markup:
+    """Draw the differences between each two rows with answers."""
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(np.log10(np.maximum(values, EXACT)), cmap="viridis", vmin=-9, vmax=0)
+        fontsize = min(7.0, 200 / len(names))
+        axes.set_xticks(range(len(names)), map(str, range(1, len(names) + 1)), fontsize=fontsize)
+        axes.set_yticks(
+            range(len(names)), [f"{name}  {i}" for i, name in enumerate(names, 1)], fontsize=fontsize
+        )
+        axes.grid(visible=False)
+        for (y, x), value in np.ndenumerate(values if len(names) <= MOST_LINES else []):
+            text = "-" if np.isnan(value) else "0" if value < EXACT else f"{value:.0e}".replace("e-0", "e-")
+            ink = "#ffffff" if value < 1e-3 else "#000000"
+            axes.text(x, y, text, ha="center", va="center", fontsize=6, color=ink)
+
     known = [i for i, own in enumerate(report.parity) if any(value is not None for value in own)]
-    known = known if len(known) > 1 else []
-    plots = (
-        Plot(
-            "Latency of one request at a time",
-            "Each line is a row: how long the given share of its requests took at most. Further left is faster.",
-            _distinct([row for row in rows if row.quantiles]),
-            _latencies,
-        ),
-        Plot(
-            "Latency under load",
-            f"Requests at random times at a rising rate. Where a line leaves {target:g} ms, the endpoint is saturated.",
-            _distinct([row for row in rows if row.sweep]),
-            partial(_load, target=target),
-        ),
-        Plot(
-            "Where a request's time goes",
-            "The median's parts: the generator and a server without a model are measured beside it, as is the runtime "
-            "in process; what both together take longer is the last part.",
-            [row for row in rows if row.parts],
-            _parts,
-            BAR,
-        ),
-        Plot(
-            "Goodput",
-            f"The highest rate at which 99 % of the answers came within {target:g} ms, waiting included.",
-            [(row, row.goodput.value) for row in rows if row.goodput and row.goodput.value],
-            partial(_bars, unit="requests a second"),
-            BAR,
-        ),
-        Plot(
-            "CPU of the server",
-            "CPU time of the server's processes for one request.",
-            [(row, row.cpu_us.value) for row in rows if row.cpu_us],
-            partial(_bars, unit="us a request"),
-            BAR,
-        ),
-        Plot(
-            "Score, size and speed",
-            "Up and left is better; the line joins the rows that no other beats. Area: size of the artifact.",
-            [
-                (row, row.p50.value)
-                for row in rows
-                if row.score is not None and row.p50 and row.artifact_bytes
-            ],
-            partial(_frontier, score=report.score),
-        ),
-        Plot(
-            "Memory",
-            "What the server's processes hold after the load.",
-            [(row, held / 2**20) for row in rows if (held := row.memory_loaded or row.memory_idle)],
-            partial(_bars, unit="MiB"),
-            BAR,
-        ),
-        Plot(
-            "Training",
-            "Loss by epoch: solid on the training rows, dashed on the validation rows.",
-            [own for own in report.frameworks if own.epochs],
-            _training,
-        ),
-        Plot(
-            "Parity",
-            "Largest difference of any output between each two rows, on the same samples.",
-            [(_label(report.rows[i].name), [report.parity[i][j] or 0.0 for j in known]) for i in known],
-            _parity,
-            min(CELL, 5.0 / max(len(known), 1)),
-        ),
-    )
-    return [(plot.title, plot.text, _drawn(plot)) for plot in plots if plot.items]
+    names = [_label(report.rows[i].name) for i in known]
+    values = np.array([[report.parity[i][j] for j in known] for i in known], float)
+    return svg(draw, 1.0 + min(CELL, 5.0 / max(len(known), 1)) * len(known), known[1:])
 
 
 def colour(row: Row) -> str:
     """Return the colour of the row's target."""
     return COLOURS.get(row.target, OTHER)
-
-
-def _latencies(axes: Axes, rows: Sequence[Row]) -> None:
-    for row in rows:
-        axes.plot(row.quantiles, range(len(row.quantiles)), label=_label(row.name), **_line(rows, row))
-    _stretch(axes, "x")
-    axes.set_xlabel("milliseconds")
-    axes.set_ylabel("share of requests, %")
-
-
-def _load(axes: Axes, rows: Sequence[Row], target: float) -> None:
-    for row in rows:
-        offered, p99 = zip(*((point.offered, point.p99) for point in row.sweep), strict=True)
-        axes.plot(offered, p99, marker="o", label=_label(row.name), **_line(rows, row))
-    axes.axhline(target, color=INK, linewidth=0.8, linestyle="--")
-    _stretch(axes, "x", "y")
-    axes.set_xlabel("requests offered a second")
-    axes.set_ylabel("p99, milliseconds")
-
-
-def _bars(axes: Axes, items: Sequence[tuple[Row, float]], unit: str) -> None:
-    rows, values = zip(*items, strict=True)
-    bars = axes.barh(range(len(rows)), values, color=[colour(row) for row in rows], height=0.7)
-    axes.bar_label(bars, [f" {v:,.0f}" if v >= 10 else f" {v:.1f}" for v in values], color=INK, fontsize=8)
-    axes.set_yticks(range(len(rows)), [_label(row.name) for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel(unit)
-    axes.margins(x=0.12)
-
-
-def _parts(axes: Axes, rows: Sequence[Row]) -> None:
-    left = np.zeros(len(rows))
-    for name, shade in zip(PARTS, SHADES, strict=True):
-        values = np.array([row.parts[name] for row in rows])
-        axes.barh(range(len(rows)), values, left=left, label=name, color=shade, height=0.7)
-        left += values
-    axes.set_yticks(range(len(rows)), [_label(row.name) for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("milliseconds")
-
-
-def _training(axes: Axes, curves: Sequence[Framework]) -> None:
-    for own, shade in zip(curves, ("#e69f00", "#0072b2"), strict=False):
-        epochs = range(1, len(own.epochs) + 1)
-        for name, style in (("loss", "-"), ("validation_loss", "--")):
-            losses = [epoch[name] for epoch in own.epochs]
-            label = own.name if name == "loss" else None
-            axes.plot(epochs, losses, style, color=shade, marker="o", markersize=3, label=label)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss")
-    axes.set_xticks(range(1, 1 + max(len(own.epochs) for own in curves)))
-
-
-def _frontier(axes: Axes, items: Sequence[tuple[Row, float]], score: str) -> None:
-    largest = max(row.artifact_bytes for row, _ in items)
-    drawn: dict[str, list[str]] = {}
-    for row, speed in items:
-        ways = drawn.setdefault(colour(row), [])
-        # In a legend: names at the points would overlap, as the rows of a framework have one score.
-        label = None if row.way in ways else _label(row.way)
-        ways += [row.way] if label else []
-        marker = MARKERS[ways.index(row.way) % len(MARKERS)]
-        size = 20 + 100 * np.sqrt(row.artifact_bytes / largest)
-        look: dict[str, Any] = {"color": colour(row), "marker": marker, "alpha": 0.7}
-        axes.scatter(speed, row.score or 0.0, size, label=label, **look)
-    best = undominated([(speed, row.score or 0.0) for row, speed in items])
-    axes.plot(*zip(*best, strict=True), color=INK, linewidth=0.8)
-    _stretch(axes, "x")
-    axes.set_xlabel("p50, milliseconds")
-    axes.set_ylabel(score)
-    axes.margins(0.15)
-
-
-def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (latency, score) that no other beats in both, fastest first."""
-    best: list[tuple[float, float]] = []
-    for latency, score in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or score > best[-1][1]:
-            best.append((latency, score))
-    return best
-
-
-def _parity(axes: Axes, items: Sequence[tuple[str, list[float]]]) -> None:
-    names, rows = zip(*items, strict=True)
-    axes.imshow(np.log10(np.maximum(rows, EXACT)), cmap="viridis", vmin=-9, vmax=0)
-    numbers = range(1, len(names) + 1)
-    fontsize = min(7.0, 200 / len(names))
-    axes.set_xticks(range(len(names)), [str(number) for number in numbers], fontsize=fontsize)
-    axes.set_yticks(range(len(names)), map("{}  {}".format, names, numbers), fontsize=fontsize)
-    axes.grid(visible=False)
-    for (y, x), value in np.ndenumerate(rows if len(names) <= MOST_LINES else []):
-        text = "0" if value < EXACT else f"{value:.0e}".replace("e-0", "e-")
-        ink = "#ffffff" if value < 1e-3 else "#000000"
-        axes.text(x, y, text, ha="center", va="center", fontsize=6, color=ink)
 
 
 def _stretch(axes: Axes, *names: str) -> None:
@@ -260,13 +210,10 @@ def _line(rows: Sequence[Row], row: Row) -> dict[str, Any]:
     }
 
 
-def _drawn(plot: Plot) -> Markup:
-    height = 1.0 + plot.inches * len(plot.items) if plot.inches else HEIGHT
-    return svg(lambda axes: plot.draw(axes, plot.items), height)
-
-
-def svg(draw: Callable[[Axes], None], height: float) -> Markup:
-    """Return a drawing of `draw` as SVG, `height` inches or the legend high."""
+def svg(draw: Callable[[Axes], None], height: float, items: Collection[Any] = (None,)) -> Markup:
+    """Return a drawing of `draw` as SVG, `height` inches or the legend high; empty if there are no `items` in it."""
+    if not items:
+        return Markup()
     import matplotlib
 
     matplotlib.use("svg")

@@ -21,7 +21,7 @@ from serving.compare.measure import Measuring, Plan, Subject
 from serving.compare.report import FAILED, NULL, Row
 from serving.settings import Settings
 
-from .scripted import Script, serving, sleeping
+from .scripted import serving, sleeping
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -63,18 +63,6 @@ def test_a_slower_endpoint_is_read_as_slower_by_as_much_and_percentiles_are_told
     assert quick.p99.value > 35
     assert 15 < late.p50.value - quick.p50.value < 30
     assert quick.quantiles[50] < late.quantiles[50]
-
-
-def test_each_row_has_its_own_answers(samples: Path) -> None:
-    with (
-        serving(sleeping(0, 2.0)) as two,
-        serving(sleeping(0, 3.0)) as three,
-        measuring(samples, two, three) as (measured, rows),
-    ):
-        answers = measured.answers()
-    first = np.arange(0, 36, 2)  # 18 rows in requests of 4: the last one is short.
-    for row, factor in zip(rows, (2.0, 3.0), strict=True):
-        np.testing.assert_allclose(answers[row.name]["y"][:, 0], factor * first)
 
 
 def test_the_highest_rate_is_near_the_capacity_that_is_known(samples: Path) -> None:
@@ -129,6 +117,8 @@ def test_what_costs_no_request_is_read_beside_it(samples: Path) -> None:
         measured.batches()
     assert row.p50 is not None
     assert 0 < row.p50.value < 1
+    # LoadGen has prepared enough requests.
+    assert row.p50.reason == ""
     assert (row.goodput, row.batches, row.score) == (None, {}, None)
 
 
@@ -164,30 +154,52 @@ def test_a_server_is_asked_in_the_protocol_of_its_address(samples: Path, scheme:
     np.testing.assert_allclose(answers[row.name]["y"][:, 0], 2 * np.arange(0, 36, 2))
 
 
-def dying(number: int) -> float:
-    if number > 40:
-        raise RuntimeError("the model is gone")
-    return 1.0
-
-
-def gone(_number: int) -> float:
-    raise RuntimeError("never there")
-
-
-@pytest.mark.parametrize(("script", "words"), [(gone, "never there"), (dying, "the model is gone")])
-def test_a_target_that_fails_says_so_in_its_row_and_the_others_go_on(
-    samples: Path, script: Script, words: str
-) -> None:
-    with ExitStack() as stack:
-        urls = [stack.enter_context(serving(one)) for one in (script, sleeping(2))]
-        measured, (broken, sound) = stack.enter_context(measuring(samples, *urls))
-        measured.answers()
+def test_an_endpoint_with_few_requests_has_no_sure_percentiles(samples: Path) -> None:
+    """64 requests of one stream, and 100 a second for 2 s."""
+    with serving(sleeping(8)) as url, measuring(samples, url) as (measured, (row,)):
+        measured.plan = replace(PLAN, seconds=0.25, rounds=1, connections=1, target_ms=1000)
         measured.latencies()
-    told = broken.reason + " ".join(broken.failures)
-    assert words in told
-    assert broken.state == FAILED or sum(broken.failures.values()) > 0
-    assert sound.works
-    assert sound.p50 is not None
+        measured.rates()
+    assert row.p50 is not None
+    assert row.p99 is not None
+    assert row.goodput is not None
+    assert (row.p50.reason, row.p99.reason) == ("", "fewer than 470 requests")
+    assert row.goodput.value > 10
+    assert row.goodput.reason == "fewer than 470 requests at this rate"
+
+
+def test_ctrl_c_keeps_the_rounds_that_were_read(samples: Path) -> None:
+    def say(line: str) -> None:
+        if "round 2" in line:
+            raise KeyboardInterrupt
+
+    row = Row("", "", "-", "a script")
+    with serving(sleeping(2)) as url:
+        row.target = url
+        with (
+            Measuring(Settings(), [Subject(row)], samples, PLAN, say) as measured,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            measured.latencies()
+    assert row.p50 is not None
+    assert row.p50.value > 2
+
+
+def test_a_target_that_dies_fails_by_name_and_the_others_go_on(samples: Path) -> None:
+    def dying(number: int) -> float:
+        if number >= 40:
+            raise RuntimeError("the model is gone")
+        return 1.0
+
+    with ExitStack() as stack:
+        urls = [stack.enter_context(serving(one)) for one in (dying, sleeping(2))]
+        measured, (broken, other) = stack.enter_context(measuring(samples, *urls))
+        measured.answers()
+        measured.rates()
+    assert broken.state == FAILED
+    assert "the model is gone" in broken.reason
+    assert other.works
+    assert other.goodput is not None
 
 
 @pytest.mark.parametrize(

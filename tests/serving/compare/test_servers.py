@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from models.signature import Signature, Tensor
 from serving import repository
-from serving.compare import conditions, endpoints, peers, resources, servers
+from serving.compare import conditions, resources, servers
 from serving.repository import MANIFEST, Manifest
 from serving.settings import Settings
 from serving.targets import load
@@ -81,45 +80,3 @@ def test_a_version_that_serves_its_manifest_has_no_model_and_answers_zeros(
             assert {output: array.shape for output, array in answers.items()} == {"y": (5, 3), "z": (5, 1)}
             assert not any(array.any() for array in answers.values())
             client.close()
-
-
-PEER = """
-import argparse, sys, time
-sys.path.insert(0, {root!r})
-from tests.serving.compare.scripted import serving, sleeping
-parser = argparse.ArgumentParser()
-for name in ("model", "name", "http-port", "grpc-port", "folder"):
-    parser.add_argument("--" + name, required=True)
-options = parser.parse_args()
-time.sleep(0.5)
-with serving(sleeping(0, 3.0), int(options.http_port)):
-    time.sleep(60)
-"""
-
-
-@pytest.mark.slow
-def test_a_peer_is_an_entry_with_its_program_and_answers_where_it_says(
-    settings: Settings, tmp_path: Path
-) -> None:
-    folder = tmp_path / "peers"
-    folder.mkdir()
-    (folder / "peers.toml").write_text('[triple]\nendpoints = ["json+http://127.0.0.1:{http}/predict"]')
-    (folder / "triple.txt").write_text("triple==1.2\n")
-    (folder / "serve_triple.py").write_text(PEER.format(root=str(Path(__file__).parents[3])))
-    (peer,) = peers.read(folder)
-    assert peer.runs == "ONNX Runtime in triple 1.2"
-    inputs = {"x": np.ones((1, 2), np.float32)}
-    place, python, model = tmp_path / "place", Path(sys.executable), tmp_path / "model.onnx"
-    begun = time.monotonic()
-    with peers.started(peer, settings, model, SIGNATURE, inputs, python, place) as server:
-        assert 0.5 <= server.start_seconds <= time.monotonic() - begun
-        (url,) = peer.urls(server.settings)
-        assert endpoints.connect(url, SIGNATURE).predict(inputs)["y"].tolist() == [[3.0]]
-    assert not resources.processes(server.pid)
-
-
-@pytest.mark.parametrize("text", ["[a]\nendpoint = []", "a = 1", "["])
-def test_a_folder_that_describes_no_peers_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "peers.toml").write_text(text)
-    with pytest.raises(TargetError, match="describes no servers to compare with"):
-        peers.read(tmp_path)
