@@ -11,7 +11,7 @@ from serving.settings import PREFIX, Settings
 from serving.targets.base import Client, Container, Endpoint, Launch, Target, served_signature
 from serving.targets.http import ask, endpoints
 from serving.torchserve.config import state
-from serving.torchserve.launch import STARTING
+from serving.torchserve.launch import STARTING, STOPPED
 
 LAUNCH_SETTINGS = ("model", "artifacts", "host", "stop_seconds")
 
@@ -61,9 +61,9 @@ class TorchServe(Target):
         return ask(self, settings, lambda http: int(http.json("GET", path, headers=describe)["version"]))
 
     def refusal(self, settings: Settings, version: int, log: Sequence[str]) -> str:
-        """Search the log since the last start."""
+        """Search the log since the last start or stop."""
         lines = list(log)
-        starts = [place for place, line in enumerate(lines) if STARTING in line]
+        starts = [place for place, line in enumerate(lines) if STARTING in line or STOPPED in line]
         told = (f"version {version} of {settings.model} is refused", f"; version {version} is not served")
         since = lines[starts[-1] if starts else 0 :]
         return next((line.strip() for line in since if any(words in line for words in told)), "")

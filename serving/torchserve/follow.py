@@ -94,7 +94,8 @@ def follow(settings: Settings, server: subprocess.Popen[bytes]) -> None:
             if version != int(running["modelVersion"]):
                 swap(settings, version)
         except (TargetError, RepositoryError, OSError) as error:
-            sys.stderr.write(f"{error}; version {version} is not served\n")
+            if server.poll() is None:
+                sys.stderr.write(f"{error}; version {version} is not served\n")
 
 
 def watch(settings: Settings, server: subprocess.Popen[bytes]) -> None:

@@ -40,7 +40,8 @@ JAVA_OPTIONS = (
 )
 LOGGING = Path(__file__).with_name("log4j2.xml").resolve()
 STARTING = "torchserve: starting with the version that is published"
-"""The first line of a start in the log: earlier refusals are outdated."""
+STOPPED = "torchserve: stopped"
+"""The first line of a start in the log, and the last one: earlier refusals are outdated."""
 LONGEST_FOLDER = 50
 """Bytes of the folder of folders of sockets, whose paths may have 104 (macOS) or 108 (Linux)."""
 LINGER_SECONDS = 0.5
@@ -76,6 +77,7 @@ def main() -> None:
         server.terminate()
         code = server.wait()
     shutil.rmtree(temporary(settings).resolve(), ignore_errors=True)
+    sys.stderr.write(STOPPED + "\n")
     # Java exits with 143 after SIGTERM.
     sys.exit(0 if code == 128 + signal.SIGTERM else code if code >= 0 else 128 - code)
 

@@ -25,7 +25,7 @@ def test_a_report_that_fails_ends_the_command(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        command.run(["sh", "-c", f"echo $$ | tee {tmp_path}/pid; exec sleep 60"], tmp_path / "log", report)
+        command.run(["sh", "-c", f"echo $$ >{tmp_path}/pid; echo; exec sleep 60"], tmp_path / "log", report)
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
@@ -59,7 +59,7 @@ def test_a_block_that_fails_ends_what_runs_beside_it(tmp_path: Path) -> None:
 
     def block() -> None:
         with beside(work):
-            while not (tmp_path / "pid").exists():
+            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
                 time.sleep(0.01)
             raise KeyboardInterrupt
 
