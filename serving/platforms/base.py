@@ -41,7 +41,10 @@ class Platform(Protocol):
     name: str
 
     def prepare(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> None:
-        """Check that the targets can be started, and make all that they need but a version. Raises `PlatformError`."""
+        """Check the platform, and make all that the targets need but a version; `up` checks the ports.
+
+        Raises `PlatformError`.
+        """
 
     def up(self, settings: Settings, targets: Sequence[Target], watch: Watch) -> list[str]:
         """Start targets, and restart those with a changed configuration; returns their names without waiting until

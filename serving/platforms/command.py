@@ -12,6 +12,8 @@ from pathlib import Path
 from serving.platforms.base import PlatformError
 
 _running: set[subprocess.Popen[str]] = set()
+_ended: set[threading.Thread] = set()
+"""The threads of `beside` whose block has failed."""
 
 
 def run(
@@ -22,7 +24,8 @@ def run(
 ) -> int:
     """Run a command, add its output to `log`, call `report` with each line; returns the exit status.
 
-    Raises `PlatformError` if a signal ended it. If `report` raises, the command is ended, too.
+    Raises `PlatformError` if a signal ended it, or if it is work `beside` a block that has failed. If `report` raises,
+    the command is ended, too.
     """
     with (
         log.open("a") as output,
@@ -38,6 +41,9 @@ def run(
     ):
         _running.add(process)
         try:
+            # `beside` may have ended what runs before this was added.
+            if threading.current_thread() in _ended:
+                raise PlatformError(f"`{command[0]}` is not run: the work beside it has failed")
             for line in process.stdout or ():
                 output.write(line)
                 output.flush()
@@ -55,10 +61,11 @@ def run(
 
 
 @contextlib.contextmanager
-def beside(work: Callable[[], None]) -> Iterator[Callable[[], None]]:
+def beside(work: Callable[[], None], on_error: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """Run `work` on a thread during the block, and wait for it at its end; a block that fails ends its commands.
 
-    Yields a function that raises the error of a failure early; the end of the block raises it, too.
+    Yields a function that raises the error of a failure early; the end of the block raises it, too. A failure of `work`
+    itself calls `on_error` at once, on its thread.
     """
     errors: list[BaseException] = []
 
@@ -67,6 +74,8 @@ def beside(work: Callable[[], None]) -> Iterator[Callable[[], None]]:
             work()
         except BaseException as error:  # noqa: BLE001 - raised on the other thread
             errors.append(error)
+            if thread not in _ended:
+                on_error()
 
     def check() -> None:
         if errors:
@@ -78,6 +87,7 @@ def beside(work: Callable[[], None]) -> Iterator[Callable[[], None]]:
         yield check
         thread.join()
     except BaseException:
+        _ended.add(thread)
         for process in list(_running):
             process.terminate()
         # A pull cannot be ended, and is left behind.

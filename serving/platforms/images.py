@@ -150,8 +150,11 @@ def build(engine: DockerClient, settings: Settings, name: str, base: str, report
     build = Build(engine, settings, name, base, report, log)
     build.context.parent.mkdir(parents=True, exist_ok=True)
     with build.context.with_suffix(".lock").open("w") as lock:
-        # Another command may build it, too.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another command that builds it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             with told(log):
                 build.run()

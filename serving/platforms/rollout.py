@@ -13,7 +13,7 @@ from pathlib import Path
 from serving import platforms, targets
 from serving.platforms.base import Platform, PlatformError, Watch
 from serving.platforms.command import beside
-from serving.progress import watching
+from serving.progress import note, watching
 from serving.settings import Settings
 from serving.targets.base import Endpoint, Target, TargetError, sample_folder, unreachable
 
@@ -44,7 +44,15 @@ def prepared(settings: Settings, report: Report) -> Iterator[Report]:
     platform, _ = platforms.choose(settings)
     settings = dataclasses.replace(settings, platform=platform.name)
     wanted = [targets.load(name) for name in targets.NAMES]
-    with watching() as watch, beside(lambda: platform.prepare(settings, wanted, watch)) as check:
+
+    def prepare() -> None:
+        with watching() as watch:
+            platform.prepare(settings, wanted, watch)
+
+    def tell() -> None:
+        note(f"platform {platform.name}: cannot be prepared; more when this step has ended")
+
+    with beside(prepare, tell) as check:
 
         def report_unless_failed(line: str) -> None:
             check()

@@ -7,7 +7,8 @@ import sys
 import time
 from contextlib import closing, suppress
 
-from serving.repository import RepositoryError, model_dir, served_version, verify, version_dir
+from serving.errors import TandemError
+from serving.repository import model_dir, served_version, verify, version_dir
 from serving.settings import Settings
 from serving.targets.base import TargetError
 from serving.targets.http import HttpConnection
@@ -50,7 +51,9 @@ def swap(settings: Settings, version: int) -> None:
     try:
         management.register(staged(settings, version).name)
     except TargetError:
-        management.unregister(version)
+        with suppress(TargetError):
+            management.unregister(version)
+        staged(settings, version).unlink(missing_ok=True)
         raise
     management.set_default(version)
     time.sleep(SETTLE_SECONDS)
@@ -78,8 +81,10 @@ def follow(settings: Settings, server: subprocess.Popen[bytes]) -> None:
     """Swap to the version that the pointer names until the server ends. Each version is tried once."""
     folder = model_dir(settings.repository, "torchserve", settings.model)
     tried: int | None = None
+    told = ""
     while server.poll() is None:
         time.sleep(POLL_SECONDS)
+        version = None
         try:
             version = served_version(folder)
             if version is None or version == tried:
@@ -93,9 +98,12 @@ def follow(settings: Settings, server: subprocess.Popen[bytes]) -> None:
             tried = version
             if version != int(running["modelVersion"]):
                 swap(settings, version)
-        except (TargetError, RepositoryError, OSError) as error:
-            if server.poll() is None:
-                sys.stderr.write(f"{error}; version {version} is not served\n")
+        except Exception as error:  # noqa: BLE001 - without this thread no version is swapped
+            reason = error if isinstance(error, TandemError | OSError) else repr(error)
+            line = f"{reason}; {f'version {version}' if version else 'a new version'} is not served\n"
+            if line != told and server.poll() is None:
+                sys.stderr.write(line)
+            told = line
 
 
 def watch(settings: Settings, server: subprocess.Popen[bytes]) -> None:

@@ -16,9 +16,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from types import FrameType
+
+import psutil
 
 from serving.repository import RepositoryError, model_dir, served_version
 from serving.settings import Settings, SettingsError
@@ -44,6 +48,7 @@ STOPPED = "torchserve: stopped"
 """The first line of a start in the log, and the last one: earlier refusals are outdated."""
 LONGEST_FOLDER = 50
 """Bytes of the folder of folders of sockets, whose paths may have 104 (macOS) or 108 (Linux)."""
+POLL_SECONDS = 0.25
 LINGER_SECONDS = 0.5
 """Time for requests that are on their way."""
 SET_SIGNAL_OF_PARENTS_DEATH = 1
@@ -52,7 +57,8 @@ SET_SIGNAL_OF_PARENTS_DEATH = 1
 
 def main() -> None:
     """Run the server until its end or SIGTERM; exits with its status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     sys.stderr.write(STARTING + "\n")
     sys.stderr.flush()
     try:
@@ -62,24 +68,44 @@ def main() -> None:
         sys.exit(f"torchserve: {error}")
     except KeyboardInterrupt:
         return
-    # Before the first thread.
-    server = subprocess.Popen(command, env=environment, cwd=state(settings), preexec_fn=_end_with_parent())  # noqa: PLW1509
+    server, code = None, 0
     try:
+        # Before the first thread.
+        server = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=state(settings),
+            preexec_fn=_end_with_parent(),  # noqa: PLW1509
+        )
         for work in (follow, watch):
             threading.Thread(target=work, args=(settings, server), daemon=True).start()
-        code = server.wait()
+        # Two signals at once may be delivered to another thread, which does not interrupt `wait`.
+        while server.poll() is None:
+            time.sleep(POLL_SECONDS)
+        code = server.returncode
     except KeyboardInterrupt:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        time.sleep(LINGER_SECONDS)
-        # Its own end takes about three seconds of its supervisor's `stop_seconds`.
-        wait_for_queue(settings, seconds=max(1, settings.stop_seconds - 5))
-        server.terminate()
-        code = server.wait()
+        if server is not None:
+            time.sleep(LINGER_SECONDS)
+            # Its own end takes about three seconds of its supervisor's `stop_seconds`.
+            wait_for_queue(settings, seconds=max(1, settings.stop_seconds - 5))
+            server.terminate()
+            code = server.wait()
+    finally:
+        # The trial of a version, and after an error the server.
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                child.kill()
     shutil.rmtree(temporary(settings).resolve(), ignore_errors=True)
     sys.stderr.write(STOPPED + "\n")
     # Java exits with 143 after SIGTERM.
     sys.exit(0 if code == 128 + signal.SIGTERM else code if code >= 0 else 128 - code)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """Interrupt the main thread, once."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def prepare(settings: Settings) -> tuple[list[str], dict[str, str]]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from serving import platforms, progress
 from serving.platforms import rollout
-from serving.platforms.base import TargetState
+from serving.platforms.base import PlatformError, TargetState
 from serving.platforms.rollout import wait_until_ready
 from serving.settings import Settings
 from serving.targets.base import TargetError
+from tests.e2e.conftest import until
 
 SETTINGS = replace(Settings(), ready_seconds=1)
 
@@ -124,3 +126,27 @@ def test_samples_in_a_copy_of_the_artifacts_become_a_link_again(tmp_path: Path) 
     (tmp_path / "samples" / "instances.json").touch()
     rollout.link_samples(settings, 3)
     assert (tmp_path / "samples").is_symlink()
+
+
+def test_a_preparation_that_fails_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        name = "docker"
+
+        def prepare(self, _settings: Settings, _targets: object, watch: Any) -> None:
+            watch("litert", "building its image")
+            raise PlatformError("no disk")
+
+    shown: list[str] = []
+
+    def train() -> None:
+        with rollout.prepared(SETTINGS, print):
+            until(lambda: shown.append(capsys.readouterr().out) or "cannot be prepared" in shown[-1], 5)
+            shown.append(str(progress._display.current()))
+
+    monkeypatch.setattr(platforms, "choose", lambda _settings: (Broken(), ""))
+    with pytest.raises(PlatformError, match="no disk"):
+        train()
+    assert "platform docker: cannot be prepared; more when this step has ended" in shown[-2]
+    assert "litert" not in shown[-1], "what has failed is not shown as going on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -34,10 +35,11 @@ def test_a_failure_beside_is_known_during_the_block_and_raised_at_its_end() -> N
         raise PlatformError("no disk")
 
     known = []
+    told = threading.Event()
 
     def block() -> None:
-        with beside(work) as check:
-            time.sleep(0.1)
+        with beside(work, told.set) as check:
+            assert told.wait(5)
             try:
                 check()
             except PlatformError as error:
@@ -58,7 +60,7 @@ def test_a_block_that_fails_ends_what_runs_beside_it(tmp_path: Path) -> None:
             ended.append(str(error))
 
     def block() -> None:
-        with beside(work):
+        with beside(work, lambda: ended.append("told as a failure of its own")):
             while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
                 time.sleep(0.01)
             raise KeyboardInterrupt
@@ -67,3 +69,25 @@ def test_a_block_that_fails_ends_what_runs_beside_it(tmp_path: Path) -> None:
         block()
     assert ended == [f"SIGTERM ended `sh`; see {tmp_path / 'log'}"]
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_after_a_block_that_fails_no_command_begins(tmp_path: Path) -> None:
+    failed = threading.Event()
+    ended: list[str] = []
+
+    def work() -> None:
+        failed.wait(5)
+        time.sleep(0.1)
+        try:
+            command.run(["sleep", "60"], tmp_path / "log")
+        except PlatformError as error:
+            ended.append(str(error))
+
+    def block() -> None:
+        with beside(work, lambda: None):
+            failed.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert ended == ["`sleep` is not run: the work beside it has failed"]

@@ -293,11 +293,14 @@ def test_two_builds_at_once_do_not_take_each_others_context(
 ) -> None:
     monkeypatch.setattr(wheels, "fetch", all_wheels)
     docker_command(tmp_path, monkeypatch, 'sleep 0.2; test -e "$last/Dockerfile"')
+    said: list[str] = []
     with ThreadPoolExecutor(2) as pool:
         builds = [
-            pool.submit(images.build, Engine(), settings, "tool", BOOKWORM.image, quiet) for _ in range(2)
+            pool.submit(images.build, Engine(), settings, "tool", BOOKWORM.image, said.append)  # type: ignore[arg-type]
+            for _ in range(2)
         ]
     assert [build.exception() for build in builds] == [None, None]
+    assert said.count("waiting for another command that builds it") == 1
 
 
 def test_without_a_docker_command_it_is_said(

@@ -1,4 +1,4 @@
-"""The thread beside TorchServe: the file that health checks read, and the end of a server without a worker."""
+"""The threads beside TorchServe: swaps, the file that health checks read, the end of a server without a worker."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from socketserver import UnixStreamServer
 import pytest
 
 from serving.settings import Settings
+from serving.targets.base import TargetError
 from serving.torchserve import follow
-from serving.torchserve.config import ready_marker
+from serving.torchserve.config import ready_marker, staged
 from tests.e2e.conftest import until
 
 READY = Path(__file__).parents[3] / "docker" / "bin" / "torchserve-ready"
@@ -90,3 +91,50 @@ def test_the_health_check_passes_while_a_worker_answers(
         os.utime(tmp_path / "started", (started, started))
         os.utime(marker, (renewed, renewed))
         assert passes() == expected, "renewed since the container started, and lately"
+
+
+def test_no_error_ends_the_swaps_and_each_is_told_once(
+    server: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers: list[object] = [OSError("unreadable")] * 3 + [KeyError("modelVersion")] * 3
+
+    def answer(_folder: Path) -> None:
+        if not answers:
+            server.kill()
+            return
+        raise answers.pop(0)  # type: ignore[misc]
+
+    monkeypatch.setattr(follow, "served_version", answer)
+    follow.follow(Settings(), server)
+    assert capsys.readouterr().err.splitlines() == [
+        "unreadable; a new version is not served",
+        "KeyError('modelVersion'); a new version is not served",
+    ]
+
+
+def test_a_version_that_cannot_be_registered_leaves_no_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(artifacts=tmp_path)
+
+    class Refusing:
+        def __init__(self, *_arguments: object, timeout: float) -> None: ...
+
+        def versions(self) -> list[int]:
+            return [1]
+
+        def register(self, _archive: str) -> None:
+            raise TargetError("no worker in time")
+
+        def unregister(self, _version: int) -> None:
+            raise TargetError("the server is busy")
+
+    def stage(_settings: Settings, version: int) -> None:
+        staged(settings, version).parent.mkdir(parents=True)
+        staged(settings, version).touch()
+
+    monkeypatch.setattr(follow, "Management", Refusing)
+    monkeypatch.setattr(follow, "stage_version", stage)
+    with pytest.raises(TargetError, match="no worker in time"):
+        follow.swap(settings, 2)
+    assert not staged(settings, 2).exists()
