@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -128,25 +129,16 @@ def test_samples_in_a_copy_of_the_artifacts_become_a_link_again(tmp_path: Path) 
     assert (tmp_path / "samples").is_symlink()
 
 
-def test_a_preparation_that_fails_is_told_at_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Broken:
-        name = "docker"
+def test_a_preparation_that_fails_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(_settings: Settings, _targets: object, watch: Any) -> None:
+        watch("litert", "building its image")
+        raise PlatformError("no disk")
 
-        def prepare(self, _settings: Settings, _targets: object, watch: Any) -> None:
-            watch("litert", "building its image")
-            raise PlatformError("no disk")
-
-    shown: list[str] = []
-
-    def train() -> None:
-        with rollout.prepared(SETTINGS, print):
-            until(lambda: shown.append(capsys.readouterr().out) or "cannot be prepared" in shown[-1], 5)
-            shown.append(str(progress._display.current()))
-
-    monkeypatch.setattr(platforms, "choose", lambda _settings: (Broken(), ""))
-    with pytest.raises(PlatformError, match="no disk"):
-        train()
-    assert "platform docker: cannot be prepared; more when this step has ended" in shown[-2]
-    assert "litert" not in shown[-1], "what has failed is not shown as going on"
+    told: list[str] = []
+    monkeypatch.setattr(rollout, "note", told.append)
+    platform = Mock(prepare=prepare)
+    platform.name = "docker"
+    monkeypatch.setattr(platforms, "choose", lambda _settings: (platform, ""))
+    with pytest.raises(PlatformError, match="no disk"), rollout.prepared(SETTINGS, print):
+        until(lambda: bool(told) and "litert" not in str(progress._display.current()), 5)
+    assert told == ["platform docker: cannot be prepared; more when this step has ended"]

@@ -72,22 +72,15 @@ def test_a_block_that_fails_ends_what_runs_beside_it(tmp_path: Path) -> None:
 
 
 def test_after_a_block_that_fails_no_command_begins(tmp_path: Path) -> None:
-    failed = threading.Event()
     ended: list[str] = []
 
     def work() -> None:
-        failed.wait(5)
-        time.sleep(0.1)
+        time.sleep(0.2)
         try:
             command.run(["sleep", "60"], tmp_path / "log")
         except PlatformError as error:
             ended.append(str(error))
 
-    def block() -> None:
-        with beside(work, lambda: None):
-            failed.set()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        block()
+    with pytest.raises(KeyboardInterrupt), beside(work, lambda: None):
+        raise KeyboardInterrupt
     assert ended == ["`sleep` is not run: the work beside it has failed"]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from socketserver import UnixStreamServer
+from unittest.mock import Mock
 
 import pytest
 
@@ -96,15 +97,9 @@ def test_the_health_check_passes_while_a_worker_answers(
 def test_no_error_ends_the_swaps_and_each_is_told_once(
     server: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers: list[object] = [OSError("unreadable")] * 3 + [KeyError("modelVersion")] * 3
-
-    def answer(_folder: Path) -> None:
-        if not answers:
-            server.kill()
-            return
-        raise answers.pop(0)  # type: ignore[misc]
-
-    monkeypatch.setattr(follow, "served_version", answer)
+    failures = Mock(side_effect=[OSError("unreadable")] * 3 + [KeyError("modelVersion")] * 3 + [None] * 99)
+    monkeypatch.setattr(follow, "served_version", failures)
+    threading.Timer(1, server.kill).start()
     follow.follow(Settings(), server)
     assert capsys.readouterr().err.splitlines() == [
         "unreadable; a new version is not served",
@@ -116,25 +111,12 @@ def test_a_version_that_cannot_be_registered_leaves_no_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(artifacts=tmp_path)
-
-    class Refusing:
-        def __init__(self, *_arguments: object, timeout: float) -> None: ...
-
-        def versions(self) -> list[int]:
-            return [1]
-
-        def register(self, _archive: str) -> None:
-            raise TargetError("no worker in time")
-
-        def unregister(self, _version: int) -> None:
-            raise TargetError("the server is busy")
-
-    def stage(_settings: Settings, version: int) -> None:
-        staged(settings, version).parent.mkdir(parents=True)
-        staged(settings, version).touch()
-
-    monkeypatch.setattr(follow, "Management", Refusing)
-    monkeypatch.setattr(follow, "stage_version", stage)
+    staged(settings, 2).parent.mkdir(parents=True)
+    management = Mock(versions=lambda: [1])
+    management.register.side_effect = TargetError("no worker in time")
+    management.unregister.side_effect = TargetError("the server is busy")
+    monkeypatch.setattr(follow, "Management", lambda *_arguments, **_options: management)
+    monkeypatch.setattr(follow, "stage_version", lambda *_arguments: staged(settings, 2).touch())
     with pytest.raises(TargetError, match="no worker in time"):
         follow.swap(settings, 2)
     assert not staged(settings, 2).exists()
