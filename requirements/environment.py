@@ -192,7 +192,8 @@ def _packages(uv: list[str], venv: Path, pins: Path) -> None:
     hashes = ["--constraint", str(HERE / "hashes.txt")]
     watch([*uv, "--no-deps", "--only-binary", ":all:", *hashes, "--requirement", str(pins)], venv, what)
     if os.environ.get(CUDA) == "cuda":
-        # The build for CPUs may be there, by the same version.
+        # A wheel folder's build for CPUs (+cpu) would go first, and one may be installed already.
+        os.environ.pop("UV_FIND_LINKS", None)
         own = ["--no-config", "--no-deps", "--require-hashes", "--reinstall-package", "torch"]
         watch([*uv, *own, "--requirement", str(HERE / "cuda.txt")], venv, "torch with its CUDA libraries")
         # The libraries of CUDA 12 would lie in the same folders; only TensorFlow's training has these.

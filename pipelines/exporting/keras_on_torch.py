@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.base import Model, Weights
+from models.base import Model, ModelError, Weights
 from pipelines.exporting.base import ExportError, one_line, quiet
 from pipelines.training import workers
 from pipelines.training.keras_on_torch import backend
@@ -13,10 +13,11 @@ from pipelines.training.keras_on_torch import backend
 def write(model: Model, weights: Weights, path: Path) -> None:
     """Write the network with its task's outputs.
 
-    Raises `ModelError` where the network does not run on PyTorch, `ExportError` where Keras cannot export it.
+    Raises `ModelError` where the network has several inputs or does not run on PyTorch, `ExportError` where Keras
+    cannot export it.
     """
     if len(model.spec.inputs) > 1:
-        raise ExportError(
+        raise ModelError(
             f"Keras's .pt2 takes all inputs of {model.spec.name} as one list: servers pass each alone"
         )
     workers.run(1, _write, model, weights, path)

@@ -36,7 +36,7 @@ def version_of(model: Model, settings: Settings, training_fingerprint: str) -> s
     sources = [*(PIPELINES / "gates").glob("*.py"), *(PIPELINES / "exporting").glob("*.py")]
     sources += [*(PIPELINES / "validation").glob("*.py"), *model.folder.glob("*.json")]
     serving = PIPELINES.parent / "serving"
-    sources += [serving / "golden.py", *(serving / "torchserve").glob("*.py")]
+    sources += [serving / "golden.py", *(serving / "torchserve").rglob("*.py")]
     own = [model.spec.name, training_fingerprint, _values(settings, EXPORTED)]
     return _digest(sources, [*own, libraries(EXPORTING_LIBRARIES)])
 

@@ -123,8 +123,9 @@ def _split(network: nn.Module, frozen: str) -> tuple[nn.Module, nn.Module]:
             f"the profile freezes up to {frozen}: expected the PyTorch network to be an nn.Sequential with such a "
             f"part, and parts behind it; it is a {type(network).__name__} of {', '.join(names)}"
         )
-    end = names.index(frozen) + 1
-    return network[:end], network[end:]
+    # A slice would be of the network's class, whose `forward` may do more.
+    end, parts = names.index(frozen) + 1, list(network.children())
+    return nn.Sequential(*parts[:end]), nn.Sequential(*parts[end:])
 
 
 def _channels(values: Any, here: int, there: int) -> Any:  # noqa: ANN401

@@ -15,6 +15,7 @@ from models.data import Dataset, Rows
 from pipelines import exporting, publish, stages, training, validation
 from pipelines.exporting import Candidate
 from pipelines.exporting.roads import Roads
+from pipelines.exporting.torchserve import HANDLER
 from pipelines.gates import Check, GateError, artifacts, networks
 from pipelines.gates.networks import Evaluated
 from pipelines.records import fingerprint, lineage
@@ -97,6 +98,13 @@ def test_a_file_in_a_subfolder_of_the_model_is_one_of_its_sources(
     (tmp_path / "fashion" / "blocks").mkdir()
     (tmp_path / "fashion" / "blocks" / "attention.py").write_text("HEADS = 4\n")
     assert fingerprint.training(model, settings, "digest") != before
+
+
+def test_all_that_an_archive_holds_of_tandem_is_among_a_versions_sources(
+    settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "_digest", lambda sources, _: sources)
+    assert {*HANDLER.glob("*.py")} <= {*fingerprint.version_of(model, settings, "")}
 
 
 def published(settings: Settings) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import http.server
+import os
 import re
 import ssl
 import subprocess
@@ -203,3 +204,21 @@ def test_a_gpu_s_environment_has_pins_of_its_own() -> None:
         assert "://" not in own
     names = set(re.findall(r"^(\S+?)==", main, re.MULTILINE)) - {"tensorflow"}
     assert not names & set(re.findall(r"^(\S+?)==", tensorflow, re.MULTILINE)), "it lies beside them"
+
+
+def test_builds_for_cuda_are_not_taken_from_a_wheel_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which has torch's build for CPUs, a later version by PEP 440."""
+    seen: dict[str, str | None] = {}
+    monkeypatch.setenv("TORCH", "cuda")
+    monkeypatch.setenv("UV_FIND_LINKS", "/wheels")
+    (tmp_path / "tensorflow-cuda").mkdir()
+
+    def watch(command: list[str], _venv: Path, _what: str) -> None:
+        seen[Path(command[-1]).name] = os.environ.get("UV_FIND_LINKS")
+
+    monkeypatch.setattr(environment, "watch", watch)
+    monkeypatch.setattr(environment, "run", lambda _command, _what: None)
+    environment._packages(["uv"], tmp_path, environment.HERE / "main.txt")
+    assert seen == {"main.txt": "/wheels", "cuda.txt": None, "tensorflow-cuda.txt": None}

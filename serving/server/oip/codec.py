@@ -102,6 +102,8 @@ def outputs_wanted(
         names = ", ".join(signature.output_names)
         raise InvalidRequestError(f"expected each of the outputs {names} once at most, got {count} outputs")
     wanted = dict(outputs)
+    if len(wanted) != count:
+        raise InvalidRequestError(f"expected each output once at most, got {count} of {quote(list(wanted))}")
     for name, parameters in wanted.items():
         _check_offered(parameters, "output", name)
     return wanted

@@ -59,6 +59,10 @@ def metadata(plane: DataPlane, name: str, number: int | None) -> Document:
     return document
 
 
+PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorflow": "tensorflow_savedmodel"}
+"""Triton's names."""
+
+
 def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
     """Return Triton's ModelConfig of a model: if it is batched, `dims` are without the batch."""
     version = plane.models.model(name).version(number)
@@ -66,7 +70,7 @@ def configuration(plane: DataPlane, name: str, number: int | None) -> Document:
     batched = version.batched and signature.batched
     return {
         "name": name,
-        "platform": plane.platform,
+        "platform": PLATFORMS.get(plane.platform, plane.platform),
         "backend": plane.platform,
         "max_batch_size": plane.max_rows if batched else 0,
         "input": [_configured(spec, batched) for spec in signature.inputs],

@@ -29,12 +29,12 @@ METRICS_PATH = "/monitoring/prometheus/metrics"
 UNIMPLEMENTED = (
     *("enable_grpc_healthcheck_service", "enable_per_model_batching_parameters", "enable_profiler"),
     *("enable_serialization_as_tensor_content", "enable_signature_method_name_check"),
-    *("flush_filesystem_caches", "force_allow_any_version_labels_for_unavailable_models", "grpc_max_threads"),
-    *("http_num_threads", "mixed_precision", "num_load_threads", "num_request_iterations_for_warmup"),
+    *("flush_filesystem_caches", "grpc_max_threads", "http_num_threads", "mixed_precision"),
+    *("num_load_threads", "num_request_iterations_for_warmup"),
     *("num_tflite_interpreters_per_pool", "num_tflite_pools", "num_unload_threads"),
     *("per_process_gpu_memory_fraction", "platform_config_file"),
     *("remove_unused_fields_from_bundle_metagraph", "resource_estimation_method"),
-    *("response_compression_level", "rest_api_num_threads", "saved_model_tags", "should_retry_model_load"),
+    *("response_compression_level", "rest_api_num_threads", "should_retry_model_load"),
     *("skip_initialize_tpu", "tensorflow_session_config_file", "tensorflow_session_run_timeout_in_ms"),
     *("thread_pool_factory_config_file", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled"),
 )
@@ -108,7 +108,9 @@ def parser() -> argparse.ArgumentParser:
     add("--model_config_file_poll_wait_seconds", type=any_seconds, default=0, help="0: never")
     add("--file_system_poll_wait_seconds", type=seconds_from_0, default=1, help="0: once")
     labels = "let labels that name no version yet name one that does not answer"
-    add("--allow_version_labels_for_unavailable_models", **OFF, help=labels)
+    always = "--force_allow_any_version_labels_for_unavailable_models"
+    add("--allow_version_labels_for_unavailable_models", always, **OFF, help=labels)
+    add("--saved_model_tags", default="serve", choices=["serve"], help="of the graph to load")
     add("--max_num_load_retries", type=int, default=5, help="of a version; below 0: for ever")
     add("--load_retry_interval_micros", type=int, default=60_000_000, help="between such attempts")
     add("--prefer_tflite_model", "--use_tflite_model", **OFF, help="serve model.tflite if there is one")
@@ -134,7 +136,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if getattr(options, name) is not None:
             log.warning("--%s is accepted, but does nothing in Tandem's embedded server", name)
     for name in ENCRYPTION:
-        if getattr(options, name) not in (None, "", "0", "false"):
+        if (getattr(options, name) or "").lower() not in ("", "0", "false"):
             raise ConfigError(f"--{name} is not implemented here: put a gateway with TLS before this server")
     if not (options.grpc_port or options.http_port or options.grpc_socket):
         raise ConfigError("expected --port, --rest_api_port or --grpc_socket_path, got nothing to listen on")
@@ -158,9 +160,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read(flag: str, file: Path, kind: type[AnyMessage], lenient: bool = False) -> AnyMessage:
-    """Read the message in text form from a flag's file; `lenient`: pass over unknown fields. Raises `ConfigError`."""
+    """Read the message in text form from a flag's file; `lenient`: log unknown fields. Raises `ConfigError`."""
     try:
-        return text_format.Parse(file.read_text(), kind(), allow_unknown_field=lenient)
+        text = file.read_text()
+        try:
+            return text_format.Parse(text, kind())
+        except text_format.ParseError as error:
+            if not lenient:
+                raise
+            known = ", ".join(kind.DESCRIPTOR.fields_by_name)
+            log.warning("--%s=%s: only %s act here: %s", flag, file, known, error)
+            return text_format.Parse(text, kind(), allow_unknown_field=True)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--{flag}={file}: {error}") from error
     except text_format.ParseError as error:
@@ -187,7 +197,6 @@ def _read_batching_parameters(options: argparse.Namespace) -> None:
     if not options.batching:
         raise ConfigError("--batching_parameters_file needs --enable_batching")
     given = read("batching_parameters_file", file, BatchingParameters, lenient=True)
-    log.warning("--batching_parameters_file=%s: only max_batch_size and max_enqueued_batches act here", file)
     for field, parameter in given.ListFields():
         if parameter.value < 1:
             got = f"expected {field.name} of at least 1, got {parameter.value}"

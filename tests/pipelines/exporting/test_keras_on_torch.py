@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import models.base
+from models.base import ModelError
 from models.twins import drawn
 from pipelines import exporting
 from pipelines.exporting import conformance, reference
-from pipelines.exporting.base import ExportError
 from pipelines.training.keras_on_torch import NAME
 from tests.pipelines.exporting.conftest import Answers, Made
 
@@ -41,5 +41,5 @@ def test_a_network_of_texts_does_too(target: str, tmp_path: Path) -> None:
 def test_several_inputs_are_refused(tmp_path: Path) -> None:
     model = models.base.load("fashion")
     several = replace(model, spec=replace(model.spec, inputs=model.spec.inputs * 2))
-    with pytest.raises(ExportError, match="takes all inputs of fashion as one list"):
+    with pytest.raises(ModelError, match="takes all inputs of fashion as one list"):
         exporting.load("onnxruntime", NAME).write(several, {}, tmp_path, {})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import models.base
 from models import twins
@@ -62,3 +65,16 @@ def test_a_part_that_is_not_there_is_told(garments: Model, sample: Rows, tmp_pat
     ):
         with pytest.raises(ModelError, match=message):
             frozen.prepare(garments, profile, (sample, sample), tmp_path / "none.npz")
+
+
+def test_a_part_runs_without_what_the_whole_network_does_before_it() -> None:
+    class Halved(nn.Sequential):
+        def __init__(self, scale: float) -> None:
+            super().__init__(OrderedDict(first=nn.Identity(), second=nn.Identity()))
+            self.scale = scale
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return super().forward(image * self.scale)
+
+    for part in frozen._split(Halved(0.5), "first"):
+        assert part(torch.ones(1)).item() == 1

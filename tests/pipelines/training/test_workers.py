@@ -19,6 +19,10 @@ from pipelines.training.workers import LostError
 from serving import progress
 
 SCRIPT = """
+import signal
+
+# A shell's background commands, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pipelines.training import workers
 from tests.pipelines.training.test_workers import sleep
 workers.run(1, sleep)

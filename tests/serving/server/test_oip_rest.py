@@ -118,6 +118,10 @@ BAD_BODIES: dict[str, tuple[bytes | dict[str, object], str]] = {
         {"inputs": [tensor(ONE)], "outputs": [{"name": "logits"}] * 3},
         "outputs logits, probabilities once at most, got 3 outputs",
     ),
+    "an output twice": (
+        {"inputs": [tensor(ONE)], "outputs": [{"name": "logits"}] * 2},
+        r"each output once at most, got 2 of \['logits'\]",
+    ),
     "timeout of another kind": ({"parameters": {"timeout": "1"}, "inputs": [tensor(ONE)]}, "microseconds"),
     "no data": ({"inputs": [tensor(ONE, data=...)]}, 'expected "data" or .* got neither'),
     "data twice": ({"inputs": [tensor(ONE, parameters={"binary_data_size": 3136})]}, "got both"),

@@ -133,6 +133,7 @@ RETRY_AT_ONCE = "--load_retry_interval_micros=-1"
         (lambda o: o.poll_seconds, f"{POLL}=0 {RETRY_AT_ONCE}", 1.0),
         # main.cc and server.cc look at what is not empty only, and templates of commands leave flags empty.
         (lambda o: o.model_base_path, "--model_base_path= --ssl_config_file=", None),
+        (lambda o: o.model_base_path, "--model_base_path= --use_alts_credentials=False", None),
     ],
 )
 def test_what_flags_say(read: Callable[[argparse.Namespace], object], given: str, expected: object) -> None:
@@ -147,7 +148,11 @@ def test_batching_parameters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     )
     found = parsed("--enable_batching", f"--batching_parameters_file={file}")
     assert (found.max_batch_rows, found.max_queue) == (16, 48)
-    assert "only max_batch_size and max_enqueued_batches act here" in caplog.text
+    assert "only max_batch_size, max_enqueued_batches act here: " in caplog.text
+    caplog.clear()
+    file.write_text("max_batch_size { value: 16 }")
+    parsed("--enable_batching", f"--batching_parameters_file={file}")
+    assert not caplog.text
 
 
 GOOD = "--model_base_path=/models/m"
@@ -174,6 +179,7 @@ BATCHED = (GOOD, "--enable_batching", "--batching_parameters_file")
         # In the clear, where the flags say encrypted, is worse than not at all.
         ([GOOD, "--ssl_config_file=/tls"], "--ssl_config_file is not implemented here: put a gateway"),
         ([GOOD, "--use_alts_credentials"], "--use_alts_credentials is not implemented here: put a gateway"),
+        ([GOOD, "--saved_model_tags=serve,gpu"], "'serve,gpu'"),
         ([GOOD, "--monitoring_config_file={folder}/wrong"], "expected a MonitoringConfig"),
         ([GOOD, "--monitoring_config_file={folder}/misspelt"], "enabled"),
         ([GOOD, "--batching_parameters_file={folder}/wrong"], "needs --enable_batching"),
